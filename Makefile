@@ -1,0 +1,80 @@
+# Needs GNU make and Python 3.11 or newer; everything else is installed into .venv from the locks.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+CHECKED := ingestor feeds benchmarks tests
+TYPED := ingestor feeds benchmarks tests/kafka
+
+# Only `make run SECONDS=20` counts: shells have a SECONDS variable of their own, which may be exported.
+DEMO_ARGS := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))
+
+# Prints nothing when $(PYTHON) will do, else the one line that says what to install.
+define PROBE
+if ! command -v $(PYTHON) >/dev/null 2>&1 || ! $(PYTHON) -c "" >/dev/null 2>&1; then \
+  echo "$(PYTHON) does not run: install Python 3.11 or newer (Debian: apt install python3 python3-venv) or give PYTHON=/path/to/python3"; \
+elif ! $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1; then \
+  echo "$(PYTHON) is older than Python 3.11: install a newer one and give it as PYTHON=python3.11"; \
+elif ! $(PYTHON) -c "import ensurepip, venv" >/dev/null 2>&1; then \
+  echo "$(PYTHON) has no ensurepip: install it (Debian: apt install python3-venv)"; \
+fi
+endef
+require_python = $(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
+PYTHON_PROBLEM = $(shell $(PROBE))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench lock clean
+
+help:
+	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
+	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
+	@echo "make check              ruff, mypy --strict, import rules"
+	@echo "make bench              the benchmarks"
+	@echo "make lock [UPGRADE=1]   write requirements*.lock anew from pyproject.toml"
+	@echo "make clean              remove .venv and caches"
+	@echo "PYTHON=python3.12 chooses the interpreter of a new .venv"
+
+run: $(RUN_STAMP)
+	@$(BIN)/ingestor demo $(DEMO_ARGS)
+
+test: $(DEV_STAMP)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(DEV_STAMP)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy --strict $(TYPED)
+	$(BIN)/lint-imports
+
+bench: $(DEV_STAMP)
+	@$(BIN)/python -m benchmarks
+
+$(BIN)/python:
+	$(require_python)@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 2; }
+
+$(RUN_STAMP): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing what the program needs into $(VENV) (once) ..."
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The development lock contains the other one, so it satisfies both stamps.
+$(DEV_STAMP): requirements-dev.lock pyproject.toml | $(BIN)/python
+	@echo "Installing what development needs into $(VENV) (once) ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(RUN_STAMP) $@
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --no-header $(if $(UPGRADE),--upgrade)
+
+lock: | $(BIN)/python
+	@$(PIP) install "uv>=0.13"
+	$(COMPILE) --all-extras --group dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra demo --extra otel --group build -c requirements-dev.lock pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
