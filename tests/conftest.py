@@ -1,0 +1,111 @@
+"""What every test may ask for: a Kafka broker, a broker of its own, the recorded captures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kafka.broker import KafkaBroker, KafkaEndpoint, missing_tools
+
+CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
+KAFKA_FIXTURES = {"kafka", "private_kafka", "kafka_factory", "kafka_tools"}
+USED_BROKER = pytest.StashKey[str]()
+BrokerFactory = Callable[..., KafkaBroker]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they ask for, so that no test forgets its marker."""
+    for item in items:
+        wanted = set(getattr(item, "fixturenames", ()))
+        if wanted & KAFKA_FIXTURES:
+            item.add_marker("kafka")
+        if "captures" in wanted:
+            item.add_marker("captures")
+        elif item.get_closest_marker("captures") and not CAPTURES.is_dir():
+            item.add_marker(pytest.mark.skip(reason="no ../shared/captures"))
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """The folder of recorded frames, which lies beside the checkout and is not part of it."""
+    if not CAPTURES.is_dir():
+        pytest.skip("no ../shared/captures")
+    return CAPTURES
+
+
+@pytest.fixture(scope="session")
+def kafka_tools() -> None:
+    """Skips, or fails under REQUIRE_KAFKA=1, where no broker of our own can be started."""
+    absent = missing_tools()
+    if absent and os.environ.get("REQUIRE_KAFKA") == "1":
+        pytest.fail(f"REQUIRE_KAFKA=1, but {absent}")
+    if absent:
+        pytest.skip(f"no Kafka: {absent}")
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaEndpoint]:
+    """One cluster for all tests of the session: choose topic names of your own, and leave it up."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    with ExitStack() as stack:
+        if given:
+            endpoint = KafkaEndpoint(given, f"KAFKA_BOOTSTRAP_SERVERS={given}")
+        else:
+            request.getfixturevalue("kafka_tools")
+            endpoint = stack.enter_context(KafkaBroker())
+        request.config.stash[USED_BROKER] = endpoint.description
+        yield endpoint
+
+
+@pytest.fixture
+def kafka_factory(request: pytest.FixtureRequest, kafka_tools: None) -> Iterator[BrokerFactory]:
+    """`kafka_factory(overrides=None, *, sasl=False, tls=False)` -> a started broker of one test."""
+    with ExitStack() as stack:
+
+        def make(
+            overrides: Mapping[str, str] | None = None, *, sasl: bool = False, tls: bool = False
+        ) -> KafkaBroker:
+            broker = stack.enter_context(KafkaBroker(overrides, sasl=sasl, tls=tls))
+            request.config.stash[USED_BROKER] = broker.description
+            return broker
+
+        yield make
+
+
+@pytest.fixture
+def private_kafka(kafka_factory: BrokerFactory) -> KafkaBroker:
+    """A broker of one test's own, to be killed, paused and started again."""
+    return kafka_factory()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under xdist, hand the name of the broker to the process that prints the summary."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["broker"] = session.config.stash.get(USED_BROKER, "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    broker = getattr(node, "workeroutput", {}).get("broker")
+    if broker:
+        node.config.stash[USED_BROKER] = broker
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """One line: the broker that the tests used, and what was skipped for lack of something."""
+    skipped = terminalreporter.getreports("skipped")
+    no_kafka = sum("kafka" in report.keywords for report in skipped)
+    no_captures = sum("captures" in report.keywords for report in skipped)
+    broker = config.stash.get(USED_BROKER, "none")
+    terminalreporter.write_line(
+        f"Kafka used: {broker}; skipped for lack of Kafka: {no_kafka}, "
+        f"of ../shared/captures: {no_captures}"
+    )
