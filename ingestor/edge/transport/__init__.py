@@ -1,0 +1,1 @@
+"""Websocket transports behind one small interface."""

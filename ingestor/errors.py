@@ -1,0 +1,198 @@
+"""Every exception of the program, and what is to be done about each.
+
+The class carries its remedy: whoever catches an `IngestError` reads `recovery` and acts, and
+nobody compares messages. Attributes hold facts; `__str__` writes the one sentence a person sees:
+what is wrong, where, what to change.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Recovery(Enum):
+    """What the program does about an error."""
+
+    EXIT = "exit"  # before any socket opens; exit status 2
+    RECONNECT = "reconnect"  # with capped, jittered backoff
+    DROP_CHANNEL = "drop_channel"  # the venue refuses this subscription; its siblings go on
+    RESUBSCRIBE = "resubscribe"  # one instrument's book is repaired, a GAP is emitted
+    SKIP_FRAME = "skip_frame"  # the frame goes to quarantine; its instruments get GAP and repair
+    HOLD = "hold"  # stop reading until the sink accepts rows again
+    DEAD_LETTER = "dead_letter"  # one record can never be accepted; its neighbours are delivered
+
+
+class IngestError(Exception):
+    """Base of all errors that the program expects and handles."""
+
+    recovery: ClassVar[Recovery]
+
+
+class ConfigError(IngestError):
+    """The configuration or the command line can't be used as it is.
+
+    `where` names the file and key (`config/demo.toml: kafka.topic_prefix`), `hint` what to change.
+    """
+
+    recovery = Recovery.EXIT
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{where}{self.what}{hint}"
+
+
+class TransportError(IngestError):
+    """A connection failed or ended; it is opened again."""
+
+    recovery = Recovery.RECONNECT
+
+    def __init__(self, url: str, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.url}: {self.reason}"
+
+
+class HandshakeRejected(TransportError):
+    """The server answered the websocket handshake with an HTTP status other than 101."""
+
+    def __init__(self, url: str, status: int, *, retry_after_s: float | None = None) -> None:
+        super().__init__(url, f"handshake refused with HTTP {status}", retry_after_s=retry_after_s)
+        self.status = status
+
+
+class PeerClosed(TransportError):
+    """The venue closed the connection (RFC 6455 section 7.4 close code)."""
+
+    def __init__(self, url: str, code: int, reason: str = "") -> None:
+        super().__init__(url, f"closed by the venue with code {code} {reason}".rstrip())
+        self.code = code
+
+
+class FeedStale(TransportError):
+    """The connection is open, but a stream that should have spoken is silent."""
+
+    def __init__(self, url: str, stream: str, silence_s: float) -> None:
+        super().__init__(url, f"{stream} silent for {silence_s:.1f} s")
+        self.stream = stream
+        self.silence_s = silence_s
+
+
+class SubscriptionRejected(IngestError):
+    """The venue refuses a subscription. `streams` may be empty when it doesn't say which."""
+
+    recovery = Recovery.DROP_CHANNEL
+
+    def __init__(self, venue: str, text: str, streams: tuple[str, ...] = ()) -> None:
+        super().__init__(venue, text, streams)
+        self.venue = venue
+        self.text = text
+        self.streams = streams
+
+    def __str__(self) -> str:
+        which = ", ".join(self.streams) or "a subscription"
+        return f"{self.venue} refuses {which}: {self.text}"
+
+
+class SequenceGap(IngestError):
+    """An instrument's book lost continuity, or was proved wrong."""
+
+    recovery = Recovery.RESUBSCRIBE
+
+    def __init__(self, instrument: str, cause: str, expected: int, received: int) -> None:
+        super().__init__(instrument, cause, expected, received)
+        self.instrument = instrument
+        self.cause = cause
+        self.expected = expected
+        self.received = received
+
+    def __str__(self) -> str:
+        return f"{self.instrument}: {self.cause}, expected {self.expected}, got {self.received}"
+
+
+class DecodeError(IngestError):
+    """A frame can't be read. It costs itself alone and goes to quarantine."""
+
+    recovery = Recovery.SKIP_FRAME
+    reason: ClassVar[str] = "malformed"
+
+    def __init__(self, venue: str, detail: str) -> None:
+        super().__init__(venue, detail)
+        self.venue = venue
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.venue}: {self.reason}: {self.detail}"
+
+
+class UnknownMessage(DecodeError):
+    """A well-formed message of a type that the adapter doesn't know."""
+
+    reason = "unknown_message"
+
+
+class UnknownInstrument(DecodeError):
+    """A message for an instrument that is not in the instrument table."""
+
+    reason = "unknown_instrument"
+
+
+class BadNumber(DecodeError):
+    """A price or size that is no plain decimal, or finer than the instrument's increment."""
+
+    reason = "bad_number"
+
+
+class SinkUnavailable(IngestError):
+    """The sink accepts nothing now. Rows are held, and sockets paused when the budget says so."""
+
+    recovery = Recovery.HOLD
+
+    def __init__(self, sink: str, reason: str) -> None:
+        super().__init__(sink, reason)
+        self.sink = sink
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.sink} is unavailable: {self.reason}"
+
+
+class RecordRejected(IngestError):
+    """The broker refuses a batch for one of its records, and would refuse it for ever."""
+
+    recovery = Recovery.DEAD_LETTER
+
+    def __init__(self, topic: str, partition: int, reason: str) -> None:
+        super().__init__(topic, partition, reason)
+        self.topic = topic
+        self.partition = partition
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}] refuses a record: {self.reason}"
+
+
+class RecordingError(IngestError):
+    """A recording, or a line of one, can't be read. `offset` counts bytes of the plain text."""
+
+    recovery = Recovery.SKIP_FRAME
+
+    def __init__(self, path: str, offset: int, what: str) -> None:
+        super().__init__(path, offset, what)
+        self.path = path
+        self.offset = offset
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.path}, byte {self.offset}: {self.what}"

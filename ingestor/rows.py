@@ -1,0 +1,172 @@
+"""The rows: one numpy dtype per class, little-endian, unpadded.
+
+| class | bytes | one row is |
+|---|---|---|
+| TRADE | 64 | one print |
+| QUOTE | 64 | best bid and best ask |
+| LEVEL | 48 | one price level of a book; the row flagged LAST ends the venue's event |
+
+Every class begins with the same 32-byte header. Prices and sizes are int64 in units of
+10^-exponent, the exponents belonging to the instrument. Times are ns since the Unix epoch (UTC).
+A row of kind GAP or RESET is a mark: it stands in the stream of its class, in order, with the same
+dtype (see `mark`). docs/semantics.md is the one place that says what every field means.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.void]  # a structured array of TRADE, QUOTE or LEVEL
+
+
+class RowClass(IntEnum):
+    """The three classes of rows; also the channels one can subscribe to."""
+
+    TRADE = 1
+    QUOTE = 2
+    LEVEL = 3
+
+
+CHANNEL_OF: Final = {RowClass.TRADE: "trades", RowClass.QUOTE: "quotes", RowClass.LEVEL: "book"}
+CLASS_OF: Final = {channel: row_class for row_class, channel in CHANNEL_OF.items()}
+
+
+class Kind(IntEnum):
+    """What one row is. Values 1 to 3 equal its RowClass."""
+
+    TRADE = 1
+    QUOTE = 2
+    LEVEL = 3
+    GAP = 4  # a declared hole: rows of this instrument and class may be missing here
+    RESET = 5  # the book is empty now; a snapshot follows (LEVEL class only)
+
+
+class Side(IntEnum):
+    """Trades: the aggressor. Levels: the side of the book."""
+
+    NONE = 0
+    BID = 1  # the buyer took liquidity / a bid level
+    ASK = 2  # the seller took liquidity / an ask level
+
+
+class Flag(IntFlag):
+    """Bits of the `flags` field."""
+
+    LAST = 1  # the last row of one venue event
+    SNAPSHOT = 2  # part of a full image (levels), or resent on subscribe (trades)
+    NO_VENUE_TIME = 4  # the venue gives no event time; ts_event equals ts_recv
+    PARTIAL = 8  # the snapshot is cut: the book is deeper than what is shown
+    CHECKSUM = 16  # book updates before the books only: `checksum` is set
+
+
+class Cause(IntEnum):
+    """Why a GAP was declared; stands in the `side` field of the mark."""
+
+    SEQUENCE = 1  # the venue's sequence numbers skip
+    CHECKSUM = 2  # the venue's checksum, or an independent stream, contradicts the book
+    CROSSED = 3  # best bid at or above best ask, or a negative size
+    REJECTED = 4  # a frame that may have concerned this instrument went to quarantine
+    DISCONNECT = 5  # the connection ended
+    SHED = 6  # we dropped rows because the byte budget was exhausted
+    STALE = 7  # the stream was silent for longer than it ever is
+    DEAD_LETTER = 8  # Kafka refused the record
+
+
+_HEADER: Final = [
+    ("ts_event", "<i8"),  # ns, the venue's clock
+    ("ts_recv", "<i8"),  # ns, our clock, taken once per socket read
+    ("sequence", "<u8"),  # the venue's trade or update number; 0 = none
+    ("instrument", "<u4"),  # index into the batch's instrument table
+    ("flags", "<u2"),  # Flag
+    ("side", "u1"),  # Side; Cause on a GAP mark
+    ("kind", "u1"),  # Kind
+]
+
+TRADE: Final = np.dtype(
+    [
+        *_HEADER,
+        ("price", "<i8"),  # 10^-price_exponent of the quote currency
+        ("size", "<i8"),  # 10^-size_exponent of the instrument's size unit
+        ("trade_id_high", "<u8"),  # the id as an unsigned 128-bit integer: a UUID, or
+        ("trade_id_low", "<u8"),  # high = 0 and the venue's decimal id below; 0, 0 = none
+    ]
+)
+
+QUOTE: Final = np.dtype(
+    [
+        *_HEADER,
+        ("bid_price", "<i8"),
+        ("bid_size", "<i8"),  # 0 = this side of the book is empty
+        ("ask_price", "<i8"),
+        ("ask_size", "<i8"),
+    ]
+)
+
+LEVEL: Final = np.dtype(
+    [
+        *_HEADER,
+        ("price", "<i8"),
+        ("size", "<i8"),  # absolute; 0 removes the level
+    ]
+)
+
+# One venue book event between the decoder and the books: a row here, its levels (bids first, then
+# asks) in two parallel int64 arrays. What leaves the books are LEVEL rows.
+UPDATE: Final = np.dtype(
+    [
+        ("ts_event", "<i8"),
+        ("ts_recv", "<i8"),
+        ("first", "<u8"),  # first and last update number that the event covers; 0 = none
+        ("last", "<u8"),
+        ("previous", "<u8"),  # the `last` of the event before, where the venue says it; else 0
+        ("instrument", "<u4"),
+        ("bids", "<u4"),  # number of bid levels
+        ("asks", "<u4"),
+        ("checksum", "<u4"),  # valid with Flag.CHECKSUM
+        ("frame", "<u4"),  # index of the frame in the sealed buffer
+        ("flags", "<u2"),
+        ("spare", "<u2"),
+    ]
+)
+
+DTYPE_OF: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE, RowClass.LEVEL: LEVEL}
+
+assert (TRADE.itemsize, QUOTE.itemsize, LEVEL.itemsize, UPDATE.itemsize) == (64, 64, 48, 64)
+
+# The two fields of a mark that say what is missing: GAP holds the first missing sequence number
+# and the last (0 = not known) where a tick holds its numbers.
+MARK_FIELDS: Final = {
+    RowClass.TRADE: ("price", "size"),
+    RowClass.QUOTE: ("bid_price", "bid_size"),
+    RowClass.LEVEL: ("price", "size"),
+}
+
+
+def mark(
+    row_class: RowClass,
+    kind: Kind,
+    instrument: int,
+    ts_recv: int,
+    *,
+    cause: Cause | None = None,
+    first: int = 0,
+    last: int = 0,
+) -> NDArray[np.void]:
+    """Return a one-row array that holds a GAP or RESET mark.
+
+    ts_recv: ns. first, last: the missing sequence numbers, 0 where not known.
+    """
+    row = np.zeros(1, DTYPE_OF[row_class])
+    row["ts_event"] = row["ts_recv"] = ts_recv
+    row["instrument"] = instrument
+    row["flags"] = Flag.LAST | Flag.NO_VENUE_TIME
+    row["kind"] = kind
+    row["side"] = cause or 0
+    first_field, last_field = MARK_FIELDS[row_class]
+    row[first_field] = first
+    row[last_field] = last
+    return row

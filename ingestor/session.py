@@ -1,0 +1,196 @@
+"""One connection's protocol, without I/O: payloads in; rows, replies and counts out.
+
+The transport calls `receive` for each text or binary frame. It is the boundary at which a venue's
+surprises become `DecodeError`: the frame is taken back whole, kept as rejected, and its
+connection's instruments have a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ingestor.adapter import (
+    Ack,
+    Control,
+    FeedAdapter,
+    Filtered,
+    Notice,
+    Reconnect,
+    Refused,
+    Reply,
+)
+from ingestor.batch import PackError, TickBuffer
+from ingestor.errors import DecodeError
+from ingestor.rows import CHANNEL_OF, Cause, RowClass
+
+_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, PackError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One channel of one instrument. `stream` is the adapter's name for it."""
+
+    instrument: int
+    symbol: str
+    channel: str
+    stream: str
+
+
+@dataclass(slots=True)
+class FrameCounts:
+    """The frame side of the ledger of one (venue, market).
+
+    frames = data + control; data = decoded + rejected + duplicate + filtered. `decoded` is what
+    remains, so that a data frame costs one addition.
+    """
+
+    frames: int = 0
+    control: int = 0
+    rejected: int = 0
+    duplicate: int = 0
+    filtered: int = 0
+    rejected_by_reason: dict[str, int] = field(default_factory=dict)
+    filtered_by_rule: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def data(self) -> int:
+        return self.frames - self.control
+
+    @property
+    def decoded(self) -> int:
+        return self.data - self.rejected - self.duplicate - self.filtered
+
+
+class SessionEvents:
+    """What a session tells its owner. All are rare; the default does nothing."""
+
+    def refused(self, session: Session, streams: Sequence[str], text: str) -> None:
+        """The venue refuses these streams."""
+
+    def reconnect(self, session: Session, reason: str) -> None:
+        """The venue wants this connection to be opened anew."""
+
+
+class Session:
+    """One connection: its adapter, its subscriptions, its part of the ledger."""
+
+    __slots__ = (
+        "_buffer",
+        "_decode",
+        "_events",
+        "adapter",
+        "connection",
+        "counts",
+        "pending",
+        "subscriptions",
+    )
+
+    def __init__(
+        self,
+        connection: int,
+        adapter: FeedAdapter,
+        subscriptions: Iterable[Subscription],
+        buffer: TickBuffer,
+        counts: FrameCounts,
+        events: SessionEvents,
+    ) -> None:
+        """connection: a number unique in the process. counts: shared by a (venue, market)."""
+        self.connection = connection
+        self.adapter = adapter
+        self.subscriptions = list(subscriptions)
+        self.counts = counts
+        self.pending: set[str] = set()
+        self._buffer = buffer
+        self._decode: Callable[[bytes, int, TickBuffer], Control | None] = adapter.decode
+        self._events = events
+
+    @property
+    def streams(self) -> list[str]:
+        """The distinct streams of the subscriptions, in order."""
+        return list(dict.fromkeys(one.stream for one in self.subscriptions))
+
+    def instruments(self, row_class: RowClass) -> Sequence[int]:
+        channel = CHANNEL_OF[row_class]
+        return [one.instrument for one in self.subscriptions if one.channel == channel]
+
+    def opened(self) -> Iterable[bytes]:
+        """The connection is up: return the frames that subscribe to everything."""
+        streams = self.streams
+        self.pending = set(streams)
+        return self.adapter.subscribe(streams)
+
+    def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
+        """Take one frame; return the frame to answer with, if any. ts_recv: ns."""
+        self.counts.frames += 1
+        buffer = self._buffer
+        buffer.begin(self, payload)
+        try:
+            control = self._decode(payload, ts_recv, buffer)
+        except DecodeError as failure:
+            self._reject(failure.reason, failure.detail, ts_recv)
+            return None
+        except _MALFORMED as failure:
+            self._reject(DecodeError.reason, f"{type(failure).__name__}: {failure}", ts_recv)
+            return None
+        if control is None:
+            return None
+        return self._control(control)
+
+    def snapshot(self, symbol: str, body: bytes, ts_recv: int) -> bool:
+        """Take a REST book snapshot; return whether it could be read. Not a frame of the ledger:
+        the rejection, if any, is kept like a frame's."""
+        self._buffer.begin(self, body)
+        try:
+            self.adapter.decode_snapshot(symbol, body, ts_recv, self._buffer)
+        except (DecodeError, *_MALFORMED) as failure:
+            self._buffer.reject("snapshot", f"{symbol}: {failure}", ts_recv)
+            return False
+        return True
+
+    def closed(self, ts_recv: int) -> None:
+        """The connection ended: everything on it has a hole from here."""
+        self.pending.clear()
+        self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
+
+    def _reject(self, reason: str, detail: str, ts_recv: int) -> None:
+        self._buffer.reject(reason, detail, ts_recv)
+        counts = self.counts
+        counts.rejected += 1
+        counts.rejected_by_reason[reason] = counts.rejected_by_reason.get(reason, 0) + 1
+
+    def _control(self, control: Control) -> bytes | None:
+        counts = self.counts
+        if isinstance(control, Filtered):
+            if control.duplicate:
+                counts.duplicate += 1
+            else:
+                counts.filtered += 1
+                by_rule = counts.filtered_by_rule
+                by_rule[control.rule] = by_rule.get(control.rule, 0) + 1
+            return None
+        counts.control += 1
+        match control:
+            case Reply(payload):
+                return payload
+            case Ack(streams):
+                self._acked(streams)
+            case Refused(text, streams):
+                self._refused(text, streams)
+            case Reconnect(text):
+                self._events.reconnect(self, text)
+            case Notice():
+                pass
+        return None
+
+    def _acked(self, streams: Sequence[str]) -> None:
+        if streams:
+            self.pending.difference_update(streams)
+        else:
+            self.pending.clear()
+
+    def _refused(self, text: str, streams: Sequence[str]) -> None:
+        self.pending.difference_update(streams)
+        self.subscriptions = [one for one in self.subscriptions if one.stream not in streams]
+        self._events.refused(self, streams, text)
