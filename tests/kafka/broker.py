@@ -55,8 +55,9 @@ class BrokerError(Exception):
 
 
 def missing_tools() -> str | None:
-    """What this machine lacks to run a broker, or None."""
-    absent = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    """What this machine lacks to run a broker, or None. Cached jars need no Maven."""
+    needed = ["java"] if _libraries().exists() else ["java", "mvn"]
+    absent = [tool for tool in needed if shutil.which(tool) is None]
     return f"{' and '.join(absent)} not installed" if absent else None
 
 
@@ -273,8 +274,7 @@ def libraries_cached() -> Path:
 
     Raises: BrokerError when Maven is absent or fails.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    target = home / "market-data-ingestor" / f"kafka-{kafka_version()}"
+    target = _libraries()
     if target.exists():
         return target
     absent = missing_tools()
@@ -292,6 +292,11 @@ def libraries_cached() -> Path:
                 raise BrokerError(f"Maven could not fetch Kafka: {done.stdout[-800:]}")
             partial.rename(target)
     return target
+
+
+def _libraries() -> Path:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "market-data-ingestor" / f"kafka-{kafka_version()}"
 
 
 @contextmanager
