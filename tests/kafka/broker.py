@@ -138,7 +138,7 @@ class KafkaBroker(KafkaEndpoint):
                 stderr=log,
                 start_new_session=True,
             )
-        self._watchdog = _kill_with_us(self._process.pid)
+        self._watchdog = _clean_up_after_us(self._process.pid, self.directory)
         self._wait_until_ready(time.monotonic() + timeout_s)
 
     def stop(self, timeout_s: float = 30.0) -> None:
@@ -318,10 +318,11 @@ def _free_ports(count: int) -> list[int]:
     return free
 
 
-def _kill_with_us(pid: int) -> subprocess.Popen[bytes]:
+def _clean_up_after_us(pid: int, directory: Path) -> subprocess.Popen[bytes]:
     """A shell that kills `pid` when this process ends, however it ends: its stdin closes then."""
+    script = 'read _; kill -9 "$1"; rm -rf "$2"'
     return subprocess.Popen(
-        ["sh", "-c", f"read _; kill -9 {pid}"],
+        ["sh", "-c", script, "sh", str(pid), str(directory)],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
