@@ -1,0 +1,129 @@
+"""What the program is doing right now: one snapshot of its counters.
+
+The application fills it about once a second; the terminal display, the status page and the last
+line of `ingestor demo --json` show it. Counts run from the start of the process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Phase(StrEnum):
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"  # sockets are not read: the sink is behind
+    DRAINING = "draining"  # stopping: what was read is being published
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class FeedStatus:
+    """One feed: (venue, market, channel). Lags over the last seconds, None = no data in them.
+
+    lag: socket -> acked by the sink, our clock alone. venue_lag_p99_ms: venue's event time ->
+    socket, by the venue's clock; skew_ms is the clock difference that was taken out of it.
+    """
+
+    venue: str
+    market: str
+    channel: str
+    rows: int = 0
+    lag_p50_ms: float | None = None
+    lag_p99_ms: float | None = None
+    venue_lag_p99_ms: float | None = None
+    skew_ms: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.venue}:{self.market}:{self.channel}"
+
+
+@dataclass(slots=True)
+class Status:
+    """A snapshot of the whole process.
+
+    time_ns: when it was taken, ns since the epoch. connections: by state (`connected`,
+    `connecting`, `waiting`, ...). rows: decoded, by class (`trade`, `quote`, `level`, and `mark`
+    for GAP and RESET rows). pending: rows read but not yet acked. rejected, duplicate_frames,
+    filtered_frames, control: frames. duplicates, filtered: rows left out by a named rule.
+    loop_delay_p99_ms: how late the event loop runs its callbacks. unaccounted: the ledger's
+    difference, rows and frames; 0 unless the program is wrong.
+    """
+
+    time_ns: int = 0
+    uptime_s: float = 0.0
+    phase: Phase = Phase.STARTING
+    connections: dict[str, int] = field(default_factory=dict)
+    frames: int = 0
+    bytes_received: int = 0
+    control: int = 0
+    rejected: int = 0
+    duplicate_frames: int = 0
+    filtered_frames: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    acked: int = 0
+    conflated: int = 0
+    shed: int = 0
+    dead_lettered: int = 0
+    pending: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    gaps: int = 0
+    resets: int = 0
+    reconnects: int = 0
+    feeds: list[FeedStatus] = field(default_factory=list)
+    lag_p50_ms: float | None = None
+    lag_p99_ms: float | None = None
+    publish_p50_ms: float | None = None
+    publish_p99_ms: float | None = None
+    queue_bytes: int = 0
+    queue_limit_bytes: int = 0
+    loop_delay_p99_ms: float | None = None
+    unaccounted: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def connected(self) -> int:
+        return self.connections.get("connected", 0)
+
+    @property
+    def rows_appended(self) -> int:
+        return sum(self.rows.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field, and the sums, as JSON types."""
+        return {
+            **asdict(self),
+            "connected": self.connected,
+            "rows_appended": self.rows_appended,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return the flat result of a run: the last line of `ingestor demo --json`."""
+        return {
+            "connections": sum(self.connections.values()),
+            "seconds": round(self.uptime_s, 3),
+            "frames_received": self.frames,
+            "frames_control": self.control,
+            "frames_rejected": self.rejected,
+            "frames_duplicate": self.duplicate_frames,
+            "frames_filtered": self.filtered_frames,
+            "rows_appended": self.rows_appended,
+            "rows_acked": self.acked,
+            "rows_conflated": self.conflated,
+            "rows_shed": self.shed,
+            "rows_dead_lettered": self.dead_lettered,
+            "rows_duplicate": self.duplicates,
+            "rows_filtered": self.filtered,
+            "rows_pending": self.pending,
+            "gaps": self.gaps,
+            "reconnects": self.reconnects,
+            "lag_p50_ms": self.lag_p50_ms,
+            "lag_p99_ms": self.lag_p99_ms,
+            "publish_p99_ms": self.publish_p99_ms,
+            "loop_delay_p99_ms": self.loop_delay_p99_ms,
+            "unaccounted": self.unaccounted,
+        }
