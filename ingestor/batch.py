@@ -21,8 +21,8 @@ from ingestor.fixed import parse_column
 from ingestor.instruments import InstrumentTable
 from ingestor.rows import QUOTE, TRADE, UPDATE, Cause, Flag, Kind, RowClass, Rows
 
-_TRADE: Final = Struct("<qqQIHBBqqQQ")
-_QUOTE: Final = Struct("<qqQIHBBqqqq")
+_TRADE: Final = Struct("<qqQIHBBq8xQQ")
+_QUOTE: Final = Struct("<qqQIHBBq24x")
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
 assert (_TRADE.size, _QUOTE.size, _UPDATE.size) == (
     TRADE.itemsize,
@@ -146,17 +146,17 @@ class TickBuffer:
     """The columns of one loop. Decoders append; `seal` hands over and starts anew."""
 
     __slots__ = (
-        "_frames",
         "_level_texts",
         "_quote_texts",
         "_quotes",
-        "_sources",
         "_trade_texts",
         "_trades",
         "_updates",
         "frame",
+        "frames",
         "holes",
         "rejected",
+        "sources",
     )
 
     def __init__(self) -> None:
@@ -169,8 +169,8 @@ class TickBuffer:
         self._trade_texts: list[object] = []
         self._quote_texts: list[object] = []
         self._level_texts: list[object] = []
-        self._frames: list[bytes] = []
-        self._sources: list[Source] = []
+        self.frames: list[bytes] = []
+        self.sources: list[Source] = []
         self.frame = -1
         self.holes: list[Hole] = []
         self.rejected: list[Rejected] = []
@@ -186,12 +186,12 @@ class TickBuffer:
 
     @property
     def is_empty(self) -> bool:
-        return not (self._frames or self.holes or self.rejected)
+        return not (self.frames or self.holes or self.rejected)
 
     def begin(self, source: Source, payload: bytes) -> None:
         """Start a frame. Everything appended from here to the next `begin` belongs to it."""
-        self._frames.append(payload)
-        self._sources.append(source)
+        self.frames.append(payload)
+        self.sources.append(source)
         self.frame += 1
 
     def trade(
@@ -217,7 +217,6 @@ class TickBuffer:
             side,
             _TRADE_KIND,
             self.frame,
-            0,
             trade_id_high,
             trade_id,
         )
@@ -248,9 +247,6 @@ class TickBuffer:
             0,
             _QUOTE_KIND,
             self.frame,
-            0,
-            0,
-            0,
         )
         self._quote_texts += (bid_price, bid_size, ask_price, ask_size)
 
@@ -316,7 +312,7 @@ class TickBuffer:
         """Declare that rows may be missing here; `source` defaults to the current frame's."""
         self.holes.append(
             Hole(
-                source=source or self._sources[-1],
+                source=source or self.sources[-1],
                 cause=cause,
                 ts_recv=ts_recv,
                 update=len(self._updates) // _UPDATE.size,
@@ -329,12 +325,21 @@ class TickBuffer:
             )
         )
 
-    def reject(self, reason: str, detail: str, ts_recv: int) -> None:
-        """Take the current frame back and keep it as rejected. Its source has a hole here."""
+    def reject(
+        self,
+        reason: str,
+        detail: str,
+        ts_recv: int,
+        instruments: Sequence[int] | None = None,
+    ) -> None:
+        """Take the current frame back and keep it as rejected. Its source has a hole here.
+
+        instruments: whom the frame concerned, where that is known.
+        """
         self._rollback()
-        source = self._sources[-1]
-        self.rejected.append(Rejected(source, self._frames[-1], reason, detail, ts_recv))
-        self.hole(Cause.REJECTED, ts_recv)
+        source = self.sources[-1]
+        self.rejected.append(Rejected(source, self.frames[-1], reason, detail, ts_recv))
+        self.hole(Cause.REJECTED, ts_recv, instruments=instruments)
 
     def _rollback(self) -> None:
         """Take back every row of the current frame. Texts follow their row, so rows tell all."""
@@ -378,8 +383,8 @@ class TickBuffer:
             updates=updates,
             prices=parsed[2].values[0::2],
             sizes=parsed[2].values[1::2],
-            frames=self._frames,
-            sources=self._sources,
+            frames=self.frames,
+            sources=self.sources,
             holes=self.holes,
             rejected=self.rejected,
         )

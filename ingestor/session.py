@@ -42,11 +42,12 @@ class Subscription:
 class FrameCounts:
     """The frame side of the ledger of one (venue, market).
 
-    frames = data + control; data = decoded + rejected + duplicate + filtered. `decoded` is what
-    remains, so that a data frame costs one addition.
+    frames = control + decoded + rejected + duplicate + filtered. Every term is counted where it
+    happens, so that the sum can fail: `unaccounted` is then not 0.
     """
 
     frames: int = 0
+    decoded: int = 0
     control: int = 0
     rejected: int = 0
     duplicate: int = 0
@@ -56,11 +57,19 @@ class FrameCounts:
 
     @property
     def data(self) -> int:
-        return self.frames - self.control
+        return self.decoded + self.rejected + self.duplicate + self.filtered
 
     @property
-    def decoded(self) -> int:
-        return self.data - self.rejected - self.duplicate - self.filtered
+    def unaccounted(self) -> int:
+        return self.frames - self.control - self.data
+
+    def reject(self, reason: str) -> None:
+        self.rejected += 1
+        self.rejected_by_reason[reason] = self.rejected_by_reason.get(reason, 0) + 1
+
+    def filter(self, rule: str) -> None:
+        self.filtered += 1
+        self.filtered_by_rule[rule] = self.filtered_by_rule.get(rule, 0) + 1
 
 
 class SessionEvents:
@@ -123,18 +132,24 @@ class Session:
 
     def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
         """Take one frame; return the frame to answer with, if any. ts_recv: ns."""
-        self.counts.frames += 1
+        counts = self.counts
+        counts.frames += 1
         buffer = self._buffer
-        buffer.begin(self, payload)
+        buffer.frames.append(payload)  # TickBuffer.begin, without the call
+        buffer.sources.append(self)
+        buffer.frame += 1
         try:
             control = self._decode(payload, ts_recv, buffer)
         except DecodeError as failure:
-            self._reject(failure.reason, failure.detail, ts_recv)
+            buffer.reject(failure.reason, failure.detail, ts_recv)
+            counts.reject(failure.reason)
             return None
         except _MALFORMED as failure:
-            self._reject(DecodeError.reason, f"{type(failure).__name__}: {failure}", ts_recv)
+            buffer.reject(DecodeError.reason, f"{type(failure).__name__}: {failure}", ts_recv)
+            counts.reject(DecodeError.reason)
             return None
         if control is None:
+            counts.decoded += 1
             return None
         return self._control(control)
 
@@ -145,7 +160,8 @@ class Session:
         try:
             self.adapter.decode_snapshot(symbol, body, ts_recv, self._buffer)
         except (DecodeError, *_MALFORMED) as failure:
-            self._buffer.reject("snapshot", f"{symbol}: {failure}", ts_recv)
+            concerned = [one.instrument for one in self.subscriptions if one.symbol == symbol]
+            self._buffer.reject("snapshot", f"{symbol}: {failure}", ts_recv, concerned)
             return False
         return True
 
@@ -154,21 +170,13 @@ class Session:
         self.pending.clear()
         self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
 
-    def _reject(self, reason: str, detail: str, ts_recv: int) -> None:
-        self._buffer.reject(reason, detail, ts_recv)
-        counts = self.counts
-        counts.rejected += 1
-        counts.rejected_by_reason[reason] = counts.rejected_by_reason.get(reason, 0) + 1
-
     def _control(self, control: Control) -> bytes | None:
         counts = self.counts
         if isinstance(control, Filtered):
             if control.duplicate:
                 counts.duplicate += 1
             else:
-                counts.filtered += 1
-                by_rule = counts.filtered_by_rule
-                by_rule[control.rule] = by_rule.get(control.rule, 0) + 1
+                counts.filter(control.rule)
             return None
         counts.control += 1
         match control:
