@@ -1,0 +1,169 @@
+"""Reads `tests/fixtures/*.jsonl`; tests/feeds/README.md documents the format."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import feeds
+from ingestor.adapter import FeedAdapter
+from ingestor.instruments import Instrument, InstrumentTable, instrument
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+OUTCOMES = ("expect", "control", "rejected")
+VERBS = ("subscribe", "unsubscribe", "frame", "snapshot", "connect")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line after the second: what is done (`verb`, `value`) and what must come of it."""
+
+    line: int
+    verb: str
+    value: Any
+    outcome: str
+    wanted: Any
+    symbol: str = ""
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """One file: one market of one venue."""
+
+    adapter: type[FeedAdapter]
+    market: str
+    about: dict[str, str]
+    instruments: list[Instrument]
+    rest: list[bytes]
+    steps: list[Step] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.adapter.venue}_{self.market}"
+
+    def table(self) -> InstrumentTable:
+        return InstrumentTable(self.instruments)
+
+    @property
+    def frames(self) -> list[bytes]:
+        """Every frame of the file, in order."""
+        return [step.value.encode() for step in self.steps if step.verb == "frame"]
+
+
+@cache
+def adapters() -> list[type[FeedAdapter]]:
+    """Every adapter of the `feeds` package; a module without one is an error, not a skip."""
+    return [
+        importlib.import_module(f"feeds.{module.name}").adapter
+        for module in pkgutil.iter_modules(feeds.__path__)
+    ]
+
+
+def markets() -> Iterator[tuple[type[FeedAdapter], str]]:
+    for adapter in adapters():
+        for market in adapter.markets:
+            yield adapter, market
+
+
+@cache
+def load(adapter: type[FeedAdapter], market: str) -> Fixture:
+    """Read a market's fixture. Raises AssertionError, with file and line, for a bad one."""
+    path = FIXTURES / f"{adapter.venue}_{market}.jsonl"
+    assert path.is_file(), f"{path.name} is missing: every market has a fixture"
+    lines = [
+        (number, json.loads(line))
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if line.strip()
+    ]
+    about = lines[0][1].get("about", {})
+    assert {"document", "section", "read"} <= set(about), f"{path.name}:1 provenance first"
+    head = lines[1][1]
+    assert set(head) - {"note"} == {"instruments", "rest"}, f"{path.name}:2 instruments second"
+    return Fixture(
+        adapter=adapter,
+        market=market,
+        about=about,
+        instruments=[_instrument(adapter.venue, market, one) for one in head["instruments"]],
+        rest=[body.encode() for body in head["rest"]],
+        steps=[_step(path.name, number, line) for number, line in lines[2:]],
+    )
+
+
+def _instrument(venue: str, market: str, fields: dict[str, Any]) -> Instrument:
+    exponents = {name: fields[name] for name in ("price_exponent", "size_exponent") & fields.keys()}
+    rest = {name: value for name, value in fields.items() if name not in exponents}
+    built = instrument(venue, market, **rest)
+    return Instrument.from_json(built.to_json() | exponents)
+
+
+def _step(name: str, number: int, line: dict[str, Any]) -> Step:
+    where = f"{name}:{number}"
+    verbs = [verb for verb in VERBS if verb in line]
+    assert len(verbs) == 1, f"{where} is none of {VERBS}"
+    verb = verbs[0]
+    unknown = set(line) - {verb, "note", "sent", "symbol", *OUTCOMES}
+    assert not unknown, f"{where} has unknown keys {unknown}"
+    if verb in {"frame", "snapshot"}:
+        outcomes = [outcome for outcome in OUTCOMES if outcome in line]
+        assert len(outcomes) == 1, f"{where} wants one of {OUTCOMES}"
+        wanted = line[outcomes[0]]
+        if outcomes[0] == "expect":
+            wanted = by_kind([normal(row) for row in wanted])
+        return Step(number, verb, line[verb], outcomes[0], wanted, line.get("symbol", ""))
+    return Step(number, verb, line[verb], "sent", line.get("sent"))
+
+
+_NUMBERS = {
+    "trade": ("price", "size"),
+    "quote": ("bid_price", "bid_size", "ask_price", "ask_size"),
+    "update": (),
+    "hole": (),
+}
+_DEFAULTS: dict[str, Row] = {
+    "trade": {"sequence": 0, "trade_id": "0", "flags": []},
+    "quote": {"sequence": 0, "flags": []},
+    "update": {"first": 0, "last": 0, "previous": 0, "checksum": None, "flags": []},
+    "hole": {"first": 0, "last": 0, "symbols": None},
+}
+_MEMBERS = {
+    "trade": {"symbol", "ts_event", "side"},
+    "quote": {"symbol", "ts_event"},
+    "update": {"symbol", "ts_event", "bids", "asks"},
+    "hole": {"cause"},
+}
+
+
+def normal(row: Row) -> Row:
+    """Fill in what a row may leave out, and make Decimals of its prices and sizes."""
+    kind = row["kind"]
+    full = _DEFAULTS[kind] | row
+    full.pop("note", None)
+    members = {"kind", *_MEMBERS[kind], *_DEFAULTS[kind], *_NUMBERS[kind]}
+    assert set(full) == members, f"a {kind} row has {sorted(members)}, not {sorted(full)}"
+    for name in _NUMBERS[kind]:
+        full[name] = Decimal(full[name])
+    for name in ("bids", "asks") if kind == "update" else ():
+        full[name] = [[Decimal(price), Decimal(size)] for price, size in full[name]]
+    if "flags" in full:
+        full["flags"] = sorted(full["flags"])
+    if kind == "trade":
+        full["trade_id"] = _trade_id(full["trade_id"])
+    return full
+
+
+def _trade_id(text: str) -> int:
+    return int(text.replace("-", ""), 16) if "-" in text else int(text)
+
+
+def by_kind(rows: list[Row]) -> list[Row]:
+    """Order rows by kind, each kind's order kept: classes have no common order."""
+    order = list(_MEMBERS)
+    return sorted(rows, key=lambda row: order.index(row["kind"]))
