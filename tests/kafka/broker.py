@@ -10,7 +10,6 @@ Source: Apache Kafka 4.3 `config/server.properties`, `kafka.tools.StorageTool`, 
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import os
 import random
@@ -20,7 +19,6 @@ import socket
 import subprocess
 import tempfile
 import time
-import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +32,9 @@ from confluent_kafka.cimpl import NewTopic
 from cryptography.hazmat.primitives import serialization
 
 HOST = "127.0.0.1"
+CLUSTER_ID = (
+    "aW5nZXN0b3ItdGVzdHMtMA"  # 16 bytes in base64; a random one may begin with "-", an option
+)
 POM = Path(__file__).with_name("pom.xml")
 # Outside Linux's range for outgoing connections: else a client may take the port of a broker that
 # is down, and the broker can't come back on it.
@@ -179,8 +180,7 @@ class KafkaBroker(KafkaEndpoint):
             _write_certificates(self.directory, self.ca_file)
         lines = (f"{key}={value}\n" for key, value in self._settings().items())
         Path(self._properties).write_text("".join(lines), encoding="utf-8")
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", cluster_id]
+        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]
         done = subprocess.run(
             [*JAVA, "-cp", f"{libraries}/*", *tool, "-c", self._properties],
             capture_output=True,
