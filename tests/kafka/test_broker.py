@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 
 import pytest
@@ -37,7 +38,7 @@ async def consume(bootstrap_servers: str, topic: str, count: int) -> list[bytes]
 
 
 async def test_idempotent_lz4_round_trip(kafka: KafkaEndpoint) -> None:
-    topic = kafka.create_topic("broker.round-trip", partitions=2)
+    topic = kafka.create_topic(f"broker.round-trip.{time.time_ns()}", partitions=2)
     values = [b"%d" % n for n in range(1_000)]
     await produce(kafka.bootstrap_servers, topic, values)
     assert await consume(kafka.bootstrap_servers, topic, len(values)) == values
