@@ -1,0 +1,200 @@
+"""One flush: seal the columns, drop what was resent, run the books, hand over batches.
+
+Pure: the caller passes the time and takes the result to the sinks. Everything is per batch; the
+only per-row Python here is on rare paths (marks, resent trades).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.adapter import BookRule
+from ingestor.batch import Hole, Rejected, Sealed, TickBatch, TickBuffer
+from ingestor.book import Books, BookSettings, Repair
+from ingestor.instruments import InstrumentTable
+from ingestor.metrics import Metrics
+from ingestor.rows import Flag, Kind, RowClass, Rows, mark
+from ingestor.session import FrameCounts
+
+
+@dataclass(slots=True)
+class FlushResult:
+    """What one flush gives: at most one batch per class, and what must be done about the rest."""
+
+    batches: list[TickBatch] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """The row side of the ledger, up to the sinks: every decoded row is one of these."""
+
+    decoded: int
+    published: int
+    duplicate: int
+    filtered: int
+    held: int
+
+    @property
+    def unaccounted(self) -> int:
+        return self.decoded - self.published - self.duplicate - self.filtered - self.held
+
+
+class Pipeline:
+    """From the tick buffer to batches, for one loop."""
+
+    def __init__(
+        self,
+        table: InstrumentTable,
+        rule_of: Callable[[int], BookRule],
+        settings: BookSettings | None = None,
+    ) -> None:
+        self.table = table
+        self.buffer = TickBuffer()
+        self.books = Books(table, rule_of, settings or BookSettings())
+        self.metrics = Metrics(table)
+        self._held = 0
+        self._filtered = 0
+        self._last_trade = np.zeros(0, np.uint64)  # highest sequence seen, by instrument
+
+    def flush(self, now_ns: int) -> FlushResult:
+        """Take everything out of the buffer. now_ns: ns since the epoch."""
+        sealed = self.buffer.seal(self.table)
+        for rejected in sealed.rejected:
+            if rejected.at_sealing:
+                _recount(rejected)
+        self._count_decoded(sealed)
+        trades = self._trades(sealed)
+        quotes = _with_gaps(RowClass.QUOTE, sealed.quotes, sealed.holes)
+        books = self.books.apply(sealed, now_ns)
+        self._held = books.held
+        self._filtered += books.filtered
+        result = FlushResult(repairs=books.repairs, rejected=sealed.rejected)
+        for row_class, decoded, derived in (
+            (RowClass.TRADE, trades, trades[:0]),
+            (RowClass.QUOTE, quotes, books.quotes),
+            (RowClass.LEVEL, books.rows, books.rows[:0]),
+        ):
+            rows = np.concatenate([decoded, derived]) if len(derived) else decoded
+            if len(rows):
+                self._count_published(row_class, decoded, derived)
+                self.metrics.sealed(row_class, rows, now_ns)
+                result.batches.append(TickBatch(row_class, rows, self.table))
+        return result
+
+    def ledger(self) -> LedgerLine:
+        """Return the sums since the start, as of the last flush."""
+        total = self.metrics.total
+        return LedgerLine(
+            decoded=total("decoded"),
+            published=total("published"),
+            duplicate=total("duplicate"),
+            filtered=self._filtered,
+            held=self._held,
+        )
+
+    def _trades(self, sealed: Sealed) -> Rows:
+        trades = _with_gaps(RowClass.TRADE, sealed.trades, sealed.holes)
+        if not len(trades):
+            return trades
+        resent = (trades["flags"] & Flag.SNAPSHOT) != 0
+        if resent.any():
+            keep = self._not_seen(trades, resent)
+            self.metrics.count_rows("duplicate", RowClass.TRADE, trades["instrument"][~keep])
+            trades = trades[keep]
+        self._fit_trades()
+        np.maximum.at(self._last_trade, trades["instrument"], trades["sequence"])
+        return trades
+
+    def _not_seen(self, trades: Rows, resent: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Venues resend recent trades on subscribe: drop those at or below the highest seen."""
+        self._fit_trades()
+        keep = np.ones(len(trades), np.bool_)
+        for instrument in np.unique(trades["instrument"][resent]).tolist():
+            of_instrument = np.flatnonzero(trades["instrument"] == instrument)
+            sequences = trades["sequence"][of_instrument]
+            seen = np.maximum.accumulate(
+                np.concatenate(([self._last_trade[instrument]], sequences))
+            )[:-1]
+            duplicate = resent[of_instrument] & (sequences <= seen) & (sequences > 0)
+            keep[of_instrument[duplicate]] = False
+        return keep
+
+    def _fit_trades(self) -> None:
+        missing = len(self.table) - len(self._last_trade)
+        if missing > 0:
+            self._last_trade = np.concatenate([self._last_trade, np.zeros(missing, np.uint64)])
+
+    def _count_decoded(self, sealed: Sealed) -> None:
+        metrics = self.metrics
+        metrics.count_rows("decoded", RowClass.TRADE, sealed.trades["instrument"])
+        metrics.count_rows("decoded", RowClass.QUOTE, sealed.quotes["instrument"])
+        metrics.count_rows("decoded", RowClass.LEVEL, level_instruments(sealed))
+
+    def _count_published(self, row_class: RowClass, rows: Rows, derived: Rows) -> None:
+        """rows: decoded rows and marks among them. derived: quotes taken from books."""
+        count = self.metrics.count_rows
+        is_mark = rows["kind"] != Kind(row_class)
+        if is_mark.any():
+            count("marks", row_class, rows["instrument"][is_mark])
+            count("gaps", row_class, rows["instrument"][rows["kind"] == Kind.GAP])
+            rows = rows[~is_mark]
+        count("published", row_class, rows["instrument"])
+        count("marks", row_class, derived["instrument"])
+
+
+def _recount(rejected: Rejected) -> None:
+    """A frame that its session counted as decoded was refused at sealing."""
+    counts = getattr(rejected.source, "counts", None)
+    if isinstance(counts, FrameCounts):
+        counts.decoded -= 1
+        counts.reject(rejected.reason)
+
+
+def _with_gaps(row_class: RowClass, rows: Rows, holes: Sequence[Hole]) -> Rows:
+    """Insert a GAP mark for each hole and instrument, where the hole is in the stream.
+
+    Several holes of one cause at one place are one GAP.
+    """
+    marks: list[Rows] = []
+    places: list[int] = []
+    done: set[tuple[int, int, int]] = set()
+    for hole in holes:
+        place = hole.trade if row_class is RowClass.TRADE else hole.quote
+        concerned: Sequence[int] = hole.source.instruments(row_class)
+        if hole.instruments is not None:
+            subscribed = set(concerned)
+            concerned = [one for one in hole.instruments if one in subscribed]
+        for instrument in concerned:
+            if (place, instrument, hole.cause) not in done:
+                done.add((place, instrument, hole.cause))
+                places.append(place)
+                marks.append(
+                    mark(
+                        row_class,
+                        Kind.GAP,
+                        instrument,
+                        hole.ts_recv,
+                        cause=hole.cause,
+                        first=hole.first,
+                        last=hole.last,
+                    )
+                )
+    if not marks:
+        return rows
+    return np.insert(rows, places, np.concatenate(marks))
+
+
+def level_instruments(sealed: Sealed) -> NDArray[np.uint32]:
+    """Return the instrument number of every price level of a sealed buffer."""
+    updates = sealed.updates
+    return np.repeat(updates["instrument"], updates["bids"] + updates["asks"])
