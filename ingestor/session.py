@@ -92,6 +92,7 @@ class Session:
         "adapter",
         "connection",
         "counts",
+        "market",
         "pending",
         "subscriptions",
     )
@@ -104,9 +105,11 @@ class Session:
         buffer: TickBuffer,
         counts: FrameCounts,
         events: SessionEvents,
+        market: str = "",
     ) -> None:
         """connection: a number unique in the process. counts: shared by a (venue, market)."""
         self.connection = connection
+        self.market = market
         self.adapter = adapter
         self.subscriptions = list(subscriptions)
         self.counts = counts
