@@ -1,0 +1,359 @@
+"""Binance spot, USD-M and COIN-M futures: trades, best bid and ask, book deltas.
+
+Reference: Binance "WebSocket Streams" (spot), "Websocket Market Streams" (USD-M, COIN-M), REST
+"Exchange Information" and "Order Book" of each, read 2026-11-21.
+Units: prices and sizes are decimal text, times are ms. ts_event is the matching engine's time (T)
+where a message has one, else the event time (E); spot quotes and book snapshots have neither.
+Traps:
+- `m` says that the buyer was the maker, so the seller is the aggressor.
+- Futures document no `trade` stream, so prints come from `aggTrade` there: one row is one taker
+  order at one price, its id is the aggregate's. Recordings hold both; both are read.
+- USD-M spreads its streams over two endpoints: depth and quotes on /public, trades on /market.
+- Subscribing to a symbol that doesn't exist is acknowledged like any other.
+- After a coarser tick size comes into force, orders at the old ticks stay in the book: exponents
+  come from the printed precision too, so that such prices remain readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from ingestor.adapter import (
+    Ack,
+    BookRule,
+    Continuity,
+    Control,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Limits,
+    Market,
+    Notice,
+    Reconnect,
+    Refused,
+    RestRequest,
+    SnapshotSource,
+)
+from ingestor.batch import TickBuffer
+from ingestor.errors import UnknownMessage
+from ingestor.fixed import exponent_of
+from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
+from ingestor.rows import Flag, Side
+from ingestor.timestamps import MILLISECOND
+
+_LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
+_SNAPSHOT: Final = int(Flag.SNAPSHOT)
+_AGGRESSOR: Final = {True: int(Side.ASK), False: int(Side.BID)}  # by `m`, buyer is maker
+
+_SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
+_DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
+_DEPTH_WEIGHT: Final = {"spot": 50, "usdm": 20, "coinm": 20}
+_EXCHANGE_INFO: Final = {
+    "spot": RestRequest("/api/v3/exchangeInfo", {"showPermissionSets": "false"}, weight=20),
+    "usdm": RestRequest("/fapi/v1/exchangeInfo"),
+    "coinm": RestRequest("/dapi/v1/exchangeInfo"),
+}
+
+# 300 connects in 5 minutes: 30 at once and 0.9 a second. A spot connection may receive 5 messages
+# a second, our pongs among them, and 4 requests a second have been seen to be too many.
+_SPOT_LIMITS: Final = Limits(
+    streams_per_connection=1_024,
+    streams_per_subscribe=100,
+    connects_per_s=0.9,
+    connects_burst=30,
+    requests_per_s=2.0,
+    lifetime_s=86_400.0,
+)
+_FUTURES_LIMITS: Final = replace(_SPOT_LIMITS, streams_per_connection=200, requests_per_s=5.0)
+
+_SPOT_BOOK: Final = BookRule(Continuity.RANGE, SnapshotSource.REST, quote_oracle=True)
+_FUTURES_BOOK: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, quote_oracle=True)
+
+_STREAM: Final = {
+    "spot": {"trades": "trade", "quotes": "bookTicker", "book": "depth@100ms"},
+    "usdm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
+    "coinm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
+}
+
+# Documented events of streams that we never subscribe to; recordings hold them.
+_NOT_SUBSCRIBED: Final = {
+    *("24hrMiniTicker", "24hrTicker", "1hTicker", "4hTicker", "1dTicker", "avgPrice"),
+    *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "markPriceUpdate"),
+    *("indexPriceUpdate", "assetIndexUpdate", "compositeIndex", "contractInfo", "forceOrder"),
+}
+)
+
+
+class Binance:
+    """One connection to one market of Binance."""
+
+    venue: ClassVar[str] = "binance"
+    reference: ClassVar[str] = "Binance WebSocket Streams, spot and futures, read 2026-11-21"
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": Market(
+            (Endpoint("wss://stream.binance.com:9443/stream"),),
+            "https://api.binance.com",
+            _SPOT_LIMITS,
+            _SPOT_BOOK,
+        ),
+        "usdm": Market(
+            (
+                Endpoint("wss://fstream.binance.com/public/stream", frozenset({"quotes", "book"})),
+                Endpoint("wss://fstream.binance.com/market/stream", frozenset({"trades"})),
+            ),
+            "https://fapi.binance.com",
+            _FUTURES_LIMITS,
+            _FUTURES_BOOK,
+        ),
+        "coinm": Market(
+            (Endpoint("wss://dstream.binance.com/stream"),),
+            "https://dapi.binance.com",
+            _FUTURES_LIMITS,
+            _FUTURES_BOOK,
+        ),
+    }
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
+        self._symbols = symbols
+        self._requests = 0
+        self._subscribing: dict[int, tuple[str, ...]] = {}  # request id -> its streams
+        self._decoders = {
+            "trade": self._trade,
+            "aggTrade": self._aggregate,
+            "bookTicker": self._quote,
+            "depthUpdate": self._depth,
+            None: self._untimed_quote,
+        }
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{symbol.lower()}@{_STREAM[self._market][channel]}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for some in _chunks(streams):
+            frame = self._request("SUBSCRIBE", some)
+            self._subscribing[self._requests] = some
+            yield frame
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for some in _chunks(streams):
+            yield self._request("UNSUBSCRIBE", some)
+
+    def _request(self, method: str, streams: tuple[str, ...]) -> bytes:
+        self._requests += 1
+        return orjson.dumps({"method": method, "params": streams, "id": self._requests})
+
+    def ping(self) -> bytes | None:
+        return None  # the server pings with websocket frames, which the transport answers
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        message = orjson.loads(payload)
+        try:
+            data = message["data"]
+        except KeyError:
+            return self._unwrapped(message, ts_recv, out)
+        try:
+            decoder = self._decoders[data.get("e")]
+        except KeyError:
+            return self._event(data)
+        return decoder(data, ts_recv, out, message)
+
+    def _trade(self, data: Any, ts_recv: int, out: TickBuffer, _: Any) -> None:
+        trade_id = data["t"]
+        out.trade(
+            self._symbols[data["s"]],
+            (data["T"] + 0) * MILLISECOND,  # + 0: text times a million would fill the memory
+            ts_recv,
+            trade_id,
+            data["p"],
+            data["q"],
+            _AGGRESSOR[data["m"]],
+            trade_id,
+        )
+
+    def _aggregate(self, data: Any, ts_recv: int, out: TickBuffer, _: Any) -> None:
+        trade_id = data["a"]
+        out.trade(
+            self._symbols[data["s"]],
+            (data["T"] + 0) * MILLISECOND,
+            ts_recv,
+            trade_id,
+            data["p"],
+            data["q"],
+            _AGGRESSOR[data["m"]],
+            trade_id,
+        )
+
+    def _quote(self, data: Any, ts_recv: int, out: TickBuffer, _: Any) -> None:
+        """Futures."""
+        out.quote(
+            self._symbols[data["s"]],
+            (data["T"] + 0) * MILLISECOND,
+            ts_recv,
+            data["u"],
+            data["b"],
+            data["B"],
+            data["a"],
+            data["A"],
+        )
+
+    def _untimed_quote(
+        self, data: Any, ts_recv: int, out: TickBuffer, message: Any
+    ) -> Control | None:
+        """Spot. Its partial books have no event type either, and no symbol."""
+        if "lastUpdateId" in data:
+            return Filtered("not_subscribed")
+        out.quote(
+            self._symbols[data["s"]],
+            ts_recv,
+            ts_recv,
+            data["u"],
+            data["b"],
+            data["B"],
+            data["a"],
+            data["A"],
+            _LAST_UNTIMED,
+        )
+        return None
+
+    def _depth(self, data: Any, ts_recv: int, out: TickBuffer, message: Any) -> Control | None:
+        if "stream" in message and message["stream"].split("@")[1] != "depth":
+            return Filtered("not_subscribed")  # depth5, depth10, depth20: partial books
+        if self._market == "spot":
+            time, previous = data["E"], 0
+        else:
+            time, previous = data["T"], data["pu"]
+        out.levels(
+            self._symbols[data["s"]],
+            (time + 0) * MILLISECOND,
+            ts_recv,
+            data["U"],
+            data["u"],
+            data["b"],
+            data["a"],
+            previous,
+        )
+        return None
+
+    def _unwrapped(self, message: Any, ts_recv: int, out: TickBuffer) -> Control | None:
+        """Answers to requests, and the frames of a connection without combined streams."""
+        match message:
+            case {"result": None, "id": number}:
+                streams = self._subscribing.pop(number, None)
+                return Notice.INFO if streams is None else Ack(streams)
+            case {"error": {"msg": str(text)}} | {"code": int(), "msg": str(text)}:
+                return Refused(text, self._subscribing.pop(message.get("id"), ()))
+            case {"e": event} if event in self._decoders:
+                return self._decoders[event](message, ts_recv, out, message)
+            case {"e": _}:
+                return self._event(message)
+            case {"u": _, "s": _}:
+                return self._untimed_quote(message, ts_recv, out, message)
+        raise UnknownMessage(self.venue, f"{sorted(message)!r:.120}")
+
+    def _event(self, data: Any) -> Control:
+        event = data["e"]
+        if event in _NOT_SUBSCRIBED:
+            return Filtered("not_subscribed")
+        if event == "serverShutdown":
+            return Reconnect("the server is about to shut down")
+        raise UnknownMessage(self.venue, f"{event!r:.60}")
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return (_EXCHANGE_INFO[market],)
+
+    @classmethod
+    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
+        read = _spot_instrument if market == "spot" else _futures_instrument
+        return [
+            read(market, entry)
+            for body in bodies
+            for entry in orjson.loads(body)["symbols"]
+            if entry["contractStatus" if market == "coinm" else "status"] == "TRADING"
+        ]
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return RestRequest(
+            _DEPTH_PATH[self._market],
+            {"symbol": symbol, "limit": str(_SNAPSHOT_LEVELS)},
+            _DEPTH_WEIGHT[self._market],
+        )
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+        book = orjson.loads(body)
+        last, bids, asks = book["lastUpdateId"], book["bids"], book["asks"]
+        time = book.get("T")
+        flags = _SNAPSHOT if time else _SNAPSHOT | Flag.NO_VENUE_TIME
+        if max(len(bids), len(asks)) >= _SNAPSHOT_LEVELS:
+            flags |= Flag.PARTIAL
+        out.levels(
+            self._symbols[symbol],
+            (time + 0) * MILLISECOND if time else ts_recv,
+            ts_recv,
+            last,
+            last,
+            bids,
+            asks,
+            flags=flags,
+        )
+
+
+def _chunks(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    size = _SPOT_LIMITS.streams_per_subscribe
+    return (tuple(streams[start : start + size]) for start in range(0, len(streams), size))
+
+
+def _increments(entry: Any) -> tuple[str, str]:
+    filters = {one["filterType"]: one for one in entry["filters"]}
+    return filters["PRICE_FILTER"]["tickSize"], filters["LOT_SIZE"]["stepSize"]
+
+
+def _spot_instrument(market: str, entry: Any) -> Instrument:
+    tick_size, lot_size = _increments(entry)
+    base, quote = entry["baseAsset"], entry["quoteAsset"]
+    one = instrument(
+        "binance", market, entry["symbol"], f"{base}-{quote}".upper(), base, quote,
+        tick_size, lot_size, settlement=quote,
+    )  # fmt: skip
+    return replace(one, price_exponent=max(exponent_of(tick_size), entry["quoteAssetPrecision"]))
+
+
+def _futures_instrument(market: str, entry: Any) -> Instrument:
+    tick_size, lot_size = _increments(entry)
+    base, quote, settlement = entry["baseAsset"], entry["quoteAsset"], entry["marginAsset"]
+    perpetual = entry["contractType"].endswith("PERPETUAL")  # also TRADIFI_PERPETUAL
+    expiry_ns = 0 if perpetual else (entry["deliveryDate"] + 0) * MILLISECOND
+    inverse = market == "coinm"
+    one = instrument(
+        "binance",
+        market,
+        entry["symbol"],
+        f"{base}-{quote}-{'PERP' if perpetual else _day(expiry_ns)}".upper(),
+        base,
+        quote,
+        tick_size,
+        lot_size,
+        contract=Contract.PERPETUAL if perpetual else Contract.FUTURE,
+        settlement=settlement,
+        size_unit=SizeUnit.CONTRACT if inverse else SizeUnit.BASE,
+        multiplier=str(entry["contractSize"]) if inverse else "1",
+        expiry_ns=expiry_ns,
+    )
+    return replace(
+        one,
+        price_exponent=max(one.price_exponent, entry["pricePrecision"]),
+        size_exponent=max(one.size_exponent, entry["quantityPrecision"]),
+    )
+
+
+def _day(ns: int) -> str:
+    return f"{datetime.fromtimestamp(ns // 1_000_000_000, UTC):%Y%m%d}"
+
+
+adapter: type[FeedAdapter] = Binance

@@ -1,0 +1,282 @@
+"""Kraken spot, websocket API v2: trades, best bid and ask, book deltas with checksum.
+
+Reference: Kraken "Spot WebSocket API v2" (trade, ticker, book, ping, status) and "Book checksum
+(v2)", REST "Get Tradable Asset Pairs", read 2026-11-21.
+Units: prices and sizes are bare JSON numbers, read with their digits kept; times are RFC 3339.
+Traps:
+- `side` of a trade is the taker's.
+- The checksum covers the ten best levels a side as the instrument's own precision prints them, so
+  exponents are `pair_decimals` and `lot_decimals`, not the (sometimes coarser) tick size. The depth
+  of ten that we subscribe to is the whole of what it proves.
+- Levels that fall out of the subscribed depth are not removed by the venue: BookRule.depth_max.
+- Bitcoin and Dogecoin are XBT and XDG in REST, BTC and DOGE here; the venue's symbols of this
+  adapter are those of the websocket, as BTC/USD.
+- A refused symbol shows only in its own answer to the subscribe request; heartbeats go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, ClassVar, Final
+from zlib import crc32
+
+import msgspec
+import orjson
+
+from ingestor.adapter import (
+    Ack,
+    BookRule,
+    Continuity,
+    Control,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Limits,
+    Market,
+    Notice,
+    Refused,
+    RestRequest,
+)
+from ingestor.batch import TickBuffer
+from ingestor.errors import DecodeError, UnknownMessage
+from ingestor.instruments import Instrument, instrument
+from ingestor.rows import Flag, Side
+from ingestor.timestamps import iso_ns
+
+BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
+
+_LAST: Final = int(Flag.LAST)
+_LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
+_LAST_RESENT: Final = int(Flag.LAST | Flag.SNAPSHOT)
+_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
+_TRADE_FLAGS: Final = {"snapshot": _LAST_RESENT, "update": _LAST}
+_AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_LEVEL: Final = itemgetter("price", "qty")
+
+_CHANNEL: Final = {"trades": "trade", "quotes": "ticker", "book": "book"}
+_PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
+    "trade": {"snapshot": True},  # the last 50, which fill what a reconnect missed
+    "ticker": {"snapshot": True, "event_trigger": "bbo"},
+    "book": {"snapshot": True, "depth": BOOK_DEPTH},
+}
+_ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
+
+
+def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int]]) -> int:
+    """Return the CRC32 of a book's ten best levels a side.
+
+    The venue's digits without the point and without leading zeros are exactly the scaled integers.
+    """
+    digits = [f"{price}{size}" for side in (asks, bids) for price, size in side[:10]]
+    return crc32("".join(digits).encode())
+
+
+class Kraken:
+    """One connection to Kraken's public websocket API v2."""
+
+    venue: ClassVar[str] = "kraken"
+    reference: ClassVar[str] = "Kraken Spot WebSocket API v2, read 2026-11-21"
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": Market(
+            (Endpoint("wss://ws.kraken.com/v2"),),
+            "https://api.kraken.com",
+            # About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
+            Limits(
+                connects_per_s=0.2,
+                connects_burst=30,
+                requests_per_s=5.0,
+                ping_interval_s=30.0,  # the venue closes what is silent for a minute
+            ),
+            BookRule(
+                Continuity.NONE,
+                depth_max=BOOK_DEPTH,
+                checksum=book_checksum,
+                checksum_depth=10,
+            ),
+        )
+    }
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+        self._requests = 0
+        self._channels: dict[int, str] = {}  # request id -> the channel subscribed to
+        self._parse = msgspec.json.Decoder(float_hook=str).decode
+        self._decoders = {
+            "trade": self._trades,
+            "ticker": self._quotes,
+            "book": self._book,
+            "heartbeat": self._heartbeat,
+            "status": self._info,
+            "ohlc": self._not_subscribed,
+            "level3": self._not_subscribed,
+            "instrument": self._not_subscribed,
+        }
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{_CHANNEL[channel]}:{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for channel, symbols in _by_channel(streams):
+            frame = self._request("subscribe", channel, symbols)
+            self._channels[self._requests] = channel
+            yield frame
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for channel, symbols in _by_channel(streams):
+            yield self._request("unsubscribe", channel, symbols)
+
+    def _request(self, method: str, channel: str, symbols: Sequence[str]) -> bytes:
+        self._requests += 1
+        parameters = {"channel": channel, "symbol": symbols, **_PARAMETERS[channel]}
+        if method == "unsubscribe":
+            del parameters["snapshot"]
+        return orjson.dumps({"method": method, "params": parameters, "req_id": self._requests})
+
+    def ping(self) -> bytes | None:
+        return b'{"method":"ping"}'
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        try:
+            message = self._parse(payload)
+        except RecursionError:
+            raise DecodeError(self.venue, "nested too deeply") from None
+        decoder = self._decoders.get(message.get("channel"))
+        if decoder is None:
+            return self._answer(message)
+        return decoder(message, ts_recv, out)
+
+    def _trades(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        flags = _TRADE_FLAGS[message["type"]]
+        for trade in message["data"]:
+            trade_id = trade["trade_id"]
+            out.trade(
+                self._symbols[trade["symbol"]],
+                iso_ns(trade["timestamp"]),
+                ts_recv,
+                trade_id,
+                trade["price"],
+                trade["qty"],
+                _AGGRESSOR[trade["side"]],
+                trade_id,
+                0,
+                flags,
+            )
+
+    def _quotes(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        for ticker in message["data"]:
+            time = ticker.get("timestamp")  # not in frames recorded before 2025
+            out.quote(
+                self._symbols[ticker["symbol"]],
+                ts_recv if time is None else iso_ns(time),
+                ts_recv,
+                0,
+                ticker["bid"],
+                ticker["bid_qty"],
+                ticker["ask"],
+                ticker["ask_qty"],
+                _LAST_UNTIMED if time is None else _LAST,
+            )
+
+    def _book(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        flags = _FLAGS[message["type"]]
+        for book in message["data"]:
+            time = book.get("timestamp")
+            out.levels(
+                self._symbols[book["symbol"]],
+                ts_recv if time is None else iso_ns(time),
+                ts_recv,
+                0,
+                0,
+                list(map(_LEVEL, book["bids"])),
+                list(map(_LEVEL, book["asks"])),
+                0,
+                flags if time is not None else flags | Flag.NO_VENUE_TIME,
+                book["checksum"],
+            )
+
+    def _heartbeat(self, _: Any, ts_recv: int, out: TickBuffer) -> Control:
+        return Notice.HEARTBEAT
+
+    def _info(self, _: Any, ts_recv: int, out: TickBuffer) -> Control:
+        return Notice.INFO
+
+    def _not_subscribed(self, _: Any, ts_recv: int, out: TickBuffer) -> Control:
+        return Filtered("not_subscribed")
+
+    def _answer(self, message: Any) -> Control:
+        """Answers to requests: one for each symbol of a subscribe."""
+        match message:
+            case {"method": "pong"}:
+                return Notice.HEARTBEAT
+            case {"method": "subscribe", "success": True, "result": result}:
+                return Ack((f"{result['channel']}:{result['symbol']}",))
+            case {"method": "subscribe", "success": False, "error": str(text)}:
+                return self._refused(text, message)
+            case {"method": "unsubscribe", "success": bool()}:
+                return Notice.INFO  # refused when it was not subscribed, which is what we want
+            case {"error": str(text)} | {"Error": str(text)}:
+                return Refused(text)
+        raise UnknownMessage(self.venue, f"{sorted(message)!r:.120}")
+
+    def _refused(self, text: str, message: Any) -> Control:
+        symbol, channel = message.get("symbol"), self._channels.get(message.get("req_id"))
+        streams = () if symbol is None or channel is None else (f"{channel}:{symbol}",)
+        return Ack(streams) if text.startswith("Already subscribed") else Refused(text, streams)
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return (RestRequest("/0/public/AssetPairs"),)
+
+    @classmethod
+    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
+        found = []
+        for body in bodies:
+            answer = orjson.loads(body)
+            if answer["error"]:
+                raise DecodeError(cls.venue, f"{answer['error']!r:.200}")
+            found += [_instrument(entry) for entry in answer["result"].values() if _trades(entry)]
+        return found
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return None
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+        raise UnknownMessage(self.venue, "book snapshots come on the socket")
+
+
+def _by_channel(streams: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Group streams into requests: one channel each, at most 50 symbols."""
+    symbols_of: dict[str, list[str]] = {}
+    for stream in streams:
+        channel, _, symbol = stream.partition(":")
+        symbols_of.setdefault(channel, []).append(symbol)
+    for channel, symbols in symbols_of.items():
+        for start in range(0, len(symbols), 50):
+            yield channel, symbols[start : start + 50]
+
+
+def _trades(entry: Any) -> bool:
+    """Dark pools have no websocket name."""
+    return entry["status"] == "online" and bool(entry.get("wsname"))
+
+
+def _instrument(entry: Any) -> Instrument:
+    base, quote = (_ASSETS.get(asset, asset) for asset in entry["wsname"].split("/"))
+    decimals = entry["pair_decimals"]
+    one = instrument(
+        "kraken",
+        "spot",
+        f"{base}/{quote}",
+        f"{base}-{quote}".upper(),
+        base,
+        quote,
+        entry.get("tick_size") or f"1e-{decimals}",
+        f"1e-{entry['lot_decimals']}",
+        settlement=quote,
+    )
+    return replace(one, price_exponent=decimals)
+
+
+adapter: type[FeedAdapter] = Kraken
