@@ -86,7 +86,6 @@ _NOT_SUBSCRIBED: Final = {
     *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "markPriceUpdate"),
     *("indexPriceUpdate", "assetIndexUpdate", "compositeIndex", "contractInfo", "forceOrder"),
 }
-)
 
 
 class Binance:

@@ -61,6 +61,7 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "ticker": {"snapshot": True, "event_trigger": "bbo"},
     "book": {"snapshot": True, "depth": BOOK_DEPTH},
 }
+_TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
 _ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
 
 
@@ -236,7 +237,9 @@ class Kraken:
             answer = orjson.loads(body)
             if answer["error"]:
                 raise DecodeError(cls.venue, f"{answer['error']!r:.200}")
-            found += [_instrument(entry) for entry in answer["result"].values() if _trades(entry)]
+            found += [
+                _instrument(entry) for entry in answer["result"].values() if _is_trading(entry)
+            ]
         return found
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
@@ -257,9 +260,9 @@ def _by_channel(streams: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
             yield channel, symbols[start : start + 50]
 
 
-def _trades(entry: Any) -> bool:
+def _is_trading(entry: Any) -> bool:
     """Dark pools have no websocket name."""
-    return entry["status"] == "online" and bool(entry.get("wsname"))
+    return entry["status"] in _TRADING and bool(entry.get("wsname"))
 
 
 def _instrument(entry: Any) -> Instrument:
