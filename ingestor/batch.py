@@ -108,13 +108,17 @@ class Hole:
 
 @dataclass(slots=True)
 class Rejected:
-    """A frame that was refused: its raw bytes and why."""
+    """A frame that was refused: its raw bytes and why.
+
+    at_sealing: found only when columns were converted; its session had counted it as decoded.
+    """
 
     source: Source
     payload: bytes
     reason: str
     detail: str
     ts_recv: int
+    at_sealing: bool = False
 
 
 @dataclass(slots=True)
@@ -325,21 +329,14 @@ class TickBuffer:
             )
         )
 
-    def reject(
-        self,
-        reason: str,
-        detail: str,
-        ts_recv: int,
-        instruments: Sequence[int] | None = None,
-    ) -> None:
-        """Take the current frame back and keep it as rejected. Its source has a hole here.
-
-        instruments: whom the frame concerned, where that is known.
-        """
+    def reject(self, reason: str, detail: str, ts_recv: int, *, is_hole: bool = True) -> None:
+        """Take the current frame back and keep it as rejected. Its source has a hole here, unless
+        the frame was an answer that its asker will ask for again (a REST snapshot)."""
         self._rollback()
         source = self.sources[-1]
         self.rejected.append(Rejected(source, self.frames[-1], reason, detail, ts_recv))
-        self.hole(Cause.REJECTED, ts_recv, instruments=instruments)
+        if is_hole:
+            self.hole(Cause.REJECTED, ts_recv)
 
     def _rollback(self) -> None:
         """Take back every row of the current frame. Texts follow their row, so rows tell all."""
@@ -456,7 +453,7 @@ def _reject_frames(sealed: Sealed, bad: dict[int, str]) -> _Masks:
         ts_recv = int(next(array["ts_recv"][0] for array in rows if len(array)))
         source = sealed.sources[frame]
         sealed.rejected.append(
-            Rejected(source, sealed.frames[frame], BadNumber.reason, detail, ts_recv)
+            Rejected(source, sealed.frames[frame], BadNumber.reason, detail, ts_recv, True)
         )
         sealed.holes.append(
             Hole(

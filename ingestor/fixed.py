@@ -125,6 +125,7 @@ def _scale(
         bad = np.flatnonzero(remainder).tolist()
         values = quotient * _POWERS[up]
         values[bad] = 0
+    values[wide] = 0
     for index in wide.tolist():
         if not _parse_cell(values, index, texts[index], exponents):
             bad.append(index)

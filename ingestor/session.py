@@ -163,8 +163,7 @@ class Session:
         try:
             self.adapter.decode_snapshot(symbol, body, ts_recv, self._buffer)
         except (DecodeError, *_MALFORMED) as failure:
-            concerned = [one.instrument for one in self.subscriptions if one.symbol == symbol]
-            self._buffer.reject("snapshot", f"{symbol}: {failure}", ts_recv, concerned)
+            self._buffer.reject("snapshot", f"{symbol}: {failure}", ts_recv, is_hole=False)
             return False
         return True
 

@@ -1,0 +1,74 @@
+"""When to flush: at the end of a read burst when the batch is full, else after the linger.
+
+One scheduled callback per linger, whatever the number of connections; none when nothing arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from ingestor.batch import Rejected
+from ingestor.book import Repair
+from ingestor.edge.channel import Sink
+from ingestor.pipeline import FlushResult, Pipeline
+
+
+class Flusher:
+    """Takes the pipeline's rows to the sinks. `touch` is what transports call after each burst."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        sinks: Sequence[Sink],
+        *,
+        rows_max: int,
+        linger_s: float,
+        on_repairs: Callable[[Sequence[Repair]], None],
+        on_rejected: Callable[[Sequence[Rejected]], None],
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """rows_max: rows that make a batch full. linger_s: the longest a row waits for others."""
+        self._pipeline = pipeline
+        self._buffer = pipeline.buffer
+        self._sinks = tuple(sinks)
+        self._rows_max = rows_max
+        self._linger_s = linger_s
+        self._on_repairs = on_repairs
+        self._on_rejected = on_rejected
+        self._clock_ns = clock_ns
+        self._timer: asyncio.TimerHandle | None = None
+        self._observers: list[Callable[[FlushResult, int], None]] = []
+        self.flushes = 0
+
+    def observe(self, observer: Callable[[FlushResult, int], None]) -> None:
+        """Call `observer(result, now_ns)` after each flush, before the next frame is read."""
+        self._observers.append(observer)
+
+    def touch(self) -> None:
+        """A burst of frames ended: flush if the batch is full, else within the linger."""
+        if self._buffer.rows >= self._rows_max:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._linger_s, self.flush)
+
+    def flush(self) -> None:
+        """Seal, run the books and hand everything to the sinks, now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._buffer.is_empty:
+            return
+        now_ns = self._clock_ns()
+        result = self._pipeline.flush(now_ns)
+        self.flushes += 1
+        for batch in result.batches:
+            for sink in self._sinks:
+                sink.submit(batch, now_ns)
+        if result.rejected:
+            self._on_rejected(result.rejected)
+        if result.repairs:
+            self._on_repairs(result.repairs)
+        for observer in self._observers:
+            observer(result, now_ns)

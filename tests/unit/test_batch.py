@@ -1,0 +1,186 @@
+"""A frame is all or nothing; columns are exact; a bad number costs its frame alone."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+from ingestor.batch import TickBuffer
+from ingestor.instruments import InstrumentTable, instrument
+from ingestor.rows import Cause, Flag, RowClass, Side
+
+
+class Connection:
+    """The least a source must be."""
+
+    def __init__(self, *instruments: int) -> None:
+        self._instruments = instruments
+
+    def instruments(self, row_class: RowClass) -> Sequence[int]:
+        return self._instruments
+
+
+@pytest.fixture
+def table() -> InstrumentTable:
+    return InstrumentTable(
+        instrument("acme", "spot", f"S{n}", f"S{n}-USD", f"S{n}", "USD", "0.01", "0.001")
+        for n in range(3)
+    )
+
+
+def trade(buffer: TickBuffer, number: int, price: object = "1.25", size: object = "2") -> None:
+    buffer.trade(number, 10, 20, 30, price, size, Side.ASK, 40, 50)
+
+
+def test_rows_hold_what_was_appended(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    source = Connection(0, 1)
+    buffer.begin(source, b"frame 0")
+    trade(buffer, 1)
+    buffer.begin(source, b"frame 1")
+    buffer.quote(0, 11, 21, 31, "1.00", "3", "1.010", "0.5")
+    buffer.levels(
+        2,
+        12,
+        22,
+        5,
+        7,
+        [["1.00", "3"], ["0.99", "0.000"]],
+        [["1.01", "1.5"]],
+        previous=4,
+        flags=int(Flag.SNAPSHOT),
+        checksum=0xFFFF_FFFF,
+    )
+    assert (buffer.rows, buffer.is_empty) == (5, False)
+    sealed = buffer.seal(table)
+    assert sealed.trades[0].item() == (10, 20, 30, 1, Flag.LAST, Side.ASK, 1, 125, 2000, 50, 40)
+    assert sealed.quotes[0].item() == (11, 21, 31, 0, Flag.LAST, 0, 2, 100, 3000, 101, 500)
+    flags = Flag.SNAPSHOT | Flag.CHECKSUM
+    assert sealed.updates[0].item() == (12, 22, 5, 7, 4, 2, 2, 1, 0xFFFF_FFFF, 1, flags, 0)
+    assert sealed.prices.tolist() == [100, 99, 101]
+    assert sealed.sizes.tolist() == [3000, 0, 1500]
+    assert sealed.frames == [b"frame 0", b"frame 1"]
+    assert sealed.rows == 5
+    assert buffer.is_empty
+
+
+def test_levels_may_be_wider_than_price_and_size(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    buffer.levels(0, 1, 1, 0, 0, [["1.5", "2", "0", "4"]], [["1.6", "3", "0", "1"]])
+    sealed = buffer.seal(table)
+    assert sealed.prices.tolist() == [150, 160]
+    assert sealed.sizes.tolist() == [2000, 3000]
+
+
+@pytest.mark.parametrize(
+    "levels", [[["1"]], [["1", "2"], []], [{"1": "2"}], ["12"], [["1", "2"], None], 5]
+)
+def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[list[str]]) -> None:
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    with pytest.raises((ValueError, TypeError)):
+        buffer.levels(0, 1, 1, 0, 0, [["1", "2"]], levels)
+    assert buffer.rows == 0
+
+
+@pytest.mark.parametrize("number", [-1, 2**32, "7", None, 1.5])
+def test_a_number_that_does_not_fit_its_field_is_refused(number: int) -> None:
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    with pytest.raises(struct.error):
+        trade(buffer, number)
+    assert buffer.rows == 0
+
+
+def test_a_rejected_frame_is_taken_back_whole(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    source = Connection(0, 1, 2)
+    buffer.begin(source, b"good")
+    trade(buffer, 0)
+    buffer.levels(0, 1, 1, 1, 1, [["1", "2"]], [])
+    buffer.begin(source, b"bad")
+    trade(buffer, 1)
+    buffer.quote(1, 1, 1, 1, "1", "1", "2", "1")
+    buffer.levels(1, 1, 1, 1, 1, [["1", "2"]], [["3", "4"], ["5", "6"]])
+    buffer.hole(Cause.SEQUENCE, 1, first=5, last=6)
+    buffer.reject("malformed", "cut", 99)
+    buffer.begin(source, b"good too")
+    trade(buffer, 2)
+    sealed = buffer.seal(table)
+    assert sealed.trades["instrument"].tolist() == [0, 2]
+    assert len(sealed.quotes) == 0
+    assert sealed.updates["instrument"].tolist() == [0]
+    assert sealed.prices.tolist() == [100]
+    assert [(one.payload, one.reason, one.at_sealing) for one in sealed.rejected] == [
+        (b"bad", "malformed", False)
+    ]
+    (hole,) = sealed.holes
+    assert (hole.cause, hole.trade, hole.update, hole.instruments) == (Cause.REJECTED, 1, 1, None)
+    assert (hole.ts_recv, hole.source) == (99, source)
+
+
+@pytest.mark.parametrize(
+    ("price", "size"), [("1.255", "1"), ("NaN", "1"), ("1", "-1"), ("1_0", "1"), (None, "1")]
+)
+def test_a_bad_number_costs_its_frame_alone(
+    table: InstrumentTable, price: object, size: object
+) -> None:
+    buffer = TickBuffer()
+    source = Connection(0, 1, 2)
+    buffer.begin(source, b"0")
+    trade(buffer, 0)
+    buffer.hole(Cause.SEQUENCE, 7)
+    buffer.begin(source, b"1")
+    trade(buffer, 1, "3.00")
+    trade(buffer, 2, price, size)
+    buffer.levels(1, 1, 1, 1, 1, [["1", "2"]], [])
+    buffer.begin(source, b"2")
+    trade(buffer, 2, "4.00")
+    buffer.hole(Cause.SEQUENCE, 8)
+    buffer.levels(2, 1, 1, 1, 1, [["9", "2"]], [])
+    sealed = buffer.seal(table)
+    assert sealed.trades["price"].tolist() == [125, 400]
+    assert sealed.updates["instrument"].tolist() == [2]
+    assert sealed.prices.tolist() == [900]
+    (rejected,) = sealed.rejected
+    assert (rejected.payload, rejected.reason, rejected.at_sealing) == (b"1", "bad_number", True)
+    assert [(hole.cause, hole.trade, hole.update, hole.instruments) for hole in sealed.holes] == [
+        (Cause.SEQUENCE, 1, 0, None),
+        (Cause.REJECTED, 1, 0, [1, 2]),
+        (Cause.SEQUENCE, 2, 0, None),
+    ]
+
+
+def test_a_bad_level_and_a_bad_quote_are_found_too(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    source = Connection(0)
+    for payload, level, ask in ((b"0", "1", "2"), (b"1", "1.0001", "2"), (b"2", "1", "x")):
+        buffer.begin(source, payload)
+        buffer.levels(0, 1, 1, 1, 1, [["1", "1"], [level, "1"]], [["5", "1"]])
+        buffer.quote(0, 1, 1, 1, "1", "1", ask, "1")
+    sealed = buffer.seal(table)
+    assert [one.payload for one in sealed.rejected] == [b"2", b"1"]
+    assert (len(sealed.updates), len(sealed.prices), len(sealed.quotes)) == (1, 3, 1)
+    assert sealed.quotes[0]["ask_price"] == 200
+
+
+def test_a_source_may_declare_a_hole_without_a_frame(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    source = Connection(1)
+    buffer.hole(Cause.DISCONNECT, 5, source=source)
+    assert not buffer.is_empty
+    (hole,) = buffer.seal(table).holes
+    assert (hole.source, hole.cause, hole.frame) == (source, Cause.DISCONNECT, -1)
+
+
+def test_sealed_rows_of_an_old_revision_keep_their_exponent(table: InstrumentTable) -> None:
+    finer = instrument("acme", "spot", "S0", "S0-USD", "S0", "USD", "0.0001", "0.001")
+    number = table.add(finer)
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    trade(buffer, 0, "1.25")
+    trade(buffer, number, "1.2501")
+    assert buffer.seal(table).trades["price"].tolist() == [125, 12501]

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingestor.timestamps import iso_ns, iso_text
+
+
+@given(st.integers(0, 4_000_000_000_000_000_000))
+def test_round_trip_keeps_every_nanosecond(ns: int) -> None:
+    assert iso_ns(iso_text(ns)) == ns
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("2026-08-01T02:53:53.184174Z", 1_785_552_833_184_174_000),
+        ("2026-08-09T21:05:44.25045Z", 1_786_309_544_250_450_000),
+        ("2026-08-09T21:05:48.228751305Z", 1_786_309_548_228_751_305),
+    ],
+)
+def test_known_times(text: str, ns: int) -> None:
+    assert iso_ns(text) == ns
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2026-08-01",
+        "2026-08-01T02:53:53",
+        "2026-08-01T02:53:53+01:00",
+        "2026-08-01T02:53:53.Z",
+        "2026-08-01T02:53:53.1234567890Z",
+        "2026-13-01T02:53:53Z",
+        "2026-08-01T02:53:53.٣Z",
+    ],
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"timestamp|isoformat|month"):
+        iso_ns(text)
