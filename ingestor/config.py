@@ -46,7 +46,7 @@ def split_address(address: str) -> tuple[str, int]:
     host = host.strip("[]") if host.startswith("[") else host
     well_formed = colon and re.fullmatch(r"[\w.:-]+", host, re.ASCII) and port.isdecimal()
     if not well_formed or not 0 < int(port) < 65_536:
-        raise ValueError(f"{address!r} is no host:port")
+        raise ValueError("must be host:port")  # without the text: it may hold a password
     return host, int(port)
 
 
@@ -76,7 +76,7 @@ def _origin(schemes: Sequence[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
 Symbol = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f]{1,64}$")]
 Addresses = Annotated[str, AfterValidator(_addresses)]
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
@@ -97,7 +97,7 @@ class KafkaConfig(Section):
     """The cluster, and how records are written to it."""
 
     bootstrap_servers: Addresses = "127.0.0.1:9092"
-    """`host:port`, or several with commas between."""
+    """`host:port`, or several of them with commas between."""
     topic_prefix: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{0,64}$")] = "md."
     """What every topic's name begins with: `md.` gives `md.trades.v1`."""
     encoding: Literal["json", "binary"] = "json"
