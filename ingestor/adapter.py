@@ -76,21 +76,31 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """One market of a venue (spot, linear, ...): where it is and what it allows."""
+    """One market of a venue (spot, linear, ...): where it is and what it allows.
+
+    quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
+    stream of "book", and the books derive QUOTE rows from what changes at the top.
+    """
 
     endpoints: tuple[Endpoint, ...]
     rest_url: str  # scheme and host
     limits: Limits
     book: BookRule
+    quotes_from_book: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RestRequest:
-    """A GET. `path` begins with "/"; query values are text; weight counts against a rate limit."""
+    """A GET. `path` begins with "/"; query values are text; weight counts against a rate limit.
+
+    cursor: where a paged answer says which page comes next, as keys into its JSON. While a text
+    stands there, the request is repeated with it as the query value `cursor`.
+    """
 
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     weight: int = 1
+    cursor: tuple[str, ...] = ()
 
 
 # What a frame was, when it was not data. `decode` returns None for data that went into `out`.
@@ -188,8 +198,8 @@ class FeedAdapter(Protocol):
 
     @classmethod
     def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        """Read their answers, in the order of the requests. Symbols that aren't trading are left
-        out. Raises as `decode` does."""
+        """Read their answers, in the order of the requests, pages after each other. Symbols that
+        aren't trading are left out. Raises as `decode` does."""
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         """Return the request for a book snapshot where BookRule.snapshot is REST, else None."""
