@@ -1,0 +1,267 @@
+"""Coinbase Advanced Trade, spot: trades and full-depth book; quotes come from the book.
+
+Reference: "Advanced Trade WebSocket" (channels, rate limits) and "List Public Products".
+Units: price, size are decimal text; times are RFC 3339 with up to nine fractional digits.
+Traps:
+- A trade's `side` is the maker's: the aggressor is the other side.
+- Trades of one message stand newest first. The `snapshot` on subscribe is resent history.
+- `sequence_num` counts over all channels of the connection, from 0: a hole names no product.
+- One subscribe message holds one channel; its answer lists everything subscribed so far.
+- `ticker` speaks on matches only, so it is no source of quotes.
+- Products with an `alias` share its book and speak under its name; they are left out.
+- More than 16 to 31 level2 products on one connection are refused ("too many L2 streams").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from ingestor.adapter import (
+    Ack,
+    BookRule,
+    Continuity,
+    Control,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Limits,
+    Market,
+    Notice,
+    Reconnect,
+    Refused,
+    RestRequest,
+)
+from ingestor.batch import TickBuffer
+from ingestor.errors import UnknownMessage
+from ingestor.instruments import Instrument, instrument
+from ingestor.rows import Cause, Flag, Side
+from ingestor.timestamps import iso_ns
+
+_CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
+_AGGRESSORS: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}  # keyed by the maker's side
+_TRADE_FLAGS: Final = {"update": int(Flag.LAST), "snapshot": int(Flag.LAST | Flag.SNAPSHOT)}
+_BOOK_FLAGS: Final = {"update": 0, "snapshot": int(Flag.SNAPSHOT)}
+_CONTROL: Final[dict[str, Control]] = {
+    "heartbeats": Notice.HEARTBEAT,
+    "ticker": Filtered("ticker"),
+    "ticker_batch": Filtered("ticker"),
+    "candles": Filtered("candles"),
+    "status": Filtered("status"),
+}
+_REPEATED: Final = Filtered("repeated", duplicate=True)
+_LATE: Final = Filtered("late")
+_LATE_MAX: Final = 100  # so many in a row are no reordering: the count itself is broken
+_WORD: Final = re.compile(r"[\w-]+")
+
+
+class Coinbase:
+    venue: ClassVar[str] = "coinbase"
+    reference: ClassVar[str] = "Coinbase Advanced Trade WebSocket, read 2026-11-21"
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": Market(
+            endpoints=(Endpoint("wss://advanced-trade-ws.coinbase.com"),),
+            rest_url="https://api.coinbase.com",
+            limits=Limits(
+                streams_per_connection=16,
+                streams_per_subscribe=16,
+                connects_per_s=4.0,  # 8 are allowed, as are 8 messages, for all of an address
+                requests_per_s=4.0,
+                frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
+            ),
+            book=BookRule(continuity=Continuity.CONNECTION),
+            quotes_from_book=True,
+        )
+    }
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+        self._next = 0  # the sequence_num that the next message should carry
+        self._late = 0  # late messages in a row
+        self._asked: set[str] = set()  # streams asked for and neither confirmed nor refused
+        self._decoders: dict[str, Callable[[Any, int, TickBuffer], None]] = {
+            "market_trades": self._trades,
+            "l2_data": self._levels,
+        }
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{_CHANNELS[channel]}:{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        self._asked.update(streams)
+        yield _request("subscribe", "heartbeats")  # keeps a connection of quiet products open
+        yield from self._requests("subscribe", streams)
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        self._asked.difference_update(streams)
+        yield from self._requests("unsubscribe", streams)
+
+    def _requests(self, kind: str, streams: Sequence[str]) -> Iterator[bytes]:
+        size = self.markets["spot"].limits.streams_per_subscribe
+        symbols_of: dict[str, list[str]] = {}
+        for stream in streams:
+            channel, _, symbol = stream.partition(":")
+            symbols_of.setdefault(channel, []).append(symbol)
+        for channel, symbols in symbols_of.items():
+            for start in range(0, len(symbols), size):
+                yield _request(kind, channel, symbols[start : start + size])
+
+    def ping(self) -> bytes | None:
+        return None
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        message = orjson.loads(payload)
+        channel = message.get("channel")
+        if channel is None:
+            return self._error(message)
+        number = message["sequence_num"]
+        if number != self._next:
+            passed = self._out_of_order(number, ts_recv, out)
+            if passed is not None:
+                return passed
+        decoder = self._decoders.get(channel)
+        control = None
+        if decoder is None:
+            control = self._control(channel, message)
+        else:
+            decoder(message, ts_recv, out)
+        self._next = number + 1
+        return control
+
+    def _out_of_order(self, number: int, ts_recv: int, out: TickBuffer) -> Control | None:
+        """Declare what was skipped. A message whose number was passed is left out: its numbers are
+        declared missing already, and an old level must not overwrite a newer one."""
+        expected = self._next
+        if number > expected or number == 0 < expected - 1:  # 0 again: a new connection
+            if number:
+                out.hole(Cause.SEQUENCE, ts_recv, expected, number - 1)
+            self._late = 0
+            return None
+        if number == expected - 1:
+            return _REPEATED
+        self._late += 1
+        if self._late > _LATE_MAX:
+            return Reconnect(f"sequence_num fell from {expected} to {number} and stays there")
+        return _LATE
+
+    def _trades(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        symbols = self._symbols
+        trade = out.trade
+        for event in message["events"]:
+            flags = _TRADE_FLAGS[event["type"]]
+            for fill in reversed(event["trades"]):
+                number = int(fill["trade_id"])
+                trade(
+                    symbols[fill["product_id"]],
+                    iso_ns(fill["time"]),
+                    ts_recv,
+                    number,
+                    fill["price"],
+                    fill["size"],
+                    _AGGRESSORS[fill["side"]],
+                    number,
+                    0,
+                    flags,
+                )
+
+    def _levels(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        number = message["sequence_num"]
+        for event in message["events"]:
+            bids: list[tuple[object, object]] = []
+            asks: list[tuple[object, object]] = []
+            sides = {"bid": bids, "offer": asks}
+            updates = event["updates"]
+            for update in updates:
+                sides[update["side"]].append((update["price_level"], update["new_quantity"]))
+            # Levels of one event share their time; where a snapshot has none, it is 1970.
+            ts_event = iso_ns(updates[-1]["event_time"]) if updates else 0
+            out.levels(
+                self._symbols[event["product_id"]],
+                ts_event or iso_ns(message["timestamp"]),
+                ts_recv,
+                number,
+                number,
+                bids,
+                asks,
+                0,
+                _BOOK_FLAGS[event["type"]],
+            )
+
+    def _control(self, channel: str, message: Any) -> Control:
+        if channel == "subscriptions":
+            return self._subscriptions(message["events"])
+        control = _CONTROL.get(channel)
+        if control is None:
+            raise UnknownMessage(self.venue, f"channel {channel!r:.60}")
+        return control
+
+    def _subscriptions(self, events: Any) -> Control:
+        streams = tuple(
+            f"{channel}:{symbol}"
+            for event in events
+            for channel, symbols in event["subscriptions"].items()
+            for symbol in symbols
+        )
+        self._asked.difference_update(streams)
+        return Ack(streams) if streams else Notice.INFO
+
+    def _error(self, message: Any) -> Control:
+        if message.get("type") != "error":
+            raise UnknownMessage(self.venue, f"keys {sorted(message)!r:.60}")
+        text = str(message["message"])
+        words = set(_WORD.findall(text))
+        refused = sorted(one for one in self._asked if one.partition(":")[2] in words)
+        self._asked.difference_update(refused)
+        return Refused(text, tuple(refused))
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return [RestRequest("/api/v3/brokerage/market/products", {"product_type": "SPOT"})]
+
+    @classmethod
+    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
+        return [
+            instrument(
+                cls.venue,
+                market,
+                product["product_id"],
+                f"{product['base_currency_id']}-{product['quote_currency_id']}".upper(),
+                product["base_currency_id"],
+                product["quote_currency_id"],
+                product["price_increment"],
+                product["base_increment"],
+                settlement=product["quote_currency_id"],
+            )
+            for body in bodies
+            for product in orjson.loads(body)["products"]
+            if _is_trading(product)
+        ]
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return None
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+        raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+
+def _request(kind: str, channel: str, symbols: Sequence[str] = ()) -> bytes:
+    request: dict[str, object] = {"type": kind, "channel": channel}
+    if symbols:
+        request["product_ids"] = symbols
+    return orjson.dumps(request)
+
+
+def _is_trading(product: Any) -> bool:
+    return (
+        product["product_type"] == "SPOT"
+        and product["status"] == "online"
+        and not product["trading_disabled"]
+        and not product["is_disabled"]
+        and not product.get("alias")
+    )
+
+
+adapter: type[FeedAdapter] = Coinbase
