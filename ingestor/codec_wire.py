@@ -1,0 +1,65 @@
+"""What both encodings share: a record's parts, instruments as they travel, the schemas' names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ingestor.batch import TickBatch
+from ingestor.instruments import Instrument
+from ingestor.rows import CHANNEL_OF, RowClass
+
+# key, value, timestamp in ms since the epoch, rows in it. A bare tuple: hundreds of thousands of
+# them are made a second.
+Record = tuple[bytes | None, bytes, int, int]
+
+Headers = list[tuple[str, bytes]]
+
+ENCODINGS: Final = ("json", "binary")
+VERSION: Final = 1
+RECORD_BYTES_MAX: Final = 256 << 10  # a value is cut into several records above this
+
+
+def schema_name(row_class: RowClass, encoding: str) -> str:
+    """Return what the header `schema` of every record holds: "md.trades.v1+json/1"."""
+    return f"md.{CHANNEL_OF[row_class]}.v1+{encoding}/{VERSION}"
+
+
+def headers(row_class: RowClass, encoding: str) -> Headers:
+    """Return the headers of every record of one class and encoding."""
+    return [("schema", schema_name(row_class, encoding).encode())]
+
+
+@dataclass(frozen=True, slots=True)
+class WireInstrument:
+    """What a record says of an instrument; the rest is in the topic `instruments`."""
+
+    key: str
+    price_exponent: int
+    size_exponent: int
+    revision: int = 1
+
+    @classmethod
+    def of(cls, one: Instrument) -> WireInstrument:
+        return cls(one.key, one.price_exponent, one.size_exponent, one.revision)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """One record read: where it stands in its partition, and its rows.
+
+    session: 16 bytes, the publisher's. first_sequence: the sequence number of the first row; they
+    count rows, per session and (topic, partition), without holes.
+    """
+
+    session: bytes
+    first_sequence: int
+    batch: TickBatch
+
+    @property
+    def next_sequence(self) -> int:
+        return self.first_sequence + len(self.batch.rows)
+
+
+class CodecError(ValueError):
+    """Bytes that are no record of ours, or of a version that this program doesn't know."""
