@@ -1,1 +1,148 @@
-"""Websocket transports behind one small interface."""
+"""Websocket clients behind one small interface: `picows` (default) and `websockets`.
+
+A transport knows a websocket library and nothing else: no venue, no queue, no retry. It calls a
+`Handler` from the read callback of the loop; whole messages only, text and binary alike, as bytes
+that are ours to keep. What a library does on its own initiative (keepalive, redirects, proxies from
+the environment) is switched off: the supervisor decides, for all connections at once.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import ClassVar, Final, Protocol
+
+from ingestor.errors import TransportError
+
+CLOSE_TIMEOUT_S: Final = 2.0  # how long the closing handshake may take before the socket is dropped
+ABNORMAL_CLOSURE: Final = 1006  # RFC 6455 section 7.1.5: the connection ended without a close frame
+NO_STATUS: Final = 1005  # the close frame carried no code
+
+
+class ConnectFailed(TransportError):
+    """No connection: the name doesn't resolve, or the address refuses or can't be reached."""
+
+
+class OpenTimeout(TransportError):
+    """The connection was not open within ConnectOptions.open_timeout_s."""
+
+
+class TlsFailed(TransportError):
+    """The certificate is not the venue's, or the two sides share no version of TLS."""
+
+
+class ProtocolViolated(TransportError):
+    """The peer broke RFC 6455 or our frame limit; `code` is the close code that we sent."""
+
+    def __init__(self, url: str, code: int, reason: str) -> None:
+        super().__init__(url, f"closed by us with code {code}: {reason}")
+        self.code = code
+
+
+class ClosedByUs(TransportError):
+    """`Link.close` or `Link.abort` was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """How to open one connection.
+
+    url: ws:// or wss://. ssl_context: None = the system's trusted certificates, verified.
+    frame_bytes_max: bound of a whole message, joined and inflated. open_timeout_s: for name, TCP,
+    TLS and handshake together. ping_interval_s, ping_timeout_s: after so much silence a ping is
+    sent, after so much more the peer is taken for dead (the supervisor's sweep acts on both).
+    source_address: local IP address. proxy: http://, https:// or socks5:// address.
+    permessage_deflate: offered by the websockets transport alone.
+    """
+
+    url: str
+    ssl_context: ssl.SSLContext | None = None
+    frame_bytes_max: int = 1 << 20
+    open_timeout_s: float = 10.0
+    ping_interval_s: float = 10.0
+    ping_timeout_s: float = 10.0
+    source_address: str | None = None
+    proxy: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    permessage_deflate: bool = False
+
+    @property
+    def is_secure(self) -> bool:
+        return self.url.startswith("wss:")
+
+
+class Link(Protocol):
+    """An open connection. All calls return at once; after the end they do nothing."""
+
+    received_ns: int  # when bytes last arrived that ended a message or a pong; ns since the epoch
+
+    def send(self, payload: bytes) -> None:
+        """Send a text message. payload: UTF-8."""
+
+    def ping(self) -> None:
+        """Send a ping; its pong shows in `received_ns`."""
+
+    def close(self) -> None:
+        """Close with code 1000; the socket is dropped after CLOSE_TIMEOUT_S at the latest."""
+
+    def abort(self) -> None:
+        """Drop the socket."""
+
+    def pause_reading(self) -> None:
+        """Stop reading the socket; what is in the read buffer is still handed over."""
+
+    def resume_reading(self) -> None: ...
+
+
+class Handler(Protocol):
+    """Who hears of a connection."""
+
+    def opened(self, link: Link) -> None:
+        """The handshake is done. Comes before any frame."""
+
+    def frame(self, payload: bytes, ts_recv: int) -> None:
+        """A whole message. ts_recv: ns since the epoch, taken once for each socket read."""
+
+    def burst_end(self) -> None:
+        """The last message of one socket read was handed over."""
+
+    def closed(self, failure: TransportError) -> None:
+        """The connection ended. Exactly once, after `opened`; nothing follows."""
+
+
+class Connect(Protocol):
+    """A transport: `picows.connect` or `websockets.connect`."""
+
+    async def __call__(self, options: ConnectOptions, handler: Handler) -> Link:
+        """Open a connection. Raises TransportError; `handler` then hears nothing."""
+
+
+class Transport(Protocol):
+    connect: ClassVar[Connect]
+
+
+@cache
+def default_ssl_context() -> ssl.SSLContext:
+    """The context of every connection that brings none: one object, its certificates read once."""
+    return ssl.create_default_context()
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header; None for none, a date or nonsense."""
+    if value is None or not value.strip().isdecimal():
+        return None
+    return float(value)
+
+
+def connect_failure(url: str, failure: Exception, open_timeout_s: float) -> TransportError:
+    """Translate what opening a connection raises: OSError, ssl.SSLError, TimeoutError."""
+    if isinstance(failure, TimeoutError):
+        return OpenTimeout(url, f"not open within {open_timeout_s:g} s")
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return TlsFailed(url, f"certificate refused: {failure.verify_message}")
+    if isinstance(failure, ssl.SSLError):
+        return TlsFailed(url, f"TLS failed: {failure.reason or failure}")
+    text = failure.strerror if isinstance(failure, OSError) else None
+    return ConnectFailed(url, text or str(failure) or type(failure).__name__)
