@@ -99,6 +99,9 @@ class _PicowsLink(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         ts_recv = self._burst_ns
         if not ts_recv:
+            if transport.is_close_frame_sent:
+                self._after_close(transport, frame)
+                return
             ts_recv = self._burst_ns = self.received_ns = time_ns()
         # Control frames are never longer than 125 bytes; asking for the type costs more than all
         # other attributes together, so only short frames are asked.
@@ -160,6 +163,11 @@ class _PicowsLink(WSListener):
             self._transport.disconnect(False)
 
     # Everything but whole data frames
+
+    def _after_close(self, transport: WSTransport, frame: WSFrame) -> None:
+        """We sent a close frame, or the library did, which then parses on: hear only the answer."""
+        if frame.msg_type is WSMsgType.CLOSE:
+            self._peer_closes(transport, frame)
 
     def _rare(self, transport: WSTransport, frame: WSFrame, ts_recv: int) -> None:
         match frame.msg_type:
