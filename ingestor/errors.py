@@ -14,7 +14,7 @@ from typing import ClassVar
 class Recovery(Enum):
     """What the program does about an error."""
 
-    EXIT = "exit"  # before any socket opens; exit status 2
+    EXIT = "exit"  # before any feed's socket opens; exit status 2 for ConfigError, else 1
     RECONNECT = "reconnect"  # with capped, jittered backoff
     DROP_CHANNEL = "drop_channel"  # the venue refuses this subscription; its siblings go on
     RESUBSCRIBE = "resubscribe"  # one instrument's book is repaired, a GAP is emitted
@@ -47,6 +47,23 @@ class ConfigError(IngestError):
         where = f"{self.where}: " if self.where else ""
         hint = f"; {self.hint}" if self.hint else ""
         return f"{where}{self.what}{hint}"
+
+
+class ListenFailed(IngestError):
+    """A port that we serve on can't be opened: in use, or not ours to use. Exit status 1."""
+
+    recovery = Recovery.EXIT
+
+    def __init__(self, what: str, address: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(what, address, reason)
+        self.what = what
+        self.address = address
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.what} can't listen on {self.address}: {self.reason}{hint}"
 
 
 class TransportError(IngestError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class Phase(StrEnum):
@@ -17,6 +17,14 @@ class Phase(StrEnum):
     PAUSED = "paused"  # sockets are not read: the sink is behind
     DRAINING = "draining"  # stopping: what was read is being published
     STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The answer of a health endpoint: the verdict, and what led to it."""
+
+    ok: bool
+    checks: dict[str, bool | float | int | str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -127,3 +135,40 @@ class Status:
             "loop_delay_p99_ms": self.loop_delay_p99_ms,
             "unaccounted": self.unaccounted,
         }
+
+
+READY_SHARE: Final = 0.9  # of the planned connections must be connected
+HEARTBEAT_MAX_S: Final = 30.0
+
+
+def liveness(heartbeat_age_s: float) -> Health:
+    """Restart me? Only when the loop stands still: never for Kafka's or a venue's sake, since
+    restarting during a broker outage multiplies it."""
+    alive = heartbeat_age_s < HEARTBEAT_MAX_S
+    return Health(alive, {"heartbeat_age_s": round(heartbeat_age_s, 3)})
+
+
+def readiness(status: Status, *, kafka_seen: bool, startup_grace_s: float) -> Health:
+    """Up enough to go on with a rolling upgrade?
+
+    kafka_seen: the cluster's metadata have been read (True where no Kafka is wanted).
+    """
+    planned = sum(status.connections.values())
+    enough = planned > 0 and status.connected >= READY_SHARE * planned
+    grace_over = status.uptime_s >= startup_grace_s
+    running = status.phase in {Phase.RUNNING, Phase.PAUSED}
+    return Health(
+        running and kafka_seen and (enough or grace_over),
+        {
+            "phase": status.phase.value,
+            "kafka_seen": kafka_seen,
+            "connected": status.connected,
+            "planned": planned,
+            "grace_over": grace_over,
+        },
+    )
+
+
+def startup(status: Status) -> Health:
+    """Has the start-up ended (in success, or in draining)?"""
+    return Health(status.phase is not Phase.STARTING, {"phase": status.phase.value})
