@@ -1,0 +1,68 @@
+"""Decoding alone: frames -> sealed rows, by venue and kind, on one core.
+
+Measured: the session, the venue's adapter with its JSON parse, the tick buffer, sealing with exact
+text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads` of the same frames.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+from ingestor.feeds_registry import adapter_of
+
+from benchmarks.frames import SHAPES, Shape, table
+from ingestor.batch import TickBuffer
+from ingestor.session import FrameCounts, Session, SessionEvents
+
+BATCH_ROWS = 2_000
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Return {"results": [...], "headline": {...}}; see docs/benchmarks.md."""
+    results = [_measure(shape, repeats=5 if quick else 15) for shape in SHAPES]
+    by_name = {row["frames"]: row for row in results}
+    return {
+        "results": results,
+        "headline": {
+            "decode_trades_per_s": by_name["binance trade"]["rows_per_s"],
+            "decode_levels_per_s": by_name["binance book20"]["rows_per_s"],
+        },
+    }
+
+
+def _measure(shape: Shape, repeats: int) -> dict[str, Any]:
+    instruments = table([shape])
+    symbols = instruments.symbols(shape.venue, shape.market)
+    frames = shape.frames(max(BATCH_ROWS // shape.rows, 1) * 5)
+    batch = max(BATCH_ROWS // shape.rows, 1)
+    best_s = floor_s = float("inf")
+    for _ in range(repeats):
+        buffer = TickBuffer()
+        adapter = adapter_of(shape.venue)(shape.market, symbols)
+        session = Session(0, adapter, [], buffer, FrameCounts(), SessionEvents(), shape.market)
+        receive = session.receive
+        rows = 0
+        start = time.perf_counter()
+        for first in range(0, len(frames), batch):
+            ts_recv = time.time_ns()
+            for frame in frames[first : first + batch]:
+                receive(frame, ts_recv)
+            rows += buffer.seal(instruments).rows
+        best_s = min(best_s, time.perf_counter() - start)
+        if rows != len(frames) * shape.rows or session.counts.rejected:
+            raise RuntimeError(
+                f"{shape.name}: {rows} rows of {len(frames)} frames, {session.counts}"
+            )
+        start = time.perf_counter()
+        for frame in frames:
+            orjson.loads(frame)
+        floor_s = min(floor_s, time.perf_counter() - start)
+    return {
+        "frames": shape.name,
+        "frames_per_s": round(len(frames) / best_s),
+        "rows_per_s": round(rows / best_s),
+        "ns_per_row": round(best_s / rows * 1e9),
+        "over_orjson": round(best_s / floor_s, 2),
+    }
