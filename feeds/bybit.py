@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from struct import Struct
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -44,7 +45,7 @@ _TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": "ord
 _SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _BOOK_FLAGS: Final = {"snapshot": _SNAPSHOT, "delta": 0}
-_LOW_64: Final = (1 << 64) - 1
+_halves: Final = Struct(">QQ").unpack  # a UUID as two numbers of 64 bits
 _EMPTY: Final = ("0", "0")
 _UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
 _LEFT_OUT: Final = {
@@ -145,8 +146,7 @@ class Bybit:
         for fill in message["data"]:
             identifier = fill["i"]
             if "-" in identifier:
-                number = int(identifier.replace("-", ""), 16)
-                high, low = number >> 64, number & _LOW_64
+                high, low = _halves(bytes.fromhex(identifier.replace("-", "")))
             else:
                 high, low = 0, int(identifier)
             trade(
