@@ -11,7 +11,8 @@
 | decided | ts_ns, conn, n, decision | what live decided by timer or load |
 
 `data` is text; a payload that is no UTF-8 stands in `b64` instead. `n` counts the lines of one
-(session, venue), over all of its segments: a jump says how many are missing. `ts_ns` is our clock,
+(session, venue) but headers, over all of its segments: a jump says how many are missing; a header
+has the number of the line after it. `ts_ns` is our clock,
 ns since the epoch. `instruments` are those that the lines before did not name yet. Recordings of
 others have neither `format` nor `n`, and connections that are text; they are read all the same.
 
