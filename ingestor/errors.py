@@ -89,6 +89,14 @@ class HandshakeRejected(TransportError):
         self.status = status
 
 
+class RequestRefused(TransportError):
+    """A REST endpoint answered with an HTTP status other than 200."""
+
+    def __init__(self, url: str, status: int, *, retry_after_s: float | None = None) -> None:
+        super().__init__(url, f"refused with HTTP {status}", retry_after_s=retry_after_s)
+        self.status = status
+
+
 class PeerClosed(TransportError):
     """The venue closed the connection (RFC 6455 section 7.4 close code)."""
 
