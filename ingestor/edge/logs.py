@@ -1,0 +1,182 @@
+"""Logs: one event a line on standard error, rate-limited per cause, without secrets.
+
+Events are dotted names with fields (`log.warning("session.reconnect", venue=..., cause=...)`).
+Nothing on the way of the data logs; what logs is rare, and a cause that repeats is counted. What
+the libraries log through `logging` takes the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO, Final
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from ingestor.config import LogConfig
+
+STARS: Final = "***"
+WINDOW_S: Final = 60.0
+CAUSES_MAX: Final = 1_000  # remembered at once; beyond it the oldest window is forgotten
+
+_SENSITIVE: Final = (
+    r"pass(?:word|wd|phrase)?|secret|token|(?:api|access|secret|private)[-_]?key|"
+    r"auth(?:orization)?|sign(?:ature)?|credentials?|cookie"
+)
+_SENSITIVE_FIELD: Final = re.compile(rf"(?:^|[-_.])(?:{_SENSITIVE})$", re.IGNORECASE)
+_IN_TEXT: Final = (  # the scheme first: "Authorization: Bearer x" has two words after the name
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {STARS}"),
+    (re.compile(r"://[^/\s@]+@"), f"://{STARS}@"),  # user:password@ of a URL
+    (re.compile(r"(?i)([?&]key=)[^\s&\"']+"), rf"\1{STARS}"),
+    (
+        re.compile(rf"(?i)\b([\w.-]*(?:{_SENSITIVE})[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;}}]+"),
+        rf"\1{STARS}",
+    ),
+)
+
+
+class Redactor:
+    """Takes secrets out of anything that is about to be written.
+
+    secrets: values known to be secret, wherever they show up. Besides: fields and `name=value`
+    texts whose name says so, and what stands before the @ of a URL.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        known = sorted({one for one in secrets if len(one) >= 4}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+
+    def text(self, text: str) -> str:
+        if self._known is not None:
+            text = self._known.sub(STARS, text)
+        for pattern, stars in _IN_TEXT:
+            text = pattern.sub(stars, text)
+        return text
+
+    def value(self, value: object) -> object:
+        """Return a JSON-like value without the secrets in it; other objects by their repr."""
+        match value:
+            case str():
+                return self.text(value)
+            case None | bool() | int() | float():
+                return value
+            case dict():
+                return {
+                    self.text(str(key)): self.field(str(key), one) for key, one in value.items()
+                }
+            case list() | tuple() | set() | frozenset():
+                return [self.value(one) for one in value]
+        return self.text(
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        )
+
+    def field(self, name: str, value: object) -> object:
+        return STARS if value and _SENSITIVE_FIELD.search(name) else self.value(value)
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        return {self.text(name): self.field(name, value) for name, value in event.items()}
+
+
+class RateLimit:
+    """Lets some lines of an event and cause pass per minute; the next line says how many weren't.
+
+    The cause is the event's `cause`, else its `reason`.
+    """
+
+    def __init__(self, per_minute: int, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock_s = clock_s
+        self._windows: dict[tuple[object, str], _Window] = {}
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        key = (event.get("event"), str(event.get("cause", event.get("reason", ""))))
+        now_s = self._clock_s()
+        window = self._windows.get(key)
+        if window is None:
+            if len(self._windows) >= CAUSES_MAX:
+                self._windows.pop(next(iter(self._windows)))
+            window = self._windows[key] = _Window(now_s)
+        if now_s - window.start_s >= WINDOW_S:
+            window.start_s, window.passed = now_s, 0
+        if window.passed >= self._per_minute:
+            window.suppressed += 1
+            raise structlog.DropEvent
+        window.passed += 1
+        if window.suppressed:
+            event["suppressed"] = window.suppressed
+            window.suppressed = 0
+        return event
+
+
+class _Window:
+    __slots__ = ("passed", "start_s", "suppressed")
+
+    def __init__(self, start_s: float) -> None:
+        self.start_s = start_s
+        self.passed = 0
+        self.suppressed = 0
+
+
+class _Forward(logging.Handler):
+    """What libraries log, as one of our events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            max(record.levelno, logging.DEBUG),
+            "library",
+            logger=record.name,
+            message=record.getMessage(),
+            cause=f"{record.name}: {record.msg}",
+            exc_info=record.exc_info,
+        )
+
+
+def configure(
+    config: LogConfig, secrets: Iterable[str] = (), stream: BinaryIO | None = None
+) -> None:
+    """Set logging up for the process. stream: standard error by default."""
+    level = logging.getLevelNamesMapping()[config.level.upper()]
+    processors: list[Processor] = [
+        structlog.processors.add_log_level,
+        RateLimit(config.per_cause_per_minute),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+        Redactor(secrets),
+        *(_JSON if config.format == "json" else _CONSOLE),
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(stream or sys.stderr.buffer),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [_Forward()]
+    # Libraries say at INFO what is of use to their authors, and at DEBUG whole handshakes.
+    root.setLevel(max(level, logging.WARNING))
+
+
+def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+    first = {"ts": event.pop("ts", None), "level": event.pop("level", None)}
+    return orjson.dumps({**first, **event}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+
+
+def _encode(logger: WrappedLogger, method: str, line: Any) -> bytes:
+    return str(line).encode()
+
+
+_JSON: Final[tuple[Processor, ...]] = (_render_json,)
+_CONSOLE: Final[tuple[Processor, ...]] = (
+    structlog.dev.ConsoleRenderer(
+        colors=False,
+        timestamp_key="ts",
+        # Not rich's: it would show local variables, and secrets with them.
+        exception_formatter=structlog.dev.plain_traceback,
+    ),
+    _encode,
+)
