@@ -25,7 +25,10 @@ from ingestor.batch import PackError, TickBuffer
 from ingestor.errors import DecodeError
 from ingestor.rows import CHANNEL_OF, Cause, RowClass
 
-_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, PackError, OverflowError)
+_MALFORMED: Final = (
+    *(LookupError, TypeError, ValueError, AttributeError, PackError, OverflowError),
+    RecursionError,  # of a parser, or of repr, over a message that is nested too deeply
+)
 
 
 @dataclass(frozen=True, slots=True)
