@@ -21,6 +21,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
+import msgspec
 import orjson
 
 from ingestor.adapter import (
@@ -40,7 +41,7 @@ from ingestor.adapter import (
     SnapshotSource,
 )
 from ingestor.batch import TickBuffer
-from ingestor.errors import UnknownMessage
+from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.fixed import exponent_of
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
 from ingestor.rows import Flag, Side
@@ -80,12 +81,43 @@ _STREAM: Final = {
     "coinm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
 }
 
+_DECODED: Final = {"trade", "aggTrade", "bookTicker", "depthUpdate", None}
 # Documented events of streams that we never subscribe to; recordings hold them.
 _NOT_SUBSCRIBED: Final = {
     *("24hrMiniTicker", "24hrTicker", "1hTicker", "4hTicker", "1dTicker", "avgPrice"),
     *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "markPriceUpdate"),
     *("indexPriceUpdate", "assetIndexUpdate", "compositeIndex", "contractInfo", "forceOrder"),
 }
+
+
+class _Data(msgspec.Struct, gc=False):
+    """What we read of an event: one type for all, since parsing into it costs half of a dict."""
+
+    s: str  # symbol
+    e: str | None = None  # event; spot quotes have none
+    T: int | None = None  # ms, matching engine
+    E: int | None = None  # ms, event
+    t: int | None = None  # trade id
+    p: Any = None
+    q: Any = None
+    m: bool | None = None  # the buyer was the maker
+    U: int | None = None  # first update id
+    u: int | None = None  # last update id
+    pu: int | None = None  # last update id of the event before, futures
+    b: Any = None  # best bid, or bid levels
+    B: Any = None
+    a: Any = None  # best ask, ask levels, or the id of an aggregate trade
+    A: Any = None
+
+
+class _Frame(msgspec.Struct, gc=False):
+    """A combined stream's frame."""
+
+    data: _Data
+    stream: str = ""
+
+
+_parse: Final = msgspec.json.Decoder(_Frame).decode
 
 
 class Binance:
@@ -122,13 +154,6 @@ class Binance:
         self._symbols = symbols
         self._requests = 0
         self._subscribing: dict[int, tuple[str, ...]] = {}  # request id -> its streams
-        self._decoders = {
-            "trade": self._trade,
-            "aggTrade": self._aggregate,
-            "bookTicker": self._quote,
-            "depthUpdate": self._depth,
-            None: self._untimed_quote,
-        }
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{symbol.lower()}@{_STREAM[self._market][channel]}"
@@ -151,112 +176,77 @@ class Binance:
         return None  # the server pings with websocket frames, which the transport answers
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
-        message = orjson.loads(payload)
         try:
-            data = message["data"]
-        except KeyError:
-            return self._unwrapped(message, ts_recv, out)
-        try:
-            decoder = self._decoders[data.get("e")]
-        except KeyError:
-            return self._event(data)
-        return decoder(data, ts_recv, out, message)
+            frame = _parse(payload)
+        except msgspec.ValidationError as failure:
+            return self._other(payload, ts_recv, out, failure)
+        data = frame.data
+        event = data.e
+        if event == "trade":
+            out.trade(
+                self._symbols[data.s],
+                data.T * MILLISECOND,  # type: ignore[operator]  # absent: malformed
+                ts_recv,
+                data.t,  # type: ignore[arg-type]  # the same, as everywhere below
+                data.p,
+                data.q,
+                _AGGRESSOR[data.m],  # type: ignore[index]
+                data.t,  # type: ignore[arg-type]
+            )
+            return None
+        return self._event(event, data, frame.stream, ts_recv, out)
 
-    def _trade(self, data: Any, ts_recv: int, out: TickBuffer, _: Any) -> None:
-        trade_id = data["t"]
-        out.trade(
-            self._symbols[data["s"]],
-            (data["T"] + 0) * MILLISECOND,  # + 0: text times a million would fill the memory
-            ts_recv,
-            trade_id,
-            data["p"],
-            data["q"],
-            _AGGRESSOR[data["m"]],
-            trade_id,
-        )
-
-    def _aggregate(self, data: Any, ts_recv: int, out: TickBuffer, _: Any) -> None:
-        trade_id = data["a"]
-        out.trade(
-            self._symbols[data["s"]],
-            (data["T"] + 0) * MILLISECOND,
-            ts_recv,
-            trade_id,
-            data["p"],
-            data["q"],
-            _AGGRESSOR[data["m"]],
-            trade_id,
-        )
-
-    def _quote(self, data: Any, ts_recv: int, out: TickBuffer, _: Any) -> None:
-        """Futures."""
-        out.quote(
-            self._symbols[data["s"]],
-            (data["T"] + 0) * MILLISECOND,
-            ts_recv,
-            data["u"],
-            data["b"],
-            data["B"],
-            data["a"],
-            data["A"],
-        )
-
-    def _untimed_quote(
-        self, data: Any, ts_recv: int, out: TickBuffer, message: Any
+    def _event(
+        self, event: str | None, data: Any, stream: str, ts_recv: int, out: TickBuffer
     ) -> Control | None:
-        """Spot. Its partial books have no event type either, and no symbol."""
-        if "lastUpdateId" in data:
-            return Filtered("not_subscribed")
-        out.quote(
-            self._symbols[data["s"]],
-            ts_recv,
-            ts_recv,
-            data["u"],
-            data["b"],
-            data["B"],
-            data["a"],
-            data["A"],
-            _LAST_UNTIMED,
-        )
+        if event not in _DECODED:
+            return self._not_data(event)
+        number = self._symbols[data.s]
+        match event:
+            case None:  # spot
+                out.quote(
+                    number, ts_recv, ts_recv, data.u, data.b, data.B, data.a, data.A, _LAST_UNTIMED
+                )
+            case "bookTicker":  # futures
+                time = data.T * MILLISECOND
+                out.quote(number, time, ts_recv, data.u, data.b, data.B, data.a, data.A)
+            case "aggTrade" | "trade":
+                trade_id = data.a if event == "aggTrade" else data.t
+                side = _AGGRESSOR[data.m]
+                time = data.T * MILLISECOND
+                out.trade(number, time, ts_recv, trade_id, data.p, data.q, side, trade_id)
+            case "depthUpdate":
+                if not _is_whole_book(stream):
+                    return Filtered("not_subscribed")
+                time, previous = (data.E, 0) if self._market == "spot" else (data.T, data.pu)
+                out.levels(
+                    number, time * MILLISECOND, ts_recv, data.U, data.u, data.b, data.a, previous
+                )
         return None
 
-    def _depth(self, data: Any, ts_recv: int, out: TickBuffer, message: Any) -> Control | None:
-        if "stream" in message and message["stream"].split("@")[1] != "depth":
-            return Filtered("not_subscribed")  # depth5, depth10, depth20: partial books
-        if self._market == "spot":
-            time, previous = data["E"], 0
-        else:
-            time, previous = data["T"], data["pu"]
-        out.levels(
-            self._symbols[data["s"]],
-            (time + 0) * MILLISECOND,
-            ts_recv,
-            data["U"],
-            data["u"],
-            data["b"],
-            data["a"],
-            previous,
-        )
-        return None
-
-    def _unwrapped(self, message: Any, ts_recv: int, out: TickBuffer) -> Control | None:
-        """Answers to requests, and the frames of a connection without combined streams."""
+    def _other(
+        self, payload: bytes, ts_recv: int, out: TickBuffer, failure: msgspec.ValidationError
+    ) -> Control | None:
+        """What is no combined frame: answers to requests, single streams, events without symbol."""
+        message = orjson.loads(payload)
         match message:
-            case {"result": None, "id": number}:
+            case {"result": None, "id": int(number)}:
                 streams = self._subscribing.pop(number, None)
                 return Notice.INFO if streams is None else Ack(streams)
             case {"error": {"msg": str(text)}} | {"code": int(), "msg": str(text)}:
                 return Refused(text, self._subscribing.pop(message.get("id"), ()))
-            case {"e": event} if event in self._decoders:
-                return self._decoders[event](message, ts_recv, out, message)
-            case {"e": _}:
-                return self._event(message)
-            case {"u": _, "s": _}:
-                return self._untimed_quote(message, ts_recv, out, message)
-        raise UnknownMessage(self.venue, f"{sorted(message)!r:.120}")
+            case {"e": str(event)} | {"data": {"e": str(event)}} if event not in _DECODED:
+                return self._not_data(event)
+            case {"data": {"lastUpdateId": _}}:
+                return Filtered("not_subscribed")  # spot's partial books
+            case {"data": _}:
+                raise DecodeError(self.venue, str(failure))
+            case {"s": _}:
+                data = msgspec.convert(message, _Data)
+                return self._event(data.e, data, "", ts_recv, out)
+        raise UnknownMessage(self.venue, f"{payload[:120]!r}")
 
-    def _event(self, data: Any) -> Control:
-        event = data["e"]
+    def _not_data(self, event: object) -> Control:
         if event in _NOT_SUBSCRIBED:
             return Filtered("not_subscribed")
         if event == "serverShutdown":
@@ -287,13 +277,13 @@ class Binance:
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
         book = orjson.loads(body)
         last, bids, asks = book["lastUpdateId"], book["bids"], book["asks"]
-        time = book.get("T")
-        flags = _SNAPSHOT if time else _SNAPSHOT | Flag.NO_VENUE_TIME
+        time = book.get("T")  # futures
+        flags = _SNAPSHOT if time is not None else _SNAPSHOT | Flag.NO_VENUE_TIME
         if max(len(bids), len(asks)) >= _SNAPSHOT_LEVELS:
             flags |= Flag.PARTIAL
         out.levels(
             self._symbols[symbol],
-            (time + 0) * MILLISECOND if time else ts_recv,
+            ts_recv if time is None else (time + 0) * MILLISECOND,
             ts_recv,
             last,
             last,
@@ -301,6 +291,11 @@ class Binance:
             asks,
             flags=flags,
         )
+
+
+def _is_whole_book(stream: str) -> bool:
+    """Partial books (depth5, depth10, depth20) have the event type of the whole book's deltas."""
+    return not stream or stream.split("@")[1] == "depth"
 
 
 def _chunks(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -139,13 +139,10 @@ class Kraken:
         return b'{"method":"ping"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
-        try:
-            message = self._parse(payload)
-        except RecursionError:
-            raise DecodeError(self.venue, "nested too deeply") from None
+        message = self._parse(payload)
         decoder = self._decoders.get(message.get("channel"))
         if decoder is None:
-            return self._answer(message)
+            return self._answer(message, payload)
         return decoder(message, ts_recv, out)
 
     def _trades(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
@@ -206,7 +203,7 @@ class Kraken:
     def _not_subscribed(self, _: Any, ts_recv: int, out: TickBuffer) -> Control:
         return Filtered("not_subscribed")
 
-    def _answer(self, message: Any) -> Control:
+    def _answer(self, message: Any, payload: bytes) -> Control:
         """Answers to requests: one for each symbol of a subscribe."""
         match message:
             case {"method": "pong"}:
@@ -219,7 +216,7 @@ class Kraken:
                 return Notice.INFO  # refused when it was not subscribed, which is what we want
             case {"error": str(text)} | {"Error": str(text)}:
                 return Refused(text)
-        raise UnknownMessage(self.venue, f"{sorted(message)!r:.120}")
+        raise UnknownMessage(self.venue, f"{payload[:120]!r}")
 
     def _refused(self, text: str, message: Any) -> Control:
         symbol, channel = message.get("symbol"), self._channels.get(message.get("req_id"))

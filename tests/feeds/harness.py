@@ -1,0 +1,243 @@
+"""Runs fixtures and frames through a real adapter, Session and TickBuffer, and reads the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.adapter import (
+    Ack,
+    Control,
+    FeedAdapter,
+    Filtered,
+    Notice,
+    Reconnect,
+    Refused,
+    Reply,
+)
+from ingestor.batch import Sealed, TickBuffer
+from ingestor.fixed import format_decimal
+from ingestor.instruments import InstrumentTable
+from ingestor.rows import CHANNEL_OF, Flag, Side
+from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from tests.feeds.fixtures import Fixture, Row, Step, by_kind, load
+
+CHANNELS = tuple(CHANNEL_OF.values())
+TS_RECV = 1_800_000_000_000_000_000  # 2027-01-15; later than every venue time of a fixture
+_IMPLIED = Flag.LAST | Flag.NO_VENUE_TIME | Flag.CHECKSUM
+
+
+@dataclass
+class Outcome:
+    """What one step of a fixture led to."""
+
+    rows: list[Row] = field(default_factory=list)
+    control: dict[str, Any] | None = None
+    reason: str | None = None
+    payload: bytes = b""
+    hole_of_frame: bool = False
+    sent: list[str] | None = None
+
+
+class Connection:
+    """One connection of a fixture's market, subscribed to everything it has."""
+
+    def __init__(self, fixture: Fixture, table: InstrumentTable | None = None) -> None:
+        self.fixture = fixture
+        self.table = fixture.table() if table is None else table
+        self.buffer = TickBuffer()
+        self.counts = FrameCounts()
+        self._open()
+
+    def _open(self) -> None:
+        fixture = self.fixture
+        symbols = self.table.symbols(fixture.adapter.venue, fixture.market)
+        self.adapter: FeedAdapter = fixture.adapter(fixture.market, symbols)
+        self.heard: list[Control] = []  # what `decode` returned since the last step
+        self.session = Session(
+            0,
+            _Listening(self),  # type: ignore[arg-type]  # decode is all that a frame needs
+            [
+                Subscription(number, symbol, channel, self.adapter.stream(channel, symbol))
+                for symbol, number in symbols.items()
+                for channel in CHANNELS
+            ],
+            self.buffer,
+            self.counts,
+            SessionEvents(),
+            fixture.market,
+        )
+
+    def do(self, step: Step, *, seal: bool = True) -> Outcome:
+        """Do what a line of the fixture says; with `seal`, read the rows that came of it."""
+        self.heard.clear()
+        outcome = Outcome()
+        match step.verb:
+            case "frame":
+                reply = self.session.receive(step.value.encode(), TS_RECV)
+                replies = [one.payload for one in self.heard if isinstance(one, Reply)]
+                assert ([] if reply is None else [reply]) == replies
+            case "snapshot":
+                self.session.snapshot(step.symbol, step.value.encode(), TS_RECV)
+            case "connect":
+                self._open()
+            case verb:
+                frames = getattr(self.adapter, verb)(step.value)
+                outcome.sent = [frame.decode() for frame in frames]
+        if seal:
+            self._read(outcome)
+        return outcome
+
+    def _read(self, outcome: Outcome) -> None:
+        sealed = self.buffer.seal(self.table)
+        outcome.rows = rows_of(sealed, self.table)
+        outcome.control = control_of(self.heard[-1]) if self.heard else None
+        for one in sealed.rejected:
+            outcome.reason, outcome.payload = one.reason, one.payload
+            assert one.detail, "quarantine says why"
+            assert one.ts_recv == TS_RECV
+            outcome.hole_of_frame = any(hole.frame >= 0 for hole in sealed.holes)
+            outcome.rows = [row for row in outcome.rows if row["kind"] != "hole"]
+
+
+class _Listening:
+    """Stands between a session and its adapter to hear what `decode` returns."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._adapter = connection.adapter
+        self.decode_snapshot = self._adapter.decode_snapshot
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        control = self._adapter.decode(payload, ts_recv, out)
+        if control is not None:
+            self._connection.heard.append(control)
+        return control
+
+
+@cache
+def outcomes(adapter: type[FeedAdapter], market: str) -> list[Outcome]:
+    """Do all steps of a market's fixture, each sealed by itself."""
+    fixture = load(adapter, market)
+    connection = Connection(fixture)
+    return [connection.do(step) for step in fixture.steps]
+
+
+def control_of(control: Control) -> dict[str, Any]:
+    """Return a control in the words of the fixture format."""
+    match control:
+        case Ack(streams):
+            return {"ack": list(streams)}
+        case Refused(text, streams):
+            return {"refused": list(streams), "text": text}
+        case Reply(payload):
+            return {"reply": payload.decode()}
+        case Reconnect(text):
+            return {"reconnect": text}
+        case Filtered(rule, duplicate):
+            return {"filtered": rule} | ({"duplicate": True} if duplicate else {})
+        case Notice():
+            return {"notice": control.value}
+
+
+def rows_of(sealed: Sealed, table: InstrumentTable) -> list[Row]:
+    """Return sealed rows in the words of the fixture format, by kind."""
+    rows = [_trade(row, table) for row in sealed.trades]
+    rows += [_quote(row, table) for row in sealed.quotes]
+    rows += _updates(sealed, table)
+    rows += [
+        {
+            "kind": "hole",
+            "cause": hole.cause.name,
+            "first": hole.first,
+            "last": hole.last,
+            "symbols": None
+            if hole.instruments is None
+            else [table[number].symbol for number in hole.instruments],
+        }
+        for hole in sealed.holes
+    ]
+    return by_kind(rows)
+
+
+def _trade(row: Any, table: InstrumentTable) -> Row:
+    return {
+        **_header("trade", row, table, Flag.LAST),
+        "sequence": int(row["sequence"]),
+        "price": _price(row["price"], row, table),
+        "size": _size(row["size"], row, table),
+        "side": Side(row["side"]).name.lower(),
+        "trade_id": int(row["trade_id_high"]) << 64 | int(row["trade_id_low"]),
+    }
+
+
+def _quote(row: Any, table: InstrumentTable) -> Row:
+    return {
+        **_header("quote", row, table, Flag.LAST),
+        "sequence": int(row["sequence"]),
+        "bid_price": _price(row["bid_price"], row, table),
+        "bid_size": _size(row["bid_size"], row, table),
+        "ask_price": _price(row["ask_price"], row, table),
+        "ask_size": _size(row["ask_size"], row, table),
+    }
+
+
+def _updates(sealed: Sealed, table: InstrumentTable) -> list[Row]:
+    rows = []
+    start = 0
+    for row in sealed.updates:
+        middle = start + int(row["bids"])
+        end = middle + int(row["asks"])
+        levels: Sequence[list[Decimal]] = [
+            [_price(price, row, table), _size(size, row, table)]
+            for price, size in _pairs(sealed.prices, sealed.sizes, start, end)
+        ]
+        has_checksum = bool(row["flags"] & Flag.CHECKSUM)
+        rows.append(
+            {
+                **_header("update", row, table, Flag(0)),
+                "first": int(row["first"]),
+                "last": int(row["last"]),
+                "previous": int(row["previous"]),
+                "bids": levels[: middle - start],
+                "asks": levels[middle - start :],
+                "checksum": int(row["checksum"]) if has_checksum else None,
+            }
+        )
+        start = end
+    assert start == len(sealed.prices) == len(sealed.sizes)
+    return rows
+
+
+def _pairs(
+    prices: NDArray[np.int64], sizes: NDArray[np.int64], start: int, end: int
+) -> list[tuple[int, int]]:
+    return list(zip(prices[start:end].tolist(), sizes[start:end].tolist(), strict=True))
+
+
+def _header(kind: str, row: Any, table: InstrumentTable, always: Flag) -> Row:
+    flags = Flag(int(row["flags"]))
+    untimed = Flag.NO_VENUE_TIME in flags
+    assert flags & Flag.LAST == always, f"{kind}: LAST"
+    assert int(row["ts_recv"]) == TS_RECV
+    assert not untimed or int(row["ts_event"]) == TS_RECV
+    return {
+        "kind": kind,
+        "symbol": table[int(row["instrument"])].symbol,
+        "ts_event": None if untimed else int(row["ts_event"]),
+        "flags": sorted(flag.name or "" for flag in flags & ~_IMPLIED),
+    }
+
+
+def _price(value: Any, row: Any, table: InstrumentTable) -> Decimal:
+    return Decimal(format_decimal(int(value), table[int(row["instrument"])].price_exponent))
+
+
+def _size(value: Any, row: Any, table: InstrumentTable) -> Decimal:
+    return Decimal(format_decimal(int(value), table[int(row["instrument"])].size_exponent))
