@@ -110,11 +110,9 @@ class KafkaConfig(Section):
     """Of record batches."""
     acks: Literal["all"] = "all"
     """Only `all`: the producer is idempotent and nothing may be lost unseen."""
-    linger_ms: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Wait of the producer itself, on top of `batch.linger_ms`. 0 is right: lingers add up."""
-    max_batch_bytes: Annotated[int, Field(ge=16_384, le=16 * MIB)] = 1_000_000
-    """Largest record batch; not above the broker's `message.max.bytes`."""
-    request_timeout_ms: Annotated[int, Field(ge=1000, le=300_000)] = 30_000
+    max_batch_bytes: Annotated[int, Field(ge=262_144, le=16 * MIB)] = 524_288
+    """Largest record batch before compression; not above the broker's `message.max.bytes`."""
+    request_timeout_ms: Annotated[int, Field(ge=1000, le=300_000)] = 20_000
     """How long the broker may take to answer one request."""
     create_topics: bool = True
     """Create missing topics; where the broker or its ACLs forbid it, they must exist."""
@@ -175,9 +173,13 @@ class BudgetConfig(Section):
 
     bytes: Bytes = 256 * MIB
     """Byte budget of the process for rows that Kafka has not acked."""
-    low_mark: Fraction = 0.5
+    rows: Count = 8_000_000
+    """Budget in rows: a backlog takes time to work off, whatever its size."""
+    age_max_s: Seconds = 300.0
+    """Budget in time: how long the oldest row may wait."""
+    low_mark: Fraction = 0.25
     """Share of the budget from which quotes are conflated, and at which reading resumes."""
-    high_mark: Fraction = 0.8
+    high_mark: Fraction = 0.75
     """Share of the budget from which sockets are not read."""
     pause_max_s: Seconds = 15.0
     """Longest pause of reading; below the venues' ping timeouts. After it rows are shed."""
@@ -204,6 +206,10 @@ class BooksConfig(Section):
     """Wait before an instrument's second repair; doubles with each further one."""
     repair_backoff_max_s: Seconds = 60.0
     """Longest such wait."""
+    snapshot_timeout_s: Seconds = 10.0
+    """How long a snapshot that was asked for may take."""
+    levels_max: Annotated[int, Field(ge=100)] = 100_000
+    """Levels a side that are kept of a book; deeper ones are removed, and consumers told so."""
     held_updates_max: Count = 10_000
     """Book updates of one instrument held while its snapshot is on the way."""
 
