@@ -72,7 +72,7 @@ class Coinbase:
                 requests_per_s=4.0,
                 frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
             ),
-            book=BookRule(continuity=Continuity.CONNECTION),
+            book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),
             quotes_from_book=True,
         )
     }

@@ -65,12 +65,17 @@ _TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
 _ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
 
 
+def level_digits(price: int, size: int) -> str:
+    """Return what one level, as scaled integers, contributes to the checksum."""
+    return f"{price}{size}"
+
+
 def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int]]) -> int:
     """Return the CRC32 of a book's ten best levels a side.
 
     The venue's digits without the point and without leading zeros are exactly the scaled integers.
     """
-    digits = [f"{price}{size}" for side in (asks, bids) for price, size in side[:10]]
+    digits = [level_digits(price, size) for side in (asks, bids) for price, size in side[:10]]
     return crc32("".join(digits).encode())
 
 
@@ -95,6 +100,7 @@ class Kraken:
                 depth_max=BOOK_DEPTH,
                 checksum=book_checksum,
                 checksum_depth=10,
+                checksum_text=level_digits,
             ),
         )
     }

@@ -40,8 +40,11 @@ class BookRule:
     depth_max: levels a side that the venue keeps; deeper ones are cut after each update (Kraken).
     checksum: called with the book's best levels as scaled integers, [(price, size), ...] best
     first, bids then asks; returns what `TickBuffer.levels(checksum=...)` carried.
+    checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
+    that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
     quote_oracle: a quote whose sequence equals a book update's `last` must show its best levels.
-    resubscribe: repair by unsubscribe and subscribe (else by a REST snapshot).
+    quotes_from_book: the books derive QUOTE rows from what changes at the top (see `Market`).
+    A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, else by a REST one.
     """
 
     continuity: Continuity
@@ -49,7 +52,9 @@ class BookRule:
     depth_max: int | None = None
     checksum: Callable[[Sequence[tuple[int, int]], Sequence[tuple[int, int]]], int] | None = None
     checksum_depth: int = 10
+    checksum_text: Callable[[int, int], str] | None = None
     quote_oracle: bool = False
+    quotes_from_book: bool = False
 
 
 @dataclass(frozen=True, slots=True)
