@@ -89,10 +89,10 @@ class _PicowsLink(WSListener):
     # What the library calls
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        self._transport = transport
         if self._abandoned:
             transport.disconnect(False)
             return
+        self._transport = transport
         self.received_ns = time_ns()
         self._handler.opened(self)
 
@@ -158,9 +158,10 @@ class _PicowsLink(WSListener):
 
     def abandon(self) -> None:
         """Nobody waits for this connection any more: if it still opens, drop it unheard."""
-        self._abandoned = True
-        if self._transport is not None:
-            self._transport.disconnect(False)
+        if self._transport is None:
+            self._abandoned = True
+        else:
+            self.abort()
 
     # Everything but whole data frames
 
