@@ -154,7 +154,7 @@ class Repairs:
         now_ns = time_ns()
         session = connection.session
         if self._tap is not None:
-            url = address(planned.rest_url, request)
+            url = _address(planned.rest_url, request)
             self._tap.fetched(session.connection, now_ns, planned.venue, planned.market, url, body)
         session.snapshot(symbol, body, now_ns)
         self.counts["fetched"] += 1
