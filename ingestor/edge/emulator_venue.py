@@ -1,0 +1,188 @@
+"""What the emulator needs to know of a venue, and the order book that both speak about.
+
+A stream has the name under which a client subscribes to it, as text: `btcusdt@depth@100ms` where
+the venue has such names, else channel and symbol joined by a colon. A frame is parsed with the
+digits of its numbers kept: non-integer numbers are text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, ClassVar, Final, Protocol
+
+import msgspec
+import orjson
+
+LevelTexts = Sequence[tuple[str, str]]  # price, size
+Print = tuple[str, str, str]  # symbol, price, size: somewhere in a frame
+
+parse: Final = msgspec.json.Decoder(float_hook=str).decode
+
+
+@dataclass(slots=True)
+class Change:
+    """What a frame does to one book.
+
+    first, number: first and last update number, 0 = none. depth_max: levels a side beyond which
+    the venue forgets, said by an image.
+    """
+
+    stream: str
+    symbol: str
+    is_image: bool
+    bids: LevelTexts
+    asks: LevelTexts
+    first: int = 0
+    number: int = 0
+    depth_max: int | None = None
+    details: Any = None  # the part of the frame that an image made of the book takes over
+
+
+@dataclass(slots=True)
+class Book:
+    """A book at the current position of playback, with the texts of the venue."""
+
+    symbol: str = ""
+    number: int = 0
+    depth_max: int | None = None
+    details: Any = None
+    _bids: dict[Decimal, tuple[str, str]] = field(default_factory=dict)
+    _asks: dict[Decimal, tuple[str, str]] = field(default_factory=dict)
+
+    def apply(self, change: Change) -> None:
+        if change.is_image:
+            self._bids.clear()
+            self._asks.clear()
+            self.depth_max = change.depth_max
+        for side, levels in ((self._bids, change.bids), (self._asks, change.asks)):
+            for price, size in levels:
+                if Decimal(size):
+                    side[Decimal(price)] = (price, size)
+                else:
+                    side.pop(Decimal(price), None)
+        if self.depth_max is not None:
+            for worst in sorted(self._bids)[: -self.depth_max]:
+                del self._bids[worst]
+            for worst in sorted(self._asks)[self.depth_max :]:
+                del self._asks[worst]
+        self.symbol, self.number, self.details = change.symbol, change.number, change.details
+
+    def bids(self, depth: int | None = None) -> list[tuple[str, str]]:
+        """Best first."""
+        return [self._bids[price] for price in sorted(self._bids, reverse=True)[:depth]]
+
+    def asks(self, depth: int | None = None) -> list[tuple[str, str]]:
+        """Best first."""
+        return [self._asks[price] for price in sorted(self._asks)[:depth]]
+
+
+class Desk(Protocol):
+    """One client, as a venue sees it."""
+
+    name: str  # of the connection, as venues put it into their answers
+    path: str  # of the address it connected to, query included
+
+    @property
+    def subscribed(self) -> Collection[str]:
+        """Streams by the names that the client used, in order."""
+
+    def subscribe(self, stream: str) -> bool:
+        """Return False when the recording knows no such symbol or channel."""
+
+    def unsubscribe(self, stream: str) -> bool:
+        """Return False when it was not subscribed."""
+
+    def has_symbol(self, symbol: str) -> bool:
+        """Return whether the recording has frames of the symbol, or lists it."""
+
+
+class Venue:
+    """One exchange's manner of speaking. The defaults are what most of them do.
+
+    number: where the venue counts per connection, a pattern whose match is replaced by a client's
+    own count. pads_digits: decimals are padded with zeros beyond the increment. refuses_unknown:
+    a subscription to a symbol that doesn't exist is an error. always: streams that exist whatever
+    was recorded.
+    """
+
+    name: ClassVar[str]
+    number: ClassVar[re.Pattern[bytes] | None] = None
+    pads_digits: ClassVar[bool] = True
+    refuses_unknown: ClassVar[bool] = True
+    always: ClassVar[frozenset[str]] = frozenset()
+
+    # Recorded frames -----------------------------------------------------------------------
+
+    def streams(self, message: Any) -> Iterable[str]:
+        """Return the streams that a frame belongs to; none: it answers to a request, or beats."""
+        raise NotImplementedError
+
+    def channel(self, stream: str) -> tuple[str, str]:
+        """Return what a stream is, as (symbol, kind of channel).
+
+        A subscription without a recorded stream of its name gets the one of equal symbol and kind.
+        """
+        kind, _, symbol = stream.partition(":")
+        return symbol, kind
+
+    def changes(self, message: Any) -> Iterator[Change]:
+        """Yield what a frame does to books."""
+        yield from ()
+
+    def prints(self, message: Any) -> Iterator[Print]:
+        """Yield prices and sizes whose digits tell an instrument's increments."""
+        for change in self.changes(message):
+            for price, size in (*change.bids, *change.asks):
+                yield change.symbol, price, size
+
+    def image(self, stream: str, book: Book) -> bytes | None:
+        """Return the snapshot frame for who subscribes late; None: snapshots come by REST."""
+        return None
+
+    # Clients -------------------------------------------------------------------------------
+
+    def opening(self, desk: Desk, path: str) -> Iterator[bytes]:
+        """Take the address a client connected to; yield what it hears at once."""
+        yield from ()
+
+    def receive(self, text: bytes, desk: Desk) -> Iterator[bytes]:
+        """Take a client's frame; yield the answers."""
+        raise NotImplementedError
+
+    def heartbeat(self, desk: Desk) -> bytes | None:
+        """Return what a client that has heard nothing for a second hears."""
+        return None
+
+    def dress(self, payload: bytes, stream: str, desk: Desk) -> bytes:
+        """Return a recorded frame as this client's connection carries it."""
+        return payload
+
+
+def request_of(text: bytes) -> dict[str, Any] | None:
+    """Return a client's frame when it is a JSON object."""
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def texts(value: Any) -> list[str] | None:
+    """Return a list of texts when it is one and holds nothing else."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return value
+    return None
+
+
+def pairs(levels: Any) -> list[tuple[str, str]]:
+    """Return price and size of levels that may have more members."""
+    return [(level[0], level[1]) for level in levels]
+
+
+def now_text(timespec: str = "microseconds") -> str:
+    """Return the time as venues write it: RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
