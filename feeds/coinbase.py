@@ -80,7 +80,7 @@ class Coinbase:
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
         self._next = 0  # the sequence_num that the next message should carry
-        self._late = 0  # late messages in a row
+        self._late = (0, 0)  # late messages in a row, and what was expected meanwhile
         self._asked: set[str] = set()  # streams asked for and neither confirmed nor refused
         self._decoders: dict[str, Callable[[Any, int, TickBuffer], None]] = {
             "market_trades": self._trades,
@@ -134,16 +134,20 @@ class Coinbase:
     def _out_of_order(self, number: int, ts_recv: int, out: TickBuffer) -> Control | None:
         """Declare what was skipped. A message whose number was passed is left out: its numbers are
         declared missing already, and an old level must not overwrite a newer one."""
+        if type(number) is not int:
+            raise TypeError(f"sequence_num is {number!r:.60}")
         expected = self._next
-        if number > expected or number == 0 < expected - 1:  # 0 again: a new connection
-            if number:
-                out.hole(Cause.SEQUENCE, ts_recv, expected, number - 1)
-            self._late = 0
+        if number > expected:
+            out.hole(Cause.SEQUENCE, ts_recv, expected, number - 1)
             return None
         if number == expected - 1:
             return _REPEATED
-        self._late += 1
-        if self._late > _LATE_MAX:
+        if number == 0:
+            return None  # a new connection, whose end before was declared by the session
+        late, meanwhile = self._late
+        late = late + 1 if meanwhile == expected else 1
+        self._late = (late, expected)
+        if late > _LATE_MAX:
             return Reconnect(f"sequence_num fell from {expected} to {number} and stays there")
         return _LATE
 

@@ -43,7 +43,8 @@ class BookRule:
     checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
     quote_oracle: a quote whose sequence equals a book update's `last` must show its best levels.
-    quotes_from_book: the books derive QUOTE rows from what changes at the top (see `Market`).
+    quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
+    stream of "book", and the books derive QUOTE rows from what changes at the top.
     A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, else by a REST one.
     """
 
@@ -81,17 +82,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """One market of a venue (spot, linear, ...): where it is and what it allows.
-
-    quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
-    stream of "book", and the books derive QUOTE rows from what changes at the top.
-    """
+    """One market of a venue (spot, linear, ...): where it is and what it allows."""
 
     endpoints: tuple[Endpoint, ...]
     rest_url: str  # scheme and host
     limits: Limits
     book: BookRule
-    quotes_from_book: bool = False
 
 
 @dataclass(frozen=True, slots=True)
