@@ -1,0 +1,129 @@
+"""Coinbase's `sequence_num`: one count over all channels of a connection."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from feeds.coinbase import Coinbase
+from ingestor.adapter import Control, Filtered, Notice, Reconnect
+from ingestor.batch import TickBuffer
+from ingestor.rows import Cause
+from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from tests.feeds.fixtures import load
+
+FIXTURE = load(Coinbase, "spot")
+
+
+class Wire:
+    """A session, fed with frames that differ in their number."""
+
+    def __init__(self) -> None:
+        self.table = FIXTURE.table()
+        self.buffer = TickBuffer()
+        self.adapter = Coinbase("spot", self.table.symbols("coinbase", "spot"))
+        self.counts = FrameCounts()
+        wanted = [
+            Subscription(number, one.symbol, channel, self.adapter.stream(channel, one.symbol))
+            for number, one in enumerate(self.table)
+            for channel in ("trades", "book")
+        ]
+        self.session = Session(
+            1, self.adapter, wanted, self.buffer, self.counts, SessionEvents(), "spot"
+        )
+
+    def trade(self, number: object, symbol: str = "BTC-USD") -> None:
+        fill = {
+            "trade_id": "7",
+            "product_id": symbol,
+            "price": "1",
+            "size": "1",
+            "side": "BUY",
+            "time": "2025-03-04T10:00:00Z",
+        }
+        message = {
+            "channel": "market_trades",
+            "sequence_num": number,
+            "events": [{"type": "update", "trades": [fill]}],
+        }
+        self.session.receive(json.dumps(message).encode(), 5)
+
+    def beat(self, number: int) -> Control | None:
+        self.buffer.begin(self.session, b"")
+        payload = json.dumps({"channel": "heartbeats", "sequence_num": number, "events": []})
+        return self.adapter.decode(payload.encode(), 5, self.buffer)
+
+    @property
+    def holes(self) -> list[tuple[Cause, int, int, int]]:
+        """Cause, first, last missing, and the number of trades before the hole."""
+        return [(hole.cause, hole.first, hole.last, hole.trade) for hole in self.buffer.holes]
+
+
+def test_a_skip_is_a_hole_before_the_frame_that_shows_it() -> None:
+    wire = Wire()
+    for number in (0, 1, 4, 5):
+        wire.trade(number)
+    assert wire.holes == [(Cause.SEQUENCE, 2, 3, 2)]
+    assert wire.buffer.holes[0].instruments is None, "it names no product: all are concerned"
+    assert len(wire.buffer.seal(wire.table).trades) == 4
+
+
+def test_the_count_begins_at_0() -> None:
+    wire = Wire()
+    wire.trade(2)
+    assert wire.holes == [(Cause.SEQUENCE, 0, 1, 0)]
+
+
+def test_control_frames_count_too() -> None:
+    wire = Wire()
+    assert wire.beat(0) is Notice.HEARTBEAT
+    wire.trade(1)
+    assert wire.beat(3) is Notice.HEARTBEAT
+    assert wire.holes == [(Cause.SEQUENCE, 2, 2, 1)]
+
+
+def test_a_rejected_frame_commits_nothing() -> None:
+    wire = Wire()
+    wire.trade(0)
+    wire.trade(3, "NOPE-USD")
+    assert wire.holes == [(Cause.REJECTED, 0, 0, 1)], "the skip went back with the frame"
+    wire.trade(4)
+    assert wire.holes[1:] == [(Cause.SEQUENCE, 1, 3, 1)]
+
+
+@pytest.mark.parametrize("number", ["1", None, [], {}, 2**70])
+def test_a_number_that_is_none_is_refused(number: object) -> None:
+    wire = Wire()
+    wire.trade(0)
+    wire.trade(number)
+    wire.trade(1)
+    assert wire.counts.rejected == 1
+    assert len(wire.buffer.seal(wire.table).trades) == 2
+
+
+def test_repeated_and_late_frames_are_left_out() -> None:
+    wire = Wire()
+    for number in (0, 1, 1, 4, 3, 5):
+        wire.trade(number)
+    assert (wire.counts.duplicate, wire.counts.filtered_by_rule) == (1, {"late": 1})
+    assert wire.holes == [(Cause.SEQUENCE, 2, 3, 2)]
+    assert len(wire.buffer.seal(wire.table).trades) == 4
+
+
+def test_a_new_count_on_the_same_object_is_followed() -> None:
+    wire = Wire()
+    for number in (0, 1, 2, 0, 1):
+        wire.trade(number)
+    assert wire.holes == []
+    assert wire.counts.decoded == 5
+
+
+def test_a_count_that_fell_for_good_asks_for_a_new_connection() -> None:
+    wire = Wire()
+    wire.beat(5_000)
+    answers = [wire.beat(number) for number in range(1_000, 1_101)]
+    assert set(answers[:100]) == {Filtered("late")}
+    assert answers[100] == Reconnect("sequence_num fell from 5001 to 1100 and stays there")
+    assert wire.beat(5_001) is Notice.HEARTBEAT
+    assert wire.beat(4_000) == Filtered("late"), "late frames are counted in a row"
