@@ -73,7 +73,6 @@ class Coinbase:
                 frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
             ),
             book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),
-            quotes_from_book=True,
         )
     }
 
