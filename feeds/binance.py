@@ -10,12 +10,14 @@ Traps:
   order at one price, its id is the aggregate's. Recordings hold both; both are read.
 - USD-M spreads its streams over two endpoints: depth and quotes on /public, trades on /market.
 - Subscribing to a symbol that doesn't exist is acknowledged like any other.
-- After a coarser tick size comes into force, orders at the old ticks stay in the book: exponents
-  come from the printed precision too, so that such prices remain readable.
+- After a coarser tick or lot size comes into force, orders of the old ones stay in the book (a size
+  of 117924.5 at a lot size of 1): exponents come from the precision that is printed, not from the
+  increments alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -42,7 +44,7 @@ from ingestor.adapter import (
 )
 from ingestor.batch import TickBuffer
 from ingestor.errors import DecodeError, UnknownMessage
-from ingestor.fixed import exponent_of
+from ingestor.fixed import INT64_MAX
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
 from ingestor.rows import Flag, Side
 from ingestor.timestamps import MILLISECOND
@@ -52,6 +54,7 @@ _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _AGGRESSOR: Final = {True: int(Side.ASK), False: int(Side.BID)}  # by `m`, buyer is maker
 
 _SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
+_LARGEST_IN_LEVEL: Final = 10_000  # orders of the largest size that one price level may hold
 _DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
 _DEPTH_WEIGHT: Final = {"spot": 50, "usdm": 20, "coinm": 20}
 _EXCHANGE_INFO: Final = {
@@ -303,23 +306,38 @@ def _chunks(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return (tuple(streams[start : start + size]) for start in range(0, len(streams), size))
 
 
-def _increments(entry: Any) -> tuple[str, str]:
+def _filters(entry: Any) -> tuple[str, str, str]:
+    """Return tick size, lot size and the size of the largest order."""
     filters = {one["filterType"]: one for one in entry["filters"]}
-    return filters["PRICE_FILTER"]["tickSize"], filters["LOT_SIZE"]["stepSize"]
+    lot = filters["LOT_SIZE"]
+    return filters["PRICE_FILTER"]["tickSize"], lot["stepSize"], lot["maxQty"]
 
 
 def _spot_instrument(market: str, entry: Any) -> Instrument:
-    tick_size, lot_size = _increments(entry)
+    tick_size, lot_size, largest = _filters(entry)
     base, quote = entry["baseAsset"], entry["quoteAsset"]
     one = instrument(
-        "binance", market, entry["symbol"], f"{base}-{quote}".upper(), base, quote,
-        tick_size, lot_size, settlement=quote,
-    )  # fmt: skip
-    return replace(one, price_exponent=max(exponent_of(tick_size), entry["quoteAssetPrecision"]))
+        "binance",
+        market,
+        entry["symbol"],
+        f"{base}-{quote}".upper(),
+        base,
+        quote,
+        tick_size,
+        lot_size,
+        settlement=quote,
+    )
+    room = INT64_MAX / (float(largest) * _LARGEST_IN_LEVEL)  # rough will do: it is a bound
+    size_exponent = min(entry["baseAssetPrecision"], int(math.log10(room)) if room >= 1 else 0)
+    return replace(
+        one,
+        price_exponent=max(one.price_exponent, entry["quoteAssetPrecision"]),
+        size_exponent=max(one.size_exponent, size_exponent),
+    )
 
 
 def _futures_instrument(market: str, entry: Any) -> Instrument:
-    tick_size, lot_size = _increments(entry)
+    tick_size, lot_size, _ = _filters(entry)
     base, quote, settlement = entry["baseAsset"], entry["quoteAsset"], entry["marginAsset"]
     perpetual = entry["contractType"].endswith("PERPETUAL")  # also TRADIFI_PERPETUAL
     expiry_ns = 0 if perpetual else (entry["deliveryDate"] + 0) * MILLISECOND

@@ -146,8 +146,13 @@ def control_of(control: Control) -> dict[str, Any]:
             return {"notice": control.value}
 
 
-def rows_of(sealed: Sealed, table: InstrumentTable) -> list[Row]:
-    """Return sealed rows in the words of the fixture format, by kind."""
+def rows_of(sealed: Sealed, table: InstrumentTable, ts_recv: int | None = TS_RECV) -> list[Row]:
+    """Return sealed rows in the words of the fixture format, by kind.
+
+    ts_recv: what all rows must carry; None = their own.
+    """
+    for received in (sealed.trades, sealed.quotes, sealed.updates):
+        assert ts_recv is None or (received["ts_recv"] == ts_recv).all()
     rows = [_trade(row, table) for row in sealed.trades]
     rows += [_quote(row, table) for row in sealed.quotes]
     rows += _updates(sealed, table)
@@ -225,8 +230,7 @@ def _header(kind: str, row: Any, table: InstrumentTable, always: Flag) -> Row:
     flags = Flag(int(row["flags"]))
     untimed = Flag.NO_VENUE_TIME in flags
     assert flags & Flag.LAST == always, f"{kind}: LAST"
-    assert int(row["ts_recv"]) == TS_RECV
-    assert not untimed or int(row["ts_event"]) == TS_RECV
+    assert not untimed or row["ts_event"] == row["ts_recv"]
     return {
         "kind": kind,
         "symbol": table[int(row["instrument"])].symbol,
