@@ -1,0 +1,209 @@
+"""The simulated venue: trades, quotes and book of the server in `ingestor.edge.simulator`.
+
+Reference: this text, which is the venue's whole documentation.
+Units: price, size are decimal text; `t` is nanoseconds, the moment at which the frame was sent.
+Traps: none on purpose; it is the venue to read first.
+
+A client sends, and the venue answers each stream with an ack or an error:
+    {"op":"subscribe","streams":["book:S00001-USD","trade:S00001-USD"]}
+    {"op":"ack","streams":["book:S00001-USD"]}
+    {"op":"error","streams":["trade:S00001-USD"],"text":"no such stream"}
+`unsubscribe` has the same form. {"op":"ping","id":7} wants {"op":"pong","id":7} within 30 s;
+{"op":"heartbeat"} wants nothing; {"op":"reconnect","text":"..."} announces the end.
+
+Data. `s` is the symbol. A trade's `m` is the taker's side. A book begins with a snapshot; every
+update covers the numbers U to u, the next begins at u + 1; sizes are absolute and "0" removes. A
+quote's `u` is the book's number that it belongs to.
+    {"ch":"trade","s":"S00001-USD","t":1,"i":5,"p":"100.01","q":"0.5","m":"buy"}
+    {"ch":"quote","s":"S00001-USD","t":1,"u":9,"b":["100.00","1"],"a":["100.01","2"]}
+    {"ch":"snapshot","s":"S00001-USD","t":1,"u":9,"b":[["100.00","1"]],"a":[["100.01","2"]]}
+    {"ch":"book","s":"S00001-USD","t":1,"U":10,"u":10,"b":[["100.00","0"]],"a":[]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from ingestor.adapter import (
+    Ack,
+    BookRule,
+    Continuity,
+    Control,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Limits,
+    Market,
+    Notice,
+    Reconnect,
+    Refused,
+    Reply,
+    RestRequest,
+)
+from ingestor.batch import TickBuffer
+from ingestor.errors import UnknownMessage
+from ingestor.instruments import Instrument, instrument
+from ingestor.rows import Flag, Side
+
+_PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
+_SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_SNAPSHOT: Final = int(Flag.SNAPSHOT)
+_STATUS: Final = Filtered("status")
+
+_Decoder = Callable[[Any, int, TickBuffer], Control | None]
+
+
+class Simulated:
+    venue: ClassVar[str] = "simulated"
+    reference: ClassVar[str] = "feeds/simulated.py, read 2026-11-21"
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": Market(
+            endpoints=(Endpoint("ws://127.0.0.1:9443/stream"),),
+            rest_url="http://127.0.0.1:9443",
+            limits=Limits(
+                streams_per_connection=100,
+                streams_per_subscribe=50,
+                connects_per_s=100.0,
+                connects_burst=100,
+                requests_per_s=50.0,
+            ),
+            book=BookRule(continuity=Continuity.RANGE, quote_oracle=True),
+        )
+    }
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+        self._decoders: dict[str, _Decoder] = {
+            "trade": self._trade,
+            "quote": self._quote,
+            "book": self._book,
+            "snapshot": self._snapshot,
+            "status": self._left_out,
+        }
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{_PREFIXES[channel]}:{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        return self._operations("subscribe", streams)
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        return self._operations("unsubscribe", streams)
+
+    def _operations(self, operation: str, streams: Sequence[str]) -> Iterator[bytes]:
+        size = self.markets["spot"].limits.streams_per_subscribe
+        for start in range(0, len(streams), size):
+            yield orjson.dumps({"op": operation, "streams": streams[start : start + size]})
+
+    def ping(self) -> bytes | None:
+        return None
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        message = orjson.loads(payload)
+        decoder = self._decoders.get(message.get("ch"))
+        if decoder is None:
+            return self._operation(message)
+        return decoder(message, ts_recv, out)
+
+    def _trade(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        number = message["i"]
+        out.trade(
+            self._symbols[message["s"]],
+            message["t"],
+            ts_recv,
+            number,
+            message["p"],
+            message["q"],
+            _SIDES[message["m"]],
+            number,
+        )
+
+    def _quote(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        bid_price, bid_size = message["b"]
+        ask_price, ask_size = message["a"]
+        out.quote(
+            self._symbols[message["s"]],
+            message["t"],
+            ts_recv,
+            message["u"],
+            bid_price,
+            bid_size,
+            ask_price,
+            ask_size,
+        )
+
+    def _book(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        out.levels(
+            self._symbols[message["s"]],
+            message["t"],
+            ts_recv,
+            message["U"],
+            message["u"],
+            message["b"],
+            message["a"],
+        )
+
+    def _snapshot(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+        number = message["u"]
+        out.levels(
+            self._symbols[message["s"]],
+            message["t"],
+            ts_recv,
+            number,
+            number,
+            message["b"],
+            message["a"],
+            0,
+            _SNAPSHOT,
+        )
+
+    def _left_out(self, _message: Any, _ts_recv: int, _out: TickBuffer) -> Control:
+        return _STATUS
+
+    def _operation(self, message: Any) -> Control:
+        match message:
+            case {"op": "ack", "streams": [*streams]}:
+                return Ack(tuple(streams))
+            case {"op": "error", "streams": [*streams], "text": str(text)}:
+                return Refused(text, tuple(streams))
+            case {"op": "ping", "id": int(number)}:
+                return Reply(orjson.dumps({"op": "pong", "id": number}))
+            case {"op": "heartbeat"}:
+                return Notice.HEARTBEAT
+            case {"op": "reconnect", "text": str(text)}:
+                return Reconnect(text)
+        raise UnknownMessage(self.venue, f"{message!r:.60}")
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return [RestRequest("/instruments")]
+
+    @classmethod
+    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
+        (body,) = bodies
+        return [
+            instrument(
+                cls.venue,
+                market,
+                one["symbol"],
+                f"{one['base']}-{one['quote']}",
+                one["base"],
+                one["quote"],
+                one["tick_size"],
+                one["lot_size"],
+            )
+            for one in orjson.loads(body)["instruments"]
+            if one["trading"]
+        ]
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return None
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+        raise UnknownMessage(self.venue, "snapshots come on the socket")
+
+
+adapter: type[FeedAdapter] = Simulated
