@@ -37,7 +37,8 @@ async def create_topics(settings: KafkaSettings) -> None:
             response = await admin.create_topics(_new_topics(settings))
         finally:
             await admin.close()
-    except errors.IncompatibleBrokerVersion:
+    except (errors.IncompatibleBrokerVersion, AttributeError):
+        # AttributeError: aiokafka stumbles over a cluster that names no controller.
         log.info("kafka.topics.created_by_use", reason="the broker has no CreateTopics")
         return
     except (errors.KafkaError, OSError) as failure:
