@@ -122,6 +122,11 @@ class Partitions:
         for start, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(rows)], strict=True):
             yield int(ordered[start]), rows[start:end]
 
+    def of(self, instrument: int) -> int:
+        """Return the partition of one instrument."""
+        known = self._partition_of
+        return int((known if instrument < len(known) else self._learn())[instrument])
+
     def _learn(self) -> NDArray[np.int64]:
         more = range(len(self._partition_of), len(self._instruments))
         keys = (self._instruments[number].key.encode() for number in more)

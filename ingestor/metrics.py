@@ -157,6 +157,34 @@ class Skew:
         return int(self.minimum_ns[feed])
 
 
+class LastSeen:
+    """When each stream last spoke: (row class, instrument) -> rows, time, lag."""
+
+    def __init__(self) -> None:
+        self._rows = {one: np.zeros(0, np.int64) for one in RowClass}
+        self._ts_recv = {one: np.zeros(0, np.int64) for one in RowClass}
+        self._ts_event = {one: np.zeros(0, np.int64) for one in RowClass}
+
+    def update(self, row_class: RowClass, rows: Rows, instruments: int) -> None:
+        """rows: ticks in order of arrival. instruments: how many there are."""
+        missing = instruments - len(self._rows[row_class])
+        if missing > 0:
+            for arrays in (self._rows, self._ts_recv, self._ts_event):
+                arrays[row_class] = np.concatenate([arrays[row_class], np.zeros(missing, np.int64)])
+        numbers = rows["instrument"]
+        self._rows[row_class] += np.bincount(numbers, minlength=len(self._rows[row_class]))
+        self._ts_recv[row_class][numbers] = rows["ts_recv"]  # the last of equal indices stays
+        self._ts_event[row_class][numbers] = rows["ts_event"]
+
+    def of(self, row_class: RowClass, instrument: int) -> tuple[int, int, int]:
+        """Return (rows, ts_recv of the last one, its ts_recv - ts_event); zeros when none came."""
+        if instrument >= len(self._rows[row_class]):
+            return 0, 0, 0
+        ts_recv = int(self._ts_recv[row_class][instrument])
+        lag_ns = ts_recv - int(self._ts_event[row_class][instrument])
+        return int(self._rows[row_class][instrument]), ts_recv, lag_ns
+
+
 class Metrics:
     """What one loop counts about its rows. Every array is indexed by feed number."""
 
@@ -170,11 +198,14 @@ class Metrics:
         "conflated",
         "shed",
         "dead_lettered",
+        "declared",  # GAP marks that the sink put in the place of what it shed
     )
 
     def __init__(self, table: InstrumentTable) -> None:
+        self._table = table
         self.feeds = Feeds(table)
         self.skew = Skew()
+        self.last_seen = LastSeen()
         self.lag = {stage: Histogram() for stage in Stage}
         self._counters = {name: np.zeros(0, np.int64) for name in self.COUNTERS}
         self.last_recv_ns = np.zeros(0, np.int64)
@@ -198,12 +229,17 @@ class Metrics:
     def total(self, name: str) -> int:
         return int(self._counters[name].sum())
 
-    def count_rows(self, name: str, row_class: RowClass, instruments: NDArray[np.uint32]) -> None:
-        """Add one to a counter for each row, given the rows' instrument numbers."""
+    def count_rows(
+        self, name: str, row_class: RowClass, instruments: NDArray[np.uint32], sign: int = 1
+    ) -> None:
+        """Add one to a counter for each row, given the rows' instrument numbers.
+
+        sign: -1 takes rows back that were counted as something else before.
+        """
         if len(instruments):
             feeds = self.feeds.of_rows(row_class, instruments)
             self._fit()
-            self._counters[name] += np.bincount(feeds, minlength=len(self.last_recv_ns))
+            self._counters[name] += sign * np.bincount(feeds, minlength=len(self.last_recv_ns))
 
     def count(self, name: str, row_class: RowClass, instrument: int, rows: int = 1) -> None:
         """Add `rows` to a counter for one instrument."""
@@ -223,6 +259,7 @@ class Metrics:
         ts_recv = ticks["ts_recv"]
         self.lag[Stage.SEAL].add(feeds, now_ns - ts_recv)
         np.maximum.at(self.last_recv_ns, feeds, ts_recv)
+        self.last_seen.update(row_class, ticks, len(self._table))
         timed = (ticks["flags"] & _NO_LAG) == 0
         if not timed.all():
             ticks, feeds = ticks[timed], feeds[timed]
@@ -231,15 +268,33 @@ class Metrics:
             self.skew.update(feeds, raw, count, now_ns)
             self.lag[Stage.VENUE].add(feeds, raw - self.skew.minimum_ns[feeds])
 
-    def acked(self, row_class: RowClass, rows: Rows, sealed_ns: int, now_ns: int) -> None:
-        """The broker acknowledged these rows, sealed together at sealed_ns."""
+    # What a sink tells (ingestor.edge.channel.SinkCounts).
+
+    def acked(self, row_class: RowClass, rows: Rows, now_ns: int) -> None:
+        """The broker acknowledged these rows."""
         feeds = self.feeds.of_rows(row_class, rows["instrument"])
         count = self._fit()
         self._counters["acked"] += np.bincount(feeds, minlength=count)
         self.lag[Stage.TOTAL].add(feeds, now_ns - rows["ts_recv"])
-        for feed in np.unique(feeds).tolist():
-            rows_of_feed = int(np.count_nonzero(feeds == feed))
-            self.lag[Stage.PUBLISH].add_one(feed, now_ns - sealed_ns, rows_of_feed)
+
+    def conflated(self, row_class: RowClass, rows: Rows) -> None:
+        self.count_rows("conflated", row_class, rows["instrument"])
+
+    def shed(self, row_class: RowClass, rows: Rows) -> None:
+        self.count_rows("shed", row_class, rows["instrument"])
+
+    def dead_lettered(self, row_class: RowClass, rows: Rows) -> None:
+        self.count_rows("dead_lettered", row_class, rows["instrument"])
+
+    def declared(self, row_class: RowClass, rows: Rows) -> None:
+        self.count_rows("declared", row_class, rows["instrument"])
+
+    @property
+    def unsettled(self) -> int:
+        """Rows handed to the sink, or declared by it, whose end it has not told."""
+        into = self.total("published") + self.total("marks") + self.total("declared")
+        out = ("acked", "conflated", "shed", "dead_lettered")
+        return into - sum(self.total(name) for name in out)
 
 
 def _has_marks(rows: Rows, row_class: RowClass) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ingestor.adapter import BookRule
 from ingestor.batch import Hole, Rejected, Sealed, TickBatch, TickBuffer
 from ingestor.book import Books, BookSettings, Repair
+from ingestor.errors import SequenceGap
 from ingestor.instruments import InstrumentTable
 from ingestor.metrics import Metrics
 from ingestor.rows import Flag, Kind, RowClass, Rows, mark
@@ -23,11 +24,16 @@ from ingestor.session import FrameCounts
 
 @dataclass(slots=True)
 class FlushResult:
-    """What one flush gives: at most one batch per class, and what must be done about the rest."""
+    """What one flush gives: at most one batch per class, and what must be done about the rest.
+
+    repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
+    for the log.
+    """
 
     batches: list[TickBatch] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    errors: list[SequenceGap] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -78,7 +84,7 @@ class Pipeline:
         books = self.books.apply(sealed, now_ns)
         self._held = books.held
         self._filtered += books.filtered
-        result = FlushResult(repairs=books.repairs, rejected=sealed.rejected)
+        result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
         for row_class, decoded, derived in (
             (RowClass.TRADE, trades, trades[:0]),
             (RowClass.QUOTE, quotes, books.quotes),
@@ -89,6 +95,10 @@ class Pipeline:
                 self._count_published(row_class, decoded, derived)
                 self.metrics.sealed(row_class, rows, now_ns)
                 result.batches.append(TickBatch(row_class, rows, self.table))
+        if books.added:
+            added = np.array(books.added, np.uint32)
+            self.metrics.count_rows("published", RowClass.LEVEL, added, sign=-1)
+            self.metrics.count_rows("marks", RowClass.LEVEL, added)
         return result
 
     def ledger(self) -> LedgerLine:

@@ -58,8 +58,15 @@ class Flusher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._buffer.is_empty:
+            self._flush()
+
+    def idle(self) -> None:
+        """Flush nothing, so that the books can ask again for what is overdue."""
         if self._buffer.is_empty:
-            return
+            self._flush()
+
+    def _flush(self) -> None:
         now_ns = self._clock_ns()
         result = self._pipeline.flush(now_ns)
         self.flushes += 1

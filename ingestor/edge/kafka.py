@@ -132,6 +132,18 @@ class KafkaSink:
         `side.dropped`, when the side queue is full."""
         self.side.put(SideRecord(self.settings.topic(topic), key, value, ts_ms))
 
+    def position(self, row_class: RowClass, instrument: int) -> dict[str, object]:
+        """Return where an instrument's next row will be: topic, partition, session, and the least
+        sequence number that a row submitted after this call can have."""
+        partition = self._partitions[row_class].of(instrument)
+        lane = self.outbox.lanes.get((row_class, partition))
+        return {
+            "topic": self._topics[row_class],
+            "partition": partition,
+            "session": self.session.hex(),
+            "sequence": lane.next_sequence + lane.rows if lane is not None else 0,
+        }
+
     def statistics(self) -> ChannelStatistics:
         return self.outbox.statistics(self._clock())
 

@@ -1,0 +1,320 @@
+"""One process of the ingestor: built from a plan, run until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from prometheus_client.core import Metric
+
+from ingestor.app.report import Reporter
+from ingestor.batch import Rejected
+from ingestor.book import Repair
+from ingestor.config import Config
+from ingestor.edge import settings
+from ingestor.edge.catalogue import Catalogue
+from ingestor.edge.exposition import Exposition, StreamState
+from ingestor.edge.flusher import Flusher
+from ingestor.edge.http import AdminServer
+from ingestor.edge.kafka import KafkaSink
+from ingestor.edge.loopwatch import LoopWatch
+from ingestor.edge.planning import Planned, make_planned
+from ingestor.edge.publishing import Publishing
+from ingestor.edge.recorder import Recorder
+from ingestor.edge.rest import RestClient
+from ingestor.edge.supervision import SupervisorEvents, SupervisorSettings
+from ingestor.edge.supervisor import Supervisor
+from ingestor.pipeline import FlushResult, Pipeline
+from ingestor.rows import CLASS_OF, Cause, Kind, RowClass
+from ingestor.session import Subscription
+from ingestor.status import Health, Phase, Status, readiness
+
+CONNECT_KAFKA_S: Final = 15.0
+REPORT_S: Final = 1.0
+SNAPSHOT_SLICE: Final = 8  # books published between two turns of the loop
+SNAPSHOT_PAUSE_S: Final = 0.02
+IDLE_FLUSH_S: Final = 1.0  # a flush at least this often lets books ask again for what is overdue
+# Parsing makes no cycles; the default thresholds would walk the young generation 1,000 times a
+# second. See docs/adr/0003.
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+
+log = structlog.get_logger(__name__)
+
+
+async def load_plan(config: Config, file: str = "") -> Planned:
+    """Load instruments and plan the connections: what `ingestor check` shows and `run` does.
+
+    file: the configuration's name, for messages. Raises as `make_planned`.
+    """
+    async with RestClient(settings.rest_settings(config.catalogue)) as client:
+        catalogue = Catalogue(settings.catalogue_settings(config.catalogue), client)
+        return await make_planned(config, catalogue, file)
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How a run ended. lost: rows that were read and could not be delivered in time."""
+
+    status: Status
+    lost: int
+
+
+class Ingestor:
+    """All parts of one process. `run` owns their tasks; `stop` ends it in order."""
+
+    def __init__(
+        self, config: Config, planned: Planned, *, publish: bool = True, session: bytes = b""
+    ) -> None:
+        """publish: False records without Kafka. session: 16 bytes, random by default."""
+        self.config = config
+        self.planned = planned
+        self.session = session or os.urandom(16)
+        self.phase = Phase.STARTING
+        self._stop = asyncio.Event()
+        self._watch = LoopWatch()
+        table = planned.table
+        rules = {(one.venue, one.market): one.book for one in planned.plan}
+        self.pipeline = Pipeline(
+            table,
+            lambda number: rules[table[number].venue, table[number].market],
+            settings.book_settings(config.books),
+        )
+        metrics = self.pipeline.metrics
+        self.sink = (
+            KafkaSink(
+                settings.kafka_settings(config.kafka),
+                table,
+                metrics,
+                session=self.session,
+                budget=settings.budget(config.budget),
+            )
+            if publish
+            else None
+        )
+        self.publishing = Publishing(self.sink) if self.sink is not None else None
+        self.recorder = (
+            Recorder(
+                settings.recorder_settings(config.recorder),
+                self.session.hex(),
+                table,
+                self._subscriptions_of,
+            )
+            if config.recorder is not None
+            else None
+        )
+        self.flusher = Flusher(
+            self.pipeline,
+            [self.sink] if self.sink is not None else [],
+            rows_max=config.batch.rows_max,
+            linger_s=config.batch.linger_ms / 1e3,
+            on_repairs=self._repair,
+            on_rejected=self._quarantine,
+        )
+        self.supervisor = Supervisor(
+            planned.plan,
+            table,
+            self.pipeline.buffer,
+            self.flusher.touch,
+            tap=self.recorder,
+            settings=SupervisorSettings(
+                open_timeout_s=config.limits.connect_timeout_s,
+                backoff=settings.backoff(config.limits),
+            ),
+            events=self.publishing or SupervisorEvents(),
+        )
+        self.reporter = Reporter(self.pipeline, self.supervisor.counts)
+        self.http = AdminServer(config.http, self) if config.http.enabled else None
+        self._exposition = Exposition(metrics, self.supervisor.counts, self.status)
+        self._reset_books: deque[int] = deque()
+        self.flusher.observe(self._observe)
+        if self.sink is not None:
+            self.sink.on_pause = self.supervisor.pause
+            self.sink.on_resume = self.supervisor.resume
+            self.sink.on_shed = self._shed
+
+    # ------------------------------------------------------------------ life
+
+    def stop(self) -> None:
+        """End `run` in order: no more sockets, a last flush, the sink's drain."""
+        self._stop.set()
+
+    async def run(self, on_ready: Callable[[], None] | None = None) -> Drained:
+        """Run until `stop`. on_ready: called once Kafka has accepted us and sockets may open.
+
+        Raises SinkUnavailable when Kafka can't be reached at the start, ListenFailed when the
+        HTTP port is taken.
+        """
+        async with AsyncExitStack() as stack:
+            if self.http is not None:
+                await stack.enter_async_context(self.http)
+            if self.recorder is not None:
+                self.recorder.start()
+                stack.push_async_callback(self.recorder.stop)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._watch.run(), name="loop watch")]
+                if self.sink is not None:
+                    tasks.append(group.create_task(self.sink.run(), name="kafka"))
+                    try:
+                        await self.sink.wait_connected(CONNECT_KAFKA_S)
+                    except BaseException:
+                        _cancel(tasks)
+                        raise
+                self._announce("session_start")
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(*GC_THRESHOLDS)
+                self.phase = Phase.RUNNING
+                if on_ready is not None:
+                    on_ready()
+                supervising = group.create_task(self.supervisor.run(), name="supervisor")
+                tasks.append(group.create_task(self._report(), name="report"))
+                tasks.append(group.create_task(self._snapshots(), name="book snapshots"))
+                stopping = asyncio.create_task(self._stop.wait())
+                await asyncio.wait({supervising, stopping}, return_when="FIRST_COMPLETED")
+                stopping.cancel()
+                drained = await self._drain(supervising)
+                _cancel(tasks)
+        self.phase = Phase.STOPPED
+        return drained
+
+    async def _drain(self, supervising: asyncio.Task[None]) -> Drained:
+        self.phase = Phase.DRAINING
+        if supervising.done():
+            supervising.result()  # our own bug: raised, with nothing hidden
+        supervising.cancel()
+        await asyncio.wait({supervising})
+        self.flusher.flush()
+        self._announce("session_end")
+        lost = 0
+        if self.sink is not None:
+            lost = await self.sink.drain(self.config.limits.drain_s)
+        status = self._status(recent=False)
+        return Drained(status, lost)
+
+    def _announce(self, event: str) -> None:
+        if self.publishing is None:
+            return
+        if event == "session_start":
+            self.publishing.instruments(self.planned.table)
+        self.publishing.status(event, "session", connections=len(self.planned.plan))
+
+    async def _report(self) -> None:
+        while True:
+            self.reporter.mark()
+            await asyncio.sleep(REPORT_S)
+            if self.pipeline.buffer.is_empty:
+                self.flusher.idle()
+
+    # ------------------------------------------------------------------ what flushes bring
+
+    def _observe(self, result: FlushResult, _now_ns: int) -> None:
+        for error in result.errors:
+            log.warning("book.broken", cause=error.cause, detail=str(error))
+        for batch in result.batches:
+            if batch.row_class is RowClass.LEVEL:
+                resets = batch.rows["instrument"][batch.rows["kind"] == Kind.RESET]
+                self._reset_books.extend(resets.tolist())
+
+    def _repair(self, repairs: Sequence[Repair]) -> None:
+        self.supervisor.repair(repairs)
+
+    def _quarantine(self, rejected: Sequence[Rejected]) -> None:
+        for one in rejected:
+            log.warning("frame.rejected", reason=one.reason, detail=one.detail)
+        if self.publishing is not None:
+            self.publishing.quarantine(rejected)
+
+    def _shed(self, row_class: RowClass, instrument: int) -> None:
+        if row_class is RowClass.LEVEL:
+            self.pipeline.books.invalidate(instrument, Cause.SHED, time.time_ns())
+
+    async def _snapshots(self) -> None:
+        """Publish each book after a RESET and at the configured interval, a few at a time."""
+        interval_s = self.config.books.snapshot_interval_s
+        due_s = time.monotonic() + interval_s
+        booked = sorted(
+            {
+                one.instrument
+                for planned in self.planned.plan
+                for one in planned.subscriptions
+                if one.channel == "book"
+            }
+        )
+        while True:
+            await asyncio.sleep(SNAPSHOT_PAUSE_S)
+            if interval_s and time.monotonic() >= due_s:
+                due_s = time.monotonic() + interval_s
+                self._reset_books.extend(booked)
+            if self._reset_books:
+                wanted = {
+                    self._reset_books.popleft()
+                    for _ in range(min(SNAPSHOT_SLICE, len(self._reset_books)))
+                }
+                self._publish_books(wanted)
+
+    def _publish_books(self, instruments: Iterable[int]) -> None:
+        if self.publishing is None or self.sink is None:
+            return
+        rows = self.pipeline.books.snapshots(instruments).rows
+        for instrument in instruments:
+            of_instrument = rows[rows["instrument"] == instrument]
+            position = self.sink.position(RowClass.LEVEL, instrument)
+            self.publishing.book(self.planned.table, of_instrument, position)
+
+    def _subscriptions_of(self, connection: int) -> Sequence[Subscription]:
+        return self.supervisor.subscriptions_of(connection)
+
+    # ------------------------------------------------------------------ what is shown
+
+    def status(self) -> Status:
+        """Return a snapshot; lags are those of the last seconds."""
+        return self._status(recent=True)
+
+    def _status(self, *, recent: bool) -> Status:
+        phase = self.phase
+        if phase is Phase.RUNNING and self.supervisor.is_paused:
+            phase = Phase.PAUSED
+        channel = self.sink.statistics() if self.sink is not None else None
+        connections = self.supervisor.statistics()
+        return self.reporter.status(phase, connections, channel, self._watch, recent=recent)
+
+    def families(self) -> Iterable[Metric]:
+        return self._exposition.families()
+
+    def ready(self) -> Health:
+        return readiness(
+            self.status(),
+            kafka_seen=self.sink is None or self.sink.failure is None,
+            startup_grace_s=self.config.limits.startup_grace_s,
+        )
+
+    def streams(self) -> Iterable[StreamState]:
+        """Yield every subscription's state, for /metrics/feeds."""
+        last = self.pipeline.metrics.last_seen
+        for line in self.supervisor.lines:
+            for one in line.planned.subscriptions:
+                row_class = CLASS_OF[one.channel]
+                messages, last_ns, lag_ns = last.of(row_class, one.instrument)
+                yield StreamState(
+                    line.planned.venue,
+                    line.planned.market,
+                    one.channel,
+                    one.symbol,
+                    is_up=line.connection is not None,
+                    messages=messages,
+                    last_message_ns=last_ns,
+                    lag_s=lag_ns / 1e9,
+                )
+
+
+def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
