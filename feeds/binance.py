@@ -186,20 +186,24 @@ class Binance:
         data = frame.data
         event = data.e
         if event == "trade":
-            out.trade(
-                self._symbols[data.s],
-                data.T * MILLISECOND,  # type: ignore[operator]  # absent: malformed
-                ts_recv,
-                data.t,  # type: ignore[arg-type]  # the same, as everywhere below
-                data.p,
-                data.q,
-                _AGGRESSOR[data.m],  # type: ignore[index]
-                data.t,  # type: ignore[arg-type]
-            )
-            return None
-        return self._event(event, data, frame.stream, ts_recv, out)
+            trade_id = data.t
+        elif event == "aggTrade":
+            trade_id = data.a
+        else:
+            return self._rarer(event, data, frame.stream, ts_recv, out)
+        out.trade(
+            self._symbols[data.s],
+            data.T * MILLISECOND,  # type: ignore[operator]  # absent: malformed
+            ts_recv,
+            trade_id,  # type: ignore[arg-type]  # the same
+            data.p,
+            data.q,
+            _AGGRESSOR[data.m],  # type: ignore[index]
+            trade_id,  # type: ignore[arg-type]
+        )
+        return None
 
-    def _event(
+    def _rarer(
         self, event: str | None, data: Any, stream: str, ts_recv: int, out: TickBuffer
     ) -> Control | None:
         if event not in _DECODED:
@@ -213,11 +217,6 @@ class Binance:
             case "bookTicker":  # futures
                 time = data.T * MILLISECOND
                 out.quote(number, time, ts_recv, data.u, data.b, data.B, data.a, data.A)
-            case "aggTrade" | "trade":
-                trade_id = data.a if event == "aggTrade" else data.t
-                side = _AGGRESSOR[data.m]
-                time = data.T * MILLISECOND
-                out.trade(number, time, ts_recv, trade_id, data.p, data.q, side, trade_id)
             case "depthUpdate":
                 if not _is_whole_book(stream):
                     return Filtered("not_subscribed")
@@ -244,9 +243,8 @@ class Binance:
                 return Filtered("not_subscribed")  # spot's partial books
             case {"data": _}:
                 raise DecodeError(self.venue, str(failure))
-            case {"s": _}:
-                data = msgspec.convert(message, _Data)
-                return self._event(data.e, data, "", ts_recv, out)
+            case {"s": str()}:
+                return self.decode(b'{"data":%b}' % payload, ts_recv, out)  # a single stream
         raise UnknownMessage(self.venue, f"{payload[:120]!r}")
 
     def _not_data(self, event: object) -> Control:
