@@ -41,7 +41,8 @@ from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
 from ingestor.rows import Flag, Side
 from ingestor.timestamps import MILLISECOND, iso_text
 
-_TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": "orderbook.200"}
+_DEPTH: Final = 200
+_TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{_DEPTH}"}
 _SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _BOOK_FLAGS: Final = {"snapshot": _SNAPSHOT, "delta": 0}
@@ -188,17 +189,20 @@ class Bybit:
 
     def _book(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
         data = message["data"]
-        number = data["u"]
+        number, bids, asks = data["u"], data["b"], data["a"]
+        flags = _SNAPSHOT if number == 1 else _BOOK_FLAGS[message["type"]]
+        if flags and max(len(bids), len(asks)) >= _DEPTH:
+            flags |= Flag.PARTIAL
         out.levels(
             self._symbols[data["s"]],
             +message["cts"] * MILLISECOND,
             ts_recv,
             number,
             number,
-            data["b"],
-            data["a"],
+            bids,
+            asks,
             0,
-            _SNAPSHOT if number == 1 else _BOOK_FLAGS[message["type"]],
+            flags,
         )
 
     def _left_out(self, message: Any, ts_recv: int, out: TickBuffer) -> Control:

@@ -47,6 +47,7 @@ from ingestor.rows import Flag, Side
 from ingestor.timestamps import MILLISECOND, iso_text
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
+_DEPTH: Final = 400
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _EMPTY: Final = ("0", "0")
@@ -160,6 +161,8 @@ class Okx:
     def _books(self, instrument: int, message: Any, ts_recv: int, out: TickBuffer) -> None:
         flags = _BOOK_FLAGS[message["action"]]
         for update in message["data"]:
+            bids, asks = update["bids"], update["asks"]
+            is_cut = flags and max(len(bids), len(asks)) >= _DEPTH
             number = update.get("seqId", 0)
             previous = update.get("prevSeqId", 0)
             out.levels(
@@ -168,10 +171,10 @@ class Okx:
                 ts_recv,
                 number,
                 number,
-                update["bids"],
-                update["asks"],
+                bids,
+                asks,
                 0 if previous == -1 else previous,
-                flags,
+                flags | Flag.PARTIAL if is_cut else flags,
             )
 
     def _left_out(self, channel: str) -> Control:

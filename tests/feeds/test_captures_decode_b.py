@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zstandard
 
@@ -209,6 +210,18 @@ def test_rows_equal_an_independent_reading(
     assert counts.decoded == len(set(decoded.sealed.updates["frame"].tolist())) + trade_frames(
         decoded.frames, adapter.venue
     )
+
+
+def test_a_book_that_fills_its_depth_is_flagged(captures: Path) -> None:
+    for adapter, depth in ((Bybit, 200), (Okx, 400), (Coinbase, 1 << 30)):
+        markets = next(one.values[1] for one in CAPTURES if one.values[0] is adapter)
+        path = captures / f"{adapter.venue}.jsonl.zst"
+        updates = Decoded(path, adapter, markets).sealed.updates  # type: ignore[arg-type]  # a dict
+        snapshots = updates[updates["flags"] & Flag.SNAPSHOT > 0]
+        full = np.maximum(snapshots["bids"], snapshots["asks"]) >= depth
+        assert ((snapshots["flags"] & Flag.PARTIAL > 0) == full).all()
+        assert not (updates["flags"][updates["flags"] & Flag.SNAPSHOT == 0]).any()
+        assert full.any() == (adapter is not Coinbase)
 
 
 def trade_frames(frames: list[str], venue: str) -> int:
