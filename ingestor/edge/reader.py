@@ -8,7 +8,7 @@ chains the time.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 from itertools import accumulate
@@ -20,8 +20,10 @@ from ingestor.errors import RecordingError
 from ingestor.recording import (
     FORMAT,
     INDEX,
+    LOST,
     SUFFIX,
     UNFINISHED,
+    Decided,
     Header,
     Line,
     index_path,
@@ -218,8 +220,8 @@ def chain_lines(
         if start < 0:
             continue
         for lines in read_lines(path, problems, start, plain):
-            expected = _check_numbers(path, lines, expected, problems)
-            chunk, is_over = _before(lines, end_ns)
+            whole, expected = _with_losses(path, lines, expected, problems)
+            chunk, is_over = _before(whole, end_ns)
             if chunk:
                 yield chunk
             if is_over:
@@ -244,20 +246,31 @@ def _indexed_start(path: Path, start_ns: int | None) -> tuple[int, int]:
     return (frame.offset, frame.plain) if frame else (0, 0)
 
 
-def _check_numbers(path: Path, lines: Sequence[Line], expected: int, problems: Problems) -> int:
-    """Say which numbers are missing; return the one that should follow."""
-    numbers = [line.n for line in lines if line.n >= 0 and not isinstance(line, Header)]
-    if not numbers:
-        return expected
-    whole = numbers[-1] - numbers[0] == len(numbers) - 1
-    if not whole or (expected >= 0 and numbers[0] != expected):
-        previous = numbers[0] - 1 if expected < 0 else expected - 1
-        for number in numbers:
-            if number > previous + 1:
-                what = f"{number - previous - 1} lines are missing before line number {number}"
+def _with_losses(
+    path: Path, lines: list[Line], expected: int, problems: Problems
+) -> tuple[list[Line], int]:
+    """Say which numbers are missing, and put a line in their place; return what should follow.
+
+    Where the recorder said itself that it lost lines, its own line stands for them.
+    """
+    numbered = [line.n for line in lines if line.n >= 0 and not isinstance(line, Header)]
+    if not numbered:
+        return lines, expected
+    following = numbered[-1] + 1
+    if following - numbered[0] == len(numbered) and expected in {-1, numbered[0]}:
+        return lines, following
+    whole: list[Line] = []
+    for line in lines:
+        if line.n >= 0 and not isinstance(line, Header):
+            missing = line.n - expected if expected >= 0 else 0
+            if missing > 0:
+                what = f"{missing} lines are missing before line number {line.n}"
                 problems.add(path, 0, what)
-            previous = number
-    return numbers[-1] + 1
+                if not (isinstance(line, Decided) and line.decision.get("action") == LOST):
+                    whole.append(Decided(line.ts_ns, {"action": LOST, "lines": missing}))
+            expected = line.n + 1
+        whole.append(line)
+    return whole, following
 
 
 def _before(lines: list[Line], end_ns: int | None) -> tuple[list[Line], bool]:

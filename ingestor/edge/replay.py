@@ -65,7 +65,7 @@ class ReplayOptions:
     symbols: frozenset[str] = frozenset()
     channels: frozenset[str] = frozenset()
     instruments: Path | None = None
-    flush_rows: int = 2_000
+    flush_rows: int = 1_000
     linger_ns: int = 5_000_000
 
 

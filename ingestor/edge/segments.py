@@ -172,17 +172,17 @@ class SegmentWriter:
 
     def encode(self, now_s: float) -> None:
         """Take what is in `lines` into the current zstd frame. now_s: monotonic."""
-        lines = self.lines
-        if not lines:
-            return
-        self.lines = []
-        if self._segment is not None and lines[-1].ts_ns // HOUR_NS > self._segment_hour:
-            hour = self._segment_hour
-            at = next(i for i, line in enumerate(lines) if line.ts_ns // HOUR_NS > hour)
-            self._add(lines[:at], now_s)
-            self.end()
-            lines = lines[at:]
-        self._add(lines, now_s)
+        lines, self.lines = self.lines, []
+        while lines:
+            begins_ns = lines[0].ts_ns
+            hour = begins_ns // HOUR_NS if self._segment is None else self._segment_hour
+            end = len(lines)
+            if lines[-1].ts_ns // HOUR_NS > hour:
+                end = next(i for i, line in enumerate(lines) if line.ts_ns // HOUR_NS > hour)
+            self._add(lines[:end], now_s)
+            lines = lines[end:]
+            if lines:
+                self.end()
 
     def _add(self, lines: Sequence[Line], now_s: float) -> None:
         if not lines:

@@ -56,12 +56,11 @@ def recorder(path: Path, **more: object) -> Recorder:
 def lines_of(path: Path, problems: Problems | None = None) -> list[Line]:
     problems = problems or Problems()
     chains = find_chains([path], problems)
-    found = [
+    return [
         line
         for _, lines in merge((chain, chain_lines(chain, problems)) for chain in chains)
         for line in lines
     ]
-    return found
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
