@@ -1,0 +1,289 @@
+"""Reading the topics: either encoding into the same batches, each row once, holes by name.
+
+A strategy in ten lines:
+
+    async def main() -> None:
+        async with Consumer("localhost:9092", ["md.trades.v1"]) as consumer:
+            async for batch in consumer:
+                for row in batch.rows[batch.rows["kind"] == Kind.TRADE]:
+                    instrument = batch.instruments[row["instrument"]]
+                    price = row["price"] / 10**instrument.price_exponent
+                    if instrument.key == "binance:spot:BTCUSDT" and price < 50_000:
+                        print("cheap", price, iso_text(int(row["ts_event"])))
+
+Rows of one instrument come in order. A replaced producer may have sent rows twice, which
+(session, sequence) tells: they are given once. Rows that are missing in the topic are in `holes`;
+a GAP row says that the publisher knows of some it never had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from ingestor.batch import TickBatch
+from ingestor.codec import Decoded, decode, position
+
+__all__ = ["Audit", "Consumer", "Hole", "Progress", "audit", "decode"]
+
+EARLIEST: Final = 0
+_POLL_MS: Final = 500
+_SESSIONS_MAX: Final = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Sequence numbers first..last of a session that a partition doesn't hold."""
+
+    topic: str
+    partition: int
+    session: str
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Progress:
+    """What was seen of one (topic, partition): tells new rows from repeated and missing ones.
+
+    A session that is met for the first time in mid-stream begins with what was met.
+    """
+
+    topic: str
+    partition: int
+    holes: list[Hole] = field(default_factory=list)
+    rows: int = 0
+    duplicates: int = 0
+    _next: dict[bytes, int] = field(default_factory=dict)
+
+    def see(self, session: bytes, first: int, rows: int) -> int:
+        """Take note of a record; return how many of its rows, from its first, were seen before."""
+        expected = self._next.get(session)
+        if expected is None:
+            expected = first
+            if len(self._next) >= _SESSIONS_MAX:
+                del self._next[next(iter(self._next))]
+        if first > expected:
+            self.holes.append(Hole(self.topic, self.partition, session.hex(), expected, first - 1))
+        known = min(max(expected - first, 0), rows)
+        self.duplicates += known
+        self.rows += rows - known
+        self._next[session] = max(expected, first + rows)
+        return known
+
+    def sessions(self) -> dict[str, int]:
+        """Return each session's next sequence number."""
+        return {session.hex(): expected for session, expected in self._next.items()}
+
+
+class Consumer:
+    """An async iterator of TickBatch over tick topics. Without a group: it reads all partitions.
+
+    start_ns: rows received from then on (ns since the epoch; by record time, in whole ms); None
+    begins at the end, EARLIEST at the beginning. until_ns: stops before the first record of that
+    time; `stop_at_end` stops where the topics ended when reading began. options: passed on to
+    aiokafka (security, fetch sizes).
+
+    Raises CodecError for a record that isn't ours.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topics: Sequence[str],
+        *,
+        start_ns: int | None = None,
+        until_ns: int | None = None,
+        stop_at_end: bool = False,
+        **options: Any,
+    ) -> None:
+        self.progress: dict[TopicPartition, Progress] = {}
+        self._topics = topics
+        self._start_ns = start_ns
+        self._until_ns = until_ns
+        self._stop_at_end = stop_at_end
+        self._ends: dict[TopicPartition, int] = {}
+        self._kafka = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap_servers, enable_auto_commit=False, **options
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._kafka.start()
+        try:
+            await self._seek()
+        except BaseException:
+            await self._kafka.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        await self._kafka.stop()
+
+    @property
+    def holes(self) -> list[Hole]:
+        """Rows that were published and never came."""
+        return [hole for progress in self.progress.values() for hole in progress.holes]
+
+    async def __aiter__(self) -> AsyncIterator[TickBatch]:
+        async for partition, _, value in self.records():
+            batch = self._unseen(partition, decode(value))
+            if len(batch):
+                yield batch
+
+    async def records(self) -> AsyncIterator[tuple[TopicPartition, bytes | None, bytes]]:
+        """Yield (partition, key, value) of the raw records within the chosen range."""
+        waiting = await self._unfinished(self._kafka.assignment())
+        while waiting:
+            found = await self._kafka.getmany(*waiting, timeout_ms=_POLL_MS)
+            for partition, records in found.items():
+                end = self._ends.get(partition)
+                for record in records:
+                    if end is not None and record.offset >= end:
+                        break
+                    if record.value is not None:
+                        yield partition, record.key, record.value
+            if self._ends:
+                waiting = await self._unfinished(waiting)
+
+    async def _unfinished(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+        return [
+            one
+            for one in partitions
+            if one not in self._ends or await self._kafka.position(one) < self._ends[one]
+        ]
+
+    async def _seek(self) -> None:
+        """Assign every partition, go to the start, note the ends."""
+        kafka = self._kafka
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in self._topics
+            for number in sorted(await self._partitions_of(topic))
+        ]
+        kafka.assign(partitions)
+        if self._start_ns is None:
+            await kafka.seek_to_end(*partitions)
+        elif self._start_ns == EARLIEST:
+            await kafka.seek_to_beginning(*partitions)
+        else:
+            for partition, offset in (await self._offsets_at(partitions, self._start_ns)).items():
+                kafka.seek(partition, offset)
+        if self._until_ns is not None:
+            self._ends = await self._offsets_at(partitions, self._until_ns)
+        elif self._stop_at_end:
+            self._ends = await kafka.end_offsets(partitions)
+
+    async def _partitions_of(self, topic: str) -> set[int]:
+        # Metadata of a topic that nobody asked for yet come with the next update.
+        await self._kafka._client._wait_on_metadata(topic)  # noqa: SLF001
+        partitions: set[int] | None = self._kafka.partitions_for_topic(topic)
+        return partitions or set()
+
+    async def _offsets_at(
+        self, partitions: Sequence[TopicPartition], ts_ns: int
+    ) -> dict[TopicPartition, int]:
+        """Return the offset of the first record at or after a time, else the end, of each."""
+        ts_ms = -(-ts_ns // 1_000_000)
+        found = await self._kafka.offsets_for_times(dict.fromkeys(partitions, ts_ms))
+        ends = await self._kafka.end_offsets(partitions)
+        return {
+            one: found[one].offset if found.get(one) is not None else ends[one]
+            for one in partitions
+        }
+
+    def _unseen(self, partition: TopicPartition, decoded: Decoded) -> TickBatch:
+        batch = decoded.batch
+        progress = self.progress_of(partition)
+        known = progress.see(decoded.session, decoded.first_sequence, len(batch.rows))
+        return TickBatch(batch.row_class, batch.rows[known:], batch.instruments)
+
+    def progress_of(self, partition: TopicPartition) -> Progress:
+        """Return what was seen of a partition, for now nothing if it is new."""
+        found = self.progress.get(partition)
+        if found is None:
+            found = self.progress[partition] = Progress(partition.topic, partition.partition)
+        return found
+
+
+@dataclass(slots=True)
+class Audit:
+    """Whether topics hold every row that was numbered.
+
+    holes: missing rows that nobody accounts for. void: sequence ranges that the publisher declared
+    will never come (dead-lettered records).
+    """
+
+    rows: int = 0
+    duplicates: int = 0
+    partitions: int = 0
+    sessions: set[str] = field(default_factory=set)
+    holes: list[Hole] = field(default_factory=list)
+    void: list[Hole] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return not self.holes
+
+
+async def audit(
+    bootstrap_servers: str, topics: Sequence[str], status_topic: str | None = None, **options: Any
+) -> Audit:
+    """Read topics from start to end and prove each partition's sequence numbers contiguous.
+
+    A session that a topic's retention has cut begins with what is left of it. status_topic: where
+    VOID ranges are; without it a dead-lettered record is a hole. options: as for Consumer (security
+    and, to audit a part, start_ns and until_ns).
+    """
+    options = {"start_ns": EARLIEST, **options}
+    stop_at_end = options.get("until_ns") is None
+    report = Audit()
+    holes: list[Hole] = []
+    async with Consumer(bootstrap_servers, topics, stop_at_end=stop_at_end, **options) as consumer:
+        async for partition, _, value in consumer.records():
+            consumer.progress_of(partition).see(*position(value))
+        holes = consumer.holes
+        for progress in consumer.progress.values():
+            report.rows += progress.rows
+            report.duplicates += progress.duplicates
+            report.sessions |= progress.sessions().keys()
+        report.partitions = len(consumer.progress)
+    if status_topic is not None:
+        limits = {"start_ns": EARLIEST, "until_ns": None}
+        async with Consumer(
+            bootstrap_servers, [status_topic], stop_at_end=True, **options | limits
+        ) as consumer:
+            async for _, _, value in consumer.records():
+                report.void += void_of(value)
+    for hole in holes:
+        report.holes += remainder(hole, report.void)
+    return report
+
+
+def void_of(value: bytes) -> list[Hole]:
+    """Return the VOID range that a status record declares, if it is one that does."""
+    message = orjson.loads(value)
+    if message.get("kind") != "void":
+        return []
+    fields = ("topic", "partition", "session", "first", "last")
+    return [Hole(*(message[name] for name in fields))]
+
+
+def remainder(hole: Hole, void: Iterable[Hole]) -> list[Hole]:
+    """Return what is left of a hole when VOID ranges are taken out of it."""
+    left: list[Hole] = []
+    first = hole.first
+    where = (hole.topic, hole.partition, hole.session)
+    same = [one for one in void if (one.topic, one.partition, one.session) == where]
+    for one in sorted(same, key=lambda one: one.first):
+        if one.last < first or one.first > hole.last:
+            continue
+        if one.first > first:
+            left.append(Hole(*where, first, one.first - 1))
+        first = max(first, one.last + 1)
+    if first <= hole.last:
+        left.append(Hole(*where, first, hole.last))
+    return left
