@@ -1,0 +1,81 @@
+"""What the commands share: options, the configuration, output, and errors in one line."""
+
+# ruff: noqa: PLC0415 -- a command imports what it needs when it runs: `--help` is quick
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from ingestor.errors import ConfigError, IngestError
+
+if TYPE_CHECKING:
+    from ingestor.config import Config
+
+EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="TOML file; the environment goes before it.")
+]
+OptionalConfigFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CONFIG]", help="TOML file; without one, defaults and environment."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_EXTRA_OF: Final = {
+    "confluent_kafka": "demo",
+    "duckdb": "parquet",
+    "opentelemetry": "otel",
+    "pandas": "parquet",
+    "polars": "parquet",
+    "pyarrow": "parquet",
+}
+
+
+def load_config(path: Path | None) -> Config:
+    """Read the configuration and set logging up by it. Raises ConfigError."""
+    from ingestor.config_load import load
+    from ingestor.edge import logs, settings
+    from ingestor.feeds_registry import markets
+
+    config = load(path, markets())
+    logs.configure(config.log, settings.secrets(config))
+    return config
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON object or list on a line of its own."""
+    import orjson
+
+    typer.echo(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode())
+
+
+def verdict(failure: Exception) -> tuple[str, int] | None:
+    """Return the sentence and the exit status of an error that may happen; None for a bug."""
+    match failure:
+        case ConfigError():
+            return str(failure), EXIT_USAGE
+        case IngestError():
+            return str(failure), EXIT_FAILURE
+        case ExceptionGroup():
+            expected, bugs = failure.split((IngestError, OSError))
+            if expected is not None and bugs is None:
+                return verdict(expected.exceptions[0])
+        case typer.TyperException():
+            context = getattr(failure, "ctx", None)
+            see = f" (see `{context.command_path} --help`)" if context else ""
+            return f"{failure.format_message().rstrip('.')}{see}", EXIT_USAGE
+        case ModuleNotFoundError():
+            name = (failure.name or "").partition(".")[0]
+            if name in _EXTRA_OF:
+                hint = f"install market-data-ingestor[{_EXTRA_OF[name]}]"
+                return f"this needs the package {name}; {hint}", EXIT_USAGE
+        case OSError():
+            names = [str(name) for name in (failure.filename, failure.filename2) if name]
+            reason = failure.strerror or str(failure) or type(failure).__name__
+            return ": ".join([*names, reason]), EXIT_FAILURE
+    return None

@@ -1,0 +1,340 @@
+"""The commands, as a user calls them: output, one line per mistake, exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ingestor import cli, cli_common
+from ingestor.errors import ConfigError, ListenFailed
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    "check": [],
+    "config": ["show", "check", "schema"],
+    "dev-broker": [],
+    "doctor": [],
+    "feeds": [],
+    "repair": [],
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_of_mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("INGESTOR__")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("INGESTOR__CATALOGUE__CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line in this process: (status, stdout, stderr)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ingestor", *arguments])
+        status = cli.main()
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def every_command() -> list[list[str]]:
+    return [
+        [],
+        *([name] for name in COMMANDS),
+        *([name, sub] for name, subs in COMMANDS.items() for sub in subs),
+    ]
+
+
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_every_command_has_help_with_an_example(run, command: list[str]) -> None:
+    status, out, err = run(*command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith("Usage: ingestor")
+    if command in ([], ["config"]):
+        assert "Exit status: 0" in out or command
+    else:
+        assert "Example" in out
+        assert f"ingestor {' '.join(command)}" in out
+
+
+def test_all_commands_are_listed(run) -> None:
+    _, out, _ = run("--help")
+    listed = {
+        line.split()[0] for line in out.split("Commands:")[1].splitlines() if line[2:3].strip()
+    }
+    assert set(COMMANDS) <= listed
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What makes `ingestor --help` slow is importing what it doesn't need."""
+    code = (
+        "import sys; sys.argv = ['ingestor', '--help']\n"
+        "from ingestor.cli import main\n"
+        "assert main() == 0\n"
+        "heavy = {'numpy', 'aiokafka', 'aiohttp', 'pydantic_settings', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_python_m_ingestor_is_the_same(run) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ingestor", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, run("--version")[1])
+
+
+MISTAKES = [
+    (["chek"], "No such command 'chek'", 2),
+    (["check"], "Missing argument 'CONFIG'", 2),
+    (["check", "--jsn", "x"], "No such option: --jsn", 2),
+    (["check", "absent.toml"], "absent.toml: can't be read: No such file or directory", 2),
+    (["check", "."], ".: can't be read: Is a directory", 2),
+    (["feeds", "binanc"], "unknown venue 'binanc'; did you mean binance?", 2),
+    (["repair", "absent"], "'PATH': path 'absent' does not exist (see", 2),
+    (["dev-broker", "--topic", "x"], "'x' is no NAME:PARTITIONS", 2),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text", "status"), MISTAKES, ids=lambda one: str(one)[:40])
+def test_a_mistake_is_one_line_and_a_status(run, arguments, text: str, status: int) -> None:
+    got, out, err = run(*arguments)
+    assert (got, out) == (status, "")
+    assert err.startswith("ingestor: ")
+    assert err.count("\n") == 1
+    assert text in err
+
+
+CONFIG_MISTAKES = {
+    '[[feeds]]\nvenue = "binanc"\nsymbols = ["x"]': "unknown venue 'binanc'; did you mean binance?",
+    "[kafka]\ntopic_prefx = 'x'": "kafka.topic_prefx: unknown key; did you mean topic_prefix?",
+    "[kafka": "is no TOML",
+    "": "names no feeds; add a [[feeds]] section",
+    '[limits]\nconnections_max = 1\n[[feeds]]\nvenue = "binance"\nmarket = "usdm"\n'
+    'symbols = ["x"]': "limits.connections_max: the plan has 2 connections, more than 1",
+}
+
+
+@pytest.mark.parametrize("text", CONFIG_MISTAKES)
+def test_a_bad_configuration_is_one_line_naming_the_file(run, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    status, out, err = run("check", str(path))
+    assert (status, out) == (2, "")
+    assert err.startswith(f"ingestor: {path}: ")
+    assert err.count("\n") == 1
+    assert CONFIG_MISTAKES[text] in err
+
+
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(ConfigError, match="Permission denied"):
+        cli_common.load_config(path)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config").glob("*.toml")))
+def test_every_example_has_a_plan(run, name: str) -> None:
+    status, out, err = run("check", str(ROOT / "config" / f"{name}.toml"))
+    assert (status, err) == (0, "")
+    assert "why: " in out
+    assert "unchecked" in out  # the cache is empty
+
+
+def test_the_plan_as_json(run) -> None:
+    status, out, _ = run("check", str(ROOT / "config" / "binance.toml"), "--json")
+    assert status == 0
+    plan = json.loads(out)
+    usdm = [one for one in plan["connections"] if one["market"] == "usdm"]
+    assert [one["url"].rsplit("/", 2)[1] for one in usdm] == ["public", "market"]
+    assert usdm[0]["subscriptions"][0]["channel"] == "quotes"
+    assert plan["unchecked_markets"] == ["binance spot", "binance usdm", "binance coinm"]
+
+
+def test_symbols_are_checked_against_a_list_that_is_there(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ingestor.edge import catalogue
+    from ingestor.feeds_registry import adapter_of
+
+    kraken = adapter_of("kraken")
+    body = json.dumps(
+        {
+            "error": [],
+            "result": {
+                "XXBTZUSD": {
+                    "altname": "XBTUSD",
+                    "wsname": "XBT/USD",
+                    "base": "XXBT",
+                    "quote": "ZUSD",
+                    "pair_decimals": 1,
+                    "lot_decimals": 8,
+                    "tick_size": "0.1",
+                    "status": "online",
+                }
+            },
+        }
+    ).encode()
+    kept = catalogue._Kept(1, [body])
+    rest_url = kraken.markets["spot"].rest_url
+    path = tmp_path / "cache" / "instruments" / "kraken-spot.json"
+    catalogue._write(path, rest_url, kept)
+    config = tmp_path / "c.toml"
+    config.write_text('[[feeds]]\nvenue = "kraken"\nsymbols = ["BTC-UDS"]\n')
+    status, _, err = run("check", str(config))
+    assert status == 2
+    assert "feeds[0].symbols: kraken spot has no symbol 'BTC-UDS'" in err
+    assert "did you mean BTC-USD" in err
+    config.write_text('[[feeds]]\nvenue = "kraken"\nsymbols = ["*-USD"]\n')
+    status, out, err = run("check", str(config))
+    assert (status, err) == (0, "")
+    assert "unchecked" not in out
+
+
+def test_feeds_lists_every_venue(run) -> None:
+    _, text, _ = run("feeds")
+    _, out, _ = run("feeds", "--json")
+    found = json.loads(out)
+    assert {one["venue"] for one in found} >= {"binance", "bybit", "coinbase", "kraken", "okx"}
+    assert text.count("\n") == len(found) + 1
+    (kraken,) = json.loads(run("feeds", "kraken", "--json")[1])
+    assert kraken["channels"] == ["book", "quotes", "trades"]
+    assert kraken["limits"]["streams_per_connection"] > 0
+
+
+def test_config_show_stars_secrets(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGESTOR__KAFKA__SASL_PASSWORD", "canary")
+    monkeypatch.setenv("INGESTOR__KAFKA__ENCODING", "binary")
+    for options in ([], ["--json"]):
+        status, out, err = run("config", "show", *options)
+        assert (status, err) == (0, "")
+        assert "canary" not in out
+        content = json.loads(out) if options else tomllib.loads(out)
+        assert content["kafka"]["encoding"] == "binary"
+
+
+def test_config_check_prints_every_problem(run, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[batch]\nrows_max = 0\n[http]\nprt = 1\n")
+    status, out, err = run("config", "check", str(path))
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 2
+    path.write_text("")
+    assert run("config", "check", str(path)) == (0, f"{path}: nothing wrong\n", "")
+
+
+def test_config_schema_in_both_forms(run, tmp_path: Path) -> None:
+    assert json.loads(run("config", "schema")[1])["type"] == "object"
+    page = tmp_path / "page.md"
+    assert run("config", "schema", "--markdown", "--output", str(page)) == (0, "", "")
+    assert page.read_text() == (ROOT / "docs" / "configuration.md").read_text()
+
+
+def test_a_file_that_cannot_be_written_is_one_line(run, tmp_path: Path) -> None:
+    status, _, err = run("config", "schema", "--output", str(tmp_path / "no" / "x"))
+    assert status == 1
+    assert err == f"ingestor: {tmp_path / 'no' / 'x'}: No such file or directory\n"
+
+
+def test_doctor_finds_a_broker_and_a_port_in_use(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("INGESTOR__KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
+        monkeypatch.setenv("INGESTOR__HTTP__PORT", str(port))
+        status, out, _ = run("doctor", "--json")
+    states = {one["what"]: one for one in json.loads(out)}
+    assert status == 1
+    assert states["broker"]["state"] == "ok"
+    assert states["http port"]["state"] == "failed"
+    assert states["http port"]["text"].endswith("Address already in use")
+
+
+def test_doctor_says_when_the_broker_is_not_there(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("INGESTOR__KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
+    monkeypatch.setenv("INGESTOR__HTTP__PORT", "0")
+    status, out, _ = run("doctor")
+    assert status == 1
+    assert f"127.0.0.1:{port}: Connection refused" in out
+
+
+def test_repair_of_what_is_no_recording(run, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.zst"
+    path.write_text("nothing")
+    status, out, err = run("repair", str(path))
+    assert status == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    assert str(path) in err
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_embedded_broker_runs_until_it_is_stopped(stop: signal.Signals) -> None:
+    command = [sys.executable, "-m", "ingestor", "dev-broker", "--topic", "md.trades.v1:3"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        host, _, port = process.stdout.readline().strip().rpartition(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, err) == (0, "")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)), timeout=5)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    shell = shutil.which("bash")
+    assert shell is not None
+    script = f"set -o pipefail; {sys.executable} -m ingestor config schema | head -c 10"
+    done = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+class TestVerdict:
+    def test_expected_errors(self) -> None:
+        assert cli_common.verdict(ConfigError("x", where="f: k")) == ("f: k: x", 2)
+        listen = ListenFailed("the HTTP server", "h:1", "in use")
+        assert cli_common.verdict(listen) == ("the HTTP server can't listen on h:1: in use", 1)
+        assert cli_common.verdict(OSError(28, "No space left", "f")) == ("f: No space left", 1)
+        assert cli_common.verdict(TimeoutError()) == ("TimeoutError", 1)
+
+    def test_a_missing_extra(self) -> None:
+        missing = ModuleNotFoundError("no", name="pyarrow.parquet")
+        expected = "this needs the package pyarrow; install market-data-ingestor[parquet]"
+        assert cli_common.verdict(missing) == (expected, 2)
+        assert cli_common.verdict(ModuleNotFoundError("no", name="ingestor.oops")) is None
+
+    def test_a_group_speaks_for_its_first_member(self) -> None:
+        group = ExceptionGroup("g", [ExceptionGroup("h", [ConfigError("x")]), OSError("y")])
+        assert cli_common.verdict(group) == ("x", 2)
+
+    def test_bugs_are_not_hidden(self) -> None:
+        assert cli_common.verdict(ZeroDivisionError()) is None
+        assert cli_common.verdict(ExceptionGroup("g", [ConfigError("x"), KeyError()])) is None
+
+
+def test_a_bug_shows_its_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestor.feeds_registry.markets", lambda: {}["bug"])
+    with pytest.raises(KeyError):
+        run("config", "show")
