@@ -1,0 +1,258 @@
+"""When is silence suspicious? Learned per stream, never a fixed timeout.
+
+A stream is one class of rows of one instrument. Its gaps between arrivals teach what silence is
+usual: the mean gap as a random moment sees it, E[g^2] / E[g], which unlike the plain mean grows
+with clusters and lulls, and the longest gap of late. A silence beyond a multiple of both is
+suspicious: for arrivals at random, 25 mean gaps, which by chance happens once in 10^10 gaps.
+
+- A stream whose limit is above the ceiling is *quiet*: time alone never makes it suspicious. The
+  other channels of its symbol can: when they had far more events than usual since it last spoke,
+  it is suspected at the ceiling at the latest.
+- When all streams of a connection are silent, and those beside the fastest should have spoken
+  many times, they need no probe: reconnect.
+- Only rows count. Heartbeats, acks and pings prove the socket, not the stream.
+- Time that we spent paused by our own backpressure is taken out (`paused`).
+
+First a probe (resubscribe), and when that brings nothing, a reconnect. All arrays are indexed by
+stream = 4 x instrument + class; both calls are one numpy sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.rows import RowClass
+from ingestor.timestamps import SECOND
+
+_CLASSES: Final = 4  # RowClass values are 1 to 3
+_NONE: Final = -1
+_Index = NDArray[np.int64]
+_Numbers = NDArray[np.float64]
+
+
+class Action(Enum):
+    PROBE = "probe"  # resubscribe the stream
+    RECONNECT = "reconnect"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A stream that should have spoken."""
+
+    instrument: int
+    row_class: RowClass
+    silence_s: float
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class StalenessSettings:
+    """floor_s: no stream is suspected sooner. ceiling_s: streams that are silent for longer as a
+    matter of course are not judged by time. half_life_s: of what was learned.
+    gaps_min: gaps to be seen before a stream is judged."""
+
+    floor_s: float = 5.0
+    ceiling_s: float = 300.0
+    half_life_s: float = 1_800.0
+    gaps_min: int = 20
+    mean_multiple: float = 12.5
+    longest_multiple: float = 3.0
+
+
+class _Gaps:
+    """Decaying statistics of the gaps of many sequences of events, by index."""
+
+    def __init__(self, settings: StalenessSettings) -> None:
+        self._settings = settings
+        self.last = np.zeros(0)  # the place of the last event: s, or a count of other events
+        self._count = np.zeros(0)
+        self._sum = np.zeros(0)
+        self._squares = np.zeros(0)
+        self._longest = np.zeros(0)
+
+    def fit(self, size: int) -> None:
+        """Make room for indices below `size`."""
+        more = np.zeros(max(size - len(self.last), 0))
+        if len(more):
+            for name in ("last", "_count", "_sum", "_squares", "_longest"):
+                setattr(self, name, np.concatenate([getattr(self, name), more]))
+
+    def learn(self, index: _Index, place: _Numbers, keep: _Numbers) -> None:
+        """Take events, sorted by index, then place. keep: by index, how much of the old counts."""
+        new = np.diff(index, prepend=_NONE) != 0
+        touched = index[new]
+        before = np.where(new, self.last[index], np.concatenate(([0.0], place[:-1])))
+        gaps = np.maximum(place - before, 0.0)
+        group = np.cumsum(new) - 1
+        factor = keep[touched]
+        self._count[touched] = self._count[touched] * factor + np.bincount(group, gaps > 0)
+        self._sum[touched] = self._sum[touched] * factor + np.bincount(group, gaps)
+        self._squares[touched] = self._squares[touched] * factor + np.bincount(group, gaps * gaps)
+        longest = np.maximum.reduceat(gaps, np.flatnonzero(new))
+        self._longest[touched] = np.maximum(self._longest[touched] * factor, longest)
+        self.last[touched] = place[np.concatenate((np.flatnonzero(new)[1:] - 1, [len(place) - 1]))]
+
+    def limit(self) -> _Numbers:
+        """Return the longest unsuspicious silence, by index; infinite until enough was seen."""
+        settings = self._settings
+        mean = np.divide(
+            self._squares, self._sum, out=np.zeros_like(self._sum), where=self._sum > 0
+        )
+        limit = np.maximum(settings.mean_multiple * mean, settings.longest_multiple * self._longest)
+        return np.where(self._count >= settings.gaps_min, limit, np.inf)
+
+
+class Staleness:
+    """Watches all streams of the process. Pure: times are passed in, ns since the epoch."""
+
+    def __init__(self, settings: StalenessSettings | None = None) -> None:
+        self._settings = settings or StalenessSettings()
+        self._streams = _Gaps(self._settings)  # by time
+        self._by_others = _Gaps(self._settings)  # by events of the symbol's other channels
+        self._connection = np.zeros(0, np.int64)  # of each stream; _NONE = not watched
+        self._probed = np.zeros(0)  # when each stream was probed, s; 0 = not
+        self._events = np.zeros(0)  # events of each stream
+        self._epoch_ns = 0  # times are floats of seconds from here: exact to a microsecond
+
+    def watch(
+        self, connection: int, row_class: RowClass, instruments: Sequence[int], now_ns: int
+    ) -> None:
+        """These streams were subscribed to on this connection: their silence counts from now.
+
+        What was learned of a stream before is kept.
+        """
+        if not len(instruments):
+            return
+        self._epoch_ns = self._epoch_ns or now_ns
+        streams = np.asarray(instruments, np.int64) * _CLASSES + int(row_class)
+        self._fit(int(streams.max()) + 1)
+        now = self._seconds(now_ns)
+        self._connection[streams] = connection
+        self._probed[streams] = 0.0
+        self._streams.last[streams] = now
+        self._by_others.last[streams] = self._others()[streams]
+
+    def unwatch(self, connection: int) -> None:
+        """The connection ended: nothing is expected of its streams until `watch`."""
+        self._connection[self._connection == connection] = _NONE
+
+    def observe(
+        self, row_class: RowClass, instruments: NDArray[np.uint32], ts_recv: NDArray[np.int64]
+    ) -> None:
+        """Take the rows of one batch: instrument numbers and receive times (ns), any order."""
+        if not len(instruments):
+            return
+        self._epoch_ns = self._epoch_ns or int(ts_recv[0])
+        streams = instruments.astype(np.int64) * _CLASSES + int(row_class)
+        times = (ts_recv - self._epoch_ns) / SECOND
+        order = np.lexsort((times, streams))
+        streams, times = streams[order], times[order]
+        new = np.concatenate(([True], (np.diff(streams) != 0) | (np.diff(times) > 0)))
+        streams, times = streams[new], times[new]  # one event per stream and moment
+        self._fit(int(streams[-1]) + 1)
+        forget = np.exp2((self._streams.last - times.max()) / self._settings.half_life_s)
+        keep = np.minimum(forget, 1.0)
+        touched = np.unique(streams)
+        others = self._others()[touched]
+        self._by_others.learn(touched, others, keep)
+        self._streams.learn(streams, times, keep)
+        np.add.at(self._events, streams, 1.0)
+        self._probed[touched] = 0.0
+
+    def check(self, now_ns: int) -> list[Suspect]:
+        """Return the streams that should have spoken. A probed stream is returned again, for a
+        reconnect, when it stays silent for as long once more."""
+        settings, now = self._settings, self._seconds(now_ns)
+        watched = np.flatnonzero(self._connection != _NONE)
+        if not len(watched):
+            return []
+        silence = now - self._streams.last[watched]
+        by_time = np.maximum(self._streams.limit()[watched], settings.floor_s)
+        is_quiet = by_time > settings.ceiling_s
+        unheard = self._others()[watched] - self._by_others.last[watched]
+        by_others = unheard > self._by_others.limit()[watched]
+        limit = np.where(is_quiet & by_others, settings.ceiling_s, by_time)
+        can_judge = ~is_quiet | by_others
+        dead = self._dead_connections(watched, now)
+        learned = np.isfinite(self._streams.limit()[watched])
+        stale = (can_judge & (silence > limit)) | (dead & learned)
+        probed = self._probed[watched]
+        due = np.where(probed > 0, now - probed > np.minimum(limit, settings.ceiling_s), True)
+        suspects = []
+        for at in np.flatnonzero(stale & (due | dead)).tolist():
+            stream = int(watched[at])
+            is_last = bool(dead[at]) or probed[at] > 0
+            self._probed[stream] = now
+            if is_last:  # judged anew from here; `watch` comes with the new connection
+                self._streams.last[stream] = now
+                self._probed[stream] = 0.0
+            suspects.append(
+                Suspect(
+                    stream // _CLASSES,
+                    RowClass(stream % _CLASSES),
+                    float(silence[at]),
+                    Action.RECONNECT if is_last else Action.PROBE,
+                )
+            )
+        return suspects
+
+    def paused(self, duration_ns: int) -> None:
+        """We did not read the sockets for so long: it is nobody's silence."""
+        duration = duration_ns / SECOND
+        self._streams.last += duration
+        self._probed[self._probed > 0] += duration
+
+    def limit_s(self, row_class: RowClass, instrument: int) -> float:
+        """Return the silence at which a stream is suspected by time; infinite: never."""
+        stream = instrument * _CLASSES + int(row_class)
+        if stream >= len(self._probed):
+            return float("inf")
+        limit = max(float(self._streams.limit()[stream]), self._settings.floor_s)
+        return limit if limit <= self._settings.ceiling_s else float("inf")
+
+    def _dead_connections(self, watched: _Index, now: float) -> NDArray[np.bool_]:
+        """Return, for each watched stream, whether its whole connection must be dead.
+
+        A stream's limit says how fast it speaks. The slower streams of the connection together,
+        without the fastest (its silence may be its own), should have spoken 25 times by now.
+        """
+        settings, of_stream = self._settings, self._connection[watched]
+        rates = 2 * settings.mean_multiple / self._streams.limit()[watched]
+        total = np.bincount(of_stream, rates)
+        fastest, last = np.zeros(len(total)), np.full(len(total), -np.inf)
+        np.maximum.at(fastest, of_stream, rates)
+        np.maximum.at(last, of_stream, self._streams.last[watched])
+        silence = now - last
+        dead = (silence > settings.floor_s) & (
+            (total - fastest) * silence > 2 * settings.mean_multiple
+        )
+        return dead[of_stream]
+
+    def _others(self) -> _Numbers:
+        """Return, by stream, the events so far of its symbol's other channels."""
+        by_symbol = self._events.reshape(-1, _CLASSES)
+        others: _Numbers = by_symbol.sum(axis=1, keepdims=True) - by_symbol
+        return others.ravel()
+
+    def _seconds(self, ns: int) -> float:
+        return (ns - self._epoch_ns) / SECOND
+
+    def _fit(self, streams: int) -> None:
+        streams = -(-streams // _CLASSES) * _CLASSES
+        missing = streams - len(self._probed)
+        if missing > 0:
+            missing = max(missing, len(self._probed))  # doubling
+            missing += -missing % _CLASSES
+            size = len(self._probed) + missing
+            self._streams.fit(size)
+            self._by_others.fit(size)
+            none = np.full(missing, _NONE, np.int64)
+            self._connection = np.concatenate([self._connection, none])
+            self._probed = np.concatenate([self._probed, np.zeros(missing)])
+            self._events = np.concatenate([self._events, np.zeros(missing)])
