@@ -71,12 +71,8 @@ def level_digits(price: int, size: int) -> str:
 
 
 def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int]]) -> int:
-    """Return the CRC32 of a book's ten best levels a side.
-
-    The venue's digits without the point and without leading zeros are exactly the scaled integers.
-    """
-    digits = [level_digits(price, size) for side in (asks, bids) for price, size in side[:10]]
-    return crc32("".join(digits).encode())
+    """Return the CRC32 of a book's ten best levels a side."""
+    return crc32("".join(level_digits(*level) for level in (*asks[:10], *bids[:10])).encode())
 
 
 class Kraken:

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from decimal import Decimal
 from urllib.parse import urlsplit
+from zlib import crc32
 
 import pytest
 
@@ -61,6 +62,12 @@ def test_limits_and_addresses_are_sane(adapter: AdapterType, market: str) -> Non
     assert described.book.depth_max is None or described.book.depth_max > 0
     if described.book.checksum is not None:
         assert 0 <= described.book.checksum([(10, 1)], [(11, 2)]) < 2**32
+        assert described.book.checksum([(10, 1)], [(11, 2)]) != described.book.checksum([], [])
+    if described.book.checksum_text is not None:
+        assert described.book.checksum is not None
+        texts = [described.book.checksum_text(*level) for level in [(11, 2), (10, 1)]]
+        wanted = described.book.checksum([(10, 1)], [(11, 2)])
+        assert crc32("".join(texts).encode()) == wanted, "asks then bids"
 
 
 @each_market
@@ -98,6 +105,8 @@ def test_every_stream_has_a_name_of_its_own(adapter: AdapterType, market: str) -
             assert name
             assert name == feed.stream(channel, one.symbol)
             assert owner.setdefault(name, one.symbol) == one.symbol
+        names = [feed.stream(channel, one.symbol) for channel in ("quotes", "book")]
+        assert (names[0] == names[1]) == adapter.markets[market].book.quotes_from_book
 
 
 @each_market
@@ -192,7 +201,7 @@ def test_the_fixture_shows_what_every_venue_has(adapter: AdapterType, market: st
     }
     updates = [row for row in rows if row["kind"] == "update"]
     assert {row["side"] for row in rows if row["kind"] == "trade"} >= {"bid", "ask"}
-    assert any(row["kind"] == "quote" for row in rows) or quotes_come_from_the_book(fixture)
+    assert adapter.markets[market].book.quotes_from_book != any(r["kind"] == "quote" for r in rows)
     assert any("SNAPSHOT" in row["flags"] for row in updates), "a book snapshot"
     assert any("SNAPSHOT" not in row["flags"] for row in updates), "a book update"
     assert any(size == 0 for row in updates for _, size in (*row["bids"], *row["asks"])), "removal"
@@ -202,11 +211,6 @@ def test_the_fixture_shows_what_every_venue_has(adapter: AdapterType, market: st
         "unknown_instrument",
         "bad_number",
     }
-
-
-def quotes_come_from_the_book(fixture: Fixture) -> bool:
-    feed = fixture.adapter(fixture.market, {})
-    return feed.stream("quotes", "X") == feed.stream("book", "X")
 
 
 @each_market
