@@ -37,6 +37,7 @@ _PRICE: Final = 7  # where the price of a trade or quote, and until sealed its f
 _BIDS, _ASKS, _FRAME = 6, 7, 9  # the same for an update
 _QUOTE_FIELDS: Final = ("bid_price", "bid_size", "ask_price", "ask_size")
 _CHECKSUM: Final = int(Flag.CHECKSUM)
+_NO_VALUES: Final = np.empty(0, np.int64)
 _LEVEL_TYPES: Final = {list, tuple}
 _PAIR: Final = {2}
 
@@ -416,11 +417,17 @@ def _last(layout: Struct, rows: bytearray) -> tuple[int, ...]:
 
 
 def _parse(column: _Column, table: InstrumentTable) -> _Parsed:
+    if not column.texts:
+        return _Parsed(_NO_VALUES, [])
     exponents = np.empty(len(column.texts), np.int64)
     exponents[0::2] = table.price_exponents[column.instruments]
     exponents[1::2] = table.size_exponents[column.instruments]
     values, bad = parse_column(column.texts, exponents)
-    bad += (2 * np.flatnonzero(values[1::2] < 0) + 1).tolist()
+    negative = values[1::2] < 0
+    if negative.any():
+        bad += (2 * np.flatnonzero(negative) + 1).tolist()
+    if not bad:
+        return _Parsed(values, [])
     cells_per_row = len(column.texts) // max(len(column.frames), 1)
     return _Parsed(
         values,

@@ -9,7 +9,6 @@ but refuses what is no JSON number in spirit (underscores, NaN, Infinity, blanks
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
@@ -93,12 +92,13 @@ def _parse_plain(
         return _parse_cells(texts, exponents)  # a cell with a line break, or with two dots
     positions = marks[ends]
     decimals = np.where(has_dot, positions - marks[before] - 1, 0)
-    lengths = np.diff(positions, prepend=-1) - 1 - has_dot
+    lengths = positions - has_dot
+    lengths[1:] -= positions[:-1] + 1
     if not lengths.all():
         return _parse_cells(texts, exponents)  # an empty cell
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # numpy's word for "could not parse"
-        values = np.fromstring(raw.translate(None, b"."), dtype=np.int64, sep="\n")
+    # Digits and separators alone remain, which is what this mode of fromstring is sure of.
+    values = np.fromstring(raw.translate(None, b"."), dtype=np.int64, sep="\n")
+    assert len(values) == len(texts)
     return _scale(values, lengths, exponents - decimals, texts, exponents)
 
 

@@ -143,7 +143,7 @@ class Skew:
         if now_ns - self._slot_start_ns >= _SKEW_SLOT_NS or not self._slots:
             self._slots.append(np.full(count, np.iinfo(np.int64).max))
             self._slot_start_ns = now_ns
-        if len(self._slots[-1]) < count:
+        if len(self._slots[0]) < count:
             for index, slot in enumerate(self._slots):
                 missing = np.full(count - len(slot), np.iinfo(np.int64).max)
                 self._slots[index] = np.concatenate([slot, missing])
@@ -230,16 +230,22 @@ class Metrics:
         return int(self._counters[name].sum())
 
     def count_rows(
-        self, name: str, row_class: RowClass, instruments: NDArray[np.uint32], sign: int = 1
+        self,
+        names: str | tuple[str, ...],
+        row_class: RowClass,
+        instruments: NDArray[np.uint32],
+        sign: int = 1,
     ) -> None:
-        """Add one to a counter for each row, given the rows' instrument numbers.
+        """Add one to some counters for each row, given the rows' instrument numbers.
 
         sign: -1 takes rows back that were counted as something else before.
         """
-        if len(instruments):
-            feeds = self.feeds.of_rows(row_class, instruments)
-            self._fit()
-            self._counters[name] += sign * np.bincount(feeds, minlength=len(self.last_recv_ns))
+        if not len(instruments):
+            return
+        feeds = self.feeds.of_rows(row_class, instruments)
+        counts = sign * np.bincount(feeds, minlength=self._fit())
+        for name in (names,) if isinstance(names, str) else names:
+            self._counters[name] += counts
 
     def count(self, name: str, row_class: RowClass, instrument: int, rows: int = 1) -> None:
         """Add `rows` to a counter for one instrument."""
@@ -258,7 +264,7 @@ class Metrics:
         count = self._fit()
         ts_recv = ticks["ts_recv"]
         self.lag[Stage.SEAL].add(feeds, now_ns - ts_recv)
-        np.maximum.at(self.last_recv_ns, feeds, ts_recv)
+        self.last_recv_ns[feeds] = ts_recv  # in order of arrival: the last one stays
         self.last_seen.update(row_class, ticks, len(self._table))
         timed = (ticks["flags"] & _NO_LAG) == 0
         if not timed.all():

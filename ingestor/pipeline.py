@@ -78,23 +78,17 @@ class Pipeline:
         for rejected in sealed.rejected:
             if rejected.at_sealing:
                 _recount(rejected)
-        self._count_decoded(sealed)
         trades = self._trades(sealed)
         quotes = _with_gaps(RowClass.QUOTE, sealed.quotes, sealed.holes)
         books = self.books.apply(sealed, now_ns)
         self._held = books.held
         self._filtered += books.filtered
         result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
-        for row_class, decoded, derived in (
-            (RowClass.TRADE, trades, trades[:0]),
-            (RowClass.QUOTE, quotes, books.quotes),
-            (RowClass.LEVEL, books.rows, books.rows[:0]),
-        ):
-            rows = np.concatenate([decoded, derived]) if len(derived) else decoded
-            if len(rows):
-                self._count_published(row_class, decoded, derived)
-                self.metrics.sealed(row_class, rows, now_ns)
-                result.batches.append(TickBatch(row_class, rows, self.table))
+        self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
+        self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, books.quotes)
+        if len(sealed.updates):
+            self.metrics.count_rows("decoded", RowClass.LEVEL, level_instruments(sealed))
+        self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
         if books.added:
             added = np.array(books.added, np.uint32)
             self.metrics.count_rows("published", RowClass.LEVEL, added, sign=-1)
@@ -144,14 +138,37 @@ class Pipeline:
         if missing > 0:
             self._last_trade = np.concatenate([self._last_trade, np.zeros(missing, np.uint64)])
 
-    def _count_decoded(self, sealed: Sealed) -> None:
-        metrics = self.metrics
-        metrics.count_rows("decoded", RowClass.TRADE, sealed.trades["instrument"])
-        metrics.count_rows("decoded", RowClass.QUOTE, sealed.quotes["instrument"])
-        metrics.count_rows("decoded", RowClass.LEVEL, level_instruments(sealed))
+    def _settle(
+        self,
+        result: FlushResult,
+        row_class: RowClass,
+        decoded: Rows | None,
+        rows: Rows,
+        now_ns: int,
+        derived: Rows | None = None,
+    ) -> None:
+        """Count what became of one class and add its batch to the result.
 
-    def _count_published(self, row_class: RowClass, rows: Rows, derived: Rows) -> None:
-        """rows: decoded rows and marks among them. derived: quotes taken from books."""
+        decoded: what the buffer held (None: counted by the caller). rows: what is published of it,
+        with marks between. derived: quotes taken from books.
+        """
+        count = self.metrics.count_rows
+        if decoded is rows:
+            count(("decoded", "published"), row_class, rows["instrument"])
+        else:
+            if decoded is not None:
+                count("decoded", row_class, decoded["instrument"])
+            if len(rows):
+                self._count_marked(row_class, rows)
+        if derived is not None and len(derived):
+            count("marks", row_class, derived["instrument"])
+            rows = np.concatenate([rows, derived])
+        if len(rows):
+            self.metrics.sealed(row_class, rows, now_ns)
+            result.batches.append(TickBatch(row_class, rows, self.table))
+
+    def _count_marked(self, row_class: RowClass, rows: Rows) -> None:
+        """rows: decoded rows, perhaps with marks among them."""
         count = self.metrics.count_rows
         is_mark = rows["kind"] != Kind(row_class)
         if is_mark.any():
@@ -159,7 +176,6 @@ class Pipeline:
             count("gaps", row_class, rows["instrument"][rows["kind"] == Kind.GAP])
             rows = rows[~is_mark]
         count("published", row_class, rows["instrument"])
-        count("marks", row_class, derived["instrument"])
 
 
 def _recount(rejected: Rejected) -> None:
