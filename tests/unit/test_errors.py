@@ -20,6 +20,11 @@ EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
     (errors.ConfigError("no feeds"), Recovery.EXIT, "no feeds"),
     (errors.TransportError("wss://x", "refused"), Recovery.RECONNECT, "wss://x: refused"),
     (
+        errors.RequestRefused("https://x/list", 404),
+        Recovery.RECONNECT,
+        "https://x/list: refused with HTTP 404",
+    ),
+    (
         errors.HandshakeRejected("wss://x", 429, retry_after_s=3),
         Recovery.RECONNECT,
         "wss://x: handshake refused with HTTP 429",
