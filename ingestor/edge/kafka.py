@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NoReturn
 
-import numpy as np
 import structlog
 from aiokafka import AIOKafkaProducer, errors
 
@@ -282,8 +281,8 @@ class KafkaSink:
                     await lane.wait()
                     continue
                 flight = self._take(lane)
-            while not await self._deliver(producer, lane, flight):
-                pass
+            while flight.spans:
+                await self._deliver(producer, lane, flight)
             del self._flights[lane]
 
     def _take(self, lane: Lane) -> Flight:
@@ -293,18 +292,16 @@ class KafkaSink:
         lane.next_sequence += len(rows)
         return flight
 
-    async def _deliver(self, producer: AIOKafkaProducer, lane: Lane, flight: Flight) -> bool:
-        """Send one batch of what is left of a flight; return whether that was all."""
+    async def _deliver(self, producer: AIOKafkaProducer, lane: Lane, flight: Flight) -> None:
+        """Send the first span of a flight, or as much of it as one batch holds."""
         records = flight.encode(self._encoder)
-        start, stop = flight.spans[0]
         builder = producer.create_batch()
-        append, record_headers, sent = builder.append, self._headers[lane.row_class], start
-        for key, value, ts_ms, _ in records[start:stop]:
+        append, record_headers = builder.append, self._headers[lane.row_class]
+        for index, (key, value, ts_ms, _) in enumerate(records):
             if append(timestamp=ts_ms, key=key, value=value, headers=record_headers) is None:
+                flight.cut(sum(record[3] for record in records[:index]))
                 break
-            sent += 1
         builder.close()
-        flight.cut(sent)
         size_bytes = builder.size()
         self._in_flight += 1
         try:
@@ -323,7 +320,6 @@ class KafkaSink:
         self._counts.acked(lane.row_class, rows, now_ns)
         if self.outbox.pressed:
             self.outbox.check(now_ns)
-        return not flight.spans
 
     async def _refused(self, lane: Lane, flight: Flight, failure: errors.KafkaError) -> NoReturn:
         """Decide what becomes of the batch, then give the producer up."""
@@ -352,9 +348,8 @@ class KafkaSink:
         raise ProducerFailed(failure)
 
     def _dead_letter(self, lane: Lane, flight: Flight, reason: str) -> None:
-        """Put the one record of the first span aside and declare what it leaves behind."""
-        start, _ = flight.spans[0]
-        record = flight.encode(self._encoder)[start]
+        """Put the one row of the first span aside and declare what it leaves behind."""
+        [record] = flight.encode(self._encoder)
         rows, first = flight.settle()
         topic, now_ns = self._topics[lane.row_class], self._clock()
         where = (topic, lane.partition, self.session, first)
@@ -364,11 +359,8 @@ class KafkaSink:
         log.error("kafka.dead_letter", topic=topic, seq=first, rows=len(rows), reason=reason)
         self.outbox.settle(rows)
         self._counts.dead_lettered(lane.row_class, rows)
-        instruments = np.unique(rows["instrument"]).tolist()
-        marks = [
-            mark(lane.row_class, Kind.GAP, one, now_ns, cause=Cause.DEAD_LETTER)
-            for one in instruments
-        ]
-        self.outbox.declare(lane, np.concatenate(marks), now_ns)
-        for one in instruments:
-            self.on_shed(lane.row_class, one)
+        instrument = int(rows["instrument"][0])
+        if rows["kind"][0] != Kind.GAP:  # else every mark that is refused would bring another
+            gap = mark(lane.row_class, Kind.GAP, instrument, now_ns, cause=Cause.DEAD_LETTER)
+            self.outbox.declare(lane, gap, now_ns)
+        self.on_shed(lane.row_class, instrument)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from itertools import accumulate
 from typing import Final
 
 import orjson
@@ -16,51 +15,46 @@ RAW_BYTES_MAX: Final = 64 << 10  # of a refused value, kept in its dead letter
 
 
 class Flight:
-    """Rows with their sequence numbers, and which of their records are still to be delivered.
+    """Rows with their sequence numbers, and which of them are still to be delivered.
 
-    Records are not kept: encoding is pure, and a resend encodes again. `spans` are ranges of
-    record indices, in order; a refused one is halved until the culprit is alone.
+    Records are not kept: encoding is pure, and a resend encodes again. `spans` are ranges of row
+    indices, in order, each sent as one batch; a refused one is halved until the culprit is alone.
     """
 
-    __slots__ = ("_ends", "failures", "first_sequence", "row_class", "rows", "spans")
+    __slots__ = ("failures", "first_sequence", "row_class", "rows", "spans")
 
     def __init__(self, row_class: RowClass, rows: Rows, first_sequence: int) -> None:
         self.row_class = row_class
         self.rows = rows
         self.first_sequence = first_sequence
-        self.spans: deque[tuple[int, int]] = deque()
+        self.spans: deque[tuple[int, int]] = deque([(0, len(rows))])
         self.failures = 0  # of the first span, in a row
-        self._ends: list[int] = []  # rows up to and with each record
 
     def encode(self, encoder: Encoder) -> list[Record]:
-        """Return all records of the flight, delivered ones included."""
-        records = encoder.encode(self.row_class, self.rows, self.first_sequence)
-        if not self._ends:
-            self._ends = list(accumulate(record[3] for record in records))
-            self.spans.append((0, len(records)))
-        return records
-
-    def cut(self, at: int) -> None:
-        """Let the first span end before record `at`; the rest becomes the next span."""
+        """Return the records of the first span."""
         start, stop = self.spans[0]
-        if at < stop:
-            self.spans[0] = (at, stop)
-            self.spans.appendleft((start, at))
+        rows = self.rows if stop - start == len(self.rows) else self.rows[start:stop]
+        return encoder.encode(self.row_class, rows, self.first_sequence + start)
+
+    def cut(self, rows: int) -> None:
+        """Let the first span end after `rows` rows; the rest becomes the next span."""
+        start, stop = self.spans[0]
+        self.spans[0] = (start + rows, stop)
+        self.spans.appendleft((start, start + rows))
 
     def bisect(self) -> bool:
-        """Halve the first span; return False when it is one record already."""
+        """Halve the first span; return False when it is one row already."""
         start, stop = self.spans[0]
         if stop - start == 1:
             return False
-        self.cut((start + stop) // 2)
+        self.cut((stop - start) // 2)
         return True
 
     def settle(self) -> tuple[Rows, int]:
         """Take the first span off; return its rows and the sequence number of the first one."""
         start, stop = self.spans.popleft()
         self.failures = 0
-        first = self._ends[start - 1] if start else 0
-        return self.rows[first : self._ends[stop - 1]], self.first_sequence + first
+        return self.rows[start:stop], self.first_sequence + start
 
 
 def dead_letter(
