@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -79,3 +83,13 @@ def verdict(failure: Exception) -> tuple[str, int] | None:
             reason = failure.strerror or str(failure) or type(failure).__name__
             return ": ".join([*names, reason]), EXIT_FAILURE
     return None
+
+
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run something until it ends by itself, or by SIGTERM or SIGINT, which are a clean stop."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
