@@ -60,6 +60,13 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "ticker": {"snapshot": True, "event_trigger": "bbo"},
     "book": {"snapshot": True, "depth": BOOK_DEPTH},
 }
+# About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
+_LIMITS: Final = Limits(
+    connects_per_s=0.2,
+    connects_burst=30,
+    requests_per_s=5.0,
+    ping_interval_s=30.0,  # the venue closes what is silent for a minute
+)
 _TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
 _ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
 
@@ -118,13 +125,7 @@ class Kraken:
         "spot": Market(
             (Endpoint("wss://ws.kraken.com/v2"),),
             "https://api.kraken.com",
-            # About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
-            Limits(
-                connects_per_s=0.2,
-                connects_burst=30,
-                requests_per_s=5.0,
-                ping_interval_s=30.0,  # the venue closes what is silent for a minute
-            ),
+            _LIMITS,
             BookRule(
                 Continuity.NONE,
                 depth_max=BOOK_DEPTH,
@@ -275,14 +276,15 @@ class Kraken:
 
 
 def _by_channel(streams: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Group streams into requests: one channel each, at most 50 symbols."""
+    """Group streams into requests of one channel each."""
+    size = _LIMITS.streams_per_subscribe
     symbols_of: dict[str, list[str]] = {}
     for stream in streams:
         channel, _, symbol = stream.partition(":")
         symbols_of.setdefault(channel, []).append(symbol)
     for channel, symbols in symbols_of.items():
-        for start in range(0, len(symbols), 50):
-            yield channel, symbols[start : start + 50]
+        for start in range(0, len(symbols), size):
+            yield channel, symbols[start : start + size]
 
 
 def _is_trading(entry: Any) -> bool:
