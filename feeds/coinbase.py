@@ -99,6 +99,9 @@ class _Message(Struct):
     message: str | None = None
 
 
+_parse: Final = msgspec.json.Decoder(_Message).decode  # one for all connections
+
+
 class Coinbase:
     venue: ClassVar[str] = "coinbase"
     reference: ClassVar[str] = "Coinbase Advanced Trade WebSocket, read 2026-11-21"
@@ -122,7 +125,6 @@ class Coinbase:
         self._next = 0  # the sequence_num that the next message should carry
         self._late = (0, 0)  # late messages in a row, and what was expected meanwhile
         self._asked: set[str] = set()  # streams asked for and neither confirmed nor refused
-        self._parse = msgspec.json.Decoder(_Message).decode
         self._decoders: dict[str, Callable[[_Message, int, TickBuffer], None]] = {
             "market_trades": self._trades,
             "l2_data": self._levels,
@@ -154,7 +156,7 @@ class Coinbase:
         return None
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
-        message = self._parse(payload)
+        message = _parse(payload)
         channel, number = message.channel, message.sequence_num
         if channel is None:
             return self._error(message)
