@@ -43,6 +43,7 @@ from picows import (
 from ingestor.edge.simulated_market import (
     NUMBER_FIRST,
     Book,
+    Dialect,
     DialectName,
     Encoded,
     Fields,
@@ -232,6 +233,10 @@ class Simulator:
     @property
     def symbols(self) -> list[str]:
         return list(self._symbols)
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._book.dialect
 
     # ------------------------------------------------------------------ life
 

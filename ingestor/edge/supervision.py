@@ -23,7 +23,9 @@ _CLOSE_CODES: Final = range(1000, 1016)
 class SupervisorSettings:
     """open_timeout_s: name, TCP, TLS and handshake. lasting: the backoff after answers such as 403.
     too_many_s: how long a venue is left alone after 429 or 418 without Retry-After.
-    attempts_max: connections being opened at the same time, per venue and source address."""
+    attempts_max: connections being opened at the same time, per venue and source address.
+    attempt_interval_s: between the starts of two attempts of one line. connects: (per second,
+    burst) instead of the venue's limits, for our own server."""
 
     open_timeout_s: float = 10.0
     patience: Patience = field(default_factory=Patience)
@@ -31,6 +33,8 @@ class SupervisorSettings:
     lasting: Backoff = _LASTING
     too_many_s: float = 10.0
     attempts_max: int = 64
+    attempt_interval_s: float = 1.0
+    connects: tuple[float, int] | None = None
 
 
 @dataclass(slots=True)

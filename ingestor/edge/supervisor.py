@@ -48,7 +48,7 @@ from ingestor.edge.transport import (
 from ingestor.errors import FeedStale, HandshakeRejected, TransportError
 from ingestor.instruments import InstrumentTable
 from ingestor.plan import Plan, PlannedConnection
-from ingestor.session import FrameCounts, Session, SessionEvents
+from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
 
 TRANSPORTS: Final[dict[str, Connect]] = {
     "picows": picows.connect,
@@ -57,7 +57,6 @@ TRANSPORTS: Final[dict[str, Connect]] = {
 # Answers that no quick repetition changes: wrong address, no permission, legal reasons.
 _LASTING: Final = frozenset({400, 401, 403, 404, 405, 410, 451})
 _TOO_MANY: Final = frozenset({418, 429})
-_ATTEMPT_INTERVAL_S: Final = 1.0  # between the starts of two attempts of one line
 _STOP_S: Final = 1.0  # for closing handshakes at the end
 
 
@@ -131,6 +130,7 @@ class Supervisor(SessionEvents):
             rate, burst = limits.get(_at(line), (own.connects_per_s, own.connects_burst))
             limits[_at(line)] = min(rate, own.connects_per_s), min(burst, own.connects_burst)
         for at, (rate, burst) in limits.items():
+            rate, burst = self._settings.connects or (rate, burst)  # noqa: PLW2901
             workers = self._plan.workers
             limiter = RateLimiter(rate / workers, max(1, burst // workers))
             self._connectors[at] = Connector(self._attempt, limiter, self._settings.attempts_max)
@@ -270,7 +270,7 @@ class Supervisor(SessionEvents):
         delay_s = backoff.delay_s(line.attempt, self._random, failure.retry_after_s)
         since_s = asyncio.get_running_loop().time() - line.started_s
         line.attempt += 1
-        self._schedule(line, max(delay_s, _ATTEMPT_INTERVAL_S - since_s))
+        self._schedule(line, max(delay_s, self._settings.attempt_interval_s - since_s))
 
     def bug(self, failure: BaseException) -> None:
         """An error that is ours: `run` raises it."""
@@ -327,6 +327,11 @@ class Supervisor(SessionEvents):
         """Return the open connection that carries a channel of an instrument."""
         line = self._line_of.get((instrument, channel))
         return line.connection if line is not None else None
+
+    def subscriptions_of(self, connection: int) -> Sequence[Subscription]:
+        """Return what is subscribed to on an open connection, by its session's number."""
+        found = self._by_session.get(connection)
+        return () if found is None else found.session.subscriptions
 
     # ------------------------------------------------------------------ what sessions say
 

@@ -1,0 +1,187 @@
+"""A supervisor and a simulated venue in one test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import time_ns
+from typing import Any
+
+from feeds.simulated import Simulated
+from ingestor.adapter import FeedAdapter
+from ingestor.backoff import Backoff
+from ingestor.edge.simulator import Simulator, SimulatorOptions
+from ingestor.edge.supervision import SupervisorEvents, SupervisorSettings
+from ingestor.edge.supervisor import Supervisor
+from ingestor.edge.sweep import Patience
+from ingestor.edge.tap import Tap
+from ingestor.errors import TransportError
+from ingestor.instruments import InstrumentTable
+from ingestor.pipeline import Pipeline
+from ingestor.plan import PlannedConnection, Route, Wanted, make_plan
+from ingestor.rows import Kind
+from ingestor.session import Session
+
+PATIENCE_S = 30.0
+QUICK = Backoff(base_s=0.05, cap_s=0.2)
+ALL = ("trades", "quotes", "book")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def settings(**more: Any) -> SupervisorSettings:
+    quick: dict[str, Any] = {
+        "backoff": QUICK,
+        "lasting": QUICK,
+        "attempt_interval_s": 0.05,
+        "open_timeout_s": 5.0,
+    }
+    return SupervisorSettings(**(quick | more))
+
+
+@dataclass
+class Heard(SupervisorEvents):
+    """What the supervisor told the application."""
+
+    ups: int = 0
+    downs: list[TransportError] = field(default_factory=list)
+    refusals: list[tuple[Sequence[str], str]] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+
+    def up(self, planned: PlannedConnection, session: Session) -> None:
+        self.ups += 1
+
+    def down(
+        self, planned: PlannedConnection, session: Session | None, failure: TransportError
+    ) -> None:
+        self.downs.append(failure)
+
+    def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
+        self.refusals.append((streams, text))
+
+    def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
+        self.silent.extend(streams)
+
+
+@dataclass
+class Bench:
+    """A running supervisor; `flush` takes what arrived through the pipeline."""
+
+    simulator: Simulator
+    supervisor: Supervisor
+    pipeline: Pipeline
+    heard: Heard
+    task: asyncio.Task[None]
+    kinds: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def flush(self) -> None:
+        result = self.pipeline.flush(time_ns())
+        self.supervisor.repair(result.repairs)
+        for batch in result.batches:
+            for kind in batch.rows["kind"].tolist():
+                key = (int(batch.row_class), kind)
+                self.kinds[key] = self.kinds.get(key, 0) + 1
+
+    def count(self, kind: Kind) -> int:
+        return sum(number for (_, one), number in self.kinds.items() if one == kind)
+
+    @property
+    def frames(self) -> int:
+        return sum(counts.frames for counts in self.supervisor.counts.values())
+
+    @property
+    def connected(self) -> int:
+        return self.states.get("connected", 0)
+
+    @property
+    def states(self) -> dict[str, int]:
+        return {
+            state: number for (_, state), number in self.supervisor.statistics().connections.items()
+        }
+
+    @property
+    def causes(self) -> dict[str, int]:
+        return {
+            cause: number for (_, cause), number in self.supervisor.statistics().reconnects.items()
+        }
+
+    async def more_frames(self, count: int = 50) -> None:
+        """Flush until so many more frames have come."""
+        wanted = self.frames + count
+
+        def come() -> bool:
+            self.flush()
+            return self.frames >= wanted
+
+        await until(come)
+
+
+@asynccontextmanager
+async def bench(
+    options: SimulatorOptions | None = None,
+    *,
+    adapter: type[FeedAdapter] = Simulated,
+    channels: Sequence[str] = ALL,
+    route: Route | None = None,
+    tap: Tap | None = None,
+    paused: bool = False,
+    before: Callable[[Simulator], None] = lambda _simulator: None,
+    **more: Any,
+) -> AsyncIterator[Bench]:
+    """Serve and connect. before: called with the simulator before the first connect."""
+    options = options or SimulatorOptions(symbols=4, rate_per_s=100.0)
+    async with Simulator(options) as simulator:
+        dialect = simulator.dialect
+        body = dialect.instruments(simulator.symbols)[1]
+        table = InstrumentTable(adapter.parse_instruments("spot", [body]))
+        chosen = route or Route()
+        plan = make_plan(
+            [
+                Wanted(
+                    adapter,
+                    "spot",
+                    range(len(table)),
+                    channels,
+                    Route(
+                        origins=tuple(simulator.addresses),
+                        rest_origin=simulator.rest,
+                        transport=chosen.transport,
+                        streams_per_connection=chosen.streams_per_connection,
+                        source_addresses=chosen.source_addresses,
+                    ),
+                )
+            ],
+            table,
+        )
+        rule = adapter.markets["spot"].book
+        pipeline = Pipeline(table, lambda _instrument: rule)
+        heard = Heard()
+        supervisor = Supervisor(
+            plan,
+            table,
+            pipeline.buffer,
+            lambda: None,
+            tap=tap,
+            settings=settings(**more),
+            events=heard,
+        )
+        if paused:
+            supervisor.pause()
+        before(simulator)
+        task = asyncio.create_task(supervisor.run())
+        try:
+            yield Bench(simulator, supervisor, pipeline, heard, task)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: not simulator.clients)
+
+
+def impatient(**seconds: float) -> Patience:
+    return Patience(**seconds)
