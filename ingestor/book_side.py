@@ -4,7 +4,7 @@ A level is addressed by its *key*: the price for bids, minus the price for asks,
 sides the best level has the greatest key and one piece of code serves both.
 
 The sizes are a dict. Keeping all its keys sorted would cost more than the dict itself, while nearly
-every question is about the best few levels: so only the best (64 to 256) keys are kept sorted, in
+every question is about the best few levels: so only the best (16 to 128) keys are kept sorted, in
 `head`, together with the `floor` at and above which `head` is complete. Levels below the floor
 cost one dict operation. Measured on recorded Binance deltas: 230 ns a level against 310 ns with all
 keys sorted and 540 ns with two sorted arrays (benchmarks/books.py).
@@ -20,7 +20,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-HEAD: Final = 128  # keys in `head` after it was rebuilt or cut
+HEAD: Final = 64  # keys in `head` after it was rebuilt or cut
 HEAD_MIN: Final = 16
 HEAD_MAX: Final = 2 * HEAD
 _BOTTOM: Final = -(2**64)  # below every key: `head` holds all keys

@@ -1,0 +1,332 @@
+"""Books: levels per second through decoding, books and audit; memory; what one broken symbol costs.
+
+Frames are generated before the clock starts. One thread, no I/O, no garbage collection of frames in
+the timed part; times are CPU seconds of this process, so that a busy machine changes little.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from zlib import crc32
+
+import orjson
+
+from feeds.binance import Binance
+from feeds.kraken import Kraken
+from ingestor.adapter import BookRule
+from ingestor.batch import TickBuffer
+from ingestor.book import Books, BookSettings
+from ingestor.instruments import InstrumentTable, instrument
+from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.timestamps import SECOND
+
+START_NS: Final = 1_800_000_000 * SECOND
+FRAMES_PER_FLUSH: Final = 200
+SIBLINGS: Final = 200
+
+
+@dataclass(slots=True)
+class Bench:
+    """A session with its buffer and books, and the frames to feed."""
+
+    session: Session
+    buffer: TickBuffer
+    books: Books
+    table: InstrumentTable
+    frames: list[bytes]
+
+    def flush(self, now_ns: int) -> int:
+        """Seal and apply; return the number of rows published."""
+        return len(self.books.apply(self.buffer.seal(self.table), now_ns).rows)
+
+    def run(self) -> tuple[float, float]:
+        """Feed all frames; return CPU seconds in all, and of the books alone."""
+        receive, books_s = self.session.receive, 0.0
+        begin = time.process_time()
+        for start in range(0, len(self.frames), FRAMES_PER_FLUSH):
+            for frame in self.frames[start : start + FRAMES_PER_FLUSH]:
+                receive(frame, START_NS)
+            sealed = self.buffer.seal(self.table)
+            before = time.process_time()
+            self.books.apply(sealed, START_NS)
+            books_s += time.process_time() - before
+        return time.process_time() - begin, books_s
+
+
+class Market:
+    """A random book of one symbol that emits deltas as a venue does: most near the top."""
+
+    def __init__(self, seed: int, depth: int, tick: int) -> None:
+        self.random = random.Random(seed)
+        self.tick = tick
+        self.depth = depth
+        middle = 6_000_000
+        self.bids = {middle - n * tick: self.size() for n in range(1, depth + 1)}
+        self.asks = {middle + n * tick: self.size() for n in range(1, depth + 1)}
+        self.middle = middle
+
+    def size(self) -> int:
+        return self.random.randrange(1, 10**8)
+
+    def changes(self, levels: int) -> tuple[dict[int, int], dict[int, int]]:
+        """Return the changed bids and asks of one event: a quarter removed, a quarter new."""
+        if self.random.random() < 0.2:
+            self.middle += self.random.choice((-1, 1)) * self.tick
+        bids: dict[int, int] = {}
+        asks: dict[int, int] = {}
+        for _ in range(levels):
+            away = 1 + int(self.random.expovariate(8 / self.depth))
+            is_bid = self.random.random() < 0.5
+            book, out = (self.bids, bids) if is_bid else (self.asks, asks)
+            price = self.middle + (-away if is_bid else away) * self.tick
+            remove = price in book and len(book) > self.depth // 2 and self.random.random() < 0.4
+            out[price] = 0 if remove else self.size()
+        for price in [price for price in self.bids if price >= self.middle]:
+            bids[price] = 0
+        for price in [price for price in self.asks if price <= self.middle]:
+            asks[price] = 0
+        for book, out in ((self.bids, bids), (self.asks, asks)):
+            for price, size in out.items():
+                if size:
+                    book[price] = size
+                else:
+                    book.pop(price, None)
+        return bids, asks
+
+
+def _bench(adapter: type[Any], symbols: Sequence[str], tick: str, lot: str) -> Bench:
+    venue = adapter.venue
+    table = InstrumentTable(
+        instrument(venue, "spot", symbol, symbol, symbol, "X", tick, lot) for symbol in symbols
+    )
+    rule: BookRule = adapter.markets["spot"].book
+    buffer = TickBuffer()
+    subscriptions = [
+        Subscription(number, symbol, "book", f"book:{symbol}")
+        for number, symbol in enumerate(symbols)
+    ]
+    feed = adapter("spot", table.symbols(venue, "spot"))
+    session = Session(0, feed, subscriptions, buffer, FrameCounts(), SessionEvents(), "spot")
+    settings = BookSettings(repairs_per_s=1_000)
+    return Bench(session, buffer, Books(table, lambda _: rule, settings), table, [])
+
+
+def _text(value: int, exponent: int) -> str:
+    digits = str(value).rjust(exponent + 1, "0")
+    return f"{digits[:-exponent]}.{digits[-exponent:]}"
+
+
+def _pairs(side: dict[int, int]) -> list[list[str]]:
+    return [[_text(price, 2), _text(size, 8)] for price, size in side.items()]
+
+
+def _depth_frame(symbol: str, first: int, last: int, changes: Sequence[dict[int, int]]) -> bytes:
+    data = {"e": "depthUpdate", "E": START_NS // 10**6, "s": symbol, "U": first, "u": last}
+    data |= {"b": _pairs(changes[0]), "a": _pairs(changes[1])}
+    return orjson.dumps({"stream": f"{symbol.lower()}@depth@100ms", "data": data})
+
+
+def _quote_frame(symbol: str, number: int, market: Market) -> bytes:
+    bid, ask = max(market.bids), min(market.asks)
+    best = {"b": _text(bid, 2), "B": _text(market.bids[bid], 8)}
+    best |= {"a": _text(ask, 2), "A": _text(market.asks[ask], 8)}
+    data = {"u": number, "s": symbol, **best}
+    return orjson.dumps({"stream": f"{symbol.lower()}@bookTicker", "data": data})
+
+
+def _snapshot(market: Market, number: int) -> bytes:
+    return orjson.dumps(
+        {"lastUpdateId": number, "bids": _pairs(market.bids), "asks": _pairs(market.asks)}
+    )
+
+
+def binance(events: int, levels: int = 20, symbols: int = 10) -> tuple[Bench, int]:
+    """Depth deltas of 20 levels and a bookTicker for each, which proves it."""
+    names = [f"S{number}USDT" for number in range(symbols)]
+    bench = _bench(Binance, names, "0.01", "0.00000001")
+    markets = [Market(number, 500, 1) for number in range(symbols)]
+    for name, market in zip(names, markets, strict=True):
+        bench.session.snapshot(name, _snapshot(market, 1_000), START_NS)
+    bench.flush(START_NS)
+    sent = 0
+    for event in range(events):
+        at = event % symbols
+        number = 1_001 + event // symbols
+        changes = markets[at].changes(levels)
+        sent += len(changes[0]) + len(changes[1])
+        bench.frames.append(_depth_frame(names[at], number, number, changes))
+        bench.frames.append(_quote_frame(names[at], number, markets[at]))
+    return bench, sent
+
+
+def _kraken_frame(kind: str, sides: Sequence[dict[int, int]], checksum: int) -> bytes:
+    """Kraken's numbers are bare, so the frame is put together as text."""
+    texts = [
+        ",".join(f'{{"price":{_text(p, 1)},"qty":{_text(s, 8)}}}' for p, s in side.items())
+        for side in sides
+    ]
+    return (
+        f'{{"channel":"book","type":"{kind}","data":[{{"symbol":"BTC/USD","bids":[{texts[0]}],'
+        f'"asks":[{texts[1]}],"checksum":{checksum},"timestamp":"2026-08-01T02:53:53.646219Z"}}]}}'
+    ).encode()
+
+
+def kraken(events: int) -> Bench:
+    """One level per update at depth 10, each with the checksum of the book."""
+    bench = _bench(Kraken, ["BTC/USD"], "0.1", "0.00000001")
+    rng = random.Random(7)
+    sides: tuple[dict[int, int], dict[int, int]] = (
+        {600_000 - n: rng.randrange(1, 10**9) for n in range(1, 11)},
+        {600_000 + n: rng.randrange(1, 10**9) for n in range(1, 11)},
+    )
+
+    def checksum() -> int:
+        asks, bids = sorted(sides[1].items()), sorted(sides[0].items(), reverse=True)
+        return crc32("".join(f"{price}{size}" for price, size in [*asks, *bids]).encode())
+
+    bench.session.receive(_kraken_frame("snapshot", sides, checksum()), START_NS)
+    bench.flush(START_NS)
+    for _ in range(events):
+        at = rng.randrange(2)
+        side, change = sides[at], {rng.choice(list(sides[at])): rng.randrange(1, 10**9)}
+        side.update(change)
+        changes = (change, {}) if at == 0 else ({}, change)
+        bench.frames.append(_kraken_frame("update", changes, checksum()))
+    return bench
+
+
+def kib_per_book(levels_a_side: int) -> float:
+    """Return the memory of one book after its snapshot and 2,000 deltas."""
+    count = 20
+    gc.collect()
+    tracemalloc.start()
+    bench, _ = binance(0, symbols=count)
+    markets = [Market(number, levels_a_side, 1) for number in range(count)]
+    books_before = tracemalloc.get_traced_memory()[0]
+    bench.books = Books(bench.table, lambda _: Binance.markets["spot"].book)
+    for number, market in enumerate(markets):
+        bench.session.snapshot(f"S{number}USDT", _snapshot(market, 1_000), START_NS)
+        bench.flush(START_NS)
+    for event in range(100):
+        for number, market in enumerate(markets):
+            changes = market.changes(20)
+            at = 1_001 + event
+            bench.session.receive(_depth_frame(f"S{number}USDT", at, at, changes), START_NS)
+        bench.flush(START_NS)
+    generated = sum(len(market.bids) + len(market.asks) for market in markets) * 0
+    gc.collect()
+    del markets
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - books_before - generated
+    tracemalloc.stop()
+    return grown / count / 1024
+
+
+def siblings(seconds: int) -> dict[str, float]:
+    """200 symbols on one connection, 10 events/s each; every second one of them is broken."""
+    names = [f"S{number}USDT" for number in range(SIBLINGS)]
+    bench = _bench(Binance, names, "0.01", "0.00000001")
+    markets = [Market(number, 100, 1) for number in range(SIBLINGS)]
+    numbers = [1_000] * SIBLINGS
+    for name, market in zip(names, markets, strict=True):
+        bench.session.snapshot(name, _snapshot(market, 1_000), START_NS)
+    bench.flush(START_NS)
+    lag_ms: dict[bool, list[float]] = {False: [], True: []}
+    sent, published = [0] * SIBLINGS, [0] * SIBLINGS
+    due: list[tuple[int, int]] = []
+    broken: set[int] = set()
+    now = START_NS
+    for tick in range(seconds * 10):
+        now += SECOND // 10
+        victim = -1
+        if tick % 10 == 5:
+            victim = (tick // 10) % SIBLINGS
+            broken.add(victim)
+            numbers[victim] += 1  # an update that never arrives
+        frames = []
+        for at, market in enumerate(markets):
+            numbers[at] += 1
+            changes = market.changes(4)
+            sent[at] += len(changes[0]) + len(changes[1])
+            frames.append(_depth_frame(names[at], numbers[at], numbers[at], changes))
+        for at in [at for due_ns, at in due if due_ns <= now]:
+            bench.session.snapshot(names[at], _snapshot(markets[at], numbers[at]), now)
+        due = [one for one in due if one[0] > now]
+        begin = time.perf_counter()
+        for frame in frames:
+            bench.session.receive(frame, now)
+        output = bench.books.apply(bench.buffer.seal(bench.table), now)
+        lag_ms[victim >= 0].append((time.perf_counter() - begin) * 1e3)
+        due += [(repair.due_ns + SECOND // 5, repair.instrument) for repair in output.repairs]
+        deltas = (output.rows["kind"] == 3) & ((output.rows["flags"] & 2) == 0)
+        for number in output.rows["instrument"][deltas].tolist():
+            published[number] += 1
+    others = [at for at in range(SIBLINGS) if at not in broken]
+    gaps = bench.books.statistics()["binance", "spot"]
+    return {
+        "symbols": SIBLINGS,
+        "broken": len(broken),
+        "gaps": gaps.gaps,
+        "valid_at_end": gaps.valid,
+        "sibling_rows_missing": sum(sent[at] - published[at] for at in others),
+        "flush_ms_median_without_a_break": _median(lag_ms[False]),
+        "flush_ms_median_with_a_break": _median(lag_ms[True]),
+        "flush_ms_max_with_a_break": max(lag_ms[True]),
+    }
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _best(build: Callable[[], tuple[Bench, int]], repeats: int) -> dict[str, float]:
+    """Return the best of some runs, each on fresh books."""
+    runs = []
+    for _ in range(repeats):
+        bench, units = build()
+        gc.collect()
+        gc.freeze()
+        total_s, books_s = bench.run()
+        gc.unfreeze()
+        line = bench.books.statistics()[bench.session.adapter.venue, "spot"]
+        assert not (line.mismatched or line.gaps or line.held)
+        assert line.verified >= len(bench.frames) // 2 - 10
+        runs.append((total_s, books_s, units))
+    total_s, books_s, units = min(runs)
+    return {
+        "units_per_s": units / total_s,
+        "ns_per_unit": total_s / units * 1e9,
+        "books_ns_per_unit": books_s / units * 1e9,
+    }
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Return {"rows": [...], headline figures}. quick: a tenth of the work."""
+    events = 2_000 if quick else 20_000
+    repeats = 2 if quick else 5
+    deltas = _best(lambda: binance(events), repeats)
+
+    def one_level() -> tuple[Bench, int]:
+        return kraken(5 * events), 5 * events
+
+    checksums = _best(one_level, repeats)
+    kib = {levels: kib_per_book(levels) for levels in (500, 1_000)}
+    lag = siblings(10 if quick else 60)
+    return {
+        "levels_per_s": deltas["units_per_s"],
+        "kraken_updates_per_s": checksums["units_per_s"],
+        "kib_per_1000_level_book": kib[500],
+        "kib_per_book_of_1000_levels_a_side": kib[1_000],
+        "sibling_rows_missing": lag["sibling_rows_missing"],
+        "rows": [
+            {"name": "binance: decode, books, audit; 20-level deltas with quotes", **deltas},
+            {"name": "kraken: decode, books, CRC32; one-level updates", **checksums},
+            {"name": "siblings: one of 200 symbols broken every second", **lag},
+        ],
+    }
