@@ -38,6 +38,9 @@ _PLAIN_BYTES: Final = 1 << 20
 _SLACK_NS: Final = 60_000_000_000  # how far a foreign clock may step back within a file
 
 
+Chunk = tuple[Path, list[Line]]  # lines that follow each other in one file
+
+
 @dataclass(slots=True)
 class Problems:
     """What was wrong: the first hundred, and how many. `tell` hears each as it comes."""
@@ -208,7 +211,7 @@ def chain_lines(
     start_ns: int | None = None,
     end_ns: int | None = None,
     progress: Callable[[Path], None] | None = None,
-) -> Iterator[list[Line]]:
+) -> Iterator[Chunk]:
     """Yield a chain's lines from about `start_ns` (as an index allows) to before `end_ns`.
 
     progress: called with each file that was read to its end.
@@ -223,7 +226,7 @@ def chain_lines(
             whole, expected = _with_losses(path, lines, expected, problems)
             chunk, is_over = _before(whole, end_ns)
             if chunk:
-                yield chunk
+                yield path, chunk
             if is_over:
                 return
         if progress is not None:
@@ -288,7 +291,8 @@ class _Cursor:
     """A place in a chain: the chunk at hand, and the highest time seen at each of its lines."""
 
     chain: Chain
-    source: Iterator[list[Line]]
+    source: Iterator[Chunk]
+    path: Path = Path()
     lines: list[Line] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     at: int = 0
@@ -296,22 +300,22 @@ class _Cursor:
 
     def fill(self) -> bool:
         """Get the next chunk; return False at the end."""
-        for lines in self.source:
+        for path, lines in self.source:
             if lines:
                 times = accumulate((line.ts_ns for line in lines), max, initial=self.latest)
-                self.lines, self.times, self.at = lines, list(times)[1:], 0
+                self.path, self.lines, self.times, self.at = path, lines, list(times)[1:], 0
                 self.latest = self.times[-1]
                 return True
         return False
 
 
 def merge(
-    sources: Iterable[tuple[Chain, Iterator[list[Line]]]],
-) -> Iterator[tuple[Chain, list[Line]]]:
+    sources: Iterable[tuple[Chain, Iterator[Chunk]]],
+) -> Iterator[tuple[Chain, Path, list[Line]]]:
     """Merge chains by time, run by run; at equal times in the order given."""
     cursors = [_Cursor(chain, source) for chain, source in sources]
     if len(cursors) == 1:
-        yield from ((cursors[0].chain, lines) for lines in cursors[0].source)
+        yield from ((cursors[0].chain, path, lines) for path, lines in cursors[0].source)
         return
     heap = [
         (cursor.times[0], order, cursor) for order, cursor in enumerate(cursors) if cursor.fill()
@@ -324,7 +328,7 @@ def merge(
         if others:
             time, other = min(others)
             end = bisect_right(cursor.times, time if order < other else time - 1, cursor.at)
-        yield cursor.chain, cursor.lines[cursor.at : end]
+        yield cursor.chain, cursor.path, cursor.lines[cursor.at : end]
         cursor.at = end
         if end < len(cursor.lines) or cursor.fill():
             heapreplace(heap, (cursor.times[cursor.at], order, cursor))

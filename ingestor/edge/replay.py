@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,7 @@ from ingestor.session import FrameCounts
 from ingestor.timestamps import SECOND
 
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
+_Part = TypeVar("_Part")
 AdapterOf = Callable[[str], type[FeedAdapter]]
 
 
@@ -126,10 +127,19 @@ class Replay:
 
     def results(self) -> Iterator[FlushResult]:
         """Replay as fast as possible. Each result holds the rows asked for."""
+        return (result for _, result in self.results_by(lambda path: None))
+
+    def results_by(self, part: Callable[[Path], _Part]) -> Iterator[tuple[_Part, FlushResult]]:
+        """The same, with the part that the rows' file belongs to: a flush where it changes."""
         buffer, rows_max = self.pipeline.buffer, self.options.flush_rows
-        for feed, lines in self._runs():
+        until_check = _CHECK_FRAMES
+        current: _Part | None = None
+        for feed, path, lines in self._runs():
+            if (here := part(path)) != current:
+                if current is not None:
+                    yield current, self._flush()
+                current = here
             receivers = feed.receivers
-            until_check = _CHECK_FRAMES
             for line in lines:
                 if type(line) is Recv and (receive := receivers.get(line.conn)) is not None:
                     data = line.data
@@ -140,11 +150,14 @@ class Replay:
                     until_check = _CHECK_FRAMES
                     self._now_ns = line.ts_ns
                 else:
-                    yield from self._take(feed, line)
+                    for result in self._take(feed, line):
+                        yield here, result
                 if buffer.rows >= rows_max:
-                    yield self._flush()
+                    yield here, self._flush()
             self._now_ns = lines[-1].ts_ns
-        yield self._flush()
+            last = here
+        if self._now_ns:
+            yield last, self._flush()
 
     async def run(
         self,
@@ -180,7 +193,7 @@ class Replay:
         began_s, began_ns = loop.time(), 0
         oldest_ns = 0  # recorded time of the oldest frame that is not flushed
         start_ns = self.options.start_ns or 0
-        for feed, lines in self._runs():
+        for feed, _, lines in self._runs():
             for line in lines:
                 ts_ns = line.ts_ns
                 if oldest_ns and ts_ns - oldest_ns >= self.options.linger_ns * speed:
@@ -218,7 +231,7 @@ class Replay:
 
     # Lines ---------------------------------------------------------------------------------------
 
-    def _runs(self) -> Iterator[tuple[Feed, list[Line]]]:
+    def _runs(self) -> Iterator[tuple[Feed, Path, list[Line]]]:
         """Yield lines by time, run by run, with whose they are."""
         feeds = {id(feed.chain): feed for feed in self._feeds}
         end_ns = self.options.end_ns
@@ -229,8 +242,8 @@ class Replay:
             )
             for feed in self._feeds
         ]
-        for chain, lines in merge(sources):
-            yield feeds[id(chain)], lines
+        for chain, path, lines in merge(sources):
+            yield feeds[id(chain)], path, lines
 
     def _take(self, feed: Feed, line: Line) -> Iterator[FlushResult]:
         """Take a line that is no frame of an open connection."""

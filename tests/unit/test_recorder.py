@@ -58,7 +58,7 @@ def lines_of(path: Path, problems: Problems | None = None) -> list[Line]:
     chains = find_chains([path], problems)
     return [
         line
-        for _, lines in merge((chain, chain_lines(chain, problems)) for chain in chains)
+        for _, _, lines in merge((chain, chain_lines(chain, problems)) for chain in chains)
         for line in lines
     ]
 
@@ -173,9 +173,9 @@ async def test_the_index_leads_to_a_time(tmp_path: Path) -> None:
     assert [frame.ts_ns - T0 for frame in index.frames] == [0, 1_000, 2_000, 3_000, 4_000, 5_000]
     problems = Problems()
     (chain,) = find_chains([path], problems)
-    found = [line for lines in chain_lines(chain, problems, start_ns=T0 + 3_500) for line in lines]
+    found = [line for _, lines in chain_lines(chain, problems, start_ns=T0 + 3_500) for line in lines]
     assert [line.ts_ns - T0 for line in found] == [3_000, 4_000, 5_000]
-    none = [line for lines in chain_lines(chain, problems, start_ns=T0 + 9_000) for line in lines]
+    none = [line for _, lines in chain_lines(chain, problems, start_ns=T0 + 9_000) for line in lines]
     assert not none
     assert not problems.count
 
