@@ -92,10 +92,12 @@ class Books:
         self._errors: list[SequenceGap] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
         self._held = 0
+        self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
 
     def apply(self, sealed: Sealed, now_ns: int) -> BookOutput:
         """Take one flush. An empty one is fine: it lets overdue repairs be asked for again."""
         flush = Flush(sealed, now_ns)
+        flush.filtered, self._forgotten = self._forgotten, 0
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
@@ -129,6 +131,7 @@ class Books:
         book = self._books.pop(instrument, None)
         if book is not None:
             self._held -= book.held_levels
+            self._forgotten += book.held_levels
             self._repairs.done(book)
 
     def snapshots(self, instruments: Iterable[int]) -> TickBatch:

@@ -239,6 +239,8 @@ class OrderBooks(Mapping[str, OrderBook]):
         rows = batch.rows
         if rows.dtype != LEVEL:
             raise ValueError(f"{batch.row_class.name} rows make no book")
+        if not len(rows):
+            return []
         order = np.argsort(rows["instrument"], kind="stable")
         numbers, starts = np.unique(rows["instrument"][order], return_index=True)
         keys = []

@@ -87,9 +87,7 @@ class Desk:
     def quote(self, number: int, bid: tuple[int, int], ask: tuple[int, int]) -> None:
         self.buffer.begin(self.connection, b"{}")
         texts = [str(value) for value in (*bid, *ask)]
-        self.buffer.quote(
-            0, self.now, self.now, number, texts[0], texts[1], texts[2], texts[3]
-        )
+        self.buffer.quote(0, self.now, self.now, number, texts[0], texts[1], texts[2], texts[3])
 
     def hole(self, cause: Cause, instruments: Sequence[int] | None = None) -> None:
         self.buffer.hole(cause, self.now, instruments=instruments, source=self.connection)

@@ -92,9 +92,7 @@ def test_replace_and_clear_forget_everything() -> None:
 
 
 @given(EVENTS, st.sampled_from([1, -1]))
-def test_checksum_texts_follow_every_change(
-    events: list[list[tuple[int, int]]], sign: int
-) -> None:
+def test_checksum_texts_follow_every_change(events: list[list[tuple[int, int]]], sign: int) -> None:
     ladder = TextLadder(sign, 10, lambda price, size: f"{price}:{size} ")
     model: dict[int, int] = {}
     for number, event in enumerate(events):

@@ -83,7 +83,5 @@ def test_the_first_delta_after_a_rest_snapshot(
         (Continuity.NONE, (104, 104), (0, 0)),
     ],
 )
-def test_what_is_missing(
-    rule: Continuity, numbers: tuple[int, ...], hole: tuple[int, int]
-) -> None:
+def test_what_is_missing(rule: Continuity, numbers: tuple[int, ...], hole: tuple[int, int]) -> None:
     assert missing(rule, 100, update(*numbers)) == hole
