@@ -27,6 +27,7 @@ _QUOTES: Final = (
     *("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "GBP", "TRY", "BTC", "ETH", "BNB"),
 )
 _DEPTH_LIMIT: Final = 5_000
+_LARGEST_ORDER: Final = "9000"  # Binance says it of every symbol; no frame does
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,12 @@ def _binance(instruments: list[Listed], query: dict[str, str], market: str) -> A
                 "quoteAssetPrecision": 8,
                 "filters": [
                     {"filterType": "PRICE_FILTER", "tickSize": one.tick_size},
-                    {"filterType": "LOT_SIZE", "stepSize": one.lot_size},
+                    {
+                        "filterType": "LOT_SIZE",
+                        "minQty": one.lot_size,
+                        "maxQty": _LARGEST_ORDER,
+                        "stepSize": one.lot_size,
+                    },
                 ],
             }
         )

@@ -42,12 +42,12 @@ async def _list(emulator: VenueEmulator, adapter: type[FeedAdapter], market: str
     return adapter.parse_instruments(market, bodies)
 
 
-EXPECTED = {  # canonical name, decimals of price and size
-    "binance": ("BNB-BTC", 8, 1),  # Binance prints eight decimals whatever the tick
-    "bybit": ("BTC-USDT-PERP", 1, 3),
-    "coinbase": ("BTC-USD", 2, 8),
-    "kraken": ("MATIC-USD", 4, 8),
-    "okx": ("BTC-USDT", 2, 8),
+EXPECTED = {  # canonical name, tick size, lot size
+    "binance": ("BNB-BTC", "0.0001", "0.1"),
+    "bybit": ("BTC-USDT-PERP", "0.1", "0.001"),
+    "coinbase": ("BTC-USD", "0.01", "0.00000001"),
+    "kraken": ("MATIC-USD", "0.0001", "1e-8"),  # the adapter makes it of lot_decimals
+    "okx": ("BTC-USDT", "0.01", "0.00000001"),
 }
 
 
@@ -57,9 +57,8 @@ async def test_an_inferred_instrument_list_is_what_the_adapter_reads(
 ) -> None:
     async with VenueEmulator([made.write(tmp_path)]) as emulator:
         found = await _list(emulator, ADAPTERS[made.venue], made.market)
-    canonical, price, size = EXPECTED[made.venue]
     one = found[0]
-    assert (one.canonical, one.price_exponent, one.size_exponent) == (canonical, price, size)
+    assert (one.canonical, one.tick_size, one.lot_size) == EXPECTED[made.venue]
 
 
 async def test_a_list_of_what_our_recorder_knew(tmp_path: Path) -> None:
