@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -28,6 +29,12 @@ OptionalConfigFile = Annotated[
     Path | None,
     typer.Argument(metavar="[CONFIG]", help="TOML file; without one, defaults and environment."),
 ]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; without one, defaults and environment.")
+]
+Servers = Annotated[
+    str | None, typer.Option("--bootstrap-servers", help="Instead of the configured ones.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _EXTRA_OF: Final = {
@@ -40,15 +47,31 @@ _EXTRA_OF: Final = {
 }
 
 
-def load_config(path: Path | None) -> Config:
-    """Read the configuration and set logging up by it. Raises ConfigError."""
+def load_config(path: Path | None, servers: str | None = None) -> Config:
+    """Read the configuration and set logging up by it. Raises ConfigError.
+
+    servers: Kafka's addresses, which go before those of the file and the environment.
+    """
     from ingestor.config_load import load
     from ingestor.edge import logs, settings
     from ingestor.feeds_registry import markets
 
+    if servers is not None:
+        os.environ["INGESTOR__KAFKA__BOOTSTRAP_SERVERS"] = servers
     config = load(path, markets())
     logs.configure(config.log, settings.secrets(config))
     return config
+
+
+def time_ns_of(text: str) -> int:
+    """Return a time of the command line, ISO 8601 UTC or ns, in ns since the epoch."""
+    from ingestor.timestamps import iso_ns
+
+    try:
+        return int(text) if text.isdecimal() else iso_ns(text)
+    except ValueError:
+        what = f"{text!r} is no time: write 2026-11-21T10:00:00Z, or ns since the epoch"
+        raise typer.BadParameter(what) from None
 
 
 def print_json(content: Any) -> None:
