@@ -112,8 +112,8 @@ class Consumer:
         )
 
     async def __aenter__(self) -> Self:
-        await self._kafka.start()
         try:
+            await self._kafka.start()
             await self._seek()
         except BaseException:
             await self._kafka.stop()
