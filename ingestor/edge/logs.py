@@ -12,7 +12,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO, Final
+from contextlib import suppress
+from typing import Any, BinaryIO, Final, cast
 
 import orjson
 import structlog
@@ -122,6 +123,21 @@ class _Window:
         self.suppressed = 0
 
 
+class _Lossy:
+    """A stream to which writing never fails: a log that nobody can read stops nothing."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        with suppress(OSError, ValueError):  # a broken pipe, a full disk; a closed file
+            self._stream.write(line)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 class _Forward(logging.Handler):
     """What libraries log, as one of our events."""
 
@@ -141,6 +157,7 @@ def configure(
 ) -> None:
     """Set logging up for the process. stream: standard error by default."""
     level = logging.getLevelNamesMapping()[config.level.upper()]
+    lossy = _Lossy(stream or sys.stderr.buffer)
     processors: list[Processor] = [
         structlog.processors.add_log_level,
         RateLimit(config.per_cause_per_minute),
@@ -152,7 +169,7 @@ def configure(
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(stream or sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", lossy)),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -10,21 +11,32 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from ingestor import cli, cli_common
 from ingestor.errors import ConfigError, ListenFailed
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
+    "audit": [],
     "check": [],
+    "compact": [],
     "config": ["show", "check", "schema"],
+    "consume": [],
+    "demo": [],
     "dev-broker": [],
     "doctor": [],
     "feeds": [],
+    "record": [],
     "repair": [],
+    "replay": [],
+    "run": [],
+    "serve": [],
+    "simulate": [],
 }
 
 
@@ -33,6 +45,15 @@ def _no_cache_of_mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.upper().startswith("INGESTOR__")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("INGESTOR__CATALOGUE__CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -106,11 +127,27 @@ MISTAKES = [
     (["feeds", "binanc"], "unknown venue 'binanc'; did you mean binance?", 2),
     (["repair", "absent"], "'PATH': path 'absent' does not exist (see", 2),
     (["dev-broker", "--topic", "x"], "'x' is no NAME:PARTITIONS", 2),
+    (["run"], "Missing argument 'CONFIG'", 2),
+    (["run", "absent.toml"], "absent.toml: can't be read: No such file or directory", 2),
+    (["record", "config/kraken.toml"], "recorder.path: must be given; or say --path", 2),
+    (["replay", "config", "--speed", "quick"], "'quick' is neither a number above 0 nor max", 2),
+    (["replay", "config", "--channel", "trade"], "unknown channel 'trade'; did you mean trades", 2),
+    (["replay", "config", "--from", "noon"], "'noon' is no time: write 2026-11-21T10:00:00Z", 2),
+    (["replay", "config", "--audit", "--kafka"], "--audit goes to nothing", 2),
+    (["replay", "tests/vectors", "--kafka", "--prefix", "md."], "the prefix of the live topics", 2),
+    (["serve", "config", "--fault", "dorp=1"], "unknown fault 'dorp'; did you mean drop", 2),
+    (["serve", "config", "--fault", "drop=x"], "'drop=x' is no NAME=PROBABILITY", 2),
+    (["serve", "config", "--fault", "drop=2"], "probabilities are not negative", 2),
+    (["compact", "config"], "there is no folder of raw segments", 2),
+    (["consume", "md.trades.v1", "--bootstrap-servers", "x"], "must be host:port", 2),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "text", "status"), MISTAKES, ids=lambda one: str(one)[:40])
-def test_a_mistake_is_one_line_and_a_status(run, arguments, text: str, status: int) -> None:
+def test_a_mistake_is_one_line_and_a_status(
+    run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str, status: int
+) -> None:
+    monkeypatch.chdir(ROOT)
     got, out, err = run(*arguments)
     assert (got, out) == (status, "")
     assert err.startswith("ingestor: ")
@@ -309,6 +346,34 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     script = f"set -o pipefail; {sys.executable} -m ingestor config schema | head -c 10"
     done = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    "arguments", [["consume", "md.trades.v1"], ["audit"]], ids=lambda one: str(one[0])
+)
+def test_a_broker_that_cannot_be_reached_is_one_line(run, arguments: list[str]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    status, out, err = run(*arguments, "--bootstrap-servers", address)
+    lines = [line for line in err.splitlines() if line.startswith("ingestor: ")]
+    assert (status, out) == (1, "")
+    assert len(lines) == 1
+    assert lines[0].startswith(f"ingestor: Kafka at {address} is unavailable: ")
+    assert "Traceback" not in err
+
+
+def test_a_port_in_use_is_one_line(run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        status, out, err = run("simulate", "--port", str(port))
+    assert (status, out) == (1, "")
+    assert err.startswith(f"ingestor: the simulated venue can't listen on 127.0.0.1:{port}: ")
+    assert err.count("\n") == 1
 
 
 class TestVerdict:
