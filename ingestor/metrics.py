@@ -34,7 +34,7 @@ class Stage(IntEnum):
 
     VENUE = 0  # venue's event time -> our socket read, corrected for the clocks' difference
     SEAL = 1  # socket read -> sealed and handed to the sink
-    PUBLISH = 2  # sealed -> acknowledged by the broker
+    PUBLISH = 2  # sealed and handed to the sink -> acknowledged by the broker
     TOTAL = 3  # socket read -> acknowledged
 
 
@@ -58,6 +58,11 @@ class Histogram:
         cells = feeds * _BINS + np.searchsorted(EDGES_NS, values_ns)
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
         self.sums_ns += np.bincount(feeds, values_ns, minlength=len(self.sums_ns))
+
+    def add_equal(self, feeds: NDArray[np.int64], value_ns: int) -> None:
+        """Add one value many times. feeds: how often, by feed number."""
+        self.counts[:, int(np.searchsorted(EDGES_NS, value_ns))] += feeds
+        self.sums_ns += feeds * float(value_ns)
 
     def add_one(self, feed: int, value_ns: int, weight: int = 1) -> None:
         self.counts[feed, int(np.searchsorted(EDGES_NS, value_ns))] += weight
@@ -176,6 +181,10 @@ class LastSeen:
         self._ts_recv[row_class][numbers] = rows["ts_recv"]  # the last of equal indices stays
         self._ts_event[row_class][numbers] = rows["ts_event"]
 
+    def times(self, row_class: RowClass) -> NDArray[np.int64]:
+        """Return ts_recv of each instrument's last row, 0 = none; a live array, only to be read."""
+        return self._ts_recv[row_class]
+
     def of(self, row_class: RowClass, instrument: int) -> tuple[int, int, int]:
         """Return (rows, ts_recv of the last one, its ts_recv - ts_event); zeros when none came."""
         if instrument >= len(self._rows[row_class]):
@@ -276,11 +285,13 @@ class Metrics:
 
     # What a sink tells (ingestor.edge.channel.SinkCounts).
 
-    def acked(self, row_class: RowClass, rows: Rows, now_ns: int) -> None:
-        """The broker acknowledged these rows."""
+    def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
+        """The broker acknowledged these rows. since_ns: when the first of them was handed to the
+        sink; PUBLISH takes all of them for as old, so it is never too small."""
         feeds = self.feeds.of_rows(row_class, rows["instrument"])
-        count = self._fit()
-        self._counters["acked"] += np.bincount(feeds, minlength=count)
+        by_feed = np.bincount(feeds, minlength=self._fit())
+        self._counters["acked"] += by_feed
+        self.lag[Stage.PUBLISH].add_equal(by_feed, now_ns - since_ns)
         self.lag[Stage.TOTAL].add(feeds, now_ns - rows["ts_recv"])
 
     def conflated(self, row_class: RowClass, rows: Rows) -> None:

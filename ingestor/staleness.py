@@ -142,6 +142,11 @@ class Staleness:
         """The connection ended: nothing is expected of its streams until `watch`."""
         self._connection[self._connection == connection] = _NONE
 
+    def forget(self, row_class: RowClass, instruments: Sequence[int]) -> None:
+        """Nothing is expected of these streams any more: the venue refuses them."""
+        streams = np.asarray(instruments, np.int64) * _CLASSES + int(row_class)
+        self._connection[streams[streams < len(self._connection)]] = _NONE
+
     def observe(
         self, row_class: RowClass, instruments: NDArray[np.uint32], ts_recv: NDArray[np.int64]
     ) -> None:

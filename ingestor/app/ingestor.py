@@ -30,11 +30,13 @@ from ingestor.edge.planning import Planned, make_planned
 from ingestor.edge.publishing import Publishing
 from ingestor.edge.recorder import Recorder
 from ingestor.edge.rest import RestClient
-from ingestor.edge.supervision import SupervisorEvents, SupervisorSettings
+from ingestor.edge.stalewatch import StaleWatch
+from ingestor.edge.supervision import EventsOfAll, SupervisorEvents, SupervisorSettings
 from ingestor.edge.supervisor import Supervisor
 from ingestor.pipeline import FlushResult, Pipeline
 from ingestor.rows import CLASS_OF, Cause, Kind, RowClass
 from ingestor.session import Subscription
+from ingestor.staleness import Staleness, StalenessSettings
 from ingestor.status import Health, Phase, Status, readiness
 
 CONNECT_KAFKA_S: Final = 15.0
@@ -110,6 +112,14 @@ class Ingestor:
             if config.recorder is not None
             else None
         )
+        self.stalewatch = (
+            StaleWatch(
+                Staleness(StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)),
+                metrics.last_seen,
+            )
+            if config.staleness.enabled
+            else None
+        )
         self.flusher = Flusher(
             self.pipeline,
             [self.sink] if self.sink is not None else [],
@@ -128,7 +138,7 @@ class Ingestor:
                 open_timeout_s=config.limits.connect_timeout_s,
                 backoff=settings.backoff(config.limits),
             ),
-            events=self.publishing or SupervisorEvents(),
+            events=EventsOfAll(self._listeners()),
         )
         self.reporter = Reporter(self.pipeline, self.supervisor.counts)
         self.http = AdminServer(config.http, self) if config.http.enabled else None
@@ -136,8 +146,8 @@ class Ingestor:
         self._reset_books: deque[int] = deque()
         self.flusher.observe(self._observe)
         if self.sink is not None:
-            self.sink.on_pause = self.supervisor.pause
-            self.sink.on_resume = self.supervisor.resume
+            self.sink.on_pause = self._pause
+            self.sink.on_resume = self._resume
             self.sink.on_shed = self._shed
 
     # ------------------------------------------------------------------ life
@@ -177,6 +187,9 @@ class Ingestor:
                 supervising = group.create_task(self.supervisor.run(), name="supervisor")
                 tasks.append(group.create_task(self._report(), name="report"))
                 tasks.append(group.create_task(self._snapshots(), name="book snapshots"))
+                if self.stalewatch is not None:
+                    watching = self.stalewatch.run(self.supervisor)
+                    tasks.append(group.create_task(watching, name="stale watch"))
                 stopping = asyncio.create_task(self._stop.wait())
                 await asyncio.wait({supervising, stopping}, return_when="FIRST_COMPLETED")
                 stopping.cancel()
@@ -222,6 +235,21 @@ class Ingestor:
             if batch.row_class is RowClass.LEVEL:
                 resets = batch.rows["instrument"][batch.rows["kind"] == Kind.RESET]
                 self._reset_books.extend(resets.tolist())
+
+    def _listeners(self) -> list[SupervisorEvents]:
+        return [one for one in (self.publishing, self.stalewatch) if one is not None]
+
+    def _pause(self) -> None:
+        log.warning("sockets.paused", cause="the sink is behind")
+        self.supervisor.pause()
+        if self.stalewatch is not None:
+            self.stalewatch.paused()
+
+    def _resume(self) -> None:
+        log.warning("sockets.resumed", cause="the sink has room")
+        self.supervisor.resume()
+        if self.stalewatch is not None:
+            self.stalewatch.resumed()
 
     def _repair(self, repairs: Sequence[Repair]) -> None:
         self.supervisor.repair(repairs)

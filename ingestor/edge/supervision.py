@@ -90,3 +90,28 @@ _CAUSES: Final[dict[type[TransportError], str]] = {
     PlannedReconnect: "planned",
     FeedStale: "stale",
 }
+
+
+class EventsOfAll(SupervisorEvents):
+    """Tells several listeners, in order."""
+
+    def __init__(self, listeners: Sequence[SupervisorEvents]) -> None:
+        self._listeners = tuple(listeners)
+
+    def up(self, planned: PlannedConnection, session: Session) -> None:
+        for one in self._listeners:
+            one.up(planned, session)
+
+    def down(
+        self, planned: PlannedConnection, session: Session | None, failure: TransportError
+    ) -> None:
+        for one in self._listeners:
+            one.down(planned, session, failure)
+
+    def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
+        for one in self._listeners:
+            one.refused(planned, streams, text)
+
+    def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
+        for one in self._listeners:
+            one.unacknowledged(planned, streams)
