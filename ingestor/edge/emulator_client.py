@@ -19,7 +19,8 @@ from websockets.frames import CloseCode
 from ingestor.edge.emulator_faults import Fault, Faults, malformed
 from ingestor.edge.emulator_venue import Venue
 
-QUEUED_MAX: Final = 256
+QUEUED_MAX: Final = 256  # frames
+QUEUED_BYTES_MAX: Final = 4 << 20
 _BEAT_S: Final = 1.0
 
 
@@ -62,6 +63,7 @@ class Client:
         self._recorded: dict[str, str | None] = {}  # by the client's name of a stream
         self._wanted: Counter[str] = Counter()  # by recorded stream: names that it stands for
         self._items: deque[_Item] = deque()
+        self._bytes = 0  # in the queue
         self._held: bytes | None = None  # a frame to be sent after its successor
         self._next_number = 0
         self._sent_since_beat = False
@@ -157,8 +159,9 @@ class Client:
                     self._wake.clear()
                     await self._wake.wait()
                 item = self._items.popleft()
-                if len(self._items) < QUEUED_MAX:
-                    self._room.set()
+                if isinstance(item, bytes):
+                    self._bytes -= len(item)
+                self._look_for_room()
                 if isinstance(item, _Pause):
                     await asyncio.sleep(item.seconds)
                 elif item is None:
@@ -197,9 +200,16 @@ class Client:
         if self.is_closed:
             return
         self._items.append(item)
+        if isinstance(item, bytes):
+            self._bytes += len(item)
         self._idle.clear()
         self._wake.set()
-        if len(self._items) >= QUEUED_MAX:
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        if len(self._items) < QUEUED_MAX and self._bytes < QUEUED_BYTES_MAX:
+            self._room.set()
+        else:
             self._room.clear()
 
     def _numbered(self, payload: bytes) -> bytes:

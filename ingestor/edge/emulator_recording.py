@@ -43,6 +43,8 @@ _HOSTS: Final[dict[str, Key]] = {
     "ws.okx.com": ("okx", ""),
 }
 
+_UNREADABLE: Final = (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError)
+
 
 @dataclass(slots=True)
 class Frame:
@@ -77,7 +79,7 @@ class Recording:
     symbol, where the recorder was ours. answers: REST, in order.
     """
 
-    venue: Venue
+    exchange: Venue
     market: str
     chains: list[Chain]
     streams: Counter[str] = field(default_factory=Counter)
@@ -86,12 +88,16 @@ class Recording:
     answers: list[RestAnswer] = field(default_factory=list)
 
     @property
+    def venue(self) -> str:
+        return self.exchange.name
+
+    @property
     def key(self) -> Key:
-        return self.venue.name, self.market
+        return self.venue, self.market
 
     @property
     def symbols(self) -> list[str]:
-        found = {self.venue.channel(stream)[0]: None for stream in self.streams}
+        found = {self.exchange.channel(stream)[0]: None for stream in self.streams}
         return [symbol for symbol in found if symbol]
 
     def frames(self) -> Iterator[Frame]:
@@ -102,15 +108,21 @@ class Recording:
                 if frame is not None:
                     yield frame
 
-    def frame(self, line: Recv, message: Any = None) -> Frame | None:
-        """Classify a frame; None when it is no data, or is nothing that the venue sends."""
+    def frame(self, line: Recv) -> Frame | None:
+        """Classify a frame; None when it is no data, or nothing says whose it is.
+
+        Where only its book levels can't be read it is played all the same.
+        """
         payload = line.payload
         try:
-            message = message or parse(payload)
-            streams = tuple(self.venue.streams(message))
-            changes = list(self.venue.changes(message))
-        except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError):
+            message = parse(payload)
+            streams = tuple(self.exchange.streams(message))
+        except _UNREADABLE:
             return None
+        try:
+            changes = list(self.exchange.changes(message))
+        except _UNREADABLE:
+            changes = []
         return Frame(line.ts_ns, payload, streams, changes) if streams else None
 
     def note(self, line: Line) -> None:
@@ -132,8 +144,12 @@ class Recording:
         if frame is None:
             return
         self.streams.update(frame.streams)
-        pads = self.venue.pads_digits
-        for symbol, price, size in self.venue.prints(parse(line.payload)):
+        try:
+            prints = list(self.exchange.prints(parse(frame.payload)))
+        except _UNREADABLE:
+            return
+        pads = self.exchange.pads_digits
+        for symbol, price, size in prints:
             digits = self.digits.setdefault(symbol, Digits())
             digits.price = max(digits.price, _decimals(price, strip=pads))
             digits.size = max(digits.size, _decimals(size, strip=pads))
@@ -173,7 +189,7 @@ def choose(recordings: Sequence[Recording], venue: str | None, market: str | Non
     fitting = [
         one
         for one in recordings
-        if venue in {None, one.venue.name} and (market in {None, one.market} or not one.market)
+        if venue in {None, one.venue} and (market in {None, one.market} or not one.market)
     ]
     if len(fitting) == 1:
         return fitting[0]

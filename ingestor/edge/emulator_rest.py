@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 
 from ingestor.edge.emulator_recording import Digits, Recording, RestAnswer
-from ingestor.edge.emulator_venue import Book, Change
+from ingestor.edge.emulator_venue import Book, Change, request_of
 
 Snapshots = Literal["position", "recorded"]
 
@@ -110,13 +110,15 @@ class RestDesk:
 
     def _sort_answers(self) -> None:
         recording = self._recording
-        books = recording.venue.name == "binance"
+        books = recording.venue == "binance"
         for one in recording.answers:
             if not (books and one.path.endswith("/depth")):
                 self._answers.append(one)
                 continue
             symbol = one.query.get("symbol") or next(iter(recording.symbols), "")
-            answer = orjson.loads(one.body)
+            answer = request_of(one.body) or {}
+            if "lastUpdateId" not in answer:  # the venue refused
+                continue
             self._depths.setdefault(symbol, _Depth()).recorded.append(
                 (answer["lastUpdateId"], one.body)
             )
@@ -138,7 +140,7 @@ class RestDesk:
         """Return status and body. target: path and query of the request."""
         parts = urlsplit(target)
         query = dict(parse_qsl(parts.query))
-        if self._recording.venue.name == "binance" and parts.path.endswith("/depth"):
+        if self._recording.venue == "binance" and parts.path.endswith("/depth"):
             depth = self._depths.get(query.get("symbol", ""))
             limit = query.get("limit", "500")
             if depth is None or not limit.isdecimal():
@@ -147,7 +149,7 @@ class RestDesk:
         recorded = _closest(self._answers, parts.path, query)
         if recorded is not None:
             return 200, recorded.body
-        infer = _LISTS.get((self._recording.venue.name, parts.path))
+        infer = _LISTS.get((self._recording.venue, parts.path))
         if infer is None:
             return _MISSING
         return 200, orjson.dumps(infer(listed(self._recording), query, self._recording.market))

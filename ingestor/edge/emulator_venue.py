@@ -54,6 +54,7 @@ class Book:
     _asks: dict[Decimal, tuple[str, str]] = field(default_factory=dict)
 
     def apply(self, change: Change) -> None:
+        """Raises decimal.InvalidOperation for what is no number."""
         if change.is_image:
             self._bids.clear()
             self._asks.clear()
@@ -163,7 +164,7 @@ class Venue:
 
 
 def request_of(text: bytes) -> dict[str, Any] | None:
-    """Return a client's frame when it is a JSON object."""
+    """Return what a text says when it is a JSON object."""
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import websockets
 
 from ingestor.edge.emulator import MAX_SPEED, VenueEmulator, serve
 from ingestor.errors import ConfigError
@@ -34,7 +35,7 @@ async def test_frames_come_verbatim_in_order_and_not_too_early(
 ) -> None:
     path = made.write(tmp_path)
     async with VenueEmulator([path], speed=speed, start_when="manual") as emulator:
-        assert emulator.recording.venue.name == made.venue
+        assert emulator.recording.venue == made.venue
         async with peer(emulator.ws_url + made.path) as one:
             answers = await subscribed(emulator, made, one)
             assert [json.loads(text) for text in one.heard[:answers]]
@@ -197,6 +198,44 @@ async def test_playback_begins_some_time_after_the_first_subscription(tmp_path: 
         assert len(await one.until(2)) == 2
 
 
+async def test_a_client_that_does_not_read_holds_playback_back(tmp_path: Path) -> None:
+    """More than the kernel and the emulator's queue take; then it reads, and nothing is lost."""
+    frames = [
+        f'{{"topic":"publicTrade.X","ts":{number},"data":"{"x" * 200_000}"}}'
+        for number in range(200)
+    ]
+    lines = [{"t": "recv", "ts_ns": n, "conn": 0, "data": text} for n, text in enumerate(frames)]
+    path = write(tmp_path / "wide.jsonl.zst", lines)
+    async with VenueEmulator([path], speed=MAX_SPEED, start_when=1) as emulator:
+        socket = await websockets.connect(
+            emulator.ws_url, compression=None, max_size=None, max_queue=1
+        )
+        await socket.send('{"op":"subscribe","args":["publicTrade.X"]}')
+        await socket.recv()
+        played = 0
+        while not played or played != emulator.statistics.frames_played:
+            played = emulator.statistics.frames_played
+            await asyncio.sleep(0.2)
+        assert 0 < played < len(frames)
+        assert not emulator.finished.is_set()
+        assert [await socket.recv() for _ in frames] == frames
+        await asyncio.wait_for(emulator.finished.wait(), 10)
+        await socket.close()
+
+
+async def test_who_leaves_does_not_stop_the_others(tmp_path: Path) -> None:
+    path = BYBIT.write(tmp_path)
+    async with VenueEmulator([path], speed=MAX_SPEED, start_when="manual") as emulator:
+        async with peer(emulator.ws_url) as one:
+            async with peer(emulator.ws_url) as other:
+                await subscribed(emulator, BYBIT, one)
+                await subscribed(emulator, BYBIT, other)
+                other.socket.transport.abort()
+            emulator.start()
+            assert (await one.until(1 + len(BYBIT.data)))[1:] == BYBIT.data
+        assert emulator.statistics.clients == 2
+
+
 async def test_serve_plays_each_venue_on_a_port_of_its_own(tmp_path: Path) -> None:
     paths = [BYBIT.write(tmp_path), OKX.write(tmp_path)]
     up: list[VenueEmulator] = []
@@ -209,11 +248,32 @@ async def test_serve_plays_each_venue_on_a_port_of_its_own(tmp_path: Path) -> No
 
     task = asyncio.create_task(serve(paths, port=0, speed=MAX_SPEED, tell=tell))
     await asyncio.wait_for(both.wait(), 10)
-    assert {one.recording.venue.name for one in up} == {"bybit", "okx"}
+    assert {one.recording.venue for one in up} == {"bybit", "okx"}
     assert len({one.ws_url for one in up}) == 2
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_recorded_nonsense_is_played_where_its_stream_is_known(tmp_path: Path) -> None:
+    lines = OKX.lines()
+    odd = [
+        '{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"update","data":7}',
+        OKX.data[0].replace("415", "many"),
+    ]
+    cut = '{"arg":{"channel":"bo'
+    for text in (*odd, cut):
+        lines.append({"t": "recv", "ts_ns": lines[-1]["ts_ns"] + 1, "conn": "c", "data": text})
+    path = write(tmp_path / "odd.jsonl.zst", lines)
+    async with (
+        VenueEmulator([path], speed=MAX_SPEED, start_when="manual") as emulator,
+        peer(emulator.ws_url) as one,
+    ):
+        answers = await subscribed(emulator, OKX, one)
+        emulator.start()
+        heard = await one.until(answers + len(OKX.data) + 2)
+        assert heard[answers:] == [*OKX.data, *odd]
+        await emulator.finished.wait()
 
 
 async def test_nothing_to_play_is_one_clear_error(tmp_path: Path) -> None:
@@ -230,7 +290,7 @@ async def test_nothing_to_play_is_one_clear_error(tmp_path: Path) -> None:
         async with VenueEmulator(both, "kraken"):
             pass
     async with VenueEmulator(both, "okx", "swap") as emulator:
-        assert emulator.recording.venue.name == "okx"
+        assert emulator.recording.venue == "okx"
 
 
 async def test_one_port_for_websockets_and_rest(tmp_path: Path) -> None:
@@ -251,7 +311,7 @@ async def test_captures_come_verbatim(captures: Path) -> None:
     for path in names:
         async with VenueEmulator([path], speed=MAX_SPEED, start_when="manual") as emulator:
             recording = emulator.recording
-            venue = recording.venue.name
+            venue = recording.venue
             wanted = [frame.payload.decode() for frame in recording.frames()]
             async with peer(emulator.ws_url + "/stream") as one:
                 requests = requests_for(venue, list(recording.streams))
