@@ -93,7 +93,7 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self.kept: list[tuple[RowClass, Rows]] = []
 
-    def acked(self, row_class: RowClass, rows: Rows, now_ns: int) -> None:
+    def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
         self.counts["acked"] += len(rows)
         self.kept.append((row_class, rows.copy()))
 

@@ -41,8 +41,9 @@ class SinkCounts(Protocol):
     """The sink's side of the ledger: rows in + declared = acked + conflated + shed + dead-lettered
     + pending. Called with the rows themselves, so that the owner can count by feed."""
 
-    def acked(self, row_class: RowClass, rows: Rows, now_ns: int) -> None:
-        """Kafka has these rows. now_ns: when the ack came; lag is this minus `ts_recv`."""
+    def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
+        """Kafka has these rows. now_ns: when the ack came; lag is this minus `ts_recv`. since_ns:
+        when the first of them was submitted."""
 
     def conflated(self, row_class: RowClass, rows: Rows) -> None:
         """These quotes gave way to later ones of their instrument."""
@@ -113,8 +114,11 @@ class Lane:
         self._chunks.appendleft((rows.tobytes(), now_ns))
         self.rows += len(rows)
 
-    def take(self, rows_max: int) -> Rows:
-        """Remove and return the oldest rows, at most `rows_max` (at least 1); may be empty."""
+    def take(self, rows_max: int) -> tuple[Rows, int]:
+        """Remove the oldest rows, at most `rows_max` (at least 1); may be none.
+
+        Returns them and since when (ns) the first of them waited.
+        """
         since_ns = self._tail_since_ns
         chunk: bytes | bytearray
         if self._chunks:
@@ -126,7 +130,7 @@ class Lane:
             self._chunks.appendleft((rows[rows_max:].tobytes(), since_ns))
             rows = rows[:rows_max]
         self.rows -= len(rows)
-        return rows
+        return rows, since_ns
 
     def all(self) -> tuple[Rows, int]:
         """Return every queued row, and since when (ns) the oldest waits."""
@@ -205,11 +209,14 @@ class Outbox:
         lane.put_first(marks, now_ns)
         self._add(lane.row_class, marks)
 
-    def take(self, lane: Lane, rows_max: int) -> Rows:
-        """Hand out the oldest rows of a lane (none: an empty array); they count until `settle`."""
-        rows = lane.take(rows_max)
+    def take(self, lane: Lane, rows_max: int) -> tuple[Rows, int]:
+        """Hand out the oldest rows of a lane (none: an empty array); they count until `settle`.
+
+        Returns them and since when (ns) the first of them waited.
+        """
+        rows, since_ns = lane.take(rows_max)
         self.rows_in_flight += len(rows)
-        return rows
+        return rows, since_ns
 
     def settle(self, rows: Rows) -> None:
         """Rows that were taken are acked or dead-lettered: forget them."""

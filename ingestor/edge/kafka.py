@@ -287,8 +287,9 @@ class KafkaSink:
 
     def _take(self, lane: Lane) -> Flight:
         rows_max = self.settings.max_batch_bytes / self._row_bytes[lane.row_class]
-        rows = self.outbox.take(lane, max(int(rows_max), 1))
-        flight = self._flights[lane] = Flight(lane.row_class, rows, lane.next_sequence)
+        rows, since_ns = self.outbox.take(lane, max(int(rows_max), 1))
+        flight = Flight(lane.row_class, rows, lane.next_sequence, since_ns)
+        self._flights[lane] = flight
         lane.next_sequence += len(rows)
         return flight
 
@@ -317,7 +318,7 @@ class KafkaSink:
         self._row_bytes[lane.row_class] = max(size_bytes / len(rows), 1.0)
         self.outbox.settle(rows)
         now_ns = self._clock()
-        self._counts.acked(lane.row_class, rows, now_ns)
+        self._counts.acked(lane.row_class, rows, now_ns, flight.since_ns)
         if self.outbox.pressed:
             self.outbox.check(now_ns)
 

@@ -19,14 +19,16 @@ class Flight:
 
     Records are not kept: encoding is pure, and a resend encodes again. `spans` are ranges of row
     indices, in order, each sent as one batch; a refused one is halved until the culprit is alone.
+    since_ns: when the first row was submitted.
     """
 
-    __slots__ = ("failures", "first_sequence", "row_class", "rows", "spans")
+    __slots__ = ("failures", "first_sequence", "row_class", "rows", "since_ns", "spans")
 
-    def __init__(self, row_class: RowClass, rows: Rows, first_sequence: int) -> None:
+    def __init__(self, row_class: RowClass, rows: Rows, first_sequence: int, since_ns: int) -> None:
         self.row_class = row_class
         self.rows = rows
         self.first_sequence = first_sequence
+        self.since_ns = since_ns
         self.spans: deque[tuple[int, int]] = deque([(0, len(rows))])
         self.failures = 0  # of the first span, in a row
 

@@ -49,7 +49,7 @@ def make_metrics() -> Metrics:
     rows["ts_recv"] = NOW_NS - np.array([4_000_000, 2_000_000, 0])
     metrics.count_rows("decoded", RowClass.TRADE, rows["instrument"])
     metrics.sealed(RowClass.TRADE, rows, NOW_NS + 1_000_000)
-    metrics.acked(RowClass.TRADE, rows[:2], NOW_NS + 1_000_000, NOW_NS + 5_000_000)
+    metrics.acked(RowClass.TRADE, rows[:2], NOW_NS + 5_000_000, NOW_NS + 1_000_000)
     return metrics
 
 

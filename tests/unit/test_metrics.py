@@ -102,7 +102,9 @@ def test_lags_are_corrected_for_the_clocks_and_never_clamped(table: InstrumentTa
     assert metrics.skew.known(0) == -5 * SECOND
     assert metrics.lag[Stage.VENUE].sums_ns[0] == 20_000_000
     assert metrics.lag[Stage.SEAL].sums_ns[0] == 2 * SECOND + (SECOND - 20_000_000)
-    metrics.acked(RowClass.TRADE, rows, 103 * SECOND)
+    metrics.acked(RowClass.TRADE, rows, 103 * SECOND, 102 * SECOND)
+    assert metrics.lag[Stage.PUBLISH].sums_ns[0] == 2 * SECOND
+    assert metrics.lag[Stage.PUBLISH].counts.sum() == 2
     assert metrics.lag[Stage.TOTAL].counts.sum() == 2
     assert metrics.counter("acked")[0] == 2
 
@@ -123,7 +125,7 @@ def test_unsettled_is_what_the_sink_still_owes(table: InstrumentTable) -> None:
     metrics.count_rows(("decoded", "published"), RowClass.TRADE, rows["instrument"])
     metrics.declared(RowClass.TRADE, rows[:1])
     assert metrics.unsettled == 5
-    metrics.acked(RowClass.TRADE, rows[:2], 5)
+    metrics.acked(RowClass.TRADE, rows[:2], 5, 4)
     metrics.shed(RowClass.TRADE, rows[2:3])
     metrics.conflated(RowClass.QUOTE, rows[3:])
     metrics.dead_lettered(RowClass.TRADE, rows[:1])
