@@ -134,17 +134,18 @@ async def test_a_subscription_without_an_answer_is_repeated_then_reported() -> N
 
 async def test_a_half_open_connection_is_found_by_its_missing_pong() -> None:
     connections = 0
+    over = asyncio.Event()
 
     async def deaf(connection: ServerConnection) -> None:
         nonlocal connections
         connections += 1
         connection.transport.pause_reading()
-        await asyncio.sleep(PATIENCE)
+        await over.wait()
+        connection.transport.abort()
 
     table = InstrumentTable(
         [instrument("simulated", "spot", "A", "A-USD", "A", "USD", "0.01", "0.01")]
     )
-    PATIENCE = 20.0
     async with serve(deaf, "127.0.0.1", 0, close_timeout=0.1) as server:
         origin = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         plan = make_plan(
@@ -165,9 +166,7 @@ async def test_a_half_open_connection_is_found_by_its_missing_pong() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert isinstance(heard.downs[0], PingTimeout)
-        server.close(close_connections=False)
-        for connection in server.connections:
-            connection.transport.abort()
+        over.set()
 
 
 async def test_pongs_keep_a_quiet_connection() -> None:
