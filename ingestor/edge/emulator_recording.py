@@ -203,7 +203,7 @@ def _keyed_lines(chains: Sequence[Chain], problems: Problems) -> Iterator[tuple[
     """Yield every line with the venue and market it is of; lines of unknown venues are left out."""
     owners: dict[tuple[str, Connection | None], Key] = {}
     foreign = {chain.name: _foreign_key(chain) for chain in chains if chain.is_foreign}
-    for chain, *_, lines in merge((chain, chain_lines(chain, problems)) for chain in chains):
+    for chain, _, lines in merge((chain, chain_lines(chain, problems)) for chain in chains):
         fixed = foreign.get(chain.name)
         for line in lines:
             if fixed is not None:
@@ -242,7 +242,7 @@ def _foreign_key(chain: Chain) -> Key | None:
     found = _HEADER_NAMES.get(chain.venue.upper())
     if found is not None:
         return found
-    for *_, lines in merge([(chain, chain_lines(chain, Problems()))]):
+    for _, lines in chain_lines(chain, Problems()):
         for line in lines:
             if isinstance(line, Connect) and (found := _of_address(line.url)):
                 return found

@@ -32,7 +32,16 @@ from ingestor.instruments import InstrumentTable
 from ingestor.pipeline import Pipeline
 from ingestor.rows import Flag, Kind, RowClass, Side
 from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
-from tests.e2e.reference import CAPTURES, Capture, Level, Quote, Trade, Update, of, read
+from tests.e2e.reference import (
+    CAPTURES,
+    Capture,
+    Level,
+    Quote,
+    Trade,
+    expected_levels,
+    of,
+    read,
+)
 
 ADAPTERS: dict[str, type[FeedAdapter]] = {
     adapter.venue: adapter for adapter in (Binance, Bybit, Coinbase, Kraken, Okx)
@@ -195,7 +204,7 @@ class Run:
                 )
                 symbol = self.table[repair.instrument].symbol
                 request = session.adapter.snapshot_request(symbol)
-                if request is not None:
+                if request is not None and symbol not in self.snapshots:  # asked again if slow
                     self.snapshots.add(symbol)
                     assert session.snapshot(symbol, await self._get(http, request), time_ns())
             self.sink.flush()
@@ -248,26 +257,6 @@ class Run:
                     Level(SIDE_OF_LEVEL[row["side"]], *self.decimals(row, "price", "size"))
                 )
         return found
-
-
-def expected_levels(updates: Iterable[Update], depth_max: int | None) -> list[Level]:
-    """The levels of some updates, and those removed where a venue forgets without saying so."""
-    found: list[Level] = []
-    book: dict[str, dict[Decimal, Decimal]] = {"bid": {}, "ask": {}}
-    for update in updates:
-        found += update.levels
-        if depth_max is None:
-            continue
-        if update.is_snapshot:
-            book = {"bid": {}, "ask": {}}
-        for level in update.levels:
-            book[level.side][level.price] = level.size
-        for side, levels in book.items():
-            alive = sorted((p for p, s in levels.items() if s), reverse=side == "bid")
-            for price in alive[depth_max:]:
-                found.append(Level(side, price, Decimal(0)))
-            book[side] = {price: levels[price] for price in alive[:depth_max]}
-    return found
 
 
 def transport(name: str) -> Connect:
