@@ -166,9 +166,9 @@ class Supervisor(SessionEvents):
         try:
             await TRANSPORTS[line.planned.route.transport](self._options(line.planned), connection)
         except TransportError as failure:
-            self._events.down(line.planned, None, failure)
-            if line.connection is None:
+            if line.connection is None:  # else the one to be replaced goes on
                 line.state = State.WAITING
+                self._events.down(line.planned, None, failure)
             self._again(line, failure)
             return
         finally:
