@@ -145,14 +145,6 @@ def encode_lines(lines: Sequence[Line]) -> bytes:
     return _ENCODER.encode_lines(lines)
 
 
-def recv_line(connection: int, ts_ns: int, n: int, payload: bytes) -> Recv:
-    """Return the line of a received frame: text where it is UTF-8."""
-    try:
-        return Recv(ts_ns, connection, str(payload, "utf-8"), None, n)
-    except UnicodeDecodeError:
-        return Recv(ts_ns, connection, None, payload, n)
-
-
 def text_or_bytes(payload: bytes) -> tuple[str | None, bytes | None]:
     """Return what the fields `data` and `b64` of a payload are."""
     try:

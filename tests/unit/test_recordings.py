@@ -78,7 +78,7 @@ async def test_compacting_again_changes_nothing(tmp_path: Path, live: Live) -> N
 
 
 async def test_an_hour_more_is_compacted_alone_with_warm_books(tmp_path: Path, live: Live) -> None:
-    last = sorted(tmp_path.rglob(f"*{SUFFIX}"))[-1]
+    last = max(tmp_path.rglob(f"*{SUFFIX}"))
     aside = tmp_path / "aside"
     last.rename(aside)
     assert len(compacted(tmp_path).units) == 1
@@ -93,7 +93,7 @@ async def test_an_hour_more_is_compacted_alone_with_warm_books(tmp_path: Path, l
 
 async def test_what_retention_took_stays_in_parquet(tmp_path: Path, live: Live) -> None:
     compacted(tmp_path)
-    sorted(tmp_path.rglob(f"*{SUFFIX}"))[0].unlink()
+    min(tmp_path.rglob(f"*{SUFFIX}")).unlink()
     report = compacted(tmp_path)
     assert not report.units
     assert digest_by_instrument(recordings.open(tmp_path)) == live.digest.hexdigest()
@@ -227,9 +227,7 @@ def test_files_are_cut_by_rows_and_older_parts_go(tmp_path: Path) -> None:
     from ingestor.edge.parquet import Unit, UnitWriter
     from ingestor.rows import TRADE
 
-    table = InstrumentTable(
-        [Instrument("acme", "spot", "A", "A", "A", "USD", "1", "1", 0, 0)]  # fmt: skip
-    )
+    table = InstrumentTable([Instrument("acme", "spot", "A", "A", "A", "USD", "1", "1", 0, 0)])
     rows = np.zeros(250, TRADE)
     rows["ts_recv"] = T0 + np.arange(250)
     for rows_max, parts in ((100, 3), (1_000, 1)):
