@@ -22,6 +22,12 @@ from ingestor.config import Config
 from ingestor.edge import settings
 from ingestor.edge.catalogue import Catalogue
 from ingestor.edge.exposition import Exposition, StreamState
+from ingestor.edge.exposition_parts import (
+    book_families,
+    connection_families,
+    kafka_families,
+    recorder_families,
+)
 from ingestor.edge.flusher import Flusher
 from ingestor.edge.http import AdminServer
 from ingestor.edge.kafka import KafkaSink
@@ -142,7 +148,7 @@ class Ingestor:
         )
         self.reporter = Reporter(self.pipeline, self.supervisor.counts)
         self.http = AdminServer(config.http, self) if config.http.enabled else None
-        self._exposition = Exposition(metrics, self.supervisor.counts, self.status)
+        self._exposition = Exposition(metrics, self.supervisor.counts, self.status, [self._parts])
         self._reset_books: deque[int] = deque()
         self.flusher.observe(self._observe)
         if self.sink is not None:
@@ -316,6 +322,17 @@ class Ingestor:
 
     def families(self) -> Iterable[Metric]:
         return self._exposition.families()
+
+    def _parts(self) -> Iterable[Metric]:
+        """Yield the families of the parts that count for themselves."""
+        yield from connection_families(self.supervisor.statistics())
+        yield from book_families(self.pipeline.books.statistics())
+        if self.sink is not None:
+            connected = self.sink.failure is None
+            resets = self.sink.producer_resets
+            yield from kafka_families(self.sink.statistics(), resets, connected=connected)
+        if self.recorder is not None:
+            yield from recorder_families(self.recorder.statistics())
 
     def ready(self) -> Health:
         return readiness(

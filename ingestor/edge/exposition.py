@@ -182,18 +182,6 @@ def histogram(
 
 def status_families(status: Status) -> Iterator[Metric]:
     """Yield what the snapshot has and the arrays have not."""
-    connections = gauge("connections", "Connections by state.", ("state",))
-    for state, count in status.connections.items():
-        connections.add_metric((state,), count)
-    yield connections
-    for name, text, value in (
-        ("received_bytes", "Payload of all websocket messages.", status.bytes_received),
-        ("reconnects", "Connections opened again.", status.reconnects),
-        ("book_resets", "Books that began anew.", status.resets),
-    ):
-        family = counter(name, text)
-        family.add_metric((), value)
-        yield family
     for name, text, number in (
         ("buffer_bytes", "Memory of rows that are not acknowledged.", status.queue_bytes),
         ("buffer_limit_bytes", "The budget of these bytes.", status.queue_limit_bytes),

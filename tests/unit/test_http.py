@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 
 import aiohttp
@@ -13,10 +14,20 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from ingestor.book_state import BookTally
 from ingestor.config import HttpConfig
 from ingestor.edge import exposition
+from ingestor.edge.channel import ChannelStatistics
 from ingestor.edge.exposition import Exposition, StreamState, metrics_text, streams_text
+from ingestor.edge.exposition_parts import (
+    book_families,
+    connection_families,
+    kafka_families,
+    recorder_families,
+)
 from ingestor.edge.http import AdminServer
+from ingestor.edge.recorder import RecorderState, RecorderStatistics
+from ingestor.edge.supervision import SupervisorStatistics
 from ingestor.errors import ListenFailed
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.metrics import Metrics
@@ -90,7 +101,19 @@ class App:
         return self.all_streams
 
     def more(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("ingestor_recorder_state", "1 while recording.", value=1)
+        yield from connection_families(
+            SupervisorStatistics(
+                Counter({("kraken", "connected"): 9, ("kraken", "waiting"): 1}),
+                Counter({("kraken", "close_1006"): 2}),
+            )
+        )
+        channel = ChannelStatistics(1, 2, 3, 4, 5, 6, 0.5, 1.5, paused=True, steps={"pause": 3})
+        yield from kafka_families(channel, {"OutOfOrder": 1}, connected=True)
+        tally = BookTally(updates=9, verified=7, repairs={"checksum": 4})
+        yield from book_families({("kraken", "spot"): tally.reading(3, 2, 0, 1_000_000_000)})
+        yield from recorder_families(
+            RecorderStatistics(RecorderState.FAILED, "disk full", 1, 2, 3, 4, 6, 7, 8, 9)
+        )
 
 
 @pytest.fixture
@@ -226,9 +249,21 @@ async def test_the_metrics_say_what_was_counted(get) -> None:
     assert samples["ingestor_publish_latency_seconds_sum", trades] == pytest.approx(0.008)
     assert samples["ingestor_venue_clock_skew_seconds", trades] == pytest.approx(0.005)
     assert samples["ingestor_last_message_timestamp_seconds", trades] == NOW_NS / 1e9
-    assert samples["ingestor_connections", (("state", "connected"),)] == 9
+    connected = (("state", "connected"), ("venue", "kraken"))
+    assert samples["ingestor_connections", connected] == 9
+    closed = (("cause", "close_1006"), ("venue", "kraken"))
+    assert samples["ingestor_reconnects_total", closed] == 2
+    assert samples["ingestor_producer_resets_total", (("cause", "OutOfOrder"),)] == 1
+    assert samples["ingestor_overload_steps_total", (("step", "pause"),)] == 3
+    assert samples["ingestor_kafka_up", ()] == 1
+    assert samples["ingestor_book_verified_total", spot] == 7
+    assert samples["ingestor_books", (spot[0], ("state", "invalid"), spot[1])] == 1
+    repairs = (("cause", "checksum"), *spot)
+    assert samples["ingestor_book_repairs_total", repairs] == 4
     assert samples["ingestor_event_loop_lag_seconds", ()] == 0.002
-    assert samples["ingestor_recorder_state", ()] == 1
+    assert samples["ingestor_recorder_state", (("state", "failed"),)] == 1
+    assert samples["ingestor_recorder_state", (("state", "recording"),)] == 0
+    assert samples["ingestor_recorder_lost_lines_total", ()] == 6
 
 
 async def test_histograms_are_cumulative_and_complete(get) -> None:
