@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Final
 
 import cramjam
+import structlog
 from aiokafka import AIOKafkaProducer, errors
 from aiokafka.record import default_records as _record_batches
 
@@ -25,7 +27,10 @@ try:
 except ImportError:  # aiokafka was built, or is run, without its extensions
     _record_batches_in_c = None
 
-STOP_TIMEOUT_S: Final = 3.0
+log = structlog.get_logger(__name__)
+
+STOP_TIMEOUT_S: Final = 2.0
+CONNECT_TIMEOUT_S: Final = 1.0
 
 
 class Verdict(Enum):
@@ -109,26 +114,40 @@ async def end_producer(producer: AIOKafkaProducer) -> None:
 
     `AIOKafkaProducer.stop` waits for every batch, for ever when the broker is gone.
     """
-    _fail_batches(producer)
+    connecting: asyncio.Lock = producer.client._get_conn_lock  # noqa: SLF001
+    with suppress(TimeoutError):
+        # aiokafka loses sight of a connection whose making is cancelled.
+        await asyncio.wait_for(connecting.acquire(), CONNECT_TIMEOUT_S)
     sender_task = producer._sender.sender_task  # noqa: SLF001
     if sender_task is not None:
-        sender_task.cancel()
+        await _end_task(sender_task)  # before `stop`, which would be cancelled along with it
+    _fail_batches(producer)
     stopping = asyncio.ensure_future(producer.stop())
-    done, _ = await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
-    if not done:
-        stopping.cancel()
-        await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
-    elif (failure := stopping.exception()) is not None:
-        logging.getLogger(__name__).debug("stopping a producer: %r", failure)
+    await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
+    await _end_task(stopping)
+
+
+async def _end_task(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end. aiokafka's sender first waits for its requests, which
+    takes a second cancelling when the broker doesn't answer."""
+    for _ in range(2):
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=STOP_TIMEOUT_S)
+    if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
+        log.debug("kafka.producer.ended_with", reason=repr(failure))
 
 
 def _fail_batches(producer: AIOKafkaProducer) -> None:
     accumulator: Any = producer._message_accumulator  # noqa: SLF001
-    waiting = [batch for queue in accumulator._batches.values() for batch in queue]  # noqa: SLF001
-    pending = list(accumulator._pending_batches)  # noqa: SLF001
+    batches = [one for queue in accumulator._batches.values() for one in queue]  # noqa: SLF001
+    # A batch that waits to be sent again is expected here when its future ends.
+    accumulator._pending_batches.update(batches)  # noqa: SLF001
+    batches = list(accumulator._pending_batches)  # noqa: SLF001
     accumulator.fail_all(errors.ProducerClosed())
-    for batch in (*waiting, *pending):
-        for future in (batch.future, batch._drain_waiter):  # noqa: SLF001
+    for batch in batches:
+        sent_alone = (future for future, _ in batch._msg_futures)  # noqa: SLF001
+        for future in (batch.future, batch._drain_waiter, *sent_alone):  # noqa: SLF001
             if future.done() and not future.cancelled():
                 future.exception()  # marks it as seen: asyncio would log it as never retrieved
 
