@@ -122,6 +122,44 @@ def of(rows: Iterable[One], symbol: str) -> list[One]:
     return [one for one in rows if one.symbol == symbol]
 
 
+def expected_levels(updates: Iterable[Update], depth_max: int | None) -> list[Level]:
+    """The levels of some updates, and those removed where a venue forgets without saying so."""
+    found: list[Level] = []
+    book: dict[str, dict[Decimal, Decimal]] = {"bid": {}, "ask": {}}
+    for update in updates:
+        found += update.levels
+        if depth_max is None:
+            continue
+        if update.is_snapshot:
+            book = {"bid": {}, "ask": {}}
+        for level in update.levels:
+            book[level.side][level.price] = level.size
+        for side, levels in book.items():
+            alive = sorted((p for p, s in levels.items() if s), reverse=side == "bid")
+            for price in alive[depth_max:]:
+                found.append(Level(side, price, Decimal(0)))
+            book[side] = {price: levels[price] for price in alive[:depth_max]}
+    return found
+
+
+def tops(updates: Iterable[Update]) -> list[tuple[Decimal, ...]]:
+    """Return (bid price, bid size, ask price, ask size) at each change of a book's best levels."""
+    found: list[tuple[Decimal, ...]] = []
+    book: dict[str, dict[Decimal, Decimal]] = {}
+    for update in updates:
+        if update.is_snapshot:
+            book = {"bid": {}, "ask": {}}
+        for level in update.levels:
+            book[level.side][level.price] = level.size
+        top: list[Decimal] = []
+        for side, best in (("bid", max), ("ask", min)):
+            price = best(price for price, size in book[side].items() if size)
+            top += [price, book[side][price]]
+        if not found or tuple(top) != found[-1]:
+            found.append(tuple(top))
+    return found
+
+
 def lines(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a capture as they stand."""
     with path.open("rb") as file:
