@@ -173,9 +173,13 @@ async def test_the_index_leads_to_a_time(tmp_path: Path) -> None:
     assert [frame.ts_ns - T0 for frame in index.frames] == [0, 1_000, 2_000, 3_000, 4_000, 5_000]
     problems = Problems()
     (chain,) = find_chains([path], problems)
-    found = [line for _, lines in chain_lines(chain, problems, start_ns=T0 + 3_500) for line in lines]
+    found = [
+        line for _, lines in chain_lines(chain, problems, start_ns=T0 + 3_500) for line in lines
+    ]
     assert [line.ts_ns - T0 for line in found] == [3_000, 4_000, 5_000]
-    none = [line for _, lines in chain_lines(chain, problems, start_ns=T0 + 9_000) for line in lines]
+    none = [
+        line for _, lines in chain_lines(chain, problems, start_ns=T0 + 9_000) for line in lines
+    ]
     assert not none
     assert not problems.count
 
@@ -234,35 +238,55 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_kill_loses_at_most_the_last_frame(tmp_path: Path) -> None:
+def test_twenty_kills_lose_at_most_the_last_frame_each(tmp_path: Path) -> None:
     noise = random.Random(11)
+    for batch in range(4):
+        folders = [tmp_path / f"{batch}-{number}" for number in range(5)]
+        for folder, killed_ns in kill_writers(folders, noise):
+            assert_readable(folder, killed_ns)
+
+
+def kill_writers(folders: list[Path], noise: random.Random) -> list[tuple[Path, int]]:
+    """Record into each folder by a process of its own; kill each at a moment of its own."""
     root = Path(__file__).parents[2]
-    for attempt in range(5):
-        folder = tmp_path / str(attempt)
-        process = subprocess.Popen(
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    processes = [
+        subprocess.Popen(
             [sys.executable, "-c", WRITER, str(folder)],
             cwd=root,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(root)},
+            env=environment,
         )
+        for folder in folders
+    ]
+    killed = []
+    for process in processes:
         assert process.stdout is not None
         with process.stdout:
             process.stdout.readline()
-            time.sleep(noise.uniform(1.0, 3.0))
-            killed_ns = time.time_ns()
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        began_s = time.monotonic()
-        (report,) = repair_all(folder)
-        assert time.monotonic() - began_s < 5.0
-        assert not report.error
-        assert killed_ns - report.last_ts_ns < 1_500_000_000  # one frame, and the scheduler's due
-        problems = Problems()
-        received = [line for line in lines_of(folder, problems) if isinstance(line, Recv)]
-        assert not problems.count
-        assert [line.n for line in received] == list(range(1, len(received) + 1))
-        assert received[-1].ts_ns == report.last_ts_ns
-        assert not list(folder.rglob("*.inprogress"))
+    time.sleep(1.5)  # so that the first has written a frame
+    for folder, process in zip(folders, processes, strict=True):
+        time.sleep(noise.uniform(0.0, 0.5))
+        killed.append((folder, time.time_ns()))
+        process.send_signal(signal.SIGKILL)
+    for process in processes:
+        process.wait()
+    return killed
+
+
+def assert_readable(folder: Path, killed_ns: int) -> None:
+    began_s = time.monotonic()
+    (report,) = repair_all(folder)
+    assert time.monotonic() - began_s < 5.0
+    assert not report.error
+    # One zstd frame, and what a busy machine adds to its second.
+    assert killed_ns - report.last_ts_ns < 2_000_000_000
+    problems = Problems()
+    received = [line for line in lines_of(folder, problems) if isinstance(line, Recv)]
+    assert not problems.count
+    assert [line.n for line in received] == list(range(1, len(received) + 1))
+    assert received[-1].ts_ns == report.last_ts_ns
+    assert not list(folder.rglob("*.inprogress"))
 
 
 def frames(count: int, lines_each: int = 10) -> list[bytes]:
