@@ -48,6 +48,7 @@ _SLOW: Final = int(Flag.SNAPSHOT) | NEGATIVE
 _RANGE: Final = Continuity.RANGE
 _PREVIOUS: Final = Continuity.PREVIOUS
 _INCREMENT: Final = Continuity.INCREMENT
+_UNKNOWN, _ORACLE, _NO_ORACLE = 0, 1, 2
 _TOP: Final = ("bid_price", "bid_size", "ask_price", "ask_size")
 # The rows that were lost may have held the GAP that is in force: it is declared again.
 _TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
@@ -91,24 +92,28 @@ class Books:
         self._repairs = Repairs(table, self._settings)
         self._errors: list[SequenceGap] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
+        self._oracles = np.zeros(0, np.int8)  # by instrument: do its quotes prove its book?
         self._held = 0
         self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
 
     def apply(self, sealed: Sealed, now_ns: int) -> BookOutput:
         """Take one flush. An empty one is fine: it lets overdue repairs be asked for again."""
         flush = Flush(sealed, now_ns)
+        more = len(self._table) - len(self._oracles)
+        if more > 0:
+            self._oracles = np.concatenate([self._oracles, np.zeros(more, np.int8)])
         flush.filtered, self._forgotten = self._forgotten, 0
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
-        if self._memory and len(sealed.quotes):
-            self._hear_quotes(sealed.quotes, flush)
+        unheard = self._hear_quotes(sealed.quotes, flush, 0)
         start = 0
         for hole in sealed.holes:
             self._run(flush, start, hole.update)
             start = hole.update
             self._hole(flush, hole)
         self._run(flush, start, len(flush))
+        self._hear_quotes(unheard, flush, flush.start(len(flush)))  # books that began just now
         self._repairs.ask_again(now_ns)
         output = BookOutput(
             rows=flush.rows(),
@@ -132,6 +137,7 @@ class Books:
         if book is not None:
             self._held -= book.held_levels
             self._forgotten += book.held_levels
+            self._oracles[instrument] = _UNKNOWN
             self._repairs.done(book)
 
     def snapshots(self, instruments: Iterable[int]) -> TickBatch:
@@ -346,17 +352,23 @@ class Books:
                 book.shown = top
                 flush.quote(book.instrument, update, top)
 
-    def _hear_quotes(self, quotes: Rows, flush: Flush) -> None:
-        """Let the quotes of a venue bear witness on its books."""
-        columns = [quotes[name].tolist() for name in ("instrument", "sequence", *_TOP, "ts_recv")]
-        for instrument, number, *top, ts_recv in zip(*columns, strict=True):
-            book = self._books.get(instrument)
-            if book is None or not number or not book.rule.quote_oracle:
-                continue
-            quote = (top[0], top[1], top[2], top[3])
-            cause = witness(book, number, quote, self._memory)
+    def _hear_quotes(self, quotes: Rows, flush: Flush, at: int) -> Rows:
+        """Let quotes bear witness on their books; return those whose book isn't there yet.
+
+        Before the updates of the same flush, so that a wrong one is refused when it comes.
+        """
+        if not (self._memory and len(quotes)):
+            return quotes[:0]
+        roles = self._oracles[quotes["instrument"]]
+        heard = quotes[(roles == _ORACLE) & (quotes["sequence"] > 0)]
+        columns = [heard[name].tolist() for name in ("instrument", "sequence", "ts_recv", *_TOP)]
+        for instrument, number, ts_recv, *top in zip(*columns, strict=True):
+            book = self._books[instrument]
+            cause = witness(book, number, (top[0], top[1], top[2], top[3]), self._memory)
             if cause is not None and book.is_valid:
-                self._break(flush, book, 0, ts_recv, cause)
+                self._break(flush, book, at, ts_recv, cause)
+        unheard: Rows = quotes[roles == _UNKNOWN]
+        return unheard
 
     def _hole(self, flush: Flush, hole: Hole) -> None:
         """Break the books that a hole concerns: those named, else all of the connection."""
@@ -425,6 +437,7 @@ class Books:
             levels_max = self._settings.levels_max
             book = open_book(instrument, self._rule_of(instrument), tally, levels_max, now_ns)
             self._books[instrument] = book
+            self._oracles[instrument] = _ORACLE if book.rule.quote_oracle else _NO_ORACLE
         return book
 
 
