@@ -81,6 +81,9 @@ class SessionEvents:
     def refused(self, session: Session, streams: Sequence[str], text: str) -> None:
         """The venue refuses these streams."""
 
+    def refused_together(self, session: Session, streams: Sequence[str]) -> None:
+        """The venue refuses a request for several streams: they must be asked for one by one."""
+
     def reconnect(self, session: Session, reason: str) -> None:
         """The venue wants this connection to be opened anew."""
 
@@ -204,6 +207,9 @@ class Session:
             self.pending.clear()
 
     def _refused(self, text: str, streams: Sequence[str]) -> None:
+        if len(streams) > 1:
+            self._events.refused_together(self, streams)
+            return
         self.pending.difference_update(streams)
         self.subscriptions = [one for one in self.subscriptions if one.stream not in streams]
         self._events.refused(self, streams, text)

@@ -135,7 +135,8 @@ class Repairs:
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
         adapter = connection.session.adapter
         await connection.send_paced(adapter.unsubscribe(streams))
-        await connection.send_paced(adapter.subscribe(streams))
+        for stream in streams:  # one by one: a venue may refuse all for the sake of one
+            await connection.send_paced(adapter.subscribe([stream]))
         if connection.is_open:
             self.counts["resubscribed"] += 1
             self._connections.sent_again(connection, streams)

@@ -343,6 +343,12 @@ class Supervisor(SessionEvents):
             self._statistics.refused[planned.venue] += max(1, len(streams))
             self._events.refused(planned, streams, text)
 
+    def refused_together(self, session: Session, streams: Sequence[str]) -> None:
+        """Session's callback: one of them is bad, its neighbours must not pay for it."""
+        connection = self._by_session.get(session.connection)
+        if connection is not None:
+            self.resubscribe(connection, streams)
+
     def reconnect(self, session: Session, reason: str) -> None:
         """Session's callback: the venue will close this connection."""
         connection = self._by_session.get(session.connection)

@@ -107,6 +107,9 @@ class Events(SessionEvents):
     def refused(self, session: Session, streams: Sequence[str], text: str) -> None:
         self.seen.append(("refused", tuple(streams), text))
 
+    def refused_together(self, session: Session, streams: Sequence[str]) -> None:
+        self.seen.append(("refused together", tuple(streams)))
+
     def reconnect(self, session: Session, reason: str) -> None:
         self.seen.append(("reconnect", reason))
 
@@ -193,6 +196,14 @@ def test_a_refused_stream_leaves_its_neighbours(session: Session, events: Events
     assert session.instruments(RowClass.LEVEL) == [1]
     assert "book.A" not in session.pending
     assert events.seen == [("refused", ("book.A",), "no such symbol")]
+
+
+def test_streams_refused_together_are_not_given_up(session: Session, events: Events) -> None:
+    list(session.opened())
+    send(session, do="refuse", streams=["book.A", "book.B"])
+    assert session.pending >= {"book.A", "book.B"}
+    assert session.instruments(RowClass.LEVEL) == [0, 1]
+    assert events.seen == [("refused together", ("book.A", "book.B"))]
 
 
 def test_the_venue_may_ask_for_a_new_connection(session: Session, events: Events) -> None:
