@@ -222,7 +222,7 @@ def chain_lines(
         start, plain = _indexed_start(path, start_ns)
         if start < 0:
             continue
-        for lines in read_lines(path, problems, start, plain):
+        for lines in filter(None, read_lines(path, problems, start, plain)):
             whole, expected = _with_losses(path, lines, expected, problems)
             chunk, is_over = _before(whole, end_ns)
             if chunk:
@@ -256,12 +256,12 @@ def _with_losses(
 
     Where the recorder said itself that it lost lines, its own line stands for them.
     """
-    numbered = [line.n for line in lines if line.n >= 0 and not isinstance(line, Header)]
-    if not numbered:
+    at = int(isinstance(lines[0], Header))  # which has the number of the line after it
+    if at == len(lines):
         return lines, expected
-    following = numbered[-1] + 1
-    if following - numbered[0] == len(numbered) and expected in {-1, numbered[0]}:
-        return lines, following
+    first, last = lines[at].n, lines[-1].n
+    if first < 0 or (last - first == len(lines) - at - 1 and expected in {-1, first}):
+        return lines, expected if first < 0 else last + 1
     whole: list[Line] = []
     for line in lines:
         if line.n >= 0 and not isinstance(line, Header):
@@ -273,7 +273,7 @@ def _with_losses(
                     whole.append(Decided(line.ts_ns, {"action": LOST, "lines": missing}))
             expected = line.n + 1
         whole.append(line)
-    return whole, following
+    return whole, expected
 
 
 def _before(lines: list[Line], end_ns: int | None) -> tuple[list[Line], bool]:

@@ -371,6 +371,15 @@ async def test_repair_keeps_off_a_file_that_is_being_written(tmp_path: Path) -> 
     await one.stop()
 
 
+def test_a_chunk_without_any_good_line_is_passed_over(tmp_path: Path) -> None:
+    parts = frames(3)
+    parts.insert(1, zstandard.compress(b"nonsense\n" * 3))
+    problems = Problems()
+    lines = lines_of(segment(tmp_path, b"".join(parts)), problems)
+    assert len(lines) == 31
+    assert problems.count == 3
+
+
 def test_repair_of_an_empty_file_removes_it(tmp_path: Path) -> None:
     report = repair(segment(tmp_path, b"", ".inprogress"))
     assert (report.changed, report.lines, report.path) == (True, 0, "")
