@@ -12,6 +12,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from time import time_ns
 from typing import Final, Protocol
 from urllib.parse import urlencode
@@ -36,13 +37,13 @@ class Connections(Protocol):
     """What repairing needs of the supervisor."""
 
     def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
-    def sent_again(self, connection: Connection, streams: Sequence[str]) -> None: ...
+    def sent_again(self, connection: Connection, streams: Iterable[str]) -> None: ...
 
 
 class Repairs:
     """A schedule of repairs and the few tasks that do them.
 
-    counts: resubscribed, fetched, failed (REST), dropped (no connection).
+    counts: resubscribed, asked_again, fetched, failed (REST), dropped (no connection).
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Repairs:
         self._touch = touch
         self._schedule: list[tuple[int, int]] = []  # due_ns, instrument
         self._waiting: set[int] = set()
-        self._work: list[tuple[Connection, list[str]]] = []
+        self._work: list[Callable[[], Coroutine[None, None, None]]] = []
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._wake = asyncio.Event()
 
@@ -75,7 +76,12 @@ class Repairs:
 
     def resubscribe(self, connection: Connection, streams: Sequence[str]) -> None:
         """Unsubscribe and subscribe again, at the venue's pace."""
-        self._work.append((connection, list(streams)))
+        self._work.append(partial(self._resubscribe, connection, list(streams)))
+        self._wake.set()
+
+    def subscribe_singly(self, connection: Connection, streams: Sequence[str]) -> None:
+        """Ask for each in a request of its own: the venue refused them together."""
+        self._work.append(partial(self._subscribe_singly, connection, list(streams)))
         self._wake.set()
 
     async def run(self) -> None:
@@ -86,7 +92,7 @@ class Repairs:
                 self._wake.clear()
                 while self._work:
                     await self._slots.acquire()
-                    self._start(group, self._resubscribe(*self._work.pop()))
+                    self._start(group, self._work.pop()())
                 now_ns = time_ns()
                 while self._schedule and self._schedule[0][0] <= now_ns:
                     await self._slots.acquire()
@@ -135,10 +141,22 @@ class Repairs:
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
         adapter = connection.session.adapter
         await connection.send_paced(adapter.unsubscribe(streams))
-        for stream in streams:  # one by one: a venue may refuse all for the sake of one
-            await connection.send_paced(adapter.subscribe([stream]))
+        await connection.send_paced(adapter.subscribe(streams))
         if connection.is_open:
             self.counts["resubscribed"] += 1
+            self._connections.sent_again(connection, streams)
+
+    async def _subscribe_singly(self, connection: Connection, streams: list[str]) -> None:
+        for stream in streams:
+            await connection.send_paced(connection.session.adapter.subscribe([stream]))
+        if connection.is_open:
+            self._connections.sent_again(connection, connection.session.pending)
+
+    async def _ask_again(self, connection: Connection, streams: list[str]) -> None:
+        for stream in streams:
+            await connection.send_paced(connection.session.adapter.subscribe([stream]))
+        if connection.is_open:
+            self.counts["asked_again"] += 1
             self._connections.sent_again(connection, streams)
 
     async def _fetch(self, connection: Connection, symbol: str, request: RestRequest) -> None:

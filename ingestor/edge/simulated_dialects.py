@@ -217,7 +217,8 @@ class Book:
         """Return the encoded snapshot of the state after event `place`."""
         if (walk, place) not in self._snapshots:
             text = self.dialect.snapshot(self.walks[walk].states[place])
-            self._snapshots[walk, place] = (text and Encoded(text, self.symbol_bytes)) or None
+            encoded = None if text is None else Encoded(text, self.symbol_bytes)
+            self._snapshots[walk, place] = encoded
         return self._snapshots[walk, place]
 
 

@@ -282,7 +282,7 @@ class Supervisor(SessionEvents):
     def replace(self, connection: Connection, reason: TransportError) -> None:
         """Open a successor first, then end `connection` for `reason`."""
         line = connection.line
-        if line.connection is connection and not self._stopping:
+        if line.connection is connection and connection.verdict is None and not self._stopping:
             connection.verdict = reason
             self._statistics.reconnects[line.planned.venue, cause_of(reason)] += 1
             self._schedule(line, self._random())
@@ -291,7 +291,11 @@ class Supervisor(SessionEvents):
         """Unsubscribe and subscribe again, at the venue's pace."""
         self._repairs.resubscribe(connection, streams)
 
-    def sent_again(self, connection: Connection, streams: Sequence[str]) -> None:
+    def ask_again(self, connection: Connection, streams: Sequence[str]) -> None:
+        """Subscribe one by one to what the venue did not confirm."""
+        self._repairs.ask_again(connection, streams)
+
+    def sent_again(self, connection: Connection, streams: Iterable[str]) -> None:
         """A subscription was repeated: its acks are due."""
         connection.session.pending.update(streams)
         self._sweep.subscribed(connection, time_ns())
@@ -347,7 +351,7 @@ class Supervisor(SessionEvents):
         """Session's callback: one of them is bad, its neighbours must not pay for it."""
         connection = self._by_session.get(session.connection)
         if connection is not None:
-            self.resubscribe(connection, streams)
+            self._repairs.subscribe_singly(connection, streams)
 
     def reconnect(self, session: Session, reason: str) -> None:
         """Session's callback: the venue will close this connection."""
