@@ -4,7 +4,7 @@ What the library leaves to its user is done here: fragments are joined, close an
 answered, and the payload, valid only inside the callback, copied once. `enable_auto_pong` is off
 because a ping that the library answers by itself never reaches the callback, and it may be the
 frame that ends a burst. Every connection runs on uvloop's own transport with the smallest read
-buffer: docs/adr/0002 has the measurement.
+buffer: docs/adr/0010 has the measurement.
 """
 
 from __future__ import annotations
