@@ -80,7 +80,7 @@ class Repairs:
         self._wake.set()
 
     def subscribe_singly(self, connection: Connection, streams: Sequence[str]) -> None:
-        """Ask for each in a request of its own: the venue refused them together."""
+        """Ask for each in a request of its own: the venue refused them together, or was silent."""
         self._work.append(partial(self._subscribe_singly, connection, list(streams)))
         self._wake.set()
 
@@ -150,14 +150,8 @@ class Repairs:
         for stream in streams:
             await connection.send_paced(connection.session.adapter.subscribe([stream]))
         if connection.is_open:
-            self._connections.sent_again(connection, connection.session.pending)
-
-    async def _ask_again(self, connection: Connection, streams: list[str]) -> None:
-        for stream in streams:
-            await connection.send_paced(connection.session.adapter.subscribe([stream]))
-        if connection.is_open:
             self.counts["asked_again"] += 1
-            self._connections.sent_again(connection, streams)
+            self._connections.sent_again(connection, connection.session.pending)
 
     async def _fetch(self, connection: Connection, symbol: str, request: RestRequest) -> None:
         planned = connection.line.planned

@@ -293,7 +293,7 @@ class Supervisor(SessionEvents):
 
     def ask_again(self, connection: Connection, streams: Sequence[str]) -> None:
         """Subscribe one by one to what the venue did not confirm."""
-        self._repairs.ask_again(connection, streams)
+        self._repairs.subscribe_singly(connection, streams)
 
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None:
         """A subscription was repeated: its acks are due."""

@@ -39,7 +39,7 @@ class Remedies(Protocol):
     """What the supervisor does about what the sweep finds."""
 
     def replace(self, connection: Connection, reason: TransportError) -> None: ...
-    def resubscribe(self, connection: Connection, streams: Sequence[str]) -> None: ...
+    def ask_again(self, connection: Connection, streams: Sequence[str]) -> None: ...
     def unacknowledged(self, connection: Connection, streams: Sequence[str]) -> None: ...
 
 
@@ -161,4 +161,4 @@ class Sweep:
             self._remedies.unacknowledged(connection, streams)
         else:
             connection.resubscribed = True
-            self._remedies.resubscribe(connection, streams)
+            self._remedies.ask_again(connection, streams)
