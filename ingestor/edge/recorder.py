@@ -90,6 +90,8 @@ class Recorder:
 
     async def stop(self, timeout_s: float = 10.0) -> None:
         """Write what waits and finish the segments; on a failed disk, one last try."""
+        if not self._thread.is_alive():
+            return
         for lost in self._lost.values():
             self._append(lost)
         self._lost.clear()
