@@ -452,6 +452,24 @@ async def test_deflate_is_offered_by_the_websockets_transport_alone() -> None:
     assert "permessage-deflate" in (offers["websockets"] or "")
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_calls_on_a_closing_link_do_nothing(connect: Connect, end: str, secure: bool) -> None:
+    server, client = contexts("good")
+    listener = Listener()
+    async with venue(hold, ssl=server if secure else None) as url:
+        target = url.replace("ws:", "wss:") if secure else url
+        link = await connect(ConnectOptions(target, client if secure else None), listener)
+        getattr(link, end)()
+        for _ in range(2):
+            link.pause_reading()
+            link.resume_reading()
+            link.pause_reading()
+            link.send(b"too late")
+            link.ping()
+        assert isinstance(await listener.failure(), ClosedByUs)
+
+
 async def test_source_address(connect: Connect) -> None:
     peers: list[str] = []
 
