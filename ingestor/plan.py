@@ -99,15 +99,17 @@ class Plan:
         return iter(self.connections)
 
     def share(self, index: int, workers: int) -> Plan:
-        """Return the part of worker `index` (from 0) of `workers`: every workers-th connection of
-        each market, so that the parts are equal to within one."""
+        """Return the part of worker `index` (from 0) of `workers`: every workers-th connection,
+        market by market, so that the parts are equal to within one, of each market too."""
         if not 0 <= index < workers:
             raise ValueError(f"no worker {index} among {workers}")
         groups: dict[tuple[str, str, str], list[PlannedConnection]] = {}
         for one in self.connections:
             groups.setdefault((one.venue, one.market, urlsplit(one.url).path), []).append(one)
-        mine = [one for group in groups.values() for one in group[index::workers]]
-        return replace(self, connections=tuple(mine), workers=self.workers * workers)
+        dealt = [one for group in groups.values() for one in group]
+        return replace(
+            self, connections=tuple(dealt[index::workers]), workers=self.workers * workers
+        )
 
 
 def make_plan(wanted: Iterable[Wanted], table: InstrumentTable) -> Plan:

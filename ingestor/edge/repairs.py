@@ -52,7 +52,10 @@ class Repairs:
         tap: Tap | None,
         touch: Callable[[], None],
         ssl_context: ssl.SSLContext | None,
+        workers: int = 1,
     ) -> None:
+        """workers: processes that share what the venues allow."""
+        self._workers = workers
         self.counts: Counter[str] = Counter()
         self._connections = connections
         self._ssl_context = ssl_context
@@ -176,7 +179,9 @@ class Repairs:
     async def _client(self, origin: str) -> RestClient:
         client = self._clients.get(origin)
         if client is None:
-            limiter = RateLimiter(_WEIGHT_PER_S, _WEIGHT_BURST)
+            limiter = RateLimiter(
+                _WEIGHT_PER_S / self._workers, max(1, _WEIGHT_BURST // self._workers)
+            )
             client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
             self._clients[origin] = await self._closing.enter_async_context(client)
         return client

@@ -93,7 +93,7 @@ class Supervisor(SessionEvents):
         self._by_session: dict[int, Connection] = {}
         self._statistics = SupervisorStatistics()
         self._sweep = Sweep(self._settings.patience, self, random)
-        self._repairs = Repairs(self, tap, touch, ssl_context)
+        self._repairs = Repairs(self, tap, touch, ssl_context, plan.workers)
         self._line_of: dict[tuple[int, str], Line] = {}
         for line in self.lines:
             key = (line.planned.venue, line.planned.market)

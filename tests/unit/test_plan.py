@@ -162,7 +162,10 @@ def test_every_stream_is_planned_once_and_shares_add_up(
     numbers = [one.number for part in parts for one in part]
     assert sorted(numbers) == list(range(len(planned)))
     sizes = [len(part) for part in parts]
-    assert max(sizes) - min(sizes) <= 2  # one for each of the two endpoints
+    assert max(sizes) - min(sizes) <= 1
+    for url in {one.url for one in planned}:
+        of_endpoint = [sum(one.url == url for one in part) for part in parts]
+        assert max(of_endpoint) - min(of_endpoint) <= 1
     assert {part.workers for part in parts} == {workers}
 
 
