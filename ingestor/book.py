@@ -114,6 +114,7 @@ class Books:
             self._hole(flush, hole)
         self._run(flush, start, len(flush))
         self._hear_quotes(unheard, flush, flush.start(len(flush)))  # books that began just now
+        self._note_times(flush)
         self._repairs.ask_again(now_ns)
         output = BookOutput(
             rows=flush.rows(),
@@ -180,34 +181,30 @@ class Books:
 
     def _run(self, flush: Flush, start: int, end: int) -> None:
         """Take updates [start, end). The fast path of live books; all else goes to `_take`."""
-        books, instruments, flags_of = self._books, flush.instruments, flush.flags
-        firsts, lasts, previous, bounds = flush.firsts, flush.lasts, flush.previous, flush.bounds
-        keys, sizes, live, prove = flush.keys, flush.sizes, State.LIVE, self._prove
-        for index in range(start, end):
-            book = books.get(instruments[index])
-            if book is None or book.state is not live or flags_of[index] & _SLOW:
+        books, keys, sizes = self._books, flush.keys, flush.sizes
+        live, prove = State.LIVE, self._prove
+        for index, update in enumerate(flush.columns(start, end), start):
+            instrument, flags, first, last, previous, checksum, first_bid, first_ask, stop = update
+            book = books.get(instrument)
+            if book is None or book.state is not live or flags & _SLOW:
                 self._take(flush, index)
                 continue
-            last = lasts[index]
             rule = book.continuity
             if (
-                (rule is _RANGE and firsts[index] != book.last + 1)
-                or (rule is _PREVIOUS and previous[index] != book.last)
+                (rule is _RANGE and first != book.last + 1)
+                or (rule is _PREVIOUS and previous != book.last)
                 or (rule is _INCREMENT and last != book.last + 1)
             ):
                 self._take(flush, index)
                 continue
-            first_bid, first_ask, stop = bounds[2 * index : 2 * index + 3]
             if first_bid != first_ask:
                 book.bids.apply(keys[first_bid:first_ask], sizes[first_bid:first_ask])
             if first_ask != stop:
                 book.asks.apply(keys[first_ask:stop], sizes[first_ask:stop])
-            cause = prove(book, last, flags_of[index], flush.checksums[index])
+            cause = prove(book, last, flags, checksum)
             if cause is not None:
                 self._refuse(flush, book, flush.update(index), first_bid, cause)
                 continue
-            book.ts_event = flush.ts_events[index]
-            book.ts_recv = flush.ts_recvs[index]
             if book.removed is not None or (book.derives and book.top() != book.shown):
                 self._show(flush, book, flush.update(index), stop)
 
@@ -216,14 +213,17 @@ class Books:
         book.last = last
         book.tally.updates += 1
         bids, asks = book.bids, book.asks
-        if bids.head and asks.head and bids.head[-1] + asks.head[-1] >= 0:
+        best_bids, best_asks, limit = bids.head, asks.head, book.limit
+        if best_bids and best_asks and best_bids[-1] + best_asks[-1] >= 0:
             book.tally.crossed += 1
             return Cause.CROSSED
-        if len(bids.sizes) > book.limit or len(asks.sizes) > book.limit:
+        if len(bids.sizes) > limit or len(asks.sizes) > limit:
             _cut(book)
         elif book.trimmed and _is_short(book):
             return Cause.SHED
-        return contradiction(book, flags, checksum, self._memory) if self._memory else None
+        if book.is_provable and self._memory:
+            return contradiction(book, flags, checksum, self._memory)
+        return None
 
     def _take(self, flush: Flush, index: int) -> None:
         """Take one update that isn't plainly the next delta of a live book."""
@@ -263,7 +263,6 @@ class Books:
                 self._refuse(flush, book, update, at, cause)
                 return
             book.state = NEXT[book.state, Event.DELTA]
-            book.ts_event, book.ts_recv = update.ts_event, update.ts_recv
             if update.at < 0:
                 flush.publish(at, book.instrument, update)
             self._show(flush, book, update, at if update.at < 0 else at + update.levels)
@@ -333,7 +332,6 @@ class Books:
         book.state = NEXT[book.state, event]
         book.gap_open = False
         book.partial = bool(update.flags & Flag.PARTIAL)
-        book.ts_event, book.ts_recv = update.ts_event, update.ts_recv
         book.tally.resets += 1
         self._repairs.done(book)
         flush.reset(update.at, book.instrument, update)
@@ -428,6 +426,13 @@ class Books:
             self._repairs.done(book)
         else:
             self._repairs.ask(book, cause, flush.now_ns)
+
+    def _note_times(self, flush: Flush) -> None:
+        """Remember when each book of the flush was last heard of."""
+        times = zip(flush.ts_events, flush.ts_recvs, strict=True)
+        for instrument, newest in dict(zip(flush.instruments, times, strict=True)).items():
+            book = self._books[instrument]
+            book.ts_event, book.ts_recv = newest
 
     def _book(self, instrument: int, now_ns: int) -> Book:
         book = self._books.get(instrument)

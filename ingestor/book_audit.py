@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 from zlib import crc32
 
-from ingestor.book_side import Ladder, TextLadder
+from ingestor.book_side import Ladder
 from ingestor.book_state import Book, Top
 from ingestor.rows import Cause, Flag
 
@@ -24,17 +24,19 @@ def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause |
 
     flags, checksum: of the update. memory: tops of book to remember for quotes that come later.
     """
-    rule = book.rule
-    if flags & _CHECKSUM and rule.checksum is not None:
+    if flags & _CHECKSUM and book.rule.checksum is not None:
         return _count(book, book_checksum(book) == checksum)
-    if rule.quote_oracle and book.last:
-        quotes = book.recent_quotes
+    if book.has_oracle and book.last:
+        quotes, top = book.recent_quotes, book.top()
+        if not quotes:
+            _remember(book.recent_tops, book.last, top, memory)
+            return None
         quote = quotes.pop(book.last, None)
         if quotes:
             _forget_before(quotes, book.last)  # numbers ascend in both streams
         if quote is not None:
-            return _count(book, quote == book.top())
-        _remember(book.recent_tops, book.last, book.top(), memory)
+            return _count(book, quote == top)
+        _remember(book.recent_tops, book.last, top, memory)
     return None
 
 
@@ -75,12 +77,13 @@ def _forget_before(recent: dict[int, Top], number: int) -> None:
 
 def book_checksum(book: Book) -> int:
     """Return the checksum that the venue should have sent with the book as it is now."""
-    bids, asks, rule = book.bids, book.asks, book.rule
-    if isinstance(bids, TextLadder) and isinstance(asks, TextLadder):
+    if book.texts is not None:
+        bids, asks = book.texts
         return crc32(bids.text(), asks.text_crc())
+    rule = book.rule
     assert rule.checksum is not None
     depth = rule.checksum_depth
-    return rule.checksum(_levels(bids, depth, 1), _levels(asks, depth, -1))
+    return rule.checksum(_levels(book.bids, depth, 1), _levels(book.asks, depth, -1))
 
 
 def _levels(side: Ladder, depth: int, sign: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ between (marks, released updates, levels cut at the venue's depth).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final
 
@@ -87,6 +87,25 @@ class Flush:
             ask_keys=self.keys[middle:end],
             ask_sizes=self.sizes[middle:end],
             at=start,
+        )
+
+    def columns(
+        self, start: int, end: int
+    ) -> Iterator[tuple[int, int, int, int, int, int, int, int, int]]:
+        """Yield, for updates [start, end): instrument, flags, first, last, previous, checksum, and
+        where its bids begin, its asks begin, and both end."""
+        part, bounds = slice(start, end), self.bounds
+        return zip(
+            self.instruments[part],
+            self.flags[part],
+            self.firsts[part],
+            self.lasts[part],
+            self.previous[part],
+            self.checksums[part],
+            bounds[2 * start : 2 * end : 2],
+            bounds[2 * start + 1 : 2 * end : 2],
+            bounds[2 * start + 2 : 2 * end + 1 : 2],
+            strict=True,
         )
 
     def start(self, index: int) -> int:

@@ -141,32 +141,33 @@ class TextLadder(Ladder):
 
     def apply(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
         super().apply(keys, sizes)
-        texts = self._texts
-        for key in keys:
-            texts.pop(key, None)
+        texts, sign, text_of = self._texts, self._sign, self._text_of
+        for key, size in zip(keys, sizes, strict=False):
+            if size:
+                texts[key] = text_of(sign * key, size)
+            else:
+                texts.pop(key, None)
         self._joined = self._crc = None
 
     def replace(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
         super().replace(keys, sizes)
-        self._texts = {}
+        self._texts = {key: self._text_of(self._sign * key, s) for key, s in self.sizes.items()}
         self._joined = self._crc = None
 
     def cut(self, depth: int) -> list[int]:
         removed = super().cut(depth)
         for key in removed:
-            self._texts.pop(key, None)
+            del self._texts[key]
+        self._joined = self._crc = None
         return removed
 
     def text(self) -> bytes:
         """Return the texts of the best levels, best first, joined."""
-        if self._joined is None:
-            texts = self._texts
+        joined = self._joined
+        if joined is None:
             best = self.head[: -self._depth - 1 : -1]
-            for key in best:
-                if key not in texts:
-                    texts[key] = self._text_of(self._sign * key, self.sizes[key])
-            self._joined = "".join([texts[key] for key in best]).encode("ascii")
-        return self._joined
+            joined = self._joined = "".join(map(self._texts.__getitem__, best)).encode()
+        return joined
 
     def text_crc(self) -> int:
         """Return the CRC32 of `text`."""

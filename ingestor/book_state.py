@@ -13,7 +13,6 @@ next valid row is a RESET with a snapshot behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -206,6 +205,9 @@ class Book:
     continuity: Continuity
     is_rest: bool
     derives: bool
+    has_oracle: bool
+    is_provable: bool
+    texts: tuple[TextLadder, TextLadder] | None
     state: State = State.EMPTY
     last: int = 0
     ts_event: int = 0
@@ -232,9 +234,15 @@ class Book:
 
     def top(self) -> Top:
         """Return bid price and size, ask price and size; 0, 0 for an empty side."""
-        bid_key, bid_size = self.bids.best()
-        ask_key, ask_size = self.asks.best()
-        return bid_key, bid_size, -ask_key, ask_size
+        bids, asks = self.bids, self.asks
+        bid = ask = bid_size = ask_size = 0
+        if bids.head:
+            bid = bids.head[-1]
+            bid_size = bids.sizes[bid]
+        if asks.head:
+            ask = asks.head[-1]
+            ask_size = asks.sizes[ask]
+        return bid, bid_size, -ask, ask_size
 
     def clear(self) -> None:
         self.bids.clear()
@@ -249,12 +257,13 @@ def open_book(
     instrument: int, rule: BookRule, tally: BookTally, levels_max: int, now_ns: int
 ) -> Book:
     """Return an EMPTY book whose sides suit the rule."""
-    text_of: Callable[[int, int], str] | None = rule.checksum_text
-    if text_of is None:
-        bids, asks = Ladder(), Ladder()
-    else:
-        bids = TextLadder(1, rule.checksum_depth, text_of)
-        asks = TextLadder(-1, rule.checksum_depth, text_of)
+    bids, asks = Ladder(), Ladder()
+    texts: tuple[TextLadder, TextLadder] | None = None
+    if rule.checksum_text is not None:
+        bids, asks = texts = (
+            TextLadder(1, rule.checksum_depth, rule.checksum_text),
+            TextLadder(-1, rule.checksum_depth, rule.checksum_text),
+        )
     limit = min(rule.depth_max or levels_max, levels_max)
     return Book(
         instrument,
@@ -266,5 +275,8 @@ def open_book(
         continuity=rule.continuity,
         is_rest=rule.snapshot is SnapshotSource.REST,
         derives=rule.quotes_from_book,
+        has_oracle=rule.quote_oracle,
+        is_provable=rule.quote_oracle or rule.checksum is not None,
+        texts=texts,
         invalid_since_ns=now_ns,
     )
