@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client.core import Metric
@@ -21,6 +21,7 @@ from ingestor.book import Repair
 from ingestor.config import Config
 from ingestor.edge import settings
 from ingestor.edge.catalogue import Catalogue
+from ingestor.edge.eventlog import EventLog
 from ingestor.edge.exposition import Exposition, StreamState
 from ingestor.edge.exposition_parts import (
     book_families,
@@ -163,7 +164,8 @@ class Ingestor:
         self._stop.set()
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> Drained:
-        """Run until `stop`. on_ready: called once Kafka has accepted us and sockets may open.
+        """Run until `stop`. on_ready: called once Kafka has accepted us and sockets may open; not
+        at all when `stop` comes before that.
 
         Raises SinkUnavailable when Kafka can't be reached at the start, ListenFailed when the
         HTTP port is taken.
@@ -175,14 +177,21 @@ class Ingestor:
                 self.recorder.start()
                 stack.push_async_callback(self.recorder.stop)
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._watch.run(), name="loop watch")]
+                tasks: list[asyncio.Task[Any]] = [
+                    group.create_task(self._watch.run(), name="loop watch")
+                ]
+                stopping = group.create_task(self._stop.wait(), name="stop")
+                tasks.append(stopping)
                 if self.sink is not None:
                     tasks.append(group.create_task(self.sink.run(), name="kafka"))
                     try:
-                        await self.sink.wait_connected(CONNECT_KAFKA_S)
+                        await self._until_connected(self.sink, stopping)
                     except BaseException:
                         _cancel(tasks)
                         raise
+                if stopping.done():
+                    _cancel(tasks)
+                    return Drained(self._status(recent=False), 0)
                 self._announce("session_start")
                 gc.collect()
                 gc.freeze()
@@ -196,13 +205,21 @@ class Ingestor:
                 if self.stalewatch is not None:
                     watching = self.stalewatch.run(self.supervisor)
                     tasks.append(group.create_task(watching, name="stale watch"))
-                stopping = asyncio.create_task(self._stop.wait())
                 await asyncio.wait({supervising, stopping}, return_when="FIRST_COMPLETED")
-                stopping.cancel()
                 drained = await self._drain(supervising)
                 _cancel(tasks)
         self.phase = Phase.STOPPED
         return drained
+
+    async def _until_connected(self, sink: KafkaSink, stopping: asyncio.Task[bool]) -> None:
+        """Wait until Kafka has accepted us, or we are to stop. Raises SinkUnavailable."""
+        connecting = asyncio.create_task(sink.wait_connected(CONNECT_KAFKA_S))
+        try:
+            await asyncio.wait({connecting, stopping}, return_when="FIRST_COMPLETED")
+            if connecting.done():
+                connecting.result()
+        finally:
+            connecting.cancel()
 
     async def _drain(self, supervising: asyncio.Task[None]) -> Drained:
         self.phase = Phase.DRAINING
@@ -243,7 +260,7 @@ class Ingestor:
                 self._reset_books.extend(resets.tolist())
 
     def _listeners(self) -> list[SupervisorEvents]:
-        return [one for one in (self.publishing, self.stalewatch) if one is not None]
+        return [one for one in (EventLog(), self.publishing, self.stalewatch) if one is not None]
 
     def _pause(self) -> None:
         log.warning("sockets.paused", cause="the sink is behind")
@@ -360,6 +377,6 @@ class Ingestor:
                 )
 
 
-def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
