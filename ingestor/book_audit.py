@@ -22,21 +22,22 @@ _CHECKSUM: Final = int(Flag.CHECKSUM)
 def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
     """Compare a book that was just updated with what proves it; return CHECKSUM or None.
 
-    flags, checksum: of the update. memory: tops of book to remember for quotes that come later.
+    flags, checksum: of the update. memory: an eighth of it in tops of book is remembered, for
+    quotes that come later. (Quotes run ahead of updates far more often than behind.)
     """
     if flags & _CHECKSUM and book.rule.checksum is not None:
         return _count(book, book_checksum(book) == checksum)
     if book.has_oracle and book.last:
         quotes, top = book.recent_quotes, book.top()
         if not quotes:
-            _remember(book.recent_tops, book.last, top, memory)
+            _remember(book.recent_tops, book.last, top, memory // 8)
             return None
         quote = quotes.pop(book.last, None)
         if quotes:
             _forget_before(quotes, book.last)  # numbers ascend in both streams
         if quote is not None:
             return _count(book, quote == top)
-        _remember(book.recent_tops, book.last, top, memory)
+        _remember(book.recent_tops, book.last, top, memory // 8)
     return None
 
 

@@ -93,7 +93,7 @@ class BookSettings:
     held_updates_max: int = 10_000
     levels_max: int = 100_000
     snapshot_depth: int = 1_000
-    oracle_memory: int = 512  # quotes, and tops of book, remembered per instrument
+    oracle_memory: int = 512  # quotes remembered per instrument
 
 
 @dataclass(slots=True)
