@@ -30,6 +30,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no ../shared/captures"))
 
 
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """No test sees another's, or the user's, configuration through the environment."""
+    before = dict(os.environ)
+    for name in [name for name in before if name.upper().startswith("INGESTOR__")]:
+        del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def captures() -> Path:
     """The folder of recorded frames, which lies beside the checkout and is not part of it."""

@@ -18,6 +18,11 @@ EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
         "a.toml: kafka: unknown key 'tpoic'; did you mean 'topic'?",
     ),
     (errors.ConfigError("no feeds"), Recovery.EXIT, "no feeds"),
+    (
+        errors.WorkerFailed(1, 2),
+        Recovery.EXIT,
+        "worker 1 could not start: it ended with status 2",
+    ),
     (errors.TransportError("wss://x", "refused"), Recovery.RECONNECT, "wss://x: refused"),
     (
         errors.RequestRefused("https://x/list", 404),
@@ -59,6 +64,13 @@ EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
     (errors.UnknownInstrument("acme", "X"), Recovery.SKIP_FRAME, "acme: unknown_instrument: X"),
     (errors.BadNumber("acme", "NaN"), Recovery.SKIP_FRAME, "acme: bad_number: NaN"),
     (errors.SinkUnavailable("kafka", "down"), Recovery.HOLD, "kafka is unavailable: down"),
+    (
+        errors.ListenFailed(
+            "the HTTP server", "127.0.0.1:1", "address already in use", hint="take 2"
+        ),
+        Recovery.EXIT,
+        "the HTTP server can't listen on 127.0.0.1:1: address already in use; take 2",
+    ),
     (
         errors.RecordRejected("md.trades.v1", 3, "too large"),
         Recovery.DEAD_LETTER,
