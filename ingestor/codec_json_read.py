@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct, error
 from typing import Any, Final
 
 import numpy as np
@@ -11,12 +12,31 @@ import orjson
 from ingestor.batch import TickBatch
 from ingestor.codec_json import CAUSE_NAMES, KIND_NAMES, NUMBERS, SIDE_NAMES
 from ingestor.codec_wire import CodecError, Decoded, WireInstrument
-from ingestor.rows import CLASS_OF, DTYPE_OF, MARK_FIELDS, Flag, Kind, RowClass, Rows, Side
+from ingestor.rows import (
+    CLASS_OF,
+    DTYPE_OF,
+    LEVEL,
+    MARK_FIELDS,
+    QUOTE,
+    TRADE,
+    Flag,
+    Kind,
+    RowClass,
+    Side,
+)
 
 _KINDS: Final = {name: kind for kind, name in KIND_NAMES.items()}
 _SIDES: Final = {name: side for side, name in SIDE_NAMES.items()}
 _CAUSES: Final = {name: cause for cause, name in CAUSE_NAMES.items()}
-_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
+_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, error)
+_TRADE: Final = Struct("<qqQIHBBqqQQ")
+_QUOTE: Final = Struct("<qqQIHBBqqqq")
+_LEVEL: Final = Struct("<qqQIHBBqq")
+_FLAGS: Final = Struct("<H")
+_FLAGS_AT: Final = 28  # offset of `flags` in a row
+_LAST: Final = int(Flag.LAST)
+_UINT64_MAX: Final = 2**64 - 1
+assert (_TRADE.size, _QUOTE.size, _LEVEL.size) == (TRADE.itemsize, QUOTE.itemsize, LEVEL.itemsize)
 _INSTRUMENTS_MAX: Final = 100_000
 
 _known: dict[tuple[str, int, int, int], list[WireInstrument]] = {}
@@ -32,15 +52,12 @@ def decode(value: bytes) -> Decoded:
         session = bytes.fromhex(message["session"])
         row_class = CLASS_OF[message["channel"]]
         kind = _KINDS[message["kind"]]
-        rows = np.zeros(message["rows"], DTYPE_OF[row_class])
-        rows["ts_event"] = message["ts_event"]
-        rows["ts_recv"] = message["ts_recv"]
-        rows["sequence"] = message["sequence"]
-        rows["flags"] = message["flags"]
-        rows["kind"] = kind
-        exponents = _READERS.get(kind, _read_mark)(row_class, rows, message)
-        instruments = _instruments(message, exponents)
-        return Decoded(session, message["seq"], TickBatch(row_class, rows, instruments))
+        packed, exponents = _READERS.get(kind, _read_mark)(row_class, kind, message)
+        rows = np.frombuffer(packed, DTYPE_OF[row_class])
+        if len(rows) != message["rows"]:
+            raise CodecError(f"{len(rows)} rows where {message['rows']} are announced")
+        batch = TickBatch(row_class, rows, _instruments(message, exponents))
+        return Decoded(session, message["seq"], batch)
     except _MALFORMED as failure:
         raise CodecError(f"{type(failure).__name__}: {failure}") from failure
 
@@ -57,47 +74,69 @@ def position(value: bytes) -> tuple[bytes, int, int]:
         raise CodecError(f"{type(failure).__name__}: {failure}") from failure
 
 
-def _read_trade(row_class: RowClass, rows: Rows, message: Any) -> tuple[int, int]:
-    rows["side"] = _SIDES[message["side"]]
-    trade_id = message["trade_id"]
-    if "-" in trade_id:
-        number = int(trade_id.replace("-", ""), 16)
-        rows["trade_id_high"], rows["trade_id_low"] = number >> 64, number & (1 << 64) - 1
-    else:
-        rows["trade_id_low"] = int(trade_id)
-    return _read_numbers(row_class, rows, message)
+_Packed = tuple[bytes | bytearray, tuple[int, int]]  # rows, and the exponents of price and size
 
 
-def _read_numbers(row_class: RowClass, rows: Rows, message: Any) -> tuple[int, int]:
-    for field in NUMBERS[row_class]:
-        rows[field] = int(message[field].replace(".", "", 1))
-    price, size = (_decimals(message[field]) for field in NUMBERS[row_class][:2])
-    return price, size
+def _read_trade(_row_class: RowClass, kind: Kind, message: Any) -> _Packed:
+    price, size, trade_id = message["price"], message["size"], message["trade_id"]
+    number = int(trade_id.replace("-", ""), 16) if "-" in trade_id else int(trade_id)
+    packed = _TRADE.pack(
+        message["ts_event"],
+        message["ts_recv"],
+        message["sequence"],
+        0,
+        message["flags"],
+        _SIDES[message["side"]],
+        kind,
+        _digits(price),
+        _digits(size),
+        number >> 64,
+        number & _UINT64_MAX,
+    )
+    return packed, (_decimals(price), _decimals(size))
 
 
-def _read_book(row_class: RowClass, rows: Rows, message: Any) -> tuple[int, int]:
-    bids, levels = len(message["bids"]), message["bids"] + message["asks"]
-    rows["side"][:bids] = Side.BID
-    rows["side"][bids:] = Side.ASK
-    rows["flags"][:-1] &= ~np.uint16(Flag.LAST)
-    rows["price"] = [int(price.replace(".", "", 1)) for price, _ in levels]
-    rows["size"] = [int(size.replace(".", "", 1)) for _, size in levels]
-    return _decimals(levels[0][0]), _decimals(levels[0][1])
+def _read_quote(_row_class: RowClass, kind: Kind, message: Any) -> _Packed:
+    texts = [message[field] for field in NUMBERS[RowClass.QUOTE]]
+    head = (message["ts_event"], message["ts_recv"], message["sequence"])
+    packed = _QUOTE.pack(*head, 0, message["flags"], 0, kind, *map(_digits, texts))
+    return packed, (_decimals(texts[0]), _decimals(texts[1]))
 
 
-def _read_mark(row_class: RowClass, rows: Rows, message: Any) -> tuple[int, int]:
-    rows["side"] = _CAUSES[message["cause"]]
+def _read_book(_row_class: RowClass, kind: Kind, message: Any) -> _Packed:
+    bids, asks, flags = message["bids"], message["asks"], message["flags"]
+    head = (message["ts_event"], message["ts_recv"], message["sequence"], 0)
+    before_last = flags & ~_LAST
+    packed = bytearray()
+    for side, side_levels in ((Side.BID, bids), (Side.ASK, asks)):
+        number = int(side)
+        for price, size in side_levels:
+            packed += _LEVEL.pack(*head, before_last, number, kind, _digits(price), _digits(size))
+    _FLAGS.pack_into(packed, len(packed) - _LEVEL.size + _FLAGS_AT, flags)
+    price, size = (bids or asks)[0]
+    return packed, (_decimals(price), _decimals(size))
+
+
+def _read_mark(row_class: RowClass, kind: Kind, message: Any) -> _Packed:
+    rows = np.zeros(1, DTYPE_OF[row_class])
+    for field in ("ts_event", "ts_recv", "sequence", "flags"):
+        rows[field] = message[field]
+    rows["kind"], rows["side"] = kind, _CAUSES[message["cause"]]
     first, last = MARK_FIELDS[row_class]
     rows[first], rows[last] = message["first"], message["last"]
     price, size = message["decimals"]
-    return price, size
+    return rows.tobytes(), (price, size)
 
 
-_READERS: Final[dict[Kind, Callable[[RowClass, Rows, Any], tuple[int, int]]]] = {
+_READERS: Final[dict[Kind, Callable[[RowClass, Kind, Any], _Packed]]] = {
     Kind.TRADE: _read_trade,
-    Kind.QUOTE: _read_numbers,
+    Kind.QUOTE: _read_quote,
     Kind.LEVEL: _read_book,
 }
+
+
+def _digits(text: str) -> int:
+    return int(text.replace(".", "", 1))
 
 
 def _decimals(text: str) -> int:
@@ -105,8 +144,11 @@ def _decimals(text: str) -> int:
 
 
 def _instruments(message: Any, exponents: tuple[int, int]) -> list[WireInstrument]:
-    key = f"{message['venue']}:{message['market']}:{message['symbol']}"
-    identity = (key, *exponents, message["revision"])
+    identity = (
+        f"{message['venue']}:{message['market']}:{message['symbol']}",
+        *exponents,
+        message["revision"],
+    )
     found = _known.get(identity)
     if found is None:
         if len(_known) >= _INSTRUMENTS_MAX:
