@@ -40,7 +40,7 @@ run: $(RUN_STAMP)
 	@$(BIN)/ingestor demo $(DEMO_ARGS)
 
 test: $(DEV_STAMP)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff check $(CHECKED)

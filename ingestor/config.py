@@ -287,6 +287,9 @@ class LimitsConfig(Section):
 
     connections_max: Annotated[int, Field(ge=1, le=100_000)] = 15_000
     """More than these in the plan are refused at the start."""
+    connects_per_s: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    """Connections opened each second per venue and source address, instead of the venue's own
+    limit. Lower is always safe; higher is for venues of your own."""
     connect_timeout_s: Seconds = 10.0
     """TCP, TLS and websocket handshake together."""
     backoff_base_s: Seconds = 0.5

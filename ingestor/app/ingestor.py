@@ -144,6 +144,7 @@ class Ingestor:
             settings=SupervisorSettings(
                 open_timeout_s=config.limits.connect_timeout_s,
                 backoff=settings.backoff(config.limits),
+                connects=settings.connects(config.limits),
             ),
             events=EventsOfAll(self._listeners()),
         )
@@ -151,6 +152,7 @@ class Ingestor:
         self.http = AdminServer(config.http, self) if config.http.enabled else None
         self._exposition = Exposition(metrics, self.supervisor.counts, self.status, [self._parts])
         self._reset_books: deque[int] = deque()
+        self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
         if self.sink is not None:
             self.sink.on_pause = self._pause
@@ -284,8 +286,22 @@ class Ingestor:
             self.publishing.quarantine(rejected)
 
     def _shed(self, row_class: RowClass, instrument: int) -> None:
+        """The sink dropped rows of an instrument: its book is of no use to consumers now."""
         if row_class is RowClass.LEVEL:
-            self.pipeline.books.invalidate(instrument, Cause.SHED, time.time_ns())
+            if not self._shed_books:
+                asyncio.get_running_loop().call_soon(self._invalidate_shed)
+            self._shed_books.add(instrument)
+
+    def _invalidate_shed(self) -> None:
+        """Between two flushes, so that a replay, which reads the decision, takes it there too."""
+        self.flusher.flush()
+        now_ns = time.time_ns()
+        for instrument in sorted(self._shed_books):
+            if self.recorder is not None:
+                key = self.planned.table[instrument].key
+                self.recorder.decided(None, now_ns, {"action": "shed", "key": key})
+            self.pipeline.books.invalidate(instrument, Cause.SHED, now_ns)
+        self._shed_books.clear()
 
     async def _snapshots(self) -> None:
         """Publish each book after a RESET and at the configured interval, a few at a time."""

@@ -96,6 +96,12 @@ def backoff(config: LimitsConfig) -> Backoff:
     return Backoff(base_s=config.backoff_base_s, cap_s=config.backoff_cap_s)
 
 
+def connects(config: LimitsConfig) -> tuple[float, int] | None:
+    """Return (per second, burst) where the configuration overrides the venues, else None."""
+    rate = config.connects_per_s
+    return None if rate is None else (rate, max(1, int(rate / 10)))
+
+
 def route(feed: FeedConfig) -> Route:
     return Route(
         origins=(feed.url,) if feed.url else (),

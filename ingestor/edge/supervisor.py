@@ -245,11 +245,11 @@ class Supervisor(SessionEvents):
         number = connection.session.connection
         if self._by_session.pop(number, None) is None:
             return
+        if self._stopping:
+            return  # nothing follows: a recording ends as the rows do, without a hole
         now_ns = time_ns()
         if self._tap is not None:
             self._tap.disconnected(number, now_ns, str(failure))
-        if self._stopping:
-            return
         connection.session.closed(now_ns)
         self._touch()
         self._events.down(connection.line.planned, connection.session, failure)
