@@ -170,9 +170,10 @@ class Venue:
 
 
 @contextmanager
-def simulated_venue(*, symbols: int, rate_per_s: float) -> Iterator[Venue]:
-    """rate_per_s: messages of each of three streams of a symbol."""
-    arguments = ("--json", "--symbols", str(symbols), "--rate", str(rate_per_s))
+def simulated_venue(*, symbols: int, rate_per_s: float, levels: int = 4) -> Iterator[Venue]:
+    """rate_per_s: messages of each of three streams of a symbol. levels: in a book update."""
+    numbers = {"--symbols": symbols, "--rate": rate_per_s, "--levels": levels}
+    arguments = ("--json", *(str(part) for pair in numbers.items() for part in pair))
     process = subprocess.Popen(
         [sys.executable, "-m", "ingestor.edge.simulator", *arguments],
         stdin=subprocess.PIPE,
