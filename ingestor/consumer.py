@@ -257,7 +257,8 @@ async def audit(
             bootstrap_servers, [status_topic], stop_at_end=True, **options | limits
         ) as consumer:
             async for _, _, value in consumer.records():
-                report.void += void_of(value)
+                # A replaced producer may have declared it twice.
+                report.void += [one for one in void_of(value) if one not in report.void]
     for hole in holes:
         report.holes += remainder(hole, report.void)
     return report

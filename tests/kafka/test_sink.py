@@ -30,7 +30,11 @@ TABLE = table_of()
 def sink_of(
     endpoint: KafkaEndpoint, ledger: Ledger, budget: Budget | None = None, **settings: Any
 ) -> KafkaSink:
-    options = {"partitions": 3, "topic_prefix": f"t{uuid.uuid4().hex}.", "retention_ms": -1}
+    options: dict[str, Any] = {
+        "partitions": 3,
+        "topic_prefix": f"t{uuid.uuid4().hex}.",
+        "retention_ms": -1,
+    }
     return KafkaSink(
         KafkaSettings(endpoint.bootstrap_servers, **(options | settings)),
         TABLE,
@@ -197,7 +201,7 @@ async def test_a_small_budget_meets_every_step_in_order(private_kafka: KafkaBrok
             await asyncio.sleep(0.02)
         private_kafka.resume()
         assert await sink.drain(30) == 0
-    first_of = {}
+    first_of: dict[Step, int] = {}
     for _, step, _ in sink.outbox.policy.events:
         first_of.setdefault(step, len(first_of))
     assert sorted(first_of, key=first_of.__getitem__)[:3] == [Step.CONFLATE, Step.PAUSE, Step.SHED]
