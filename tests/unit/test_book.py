@@ -438,6 +438,15 @@ def test_levels_are_bounded_and_a_book_that_ran_dry_is_repaired() -> None:
     assert [one.cause for one in desk.flush().repairs] == [Cause.SHED]
 
 
+def test_a_held_update_beyond_the_bound_is_cut_when_it_is_released() -> None:
+    desk = Desk(SPOT, BookSettings(levels_max=2))
+    desk.delta(101, 101, [(8, 1), (7, 1)])
+    desk.snapshot(100, BIDS, ASKS)
+    assert desk.flush().added == [0, 0]
+    assert desk.published == [*IMAGE, "b8=1", "b7=1", "b7=0", "b8=0."]
+    assert desk.book()[0] == {10: 5, 9: 4}
+
+
 # --- repairs
 
 

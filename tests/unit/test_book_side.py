@@ -31,6 +31,7 @@ def apply_to(model: dict[int, int], event: list[tuple[int, int]]) -> None:
             del model[key]
 
 
+@settings(deadline=None)
 @given(EVENTS)
 def test_a_ladder_is_a_dict_with_a_best(events: list[list[tuple[int, int]]]) -> None:
     ladder, model = Ladder(), dict[int, int]()
@@ -40,7 +41,7 @@ def test_a_ladder_is_a_dict_with_a_best(events: list[list[tuple[int, int]]]) -> 
         check(ladder, model)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(200, 1_500))
 def test_deep_ladders_keep_their_best_through_growth_and_drain(random: object, size: int) -> None:
     rng = random
@@ -58,6 +59,7 @@ def test_deep_ladders_keep_their_best_through_growth_and_drain(random: object, s
         assert len(ladder.head) <= HEAD_MAX
 
 
+@settings(deadline=None)
 @given(EVENTS, st.integers(1, 40))
 def test_cut_leaves_the_best(events: list[list[tuple[int, int]]], depth: int) -> None:
     ladder, model = Ladder(), dict[int, int]()
@@ -91,6 +93,7 @@ def test_replace_and_clear_forget_everything() -> None:
     assert not ladder.trimmed
 
 
+@settings(deadline=None)
 @given(EVENTS, st.sampled_from([1, -1]))
 def test_checksum_texts_follow_every_change(events: list[list[tuple[int, int]]], sign: int) -> None:
     ladder = TextLadder(sign, 10, lambda price, size: f"{price}:{size} ")
