@@ -30,7 +30,16 @@ def register(app: typer.Typer) -> None:
     app.command("dev-broker")(dev_broker)
 
 
-def run(path: ConfigFile, seconds: Seconds = None, as_json: JsonResult = False) -> None:
+def run(
+    path: ConfigFile,
+    seconds: Seconds = None,
+    as_json: JsonResult = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that share the connections, one core each."),
+    ] = None,
+    share: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Run the feeds of CONFIG into Kafka until stopped.
 
     SIGTERM or Ctrl-C stops reading, publishes what was read and ends with status 0; a second one
@@ -39,16 +48,22 @@ def run(path: ConfigFile, seconds: Seconds = None, as_json: JsonResult = False) 
     \b
     Examples:
       ingestor run config/binance.toml
+      ingestor run config/binance.toml --workers 4
       INGESTOR__KAFKA__ENCODING=binary ingestor run config/okx.toml --seconds 60 --json
     """
     import uvloop
 
     from ingestor.app import Ingestor, load_plan
     from ingestor.cli_runner import run_until_stopped
+    from ingestor.cli_workers import run_share, run_workers
 
     config = load_config(path)
 
     async def main() -> int:
+        if share is not None:
+            return await run_share(config, path, share)
+        if workers is not None:
+            return await run_workers(config, path, workers, seconds=seconds, as_json=as_json)
         ingestor = Ingestor(config, await load_plan(config, str(path)))
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 

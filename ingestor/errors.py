@@ -66,6 +66,23 @@ class ListenFailed(IngestError):
         return f"{self.what} can't listen on {self.address}: {self.reason}{hint}"
 
 
+class WorkerFailed(IngestError):
+    """A worker process ended before it had ever run; what it said itself tells why.
+
+    exit_status: its own.
+    """
+
+    recovery = Recovery.EXIT
+
+    def __init__(self, worker: int, exit_status: int) -> None:
+        super().__init__(worker, exit_status)
+        self.worker = worker
+        self.exit_status = exit_status
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} could not start: it ended with status {self.exit_status}"
+
+
 class TransportError(IngestError):
     """A connection failed or ended; it is opened again."""
 

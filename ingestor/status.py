@@ -6,9 +6,10 @@ line of `ingestor demo --json` show it. Counts run from the start of the process
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 
 class Phase(StrEnum):
@@ -109,6 +110,14 @@ class Status:
             "rows_appended": self.rows_appended,
         }
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return what `to_json` was made of. Raises KeyError, TypeError, ValueError."""
+        known = {one.name: content[one.name] for one in fields(cls)}
+        known["phase"] = Phase(known["phase"])
+        known["feeds"] = [FeedStatus(**feed) for feed in known["feeds"]]
+        return cls(**known)
+
     def summary(self) -> dict[str, Any]:
         """Return the flat result of a run: the last line of `ingestor demo --json`."""
         return {
@@ -135,6 +144,67 @@ class Status:
             "loop_delay_p99_ms": self.loop_delay_p99_ms,
             "unaccounted": self.unaccounted,
         }
+
+
+_SUMMED: Final = (
+    *("frames", "bytes_received", "control", "rejected", "duplicate_frames", "filtered_frames"),
+    *("acked", "conflated", "shed", "dead_lettered", "pending", "duplicates", "filtered"),
+    *("gaps", "resets", "reconnects", "queue_bytes", "queue_limit_bytes", "unaccounted"),
+)
+_LARGEST: Final = (
+    *("time_ns", "uptime_s", "lag_p50_ms", "lag_p99_ms", "publish_p50_ms", "publish_p99_ms"),
+    "loop_delay_p99_ms",
+)
+_WORST_LAST: Final = list(map(Phase, ("running", "paused", "starting", "stopped", "draining")))
+
+
+def merged(statuses: Iterable[Status]) -> Status:
+    """Return one snapshot of several processes that share a plan: counts summed, lags the worst.
+
+    phase: the one furthest from running; draining while any of them drains.
+    """
+    every = list(statuses)
+    if not every:
+        return Status()
+    whole = Status(phase=max((one.phase for one in every), key=_WORST_LAST.index))
+    for name in _SUMMED:
+        setattr(whole, name, sum(getattr(one, name) for one in every))
+    for name in _LARGEST:
+        setattr(whole, name, _largest(getattr(one, name) for one in every))
+    for total, parts in (
+        (whole.connections, [one.connections for one in every]),
+        (whole.rows, [one.rows for one in every]),
+    ):
+        for name in dict.fromkeys(name for part in parts for name in part):
+            total[name] = sum(part.get(name, 0) for part in parts)
+    whole.feeds = _merged_feeds(feed for one in every for feed in one.feeds)
+    whole.notes = list(dict.fromkeys(note for one in every for note in one.notes))
+    return whole
+
+
+def _merged_feeds(feeds: Iterable[FeedStatus]) -> list[FeedStatus]:
+    by_name: dict[str, list[FeedStatus]] = {}
+    for feed in feeds:
+        by_name.setdefault(feed.name, []).append(feed)
+    return [
+        FeedStatus(
+            parts[0].venue,
+            parts[0].market,
+            parts[0].channel,
+            rows=sum(one.rows for one in parts),
+            lag_p50_ms=_largest(one.lag_p50_ms for one in parts),
+            lag_p99_ms=_largest(one.lag_p99_ms for one in parts),
+            venue_lag_p99_ms=_largest(one.venue_lag_p99_ms for one in parts),
+            skew_ms=max(
+                (one.skew_ms for one in parts if one.skew_ms is not None), key=abs, default=None
+            ),
+        )
+        for parts in by_name.values()
+    ]
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((one for one in values if one is not None), default=None)
 
 
 READY_SHARE: Final = 0.9  # of the planned connections must be connected

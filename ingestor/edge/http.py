@@ -55,9 +55,16 @@ class AdminSource(MetricSource, Protocol):
 class AdminServer:
     """The HTTP server; an asynchronous context manager. `port` is known once it is up."""
 
-    def __init__(self, config: HttpConfig, source: AdminSource) -> None:
+    def __init__(
+        self,
+        config: HttpConfig,
+        source: AdminSource,
+        refresh: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """refresh: awaited before the source is asked for a page of metrics, with its path."""
         self._config = config
         self._source = source
+        self._refresh = refresh
         self._runner: web.AppRunner | None = None
         self._heart: asyncio.Task[None] | None = None
         self._beat_s = time.monotonic()
@@ -145,13 +152,17 @@ class AdminServer:
             return False
         return True
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
         async with self._rendering:
+            if self._refresh is not None:
+                await self._refresh(request.path)
             text = await metrics_text(self._source)
         return web.Response(body=text, headers={"Content-Type": _TEXT})
 
-    async def _streams(self, _: web.Request) -> web.Response:
+    async def _streams(self, request: web.Request) -> web.Response:
         async with self._rendering:
+            if self._refresh is not None:
+                await self._refresh(request.path)
             text = await streams_text(self._source.streams())
         return web.Response(body=text, headers={"Content-Type": _TEXT})
 
