@@ -112,3 +112,14 @@ def test_checksum_texts_follow_every_change(events: list[list[tuple[int, int]]],
         assert ladder.text() == text
         assert ladder.text_crc() == crc32(text)
         assert ladder.text_crc() == crc32(ladder.text())
+
+
+def test_a_ladder_that_grows_keeps_only_its_best_sorted() -> None:
+    ladder, model = Ladder(), dict[int, int]()
+    for start in (*range(0, 500, 10), *range(-500, 0, 10)):
+        keys = list(range(start, start + 10))
+        ladder.apply(keys, [1] * 10)
+        model |= dict.fromkeys(keys, 1)
+        check(ladder, model)
+        assert len(ladder.head) <= HEAD_MAX
+    assert ladder.floor == ladder.head[0]
