@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -84,13 +85,9 @@ def finish(
     path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
     path.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     if plots or docs:
-        from benchmarks import plots as plotting  # matplotlib is a development dependency
-
-        plotting.write(result, RESULTS)
+        importlib.import_module("benchmarks.plots").write(result, RESULTS)
     if docs:
-        from benchmarks import document
-
-        document.write(result)
+        importlib.import_module("benchmarks.document").write(result)
     return result
 
 

@@ -132,15 +132,17 @@ class KafkaSink:
         self.side.put(SideRecord(self.settings.topic(topic), key, value, ts_ms))
 
     def position(self, row_class: RowClass, instrument: int) -> dict[str, object]:
-        """Return where an instrument's next row will be: topic, partition, session, and the least
-        sequence number that a row submitted after this call can have."""
+        """Return where a reader of an image taken now goes on: topic, partition, session, and a
+        sequence number that no row submitted after this call is below.
+
+        Rows that are queued now are read once more: sizes are absolute, so that does no harm."""
         partition = self._partitions[row_class].of(instrument)
         lane = self.outbox.lanes.get((row_class, partition))
         return {
             "topic": self._topics[row_class],
             "partition": partition,
             "session": self.session.hex(),
-            "sequence": lane.next_sequence + lane.rows if lane is not None else 0,
+            "sequence": lane.next_sequence if lane is not None else 0,
         }
 
     def statistics(self) -> ChannelStatistics:
