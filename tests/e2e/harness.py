@@ -96,10 +96,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Running]:
-    """An ingestor whose Kafka has accepted it."""
+async def running(config: Config, *, publish: bool = True) -> AsyncIterator[Running]:
+    """An ingestor whose Kafka has accepted it; publish: False needs none."""
     thresholds = gc.get_threshold()
-    ingestor = Ingestor(config, await load_plan(config))
+    ingestor = Ingestor(config, await load_plan(config), publish=publish)
     ready = asyncio.Event()
     task = asyncio.create_task(ingestor.run(ready.set))
     try:

@@ -1,0 +1,157 @@
+"""A live run and the replay of its own recording give the same rows and the same digest.
+
+Each capture is played by the emulator to the whole ingestor, which records beside publishing; what
+its pipeline gave is compared with a replay of what it wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from ingestor.batch import TickBatch
+from ingestor.config import Config
+from ingestor.digest import Digest
+from ingestor.edge.devbroker import DevBroker
+from ingestor.edge.emulator import MAX_SPEED, VenueEmulator
+from ingestor.edge.emulator_faults import Fault, Faults
+from ingestor.edge.reader import Problems
+from ingestor.edge.replay import Replay, ReplayOptions
+from ingestor.pipeline import FlushResult
+from ingestor.rows import Flag, Kind, RowClass, Rows
+from tests.e2e.harness import Running, make_config, running
+from tests.e2e.reference import CAPTURES, read
+from tests.e2e.test_captures_to_kafka import feeds_of, play
+
+NO_BROKER = "127.0.0.1:1"
+# Coinbase numbers the messages of a connection, book updates carry that number, and whoever
+# subscribes to less than was recorded gets other numbers from the emulator.
+NUMBERED_PER_CLIENT = {"coinbase"}
+
+
+@dataclass
+class Seen:
+    """All rows of a run by stream, and their digests with and without our clock."""
+
+    digest: Digest = field(default_factory=Digest)
+    timeless: Digest = field(default_factory=lambda: Digest(receive_times=False))
+    batches: dict[tuple[str, RowClass], list[Rows]] = field(default_factory=dict)
+
+    def observe(self, result: FlushResult, _now_ns: int = 0) -> None:
+        for batch in result.batches:
+            self.add(batch)
+
+    def add(self, batch: TickBatch) -> None:
+        self.digest.add(batch)
+        self.timeless.add(batch)
+        for number in np.unique(batch.rows["instrument"]).tolist():
+            rows = batch.rows[batch.rows["instrument"] == number].copy()
+            rows["instrument"] = 0
+            key = batch.instruments[number].key
+            self.batches.setdefault((key, batch.row_class), []).append(rows)
+
+    def rows(self) -> dict[tuple[str, RowClass], Rows]:
+        return {stream: np.concatenate(found) for stream, found in self.batches.items()}
+
+    def without_numbers(self) -> dict[tuple[str, RowClass], bytes]:
+        """The rows but for our clock and the venue's numbers, to be compared."""
+        found = self.rows()
+        for rows in found.values():
+            rows["ts_event"][(rows["flags"] & Flag.NO_VENUE_TIME) != 0] = 0
+            rows["ts_recv"] = rows["sequence"] = 0
+        return {stream: rows.tobytes() for stream, rows in found.items()}
+
+    def kinds(self) -> dict[Kind, int]:
+        every = np.concatenate([rows["kind"] for rows in self.rows().values()])
+        return {Kind(kind): int((every == kind).sum()) for kind in np.unique(every).tolist()}
+
+
+def replayed(path: Path, seen: Seen, **options: Any) -> Replay:
+    """Replay; every problem of the recording fails the test."""
+    problems = Problems()
+    replay = Replay(ReplayOptions((path,), **options), problems=problems)
+    for result in replay.results():
+        seen.observe(result)
+    assert [str(one) for one in problems.kept] == []
+    return replay
+
+
+def recorded_config(emulator: VenueEmulator, name: Path, tmp_path: Path, **sections: Any) -> Config:
+    servers = sections.pop("servers", NO_BROKER)
+    return make_config(
+        servers,
+        feeds_of(read(name), emulator),
+        tmp_path / "cache",
+        recorder={"path": tmp_path / "recording"},
+        **sections,
+    )
+
+
+@pytest.mark.captures
+@pytest.mark.parametrize("name", CAPTURES)
+async def test_a_run_and_the_replay_of_its_recording(
+    name: str, captures: Path, tmp_path: Path
+) -> None:
+    live = Seen()
+    async with VenueEmulator(
+        [captures / name], speed=MAX_SPEED, start_when="manual", snapshots="recorded"
+    ) as emulator:
+        config = recorded_config(emulator, captures / name, tmp_path)
+        async with running(config, publish=False) as run:
+            run.ingestor.flusher.observe(live.observe)
+            await play(run, emulator)
+            drained = await run.stop()
+    assert drained.status.unaccounted == 0
+
+    again = Seen()
+    replay = replayed(tmp_path / "recording", again)
+    assert again.digest.by_stream() == live.digest.by_stream()
+    assert again.digest.hexdigest() == live.digest.hexdigest()
+    assert {Kind.TRADE, Kind.LEVEL} & set(live.kinds())
+    rows = again.rows()
+    assert rows.keys() == live.rows().keys()
+    for stream, expected in live.rows().items():
+        assert rows[stream].tobytes() == expected.tobytes(), stream
+    assert sum(one.data for one in replay.counts.values()) == sum(
+        one.data for one in run.ingestor.supervisor.counts.values()
+    )
+
+    captured = await asyncio.to_thread(capture_itself, captures / name, run, tmp_path)
+    if venue_of(name) in NUMBERED_PER_CLIENT:
+        assert captured.without_numbers() == live.without_numbers()
+    else:
+        assert captured.timeless.by_stream() == live.timeless.by_stream()
+
+
+def venue_of(name: str) -> str:
+    return CAPTURES[name][0]
+
+
+def capture_itself(path: Path, run: Running, folder: Path) -> Seen:
+    """Replay a capture, which names neither its markets nor its ticks, with a run's instruments.
+
+    Each market apart, as a recording of others is read as one of them.
+    """
+    table = run.ingestor.planned.table
+    listed = folder / "instruments.jsonl"
+    listed.write_bytes(b"".join(orjson.dumps(one.to_json()) + b"\n" for one in table))
+    seen = Seen()
+    for market in {one.market for one in table}:
+        keys = frozenset(one.key for one in table if one.market == market)
+        replayed(
+            path,
+            seen,
+            venue=venue_of(path.name),
+            market=market,
+            symbols=keys,
+            instruments=listed,
+        )
+    return seen
