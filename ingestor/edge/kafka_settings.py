@@ -44,7 +44,7 @@ class KafkaSettings:
     retry_backoff_ms: int = 100
     metadata_max_age_ms: int = 60_000
     client_id: str = "ingestor"
-    security: dict[str, Any] = field(default_factory=dict)
+    security: dict[str, Any] = field(default_factory=dict, repr=False)  # holds the password
     ssl_context: SSLContext | None = None
 
     def __post_init__(self) -> None:

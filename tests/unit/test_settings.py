@@ -53,6 +53,7 @@ def test_sasl_over_tls(tmp_path: Path) -> None:
         "sasl_plain_username": "me",
         "sasl_plain_password": "canary",
     }
+    assert "canary" not in repr(kafka)
     assert kafka.compression is None
     context = kafka.ssl_context
     assert context is not None
