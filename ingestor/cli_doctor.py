@@ -18,7 +18,7 @@ from ingestor.config import Config, split_address
 
 State = Literal["ok", "warning", "failed"]
 _PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop", "websockets")
-_EXTRAS: Final = {"demo": "confluent_kafka", "parquet": "pyarrow", "otel": "opentelemetry"}
+_EXTRAS: Final = {"demo": "confluent_kafka", "parquet": "pyarrow"}
 _CONNECT_TIMEOUT_S: Final = 3.0
 _SPARE_FILES: Final = 100  # beside the connections: Kafka, HTTP, recordings
 
