@@ -40,7 +40,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _EXTRA_OF: Final = {
     "confluent_kafka": "demo",
     "duckdb": "parquet",
-    "opentelemetry": "otel",
     "pandas": "parquet",
     "polars": "parquet",
     "pyarrow": "parquet",
@@ -103,9 +102,15 @@ def verdict(failure: Exception) -> tuple[str, int] | None:
                 return f"this needs the package {name}; {hint}", EXIT_USAGE
         case OSError():
             names = [str(name) for name in (failure.filename, failure.filename2) if name]
-            reason = failure.strerror or str(failure) or type(failure).__name__
-            return ": ".join([*names, reason]), EXIT_FAILURE
+            return ": ".join([*names, reason_of(failure)]), EXIT_FAILURE
     return None
+
+
+def reason_of(failure: OSError) -> str:
+    """Return the system's words alone: asyncio wraps them in a sentence of its own."""
+    if failure.errno and failure.errno > 0:
+        return os.strerror(failure.errno)
+    return str(failure) or type(failure).__name__
 
 
 async def until_signal(work: Coroutine[Any, Any, None]) -> None:

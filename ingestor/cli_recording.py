@@ -16,6 +16,7 @@ from ingestor.cli_common import (
     ConfigOption,
     Json,
     print_json,
+    reason_of,
     time_ns_of,
     until_signal,
 )
@@ -164,9 +165,10 @@ def serve(
     try:
         asyncio.run(until_signal(serving))
     except OSError as failure:
-        reason = failure.strerror or str(failure)
         hint = "say --port 0 for free ones"
-        raise ListenFailed("the emulator", f"{host}:{port}", reason, hint=hint) from None
+        raise ListenFailed(
+            "the emulator", f"{host}:{port}", reason_of(failure), hint=hint
+        ) from None
 
 
 def compact(

@@ -50,7 +50,7 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
             where="--prefix",
             hint="say another, or --allow-live-topics",
         )
-    problems = Problems(tell=_tell)
+    problems = Problems()
     with _progress() as bar:
         task = bar.add_task("replay", total=None)
         replay = Replay(
@@ -59,6 +59,10 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
             problems=problems,
             on_file=lambda _: bar.advance(task),
         )
+        # Told from here on only: with nothing to replay, the error itself says why, in one line.
+        for one in problems.kept:
+            _tell(one)
+        problems.tell = _tell
         bar.update(task, total=len(replay.files))
         counting = AuditSink()
         if not target.kafka and target.parquet is None and speed is None:

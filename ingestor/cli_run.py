@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ingestor.cli_common import ConfigFile, load_config, until_signal
+from ingestor.cli_common import ConfigFile, load_config, reason_of, until_signal
 
 _STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -167,7 +167,7 @@ def simulate(
         raise ListenFailed(
             "the simulated venue",
             f"{host}:{port}",
-            failure.strerror or str(failure),
+            reason_of(failure),
             hint="say --port 0 for a free one",
         ) from None
 

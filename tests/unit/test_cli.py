@@ -138,6 +138,8 @@ MISTAKES = [
     (["serve", "config", "--fault", "dorp=1"], "unknown fault 'dorp'; did you mean drop", 2),
     (["serve", "config", "--fault", "drop=x"], "'drop=x' is no NAME=PROBABILITY", 2),
     (["serve", "config", "--fault", "drop=2"], "probabilities are not negative", 2),
+    (["replay", "README.md"], "README.md: there is nothing to replay; README.md, byte 0: ", 2),
+    (["serve", "README.md", "--port", "0"], "nothing to play: README.md, byte 0: ", 2),
     (["compact", "config"], "there is no folder of raw segments", 2),
     (["consume", "md.trades.v1", "--bootstrap-servers", "x"], "must be host:port", 2),
 ]
@@ -381,7 +383,7 @@ class TestVerdict:
         assert cli_common.verdict(ConfigError("x", where="f: k")) == ("f: k: x", 2)
         listen = ListenFailed("the HTTP server", "h:1", "in use")
         assert cli_common.verdict(listen) == ("the HTTP server can't listen on h:1: in use", 1)
-        assert cli_common.verdict(OSError(28, "No space left", "f")) == ("f: No space left", 1)
+        assert cli_common.verdict(OSError(28, "x", "f")) == ("f: No space left on device", 1)
         assert cli_common.verdict(TimeoutError()) == ("TimeoutError", 1)
 
     def test_a_missing_extra(self) -> None:
