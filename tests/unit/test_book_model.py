@@ -101,10 +101,14 @@ class BookMachine(RuleBasedStateMachine):
             best = ((bid, self.bids.get(bid, 0)), (ask, self.asks.get(ask, 0)))
             self.wire.append(lambda: self.desk.quote(number, *best))
 
-    @rule(seconds=st.sampled_from([0.0, 0.1, 10.0, 100.0]))
-    def flush(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.0, 0.1, 10.0, 100.0]), at_once=st.booleans())
+    def flush(self, seconds: float, at_once: bool) -> None:
+        """at_once: what the flush asks for is answered by the venue as it is now."""
         output = self.desk.flush(seconds)
         self.asked |= any(repair.instrument == 0 for repair in output.repairs)
+        if at_once:
+            self.answer(0)
+            self.desk.flush()
 
     @rule(age=st.integers(0, 3))
     def answer(self, age: int) -> None:
@@ -161,10 +165,10 @@ class BookMachine(RuleBasedStateMachine):
         for _ in range(6):
             self.update([(3, 3)], [], "arrives", with_quote=True)
             self.deliver(1_000)
-            self.flush(100.0)
+            self.flush(100.0, at_once=False)
             self.answer(0)
             self.deliver(1_000)
-            self.flush(0.1)
+            self.flush(0.1, at_once=False)
         assert self.desk.books.is_valid(0)
         assert self.desk.book() == (self.bids, self.asks)
 
