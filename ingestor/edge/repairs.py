@@ -130,7 +130,7 @@ class Repairs:
                 connection.session.connection,
                 time_ns(),
                 {
-                    "decision": "repair",
+                    "action": "repair",
                     "instrument": instrument,
                     "symbol": subscription.symbol,
                     "by": "subscribe" if request is None else "rest",

@@ -15,7 +15,7 @@ import asyncio
 import random as random_module
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time_ns
 from typing import Final
 
@@ -332,6 +332,16 @@ class Supervisor(SessionEvents):
         line = self._line_of.get((instrument, channel))
         return line.connection if line is not None else None
 
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Some instruments have a new revision. numbers: old -> new."""
+        for (instrument, channel), line in list(self._line_of.items()):
+            if instrument in numbers:
+                self._line_of[numbers[instrument], channel] = line
+        for line in self.lines:
+            line.planned = line.planned.renumbered(numbers)
+        for connection in self._by_session.values():
+            connection.session.renumber(numbers)
+
     def subscriptions_of(self, connection: int) -> Sequence[Subscription]:
         """Return what is subscribed to on an open connection, by its session's number."""
         found = self._by_session.get(connection)
@@ -374,7 +384,7 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.pause_reading()
         if self._tap is not None:
-            self._tap.decided(None, self._paused_ns, {"decision": "pause"})
+            self._tap.decided(None, self._paused_ns, {"action": "pause"})
 
     def resume(self) -> None:
         """Read on."""
@@ -387,7 +397,7 @@ class Supervisor(SessionEvents):
                 self._sweep.resumed(connection, now_ns, paused_ns)
                 connection.link.resume_reading()
         if self._tap is not None:
-            self._tap.decided(None, now_ns, {"decision": "resume"})
+            self._tap.decided(None, now_ns, {"action": "resume"})
 
     # ------------------------------------------------------------------ numbers
 
