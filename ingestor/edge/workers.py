@@ -17,6 +17,7 @@ import asyncio
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -137,14 +138,19 @@ class Worker:
     def terminate(self) -> None:
         """Ask it to end in order, also where it is only about to start."""
         self._ending = True
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.terminate()
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        """End it at once."""
+        self._ending = True
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not by Process.send_signal: on asyncio's own loop it may reap a process that just ended,
+        # and the exit status is lost.
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._process.kill()
+                os.kill(self._process.pid, number)
 
     async def ask(self, client: aiohttp.ClientSession) -> None:
         """Get its status and whether it is ready; a worker that doesn't answer is not up."""

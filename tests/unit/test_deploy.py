@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.edge.exposition import _STREAM_FAMILIES
+from ingestor.edge.workers_view import worker_families
 from tests.unit.test_http import App
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,8 @@ NAME = re.compile(r"\bingestor_[a-z_]+")
 def exported() -> set[str]:
     """The names under which Prometheus knows what `/metrics` has."""
     suffixes = {"counter": "_total", "info": "_info"}
-    return {family.name + suffixes.get(family.type, "") for family in App().exposition.families()}
+    families = [*App().exposition.families(), *worker_families({})]
+    return {family.name + suffixes.get(family.type, "") for family in families}
 
 
 def named_in(path: Path) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from ingestor.config import LogConfig
-from ingestor.edge.logs import RateLimit, Redactor, configure
+from ingestor.edge.logs import RateLimit, Redactor, configure, label
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,15 @@ def test_json_lines_have_time_level_event_and_fields() -> None:
         "attempt": 2,
         "key": "okx:spot:A",
     }
+
+
+def test_a_labelled_process_says_so_on_every_line() -> None:
+    stream = io.BytesIO()
+    configure(LogConfig(format="json"), stream=stream)
+    label(worker=1)
+    structlog.get_logger().info("a")
+    logging.getLogger("library").warning("b")
+    assert [line["worker"] for line in lines_of(stream)] == [1, 1]
 
 
 def test_the_level_filters() -> None:
