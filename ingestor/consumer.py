@@ -22,13 +22,16 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+import numpy as np
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ingestor.batch import TickBatch
-from ingestor.codec import Decoded, decode, position
+from ingestor.codec import CodecError, Decoded, WireInstrument, decode, position
+from ingestor.fixed import parse_decimal
+from ingestor.rows import LEVEL, Flag, Kind, RowClass, Side
 
-__all__ = ["Audit", "Consumer", "Hole", "Progress", "audit", "decode"]
+__all__ = ["Audit", "BookImage", "Consumer", "Hole", "Progress", "audit", "book_image", "decode"]
 
 EARLIEST: Final = 0
 _POLL_MS: Final = 500
@@ -288,3 +291,74 @@ def remainder(hole: Hole, void: Iterable[Hole]) -> list[Hole]:
     if first <= hole.last:
         left.append(Hole(*where, first, hole.last))
     return left
+
+
+@dataclass(frozen=True, slots=True)
+class BookImage:
+    """A record of the topic `book_snapshot`: an instrument's book, and where to read on.
+
+    batch: its levels as one SNAPSHOT (an empty book: one RESET). topic, partition, session (16
+    bytes), sequence: from where on rows are to be read.
+
+        image = book_image(value)
+        books.feed(image.batch)
+        for decoded in ...:                    # the records of that partition, from any place
+            books.feed(image.after(decoded))
+    """
+
+    batch: TickBatch
+    topic: str
+    partition: int
+    session: bytes
+    sequence: int
+
+    def after(self, decoded: Decoded) -> TickBatch:
+        """Return the instrument's rows of a record that the image may lack.
+
+        Sizes are absolute, so the few that it has already do no harm. Of another session, rows
+        received later count: they begin with a RESET.
+        """
+        rows, instruments = decoded.batch.rows, decoded.batch.instruments
+        key = self.batch.instruments[0].key
+        numbers = [one for one in range(len(instruments)) if instruments[one].key == key]
+        keep = np.isin(rows["instrument"], numbers)
+        if decoded.session == self.session:
+            keep &= decoded.first_sequence + np.arange(len(rows)) >= self.sequence
+        else:
+            keep &= rows["ts_recv"] > self.batch.rows["ts_recv"][0]
+        return TickBatch(decoded.batch.row_class, rows[keep], instruments)
+
+
+def book_image(value: bytes) -> BookImage:
+    """Read a record of the topic `book_snapshot`. Raises CodecError."""
+    try:
+        return _book_image(orjson.loads(value))
+    except (LookupError, TypeError, ValueError) as failure:
+        raise CodecError(f"no book image: {failure!r}") from failure
+
+
+def _book_image(message: Any) -> BookImage:
+    one = WireInstrument(
+        message["key"], message["price_exponent"], message["size_exponent"], message["revision"]
+    )
+    levels = [
+        (side, parse_decimal(price, one.price_exponent), parse_decimal(size, one.size_exponent))
+        for side, some in ((Side.BID, message["bids"]), (Side.ASK, message["asks"]))
+        for price, size in some
+    ]
+    rows = np.zeros(max(len(levels), 1), LEVEL)
+    for name in ("ts_event", "ts_recv", "sequence"):
+        rows[name] = message[name]
+    rows["kind"] = Kind.LEVEL if levels else Kind.RESET
+    rows["flags"] = Flag.SNAPSHOT | (Flag.PARTIAL if message["partial"] else 0)
+    rows["flags"][-1] |= np.uint16(Flag.LAST)
+    if levels:
+        rows["side"], rows["price"], rows["size"] = np.array(levels, np.int64).T
+    resume = message["resume"]
+    return BookImage(
+        TickBatch(RowClass.LEVEL, rows, [one]),
+        resume["topic"],
+        resume["partition"],
+        bytes.fromhex(resume["session"]),
+        resume["sequence"],
+    )

@@ -95,6 +95,7 @@ class Publishing(SupervisorEvents):
             "partial": bool((rows["flags"] & Flag.PARTIAL).any()),
             "price_exponent": one.price_exponent,
             "size_exponent": one.size_exponent,
+            "revision": one.revision,
             "resume": dict(position),
             "bids": _levels(rows[rows["side"] == Side.BID], one),
             "asks": _levels(rows[rows["side"] == Side.ASK], one),
