@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ingestor.adapter import BookRule
 from ingestor.batch import Hole, Rejected, Sealed, TickBatch, TickBuffer
-from ingestor.book import Books, BookSettings, Repair
+from ingestor.book import BookOutput, Books, BookSettings, Repair
 from ingestor.errors import SequenceGap
 from ingestor.instruments import InstrumentTable
 from ingestor.metrics import Metrics
@@ -68,6 +68,8 @@ class Pipeline:
         self.buffer = TickBuffer()
         self.books = Books(table, rule_of, settings or BookSettings())
         self.metrics = Metrics(table)
+        self._rule_of = rule_of
+        self.bytes_received = 0  # payload of all frames, as of the last flush
         self._held = 0
         self._filtered = 0
         self._last_trade = np.zeros(0, np.uint64)  # highest sequence seen, by instrument
@@ -75,17 +77,18 @@ class Pipeline:
     def flush(self, now_ns: int) -> FlushResult:
         """Take everything out of the buffer. now_ns: ns since the epoch."""
         sealed = self.buffer.seal(self.table)
+        self.bytes_received += sum(map(len, sealed.frames))
         for rejected in sealed.rejected:
             if rejected.at_sealing:
                 _recount(rejected)
         trades = self._trades(sealed)
-        quotes = _with_gaps(RowClass.QUOTE, sealed.quotes, sealed.holes)
         books = self.books.apply(sealed, now_ns)
+        quotes, derived = self._quotes(sealed, books)
         self._held = books.held
         self._filtered += books.filtered
         result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
         self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
-        self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, books.quotes)
+        self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, derived)
         if len(sealed.updates):
             self.metrics.count_rows("decoded", RowClass.LEVEL, level_instruments(sealed))
         self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
@@ -106,8 +109,28 @@ class Pipeline:
             held=self._held,
         )
 
+    def _quotes(self, sealed: Sealed, books: BookOutput) -> tuple[Rows, Rows]:
+        """Return the decoded quotes and those taken from books, each with its GAP marks."""
+        holes = sealed.holes
+        if not holes:
+            return sealed.quotes, books.quotes
+        marks: list[_Mark] = []
+        derived: list[_Mark] = []
+        for hole, before in zip(holes, books.quotes_before, strict=True):
+            for number in _concerned(RowClass.QUOTE, hole):
+                if self._rule_of(number).quotes_from_book:
+                    derived.append((before, number, hole))
+                else:
+                    marks.append((hole.quote, number, hole))
+        return (
+            _with_gaps(RowClass.QUOTE, sealed.quotes, marks),
+            _with_gaps(RowClass.QUOTE, books.quotes, derived),
+        )
+
     def _trades(self, sealed: Sealed) -> Rows:
-        trades = _with_gaps(RowClass.TRADE, sealed.trades, sealed.holes)
+        holes = sealed.holes
+        marks = [(one.trade, n, one) for one in holes for n in _concerned(RowClass.TRADE, one)]
+        trades = _with_gaps(RowClass.TRADE, sealed.trades, marks)
         if not len(trades):
             return trades
         resent = (trades["flags"] & Flag.SNAPSHOT) != 0
@@ -162,6 +185,9 @@ class Pipeline:
                 self._count_marked(row_class, rows)
         if derived is not None and len(derived):
             count("marks", row_class, derived["instrument"])
+            is_gap = derived["kind"] == Kind.GAP
+            if is_gap.any():
+                count("gaps", row_class, derived["instrument"][is_gap])
             rows = np.concatenate([rows, derived])
         if len(rows):
             self.metrics.sealed(row_class, rows, now_ns)
@@ -186,38 +212,43 @@ def _recount(rejected: Rejected) -> None:
         counts.reject(rejected.reason)
 
 
-def _with_gaps(row_class: RowClass, rows: Rows, holes: Sequence[Hole]) -> Rows:
-    """Insert a GAP mark for each hole and instrument, where the hole is in the stream.
+_Mark = tuple[int, int, Hole]  # rows before it, instrument, what it marks
 
-    Several holes of one cause at one place are one GAP.
+
+def _concerned(row_class: RowClass, hole: Hole) -> Sequence[int]:
+    """Return the instruments whose rows of a class a hole may have cost."""
+    subscribed = hole.source.instruments(row_class)
+    if hole.instruments is None:
+        return subscribed
+    return [one for one in hole.instruments if one in set(subscribed)]
+
+
+def _with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[_Mark]) -> Rows:
+    """Insert GAP marks, given in the order of their holes.
+
+    Holes of one cause in a row and at one place are one GAP, so that the rows don't depend on
+    where a flush fell any more than `ingestor.digest` allows for.
     """
-    marks: list[Rows] = []
+    gaps: list[Rows] = []
     places: list[int] = []
-    done: set[tuple[int, int, int]] = set()
-    for hole in holes:
-        place = hole.trade if row_class is RowClass.TRADE else hole.quote
-        concerned: Sequence[int] = hole.source.instruments(row_class)
-        if hole.instruments is not None:
-            subscribed = set(concerned)
-            concerned = [one for one in hole.instruments if one in subscribed]
-        for instrument in concerned:
-            if (place, instrument, hole.cause) not in done:
-                done.add((place, instrument, hole.cause))
-                places.append(place)
-                marks.append(
-                    mark(
-                        row_class,
-                        Kind.GAP,
-                        instrument,
-                        hole.ts_recv,
-                        cause=hole.cause,
-                        first=hole.first,
-                        last=hole.last,
-                    )
-                )
-    if not marks:
-        return rows
-    return np.insert(rows, places, np.concatenate(marks))
+    last: dict[tuple[int, int], int] = {}
+    for place, instrument, hole in marks:
+        if last.get((place, instrument)) == hole.cause:
+            continue
+        last[place, instrument] = hole.cause
+        places.append(place)
+        gaps.append(
+            mark(
+                row_class,
+                Kind.GAP,
+                instrument,
+                hole.ts_recv,
+                cause=hole.cause,
+                first=hole.first,
+                last=hole.last,
+            )
+        )
+    return np.insert(rows, places, np.concatenate(gaps)) if gaps else rows
 
 
 def level_instruments(sealed: Sealed) -> NDArray[np.uint32]:

@@ -6,7 +6,7 @@ Pure and deterministic: the same wishes give the same plan, so that `ingestor ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal
@@ -83,6 +83,16 @@ class PlannedConnection:
     def streams(self) -> list[str]:
         """The distinct streams, in order."""
         return list(dict.fromkeys(one.stream for one in self.subscriptions))
+
+    def renumbered(self, numbers: Mapping[int, int]) -> PlannedConnection:
+        """Return the same with new revisions of some instruments. numbers: old -> new."""
+        if not any(one.instrument in numbers for one in self.subscriptions):
+            return self
+        subscriptions = tuple(
+            replace(one, instrument=numbers.get(one.instrument, one.instrument))
+            for one in self.subscriptions
+        )
+        return replace(self, subscriptions=subscriptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ connection's instruments have a hole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ingestor.adapter import (
@@ -132,6 +132,13 @@ class Session:
     def instruments(self, row_class: RowClass) -> Sequence[int]:
         channel = CHANNEL_OF[row_class]
         return [one.instrument for one in self.subscriptions if one.channel == channel]
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Some instruments have a new revision. numbers: old -> new."""
+        self.subscriptions = [
+            replace(one, instrument=numbers.get(one.instrument, one.instrument))
+            for one in self.subscriptions
+        ]
 
     def opened(self) -> Iterable[bytes]:
         """The connection is up: return the frames that subscribe to everything."""

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any, Final
 import structlog
 from prometheus_client.core import Metric
 
+from ingestor.adapter import FeedAdapter
+from ingestor.app.images import BookImages
 from ingestor.app.report import Reporter
 from ingestor.batch import Rejected
 from ingestor.book import Repair
@@ -37,19 +38,18 @@ from ingestor.edge.planning import Planned, make_planned
 from ingestor.edge.publishing import Publishing
 from ingestor.edge.recorder import Recorder
 from ingestor.edge.rest import RestClient
+from ingestor.edge.revision import Revisions
 from ingestor.edge.stalewatch import StaleWatch
 from ingestor.edge.supervision import EventsOfAll, SupervisorEvents, SupervisorSettings
 from ingestor.edge.supervisor import Supervisor
 from ingestor.pipeline import FlushResult, Pipeline
-from ingestor.rows import CLASS_OF, Cause, Kind, RowClass
+from ingestor.rows import CLASS_OF, Cause, RowClass
 from ingestor.session import Subscription
 from ingestor.staleness import Staleness, StalenessSettings
 from ingestor.status import Health, Phase, Status, readiness
 
 CONNECT_KAFKA_S: Final = 15.0
 REPORT_S: Final = 1.0
-SNAPSHOT_SLICE: Final = 8  # books published between two turns of the loop
-SNAPSHOT_PAUSE_S: Final = 0.02
 IDLE_FLUSH_S: Final = 1.0  # a flush at least this often lets books ask again for what is overdue
 # Parsing makes no cycles; the default thresholds would walk the young generation 1,000 times a
 # second. See docs/adr/0003.
@@ -151,7 +151,25 @@ class Ingestor:
         self.reporter = Reporter(self.pipeline, self.supervisor.counts)
         self.http = AdminServer(config.http, self) if config.http.enabled else None
         self._exposition = Exposition(metrics, self.supervisor.counts, self.status, [self._parts])
-        self._reset_books: deque[int] = deque()
+        self._revisions = Revisions(
+            table,
+            settings.rest_settings(config.catalogue),
+            settings.catalogue_settings(config.catalogue),
+            {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
+        )
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: list[asyncio.Task[None]] = []  # all that `run` cancels at its end
+        self.images = (
+            BookImages(
+                self.pipeline.books,
+                table,
+                self.sink,
+                self.publishing,
+                config.books.snapshot_interval_s,
+            )
+            if self.sink is not None and self.publishing is not None
+            else None
+        )
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
         if self.sink is not None:
@@ -179,6 +197,7 @@ class Ingestor:
                 self.recorder.start()
                 stack.push_async_callback(self.recorder.stop)
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 tasks: list[asyncio.Task[Any]] = [
                     group.create_task(self._watch.run(), name="loop watch")
                 ]
@@ -203,7 +222,8 @@ class Ingestor:
                     on_ready()
                 supervising = group.create_task(self.supervisor.run(), name="supervisor")
                 tasks.append(group.create_task(self._report(), name="report"))
-                tasks.append(group.create_task(self._snapshots(), name="book snapshots"))
+                if self.images is not None:
+                    tasks.append(group.create_task(self.images.run(), name="book images"))
                 if self.stalewatch is not None:
                     watching = self.stalewatch.run(self.supervisor)
                     tasks.append(group.create_task(watching, name="stale watch"))
@@ -256,10 +276,9 @@ class Ingestor:
     def _observe(self, result: FlushResult, _now_ns: int) -> None:
         for error in result.errors:
             log.warning("book.broken", cause=error.cause, detail=str(error))
-        for batch in result.batches:
-            if batch.row_class is RowClass.LEVEL:
-                resets = batch.rows["instrument"][batch.rows["kind"] == Kind.RESET]
-                self._reset_books.extend(resets.tolist())
+        if self.images is not None:
+            for batch in result.batches:
+                self.images.hear(batch)
 
     def _listeners(self) -> list[SupervisorEvents]:
         return [one for one in (EventLog(), self.publishing, self.stalewatch) if one is not None]
@@ -284,6 +303,22 @@ class Ingestor:
             log.warning("frame.rejected", reason=one.reason, detail=one.detail)
         if self.publishing is not None:
             self.publishing.quarantine(rejected)
+        for adapter, market in self._revisions.suspects(rejected):
+            assert self._group is not None  # frames come while `run` runs
+            task = self._group.create_task(self._refresh(adapter, market), name="instruments")
+            self._tasks.append(task)
+
+    async def _refresh(self, adapter: type[FeedAdapter], market: str) -> None:
+        """A number was finer than its instrument allows: take the venue's new metadata."""
+        numbers = dict(await self._revisions.refresh(adapter, market))
+        if not numbers:
+            return
+        self.flusher.flush()
+        self.supervisor.renumber(numbers)
+        for old in numbers:
+            self.pipeline.books.forget(old)
+        if self.publishing is not None:
+            self.publishing.instruments(self.planned.table[new] for new in numbers.values())
 
     def _shed(self, row_class: RowClass, instrument: int) -> None:
         """The sink dropped rows of an instrument: its book is of no use to consumers now."""
@@ -302,39 +337,6 @@ class Ingestor:
                 self.recorder.decided(None, now_ns, {"action": "shed", "key": key})
             self.pipeline.books.invalidate(instrument, Cause.SHED, now_ns)
         self._shed_books.clear()
-
-    async def _snapshots(self) -> None:
-        """Publish each book after a RESET and at the configured interval, a few at a time."""
-        interval_s = self.config.books.snapshot_interval_s
-        due_s = time.monotonic() + interval_s
-        booked = sorted(
-            {
-                one.instrument
-                for planned in self.planned.plan
-                for one in planned.subscriptions
-                if one.channel == "book"
-            }
-        )
-        while True:
-            await asyncio.sleep(SNAPSHOT_PAUSE_S)
-            if interval_s and time.monotonic() >= due_s:
-                due_s = time.monotonic() + interval_s
-                self._reset_books.extend(booked)
-            if self._reset_books:
-                wanted = {
-                    self._reset_books.popleft()
-                    for _ in range(min(SNAPSHOT_SLICE, len(self._reset_books)))
-                }
-                self._publish_books(wanted)
-
-    def _publish_books(self, instruments: Iterable[int]) -> None:
-        if self.publishing is None or self.sink is None:
-            return
-        rows = self.pipeline.books.snapshots(instruments).rows
-        for instrument in instruments:
-            of_instrument = rows[rows["instrument"] == instrument]
-            position = self.sink.position(RowClass.LEVEL, instrument)
-            self.publishing.book(self.planned.table, of_instrument, position)
 
     def _subscriptions_of(self, connection: int) -> Sequence[Subscription]:
         return self.supervisor.subscriptions_of(connection)

@@ -58,6 +58,7 @@ class Reporter:
             uptime_s=time.monotonic() - self._started_s,
             phase=phase,
             frames=sum(one.frames for one in frames),
+            bytes_received=self._pipeline.bytes_received,
             control=sum(one.control for one in frames),
             rejected=sum(one.rejected for one in frames),
             duplicate_frames=sum(one.duplicate for one in frames),

@@ -182,6 +182,9 @@ def histogram(
 
 def status_families(status: Status) -> Iterator[Metric]:
     """Yield what the snapshot has and the arrays have not."""
+    received = counter("received_bytes", "Payload of all websocket messages.")
+    received.add_metric((), status.bytes_received)
+    yield received
     for name, text, number in (
         ("buffer_bytes", "Memory of rows that are not acknowledged.", status.queue_bytes),
         ("buffer_limit_bytes", "The budget of these bytes.", status.queue_limit_bytes),

@@ -1,0 +1,61 @@
+"""A venue makes its ticks finer while we run: nothing is rounded, the new metadata are taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+
+from ingestor.edge.devbroker import DevBroker
+from ingestor.edge.simulator import Simulator, SimulatorOptions
+from ingestor.rows import RowClass
+from tests.e2e.harness import make_config, running
+
+
+async def listed_by(simulator: Simulator) -> bytes:
+    async with ClientSession() as http, http.get(f"{simulator.rest}/instruments") as answer:
+        return await answer.read()
+
+
+def coarse(listed: bytes) -> bytes:
+    """The venue's own list, with ticks that its prices don't fit."""
+    text = orjson.loads(listed)
+    for one in text["instruments"]:
+        one["tick_size"] = "1"
+    return orjson.dumps(text)
+
+
+async def test_a_finer_tick_is_taken_while_running(tmp_path: Path) -> None:
+    async with Simulator(SimulatorOptions(symbols=2, rate_per_s=50.0)) as simulator:
+        current = await listed_by(simulator)
+        answers = [coarse(current)]
+
+        async def instruments(_: web.Request) -> web.Response:
+            return web.Response(body=answers.pop() if answers else current)
+
+        application = web.Application()
+        application.router.add_get("/instruments", instruments)
+        async with TestServer(application) as rest:
+            feed = {
+                "venue": "simulated",
+                "symbols": ["*"],
+                "url": simulator.addresses[0],
+                "rest_url": str(rest.make_url("/")).rstrip("/"),
+            }
+            with DevBroker() as broker:
+                config = make_config(broker.bootstrap_servers, [feed], tmp_path)
+                async with running(config) as one:
+                    table = one.ingestor.planned.table
+                    assert [instrument.price_exponent for instrument in table] == [0, 0]
+                    await one.until(lambda: len(table) == 4)  # both have a second revision
+                    books = one.ingestor.pipeline.books
+                    await one.until(lambda: all(books.is_valid(number) for number in (2, 3)))
+                    seen = one.ingestor.pipeline.metrics.last_seen
+                    await one.until(lambda: seen.of(RowClass.TRADE, 2)[0] > 20)
+                    drained = await one.stop()
+    assert [table[number].revision for number in (2, 3)] == [2, 2]
+    assert drained.status.rejected > 0
+    assert drained.status.unaccounted == 0
+    assert drained.lost == 0
