@@ -44,8 +44,9 @@ from ingestor.status import Health, Phase, Status, merged
 
 POLL_S: Final = 1.0
 ANSWER_S: Final = 3.0  # how long a worker may take to answer
-STEADY_S: Final = 60.0  # a worker that lived so long is started again without delay by its past
+STEADY_S: Final = 60.0  # a life of this length forgets the failures before it
 MARGIN_S: Final = 5.0  # beyond drain_s: closing handshakes, the recorder's last segment
+EXIT_NOT_MADE: Final = 127  # as shells have it
 LINE_MAX: Final = 1 << 20
 COMMAND: Final = (sys.executable, "-m", "ingestor")
 RESTART: Final = Backoff(base_s=1.0, cap_s=30.0, floor_s=0.1)
@@ -105,9 +106,14 @@ class Worker:
         """Run one process until it ends."""
         self.exit_status = self.lost = self._status = None
         self._runs = False
-        self._process = process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, start_new_session=True, limit=LINE_MAX, **options
-        )
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *command, stdin=PIPE, stdout=PIPE, start_new_session=True, limit=LINE_MAX, **options
+            )
+        except OSError as failure:  # the machine has no room for one more at present
+            log.error("worker.not_made", worker=self.index, reason=str(failure))
+            self.exit_status = EXIT_NOT_MADE
+            return
         assert process.stdout is not None
         try:
             if self._ending:  # while it was being started
@@ -276,7 +282,8 @@ class Workers:
         with tempfile.TemporaryDirectory(prefix="ingestor-workers-") as folder:
             lists = self.config.catalogue.cache_dir.expanduser() / "instruments"
             if lists.is_dir():
-                shutil.copytree(lists, Path(folder) / "instruments")
+                unfinished = shutil.ignore_patterns(".*")  # another process may be writing one
+                shutil.copytree(lists, Path(folder) / "instruments", ignore=unfinished)
             memory = os.memfd_create(self._file.name)
             try:
                 os.write(memory, self._file.expanduser().read_bytes())

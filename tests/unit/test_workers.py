@@ -97,6 +97,7 @@ def make_config(folder: Path, **sections: object) -> Config:
     lists = folder / "cache" / "instruments"
     lists.mkdir(parents=True, exist_ok=True)
     (lists / "simulated-spot.json").touch()
+    (lists / ".simulated-spot.json.abc").touch()  # being written
     return Config.model_validate(
         {
             "http": {"port": 0},
@@ -224,6 +225,15 @@ async def test_a_worker_that_can_not_start_ends_all(tmp_path: Path) -> None:
         with pytest.raises(WorkerFailed, match="it ended with status 3"):
             await run(workers)
     assert len(diary(tmp_path, "0-2")) == 1  # it isn't tried again
+
+
+async def test_a_program_that_is_not_there_ends_all(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.touch()
+    command = (str(tmp_path / "absent"),)
+    workers = Workers(make_config(tmp_path), file, make_plan_of(4), 2, command=command)
+    with pytest.raises(WorkerFailed, match="it ended with status 127"):
+        await run(workers)
 
 
 async def test_abandoned_workers_are_gone(tmp_path: Path) -> None:
