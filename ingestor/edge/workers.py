@@ -111,7 +111,7 @@ class Worker:
                 *command, stdin=PIPE, stdout=PIPE, start_new_session=True, limit=LINE_MAX, **options
             )
         except OSError as failure:  # the machine has no room for one more at present
-            log.error("worker.not_made", worker=self.index, reason=str(failure))
+            log.warning("worker.not_made", worker=self.index, reason=str(failure))
             self.exit_status = EXIT_NOT_MADE
             return
         assert process.stdout is not None
@@ -129,7 +129,7 @@ class Worker:
             content = orjson.loads(line)
             if "http_port" in content:
                 self.port = int(content["http_port"])
-                self._runs = self.has_run = True
+                self._runs = self.has_run = self.answers = True
                 log.info("worker.running", worker=self.index, pid=self.pid)
             else:
                 self._status = Status.from_json(content["status"])
