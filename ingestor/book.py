@@ -61,7 +61,7 @@ class BookOutput:
     rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books. filtered: levels
     that synchronisation discarded. held: levels waiting for a snapshot now. added: the instrument
     of each row in `rows` that removes a level by our own choice (beyond the depth kept).
-    errors: what broke, for the log.
+    errors: what broke, for the log. quotes_before: how many of `quotes` precede each hole.
     """
 
     rows: Rows
@@ -71,6 +71,7 @@ class BookOutput:
     repairs: list[Repair]
     added: list[int] = field(default_factory=list)
     errors: list[SequenceGap] = field(default_factory=list)
+    quotes_before: list[int] = field(default_factory=list)
 
 
 class Books:
@@ -108,9 +109,11 @@ class Books:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
         unheard = self._hear_quotes(sealed.quotes, flush, 0)
         start = 0
+        quotes_before: list[int] = []
         for hole in sealed.holes:
             self._run(flush, start, hole.update)
             start = hole.update
+            quotes_before.append(flush.quotes_out)
             self._hole(flush, hole)
         self._run(flush, start, len(flush))
         self._hear_quotes(unheard, flush, flush.start(len(flush)))  # books that began just now
@@ -124,6 +127,7 @@ class Books:
             repairs=self._repairs.take(),
             added=flush.added,
             errors=self._errors,
+            quotes_before=quotes_before,
         )
         self._errors = []
         return output

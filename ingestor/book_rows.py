@@ -203,6 +203,11 @@ class Flush:
             *top,
         )
 
+    @property
+    def quotes_out(self) -> int:
+        """How many quotes were put out so far."""
+        return len(self._quotes) // _QUOTE.size
+
     def quotes(self) -> Rows:
         """Return the QUOTE rows that were put out."""
         return np.frombuffer(self._quotes, QUOTE)

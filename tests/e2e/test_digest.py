@@ -7,8 +7,7 @@ its pipeline gave is compared with a replay of what it wrote.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,20 @@ from ingestor.digest import Digest
 from ingestor.edge.devbroker import DevBroker
 from ingestor.edge.emulator import MAX_SPEED, VenueEmulator
 from ingestor.edge.emulator_faults import Fault, Faults
-from ingestor.edge.reader import Problems
+from ingestor.edge.emulator_recording import survey
+from ingestor.edge.reader import Problems, chain_lines, find_chains
 from ingestor.edge.replay import Replay, ReplayOptions
+from ingestor.overload import Step
 from ingestor.pipeline import FlushResult
-from ingestor.rows import Flag, Kind, RowClass, Rows
+from ingestor.recording import Decided
+from ingestor.rows import Cause, Flag, Kind, RowClass, Rows
+from ingestor.timestamps import SECOND
 from tests.e2e.harness import Running, make_config, running
 from tests.e2e.reference import CAPTURES, read
 from tests.e2e.test_captures_to_kafka import feeds_of, play
 
+LEVEL = RowClass.LEVEL
+PLAYED_S = 3.0
 NO_BROKER = "127.0.0.1:1"
 # Coinbase numbers the messages of a connection, book updates carry that number, and whoever
 # subscribes to less than was recorded gets other numbers from the emulator.
@@ -129,6 +134,106 @@ async def test_a_run_and_the_replay_of_its_recording(
         assert captured.without_numbers() == live.without_numbers()
     else:
         assert captured.timeless.by_stream() == live.timeless.by_stream()
+
+
+@pytest.mark.captures
+@pytest.mark.parametrize("name", CAPTURES)
+async def test_a_run_with_faults_and_repairs(name: str, captures: Path, tmp_path: Path) -> None:
+    """Frames lost, doubled, swapped and cut in half, a broken connection; books are repaired."""
+    live = Seen()
+    [recording] = survey([captures / name])
+    frames = list(recording.frames())
+    times_ns = [frame.ts_ns for frame in frames]
+    books = [place for place, frame in enumerate(frames) if frame.changes]
+    breaks = books[len(books) // 2 :: len(books) // 12]  # a client may be resubscribing at one
+    faults = Faults(
+        seed=5,
+        drop=0.02,
+        duplicate=0.02,
+        reorder=0.02,
+        malformed=0.02,
+        at={books[len(books) // 3]: Fault.DROP, **dict.fromkeys(breaks, Fault.DISCONNECT)},
+    )
+    speed = (times_ns[-1] - times_ns[0]) / SECOND / PLAYED_S
+    async with VenueEmulator(
+        recording, speed=speed, start_when="manual", faults=faults
+    ) as emulator:
+        config = recorded_config(
+            emulator,
+            captures / name,
+            tmp_path,
+            books={"repairs_per_s": 50, "repair_backoff_s": 0.1, "repair_backoff_max_s": 0.2},
+            limits={"backoff_base_s": 0.1},
+        )
+        async with running(config, publish=False) as run:
+            run.ingestor.flusher.observe(live.observe)
+            await run.subscribed()
+            emulator.start()
+            await run.until(emulator.finished.is_set)
+            status = (await run.stop()).status
+    assert emulator.statistics.faults[Fault.DROP]
+    assert emulator.statistics.faults[Fault.DISCONNECT] == status.reconnects > 0
+    assert status.rejected > 0
+    assert status.unaccounted == 0
+    kinds = live.kinds()
+    repairs = run.ingestor.supervisor.statistics().repairs
+    assert repairs["resubscribed"] + repairs["fetched"] > 0
+    assert kinds[Kind.GAP] > 0
+    assert kinds[Kind.RESET] > len(read(captures / name).symbols) or repairs["failed"]
+
+    again = Seen()
+    replayed(tmp_path / "recording", again)
+    assert again.digest.by_stream() == live.digest.by_stream()
+    assert again.kinds() | {Kind.GAP: 0} == kinds | {Kind.GAP: 0}  # GAPs fall together by flushes
+
+
+@pytest.mark.captures
+async def test_a_run_that_paused_and_shed(captures: Path, tmp_path: Path) -> None:
+    """The broker is away for a while, and there is room for few rows."""
+    live = Seen()
+    [recording] = survey([captures / "bybit.jsonl.zst"])
+    with DevBroker() as broker:
+        async with VenueEmulator(recording, speed=4, start_when="manual") as emulator:
+            config = recorded_config(
+                emulator,
+                captures / "bybit.jsonl.zst",
+                tmp_path,
+                servers=broker.bootstrap_servers,
+                budget={"bytes": 256 << 10, "pause_max_s": 0.5},
+                books={"repair_backoff_s": 0.1, "repair_backoff_max_s": 0.2},
+            )
+            async with running(config) as run:
+                run.ingestor.flusher.observe(live.observe)
+                sink = run.ingestor.sink
+                assert sink is not None
+                steps = sink.outbox.policy.taken
+                await run.subscribed()
+                emulator.start()
+                await run.until(lambda: run.status.acked > 1_000)
+                broker.set_down()
+                await run.until(lambda: steps[Step.SHED] > 0)
+                broker.set_up()
+                await run.until(emulator.finished.is_set)
+                drained = await run.stop()
+    assert min(steps[Step.PAUSE], steps[Step.RESUME], drained.status.shed) > 0
+    assert (drained.lost, drained.status.unaccounted) == (0, 0)
+    levels = np.concatenate([rows for (_, cls), rows in live.rows().items() if cls is LEVEL])
+    assert ((levels["kind"] == Kind.GAP) & (levels["side"] == Cause.SHED)).any()
+
+    again = Seen()
+    replayed(tmp_path / "recording", again)
+    assert again.digest.by_stream() == live.digest.by_stream()
+    actions = decisions(tmp_path / "recording")
+    assert {"pause", "resume", "shed", "repair"} <= actions.keys()
+
+
+def decisions(folder: Path) -> Counter[str]:
+    """Count the decisions of a recording by action."""
+    found: Counter[str] = Counter()
+    for chain in find_chains([folder], Problems()):
+        for _, lines in chain_lines(chain, Problems()):
+            found.update(one.decision["action"] for one in lines if isinstance(one, Decided))
+    return found
 
 
 def venue_of(name: str) -> str:

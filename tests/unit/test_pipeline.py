@@ -94,6 +94,32 @@ def test_a_hole_is_marked_where_it_is_for_each_instrument(pipeline: Pipeline) ->
     assert pipeline.ledger().unaccounted == 0
 
 
+def test_holes_of_two_causes_are_the_same_marks_in_one_flush_or_three(pipeline: Pipeline) -> None:
+    source = Connection(0)
+    causes = [Cause.REJECTED, Cause.REJECTED, Cause.SEQUENCE, Cause.REJECTED]
+    for cause in causes:
+        pipeline.buffer.begin(source, b"")
+        pipeline.buffer.hole(cause, 1)
+    rows = batch(pipeline.flush(NOW), RowClass.TRADE).rows
+    assert rows["side"].tolist() == [Cause.REJECTED, Cause.SEQUENCE, Cause.REJECTED]
+
+
+def test_quotes_of_a_book_have_their_gaps_where_the_holes_are() -> None:
+    one = instrument("acme", "spot", "A", "A-USD", "A", "USD", "1", "1")
+    rule = BookRule(Continuity.INCREMENT, quotes_from_book=True)
+    pipeline = Pipeline(InstrumentTable([one]), lambda _number: rule)
+    source, buffer = Connection(0), pipeline.buffer
+    for number, price in ((1, "1"), (2, "2")):
+        buffer.begin(source, b"")
+        buffer.levels(0, 1, 1, number, number, [[price, "1"]], [["9", "1"]], flags=RESENT)
+        buffer.hole(Cause.SEQUENCE, 1)
+    rows = batch(pipeline.flush(NOW), RowClass.QUOTE).rows
+    assert rows["kind"].tolist() == [Kind.QUOTE, Kind.GAP, Kind.QUOTE, Kind.GAP]
+    assert rows["bid_price"][[0, 2]].tolist() == [1, 2]
+    assert pipeline.metrics.total("gaps") == 5  # trades (one place), 2 quotes, 2 books
+    assert pipeline.ledger().unaccounted == 0
+
+
 def test_a_hole_may_name_its_instruments(pipeline: Pipeline) -> None:
     source = Connection(0)
     pipeline.buffer.begin(source, b"")
