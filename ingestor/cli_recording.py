@@ -64,7 +64,10 @@ def replay(
     audit: Annotated[bool, typer.Option("--audit", help="To nothing (default).")] = False,
     kafka: Annotated[bool, typer.Option("--kafka", help="To Kafka.")] = False,
     parquet: Annotated[Path | None, typer.Option(help="To Parquet files in this folder.")] = None,
-    prefix: Annotated[str, typer.Option(help="Topic prefix of --kafka.")] = "replay.",
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="Topic prefix of --kafka; default: `replay.` and the configured one."),
+    ] = None,
     allow_live_topics: Annotated[
         bool, typer.Option("--allow-live-topics", help="Permit the configured topic prefix.")
     ] = False,

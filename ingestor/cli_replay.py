@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from rich.console import Console
@@ -19,11 +21,18 @@ from ingestor.edge.audit import AuditSink, Tee, report
 from ingestor.edge.channel import Sink
 from ingestor.edge.reader import Problems
 from ingestor.edge.replay import Replay, ReplayOptions
-from ingestor.edge.settings import book_settings, budget, kafka_settings
+from ingestor.edge.settings import book_settings, kafka_settings
 from ingestor.errors import ConfigError, RecordingError, SinkUnavailable
+from ingestor.overload import Budget
+
+if TYPE_CHECKING:
+    from ingestor.codec import Headers
+    from ingestor.edge.kafka import KafkaSink
 
 CONNECT_S: Final = 15.0
 DRAIN_S: Final = 60.0
+REPLAY_PREFIX: Final = "replay."
+ROWS_WAITING_MAX: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,7 @@ class Target:
 
     kafka: bool
     parquet: Path | None
-    prefix: str
+    prefix: str | None  # of the topics; None = "replay." before the live one
     allow_live_topics: bool
     config: Path | None
 
@@ -44,12 +53,8 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
     SinkUnavailable when Kafka takes no rows.
     """
     config = load_config(target.config)
-    if target.kafka and target.prefix == config.kafka.topic_prefix and not target.allow_live_topics:
-        raise ConfigError(
-            f"{target.prefix!r} is the prefix of the live topics",
-            where="--prefix",
-            hint="say another, or --allow-live-topics",
-        )
+    if target.kafka:
+        _check_prefix(target, config.kafka.topic_prefix)
     problems = Problems()
     with _progress() as bar:
         task = bar.add_task("replay", total=None)
@@ -74,6 +79,15 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
     return report(replay, counting)
 
 
+def _check_prefix(target: Target, live: str) -> None:
+    if target.prefix == live and not target.allow_live_topics:
+        raise ConfigError(
+            f"{live!r} is the prefix of the live topics",
+            where="--prefix",
+            hint="say another, or --allow-live-topics",
+        )
+
+
 async def _into_sinks(
     replay: Replay, counting: AuditSink, target: Target, speed: float | None
 ) -> None:
@@ -90,37 +104,55 @@ async def _into_sinks(
     await sink.drain(DRAIN_S)
 
 
+class _Room:
+    """A gate that lets few enough rows wait for Kafka: a replay waits, and sheds nothing."""
+
+    def __init__(self, sink: KafkaSink) -> None:
+        self._sink = sink
+
+    def is_set(self) -> bool:
+        return self._sink.outbox.rows < ROWS_WAITING_MAX
+
+    async def wait(self) -> None:
+        await self._sink.room(ROWS_WAITING_MAX)
+
+
 async def _into_kafka(
     replay: Replay, others: list[Sink], target: Target, speed: float | None
 ) -> None:
     from ingestor.edge.kafka import KafkaSink  # noqa: PLC0415 -- slow to import
 
-    config = load_config(target.config)
+    kafka = kafka_settings(load_config(target.config).kafka)
+    prefix = REPLAY_PREFIX + kafka.topic_prefix if target.prefix is None else target.prefix
     # Old timestamps would meet the retention at once.
-    kafka = replace(kafka_settings(config.kafka), topic_prefix=target.prefix, retention_ms=-1)
-    kafka_sink = KafkaSink(
+    kafka = replace(kafka, topic_prefix=prefix, retention_ms=-1)
+    sink = KafkaSink(
         kafka,
         replay.table,
         replay.pipeline.metrics,
         session=os.urandom(16),  # its own: a replay's numbers don't mix with the recording's
-        budget=budget(config.budget),
+        budget=Budget(age_max_s=math.inf, pause_max_s=math.inf),  # `_Room` keeps far below it
+        more_headers=replay_headers(replay.sessions),
     )
-    gate = asyncio.Event()
-    gate.set()
-    kafka_sink.on_pause, kafka_sink.on_resume = gate.clear, gate.set
-    running = asyncio.create_task(kafka_sink.run())
+    running = asyncio.create_task(sink.run())
     try:
-        await kafka_sink.wait_connected(CONNECT_S)
-        await replay.run(Tee(*others, kafka_sink), speed=speed, gate=gate)
-        for sink in others:
-            await sink.drain(DRAIN_S)
-        left = await kafka_sink.drain(DRAIN_S)
+        await sink.wait_connected(CONNECT_S)
+        await replay.run(Tee(*others, sink), speed=speed, gate=_Room(sink))
+        for other in others:
+            await other.drain(DRAIN_S)
+        left = await sink.drain(DRAIN_S)
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
     if left:
         raise SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", f"{left:,} rows not accepted")
+
+
+def replay_headers(sessions: Iterable[str]) -> Headers:
+    """Return what tells a replay's records from live ones: `replay`, and a `recording` for each
+    session that is replayed."""
+    return [("replay", b"1"), *(("recording", one.encode()) for one in sessions)]
 
 
 def _tell(problem: RecordingError) -> None:

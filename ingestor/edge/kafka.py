@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.backoff import Backoff
 from ingestor.batch import Instruments, TickBatch
-from ingestor.codec import Partitions, encoder, headers
+from ingestor.codec import Headers, Partitions, encoder, headers
 from ingestor.edge.channel import ChannelStatistics, Lane, Outbox, SinkCounts
 from ingestor.edge.kafka_flight import Flight, dead_letter, void
 from ingestor.edge.kafka_producer import (
@@ -71,9 +71,11 @@ class KafkaSink:
         *,
         session: bytes,
         budget: Budget | None = None,
+        more_headers: Headers | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """session: 16 bytes, unique to this run of the process. clock: ns since the epoch."""
+        """session: 16 bytes, unique to this run of the process. more_headers: of every record of
+        rows, beside `schema`. clock: ns since the epoch."""
         self.settings = settings
         self.session = session
         self.on_shed: Callable[[RowClass, int], None] = lambda _row_class, _instrument: None
@@ -87,7 +89,8 @@ class KafkaSink:
         self._counts = counts
         self._clock = clock
         self._encoder = encoder(settings.encoding, instruments, session)
-        self._headers = {cls: headers(cls, settings.encoding) for cls in RowClass}
+        more = more_headers or []
+        self._headers = {cls: headers(cls, settings.encoding) + more for cls in RowClass}
         self._topics = {cls: settings.tick_topic(cls) for cls in RowClass}
         self._partitions = {cls: Partitions(instruments, settings.partitions) for cls in RowClass}
         self._row_bytes = {
@@ -166,6 +169,11 @@ class KafkaSink:
                 while self.outbox.rows or self.side:
                     await self._next_progress()
         return self.outbox.rows
+
+    async def room(self, rows_max: int) -> None:
+        """Wait until fewer rows than this are not settled: for a publisher that can wait."""
+        while self.outbox.rows >= rows_max:
+            await self._next_progress()
 
     async def _next_progress(self) -> None:
         self._progress.clear()

@@ -7,10 +7,11 @@ by timer or load is taken from the recording. The rows don't depend on when a re
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -44,6 +45,13 @@ from ingestor.timestamps import SECOND
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
 _Part = TypeVar("_Part")
 AdapterOf = Callable[[str], type[FeedAdapter]]
+
+
+class Gate(Protocol):
+    """Holds a replay up while its sink has no room; an `asyncio.Event` is one."""
+
+    def is_set(self) -> bool: ...
+    async def wait(self) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,20 +172,19 @@ class Replay:
         sink: Sink,
         *,
         speed: float | None = None,
-        gate: asyncio.Event | None = None,
+        gate: Gate | None = None,
         on_frame: Callable[[int], None] | None = None,
     ) -> None:
         """Replay into a sink. speed: 1.0 as recorded, None as fast as the sink takes it.
 
-        gate: cleared by the sink's `on_pause`, set by its `on_resume`; nothing is read while it is
-        clear. on_frame: hears the recorded time of each frame at the moment it is played.
+        gate: nothing is read while it is not set. on_frame: hears the recorded time of each frame
+        at the moment it is played.
         """
         if speed is not None:
             await self._run_paced(sink, speed, gate, on_frame)
             return
         for result in self.results():
-            for batch in result.batches:
-                sink.submit(batch, self._now_ns)
+            self._submit(sink, result)
             if gate is not None:
                 await gate.wait()
             await asyncio.sleep(0)
@@ -186,7 +193,7 @@ class Replay:
         self,
         sink: Sink,
         speed: float,
-        gate: asyncio.Event | None,
+        gate: Gate | None,
         on_frame: Callable[[int], None] | None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -226,8 +233,9 @@ class Replay:
             yield self._flush()
 
     def _submit(self, sink: Sink, result: FlushResult) -> None:
+        """Sinks live in the present: to them a row's age is what it has waited now."""
         for batch in result.batches:
-            sink.submit(batch, self._now_ns)
+            sink.submit(batch, time.time_ns())
 
     # Lines ---------------------------------------------------------------------------------------
 
