@@ -106,7 +106,7 @@ class Handler(Protocol):
         """A whole message. ts_recv: ns since the epoch, taken once for each socket read."""
 
     def burst_end(self) -> None:
-        """The last message of one socket read was handed over."""
+        """The last message of one socket read was handed over, or many of a long one."""
 
     def closed(self, failure: TransportError) -> None:
         """The connection ended. Exactly once, after `opened`; nothing follows."""

@@ -44,6 +44,13 @@ from ingestor.edge.transport import (
 from ingestor.errors import HandshakeRejected, PeerClosed, TransportError
 
 READ_BUFFER_BYTES: Final = 2_048  # grows with what arrives
+# The library's buffer grows to MBs on a saturated socket, and one read then brings 10,000 frames:
+# the owner is asked to flush within it, so that batches stay as small as the processor's cache.
+BURST_FRAMES_MAX: Final = 64
+# The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
+# we could still act on, and one turn of the loop would work through that for each connection. This
+# is 2 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
+RECEIVE_BUFFER_BYTES: Final = 256 << 10
 _CONTROL_BYTES_MAX: Final = 125  # RFC 6455 section 5.5
 _DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
@@ -60,6 +67,7 @@ class _PicowsLink(WSListener):
     __slots__ = (
         "_abandoned",
         "_burst_end",
+        "_burst_frames",
         "_burst_ns",
         "_failure",
         "_frame",
@@ -82,6 +90,7 @@ class _PicowsLink(WSListener):
         self._failure: TransportError | None = None
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
+        self._burst_frames = 0  # since the owner was last told
         self._burst_ns = 0  # ts_recv of the socket read whose frames are being handed over
         self._abandoned = False
         self.received_ns = 0
@@ -113,8 +122,12 @@ class _PicowsLink(WSListener):
             self._frame(frame.get_payload_as_bytes(), ts_recv)
         else:
             self._rare(transport, frame, ts_recv)
+        self._burst_frames += 1
         if frame.last_in_buffer:
-            self._burst_ns = 0
+            self._burst_ns = self._burst_frames = 0
+            self._burst_end()
+        elif self._burst_frames >= BURST_FRAMES_MAX:
+            self._burst_frames = 0
             self._burst_end()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -265,6 +278,7 @@ class _Sockets:
             made = socket.socket(family, kind, protocol)
             try:
                 made.setblocking(False)
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
                 if self._source_address is not None:
                     made.bind((self._source_address, 0))
                 await loop.sock_connect(made, where)
