@@ -1,15 +1,13 @@
-"""The pipeline that a user would write in an afternoon, as a process of its own.
+"""The pipeline that a user would write in an afternoon: `python -m benchmarks.afternoon OPTIONS`.
 
 websockets `recv`, orjson, exact Decimal fields, orjson, one aiokafka `send` per tick, lz4, acks=all.
-It reads the same frames from the same load server and writes to the same broker as the ingestor.
-Prints one JSON line: messages, rows, seconds, cpu_s.
+It reads the same frames from the same load server and writes to the same broker as the ingestor. It
+has no books, no ledger, no reconnects, no metrics.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import resource
 import time
 from decimal import Decimal
 from typing import Any
@@ -18,6 +16,10 @@ import orjson
 import uvloop
 from aiokafka import AIOKafkaProducer
 from websockets.asyncio.client import connect
+
+from benchmarks.child import answer, options, say
+
+MESSAGE_BYTES_MAX = 8 << 20
 
 
 def _text(value: object) -> str:
@@ -63,68 +65,59 @@ def _book(data: dict[str, Any], received_ns: int) -> dict[str, Any]:
     }
 
 
-async def _read(url: str, subscribe: str, producer: AIOKafkaProducer, counts: list[int]) -> None:
-    async with connect(url, compression=None, max_size=8 << 20, proxy=None) as socket:
-        if subscribe:
-            await socket.send(subscribe)
-        while True:
-            message = orjson.loads(await socket.recv(decode=False))
-            data = message.get("data")
-            if data is None:
-                continue
-            received_ns = time.time_ns()
-            if "p" in data:
-                record = _trade(data, received_ns)
-            elif "U" in data:
-                record = _book(data, received_ns)
-            else:
-                record = _quote(data, received_ns)
-            value = orjson.dumps(record, default=_text)
-            await producer.send("afternoon", value, key=data["s"].encode())
-            counts[0] += 1
+class Pipeline:
+    """One reader for each connection. messages: that were handed to the producer."""
+
+    def __init__(self, url: str, producer: AIOKafkaProducer) -> None:
+        self.messages = 0
+        self.connected = 0
+        self._url = url
+        self._producer = producer
+
+    async def read(self, streams: list[str]) -> None:
+        async with connect(
+            self._url, compression=None, max_size=MESSAGE_BYTES_MAX, proxy=None
+        ) as socket:
+            request = {"method": "SUBSCRIBE", "params": streams, "id": 1}
+            await socket.send(orjson.dumps(request).decode())
+            self.connected += 1
+            while True:
+                message = orjson.loads(await socket.recv(decode=False))
+                data = message.get("data")
+                if data is None:
+                    continue
+                received_ns = time.time_ns()
+                if "p" in data:
+                    record = _trade(data, received_ns)
+                elif "U" in data:
+                    record = _book(data, received_ns)
+                else:
+                    record = _quote(data, received_ns)
+                value = orjson.dumps(record, default=_text)
+                await self._producer.send("afternoon", value, key=data["s"].encode())
+                self.messages += 1
 
 
-async def _main(options: argparse.Namespace) -> None:
+async def run(given: dict[str, Any]) -> None:
+    """given: url, bootstrap, connections (a list of streams for each)."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=options.bootstrap,
+        bootstrap_servers=given["bootstrap"],
         compression_type="lz4",
         acks="all",
         linger_ms=10,
         enable_idempotence=True,
     )
     await producer.start()
-    counts = [0]
-    readers = [
-        asyncio.create_task(_read(url, options.subscribe, producer, counts))
-        for url in options.urls
-        for _ in range(options.connections)
-    ]
-    await asyncio.sleep(options.warmup)
-    first, cpu, started = counts[0], _cpu_s(), time.monotonic()
-    await asyncio.sleep(options.seconds)
-    messages, cpu_s, seconds = counts[0] - first, _cpu_s() - cpu, time.monotonic() - started
+    pipeline = Pipeline(given["url"], producer)
+    readers = [asyncio.create_task(pipeline.read(streams)) for streams in given["connections"]]
+    say({"connections": len(readers)})
+    await answer(lambda: {"frames": pipeline.messages, "connected": pipeline.connected})
     for reader in readers:
         reader.cancel()
     await asyncio.gather(*readers, return_exceptions=True)
     await producer.stop()
-    print(orjson.dumps({"messages": messages, "seconds": seconds, "cpu_s": cpu_s}).decode())
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("urls", nargs="+")
-    parser.add_argument("--bootstrap", required=True)
-    parser.add_argument("--connections", type=int, default=1, help="to each address")
-    parser.add_argument("--subscribe", default="", help="text frame sent after opening")
-    parser.add_argument("--warmup", type=float, default=1.0)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    uvloop.run(_main(parser.parse_args()))
+    say({"frames": pipeline.messages})
 
 
 if __name__ == "__main__":
-    main()
+    uvloop.run(run(options()))

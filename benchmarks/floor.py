@@ -1,0 +1,62 @@
+"""What a message costs over the least it can cost.
+
+Measured: CPU of a process that holds 1,000 connections with 20 messages per second each, so that
+every message is a wake-up of its own; 20 ms linger. The floor is a picows client with the same
+transport settings that does nothing but `orjson.loads`. Both read the same frames from the same
+load server in the same run, in turns; of each the best turn counts, since a busy machine only adds.
+Not measured: latency (`connections`, `latency`) and saturation (`throughput`).
+How to read it: 1.8 means that exact numbers, books, ledger, metrics, encoding and Kafka together
+cost 80 % of what the socket and the parse cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.processes import STUB, Child, LoadServer, ingest, stub_broker
+
+CONNECTIONS = 1_000
+RATE = 20.0
+LINGER_MS = 20.0
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Return {"results": [...], "headline": {...}}."""
+    turns, seconds = (1, 2.0) if quick else (3, 5.0)
+    best = {"floor": float("inf"), "binary": float("inf"), "json": float("inf")}
+    results = []
+    with stub_broker() as bootstrap, LoadServer(CONNECTIONS, RATE) as server:
+        for turn in range(turns):
+            for what in best:
+                with _process(what, server, bootstrap) as process:
+                    process.wait_connected(CONNECTIONS)
+                    window = process.window(seconds)
+                    process.stop()
+                best[what] = min(best[what], window.us_per("frames"))
+                results.append(
+                    {
+                        "process": "picows and orjson only"
+                        if what == "floor"
+                        else f"ingestor {what}",
+                        "turn": turn + 1,
+                        "messages_per_s": round(window.per_s("frames")),
+                        "cpu_us_per_message": round(window.us_per("frames"), 2),
+                        "core": round(window.core, 3),
+                        "broker": "" if what == "floor" else STUB,
+                    }
+                )
+    return {
+        "results": results,
+        "headline": {
+            "floor_us_per_message": round(best["floor"], 2),
+            "cpu_per_message_over_floor": round(best["binary"] / best["floor"], 2),
+            "cpu_per_message_over_floor_json": round(best["json"] / best["floor"], 2),
+        },
+    }
+
+
+def _process(what: str, server: LoadServer, bootstrap: str) -> Child:
+    if what == "floor":
+        streams = [server.stream("trade", number) for number in range(CONNECTIONS)]
+        return Child("benchmarks.floor_client", {"url": server.url, "streams": streams})
+    return ingest(server, bootstrap, encoding=what, linger_ms=LINGER_MS, addresses=10)
