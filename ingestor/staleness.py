@@ -233,7 +233,7 @@ class Staleness:
         fastest, last = np.zeros(len(total)), np.full(len(total), -np.inf)
         np.maximum.at(fastest, of_stream, rates)
         np.maximum.at(last, of_stream, self._streams.last[watched])
-        silence = now - last
+        silence = np.where(np.isneginf(last), 0.0, now - last)  # -inf: a number without streams
         dead = (silence > settings.floor_s) & (
             (total - fastest) * silence > 2 * settings.mean_multiple
         )

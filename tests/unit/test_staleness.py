@@ -122,6 +122,12 @@ def test_without_the_pause_the_same_silence_is_suspicious() -> None:
     assert market.staleness.check(market.now) != []
 
 
+def test_a_number_without_streams_is_no_connection() -> None:
+    staleness = Staleness(StalenessSettings(floor_s=5, ceiling_s=300))
+    staleness.watch(3, BOOK, [BUSY], START)  # 0 to 2 are down, or carry nothing
+    assert staleness.check(START + 60 * SECOND) == []
+
+
 def test_nothing_is_expected_of_streams_that_never_spoke_or_are_not_watched() -> None:
     staleness = Staleness()
     assert staleness.check(START) == []
