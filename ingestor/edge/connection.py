@@ -80,6 +80,7 @@ class Connection:
         "pinged_ns",
         "requests",
         "resubscribed",
+        "retired",
         "session",
         "stable",
         "verdict",
@@ -104,6 +105,7 @@ class Connection:
         self.ack_due_ns = NEVER
         self.expires_ns = NEVER
         self.resubscribed = False
+        self.retired = False
         self.stable = False
 
     @property
@@ -157,11 +159,19 @@ class Connection:
             self.link.abort()
 
     def retire(self, verdict: TransportError) -> None:
-        """End it with a closing handshake; what still arrives is ignored."""
-        self._receive = _ignore
+        """End it with a closing handshake; what still arrives is counted and left out, since its
+        successor brings the same."""
+        self._receive = self._leave_out
+        self.retired = True
         self.verdict = verdict
         if self.link is not None:
             self.link.close()
+
+    def _leave_out(self, _payload: bytes, _ts_recv: int) -> bytes | None:
+        counts = self.session.counts
+        counts.frames += 1
+        counts.filter("retired")
+        return None
 
 
 class TappedConnection(Connection):
@@ -178,7 +188,7 @@ class TappedConnection(Connection):
         self._number = session.connection
 
     def frame(self, payload: bytes, ts_recv: int) -> None:
-        if self._receive is not _ignore:
+        if not self.retired:
             self._tap.received(self._number, ts_recv, payload)
         super().frame(payload, ts_recv)
 
