@@ -362,7 +362,7 @@ class Notebook:
         self._note(connection, "fetched")
 
     def decided(self, connection: int | None, ts_ns: int, decision: dict[str, Any]) -> None:
-        self._note(connection, f"decided {decision['decision']}")
+        self._note(connection, f"decided {decision['action']}")
 
 
 async def test_a_recorder_hears_everything() -> None:
