@@ -5,10 +5,6 @@ JSON lines on standard output: `{"http_port": ...}` once it runs, and how it end
 (`{"status": ..., "lost": ...}`). It ends in order at SIGTERM, or when its standard input closes,
 so that no worker outlives the parent. It leads a session of its own: Ctrl-C reaches the parent
 alone.
-
-All workers, those started again too, are planned from what the parent saw at its start: a copy of
-the configuration file and of the instrument lists. Else a list that changes would leave streams
-subscribed twice, or by nobody.
 """
 
 from __future__ import annotations
@@ -16,15 +12,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import signal
-import sys
-import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,9 +28,10 @@ import structlog
 from prometheus_client.core import Metric
 
 from ingestor.backoff import Backoff
-from ingestor.config import ENV_DELIMITER, ENV_PREFIX, Config
+from ingestor.config import Config
 from ingestor.edge.exposition import StreamState
 from ingestor.edge.http import AdminServer
+from ingestor.edge.workers_launch import COMMAND, Launch
 from ingestor.edge.workers_view import families_of_workers, streams_of, worker_families
 from ingestor.errors import WorkerFailed
 from ingestor.plan import Plan
@@ -48,10 +43,7 @@ STEADY_S: Final = 60.0  # a life of this length forgets the failures before it
 MARGIN_S: Final = 5.0  # beyond drain_s: closing handshakes, the recorder's last segment
 EXIT_NOT_MADE: Final = 127  # as shells have it
 LINE_MAX: Final = 1 << 20
-COMMAND: Final = (sys.executable, "-m", "ingestor")
 RESTART: Final = Backoff(base_s=1.0, cap_s=30.0, floor_s=0.1)
-_FOR_EVER_S: Final = 1e9
-_BYTES_MIN: Final = 1024
 
 log: Final = structlog.get_logger(__name__)
 
@@ -102,11 +94,12 @@ class Worker:
         last = self._status or Status()
         return replace(last, phase=Phase.STARTING, connections={"down": self.connections})
 
-    async def live(self, command: Sequence[str], **options: Any) -> None:
-        """Run one process until it ends."""
+    async def live(self, prepare: Callable[[], tuple[Sequence[str], dict[str, Any]]]) -> None:
+        """Run one process until it ends. prepare: gives its command and further options."""
         self.exit_status = self.lost = self._status = None
         self._runs = False
         try:
+            command, options = prepare()
             self._process = process = await asyncio.create_subprocess_exec(
                 *command, stdin=PIPE, stdout=PIPE, start_new_session=True, limit=LINE_MAX, **options
             )
@@ -188,9 +181,6 @@ async def _get(client: aiohttp.ClientSession, port: int, path: str) -> tuple[int
         return answer.status, await answer.read()
 
 
-_Launch = Callable[[Worker], Awaitable[None]]
-
-
 class Workers:
     """The parent: starts the workers, starts them again, shows and ends them as one."""
 
@@ -210,9 +200,8 @@ class Workers:
         self.config = config
         self.workers = [Worker(index, len(plan.share(index, count))) for index in range(count)]
         self.http = AdminServer(config.http, self, self._refresh) if config.http.enabled else None
-        self._command = command
+        self._launch = Launch(config, file, count, command)
         self._backoff = backoff
-        self._file = file
         self._stopping = asyncio.Event()
         self._failure: WorkerFailed | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -225,9 +214,10 @@ class Workers:
         self._stopping.set()
 
     def abandon(self) -> None:
-        """End every worker at once, with whatever it holds."""
+        """End every worker at once, with whatever it holds; leave nothing behind."""
         for worker in self.workers:
             worker.kill()
+        self._launch.discard()
 
     @property
     def failed(self) -> int:
@@ -253,12 +243,12 @@ class Workers:
             self._client = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
             if self.http is not None:
                 await stack.enter_async_context(self.http)
-            launch = stack.enter_context(self._launcher())
+            stack.enter_context(self._launch)
             stack.callback(self.abandon)
             async with asyncio.TaskGroup() as group:
                 polling = group.create_task(self._poll(on_ready), name="workers' status")
                 keepers = [
-                    group.create_task(self._keep(worker, launch), name=f"worker {worker.index}")
+                    group.create_task(self._keep(worker), name=f"worker {worker.index}")
                     for worker in self.workers
                 ]
                 await self._stopping.wait()
@@ -273,47 +263,22 @@ class Workers:
         ]
         return Finished(self.status(), sum(lost))
 
-    @contextmanager
-    def _launcher(self) -> Iterator[_Launch]:
-        """Keep what workers are planned from; yield how to run one.
-
-        The file is copied into memory: it may hold secrets.
-        """
-        with tempfile.TemporaryDirectory(prefix="ingestor-workers-") as folder:
-            lists = self.config.catalogue.cache_dir.expanduser() / "instruments"
-            if lists.is_dir():
-                unfinished = shutil.ignore_patterns(".*")  # another process may be writing one
-                shutil.copytree(lists, Path(folder) / "instruments", ignore=unfinished)
-            memory = os.memfd_create(self._file.name)
-            try:
-                os.write(memory, self._file.expanduser().read_bytes())
-                count = len(self.workers)
-                environment = worker_environment(self.config, count, Path(folder))
-
-                async def launch(worker: Worker) -> None:
-                    share = ("--share", f"{worker.index}/{count}")
-                    command = (*self._command, "run", f"/dev/fd/{memory}", "--json", *share)
-                    await worker.live(command, env=environment, pass_fds=(memory,))
-
-                yield launch
-            finally:
-                os.close(memory)
-
     async def _end(self, keepers: Sequence[asyncio.Task[None]]) -> None:
         for worker in self.workers:
             worker.terminate()
         _, late = await asyncio.wait(keepers, timeout=self.config.limits.drain_s + MARGIN_S)
         if late:
             log.error("workers.killed", workers=len(late), reason="they did not drain in time")
-            self.abandon()
+            for worker in self.workers:
+                worker.kill()
             await asyncio.wait(late)
 
-    async def _keep(self, worker: Worker, launch: _Launch) -> None:
+    async def _keep(self, worker: Worker) -> None:
         """Run a worker, and again whenever it ends, until all are stopped."""
         failures = 0
         while not self._stopping.is_set():
             started_s = time.monotonic()
-            await launch(worker)
+            await worker.live(partial(self._launch.of, worker.index))
             exit_status = worker.exit_status or 0
             if self._stopping.is_set():
                 return
@@ -376,29 +341,3 @@ class Workers:
         if self._client is not None:
             client = self._client
             await asyncio.gather(*(worker.fetch(client, path) for worker in self.workers))
-
-
-def worker_environment(config: Config, count: int, cache_dir: Path) -> dict[str, str]:
-    """Return what a worker of `count` is started with: its part of what a machine or venue allows.
-
-    cache_dir: of the instrument lists, which a worker never fetches anew.
-    """
-    settings: dict[tuple[str, str], object] = {
-        ("http", "enabled"): "true",  # on loopback, for the parent
-        ("http", "host"): "127.0.0.1",
-        ("http", "port"): 0,
-        ("budget", "bytes"): max(_BYTES_MIN, config.budget.bytes // count),
-        ("budget", "rows"): max(1, config.budget.rows // count),
-        ("books", "repairs_per_s"): config.books.repairs_per_s / count,
-        ("catalogue", "cache_dir"): cache_dir,
-        ("catalogue", "ttl_s"): _FOR_EVER_S,
-    }
-    if config.recorder is not None:
-        buffer_bytes = max(_BYTES_MIN, config.recorder.buffer_bytes // count)
-        settings["recorder", "buffer_bytes"] = buffer_bytes
-    changed = {
-        f"{ENV_PREFIX}{section}{ENV_DELIMITER}{key}".upper(): str(value)
-        for (section, key), value in settings.items()
-    }
-    kept = {name: value for name, value in os.environ.items() if name.upper() not in changed}
-    return kept | changed

@@ -74,6 +74,9 @@ class Setup:
         self.env = env
         self.rest = rest
 
+    def left_behind(self) -> list[Path]:
+        return list(self.file.parent.glob("ingestor-workers-*"))
+
     async def venue(self) -> dict[str, Any]:
         _, text = await get(f"{self.rest}/control/statistics")
         found: dict[str, Any] = json.loads(text)
@@ -147,7 +150,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
                 f"streams_per_connection = {SYMBOLS * CHANNELS // CONNECTIONS}\n"
             )
             env = {name: value for name, value in os.environ.items() if "INGESTOR_" not in name}
-            yield Setup(file, env, about["rest"])
+            yield Setup(file, env | {"TMPDIR": str(tmp_path)}, about["rest"])
 
 
 async def connected(url: str) -> bool:
@@ -201,6 +204,7 @@ async def test_two_workers_share_everything_and_show_as_one(setup: Setup) -> Non
     assert (topics.total, topics.holes, topics.duplicates) == (result["rows_acked"], 0, 0)
     assert "balanced" in "".join(run.log)
     assert "Traceback" not in "".join(run.log)
+    assert not setup.left_behind()
 
 
 async def test_a_killed_worker_comes_back_and_the_other_stays(setup: Setup) -> None:
@@ -249,7 +253,7 @@ async def test_a_second_signal_leaves_at_once_and_nobody_stays(setup: Setup) -> 
         run.parent.send_signal(signal.SIGTERM)
         status, _ = await run.ended()
         _, alive = await asyncio.to_thread(psutil.wait_procs, children, PATIENCE_S)
-    assert (status, alive) == (1, [])
+    assert (status, alive, setup.left_behind()) == (1, [], [])
     assert re.search(r"^ingestor: left at once, [\d,]+ rows were not ack", run.log[-1]), run.log
 
 

@@ -22,7 +22,8 @@ from ingestor.config import Config, HttpConfig
 from ingestor.edge import workers as workers_module
 from ingestor.edge.exposition import StreamState, counter, metrics_text, streams_text
 from ingestor.edge.http import AdminServer
-from ingestor.edge.workers import Finished, Worker, Workers, worker_environment
+from ingestor.edge.workers import Finished, Worker, Workers
+from ingestor.edge.workers_launch import Launch, worker_environment
 from ingestor.edge.workers_view import families_of_workers, streams_of, worker_families
 from ingestor.errors import WorkerFailed
 from ingestor.instruments import InstrumentTable, instrument
@@ -43,7 +44,9 @@ diary = pathlib.Path(folder) / share.replace("/", "-")
 lives = len(diary.read_text().splitlines()) if diary.exists() else 0
 with diary.open("a") as file:
     config = pathlib.Path(sys.argv[6]).read_text()
-    cached = os.listdir(os.environ["INGESTOR__CATALOGUE__CACHE_DIR"] + "/instruments")
+    lists = pathlib.Path(os.environ["INGESTOR__CATALOGUE__CACHE_DIR"], "instruments")
+    cached = os.listdir(lists)
+    (lists / "newer.json").touch()
     file.write(json.dumps([config, cached, sys.argv[5], sys.argv[7:]]) + "\\n")
 if behaviour == "refuses":
     sys.exit(3)
@@ -224,7 +227,8 @@ async def test_a_worker_that_can_not_start_ends_all(tmp_path: Path) -> None:
     async with stand_ins(tmp_path, "refuses") as workers:
         with pytest.raises(WorkerFailed, match="it ended with status 3"):
             await run(workers)
-    assert len(diary(tmp_path, "0-2")) == 1  # it isn't tried again
+    lives = [len(diary(tmp_path, one.name)) for one in tmp_path.glob("*-2")]
+    assert set(lives) == {1}  # it isn't tried again
 
 
 async def test_a_program_that_is_not_there_ends_all(tmp_path: Path) -> None:
@@ -283,6 +287,31 @@ def test_no_worker_is_without_a_connection(tmp_path: Path, wanted: int, made: in
     assert len(workers.workers) == made
     assert sum(worker.connections for worker in workers.workers) == 4
     assert all(worker.connections for worker in workers.workers)
+
+
+def test_the_copies_are_gone_with_their_context(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("secret")
+    with Launch(make_config(tmp_path), file, 2, ["ingestor"]) as launch:
+        command, options = launch.of(1)
+        cache_dir = Path(options["env"]["INGESTOR__CATALOGUE__CACHE_DIR"])
+        assert command[-2:] == ["--share", "1/2"]
+        assert Path(command[2]).read_text() == "secret"
+        assert not [one for one in cache_dir.parent.rglob("*") if one.name == "c.toml"]
+        launch.discard()
+        assert not cache_dir.parent.exists()
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        Launch(make_config(tmp_path), file, 2, ["ingestor"]).__enter__()
+
+
+def test_without_instrument_lists_workers_ask_for_their_own(tmp_path: Path) -> None:
+    config = Config.model_validate({"catalogue": {"cache_dir": tmp_path / "absent"}})
+    file = tmp_path / "c.toml"
+    file.touch()
+    with Launch(config, file, 1, ["ingestor"]) as launch:
+        _, options = launch.of(0)
+        assert not list(Path(options["env"]["INGESTOR__CATALOGUE__CACHE_DIR"]).iterdir())
 
 
 def test_a_worker_that_never_was_has_nothing_to_end() -> None:
