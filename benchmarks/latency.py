@@ -1,0 +1,88 @@
+"""Lag from the load server's send time to the broker's ack, at parts of the capacity.
+
+Measured: capacity first (saturated trades, rows per CPU-second of the ingestor: what one core would
+carry); then 10, 50 and 80 % of it over 200 connections, with percentiles. The broker is Apache Kafka
+with acks=all where its jars are at hand (tests/kafka), else the stub; the table says which.
+Not measured: a network, a broker with replicas.
+How to read it: the linger (10 ms) and one round trip to the broker are in every figure. On a machine
+whose cores also carry the load server and the broker, 80 % may be more than there is: `core` and
+`messages_per_s` against `asked_per_s` tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from benchmarks.processes import PARTITIONS, STUB, LoadServer, ingest, stub_broker
+from benchmarks.saturated import CONNECTIONS, TRADES
+from tests.kafka.broker import BrokerError, KafkaBroker, missing_tools
+
+PARTS: Final = (10, 50, 80)
+STREAMS: Final = 200
+SHOWN: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p100")
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Return {"results": [...], "headline": {...}}."""
+    seconds = 2.0 if quick else 8.0
+    results = []
+    with broker() as (bootstrap, name):
+        capacity = _capacity(bootstrap, seconds / 2)
+        for part in (50,) if quick else PARTS:
+            results.append({**_measure(bootstrap, capacity, part, seconds), "broker": name})
+    half = next(row for row in results if row["percent"] == 50)
+    return {
+        "results": results,
+        "headline": {"lag_p99_ms_half_load": half["p99"], "capacity_per_s": round(capacity)},
+    }
+
+
+@contextmanager
+def broker() -> Iterator[tuple[str, str]]:
+    """Yield address and name of Apache Kafka, or of the stub where there is no Kafka."""
+    if missing_tools() is None:
+        kafka = KafkaBroker(
+            {"num.partitions": f"{PARTITIONS}", "auto.create.topics.enable": "true"}
+        )
+        try:
+            kafka.start()
+        except BrokerError:
+            kafka.close()
+        else:
+            with kafka:
+                yield kafka.bootstrap_servers, kafka.description
+            return
+    with stub_broker() as bootstrap:
+        yield bootstrap, STUB
+
+
+def _capacity(bootstrap: str, seconds: float) -> float:
+    """Return messages per second that one core would carry."""
+    with TRADES.server() as server, TRADES.ingestor(server, bootstrap, "binary") as ingestor:
+        ingestor.wait_connected(CONNECTIONS)
+        ingestor.wait_flowing()
+        window = ingestor.window(seconds)
+        ingestor.stop()
+    return window.per_cpu_s("acked")
+
+
+def _measure(bootstrap: str, capacity: float, percent: int, seconds: float) -> dict[str, Any]:
+    asked = capacity * percent / 100
+    with (
+        LoadServer(STREAMS, asked / STREAMS) as server,
+        ingest(server, bootstrap, addresses=4, lags=True) as ingestor,
+    ):
+        ingestor.wait_connected(STREAMS)
+        ingestor.window(1.0, settle_s=2.0)
+        window = ingestor.window(seconds, settle_s=0.0)
+        ingestor.stop()
+    return {
+        "percent": percent,
+        "asked_per_s": round(asked),
+        "messages_per_s": round(window.per_s("frames")),
+        "core": round(window.core, 2),
+        **{name: window.lag_ms[name] for name in SHOWN},
+        "loop_delay_p99_ms": round(window.last["loop_delay_p99_ms"], 1),
+    }
