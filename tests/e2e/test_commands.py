@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,8 +134,8 @@ def test_sigterm_drains_and_is_a_clean_stop(tmp_path: Path, config: Path, broker
         assert "connections" in line
 
 
-def test_a_second_signal_leaves_at_once_saying_what_was_lost(tmp_path: Path, config: Path) -> None:
-    """A broker that accepts connections and never answers keeps the first signal waiting."""
+def test_sigterm_while_a_broker_accepts_and_never_answers(tmp_path: Path, config: Path) -> None:
+    """Nothing was read yet: there is nothing to wait for."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=address)
@@ -151,14 +150,11 @@ def test_a_second_signal_leaves_at_once_saying_what_was_lost(tmp_path: Path, con
             assert process.stdout is not None
             assert "starting" in process.stdout.readline()
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
-            process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=10)
         finally:
             process.kill()
             process.communicate()
-    assert process.returncode == 1
-    assert err.splitlines()[-1] == "ingestor: left at once, 0 rows were not acknowledged"
+    assert (process.returncode, "Traceback" in err) == (0, False), err
 
 
 def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path, config: Path) -> None:
@@ -218,7 +214,7 @@ def test_record_repair_replay_compact(tmp_path: Path, config: Path, broker: str)
     assert first.returncode == 0, first.stderr
     report = orjson.loads(first.stdout.splitlines()[-1])
     assert report["unaccounted"] == report["rejected"] == 0
-    assert report["gaps"] == 15  # the connection's end: 5 symbols in 3 classes
+    assert report["gaps"] == 0  # the end of the run is no hole
     assert report["rows"]["trade"] > 0
 
     target = ("--kafka", "--prefix", "replay.", "--json")
@@ -226,7 +222,7 @@ def test_record_repair_replay_compact(tmp_path: Path, config: Path, broker: str)
     assert again.returncode == 0, again.stderr
     assert orjson.loads(again.stdout.splitlines()[-1])["digest"] == report["digest"]
     read = ingestor("consume", "replay.trades.v1", "--from", "beginning", "--to-end", env=env)
-    assert len(read.stdout.splitlines()) == report["rows"]["trade"] + 5  # and their GAP marks
+    assert len(read.stdout.splitlines()) == report["rows"]["trade"]
 
     compacted = ingestor("compact", str(folder), "--json", env=env)
     assert compacted.returncode == 0, compacted.stderr

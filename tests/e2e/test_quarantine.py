@@ -10,6 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,13 +52,15 @@ async def test_malformed_frames_among_good_ones(tmp_path: Path) -> None:
             )
             async with running(config) as run:
                 await run.subscribed()
+                await run.until(lambda: run.status.frames > 300)  # every stream has begun
                 for number in range(ROUNDS):
                     venue.faults.malformed = SPOILT
                     wanted = (number + 1) * SPOILT
-                    await run.until(lambda wanted=wanted: run.status.rejected == wanted)
+                    await run.until(partial(rejected, run, wanted))
                     await run.until(lambda: books_are_valid(run))
-                await asyncio.sleep(0.3)
                 await check_pages(run)
+                frames = run.status.frames  # and every stream goes on after the last fault
+                await run.until(lambda: run.status.frames > frames + 300)
                 drained = await run.stop()
                 connections = {
                     line.planned.subscriptions[0].channel: line.planned.number
@@ -81,6 +84,10 @@ async def test_malformed_frames_among_good_ones(tmp_path: Path) -> None:
     assert spoilt.total() == ROUNDS * SPOILT
     check_ticks(found, ticking, spoilt[connections["trades"]])
     check_books(found, booked, spoilt[connections["book"]])
+
+
+def rejected(run: Running, frames: int) -> bool:
+    return run.status.rejected == frames
 
 
 def books_are_valid(run: Running) -> bool:
