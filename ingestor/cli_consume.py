@@ -15,6 +15,7 @@ from ingestor.batch import InstrumentLike, TickBatch
 from ingestor.codec import CodecError, decode
 from ingestor.codec_json import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
 from ingestor.consumer import Audit, Consumer
+from ingestor.edge.kafka_reason import reason_of
 from ingestor.edge.kafka_settings import STATUS, TICK_TOPICS, KafkaSettings
 from ingestor.errors import SinkUnavailable
 from ingestor.fixed import format_decimal
@@ -37,7 +38,7 @@ class ConsumeOptions:
 
 
 async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
-    """Print rows until the limit, the end, or for ever. Raises SinkUnavailable."""
+    """Print rows until the limit, the end, or for ever. Raises SinkUnavailable, TopicAbsent."""
     left = options.limit
     is_rows = options.topic.endswith(tuple(TICK_TOPICS.values()))
     consuming = Consumer(
@@ -57,17 +58,17 @@ async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
                         if not left:
                             return
     except KafkaError as failure:
-        raise _unavailable(kafka, failure) from None
+        raise await _unavailable(kafka, failure) from None
 
 
 async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start_ns: int) -> Audit:
-    """Raises SinkUnavailable."""
+    """Raises SinkUnavailable, TopicAbsent."""
     wanted = topics or [kafka.tick_topic(row_class) for row_class in RowClass]
     options = {**_client_options(kafka), "start_ns": start_ns}
     try:
         return await consumer.audit(kafka.bootstrap_servers, wanted, kafka.topic(STATUS), **options)
     except KafkaError as failure:
-        raise _unavailable(kafka, failure) from None
+        raise await _unavailable(kafka, failure) from None
 
 
 def audit_text(report: Audit) -> str:
@@ -94,8 +95,9 @@ def _client_options(kafka: KafkaSettings) -> dict[str, Any]:
     return options
 
 
-def _unavailable(kafka: KafkaSettings, failure: KafkaError) -> SinkUnavailable:
-    return SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", str(failure))
+async def _unavailable(kafka: KafkaSettings, failure: KafkaError) -> SinkUnavailable:
+    reason = await reason_of(failure, kafka.client_options())
+    return SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", reason.text)
 
 
 def _lines(value: bytes, options: ConsumeOptions) -> Iterator[str]:

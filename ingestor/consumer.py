@@ -19,6 +19,7 @@ a GAP row says that the publisher knows of some it never had.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -28,6 +29,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ingestor.batch import TickBatch
 from ingestor.codec import CodecError, Decoded, WireInstrument, decode, position
+from ingestor.errors import TopicAbsent
 from ingestor.fixed import parse_decimal
 from ingestor.rows import LEVEL, Flag, Kind, RowClass, Side
 
@@ -88,10 +90,13 @@ class Consumer:
 
     start_ns: rows received from then on (ns since the epoch; by record time, in whole ms); None
     begins at the end, EARLIEST at the beginning. until_ns: stops before the first record of that
-    time; `stop_at_end` stops where the topics ended when reading began. options: passed on to
+    time; `stop_at_end` stops where the topics ended when reading began. margin_ns: begins and ends
+    so much outside, and one record later, for who chooses rows by their own time: a record has the
+    time of its last row, and several publishers don't write in order of time. options: passed on to
     aiokafka (security, fetch sizes).
 
-    Raises CodecError for a record that isn't ours.
+    Raises TopicAbsent when it is entered (nothing is created by asking), CodecError for a record
+    that isn't ours.
     """
 
     def __init__(
@@ -101,13 +106,16 @@ class Consumer:
         *,
         start_ns: int | None = None,
         until_ns: int | None = None,
+        margin_ns: int | None = None,
         stop_at_end: bool = False,
         **options: Any,
     ) -> None:
         self.progress: dict[TopicPartition, Progress] = {}
         self._topics = topics
+        self._servers = bootstrap_servers
         self._start_ns = start_ns
         self._until_ns = until_ns
+        self._margin_ns = margin_ns
         self._stop_at_end = stop_at_end
         self._ends: dict[TopicPartition, int] = {}
         self._kafka = AIOKafkaConsumer(
@@ -162,6 +170,11 @@ class Consumer:
     async def _seek(self) -> None:
         """Assign every partition, go to the start, note the ends."""
         kafka = self._kafka
+        # All topics: a request that names one would create it where the broker does that.
+        known = (await kafka._client.fetch_all_metadata()).topics()  # noqa: SLF001
+        for topic in self._topics:
+            if topic not in known:
+                raise TopicAbsent(topic, self._servers)
         partitions = [
             TopicPartition(topic, number)
             for topic in self._topics
@@ -173,10 +186,15 @@ class Consumer:
         elif self._start_ns == EARLIEST:
             await kafka.seek_to_beginning(*partitions)
         else:
-            for partition, offset in (await self._offsets_at(partitions, self._start_ns)).items():
+            start_ns = max(self._start_ns - (self._margin_ns or 0), EARLIEST)
+            for partition, offset in (await self._offsets_at(partitions, start_ns)).items():
                 kafka.seek(partition, offset)
         if self._until_ns is not None:
-            self._ends = await self._offsets_at(partitions, self._until_ns)
+            until_ns = self._until_ns + (self._margin_ns or 0)
+            self._ends = await self._offsets_at(partitions, until_ns)
+            if self._margin_ns is not None:
+                ends = await kafka.end_offsets(partitions)
+                self._ends = {one: min(at + 1, ends[one]) for one, at in self._ends.items()}
         elif self._stop_at_end:
             self._ends = await kafka.end_offsets(partitions)
 
@@ -239,7 +257,7 @@ async def audit(
 
     A session that a topic's retention has cut begins with what is left of it. status_topic: where
     VOID ranges are; without it a dead-lettered record is a hole. options: as for Consumer (security
-    and, to audit a part, start_ns and until_ns).
+    and, to audit a part, start_ns and until_ns). Raises TopicAbsent.
     """
     options = {"start_ns": EARLIEST, **options}
     stop_at_end = options.get("until_ns") is None
@@ -255,16 +273,23 @@ async def audit(
             report.sessions |= progress.sessions().keys()
         report.partitions = len(consumer.progress)
     if status_topic is not None:
-        limits = {"start_ns": EARLIEST, "until_ns": None}
-        async with Consumer(
-            bootstrap_servers, [status_topic], stop_at_end=True, **options | limits
-        ) as consumer:
-            async for _, _, value in consumer.records():
-                # A replaced producer may have declared it twice.
-                report.void += [one for one in void_of(value) if one not in report.void]
+        with suppress(TopicAbsent):  # then nothing was declared void
+            await _read_void(report, bootstrap_servers, status_topic, options)
     for hole in holes:
         report.holes += remainder(hole, report.void)
     return report
+
+
+async def _read_void(
+    report: Audit, bootstrap_servers: str, status_topic: str, options: dict[str, Any]
+) -> None:
+    limits = {"start_ns": EARLIEST, "until_ns": None}
+    async with Consumer(
+        bootstrap_servers, [status_topic], stop_at_end=True, **options | limits
+    ) as consumer:
+        async for _, _, value in consumer.records():
+            # A replaced producer may have declared it twice.
+            report.void += [one for one in void_of(value) if one not in report.void]
 
 
 def void_of(value: bytes) -> list[Hole]:

@@ -210,6 +210,20 @@ class SinkUnavailable(IngestError):
         return f"{self.sink} is unavailable: {self.reason}"
 
 
+class TopicAbsent(IngestError):
+    """A topic that is to be read does not exist, or may not be seen. Exit status 1."""
+
+    recovery = Recovery.EXIT
+
+    def __init__(self, topic: str, servers: str) -> None:
+        super().__init__(topic, servers)
+        self.topic = topic
+        self.servers = servers
+
+    def __str__(self) -> str:
+        return f"Kafka at {self.servers} has no topic {self.topic}, or doesn't show it to us"
+
+
 class RecordRejected(IngestError):
     """The broker refuses a batch for one of its records, and would refuse it for ever."""
 

@@ -33,6 +33,7 @@ from ingestor.edge.kafka_producer import (
     start_producer,
     verdict,
 )
+from ingestor.edge.kafka_reason import Reason, reason_of
 from ingestor.edge.kafka_settings import DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.edge.kafka_side import SideQueue, SideRecord
 from ingestor.edge.kafka_topics import count_partitions, create_topics
@@ -106,6 +107,7 @@ class KafkaSink:
         )
         self._topics_known = False
         self._connected = asyncio.Event()
+        self._judged = asyncio.Event()  # connected, or refused for good
         self._group: asyncio.TaskGroup | None = None  # senders of the producer in force
         self._producer: AIOKafkaProducer | None = None
         self._in_flight = 0  # batches whose ack is awaited
@@ -154,13 +156,14 @@ class KafkaSink:
     async def wait_connected(self, timeout_s: float) -> None:
         """Wait until Kafka has accepted us and the topics are there.
 
-        Raises SinkUnavailable with the last reason when that takes longer than `timeout_s`.
+        Raises SinkUnavailable with the last reason: at once when Kafka refuses us (a password, a
+        certificate), else when it takes longer than `timeout_s`.
         """
-        try:
-            await asyncio.wait_for(self._connected.wait(), timeout_s)
-        except TimeoutError:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._judged.wait(), timeout_s)
+        if not self._connected.is_set():
             where = f"Kafka at {self.settings.bootstrap_servers}"
-            raise SinkUnavailable(where, self.failure or "no answer") from None
+            raise SinkUnavailable(where, self.failure or "no answer")
 
     async def drain(self, timeout_s: float) -> int:
         """Wait until all rows are settled and the side queue is empty; return the rows left."""
@@ -197,7 +200,10 @@ class KafkaSink:
                 try:
                     producer = await self._connect()
                 except (errors.KafkaError, OSError, TimeoutError, SinkUnavailable) as failure:
-                    self.failure = str(failure) or repr(failure)
+                    reason = await self._reason(failure)
+                    self.failure = reason.text
+                    if reason.is_final:
+                        self._judged.set()
                     delay_s = _BACKOFF.delay_s(attempt, random.random)
                     log.warning("kafka.unavailable", reason=self.failure, retry_s=round(delay_s, 2))
                     attempt += 1
@@ -240,7 +246,13 @@ class KafkaSink:
             self._learn_partitions(found)
         self.failure = None
         self._connected.set()
+        self._judged.set()
         return producer
+
+    async def _reason(self, failure: Exception) -> Reason:
+        if isinstance(failure, SinkUnavailable):
+            return Reason(failure.reason)
+        return await reason_of(failure, self.settings.client_options())
 
     def _learn_partitions(self, found: dict[str, int]) -> None:
         """Route by the topics' real partitions. They are fixed for the session: a topic that grows

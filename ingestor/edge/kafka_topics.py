@@ -41,7 +41,9 @@ async def create_topics(settings: KafkaSettings) -> None:
         # AttributeError: aiokafka stumbles over a cluster that names no controller.
         log.info("kafka.topics.created_by_use", reason="the broker has no CreateTopics")
         return
-    except (errors.KafkaError, OSError) as failure:
+    except (errors.KafkaConnectionError, OSError):
+        return  # no broker: starting the producer says why
+    except errors.KafkaError as failure:
         log.warning("kafka.topics.not_created", reason=repr(failure))
         return
     for topic, code, text in response.topic_errors:

@@ -83,8 +83,10 @@ class KafkaBroker(KafkaEndpoint):
     """One KRaft node on loopback, with its data and logs in a temporary directory.
 
     `overrides` are lines of server.properties (`{"message.max.bytes": "2000"}`). `sasl` adds a
-    SASL_PLAINTEXT listener (PLAIN, `SASL_USER`, `SASL_PASSWORD`) at `sasl_bootstrap_servers`;
-    `tls` adds one with a certificate of `ca_file` at `tls_bootstrap_servers`.
+    SASL_PLAINTEXT listener (PLAIN and SCRAM-SHA-512, `SASL_USER`, `SASL_PASSWORD`) at
+    `sasl_bootstrap_servers`; `tls` adds one with a certificate of `ca_file` at
+    `tls_bootstrap_servers`, which trusts clients with a certificate of the same authority, such as
+    `client_cert` and `client_key`; both together add SASL_SSL at `sasl_tls_bootstrap_servers`.
     """
 
     def __init__(
@@ -98,12 +100,16 @@ class KafkaBroker(KafkaEndpoint):
         self.directory = Path(tempfile.mkdtemp(prefix="ingestor-kafka-"))
         self.log_file = self.directory / "kafka.log"
         self.ca_file = self.directory / "ca.pem"
+        self.client_cert = self.directory / "client.pem"
+        self.client_key = self.directory / "client.key"
         names = ["PLAINTEXT", "CONTROLLER", *["SASL_PLAINTEXT"] * sasl, *["SSL"] * tls]
+        names += ["SASL_SSL"] * (sasl and tls)
         self._addresses = dict(
             zip(names, (f"{HOST}:{port}" for port in _free_ports(len(names))), strict=True)
         )
         self.sasl_bootstrap_servers = self._addresses.get("SASL_PLAINTEXT", "")
         self.tls_bootstrap_servers = self._addresses.get("SSL", "")
+        self.sasl_tls_bootstrap_servers = self._addresses.get("SASL_SSL", "")
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
         super().__init__(
@@ -177,10 +183,13 @@ class KafkaBroker(KafkaEndpoint):
     def _format(self, libraries: Path) -> None:
         """Write server.properties and the empty metadata log."""
         if "SSL" in self._addresses:
-            _write_certificates(self.directory, self.ca_file)
+            self._write_certificates()
         lines = (f"{key}={value}\n" for key, value in self._settings().items())
         Path(self._properties).write_text("".join(lines), encoding="utf-8")
         tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]
+        if self.sasl_bootstrap_servers:
+            user = f"SCRAM-SHA-512=[name={SASL_USER},password={SASL_PASSWORD}]"
+            tool += ["--add-scram", user]
         done = subprocess.run(
             [*JAVA, "-cp", f"{libraries}/*", *tool, "-c", self._properties],
             capture_output=True,
@@ -191,6 +200,23 @@ class KafkaBroker(KafkaEndpoint):
             raise BrokerError(
                 f"StorageTool format failed: {done.stdout[-800:]}{done.stderr[-800:]}"
             )
+
+    def _write_certificates(self) -> None:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.ca_file))
+        client = authority.issue_cert("ingestor")
+        client.cert_chain_pems[0].write_to_path(str(self.client_cert))
+        client.private_key_pem.write_to_path(str(self.client_key))
+        issued = authority.issue_cert(HOST, "localhost")
+        # Java's PEM key store reads PKCS#8 only, trustme writes the traditional form.
+        key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None)
+        pkcs8 = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
+        (self.directory / "server.pem").write_bytes(pkcs8 + chain)
 
     def _settings(self) -> dict[str, str]:
         listeners = {name: f"{name}://{address}" for name, address in self._addresses.items()}
@@ -220,17 +246,19 @@ class KafkaBroker(KafkaEndpoint):
             "group.initial.rebalance.delay.ms": "0",
         }
         if self.sasl_bootstrap_servers:
-            settings |= {
-                "sasl.enabled.mechanisms": "PLAIN",
-                "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
-                    "org.apache.kafka.common.security.plain.PlainLoginModule required "
-                    f'user_{SASL_USER}="{SASL_PASSWORD}";'
-                ),
-            }
+            settings["sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-512"
+            logins = "org.apache.kafka.common.security"
+            plain = f'{logins}.plain.PlainLoginModule required user_{SASL_USER}="{SASL_PASSWORD}";'
+            scram = f"{logins}.scram.ScramLoginModule required;"
+            for name in ("sasl_plaintext", "sasl_ssl"):
+                settings[f"listener.name.{name}.plain.sasl.jaas.config"] = plain
+                settings[f"listener.name.{name}.scram-sha-512.sasl.jaas.config"] = scram
         if self.tls_bootstrap_servers:
             settings |= {
                 "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": str(self.directory / "server.pem"),
+                "ssl.truststore.type": "PEM",
+                "ssl.truststore.location": str(self.ca_file),
             }
         names = ",".join(f"{n}:{'PLAINTEXT' if n == 'CONTROLLER' else n}" for n in listeners)
         return settings | {"listener.security.protocol.map": names} | self._overrides
@@ -337,18 +365,3 @@ def _admin(bootstrap_servers: str) -> AdminClient:
         "reconnect.backoff.max.ms": 200,
     }
     return AdminClient(config)
-
-
-def _write_certificates(directory: Path, ca_file: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(ca_file)
-    issued = authority.issue_cert(HOST, "localhost")
-    # Java's PEM key store reads PKCS#8 only, trustme writes the traditional form.
-    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None)
-    pkcs8 = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
-    (directory / "server.pem").write_bytes(pkcs8 + chain)

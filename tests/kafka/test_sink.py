@@ -45,10 +45,10 @@ def sink_of(
 
 
 @asynccontextmanager
-async def running(sink: KafkaSink) -> AsyncIterator[None]:
+async def running(sink: KafkaSink, timeout_s: float = 30) -> AsyncIterator[None]:
     task = asyncio.create_task(sink.run())
     try:
-        await sink.wait_connected(30)
+        await sink.wait_connected(timeout_s)
         yield
     finally:
         await sink.close()

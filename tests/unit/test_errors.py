@@ -65,6 +65,11 @@ EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
     (errors.BadNumber("acme", "NaN"), Recovery.SKIP_FRAME, "acme: bad_number: NaN"),
     (errors.SinkUnavailable("kafka", "down"), Recovery.HOLD, "kafka is unavailable: down"),
     (
+        errors.TopicAbsent("md.trades.v1", "kafka:9092"),
+        Recovery.EXIT,
+        "Kafka at kafka:9092 has no topic md.trades.v1, or doesn't show it to us",
+    ),
+    (
         errors.ListenFailed(
             "the HTTP server", "127.0.0.1:1", "address already in use", hint="take 2"
         ),
