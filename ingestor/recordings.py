@@ -8,17 +8,18 @@
     frame = with_trades.to_polars()  # needs the extra `parquet`
 
 A folder with `ticks/` is read from there (fast; each hour sorted by instrument, then time).
-Anything else is replayed from raw frames (in the order of receipt).
+Any other is replayed from raw frames (in the order of receipt). "kafka://localhost:9092/md." are
+the topics of that prefix, sought by time (in order per instrument).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,13 +28,9 @@ from ingestor.edge.reader import Problems
 from ingestor.edge.replay import Replay, ReplayOptions
 from ingestor.errors import ConfigError
 from ingestor.instruments import Instrument, InstrumentTable
+from ingestor.recordings_base import Readable
 from ingestor.rows import CLASS_OF, DTYPE_OF, RowClass, Rows
 from ingestor.timestamps import SECOND, iso_ns
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
-    import pyarrow as pa
 
 Time = int | str | datetime
 
@@ -72,34 +69,45 @@ def open(  # noqa: A001  # called as recordings.open, as one opens a file
     kinds: Iterable[str] = (),
     venue: str = "",
     market: str = "",
-) -> Recording:
+    kafka: Mapping[str, Any] | None = None,
+) -> Readable:
     """Open a recording. Rows with start <= ts_recv < end come out.
 
-    symbols: the venue's, canonical ones or keys. kinds: trades, quotes, book. Empty means all.
-    venue, market: how raw recordings of others are to be read.
+    symbols: the venue's, canonical ones (not for topics, which don't name them) or keys. kinds:
+    trades, quotes, book. Empty means all. venue, market: how raw recordings of others are to be
+    read. kafka: options of aiokafka, for topics.
     Raises ConfigError for a kind or a time that is none, and where nothing is recorded.
     """
     kinds = tuple(kinds)
     for kind in kinds:
         if kind not in CLASS_OF:
             raise ConfigError(f"no kind {kind!r}", hint=f"kinds are {', '.join(CLASS_OF)}")
+    start_ns = None if start is None else time_ns(start)
+    end_ns = None if end is None else time_ns(end)
+    kinds = kinds or tuple(CLASS_OF)
+    if str(path).startswith("kafka://"):
+        from ingestor.recordings_kafka import KafkaRecording, parse_url  # noqa: PLC0415  # slow
+
+        servers, prefix = parse_url(str(path))
+        wanted = frozenset(symbols)
+        return KafkaRecording(servers, prefix, kinds, start_ns, end_ns, wanted, options=kafka or {})
     path = Path(path)
     if not path.exists():
         raise ConfigError("no such file or folder", where=str(path))
     return Recording(
         path=path,
-        start_ns=None if start is None else time_ns(start),
-        end_ns=None if end is None else time_ns(end),
+        start_ns=start_ns,
+        end_ns=end_ns,
         symbols=frozenset(symbols),
-        kinds=kinds or tuple(CLASS_OF),
+        kinds=kinds,
         venue=venue,
         market=market,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """What `open` returns; iterate it as often as you like."""
+class Recording(Readable):
+    """A folder or file; what `open` returns for one."""
 
     path: Path
     start_ns: int | None
@@ -112,43 +120,6 @@ class Recording:
     def __iter__(self) -> Iterator[TickBatch]:
         """Yield the rows. Raises ConfigError where nothing is recorded."""
         return self._parquet() if (self.path / "ticks").is_dir() else self._raw()
-
-    def to_arrow(self, kind: str = "") -> pa.Table:
-        """Return all rows of one kind (needed only where several were asked for).
-
-        Columns: those of the Parquet files, `instrument` being the key. Raises ConfigError.
-        """
-        import pyarrow as pa  # noqa: PLC0415  # an extra
-
-        from ingestor.edge.parquet import schema, to_arrow  # noqa: PLC0415  # needs the extra
-
-        kind = self._one(kind)
-        tables = [to_arrow(batch) for batch in self if batch.row_class == CLASS_OF[kind]]
-        if not tables:
-            return schema(CLASS_OF[kind]).empty_table()
-        return pa.concat_tables(tables).unify_dictionaries()
-
-    def to_polars(self, kind: str = "") -> pl.DataFrame:
-        """As `to_arrow`."""
-        import polars as pl  # noqa: PLC0415  # an extra
-
-        frame = pl.from_arrow(self.to_arrow(kind))
-        assert isinstance(frame, pl.DataFrame)
-        return frame
-
-    def to_pandas(self, kind: str = "") -> pd.DataFrame:
-        """As `to_arrow`."""
-        return self.to_arrow(kind).to_pandas()
-
-    def _one(self, kind: str) -> str:
-        if kind in self.kinds:
-            return kind
-        if not kind and len(self.kinds) == 1:
-            return self.kinds[0]
-        raise ConfigError(
-            f"no kind {kind!r} was opened" if kind else "several kinds were opened",
-            hint=f"say one of {', '.join(self.kinds)}",
-        )
 
     def _raw(self) -> Iterator[TickBatch]:
         options = ReplayOptions(
