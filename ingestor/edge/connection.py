@@ -167,7 +167,7 @@ class Connection:
         if self.link is not None:
             self.link.close()
 
-    def _leave_out(self, payload: bytes, ts_recv: int) -> bytes | None:  # noqa: ARG002
+    def _leave_out(self, payload: bytes, ts_recv: int) -> bytes | None:
         counts = self.session.counts
         counts.frames += 1
         counts.filter("retired")
