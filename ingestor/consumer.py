@@ -116,7 +116,6 @@ class Consumer:
         self._start_ns = start_ns
         self._until_ns = until_ns
         self._margin_ns = margin_ns
-        self._margin_ns = margin_ns
         self._stop_at_end = stop_at_end
         self._ends: dict[TopicPartition, int] = {}
         self._kafka = AIOKafkaConsumer(
