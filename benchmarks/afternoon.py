@@ -1,8 +1,8 @@
 """The pipeline that a user would write in an afternoon: `python -m benchmarks.afternoon OPTIONS`.
 
-websockets `recv`, orjson, exact Decimal fields, orjson, one aiokafka `send` per tick, lz4, acks=all.
-It reads the same frames from the same load server and writes to the same broker as the ingestor. It
-has no books, no ledger, no reconnects, no metrics.
+websockets `recv`, orjson, exact Decimal fields, orjson, one aiokafka `send` per tick with lz4 and
+acks=all. It reads the same frames from the same load server and writes to the same broker as the
+ingestor. It has no books, no ledger, no reconnects, no metrics.
 """
 
 from __future__ import annotations

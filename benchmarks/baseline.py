@@ -41,7 +41,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     results += [
         {
             "frames": "not run: cryptofeed",
-            "pipeline": "AGPL, and its older pins clash with ours: run it in an environment of its own",
+            "pipeline": "needs an environment of its own",
         },
         {"frames": "not run: bbo-tap", "pipeline": "perpetuals only, forwards frames as they are"},
     ]

@@ -18,16 +18,17 @@ from benchmarks.processes import STUB, Child, LoadServer, ingest, stub_broker
 CONNECTIONS = 1_000
 RATE = 20.0
 LINGER_MS = 20.0
+PROCESSES = ("floor", "binary", "json")
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
     turns, seconds = (1, 2.0) if quick else (3, 5.0)
-    best = {"floor": float("inf"), "binary": float("inf"), "json": float("inf")}
+    best = dict.fromkeys(PROCESSES, float("inf"))
     results = []
     with stub_broker() as bootstrap, LoadServer(CONNECTIONS, RATE) as server:
         for turn in range(turns):
-            for what in best:
+            for what in PROCESSES:
                 with _process(what, server, bootstrap) as process:
                     process.wait_connected(CONNECTIONS)
                     window = process.window(seconds)

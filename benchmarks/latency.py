@@ -1,18 +1,19 @@
 """Lag from the load server's send time to the broker's ack, at parts of the capacity.
 
-Measured: capacity first (saturated trades, rows per CPU-second of the ingestor: what one core would
-carry); then 10, 50 and 80 % of it over 200 connections, with percentiles. The broker is Apache Kafka
-with acks=all where its jars are at hand (tests/kafka), else the stub; the table says which.
+Measured: capacity first (saturated trades per CPU-second of the ingestor: what one core would
+carry); then 10, 50 and 80 % of it over the same ten connections, with percentiles. The broker is
+Apache Kafka with acks=all where Maven can bring it (tests/kafka), else the stub; the table says
+which.
 Not measured: a network, a broker with replicas.
-How to read it: the linger (10 ms) and one round trip to the broker are in every figure. On a machine
-whose cores also carry the load server and the broker, 80 % may be more than there is: `core` and
+How to read it: the linger (10 ms) and one round trip to the broker are in every figure. Where the
+load server and the broker share the ingestor's cores, 80 % may be more than there is: `core` and
 `messages_per_s` against `asked_per_s` tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from benchmarks.processes import PARTITIONS, STUB, LoadServer, ingest, stub_broker
@@ -27,11 +28,12 @@ SHOWN: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p100")
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
     seconds = 2.0 if quick else 8.0
-    results = []
     with broker() as (bootstrap, name):
         capacity = _capacity(bootstrap, seconds / 2)
-        for part in (50,) if quick else PARTS:
-            results.append({**_measure(bootstrap, capacity, part, seconds), "broker": name})
+        results = [
+            {**_measure(bootstrap, capacity, part, seconds), "broker": name}
+            for part in ((50,) if quick else PARTS)
+        ]
     half = next(row for row in results if row["percent"] == 50)
     return {
         "results": results,
@@ -51,7 +53,7 @@ def broker() -> Iterator[tuple[str, str]]:
         except BrokerError:
             kafka.close()
         else:
-            with kafka:
+            with closing(kafka):
                 yield kafka.bootstrap_servers, kafka.description
             return
     with stub_broker() as bootstrap:
@@ -72,9 +74,11 @@ def _measure(bootstrap: str, capacity: float, percent: int, seconds: float) -> d
     asked = capacity * percent / 100
     with (
         LoadServer(STREAMS, asked / STREAMS) as server,
-        ingest(server, bootstrap, addresses=4, lags=True) as ingestor,
+        ingest(
+            server, bootstrap, streams_per_connection=STREAMS // CONNECTIONS, lags=True
+        ) as ingestor,
     ):
-        ingestor.wait_connected(STREAMS)
+        ingestor.wait_connected(CONNECTIONS)
         ingestor.window(1.0, settle_s=2.0)
         window = ingestor.window(seconds, settle_s=0.0)
         ingestor.stop()

@@ -44,7 +44,7 @@ class Child:
         self._command = [sys.executable, "-m", module, *first, *arguments]
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.about: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -67,30 +67,37 @@ class Child:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        return self._running.pid
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "not started"
+        return self._process
 
     def sample(self) -> dict[str, Any]:
         """Return its counters as of now."""
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-        self._process.stdin.flush()
+        process = self._running
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
         return self._line()
 
     def stop(self) -> dict[str, Any]:
         """End it in order; return its last line."""
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.stdin = None
+        process = self._running
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
         last = self._line()
-        self._process.wait(30)
+        process.wait(30)
         return last
 
     def _line(self) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdout is not None
-        line = self._process.stdout.readline()
+        process = self._running
+        assert process.stdout is not None
+        line = process.stdout.readline()
         if not line:
-            self._process.wait(10)
+            process.wait(10)
             self._errors.seek(0)
             raise ChildFailed(self._errors.read()[-2_000:].decode(errors="replace"))
         read: dict[str, Any] = orjson.loads(line)
@@ -191,7 +198,7 @@ class LoadServer(Child):
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # loopback, our own
         url = f"{self.rest}/control/{name}?{query}"
-        with urllib.request.urlopen(url, timeout=60, context=context) as reply:
+        with urllib.request.urlopen(url, timeout=60, context=context) as reply:  # noqa: S310
             answer: dict[str, Any] = orjson.loads(reply.read())
         return answer
 
