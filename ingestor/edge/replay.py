@@ -331,7 +331,10 @@ class Replay:
         return TickBatch(batch.row_class, rows, batch.instruments)
 
     def _is_wanted(self, one: Instrument) -> bool:
-        return not self.options.symbols.isdisjoint((one.symbol, one.canonical, one.key))
+        names = [one.symbol, one.canonical, one.key]
+        if one.canonical == one.symbol:  # inferred: nobody said what its base and quote are
+            names += [asked for asked in self.options.symbols if _bare(asked) == _bare(one.symbol)]
+        return not self.options.symbols.isdisjoint(names)
 
     # Feeds ---------------------------------------------------------------------------------------
 
@@ -375,6 +378,8 @@ class Replay:
     def _market(self, chain: Chain, adapter: type[FeedAdapter]) -> str:
         """Return the market of connections that don't say theirs."""
         market = self.options.market
+        if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:
+            market = ""  # said of other venues' recordings
         if not market and chain.is_foreign:
             if len(adapter.markets) > 1:
                 raise ConfigError(
@@ -401,3 +406,8 @@ class Replay:
     def _hint(self) -> str:
         kept = self.problems.kept
         return str(kept[0]) if kept else "no recording matches"
+
+
+def _bare(symbol: str) -> str:
+    """Return BTC-USDT, BTC/USDT and btcusdt as one."""
+    return "".join(filter(str.isalnum, symbol)).upper()

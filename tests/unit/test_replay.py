@@ -508,3 +508,27 @@ def test_captures_merge_to_the_same_rows_in_any_order(captures: Path) -> None:
         return sum(found["rows"].values())
 
     assert rows(*paths) == rows(*paths[::-1]) == sum(rows(one) for one in paths)
+
+
+def keys_of(options: ReplayOptions) -> set[str]:
+    problems = Problems()
+    replay = Replay(options, problems=problems)
+    batches = [batch for result in replay.results() for batch in result.batches]
+    assert problems.kept == []
+    return {replay.table[n].key for one in batches for n in set(one.rows["instrument"].tolist())}
+
+
+@pytest.mark.captures
+def test_a_market_that_a_venue_does_not_have_was_said_of_others(captures: Path) -> None:
+    paths = captures / f"bybit{SUFFIX}", captures / f"coinbase{SUFFIX}"
+    symbols = frozenset({"DOGEUSDT", "BTC-USD"})
+    keys = keys_of(ReplayOptions(paths, market="linear", symbols=symbols))
+    assert keys == {"bybit:linear:DOGEUSDT", "coinbase:spot:BTC-USD"}
+
+
+@pytest.mark.captures
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "BTC-USDT", "btc/usdt", "binance:spot:BTCUSDT"])
+def test_a_symbol_whose_base_and_quote_nobody_said(captures: Path, symbol: str) -> None:
+    path = captures / f"binance_spot_btcusdt_20240808{SUFFIX}"
+    keys = keys_of(ReplayOptions((path,), "binance", "spot", symbols=frozenset({symbol})))
+    assert keys == {"binance:spot:BTCUSDT"}
