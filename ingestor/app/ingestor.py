@@ -370,11 +370,17 @@ class Ingestor:
             yield from recorder_families(self.recorder.statistics())
 
     def ready(self) -> Health:
-        return readiness(
+        health = readiness(
             self.status(),
             kafka_seen=self.sink is None or self.sink.failure is None,
             startup_grace_s=self.config.limits.startup_grace_s,
         )
+        if self.recorder is not None:  # told, but no reason to send nobody here: publishing goes on
+            recorder = self.recorder.statistics()
+            health.checks["recorder"] = recorder.state.value
+            if recorder.reason:
+                health.checks["recorder_failure"] = recorder.reason
+        return health
 
     def streams(self) -> Iterable[StreamState]:
         """Yield every subscription's state, for /metrics/feeds."""

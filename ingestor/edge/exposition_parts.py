@@ -100,6 +100,7 @@ def recorder_families(found: RecorderStatistics) -> Iterator[Metric]:
         ("recorder_bytes", "Compressed bytes written.", found.bytes_written),
         ("recorder_lines", "Lines written.", found.lines_written),
         ("recorder_lost_lines", "Lines that were not recorded.", found.lines_lost),
+        ("recorder_lost_bytes", "Bytes of payload that were not recorded.", found.bytes_lost),
         ("recorder_failures", "Times that the disk refused.", found.failures),
     ):
         family = counter(name, text)

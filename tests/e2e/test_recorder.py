@@ -1,0 +1,158 @@
+"""Recording beside publishing when the disk fills up, or when the process is killed."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+from prometheus_client.core import Metric
+
+from ingestor.edge.devbroker import DevBroker
+from ingestor.edge.reader import Problems, chain_lines, find_chains
+from ingestor.edge.recorder import RecorderState
+from ingestor.edge.repair import repair_all
+from ingestor.recording import LOST, Decided, Line, Recv
+from tests.e2e.harness import Running, make_config, published, running
+from tests.e2e.processes import Venue, command, environment, simulated_venue
+
+MIB = 1 << 20
+RESUMES_S = 30.0  # what is promised
+REPAIRS_S = 5.0
+
+
+@pytest.fixture
+def venue() -> Iterator[Venue]:
+    """Three thousand messages a second."""
+    with simulated_venue(symbols=20, rate_per_s=3_000 / 60) as venue:
+        yield venue
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def lines_of(folder: Path) -> tuple[list[Line], Problems]:
+    problems = Problems()
+    found: list[Line] = []
+    for chain in find_chains([folder], problems):
+        for _, lines in chain_lines(chain, problems):
+            found += lines
+    return found, problems
+
+
+def metric(run: Running, name: str, **labels: str) -> float:
+    families: dict[str, Metric] = {one.name: one for one in run.ingestor.families()}
+    samples = families[name].samples
+    return next(one.value for one in samples if labels.items() <= one.labels.items())
+
+
+@pytest.mark.slow
+async def test_a_full_disk_costs_publishing_nothing(
+    venue: Venue, small_disk: Path, tmp_path: Path
+) -> None:
+    """8 MiB to record to: it fails, is counted and shown, and goes on when there is space."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(8 * MIB - 256 * 1024))
+    with DevBroker() as broker:
+        config = make_config(
+            broker.bootstrap_servers,
+            [venue.feed],
+            tmp_path / "cache",
+            recorder={"path": small_disk, "buffer_bytes": MIB},
+        )
+        async with running(config) as run:
+            recorder = run.ingestor.recorder
+            assert recorder is not None
+            await run.until(lambda: recorder.statistics().lines_lost > 1_000)
+            found = recorder.statistics()
+            assert (found.state, found.failures > 0) == (RecorderState.FAILED, True)
+            assert metric(run, "ingestor_recorder_state", state="failed") == 1
+            assert metric(run, "ingestor_recorder_lost_lines") >= found.lines_lost
+            assert metric(run, "ingestor_recorder_lost_bytes") >= found.bytes_lost
+            ready = run.ingestor.ready()
+            assert ready.ok
+            assert ready.checks["recorder"] == "failed"
+            assert "No space left" in str(ready.checks["recorder_failure"])
+            acked = run.status.acked
+            await run.until(lambda: run.status.acked > acked + 10_000)
+
+            ballast.unlink()
+            freed_s = time.monotonic()
+            await run.until(lambda: recorder.statistics().state is RecorderState.RECORDING)
+            assert time.monotonic() - freed_s < RESUMES_S
+            assert "recorder_failure" not in run.ingestor.ready().checks
+            written = recorder.statistics().lines_written
+            await run.until(lambda: recorder.statistics().lines_written > written + 3_000)
+            drained = await run.stop()
+        topics = await published(config)
+    status, statistics = drained.status, recorder.statistics()
+    assert (drained.lost, status.unaccounted, status.shed, status.conflated) == (0, 0, 0, 0)
+    assert (status.acked, topics.holes) == (topics.total, 0)
+
+    lines, problems = lines_of(small_disk)
+    received = sum(isinstance(line, Recv) for line in lines)
+    said = [line.decision for line in lines if isinstance(line, Decided)]
+    lost = sum(one["lines"] for one in said if one["action"] == LOST)
+    assert lost == statistics.lines_lost > 0
+    assert sum(one["bytes"] for one in said if one["action"] == LOST) == statistics.bytes_lost
+    assert received + lost >= status.frames
+    assert [str(one) for one in problems.kept if "missing" not in str(one)] == []
+
+
+@pytest.mark.slow
+def test_twenty_killed_ingestors_lose_a_second_each(venue: Venue, tmp_path: Path) -> None:
+    noise = random.Random(5)
+    config = tmp_path / "ingestor.toml"
+    config.write_text(venue.toml())
+    for batch in range(5):
+        folders = [tmp_path / f"{batch}-{number}" for number in range(4)]
+        killed = kill_recordings(folders, config, tmp_path, noise)
+        for folder, killed_ns in zip(folders, killed, strict=True):
+            began_s = time.monotonic()
+            [report] = repair_all(folder)
+            assert time.monotonic() - began_s < REPAIRS_S
+            assert not report.error
+            assert killed_ns - report.last_ts_ns < 2_000_000_000  # a second, and a busy machine's
+            lines, problems = lines_of(folder)
+            assert problems.kept == []
+            assert [line.n for line in lines if line.n >= 0][-1] + 1 >= len(lines) - 1 > 1_000
+
+
+def kill_recordings(
+    folders: list[Path], config: Path, home: Path, noise: random.Random
+) -> list[int]:
+    """Record into each folder by a process of its own; kill each at a moment of its own."""
+    killed = []
+    with ExitStack() as stack:
+        env = environment(home)
+        arguments = ("record", str(config), "--path")
+        running_ones = [
+            stack.enter_context(command(*arguments, str(folder), env=env)) for folder in folders
+        ]
+        for one, folder in zip(running_ones, folders, strict=True):
+            one.until(partial(has_frames, folder))
+        for one in running_ones:
+            time.sleep(noise.uniform(0.0, 0.7))
+            killed.append(time.time_ns())
+            one.process.kill()
+            one.process.wait()
+    return killed
+
+
+def has_frames(folder: Path) -> bool:
+    return any(file.stat().st_size for file in folder.rglob("*.zst.*"))
