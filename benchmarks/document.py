@@ -57,8 +57,8 @@ Binance trade of 170 bytes, measured on this machine with nothing else around th
 
 That is a floor of 0.7 us (binary) and 1.4 us (JSON) before a line of ours runs: between the
 callback and the sealed row lie one method call each for connection, session, adapter and buffer,
-and one `struct.pack`. A decoder that reads frames into columns without making Python objects would halve
-that; it would have to be written in C for each venue.
+and one `struct.pack`. A decoder that reads frames into columns without making Python objects would
+halve that; it would have to be written in C for each venue.
 """
 
 
