@@ -43,11 +43,12 @@ class Listed:
 
     @property
     def price_decimals(self) -> int:
-        return len(self.tick_size.partition(".")[2])
+        """What a client must take: our recorder knew it, or the digits say it."""
+        return int(self.known.get("price_exponent", len(self.tick_size.partition(".")[2])))
 
     @property
     def size_decimals(self) -> int:
-        return len(self.lot_size.partition(".")[2])
+        return int(self.known.get("size_exponent", len(self.lot_size.partition(".")[2])))
 
     def of(self, name: str, default: str) -> str:
         return str(self.known.get(name) or default)
@@ -222,8 +223,8 @@ def _binance(instruments: list[Listed], query: dict[str, str], market: str) -> A
                 "marginAsset": one.of("settlement", one.base if market == "coinm" else one.quote),
                 "pricePrecision": one.price_decimals,
                 "quantityPrecision": one.size_decimals,
-                "baseAssetPrecision": 8,
-                "quoteAssetPrecision": 8,
+                "baseAssetPrecision": one.size_decimals if one.known else 8,
+                "quoteAssetPrecision": one.price_decimals if one.known else 8,
                 "filters": [
                     {"filterType": "PRICE_FILTER", "tickSize": one.tick_size},
                     {

@@ -236,6 +236,33 @@ def decisions(folder: Path) -> Counter[str]:
     return found
 
 
+@pytest.mark.captures
+@pytest.mark.parametrize("name", CAPTURES)
+async def test_a_recording_of_ours_is_served_again(
+    name: str, captures: Path, tmp_path: Path
+) -> None:
+    """What the recorder wrote, played by the emulator to another ingestor, gives its digest."""
+    first, second = Seen(), Seen()
+    async with VenueEmulator(
+        [captures / name], speed=MAX_SPEED, start_when="manual", snapshots="recorded"
+    ) as emulator:
+        config = recorded_config(emulator, captures / name, tmp_path)
+        async with running(config, publish=False) as run:
+            run.ingestor.flusher.observe(first.observe)
+            await play(run, emulator)
+            await run.stop()
+    async with VenueEmulator(
+        [tmp_path / "recording"], speed=MAX_SPEED, start_when="manual", snapshots="recorded"
+    ) as emulator:
+        feeds = feeds_of(read(captures / name), emulator)
+        config = make_config(NO_BROKER, feeds, tmp_path / "another cache")
+        async with running(config, publish=False) as run:
+            run.ingestor.flusher.observe(second.observe)
+            await play(run, emulator)
+            await run.stop()
+    assert second.timeless.by_stream() == first.timeless.by_stream()
+
+
 def venue_of(name: str) -> str:
     return CAPTURES[name][0]
 
