@@ -11,7 +11,9 @@ import pytest
 import websockets
 
 from ingestor.edge.emulator import MAX_SPEED, VenueEmulator, serve
+from ingestor.edge.recorder import Recorder, RecorderSettings
 from ingestor.errors import ConfigError
+from ingestor.instruments import InstrumentTable
 from tests.emulator.made import (
     ALL,
     BINANCE,
@@ -20,6 +22,7 @@ from tests.emulator.made import (
     GAP_NS,
     KRAKEN,
     OKX,
+    START_NS,
     Made,
     peer,
     requests_for,
@@ -50,6 +53,25 @@ async def test_frames_come_verbatim_in_order_and_not_too_early(
         assert elapsed_s >= (last - first) * GAP_NS / 1e9 / speed * 0.99
     assert emulator.statistics.frames_sent.total() == len(made.data)
     assert not emulator.statistics.faults
+
+
+@pytest.mark.parametrize("made", ALL.values(), ids=ALL)
+async def test_what_our_recorder_wrote_is_played(made: Made, tmp_path: Path) -> None:
+    recorder = Recorder(RecorderSettings(tmp_path), "s1", InstrumentTable(), lambda _: ())
+    recorder.start()
+    for url, body in made.http:
+        recorder.fetched(None, START_NS, made.venue, made.market, url, body.encode())
+    recorder.connected(1, START_NS, made.venue, made.market, made.address)
+    for number, frame in enumerate(made.frames):
+        recorder.received(1, START_NS + number * GAP_NS, frame.encode())
+    await recorder.stop()
+    async with VenueEmulator([tmp_path], speed=MAX_SPEED, start_when="manual") as emulator:
+        assert emulator.recording.venue == made.venue
+        async with peer(emulator.ws_url + made.path) as one:
+            answers = await subscribed(emulator, made, one)
+            emulator.start()
+            heard = await one.until(answers + len(made.data))
+    assert heard[answers:] == made.data
 
 
 async def test_binance_streams_named_in_the_address(tmp_path: Path) -> None:
