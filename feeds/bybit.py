@@ -1,6 +1,7 @@
 """Bybit v5, spot, linear and inverse: trades, quotes and the book of 200 levels a side.
 
-Reference: "V5 API": WebSocket Stream (Connect, Trade, Orderbook), Get Instruments Info.
+Reference: "V5 API": WebSocket Stream (Connect, Trade, Orderbook), Get Instruments Info, Get
+Orderbook.
 Units: price, size are decimal text; times are milliseconds. Sizes are in base (spot, linear) or
 in quote (inverse: contracts of 1 USD).
 Traps:
@@ -9,6 +10,7 @@ Traps:
 - `u` of a book rises by one; `u` = 1 is a fresh image after a restart of the venue's service.
 - A trade's `S` is the taker's side. Its id is a UUID (derivatives) or a number (spot); `seq` is
   shared by all trades of one match. The message type of trades says "snapshot" but means nothing.
+- REST images have a `u` of another depth; `seq` is what books of all depths have in common.
 - Acks name the request, not its topics. A refusal names a topic in its text, or nothing.
 """
 
@@ -23,6 +25,7 @@ import orjson
 
 from ingestor.adapter import (
     Ack,
+    AuditImage,
     BookRule,
     Continuity,
     Control,
@@ -48,6 +51,7 @@ _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _BOOK_FLAGS: Final = {"snapshot": _SNAPSHOT, "delta": 0}
 _halves: Final = Struct(">QQ").unpack  # a UUID as two numbers of 64 bits
 _EMPTY: Final = ("0", "0")
+_MARK: Final = 0xFFFFFFFF
 _UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
 _LEFT_OUT: Final = {
     name: Filtered(name)
@@ -203,6 +207,7 @@ class Bybit:
             asks,
             0,
             flags,
+            mark=data.get("seq", 0) & _MARK,
         )
 
     def _left_out(self, message: Any, ts_recv: int, out: TickBuffer) -> Control:
@@ -258,6 +263,15 @@ class Bybit:
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        query = {"category": self._market, "symbol": symbol, "limit": str(depth)}
+        return RestRequest("/v5/market/orderbook", query)
+
+    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+        image = orjson.loads(body)["result"]
+        bids, asks = ([(price, size) for price, size in image[side]] for side in "ba")
+        return AuditImage(image.get("seq", 0) & _MARK, bids, asks)
 
 
 def _best(best: Any, changes: Any) -> Any:

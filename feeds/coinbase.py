@@ -1,6 +1,7 @@
 """Coinbase Advanced Trade, spot: trades and full-depth book; quotes come from the book.
 
-Reference: "Advanced Trade WebSocket" (channels, rate limits) and "List Public Products".
+Reference: "Advanced Trade WebSocket" (channels, rate limits), "List Public Products" and "Get
+Public Product Book".
 Units: price, size are decimal text; times are RFC 3339 with up to nine fractional digits.
 Traps:
 - A trade's `side` is the maker's: the aggressor is the other side.
@@ -24,6 +25,7 @@ from msgspec import Meta, Struct
 
 from ingestor.adapter import (
     Ack,
+    AuditImage,
     BookRule,
     Continuity,
     Control,
@@ -295,6 +297,17 @@ class Coinbase:
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        query = {"product_id": symbol, "limit": str(depth)}
+        return RestRequest("/api/v3/brokerage/market/product_book", query)
+
+    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+        image = orjson.loads(body)["pricebook"]
+        bids, asks = (
+            [(level["price"], level["size"]) for level in image[side]] for side in ("bids", "asks")
+        )
+        return AuditImage(0, bids, asks)
 
 
 def _request(kind: str, channel: str, symbols: Sequence[str] = ()) -> bytes:

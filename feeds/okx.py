@@ -1,6 +1,7 @@
 """OKX v5, spot, swap and futures: trades, quotes (`bbo-tbt`) and the book of 400 levels a side.
 
-Reference: "OKX API v5": WebSocket, Order Book Trading / Market Data, Public Data / Instruments.
+Reference: "OKX API v5": WebSocket, Order Book Trading / Market Data (with GET / Order book), Public
+Data / Instruments.
 Units: price, size are decimal text, times millisecond text. Sizes of swaps and futures count
 contracts; the instrument's multiplier says what one is.
 Traps:
@@ -27,6 +28,7 @@ import orjson
 
 from ingestor.adapter import (
     Ack,
+    AuditImage,
     BookRule,
     Continuity,
     Control,
@@ -215,6 +217,15 @@ class Okx:
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(depth)})
+
+    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+        """Images have no number: the document shows none."""
+        [image] = orjson.loads(body)["data"]
+        bids, asks = ([(level[0], level[1]) for level in image[side]] for side in ("bids", "asks"))
+        return AuditImage(0, bids, asks)
 
 
 def _operations(operation: str, streams: Sequence[str]) -> Iterator[bytes]:

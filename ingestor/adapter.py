@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from ingestor.batch import TickBuffer
 from ingestor.instruments import Instrument
@@ -102,6 +102,19 @@ class RestRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     weight: int = 1
     cursor: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditImage:
+    """The best levels of a book as a venue's REST endpoint gives them, to compare a book with.
+
+    number: the `mark` of the update after which the book must look like this; 0 = the venue doesn't
+    say. bids, asks: price text and size text, best first.
+    """
+
+    number: int
+    bids: Sequence[tuple[str, str]]
+    asks: Sequence[tuple[str, str]]
 
 
 # What a frame was, when it was not data. `decode` returns None for data that went into `out`.
@@ -207,3 +220,16 @@ class FeedAdapter(Protocol):
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
         """Append the snapshot to `out` (one `levels` call with snapshot=True)."""
+
+
+@runtime_checkable
+class Audited(Protocol):
+    """What an adapter has besides, if nothing on its sockets proves the books: no checksum, no
+    quotes with the numbers of book updates. Its books are then compared with REST images, at times.
+    """
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        """Return the request for the best `depth` levels of each side."""
+
+    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+        """Read its answer. Raises as `decode` does."""

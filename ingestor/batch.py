@@ -267,11 +267,13 @@ class TickBuffer:
         previous: int = 0,
         flags: int = 0,
         checksum: int | None = None,
+        mark: int = 0,
     ) -> None:
         """Append one book event. bids, asks: levels that begin with price text, size text.
 
         Flag.SNAPSHOT replaces the book. first, last, previous: update numbers, 0 = none.
-        A level may have more members than two; they are ignored.
+        mark: 32 bits by which a REST image may name the state after this event; 0 = none. An event
+        has a checksum or a mark. A level may have more members than two; they are ignored.
         Raises ValueError for a level that has fewer or is no list.
         """
         if not {*map(type, bids), *map(type, asks)} <= _LEVEL_TYPES:
@@ -290,7 +292,7 @@ class TickBuffer:
             instrument,
             len(bids),
             len(asks),
-            checksum or 0,
+            mark if checksum is None else checksum,
             self.frame,
             flags,
             0,

@@ -162,8 +162,12 @@ class Books:
 
     def is_valid(self, instrument: int) -> bool:
         """Whether consumers may use this book now."""
+        return self.valid_book(instrument) is not None
+
+    def valid_book(self, instrument: int) -> Book | None:
+        """Return a book that consumers may use now, for audits: they change nothing else of it."""
         book = self._books.get(instrument)
-        return book is not None and book.is_valid
+        return book if book is not None and book.is_valid else None
 
     def statistics(self, now_ns: int | None = None) -> dict[tuple[str, str], BookStatistics]:
         """Return the sums by (venue, market). now_ns: counts the invalid times that still last."""

@@ -5,18 +5,28 @@ Sequence numbers prove that nothing was lost on the way, not that the book is ri
 the number of a book update must show that update's best levels (Binance). The two streams are
 different sockets or channels, so either may come first: what has no partner yet is remembered,
 within a bound.
+
+Venues that give neither are asked over REST for an image of a book, now and then. While one is
+awaited, the book's best levels after each update are kept (its trail). An image that names one of
+these states must equal it; one that names none proves the book if it equals any, and proves nothing
+otherwise: it may show a moment between two updates.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
 from zlib import crc32
 
+from ingestor.adapter import AuditImage
 from ingestor.book_side import Ladder
-from ingestor.book_state import Book, Top
+from ingestor.book_state import Book, Levels, Top, Trail
+from ingestor.fixed import parse_decimal
 from ingestor.rows import Cause, Flag
 
+AUDIT_DEPTH: Final = 25  # levels a side that are compared
 _CHECKSUM: Final = int(Flag.CHECKSUM)
+_STATES_MAX: Final = 512
 
 
 def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
@@ -38,6 +48,8 @@ def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause |
         if quote is not None:
             return _count(book, quote == top)
         _remember(book.recent_tops, book.last, top, memory // 8)
+    elif book.trail is not None:
+        note(book, book.trail, checksum)
     return None
 
 
@@ -52,6 +64,59 @@ def witness(book: Book, number: int, quote: Top, memory: int) -> Cause | None:
     if number > book.last:
         _remember(book.recent_quotes, number, quote, memory)
     return None
+
+
+class Finding(Enum):
+    """What the comparison of a book with a REST image comes to."""
+
+    VERIFIED = "verified"
+    MISMATCHED = "mismatched"
+    UNVERIFIABLE = "unverifiable"  # (so far: the update that it shows may still come)
+
+
+def begin(book: Book) -> None:
+    """Keep the book's trail from now on."""
+    book.trail = Trail()
+    book.is_provable = True
+    note(book, book.trail, 0)
+
+
+def end(book: Book, outcome: str) -> None:
+    """Keep no trail any more and count what the audit came to: a Finding's value, or "failed"."""
+    book.trail = None
+    book.is_provable = book.rule.quote_oracle or book.rule.checksum is not None
+    tally = book.tally
+    tally.audits[outcome] = tally.audits.get(outcome, 0) + 1
+    tally.verified += outcome == Finding.VERIFIED.value
+    tally.mismatched += outcome == Finding.MISMATCHED.value
+
+
+def note(book: Book, trail: Trail, mark: int) -> None:
+    """Add the book's best levels to its trail."""
+    trail.states.append((mark, book.bids.top(AUDIT_DEPTH), book.asks.top(AUDIT_DEPTH)))
+    if len(trail.states) > _STATES_MAX:
+        del trail.states[: _STATES_MAX // 2]
+
+
+def compare(trail: Trail, image: AuditImage, price_exponent: int, size_exponent: int) -> Finding:
+    """Compare an image of AUDIT_DEPTH levels with a trail. Raises ValueError for a bad number."""
+    bids, asks = (
+        [
+            (sign * parse_decimal(price, price_exponent), parse_decimal(size, size_exponent))
+            for price, size in side[:AUDIT_DEPTH]
+        ]
+        for sign, side in ((1, image.bids), (-1, image.asks))
+    )
+    named: list[tuple[Levels, Levels]] = [
+        (its_bids, its_asks)
+        for mark, its_bids, its_asks in trail.states
+        if mark == image.number != 0
+    ]
+    if named:
+        return Finding.VERIFIED if (bids, asks) in named else Finding.MISMATCHED
+    if any((bids, asks) == (its_bids, its_asks) for _, its_bids, its_asks in trail.states):
+        return Finding.VERIFIED
+    return Finding.UNVERIFIABLE
 
 
 def _count(book: Book, agrees: bool) -> Cause | None:

@@ -23,6 +23,7 @@ from ingestor.book_side import Ladder, TextLadder
 from ingestor.rows import Cause
 from ingestor.timestamps import SECOND
 
+Levels = list[tuple[int, int]]  # (key, size), best first
 Top = tuple[int, int, int, int]  # bid price and size, ask price and size; 0, 0 = empty side
 
 
@@ -100,11 +101,12 @@ class BookSettings:
 class BookTally:
     """Sums over the books of one (venue, market).
 
-    updates: events applied, snapshots included. verified, mismatched: comparisons with a checksum
-    or a quote. crossed: events that left a book crossed or held a negative size. duplicates: events
-    received twice. added: levels removed by us (the venue's depth limit), each one row.
-    repairs: asked for, by cause; "first" is a first synchronisation. invalid_ns: summed over
-    instruments, of the times that are over.
+    updates: events applied, snapshots included. verified, mismatched: comparisons with a checksum,
+    a quote or a REST image. crossed: events that left a book crossed or held a negative size.
+    duplicates: events received twice. added: levels removed by us (the venue's depth limit), each
+    one row.
+    repairs: asked for, by cause; "first" is a first synchronisation. audits: comparisons with REST
+    images, by outcome. invalid_ns: summed over instruments, of the times that are over.
     """
 
     updates: int = 0
@@ -117,6 +119,7 @@ class BookTally:
     added: int = 0
     invalid_ns: int = 0
     repairs: dict[str, int] = field(default_factory=dict)
+    audits: dict[str, int] = field(default_factory=dict)
 
     @property
     def unverifiable(self) -> int:
@@ -139,6 +142,7 @@ class BookTally:
             resets=self.resets,
             added=self.added,
             repairs=dict(self.repairs),
+            audits=dict(self.audits),
             invalid_s=invalid_ns / SECOND,
         )
 
@@ -161,6 +165,7 @@ class BookStatistics:
     resets: int
     added: int
     repairs: dict[str, int]
+    audits: dict[str, int]
     invalid_s: float
 
 
@@ -185,6 +190,13 @@ class Update:
     @property
     def levels(self) -> int:
         return len(self.bid_keys) + len(self.ask_keys)
+
+
+@dataclass(slots=True)
+class Trail:
+    """What a book was, update by update, while an audit goes on: (mark or 0, bids, asks)."""
+
+    states: list[tuple[int, Levels, Levels]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -220,6 +232,7 @@ class Book:
     held_levels: int = 0
     recent_quotes: dict[int, Top] = field(default_factory=dict)
     recent_tops: dict[int, Top] = field(default_factory=dict)
+    trail: Trail | None = None  # only while an audit goes on
     shown: Top = (0, 0, 0, 0)
     gap_open: bool = False  # consumers know that the book is invalid
     invalid_since_ns: int = 0
@@ -248,6 +261,7 @@ class Book:
         self.bids.clear()
         self.asks.clear()
         self.recent_tops.clear()
+        self.trail = None
         self.last = 0
         self.partial = self.trimmed = False
         self.removed = None

@@ -126,7 +126,7 @@ UPDATE: Final = np.dtype(
         ("instrument", "<u4"),
         ("bids", "<u4"),  # number of bid levels
         ("asks", "<u4"),
-        ("checksum", "<u4"),  # valid with Flag.CHECKSUM
+        ("checksum", "<u4"),  # with Flag.CHECKSUM; else the mark that a REST image names, 0 = none
         ("frame", "<u4"),  # index of the frame in the sealed buffer
         ("flags", "<u2"),
         ("spare", "<u2"),

@@ -63,6 +63,7 @@ class Desk:
         instrument: int = 0,
         flags: int = 0,
         checksum: int | None = None,
+        mark: int = 0,
     ) -> None:
         self.buffer.begin(self.connection, b"{}")
         self.buffer.levels(
@@ -76,6 +77,7 @@ class Desk:
             previous,
             flags,
             checksum,
+            mark,
         )
 
     def snapshot(

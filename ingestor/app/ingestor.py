@@ -21,6 +21,7 @@ from ingestor.batch import Rejected
 from ingestor.book import Repair
 from ingestor.config import Config
 from ingestor.edge import settings
+from ingestor.edge.bookaudit import AuditSettings, BookAuditor
 from ingestor.edge.catalogue import Catalogue
 from ingestor.edge.eventlog import EventLog
 from ingestor.edge.exposition import Exposition, StreamState
@@ -170,6 +171,18 @@ class Ingestor:
             if self.sink is not None and self.publishing is not None
             else None
         )
+        audit_s = config.books.audit_interval_s
+        self.auditor = (
+            BookAuditor(
+                self.supervisor,
+                self.pipeline.books,
+                table,
+                AuditSettings(audit_s),
+                lambda instrument: self._invalidate([instrument], Cause.CHECKSUM),
+            )
+            if audit_s and config.books.verify
+            else None
+        )
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
         if self.sink is not None:
@@ -224,6 +237,8 @@ class Ingestor:
                 tasks.append(group.create_task(self._report(), name="report"))
                 if self.images is not None:
                     tasks.append(group.create_task(self.images.run(), name="book images"))
+                if self.auditor is not None:
+                    tasks.append(group.create_task(self.auditor.run(), name="book audit"))
                 if self.stalewatch is not None:
                     watching = self.stalewatch.run(self.supervisor)
                     tasks.append(group.create_task(watching, name="stale watch"))
@@ -328,15 +343,22 @@ class Ingestor:
             self._shed_books.add(instrument)
 
     def _invalidate_shed(self) -> None:
+        self._invalidate(sorted(self._shed_books), Cause.SHED)
+        self._shed_books.clear()
+
+    def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
         """Between two flushes, so that a replay, which reads the decision, takes it there too."""
         self.flusher.flush()
         now_ns = time.time_ns()
-        for instrument in sorted(self._shed_books):
+        for instrument in instruments:
             if self.recorder is not None:
-                key = self.planned.table[instrument].key
-                self.recorder.decided(None, now_ns, {"action": "shed", "key": key})
-            self.pipeline.books.invalidate(instrument, Cause.SHED, now_ns)
-        self._shed_books.clear()
+                decision = {
+                    "action": "invalidate",
+                    "key": self.planned.table[instrument].key,
+                    "cause": cause.name.lower(),
+                }
+                self.recorder.decided(None, now_ns, decision)
+            self.pipeline.books.invalidate(instrument, cause, now_ns)
 
     def _subscriptions_of(self, connection: int) -> Sequence[Subscription]:
         return self.supervisor.subscriptions_of(connection)

@@ -16,8 +16,8 @@ from ingestor.edge.supervision import SupervisorStatistics
 _MARKET: Final = ("venue", "market")
 _BOOK_COUNTERS: Final = {
     "updates": "Book updates applied.",
-    "verified": "Updates that a checksum or a quote proved right.",
-    "mismatched": "Updates that a checksum or a quote proved wrong.",
+    "verified": "Updates that a checksum, a quote or a REST image proved right.",
+    "mismatched": "Updates that a checksum, a quote or a REST image proved wrong.",
     "crossed": "Updates that left the book crossed.",
     "resets": "Times that a book began anew.",
 }
@@ -79,6 +79,7 @@ def book_families(found: Mapping[tuple[str, str], BookStatistics]) -> Iterator[M
     valid = gauge("books", "Books by state.", (*_MARKET, "state"))
     invalid = counter("book_invalid_seconds", "Seconds without a valid book, summed.", _MARKET)
     repairs = counter("book_repairs", "Repairs asked for.", (*_MARKET, "cause"))
+    audits = counter("book_audits", "Comparisons with REST images.", (*_MARKET, "outcome"))
     unverified = gauge("book_unverified_updates", "Updates not compared (yet).", _MARKET)
     for place, books in found.items():
         unverified.add_metric(place, books.unverifiable)
@@ -87,7 +88,9 @@ def book_families(found: Mapping[tuple[str, str], BookStatistics]) -> Iterator[M
         invalid.add_metric(place, books.invalid_s)
         for cause, count in books.repairs.items():
             repairs.add_metric((*place, cause), count)
-    yield from (valid, unverified, invalid, repairs)
+        for outcome, count in books.audits.items():
+            audits.add_metric((*place, outcome), count)
+    yield from (valid, unverified, invalid, repairs, audits)
 
 
 def recorder_families(found: RecorderStatistics) -> Iterator[Metric]:
