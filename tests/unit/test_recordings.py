@@ -189,6 +189,21 @@ async def test_duckdb_reads_exact_decimals(tmp_path: Path, live: Live) -> None:
                 connection.execute(duckdb_view(tmp_path, kind)).fetchall()
 
 
+async def test_the_query_of_the_docs(tmp_path: Path, live: Live) -> None:
+    compacted(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "recording.md").read_text()
+    query = page.partition("```sql\n")[2].partition("```")[0]
+    assert "'recordings/ticks" in query
+    with duckdb.connect() as connection:
+        rows = connection.execute(query.replace("'recordings/", f"'{tmp_path}/")).fetchall()
+    assert {name: trades for name, trades, _ in rows} == {"acme:spot:AAA": 39, "acme:spot:BBB": 40}
+    batches = recordings.open(tmp_path, kinds=["trades"]).to_pandas()
+    trades = batches[batches["row_kind"] == Kind.TRADE]
+    units = 10.0 ** (trades["price_exponent"] + trades["size_exponent"])
+    turnover = (trades["price"] * trades["size"] / units).sum()
+    assert sum(one for *_, one in rows) == pytest.approx(turnover)
+
+
 async def test_a_replay_can_go_to_parquet(tmp_path: Path, live: Live) -> None:
     sink = ParquetSink(tmp_path / "copy")
     run = replay(tmp_path)
