@@ -343,8 +343,8 @@ class Ingestor:
             self._shed_books.add(instrument)
 
     def _invalidate_shed(self) -> None:
-        self._invalidate(sorted(self._shed_books), Cause.SHED)
-        self._shed_books.clear()
+        shed, self._shed_books = self._shed_books, set()  # the flush may shed more: next time
+        self._invalidate(sorted(shed), Cause.SHED)
 
     def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
         """Between two flushes, so that a replay, which reads the decision, takes it there too."""
@@ -352,11 +352,8 @@ class Ingestor:
         now_ns = time.time_ns()
         for instrument in instruments:
             if self.recorder is not None:
-                decision = {
-                    "action": "invalidate",
-                    "key": self.planned.table[instrument].key,
-                    "cause": cause.name.lower(),
-                }
+                key, why = self.planned.table[instrument].key, cause.name.lower()
+                decision = {"action": "invalidate", "key": key, "cause": why}
                 self.recorder.decided(None, now_ns, decision)
             self.pipeline.books.invalidate(instrument, cause, now_ns)
 

@@ -7,6 +7,7 @@ process asks a venue for a few images a minute whatever the number of its books.
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ import structlog
 
 from ingestor import book_audit
 from ingestor.adapter import Audited, AuditImage, FeedAdapter, RestRequest
+from ingestor.backoff import Backoff
 from ingestor.book import Books
 from ingestor.book_audit import AUDIT_DEPTH, Finding
 from ingestor.book_state import Book
@@ -30,6 +32,7 @@ from ingestor.instruments import InstrumentTable
 
 _REST: Final = RestSettings(timeout_s=10.0, body_bytes_max=1 << 20, attempts_max=1)
 _WEIGHT_PER_S: Final = 1.0  # per origin
+_BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)  # after failures in a row: refused, blocked
 _UNREADABLE: Final = (DecodeError, LookupError, TypeError, ValueError, AttributeError)
 
 log: Final = structlog.get_logger(__name__)
@@ -81,6 +84,7 @@ class BookAuditor:
         self._ssl_context = ssl_context
         self._clients: dict[str, RestClient] = {}
         self._closing = AsyncExitStack()
+        self._failures = 0  # in a row
         self._turn = self._candidates()
 
     async def run(self) -> None:
@@ -92,7 +96,12 @@ class BookAuditor:
                 if chosen is not None:
                     await self._audit(*chosen)
                 spent_s = time.monotonic() - started_s
-                await asyncio.sleep(max(self._settings.interval_s - spent_s, 0.0))
+                await asyncio.sleep(max(self._settings.interval_s - spent_s, self._hold_s()))
+
+    def _hold_s(self) -> float:
+        if not self._failures:
+            return 0.0
+        return _BACKOFF.delay_s(self._failures - 1, random.random)
 
     def _next(self) -> tuple[Connection, str, int] | None:
         """Return the next valid book in turn: its connection, symbol and instrument."""
@@ -126,7 +135,9 @@ class BookAuditor:
             body = await self._get(connection.line.planned.rest_url, request)
             finding = await self._settled(book, adapter.decode_audit(symbol, body))
             outcome = finding.value
+            self._failures = 0
         except (TransportError, *_UNREADABLE) as failure:
+            self._failures += 1
             reason = str(failure) or repr(failure)
             log.warning("book.audit.failed", cause=type(failure).__name__, reason=reason)
         finally:

@@ -14,6 +14,7 @@ from aiohttp import WSMsgType, web
 
 from ingestor.book_state import BookStatistics, BookTally
 from tests.e2e.harness import Running, make_config, running
+from tests.e2e.test_digest import Seen, decisions, replayed
 
 SYMBOL = "BTCUSDT"
 TOPIC = f"orderbook.200.{SYMBOL}"
@@ -108,8 +109,8 @@ class Venue:
 
 
 @asynccontextmanager
-async def audited(tmp_path: Path, venue: Venue) -> AsyncIterator[Running]:
-    """An ingestor, without Kafka, that audits the venue's book all the time."""
+async def audited(tmp_path: Path, venue: Venue, seen: Seen | None = None) -> AsyncIterator[Running]:
+    """An ingestor that records, without Kafka, and audits the venue's book all the time."""
     application = web.Application()
     application.add_routes(venue.routes())
     runner = web.AppRunner(application, shutdown_timeout=0.1)
@@ -126,9 +127,12 @@ async def audited(tmp_path: Path, venue: Venue) -> AsyncIterator[Running]:
         "rest_url": f"http://127.0.0.1:{port}",
     }
     books = {"audit_interval_s": 0.1, "repair_backoff_s": 0.1}
-    config = make_config("127.0.0.1:9", [feed], tmp_path, books=books)
+    recorder = {"path": tmp_path / "recording"}
+    config = make_config("127.0.0.1:9", [feed], tmp_path, books=books, recorder=recorder)
     try:
         async with running(config, publish=False) as run:
+            if seen is not None:
+                run.ingestor.flusher.observe(seen.observe)
             await run.subscribed()
             yield run
             await run.stop()
@@ -156,7 +160,8 @@ async def test_a_wrong_image_of_a_named_update_breaks_the_book_which_is_repaired
 ) -> None:
     venue = Venue()
     venue.wrong = True
-    async with audited(tmp_path, venue) as run:
+    live = Seen()
+    async with audited(tmp_path, venue, live) as run:
         await run.until(lambda: books_of(run).mismatched > 0)
         venue.wrong = False
         await run.until(lambda: books_of(run).resets >= 2)
@@ -164,6 +169,10 @@ async def test_a_wrong_image_of_a_named_update_breaks_the_book_which_is_repaired
         found = books_of(run)
     assert found.valid == 1
     assert found.repairs.get("checksum", 0) >= 1
+    again = Seen()
+    replayed(tmp_path / "recording", again)
+    assert again.digest.by_stream() == live.digest.by_stream()
+    assert decisions(tmp_path / "recording")["invalidate"] == found.gaps
     assert found.gaps == found.audits["mismatched"] == venue.snapshots - 1
 
 
