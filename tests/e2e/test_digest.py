@@ -224,7 +224,8 @@ async def test_a_run_that_paused_and_shed(captures: Path, tmp_path: Path) -> Non
     replayed(tmp_path / "recording", again)
     assert again.digest.by_stream() == live.digest.by_stream()
     actions = decisions(tmp_path / "recording")
-    assert {"pause", "resume", "shed", "repair"} <= actions.keys()
+    assert {"pause", "resume", "repair"} <= actions.keys()
+    assert actions["shed"] + actions["invalidate"] > 0
 
 
 def decisions(folder: Path) -> Counter[str]:
