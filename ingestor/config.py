@@ -195,7 +195,7 @@ class BooksConfig(Section):
     """Order books: their verification, repair and snapshots."""
 
     verify: bool = True
-    """Check books by checksum, or against the venue's quotes."""
+    """Check books by checksum, against the venue's quotes, or against REST images."""
     audit_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 5.0
     """Time between two comparisons with a REST image, of one book after the other, where a venue's
     sockets prove nothing (Bybit, OKX, Coinbase); 0 = none. Needs `verify`."""
