@@ -10,10 +10,10 @@ import time
 from typing import Any
 
 import orjson
-from ingestor.feeds_registry import adapter_of
 
 from benchmarks.frames import SHAPES, Shape, table
 from ingestor.batch import TickBuffer
+from ingestor.feeds_registry import adapter_of
 from ingestor.session import FrameCounts, Session, SessionEvents
 
 BATCH_ROWS = 2_000

@@ -81,59 +81,47 @@ def _levels(random: Random, count: int) -> list[list[str]]:
 
 
 def _binance_trade(number: int, random: Random) -> bytes:
-    symbol = _symbol("binance", number)
     ms = START_MS + number
     return orjson.dumps(
         {
-            "stream": f"{symbol.lower()}@trade",
-            "data": {
-                "e": "trade",
-                "E": ms,
-                "s": symbol,
-                "t": 3_700_000_000 + number,
-                "p": _price(random) + "000000",
-                "q": _size(random) + "000",
-                "T": ms,
-                "m": random.random() < 0.5,
-                "M": True,
-            },
+            "e": "trade",
+            "E": ms,
+            "s": _symbol("binance", number),
+            "t": 3_700_000_000 + number,
+            "p": _price(random) + "000000",
+            "q": _size(random) + "000",
+            "T": ms,
+            "m": random.random() < 0.5,
+            "M": True,
         }
     )
 
 
 def _binance_quote(number: int, random: Random) -> bytes:
-    symbol = _symbol("binance", number)
     return orjson.dumps(
         {
-            "stream": f"{symbol.lower()}@bookTicker",
-            "data": {
-                "u": 50_000_000_000 + number,
-                "s": symbol,
-                "b": _price(random) + "000000",
-                "B": _size(random) + "000",
-                "a": _price(random) + "000000",
-                "A": _size(random) + "000",
-            },
+            "u": 50_000_000_000 + number,
+            "s": _symbol("binance", number),
+            "b": _price(random) + "000000",
+            "B": _size(random) + "000",
+            "a": _price(random) + "000000",
+            "A": _size(random) + "000",
         }
     )
 
 
 def _binance_depth(levels: int) -> Callable[[int, Random], bytes]:
     def make(number: int, random: Random) -> bytes:
-        symbol = _symbol("binance", number)
         event = number // SYMBOLS
         return orjson.dumps(
             {
-                "stream": f"{symbol.lower()}@depth@100ms",
-                "data": {
-                    "e": "depthUpdate",
-                    "E": START_MS + number,
-                    "s": symbol,
-                    "U": 1_000 + event * 10,
-                    "u": 1_009 + event * 10,
-                    "b": _levels(random, levels // 2),
-                    "a": _levels(random, levels // 2),
-                },
+                "e": "depthUpdate",
+                "E": START_MS + number,
+                "s": _symbol("binance", number),
+                "U": 1_000 + event * 10,
+                "u": 1_009 + event * 10,
+                "b": _levels(random, levels // 2),
+                "a": _levels(random, levels // 2),
             }
         )
 

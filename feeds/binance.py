@@ -5,6 +5,8 @@ Reference: Binance "WebSocket Streams" (spot), "Websocket Market Streams" (USD-M
 Units: prices and sizes are decimal text, times are ms. ts_event is the matching engine's time (T)
 where a message has one, else the event time (E); spot quotes and book snapshots have neither.
 Traps:
+- Spot is read from /ws, where an event comes alone; futures and recordings have it wrapped with
+  the name of its stream. Both are read.
 - `m` says that the buyer was the maker, so the seller is the aggressor.
 - Futures document no `trade` stream, so prints come from `aggTrade` there: one row is one taker
   order at one price, its id is the aggregate's. Recordings hold both; both are read.
@@ -113,10 +115,11 @@ class _Data(msgspec.Struct, gc=False):
     A: Any = None
 
 
-class _Frame(msgspec.Struct, gc=False):
-    """A combined stream's frame."""
+class _Frame(_Data, gc=False):
+    """A frame of either kind: the event alone, or wrapped as combined streams have it."""
 
-    data: _Data
+    s: str = ""
+    data: _Data | None = None
     stream: str = ""
 
 
@@ -130,7 +133,7 @@ class Binance:
     reference: ClassVar[str] = "Binance WebSocket Streams, spot and futures, read 2026-11-21"
     markets: ClassVar[Mapping[str, Market]] = {
         "spot": Market(
-            (Endpoint("wss://stream.binance.com:9443/stream"),),
+            (Endpoint("wss://stream.binance.com:9443/ws"),),
             "https://api.binance.com",
             _SPOT_LIMITS,
             _SPOT_BOOK,
@@ -182,15 +185,15 @@ class Binance:
         try:
             frame = _parse(payload)
         except msgspec.ValidationError as failure:
-            return self._other(payload, ts_recv, out, failure)
-        data = frame.data
+            return self._other(payload, str(failure))
+        data = frame.data or frame
         event = data.e
         if event == "trade":
             trade_id = data.t
         elif event == "aggTrade":
             trade_id = data.a
         else:
-            return self._rarer(event, data, frame.stream, ts_recv, out)
+            return self._rarer(payload, frame, data, ts_recv, out)
         out.trade(
             self._symbols[data.s],
             data.T * MILLISECOND,  # type: ignore[operator]  # absent: malformed
@@ -204,10 +207,13 @@ class Binance:
         return None
 
     def _rarer(
-        self, event: str | None, data: Any, stream: str, ts_recv: int, out: TickBuffer
+        self, payload: bytes, frame: _Frame, data: Any, ts_recv: int, out: TickBuffer
     ) -> Control | None:
+        event = data.e
         if event not in _DECODED:
             return self._not_data(event)
+        if not data.s:
+            return self._other(payload, "an event without symbol")
         number = self._symbols[data.s]
         match event:
             case None:  # spot
@@ -218,7 +224,7 @@ class Binance:
                 time = data.T * MILLISECOND
                 out.quote(number, time, ts_recv, data.u, data.b, data.B, data.a, data.A)
             case "depthUpdate":
-                if not _is_whole_book(stream):
+                if not _is_whole_book(frame.stream):
                     return Filtered("not_subscribed")
                 time, previous = (data.E, 0) if self._market == "spot" else (data.T, data.pu)
                 out.levels(
@@ -226,10 +232,8 @@ class Binance:
                 )
         return None
 
-    def _other(
-        self, payload: bytes, ts_recv: int, out: TickBuffer, failure: msgspec.ValidationError
-    ) -> Control | None:
-        """What is no combined frame: answers to requests, single streams, events without symbol."""
+    def _other(self, payload: bytes, reason: str) -> Control | None:
+        """What is no event of a symbol: answers to requests, partial books, nonsense."""
         message = orjson.loads(payload)
         match message:
             case {"result": None, "id": int(number)}:
@@ -239,12 +243,10 @@ class Binance:
                 return Refused(text, self._subscribing.pop(message.get("id"), ()))
             case {"e": str(event)} | {"data": {"e": str(event)}} if event not in _DECODED:
                 return self._not_data(event)
-            case {"data": {"lastUpdateId": _}}:
+            case {"lastUpdateId": _} | {"data": {"lastUpdateId": _}}:
                 return Filtered("not_subscribed")  # spot's partial books
-            case {"data": _}:
-                raise DecodeError(self.venue, str(failure))
-            case {"s": str()}:
-                return self.decode(b'{"data":%b}' % payload, ts_recv, out)  # a single stream
+            case {"data": _} | {"e": _}:
+                raise DecodeError(self.venue, reason)
         raise UnknownMessage(self.venue, f"{payload[:120]!r}")
 
     def _not_data(self, event: object) -> Control:
