@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from aiokafka import errors
 
 from ingestor.batch import TickBatch
 from ingestor.codec import partition_of_key
 from ingestor.consumer import EARLIEST, Consumer, audit
 from ingestor.edge.devbroker import DISCONNECT, DevBroker
 from ingestor.edge.kafka import KafkaSink
+from ingestor.edge.kafka_reason import Reason, reason_of
 from ingestor.edge.kafka_settings import DEAD_LETTER, SIDE_TOPICS, STATUS, KafkaSettings
-from ingestor.errors import SinkUnavailable
+from ingestor.errors import SinkUnavailable, TopicAbsent
 from ingestor.rows import Cause, Kind, RowClass
 from tests.tick_rows import MAKERS, Ledger, by_key, table_of, trades
 
@@ -286,3 +288,43 @@ async def test_an_outage_logs_one_line_a_second_and_cause(
     assert lines
     for place in {line[:2] for line in lines}:
         assert sum(line[:2] == place for line in lines) <= 4
+
+
+async def test_a_topic_that_is_not_there_is_said_and_not_created(broker: DevBroker) -> None:
+    servers = broker.bootstrap_servers
+    for _ in range(2):  # asking for it has not made it
+        with pytest.raises(TopicAbsent, match=f"Kafka at {servers} has no topic absent.trades.v1"):
+            async with Consumer(servers, ["md.trades.v1", "absent.trades.v1"]):
+                pass
+    with pytest.raises(TopicAbsent):
+        await audit(servers, ["absent.trades.v1"])
+    report = await audit(servers, ["md.trades.v1"], "absent.status.v1")
+    assert (report.rows, report.void, report.complete) == (0, [], True)
+
+
+@pytest.mark.parametrize(
+    ("failure", "text", "is_final"),
+    [
+        (errors.SaslAuthenticationFailed("no such user"), "no such user", True),
+        (errors.SaslAuthenticationFailed(), "authentication failed", True),
+        (
+            errors.UnsupportedSaslMechanismError(),
+            "the broker doesn't offer the SASL mechanism PLAIN",
+            True,
+        ),
+        (TimeoutError(), "no answer in time", False),
+        (ConnectionRefusedError(111, "x"), "Connection refused", False),
+        (errors.TopicAuthorizationFailedError(), "TopicAuthorizationFailedError", False),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+async def test_failures_to_connect_in_words(failure: Exception, text: str, is_final: bool) -> None:
+    found = await reason_of(failure, {"sasl_mechanism": "PLAIN"})
+    assert text in found.text
+    assert found.is_final is is_final
+
+
+async def test_where_aiokafka_gives_no_reason_the_brokers_are_asked() -> None:
+    failure = errors.KafkaConnectionError("Unable to bootstrap")
+    found = await reason_of(failure, {"bootstrap_servers": "127.0.0.1:9"})
+    assert found == Reason("Connection refused")
