@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks import disk_full
 from benchmarks.frames import SHAPES, START_MS, SYMBOLS, Shape, table
 from ingestor import recordings
 from ingestor.codec import encoder
@@ -95,16 +96,19 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         raw = _raw(folder / "recorded", len(frames), repeats=2 if quick else 3)
         parquet = _parquet(folder / "parquet", repeats=2 if quick else 5)
         pace = _pace(shape, folder / "paced", 200 if quick else 2_000)
+    full = disk_full.measure(quick=quick)
+    lags = {f"lag_p99_ms_disk_{row['path'].split()[-1]}": row["lag_p99_ms"] for row in full}
     headline = {
         f"recording_cost_{row['path'].split()[1]}": row["cost"] for row in results if row["cost"]
     }
     return {
-        "results": [*results, raw, parquet, pace],
+        "results": [*results, raw, parquet, pace, *full],
         "headline": {
             **headline,
             "replay_frames_per_s": raw["per_s"],
             "parquet_rows_per_s": parquet["per_s"],
             "replay_1x_gap_error_ms_p99": pace["gap_error_ms_p99"],
+            **lags,
         },
     }
 
