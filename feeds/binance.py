@@ -123,7 +123,35 @@ class _Frame(_Data, gc=False):
     stream: str = ""
 
 
+class _Trade(msgspec.Struct, gc=False, tag_field="e", tag="trade"):
+    """A trade alone. Types of just what one event has are parsed in two thirds of the time."""
+
+    s: str
+    t: int
+    p: str
+    q: str
+    T: int
+    m: bool
+
+
+class _Quote(msgspec.Struct, gc=False):
+    """Spot's best bid and ask, alone."""
+
+    u: int
+    s: str
+    b: str
+    B: str
+    a: str
+    A: str
+
+
 _parse: Final = msgspec.json.Decoder(_Frame).decode
+_parse_trade: Final = msgspec.json.Decoder(_Trade).decode
+_parse_quote: Final = msgspec.json.Decoder(_Quote).decode
+# What an event that comes alone is, told by a byte of its first key and value as Binance sends
+# them: {"e":"trade", {"u":400900217. Should that change, the general way still reads it.
+_KEY_AT, _VALUE_AT = 2, 6
+_EVENT, _TRADE, _UPDATE_ID = b"etu"
 
 
 class Binance:
@@ -183,26 +211,55 @@ class Binance:
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
         try:
+            key = payload[_KEY_AT]
+            if key == _EVENT and payload[_VALUE_AT] == _TRADE:
+                trade = _parse_trade(payload)
+                trade_id = trade.t
+                out.trade(
+                    self._symbols[trade.s],
+                    trade.T * MILLISECOND,
+                    ts_recv,
+                    trade_id,
+                    trade.p,
+                    trade.q,
+                    _AGGRESSOR[trade.m],
+                    trade_id,
+                )
+                return None
+            if key == _UPDATE_ID:
+                one = _parse_quote(payload)
+                number = self._symbols[one.s]
+                out.quote(
+                    number, ts_recv, ts_recv, one.u, one.b, one.B, one.a, one.A, _LAST_UNTIMED
+                )
+                return None
+        except (msgspec.ValidationError, IndexError):
+            pass
+        return self._any(payload, ts_recv, out)
+
+    def _any(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        """Frames of every kind, wrapped or not."""
+        try:
             frame = _parse(payload)
         except msgspec.ValidationError as failure:
             return self._other(payload, str(failure))
-        data = frame.data or frame
-        event = data.e
-        if event == "trade":
-            trade_id = data.t
-        elif event == "aggTrade":
-            trade_id = data.a
-        else:
-            return self._rarer(payload, frame, data, ts_recv, out)
+        data: Any = frame.data or frame
+        match data.e:
+            case "trade":
+                trade_id = data.t
+            case "aggTrade":
+                trade_id = data.a
+            case _:
+                return self._rarer(payload, frame, data, ts_recv, out)
         out.trade(
             self._symbols[data.s],
-            data.T * MILLISECOND,  # type: ignore[operator]  # absent: malformed
+            data.T * MILLISECOND,
             ts_recv,
-            trade_id,  # type: ignore[arg-type]  # the same
+            trade_id,
             data.p,
             data.q,
-            _AGGRESSOR[data.m],  # type: ignore[index]
-            trade_id,  # type: ignore[arg-type]
+            _AGGRESSOR[data.m],
+            trade_id,
         )
         return None
 
