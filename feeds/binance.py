@@ -145,13 +145,26 @@ class _Quote(msgspec.Struct, gc=False):
     A: str
 
 
+class _Depth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
+    """Spot's book deltas, alone."""
+
+    s: str
+    E: int
+    U: int
+    u: int
+    b: list[tuple[str, str]]
+    a: list[tuple[str, str]]
+
+
 _parse: Final = msgspec.json.Decoder(_Frame).decode
 _parse_trade: Final = msgspec.json.Decoder(_Trade).decode
 _parse_quote: Final = msgspec.json.Decoder(_Quote).decode
+_parse_depth: Final = msgspec.json.Decoder(_Depth).decode
 # What an event that comes alone is, told by a byte of its first key and value as Binance sends
-# them: {"e":"trade", {"u":400900217. Should that change, the general way still reads it.
+# them: {"e":"trade", {"e":"depthUpdate", {"u":400900217. Should that change, the general way still
+# reads it.
 _KEY_AT, _VALUE_AT = 2, 6
-_EVENT, _TRADE, _UPDATE_ID = b"etu"
+_EVENT, _TRADE, _DEPTH, _UPDATE_ID = b"etdu"
 
 
 class Binance:
@@ -231,6 +244,19 @@ class Binance:
                 number = self._symbols[one.s]
                 out.quote(
                     number, ts_recv, ts_recv, one.u, one.b, one.B, one.a, one.A, _LAST_UNTIMED
+                )
+                return None
+            if key == _EVENT and payload[_VALUE_AT] == _DEPTH and self._market == "spot":
+                book = _parse_depth(payload)
+                out.levels(
+                    self._symbols[book.s],
+                    book.E * MILLISECOND,
+                    ts_recv,
+                    book.U,
+                    book.u,
+                    book.b,
+                    book.a,
+                    are_pairs=True,
                 )
                 return None
         except (msgspec.ValidationError, IndexError):

@@ -267,6 +267,8 @@ class TickBuffer:
         previous: int = 0,
         flags: int = 0,
         checksum: int | None = None,
+        *,
+        are_pairs: bool = False,
         mark: int = 0,
     ) -> None:
         """Append one book event. bids, asks: levels that begin with price text, size text.
@@ -276,11 +278,8 @@ class TickBuffer:
         has a checksum or a mark. A level may have more members than two; they are ignored.
         Raises ValueError for a level that has fewer or is no list.
         """
-        if not {*map(type, bids), *map(type, asks)} <= _LEVEL_TYPES:
-            raise ValueError("a price level is no list")
-        widths = {*map(len, bids), *map(len, asks)}
-        if widths and min(widths) < 2:
-            raise ValueError("a price level without price or size")
+        if not are_pairs:
+            bids, asks = _as_pairs(bids), _as_pairs(asks)
         if checksum is not None:
             flags |= _CHECKSUM
         self._updates += _UPDATE.pack(
@@ -298,14 +297,10 @@ class TickBuffer:
             0,
         )
         texts = self._level_texts
-        if widths <= _PAIR:
-            for level in bids:
-                texts += level
-            for level in asks:
-                texts += level
-        else:
-            for level in (*bids, *asks):
-                texts += level[:2]
+        for level in bids:
+            texts += level
+        for level in asks:
+            texts += level
 
     def hole(
         self,
@@ -412,6 +407,18 @@ class _Column:
 class _Parsed:
     values: NDArray[np.int64]
     bad_frames: list[tuple[int, str]]
+
+
+def _as_pairs(levels: Sequence[Sequence[object]]) -> Sequence[Sequence[object]]:
+    """Return levels of price and size alone. Raises ValueError for what is none."""
+    if not {*map(type, levels)} <= _LEVEL_TYPES:
+        raise ValueError("a price level is no list")
+    widths = {*map(len, levels)}
+    if widths <= _PAIR:
+        return levels
+    if min(widths) < 2:
+        raise ValueError("a price level without price or size")
+    return [level[:2] for level in levels]
 
 
 def _last(layout: Struct, rows: bytearray) -> tuple[int, ...]:
