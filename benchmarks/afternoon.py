@@ -82,9 +82,8 @@ class Pipeline:
             await socket.send(orjson.dumps(request).decode())
             self.connected += 1
             while True:
-                message = orjson.loads(await socket.recv(decode=False))
-                data = message.get("data")
-                if data is None:
+                data = orjson.loads(await socket.recv(decode=False))
+                if "s" not in data:
                     continue
                 received_ns = time.time_ns()
                 if "p" in data:

@@ -19,7 +19,7 @@ from benchmarks.saturated import BOOK_20, BOOK_200, CONNECTIONS, QUOTES, TRADES,
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
     loads = (TRADES, BOOK_20) if quick else (TRADES, QUOTES, BOOK_20, BOOK_200)
-    turns, seconds = (1, 2.0) if quick else (3, 4.0)
+    turns, seconds = (1, 2.0) if quick else (2, 3.0)
     results: list[dict[str, Any]] = []
     with stub_broker() as bootstrap:
         for load in loads:

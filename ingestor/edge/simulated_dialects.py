@@ -116,7 +116,7 @@ _BINANCE_KINDS: Final[dict[str, Kind]] = {"trade": "trade", "bookTicker": "quote
 
 
 class BinanceDialect:
-    """The shapes of Binance spot's combined streams, for benchmarks."""
+    """The shapes of Binance spot's raw streams, for benchmarks."""
 
     def symbol(self, number: int) -> str:
         return f"S{number:05}USD"
@@ -130,19 +130,19 @@ class BinanceDialect:
         if kind == "trade":
             maker = "false" if event.is_buy else "true"
             return (
-                '{"stream":"@L@trade","data":{"e":"trade","E":@M,"s":"@S","t":@N,'
-                f'"p":"{event.price}000000","q":"{event.size}0000","T":@M,"m":{maker},"M":true}}}}'
+                '{"e":"trade","E":@M,"s":"@S","t":@N,'
+                f'"p":"{event.price}000000","q":"{event.size}0000","T":@M,"m":{maker},"M":true}}'
             )
         if kind == "quote":
             bid, bid_size, ask, ask_size = event.quote
             return (
-                '{"stream":"@L@bookTicker","data":{"u":@N,"s":"@S",'
+                '{"u":@N,"s":"@S",'
                 f'"b":"{bid}000000","B":"{bid_size}0000",'
-                f'"a":"{ask}000000","A":"{ask_size}0000"}}}}'
+                f'"a":"{ask}000000","A":"{ask_size}0000"}}'
             )
         return (
-            '{"stream":"@L@depth@100ms","data":{"e":"depthUpdate","E":@M,"s":"@S","U":@N,"u":@N,'
-            f'"b":{_json(event.bids)},"a":{_json(event.asks)}}}}}'
+            '{"e":"depthUpdate","E":@M,"s":"@S","U":@N,"u":@N,'
+            f'"b":{_json(event.bids)},"a":{_json(event.asks)}}}'
         )
 
     def snapshot(self, state: State) -> str | None:
