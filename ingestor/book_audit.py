@@ -20,7 +20,7 @@ from zlib import crc32
 
 from ingestor.adapter import AuditImage
 from ingestor.book_side import Ladder
-from ingestor.book_state import Book, Levels, Top, Trail
+from ingestor.book_state import Book, Shown, Top, Trail
 from ingestor.fixed import parse_decimal
 from ingestor.rows import Cause, Flag
 
@@ -98,8 +98,8 @@ def note(book: Book, trail: Trail, mark: int) -> None:
         del trail.states[: _STATES_MAX // 2]
 
 
-def compare(trail: Trail, image: AuditImage, price_exponent: int, size_exponent: int) -> Finding:
-    """Compare an image of AUDIT_DEPTH levels with a trail. Raises ValueError for a bad number."""
+def read(image: AuditImage, price_exponent: int, size_exponent: int) -> Shown:
+    """Return an image as a trail holds states. Raises ValueError for a bad number."""
     bids, asks = (
         [
             (sign * parse_decimal(price, price_exponent), parse_decimal(size, size_exponent))
@@ -107,14 +107,16 @@ def compare(trail: Trail, image: AuditImage, price_exponent: int, size_exponent:
         ]
         for sign, side in ((1, image.bids), (-1, image.asks))
     )
-    named: list[tuple[Levels, Levels]] = [
-        (its_bids, its_asks)
-        for mark, its_bids, its_asks in trail.states
-        if mark == image.number != 0
-    ]
+    return image.number, bids, asks
+
+
+def compare(trail: Trail, shown: Shown) -> Finding:
+    """Compare what an image of AUDIT_DEPTH levels shows with a trail."""
+    number = shown[0]
+    named = [state[1:] == shown[1:] for state in trail.states if state[0] == number != 0]
     if named:
-        return Finding.VERIFIED if (bids, asks) in named else Finding.MISMATCHED
-    if any((bids, asks) == (its_bids, its_asks) for _, its_bids, its_asks in trail.states):
+        return Finding.VERIFIED if any(named) else Finding.MISMATCHED
+    if any(state[1:] == shown[1:] for state in trail.states):
         return Finding.VERIFIED
     return Finding.UNVERIFIABLE
 

@@ -24,6 +24,7 @@ from ingestor.rows import Cause
 from ingestor.timestamps import SECOND
 
 Levels = list[tuple[int, int]]  # (key, size), best first
+Shown = tuple[int, Levels, Levels]  # mark or 0, bids, asks
 Top = tuple[int, int, int, int]  # bid price and size, ask price and size; 0, 0 = empty side
 
 
@@ -194,9 +195,9 @@ class Update:
 
 @dataclass(slots=True)
 class Trail:
-    """What a book was, update by update, while an audit goes on: (mark or 0, bids, asks)."""
+    """What a book showed, update by update, while an audit goes on."""
 
-    states: list[tuple[int, Levels, Levels]] = field(default_factory=list)
+    states: list[Shown] = field(default_factory=list)
 
 
 @dataclass(slots=True)

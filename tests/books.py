@@ -77,7 +77,7 @@ class Desk:
             previous,
             flags,
             checksum,
-            mark,
+            mark=mark,
         )
 
     def snapshot(

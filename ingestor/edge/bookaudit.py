@@ -19,16 +19,16 @@ from typing import Final, Protocol
 import structlog
 
 from ingestor import book_audit
-from ingestor.adapter import Audited, AuditImage, FeedAdapter, RestRequest
+from ingestor.adapter import Audited, FeedAdapter, RestRequest
 from ingestor.backoff import Backoff
 from ingestor.book import Books
 from ingestor.book_audit import AUDIT_DEPTH, Finding
-from ingestor.book_state import Book
+from ingestor.book_state import Book, Shown
 from ingestor.edge.connection import Connection, Line
 from ingestor.edge.ratelimit import RateLimiter
 from ingestor.edge.rest import RestClient, RestSettings
 from ingestor.errors import DecodeError, TransportError
-from ingestor.instruments import InstrumentTable
+from ingestor.instruments import Instrument, InstrumentTable
 
 _REST: Final = RestSettings(timeout_s=10.0, body_bytes_max=1 << 20, attempts_max=1)
 _WEIGHT_PER_S: Final = 1.0  # per origin
@@ -131,27 +131,37 @@ class BookAuditor:
         outcome = "failed"
         try:
             await asyncio.sleep(self._settings.lead_s)
-            request = adapter.audit_request(symbol, AUDIT_DEPTH)
-            body = await self._get(connection.line.planned.rest_url, request)
-            finding = await self._settled(book, adapter.decode_audit(symbol, body))
-            outcome = finding.value
-            self._failures = 0
-        except (TransportError, *_UNREADABLE) as failure:
-            self._failures += 1
-            reason = str(failure) or repr(failure)
-            log.warning("book.audit.failed", cause=type(failure).__name__, reason=reason)
+            shown = await self._image(connection, adapter, symbol, self._table[instrument])
+            if shown is not None:
+                outcome = (await self._settled(book, shown)).value
         finally:
             book_audit.end(book, outcome)
         if outcome == Finding.MISMATCHED.value:
             self._on_mismatch(instrument)
 
-    async def _settled(self, book: Book, image: AuditImage) -> Finding:
+    async def _image(
+        self, connection: Connection, adapter: Audited, symbol: str, one: Instrument
+    ) -> Shown | None:
+        """Return what the venue shows of a book, None when it can't be had or read."""
+        request = adapter.audit_request(symbol, AUDIT_DEPTH)
+        try:
+            body = await self._get(connection.line.planned.rest_url, request)
+            image = adapter.decode_audit(symbol, body)
+            shown = book_audit.read(image, one.price_exponent, one.size_exponent)
+        except (TransportError, *_UNREADABLE) as failure:
+            self._failures += 1
+            reason = str(failure) or repr(failure)
+            log.warning("book.audit.failed", cause=type(failure).__name__, reason=reason)
+            return None
+        self._failures = 0
+        return shown
+
+    async def _settled(self, book: Book, shown: Shown) -> Finding:
         """Compare until something is proved, the book breaks, or time is up."""
-        one = self._table[book.instrument]
         deadline_s = time.monotonic() + self._settings.settle_s
         finding = Finding.UNVERIFIABLE
         while book.trail is not None and finding is Finding.UNVERIFIABLE:
-            finding = book_audit.compare(book.trail, image, one.price_exponent, one.size_exponent)
+            finding = book_audit.compare(book.trail, shown)
             if time.monotonic() >= deadline_s:
                 break
             if finding is Finding.UNVERIFIABLE:

@@ -31,12 +31,12 @@ INSTRUMENT = {
 class Venue:
     """A venue that speaks Bybit's spot dialect: one book, on a socket and over REST.
 
-    wrong: images show a size that the book doesn't have. unnamed: they name no update. images:
-    how many were given.
+    wrong: images show a size that the book doesn't have. unnamed: they name no update.
+    refuses: there are none. images: how many were given.
     """
 
     def __init__(self) -> None:
-        self.wrong = self.unnamed = False
+        self.wrong = self.unnamed = self.refuses = False
         self.images = self.snapshots = 0
         self._number = self._seq = 1_000
         self._bids = {100.0 - step / 10: 1.0 + step for step in range(40)}
@@ -57,6 +57,8 @@ class Venue:
         assert request.query["category"] == "spot"
         assert request.query["symbol"] == SYMBOL
         limit = int(request.query["limit"])
+        if self.refuses:
+            raise web.HTTPForbidden
         self.images += 1
         bids, asks = self._sides(limit)
         if self.wrong:
@@ -188,3 +190,13 @@ async def test_an_image_that_names_nothing_is_no_proof_against_a_book(
         found = books_of(run)
     assert found.audits.keys() == {outcome}
     assert (found.valid, found.mismatched, found.gaps, venue.snapshots) == (1, 0, 0, 1)
+
+
+async def test_a_venue_that_refuses_images_costs_no_book(tmp_path: Path) -> None:
+    venue = Venue()
+    venue.refuses = True
+    async with audited(tmp_path, venue) as run:
+        await run.until(lambda: books_of(run).audits.get("failed", 0) >= 1)
+        found = books_of(run)
+    assert found.audits.keys() == {"failed"}
+    assert (found.valid, found.verified, found.mismatched, found.gaps) == (1, 0, 0, 0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ingestor.adapter import AuditImage
-from ingestor.book_audit import AUDIT_DEPTH, Finding, begin, compare, end
-from ingestor.book_state import Book, Trail
+from ingestor.book_audit import AUDIT_DEPTH, Finding, begin, compare, end, read
+from ingestor.book_state import Book
 from ingestor.rows import Cause
 from tests.books import SOCKET, Desk
 
@@ -27,7 +27,7 @@ def audited() -> tuple[Desk, Book]:
 def judged(book: Book, number: int, bids: list[tuple[int, int]] = BIDS) -> Finding:
     assert book.trail is not None
     texts = [[(str(price), str(size)) for price, size in side] for side in (bids, ASKS)]
-    return compare(book.trail, AuditImage(number, *texts), 0, 0)
+    return compare(book.trail, read(AuditImage(number, *texts), 0, 0))
 
 
 def states(book: Book) -> int:
@@ -80,12 +80,12 @@ def test_only_the_best_levels_count() -> None:
         (AUDIT_DEPTH - 1, Finding.UNVERIFIABLE),
     ):
         image = AuditImage(0, [(str(price), str(size)) for price, size in bids[:depth]], asks)
-        assert compare(book.trail, image, 0, 0) is finding
+        assert compare(book.trail, read(image, 0, 0)) is finding
 
 
 def test_numbers_finer_than_the_instrument_are_refused() -> None:
     with pytest.raises(ValueError, match="decimals"):
-        compare(Trail(), AuditImage(0, [("1.5", "1")], []), 0, 0)
+        read(AuditImage(0, [("1.5", "1")], []), 0, 0)
 
 
 def test_the_trail_is_bounded_and_ends_with_the_audit() -> None:
