@@ -55,7 +55,7 @@ for module in (cli_run, cli_config, cli_data, cli_recording):
 def main() -> int:
     """Run the command line; return the exit status."""
     try:
-        result = app(standalone_mode=False)
+        result = app(prog_name="ingestor", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has seen enough
