@@ -19,12 +19,12 @@ from typing import Final
 from zlib import crc32
 
 from ingestor.adapter import AuditImage
-from ingestor.book_side import Ladder
+from ingestor.book_side import HEAD_MIN, Ladder
 from ingestor.book_state import Book, Shown, Top, Trail
 from ingestor.fixed import parse_decimal
 from ingestor.rows import Cause, Flag
 
-AUDIT_DEPTH: Final = 25  # levels a side that are compared
+AUDIT_DEPTH: Final = HEAD_MIN  # levels a side that are compared: those always at hand
 _CHECKSUM: Final = int(Flag.CHECKSUM)
 _STATES_MAX: Final = 512
 
