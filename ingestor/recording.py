@@ -20,7 +20,6 @@ Decisions, by `action`; `key` is an instrument's key:
 
 | action | fields | replay |
 |---|---|---|
-| shed | key | invalidates the book with cause SHED |
 | invalidate | key, cause (name of a Cause) | invalidates the book |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
 | any other | | nothing: what followed from it was recorded |
@@ -188,12 +187,9 @@ def lost_line(
 
 def cause_of(decision: dict[str, Any]) -> Cause | None:
     """Return why a decision invalidates a book; None when it doesn't."""
-    match decision.get("action"):
-        case "shed":
-            return Cause.SHED
-        case "invalidate":
-            return Cause.__members__.get(str(decision.get("cause", "")).upper(), Cause.STALE)
-    return None
+    if decision.get("action") != "invalidate":
+        return None
+    return Cause.__members__.get(str(decision.get("cause", "")).upper(), Cause.STALE)
 
 
 # Where segments lie ------------------------------------------------------------------------------

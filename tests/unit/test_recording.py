@@ -99,7 +99,7 @@ def test_payloads_that_are_no_text_are_bytes() -> None:
 @pytest.mark.parametrize(
     ("decision", "cause"),
     [
-        ({"action": "shed", "key": "a:b:c"}, Cause.SHED),
+        ({"action": "invalidate", "cause": "shed", "key": "a:b:c"}, Cause.SHED),
         ({"action": "invalidate", "cause": "stale"}, Cause.STALE),
         ({"action": "invalidate", "cause": "CROSSED"}, Cause.CROSSED),
         ({"action": "invalidate"}, Cause.STALE),

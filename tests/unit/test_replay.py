@@ -195,7 +195,7 @@ class Live:
     def shed(self, number: int) -> None:
         """As the sink does inside a flush."""
         self.flush()
-        decision = {"action": "shed", "key": self.table[number].key}
+        decision = {"action": "invalidate", "cause": "shed", "key": self.table[number].key}
         self.recorder.decided(None, self.ts_ns, decision)
         self.pipeline.books.invalidate(number, Cause.SHED, self.ts_ns)
 
