@@ -223,6 +223,7 @@ class Kraken:
                 0,
                 flags if time is not None else flags | _UNTIMED,
                 book.checksum,
+                are_pairs=True,
             )
 
     def _other(self, payload: bytes, failure: msgspec.ValidationError | None) -> Control:

@@ -9,6 +9,7 @@ from typing import Final
 MICROSECOND: Final = 1_000
 MILLISECOND: Final = 1_000_000
 SECOND: Final = 1_000_000_000
+_FRACTION_NS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in range(10))  # by number of digits
 
 
 def iso_ns(text: str) -> int:
@@ -16,15 +17,15 @@ def iso_ns(text: str) -> int:
 
     Up to nine fractional digits, all kept. Raises ValueError for anything else.
     """
-    if len(text) < 20 or text[-1] != "Z":
+    fraction = text[20:-1]
+    if len(text) < 20 or text[-1] != "Z" or len(fraction) > 9 or not text.isascii():
         raise ValueError(f"{text[:40]!r} is no UTC timestamp")
     whole = _second(text[:19])
     if len(text) == 20:
         return whole
-    fraction = text[20:-1]
-    if text[19] != "." or not (fraction.isascii() and fraction.isdigit()) or len(fraction) > 9:
+    if text[19] != "." or not fraction.isdigit():
         raise ValueError(f"{text[:40]!r} is no UTC timestamp")
-    return whole + int(fraction.ljust(9, "0"))
+    return whole + int(fraction) * _FRACTION_NS[len(fraction)]
 
 
 @lru_cache(maxsize=256)
