@@ -129,15 +129,14 @@ def _pairs(side: dict[int, int]) -> list[list[str]]:
 def _depth_frame(symbol: str, first: int, last: int, changes: Sequence[dict[int, int]]) -> bytes:
     data = {"e": "depthUpdate", "E": START_NS // 10**6, "s": symbol, "U": first, "u": last}
     data |= {"b": _pairs(changes[0]), "a": _pairs(changes[1])}
-    return orjson.dumps({"stream": f"{symbol.lower()}@depth@100ms", "data": data})
+    return orjson.dumps(data)
 
 
 def _quote_frame(symbol: str, number: int, market: Market) -> bytes:
     bid, ask = max(market.bids), min(market.asks)
     best = {"b": _text(bid, 2), "B": _text(market.bids[bid], 8)}
     best |= {"a": _text(ask, 2), "A": _text(market.asks[ask], 8)}
-    data = {"u": number, "s": symbol, **best}
-    return orjson.dumps({"stream": f"{symbol.lower()}@bookTicker", "data": data})
+    return orjson.dumps({"u": number, "s": symbol, **best})
 
 
 def _snapshot(market: Market, number: int) -> bytes:
