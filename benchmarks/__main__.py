@@ -11,6 +11,7 @@ import importlib
 import inspect
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = common.finish(report, quick=options.quick, plots=options.plots, docs=options.docs)
     if options.json:
         print(common.one_line(result))
-    return 0
+    return 1 if any("failed" in row for row in result["results"]) else 0
 
 
 def _run(name: str, *, quick: bool, soak: bool) -> dict[str, Any]:
@@ -63,7 +64,12 @@ def _run(name: str, *, quick: bool, soak: bool) -> dict[str, Any]:
     run = importlib.import_module(f"benchmarks.{name}").run
     accepted = inspect.signature(run).parameters
     flags = {"quick": quick, "soak": soak}
-    outcome: dict[str, Any] = run(**{key: flags[key] for key in flags if key in accepted})
+    outcome: dict[str, Any]
+    try:
+        outcome = run(**{key: flags[key] for key in flags if key in accepted})
+    except Exception as failure:  # noqa: BLE001  # the others' results are worth having
+        traceback.print_exc()
+        outcome = {"results": [{"failed": f"{failure!r:.200}"}], "headline": {}}
     outcome["seconds"] = round(time.monotonic() - started, 1)
     print(common.table_text(outcome["results"]))
     for key, value in outcome["headline"].items():

@@ -22,13 +22,17 @@ def write(result: Mapping[str, Any], folder: Path) -> list[Path]:
     rows: Sequence[Row] = result["results"]
     caption = f"{result['machine']['processor']}, {result['machine']['date']}"
     written: list[Path] = []
-    ladder = [row for row in rows if row["benchmark"] == "connections" and row["step"] == "ladder"]
+    ladder = [
+        row for row in rows if row["benchmark"] == "connections" and row.get("step") == "ladder"
+    ]
     if ladder:
         written += _save(_connections(ladder, caption), folder / "connections")
-    growth = [row for row in rows if row["benchmark"] == "connections" and row["step"] == "growth"]
+    growth = [
+        row for row in rows if row["benchmark"] == "connections" and row.get("step") == "growth"
+    ]
     if growth:
         written += _save(_growth(growth, caption), folder / "cost_growth")
-    curves = [row for row in rows if row["benchmark"] == "latency"]
+    curves = [row for row in rows if row["benchmark"] == "latency" and "p50" in row]
     if curves:
         written += _save(_latency(curves, caption), folder / "latency")
     return written
