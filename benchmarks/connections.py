@@ -6,6 +6,7 @@ connection, binary encoding, default linger. For each step: connect time under t
 the latter must not be the bottleneck), resident memory per connection with all that hangs on it,
 lag from the load server's send time to the broker's ack, loop delay. Then the same total rate over
 few and over many connections: what a connection costs beyond its messages.
+The step `floor` is a picows client that only parses (see `floor`), at 10,000 connections.
 Not measured: a broker's own latency (a stub; see `latency`), TLS (see `memory`).
 How to read it: `connections_per_core` is the largest step whose lag p99 stays within 100 ms without
 a disconnect, at no more than 0.9 of a core. Lag counts what waits in the kernel too.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from benchmarks.processes import STUB, LoadServer, ingest, stub_broker
+from benchmarks.processes import STUB, Child, LoadServer, ingest, stub_broker
 
 LADDER: Final = ((100, 10.0), (1_000, 10.0), (5_000, 10.0), (10_000, 10.0), (15_000, 1.0))
 LADDER_QUICK: Final = ((100, 10.0), (1_000, 10.0))
@@ -38,6 +39,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         and row["core"] <= CORE_MAX
         and not row["reconnects"]
     ]
+    results.append(floor(*(LADDER_QUICK if quick else LADDER)[-1 if quick else 3], seconds / 2))
     costs = []
     for count, rate in GROWTH_QUICK if quick else GROWTH:
         turns = [measure(count, rate, seconds / 2) for _ in range(1 if quick else 2)]
@@ -51,6 +53,24 @@ def run(*, quick: bool = False) -> dict[str, Any]:
             "connections_per_core": max(held, default=0),
             name: round(costs[1] / costs[0], 2),
         },
+    }
+
+
+def floor(connections: int, rate: float, seconds: float) -> dict[str, Any]:
+    """Measure a client that parses the same frames and does nothing with them."""
+    with LoadServer(connections, rate) as server:
+        streams = [server.stream("trade", number) for number in range(connections)]
+        with Child("benchmarks.floor_client", {"url": server.url, "streams": streams}) as client:
+            client.wait_connected(connections)
+            window = client.window(seconds, settle_s=2.0)
+            client.stop()
+    return {
+        "step": "floor",
+        "connections": connections,
+        "rate": rate,
+        "messages_per_s": round(window.per_s("frames")),
+        "core": round(window.core, 3),
+        "us_per_message": round(window.us_per("frames"), 2),
     }
 
 

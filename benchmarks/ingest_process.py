@@ -17,7 +17,7 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from benchmarks.child import answer, options, say, used
+from benchmarks.child import answer, options, say, trimmed
 from ingestor.app import Ingestor, load_plan
 from ingestor.config import Config
 from ingestor.edge import logs
@@ -111,7 +111,9 @@ async def run(given: dict[str, Any], cache: Path) -> None:
         }
 
     def ready() -> None:
-        say({**used(), "connections": len(planned.plan), "startup_s": time.monotonic() - started})
+        say(
+            {**trimmed(), "connections": len(planned.plan), "startup_s": time.monotonic() - started}
+        )
 
     async def control() -> None:
         await answer(sample)

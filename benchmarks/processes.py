@@ -115,11 +115,11 @@ class Child:
         return time.monotonic() - started
 
     def wait_flowing(self, timeout_s: float = 60.0) -> None:
-        """Wait until what is read is also acked: books have synchronised. Raises ChildFailed."""
+        """Wait until what is read also leaves: books have synchronised. Raises ChildFailed."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             window = self.window(0.5, 0.0)
-            if window["acked"] > 0.8 * window["rows"] > 0:
+            if window["acked"] + window["shed"] > 0.8 * window["rows"] > 0:
                 return
         raise ChildFailed(f"rows are read but not acked: {window.last}")
 

@@ -5,7 +5,8 @@ the whole ingestor with its defaults, in both encodings. On a 2-core machine loa
 take the second core and part of the first, so the figure that travels is rows per CPU-second of the
 ingestor's own process; the one per wall second is what was left for it in this run.
 Not measured: latency (a saturated socket has none worth naming), the broker (a stub).
-How to read it: levels are rows too; rows count when the broker has acked them.
+How to read it: levels are rows too; rows count when the broker has acked them. With more quotes
+than the broker takes, those of an instrument give way to its latest (`conflated_share`).
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def _measure(load: Load, bootstrap: str, encoding: str, seconds: float) -> dict[
         "rows_per_cpu_s": round(window.per_cpu_s("acked")),
         "rows_per_s": round(window.per_s("acked")),
         "us_per_frame": round(window["cpu_s"] / max(frames, 1) * 1e6, 2),
+        "conflated_share": round(window["shed"] / max(window["rows"], 1), 3),
         "core": round(window.core, 2),
         "server_core": round(server_core, 2),
         "broker": STUB,
