@@ -263,9 +263,11 @@ class Metrics:
         self._counters[name][feed] += rows
 
     def sealed(self, row_class: RowClass, rows: Rows, now_ns: int) -> None:
-        """A flush sealed these rows: fill the lag of the first two stages."""
+        """A flush sealed these rows: fill the lag of the first two stages, once an event."""
         if not len(rows):
             return
+        if row_class is RowClass.LEVEL:
+            rows = rows[(rows["flags"] & Flag.LAST) != 0]
         ticks = rows[rows["kind"] == row_class] if _has_marks(rows, row_class) else rows
         if not len(ticks):
             return
@@ -287,10 +289,15 @@ class Metrics:
 
     def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
         """The broker acknowledged these rows. since_ns: when the first of them was handed to the
-        sink; PUBLISH takes all of them for as old, so it is never too small."""
+        sink; PUBLISH takes all of them for as old, so it is never too small. Lags are counted once
+        an event."""
         feeds = self.feeds.of_rows(row_class, rows["instrument"])
         by_feed = np.bincount(feeds, minlength=self._fit())
         self._counters["acked"] += by_feed
+        if row_class is RowClass.LEVEL:
+            ends = (rows["flags"] & Flag.LAST) != 0
+            rows, feeds = rows[ends], feeds[ends]
+            by_feed = np.bincount(feeds, minlength=len(by_feed))
         self.lag[Stage.PUBLISH].add_equal(by_feed, now_ns - since_ns)
         self.lag[Stage.TOTAL].add(feeds, now_ns - rows["ts_recv"])
 

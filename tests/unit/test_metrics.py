@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.metrics import EDGES_NS, EXPORTED, Feed, Histogram, LastSeen, Metrics, Skew, Stage
-from ingestor.rows import TRADE, Cause, Flag, Kind, RowClass, Rows, mark
+from ingestor.rows import LEVEL, TRADE, Cause, Flag, Kind, RowClass, Rows, mark
 
 SECOND = 1_000_000_000
 
@@ -139,3 +139,18 @@ def test_last_seen_keeps_the_last_row_of_each_stream() -> None:
     assert last.of(RowClass.TRADE, 1) == (2, 27, 7)
     assert last.of(RowClass.TRADE, 0) == (1, 2, 1)
     assert last.of(RowClass.QUOTE, 1) == (0, 0, 0)
+
+
+def test_the_lag_of_a_book_event_counts_once_however_many_levels_it_has(
+    table: InstrumentTable,
+) -> None:
+    metrics = Metrics(table)
+    rows = np.zeros(5, LEVEL)
+    rows["kind"] = Kind.LEVEL
+    rows["ts_event"], rows["ts_recv"] = 90, 100
+    rows["flags"][[2, 4]] = Flag.LAST  # two events: of three levels and of two
+    metrics.sealed(RowClass.LEVEL, rows, 150)
+    metrics.acked(RowClass.LEVEL, rows, 200, 150)
+    assert [int(metrics.lag[stage].counts.sum()) for stage in Stage] == [2, 2, 2, 2]
+    assert metrics.total("acked") == 5
+    assert metrics.last_seen.of(RowClass.LEVEL, 0) == (2, 100, 10)
