@@ -60,8 +60,8 @@ callback and the sealed row lie one method call each for connection, session, ad
 and one `struct.pack`. Of the 1,400 ns of a decoded and sealed trade 270 are the parse, 180 its six
 fields (hashing the symbol, integers), 420 `TickBuffer.trade` with texts that must live until the
 flush, 150 the session, 230 sealing. Keeping the parsed structs until the flush, and reading their
-fields by columns there, would save about 400 of them. A decoder that reads frames into columns without making Python objects would
-halve that; it would have to be written in C for each venue.
+fields by columns there, would save about 400 of them. A decoder that reads frames into columns
+without making Python objects would halve the rest; it would have to be written in C for each venue.
 """
 
 
