@@ -23,7 +23,7 @@ PROCESSES = ("floor", "binary", "json")
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
-    turns, seconds = (1, 2.0) if quick else (3, 5.0)
+    turns, seconds = (1, 1.5) if quick else (3, 5.0)
     best = dict.fromkeys(PROCESSES, float("inf"))
     results = []
     with stub_broker() as bootstrap, LoadServer(CONNECTIONS, RATE) as server:

@@ -26,7 +26,7 @@ SHOWN: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p100")
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
-    seconds = 2.0 if quick else 8.0
+    seconds = 1.5 if quick else 8.0
     with broker() as (bootstrap, name):
         capacity = _capacity(bootstrap, seconds / 2)
         results = [

@@ -9,7 +9,8 @@ from typing import Final
 MICROSECOND: Final = 1_000
 MILLISECOND: Final = 1_000_000
 SECOND: Final = 1_000_000_000
-_FRACTION_NS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in range(10))  # by number of digits
+# What one unit of a fraction of so many digits is.
+_FRACTION_NS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in range(10))
 
 
 def iso_ns(text: str) -> int:
