@@ -22,9 +22,7 @@ def write(result: Mapping[str, Any], folder: Path) -> list[Path]:
     rows: Sequence[Row] = result["results"]
     caption = f"{result['machine']['processor']}, {result['machine']['date']}"
     written: list[Path] = []
-    ladder = [
-        row for row in rows if row["benchmark"] == "connections" and row.get("step") == "ladder"
-    ]
+    ladder = [row for row in rows if row.get("step") == "ladder" and "overloaded" not in row]
     if ladder:
         written += _save(_connections(ladder, caption), folder / "connections")
     growth = [
