@@ -67,8 +67,9 @@ def _idle(count: int, *, tls: bool) -> dict[str, Any]:
 
 def _each(few: dict[str, Any], many: dict[str, Any]) -> float:
     """Return KiB for each connection more."""
-    growth_kib = (many["rss_mib"] - few["rss_mib"]) * 1024
-    return round(growth_kib / (many["connections"] - few["connections"]), 1)
+    growth_kib: float = (many["rss_mib"] - few["rss_mib"]) * 1024
+    connections: int = many["connections"] - few["connections"]
+    return round(growth_kib / connections, 1)
 
 
 def _certificate(folder: Path) -> tuple[Path, dict[str, str]]:
