@@ -228,7 +228,7 @@ async def test_a_worker_that_can_not_start_ends_all(tmp_path: Path) -> None:
         with pytest.raises(WorkerFailed, match="it ended with status 3"):
             await run(workers)
     lives = [len(diary(tmp_path, one.name)) for one in tmp_path.glob("*-2")]
-    assert set(lives) == {1}  # it isn't tried again
+    assert max(lives) == 1  # none is tried again; the other may have been ended before it wrote
 
 
 async def test_a_program_that_is_not_there_ends_all(tmp_path: Path) -> None:
