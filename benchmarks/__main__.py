@@ -72,6 +72,7 @@ def _run(name: str, *, quick: bool, soak: bool) -> dict[str, Any]:
         outcome = {"results": [{"failed": f"{failure!r:.200}"}], "headline": {}}
     outcome["seconds"] = round(time.monotonic() - started, 1)
     print(common.table_text(outcome["results"]))
+    print(f"   ({outcome['seconds']} s)")
     for key, value in outcome["headline"].items():
         print(f"   {key} = {value}")
     print(flush=True)

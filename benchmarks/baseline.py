@@ -41,9 +41,9 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     results += [
         {
             "frames": "not run: cryptofeed",
-            "pipeline": "needs an environment of its own",
+            "pipeline": "installing it was not tried",
         },
-        {"frames": "not run: bbo-tap", "pipeline": "perpetuals only, forwards frames as they are"},
+        {"frames": "not run: bbo-tap", "pipeline": "installing it was not tried"},
     ]
     return {
         "results": results,

@@ -70,8 +70,8 @@ def _step(connections: int, rate: float, seconds: float) -> dict[str, Any]:
 def floor(connections: int, rate: float, seconds: float) -> dict[str, Any]:
     """Measure a client that parses the same frames and does nothing with them."""
     with LoadServer(connections, rate) as server:
-        streams = [server.stream("trade", number) for number in range(connections)]
-        with Child("benchmarks.floor_client", {"url": server.url, "streams": streams}) as client:
+        given = {"url": server.url, "connections": connections}
+        with Child("benchmarks.floor_client", given) as client:
             client.wait_connected(connections)
             window = client.window(seconds, settle_s=2.0)
             client.stop()

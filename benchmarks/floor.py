@@ -58,6 +58,6 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 def _process(what: str, server: LoadServer, bootstrap: str) -> Child:
     if what == "floor":
-        streams = [server.stream("trade", number) for number in range(CONNECTIONS)]
-        return Child("benchmarks.floor_client", {"url": server.url, "streams": streams})
+        given = {"url": server.url, "connections": CONNECTIONS}
+        return Child("benchmarks.floor_client", given)
     return ingest(server, bootstrap, encoding=what, linger_ms=LINGER_MS, addresses=10)

@@ -14,6 +14,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from benchmarks.child import answer, options, say
+from ingestor.edge.simulated_dialects import SimulatedDialect
 from ingestor.edge.transport.picows import READ_BUFFER_BYTES
 
 AT_ONCE: Final = 50  # handshakes under way
@@ -49,8 +50,10 @@ async def run(given: dict[str, Any]) -> None:
             )
             connected.append(transport)
 
-    opening = asyncio.gather(*(open_one(stream) for stream in given["streams"]))
-    say({"connections": len(given["streams"])})
+    dialect = SimulatedDialect()
+    streams = [f"trade:{dialect.symbol(number)}" for number in range(given["connections"])]
+    opening = asyncio.gather(*map(open_one, streams))
+    say({"connections": len(streams)})
     await answer(lambda: {"frames": counts[0], "connected": len(connected)})
     opening.cancel()
     for transport in connected:
