@@ -21,7 +21,7 @@ from feeds.binance import Binance
 from feeds.kraken import Kraken
 from ingestor.adapter import BookRule
 from ingestor.batch import TickBuffer
-from ingestor.book import Books, BookSettings
+from ingestor.books.books import Books, BookSettings
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
 from ingestor.timestamps import SECOND

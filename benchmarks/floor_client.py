@@ -14,7 +14,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from benchmarks.child import answer, options, say
-from ingestor.edge.simulated_dialects import SimulatedDialect
+from ingestor.edge.simulated.dialects import SimulatedDialect
 from ingestor.edge.transport.picows import READ_BUFFER_BYTES
 
 AT_ONCE: Final = 50  # handshakes under way

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.child import answer, options, say, trimmed
 from ingestor.app import Ingestor, load_plan
-from ingestor.config import Config
+from ingestor.config.model import Config
 from ingestor.edge import logs
 from ingestor.metrics import Metrics
 from ingestor.rows import RowClass, Rows

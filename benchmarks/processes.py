@@ -184,7 +184,7 @@ class LoadServer(Child):
         arguments += ["--dialect", dialect, "--levels", f"{levels}", "--depth", f"{depth}"]
         if certificate is not None:
             arguments += ["--certificate", str(certificate)]
-        super().__init__("ingestor.edge.simulator", arguments=arguments)
+        super().__init__("ingestor.edge.simulated.simulator", arguments=arguments)
         self.dialect = dialect
 
     @property

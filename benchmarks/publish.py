@@ -19,8 +19,8 @@ import uvloop
 from ingestor.batch import TickBatch
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.kafka import KafkaSink
-from ingestor.edge.kafka_settings import TICK_TOPICS, KafkaSettings
+from ingestor.edge.kafka.settings import TICK_TOPICS, KafkaSettings
+from ingestor.edge.kafka.sink import KafkaSink
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.rows import DTYPE_OF, Flag, Kind, RowClass, Rows, Side
 

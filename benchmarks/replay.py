@@ -20,10 +20,10 @@ from benchmarks import disk_full
 from benchmarks.frames import SHAPES, START_MS, SYMBOLS, Shape, table
 from ingestor import recordings
 from ingestor.codec import encoder
-from ingestor.edge.audit import AuditSink
-from ingestor.edge.recorder import Recorder
-from ingestor.edge.replay import Replay, ReplayOptions
-from ingestor.edge.segments import RecorderSettings
+from ingestor.edge.recording.recorder import Recorder
+from ingestor.edge.recording.segments import RecorderSettings
+from ingestor.edge.replay.audit import AuditSink
+from ingestor.edge.replay.replay import Replay, ReplayOptions
 from ingestor.feeds_registry import adapter_of
 from ingestor.pipeline import Pipeline
 from ingestor.rows import TRADE, Flag, Kind, RowClass
@@ -158,7 +158,7 @@ def _raw(folder: Path, expected: int, repeats: int) -> dict[str, Any]:
 
 def _parquet(folder: Path, repeats: int) -> dict[str, Any]:
     """Read a million trades of 200 instruments by the reading API."""
-    from ingestor.edge.parquet import Unit, UnitWriter  # noqa: PLC0415  # an extra
+    from ingestor.edge.recording.parquet import Unit, UnitWriter  # noqa: PLC0415  # an extra
 
     random = np.random.default_rng(1)
     rows = np.zeros(1_000_000, TRADE)

@@ -1,4 +1,4 @@
-"""The simulated venue: trades, quotes and book of the server in `ingestor.edge.simulator`.
+"""The simulated venue: trades, quotes and book, as `ingestor.edge.simulated` serves them.
 
 Reference: this text, which is the venue's whole documentation.
 Units: price, size are decimal text; `t` is nanoseconds, the moment at which the frame was sent.

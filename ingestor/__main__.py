@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ingestor.cli import main
+from ingestor.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

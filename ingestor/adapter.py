@@ -35,7 +35,7 @@ class SnapshotSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BookRule:
-    """A venue's book rules as data; `ingestor.book` applies them.
+    """A venue's book rules as data; `ingestor.books.books` applies them.
 
     depth_max: levels a side that the venue keeps; deeper ones are cut after each update (Kraken).
     checksum: called with the book's best levels as scaled integers, [(price, size), ...] best

@@ -18,7 +18,7 @@ from types import ModuleType
 
 import feeds
 from ingestor.adapter import FeedAdapter, Market
-from ingestor.config_load import nearest
+from ingestor.config.load import nearest
 from ingestor.errors import ConfigError
 
 GROUP = "ingestor.feeds"

@@ -285,7 +285,7 @@ class Metrics:
             self.skew.update(feeds, raw, count, now_ns)
             self.lag[Stage.VENUE].add(feeds, raw - self.skew.minimum_ns[feeds])
 
-    # What a sink tells (ingestor.edge.channel.SinkCounts).
+    # What a sink tells (ingestor.edge.kafka.channel.SinkCounts).
 
     def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
         """The broker acknowledged these rows. since_ns: when the first of them was handed to the

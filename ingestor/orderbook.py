@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.batch import TickBatch
-from ingestor.book_side import Ladder
+from ingestor.books.side import Ladder
 from ingestor.errors import IngestError, Recovery
 from ingestor.fixed import format_decimal
 from ingestor.rows import LEVEL, Cause, Flag, Kind, Rows, Side

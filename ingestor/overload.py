@@ -13,7 +13,7 @@ book rows, the largest first, down to `shed_to` | |
 shed leaves a GAP mark in its place. After RESUME by time, sockets are paused again only when the
 backlog has been at `low` in between: a venue closes a reader that stops too often.
 
-Pure: no clocks, no queues. `ingestor.edge.channel` applies it.
+Pure: no clocks, no queues. `ingestor.edge.kafka.channel` applies it.
 """
 
 from __future__ import annotations

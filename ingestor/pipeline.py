@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ingestor.adapter import BookRule
 from ingestor.batch import Hole, Rejected, Sealed, TickBatch, TickBuffer
-from ingestor.book import BookOutput, Books, BookSettings, Repair
+from ingestor.books.books import BookOutput, Books, BookSettings, Repair
 from ingestor.errors import SequenceGap
 from ingestor.instruments import InstrumentTable
 from ingestor.metrics import Metrics

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.batch import TickBatch, TickBuffer
-from ingestor.book import BookOutput, Books, BookSettings
+from ingestor.books.books import BookOutput, Books, BookSettings
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.orderbook import OrderBooks
 from ingestor.rows import Cause, Flag, Kind, RowClass, Rows, Side

@@ -23,7 +23,7 @@ from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
 from ingestor.batch import TickBatch, TickBuffer
-from ingestor.book import Books, BookSettings
+from ingestor.books.books import Books, BookSettings
 from ingestor.instruments import InstrumentTable, Symbols, instrument
 from ingestor.orderbook import OrderBooks
 from ingestor.rows import Flag, Kind, RowClass

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from ingestor.batch import TickBatch
-from ingestor.book import Books
-from ingestor.edge.kafka import KafkaSink
+from ingestor.books.books import Books
+from ingestor.edge.kafka.sink import KafkaSink
 from ingestor.edge.publishing import Publishing
 from ingestor.instruments import InstrumentTable
 from ingestor.rows import Kind, RowClass

@@ -18,31 +18,31 @@ from ingestor.adapter import FeedAdapter
 from ingestor.app.images import BookImages
 from ingestor.app.report import Reporter
 from ingestor.batch import Rejected
-from ingestor.book import Repair
-from ingestor.config import Config
+from ingestor.books.books import Repair
+from ingestor.config.model import Config
 from ingestor.edge import settings
-from ingestor.edge.bookaudit import AuditSettings, BookAuditor
 from ingestor.edge.catalogue import Catalogue
+from ingestor.edge.connections.bookaudit import AuditSettings, BookAuditor
+from ingestor.edge.connections.stalewatch import StaleWatch
+from ingestor.edge.connections.supervision import EventsOfAll, SupervisorEvents, SupervisorSettings
+from ingestor.edge.connections.supervisor import Supervisor
 from ingestor.edge.eventlog import EventLog
-from ingestor.edge.exposition import Exposition, StreamState
-from ingestor.edge.exposition_parts import (
+from ingestor.edge.flusher import Flusher
+from ingestor.edge.http.exposition import Exposition, StreamState
+from ingestor.edge.http.parts import (
     book_families,
     connection_families,
     kafka_families,
     recorder_families,
 )
-from ingestor.edge.flusher import Flusher
-from ingestor.edge.http import AdminServer
-from ingestor.edge.kafka import KafkaSink
+from ingestor.edge.http.server import AdminServer
+from ingestor.edge.kafka.sink import KafkaSink
 from ingestor.edge.loopwatch import LoopWatch
 from ingestor.edge.planning import Planned, make_planned
 from ingestor.edge.publishing import Publishing
-from ingestor.edge.recorder import Recorder
+from ingestor.edge.recording.recorder import Recorder
 from ingestor.edge.rest import RestClient
 from ingestor.edge.revision import Revisions
-from ingestor.edge.stalewatch import StaleWatch
-from ingestor.edge.supervision import EventsOfAll, SupervisorEvents, SupervisorSettings
-from ingestor.edge.supervisor import Supervisor
 from ingestor.pipeline import FlushResult, Pipeline
 from ingestor.rows import CLASS_OF, Cause, RowClass
 from ingestor.session import Subscription

@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.edge.channel import ChannelStatistics
+from ingestor.edge.connections.supervision import SupervisorStatistics
+from ingestor.edge.kafka.channel import ChannelStatistics
 from ingestor.edge.loopwatch import LoopWatch
-from ingestor.edge.supervision import SupervisorStatistics
 from ingestor.metrics import Metrics, Stage, percentile_ns
 from ingestor.pipeline import Pipeline
 from ingestor.rows import RowClass

@@ -24,8 +24,8 @@ import orjson
 import structlog
 
 from ingestor.adapter import FeedAdapter
+from ingestor.edge.connections.tap import Tap
 from ingestor.edge.rest import RestClient
-from ingestor.edge.tap import Tap
 from ingestor.errors import ConfigError, DecodeError, TransportError
 from ingestor.instruments import Instrument
 from ingestor.timestamps import SECOND

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from ingestor.edge.supervision import SupervisorEvents, cause_of
+from ingestor.edge.connections.supervision import SupervisorEvents, cause_of
 from ingestor.errors import TransportError
 from ingestor.plan import PlannedConnection
 from ingestor.session import Session

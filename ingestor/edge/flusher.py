@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from ingestor.batch import Rejected
-from ingestor.book import Repair
-from ingestor.edge.channel import Sink
+from ingestor.books.books import Repair
+from ingestor.edge.kafka.channel import Sink
 from ingestor.pipeline import FlushResult, Pipeline
 
 

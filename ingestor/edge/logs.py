@@ -19,7 +19,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from ingestor.config import LogConfig
+from ingestor.config.model import LogConfig
 
 STARS: Final = "***"
 WINDOW_S: Final = 60.0

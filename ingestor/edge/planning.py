@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ingestor.adapter import FeedAdapter
-from ingestor.config import Config
+from ingestor.config.model import Config
 from ingestor.edge import settings
 from ingestor.edge.catalogue import resolve
 from ingestor.errors import ConfigError

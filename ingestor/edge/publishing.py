@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from ingestor.batch import Rejected
-from ingestor.edge.supervision import SupervisorEvents
+from ingestor.edge.connections.supervision import SupervisorEvents
 from ingestor.errors import TransportError
 from ingestor.fixed import format_decimal
 from ingestor.instruments import Instrument, InstrumentTable

@@ -8,8 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ingestor.backoff import Backoff
-from ingestor.book import BookSettings
-from ingestor.config import (
+from ingestor.books.books import BookSettings
+from ingestor.config.load import kafka_password
+from ingestor.config.model import (
     BooksConfig,
     BudgetConfig,
     CatalogueConfig,
@@ -19,11 +20,10 @@ from ingestor.config import (
     LimitsConfig,
     RecorderConfig,
 )
-from ingestor.config_load import kafka_password
 from ingestor.edge.catalogue import CatalogueSettings
-from ingestor.edge.kafka_settings import KafkaSettings
+from ingestor.edge.kafka.settings import KafkaSettings
+from ingestor.edge.recording.segments import RecorderSettings
 from ingestor.edge.rest import RestSettings
-from ingestor.edge.segments import RecorderSettings
 from ingestor.errors import ConfigError
 from ingestor.overload import Budget
 from ingestor.plan import Route

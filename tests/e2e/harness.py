@@ -15,7 +15,7 @@ import numpy as np
 
 from ingestor.app import Drained, Ingestor, load_plan
 from ingestor.batch import TickBatch
-from ingestor.config import Config
+from ingestor.config.model import Config
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.rows import CHANNEL_OF, Flag, Kind, RowClass, Side
 from ingestor.status import Status

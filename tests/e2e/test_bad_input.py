@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.config import Config
+from ingestor.config.model import Config
 from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.simulator import Simulator, SimulatorOptions
+from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.rows import CHANNEL_OF, RowClass
 from tests.e2e.harness import TOPICS, published, side_records, until
 from tests.e2e.processes import closed_port, command, environment, ingestor

@@ -24,8 +24,8 @@ from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import Endpoint, FeedAdapter, RestRequest
 from ingestor.batch import TickBatch
-from ingestor.book import Repair
-from ingestor.edge.emulator import MAX_SPEED, VenueEmulator
+from ingestor.books.books import Repair
+from ingestor.edge.emulator.server import MAX_SPEED, VenueEmulator
 from ingestor.edge.transport import Connect, ConnectOptions, Link
 from ingestor.errors import TransportError
 from ingestor.instruments import InstrumentTable

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ingestor.config import Config
-from ingestor.edge.emulator import MAX_SPEED, VenueEmulator
+from ingestor.config.model import Config
+from ingestor.edge.emulator.server import MAX_SPEED, VenueEmulator
 from ingestor.feeds_registry import adapter_of
 from ingestor.rows import Kind, RowClass
 from ingestor.status import Status

@@ -17,14 +17,14 @@ import orjson
 import pytest
 
 from ingestor.batch import TickBatch
-from ingestor.config import Config
+from ingestor.config.model import Config
 from ingestor.digest import Digest
 from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.emulator import MAX_SPEED, VenueEmulator
-from ingestor.edge.emulator_faults import Fault, Faults
-from ingestor.edge.emulator_recording import survey
-from ingestor.edge.reader import Problems, chain_lines, find_chains
-from ingestor.edge.replay import Replay, ReplayOptions
+from ingestor.edge.emulator.faults import Fault, Faults
+from ingestor.edge.emulator.recording import survey
+from ingestor.edge.emulator.server import MAX_SPEED, VenueEmulator
+from ingestor.edge.recording.reader import Problems, chain_lines, find_chains
+from ingestor.edge.replay.replay import Replay, ReplayOptions
 from ingestor.overload import Step
 from ingestor.pipeline import FlushResult
 from ingestor.recording import Decided

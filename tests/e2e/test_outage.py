@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingestor.config import Config
+from ingestor.config.model import Config
 from ingestor.orderbook import OrderBook
 from ingestor.overload import Step
 from ingestor.rows import Cause, Kind, RowClass

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.simulator import Simulator, SimulatorOptions
+from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.orderbook import OrderBook
 from ingestor.rows import Cause, Kind, RowClass
 from tests.e2e.harness import (

@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.core import Metric
 
 from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.reader import Problems, chain_lines, find_chains
-from ingestor.edge.recorder import RecorderState
-from ingestor.edge.repair import repair_all
+from ingestor.edge.recording.reader import Problems, chain_lines, find_chains
+from ingestor.edge.recording.recorder import RecorderState
+from ingestor.edge.recording.repair import repair_all
 from ingestor.recording import LOST, Decided, Line, Recv
 from tests.e2e.harness import Running, make_config, published, running
 from tests.e2e.processes import Venue, command, environment, simulated_venue

@@ -16,9 +16,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from ingestor import recordings
 from ingestor.batch import TickBatch
-from ingestor.edge.replay import Replay, ReplayOptions
+from ingestor.edge.replay.replay import Replay, ReplayOptions
 from ingestor.errors import IngestError
-from ingestor.recordings_kafka import KafkaRecording
+from ingestor.recordings.kafka import KafkaRecording
 from ingestor.rows import RowClass, Rows
 from tests.e2e.processes import environment, ingestor
 from tests.kafka.broker import KafkaEndpoint

@@ -9,7 +9,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.simulator import Simulator, SimulatorOptions
+from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.rows import RowClass
 from tests.e2e.harness import make_config, running
 

@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 
 from ingestor.codec import encoder
 from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.kafka_flight import dead_letter, void
-from ingestor.edge.kafka_settings import (
+from ingestor.edge.kafka.flight import dead_letter, void
+from ingestor.edge.kafka.settings import (
     BOOK_SNAPSHOT,
     DEAD_LETTER,
     INSTRUMENTS,
@@ -20,7 +20,7 @@ from ingestor.edge.kafka_settings import (
     SIDE_TOPICS,
     STATUS,
 )
-from ingestor.edge.simulator import Simulator, SimulatorOptions
+from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.rows import RowClass
 from tests.e2e.harness import TOPICS, make_config, running, side_records
 from tests.tick_rows import table_of, trades

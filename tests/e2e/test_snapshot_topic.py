@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ingestor.codec import decode
-from ingestor.config import Config
+from ingestor.config.model import Config
 from ingestor.consumer import EARLIEST, BookImage, Consumer, book_image
 from ingestor.orderbook import OrderBooks
 from ingestor.rows import Side

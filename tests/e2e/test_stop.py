@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.config import Config
+from ingestor.config.model import Config
 from ingestor.edge.devbroker import DevBroker
 from tests.e2e.harness import TOPICS, published
 from tests.e2e.processes import Venue, closed_port, command, environment, simulated_venue

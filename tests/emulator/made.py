@@ -14,7 +14,7 @@ import websockets
 import zstandard
 from websockets.asyncio.client import ClientConnection
 
-from ingestor.edge.emulator import VenueEmulator
+from ingestor.edge.emulator.server import VenueEmulator
 
 START_NS = 1_700_000_000_000_000_000
 GAP_NS = 20_000_000

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ingestor.edge.emulator import MAX_SPEED, VenueEmulator
-from ingestor.edge.emulator_faults import Fault, Faults, malformed
+from ingestor.edge.emulator.faults import Fault, Faults, malformed
+from ingestor.edge.emulator.server import MAX_SPEED, VenueEmulator
 from tests.emulator.made import BYBIT, COINBASE, Peer, peer, subscribed, write
 
 COUNT = 200

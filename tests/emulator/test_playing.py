@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 import websockets
 
-from ingestor.edge.emulator import MAX_SPEED, VenueEmulator, serve
-from ingestor.edge.recorder import Recorder, RecorderSettings
+from ingestor.edge.emulator.server import MAX_SPEED, VenueEmulator, serve
+from ingestor.edge.recording.recorder import Recorder, RecorderSettings
 from ingestor.errors import ConfigError
 from ingestor.instruments import InstrumentTable
 from tests.emulator.made import (

@@ -8,7 +8,7 @@ import pytest
 
 from ingestor.adapter import Ack, Notice, Refused
 from ingestor.batch import TickBuffer
-from ingestor.edge.emulator import VenueEmulator
+from ingestor.edge.emulator.server import VenueEmulator
 from tests.emulator.made import ALL, peer
 from tests.emulator.test_rest import ADAPTERS
 

@@ -13,7 +13,7 @@ from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
-from ingestor.edge.emulator import MAX_SPEED, VenueEmulator
+from ingestor.edge.emulator.server import MAX_SPEED, VenueEmulator
 from ingestor.instruments import Contract, instrument
 from tests.emulator.made import ALL, BINANCE, BYBIT, OKX, START_NS, peer, write
 

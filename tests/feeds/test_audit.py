@@ -15,7 +15,7 @@ from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import Audited, FeedAdapter
 from ingestor.batch import TickBuffer
-from ingestor.edge.bookaudit import is_audited
+from ingestor.edge.connections.bookaudit import is_audited
 from ingestor.instruments import InstrumentTable, instrument
 
 BIDS = [("100.5", "2"), ("100.0", "0.25")]

@@ -14,9 +14,9 @@ import trustme
 from confluent_kafka.admin import AdminClient
 
 from ingestor.batch import TickBatch
-from ingestor.config_load import load
+from ingestor.config.load import load
 from ingestor.consumer import EARLIEST, Consumer
-from ingestor.edge.kafka import KafkaSink
+from ingestor.edge.kafka.sink import KafkaSink
 from ingestor.edge.settings import kafka_settings
 from ingestor.errors import SinkUnavailable
 from ingestor.feeds_registry import markets

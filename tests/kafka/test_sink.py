@@ -16,8 +16,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from ingestor.batch import TickBatch
 from ingestor.consumer import EARLIEST, Consumer, audit
-from ingestor.edge.kafka import KafkaSink
-from ingestor.edge.kafka_settings import INSTRUMENTS, KafkaSettings
+from ingestor.edge.kafka.settings import INSTRUMENTS, KafkaSettings
+from ingestor.edge.kafka.sink import KafkaSink
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.overload import Budget, Step
 from ingestor.rows import Cause, Kind, RowClass, Rows

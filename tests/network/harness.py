@@ -12,11 +12,11 @@ from typing import Any
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
 from ingestor.backoff import Backoff
-from ingestor.edge.simulator import Simulator, SimulatorOptions
-from ingestor.edge.supervision import SupervisorEvents, SupervisorSettings
-from ingestor.edge.supervisor import Supervisor
-from ingestor.edge.sweep import Patience
-from ingestor.edge.tap import Tap
+from ingestor.edge.connections.supervision import SupervisorEvents, SupervisorSettings
+from ingestor.edge.connections.supervisor import Supervisor
+from ingestor.edge.connections.sweep import Patience
+from ingestor.edge.connections.tap import Tap
+from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.errors import TransportError
 from ingestor.instruments import InstrumentTable
 from ingestor.pipeline import Pipeline

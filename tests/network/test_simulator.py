@@ -16,9 +16,9 @@ from feeds.binance import Binance
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
 from ingestor.batch import TickBuffer
-from ingestor.edge.simulated_dialects import DIALECTS, DialectName, Kind, make_book
-from ingestor.edge.simulated_market import Encoded, header, make_walk
-from ingestor.edge.simulator import Shape, Simulator, SimulatorOptions
+from ingestor.edge.simulated.dialects import DIALECTS, DialectName, Kind, make_book
+from ingestor.edge.simulated.market import Encoded, header, make_walk
+from ingestor.edge.simulated.simulator import Shape, Simulator, SimulatorOptions
 from ingestor.instruments import InstrumentTable
 
 PATIENCE_S = 20.0
@@ -198,7 +198,7 @@ async def test_faults_in_the_stream() -> None:
 async def test_the_process_tells_its_addresses_and_ends_with_its_parent() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "ingestor.edge.simulator", "--json", "--symbols", "3", "--rate", "100"),
+        *("-m", "ingestor.edge.simulated.simulator", "--json", "--symbols", "3", "--rate", "100"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

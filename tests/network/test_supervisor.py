@@ -14,9 +14,9 @@ from feeds.binance import Binance
 from feeds.simulated import Simulated
 from ingestor.adapter import Control
 from ingestor.batch import TickBuffer
-from ingestor.edge.connection import PingTimeout
-from ingestor.edge.simulator import Simulator, SimulatorOptions
-from ingestor.edge.supervisor import Supervisor
+from ingestor.edge.connections.connection import PingTimeout
+from ingestor.edge.connections.supervisor import Supervisor
+from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.errors import FeedStale, HandshakeRejected
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.plan import Route, TransportName, Wanted, make_plan

@@ -10,8 +10,8 @@ import pytest
 
 from ingestor.adapter import BookRule, Continuity
 from ingestor.batch import TickBatch
-from ingestor.book import Books, BookSettings
-from ingestor.book_state import NEXT, Event, State
+from ingestor.books.books import Books, BookSettings
+from ingestor.books.state import NEXT, Event, State
 from ingestor.orderbook import BookInvalid, OrderBooks
 from ingestor.rows import Cause, Flag, RowClass
 from ingestor.timestamps import SECOND

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ingestor.adapter import BookRule, SnapshotSource
-from ingestor.book import BookSettings
+from ingestor.books.books import BookSettings
 from ingestor.orderbook import BookInvalid
 from ingestor.rows import Cause
 from tests.books import FUTURES, OKX, SOCKET, SPOT, UNNUMBERED, Desk

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ingestor.adapter import AuditImage
-from ingestor.book_audit import AUDIT_DEPTH, Finding, begin, compare, end, read
-from ingestor.book_state import Book
+from ingestor.books.audit import AUDIT_DEPTH, Finding, begin, compare, end, read
+from ingestor.books.state import Book
 from ingestor.rows import Cause
 from tests.books import SOCKET, Desk
 

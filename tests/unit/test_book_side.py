@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestor.book_side import HEAD_MAX, Ladder, TextLadder
+from ingestor.books.side import HEAD_MAX, Ladder, TextLadder
 
 KEYS = st.integers(-60, 60)
 EVENTS = st.lists(st.lists(st.tuples(KEYS, st.integers(0, 5)), max_size=12), max_size=30)

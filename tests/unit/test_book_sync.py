@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ingestor.adapter import Continuity
-from ingestor.book_state import Update
-from ingestor.book_sync import Verdict, bridges, continues, missing
+from ingestor.books.state import Update
+from ingestor.books.sync import Verdict, bridges, continues, missing
 
 CONTINUES, COVERED, MISSING = Verdict.CONTINUES, Verdict.COVERED, Verdict.MISSING
 RANGE, PREVIOUS, INCREMENT = Continuity.RANGE, Continuity.PREVIOUS, Continuity.INCREMENT

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ingestor.edge.channel import CHUNK_BYTES, Lane, Outbox
+from ingestor.edge.kafka.channel import CHUNK_BYTES, Lane, Outbox
 from ingestor.overload import Budget, Step
 from ingestor.rows import DTYPE_OF, Cause, Kind, RowClass, Rows, mark
 from tests.tick_rows import MAKERS, Ledger, quotes, trades

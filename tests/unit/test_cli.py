@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from ingestor import cli, cli_common
+from ingestor.cli import common as cli_common
+from ingestor.cli import main as cli
 from ingestor.errors import ConfigError, ListenFailed
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,7 @@ def test_help_imports_nothing_heavy() -> None:
     """What makes `ingestor --help` slow is importing what it doesn't need."""
     code = (
         "import sys; sys.argv = ['ingestor', '--help']\n"
-        "from ingestor.cli import main\n"
+        "from ingestor.cli.main import main\n"
         "assert main() == 0\n"
         "heavy = {'numpy', 'aiokafka', 'aiohttp', 'pydantic_settings', 'rich'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ingestor import codec_binary
 from ingestor.codec import (
     RECORD_BYTES_MAX,
     CodecError,
@@ -25,8 +24,9 @@ from ingestor.codec import (
     partition_of_key,
     position,
 )
-from ingestor.codec_json import LEVELS_PER_RECORD
-from ingestor.codec_wire import WireInstrument
+from ingestor.codec import binary as codec_binary
+from ingestor.codec.json import LEVELS_PER_RECORD
+from ingestor.codec.wire import WireInstrument
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.rows import CHANNEL_OF, DTYPE_OF, Cause, Kind, RowClass, Rows, Side
 from tests.make_vectors import FIRST_SEQUENCE, FOLDER, SESSION, cases, table, vectors

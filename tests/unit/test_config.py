@@ -1,4 +1,4 @@
-"""ingestor.config, config_load, config_schema: every default, every refusal, no secret shown."""
+"""ingestor.config: every default, every refusal, no secret shown."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from ingestor.config import Config, is_loopback, split_address
-from ingestor.config_load import find_problems, kafka_password, load, nearest
-from ingestor.config_schema import json_schema, markdown, to_toml
+from ingestor.config.load import find_problems, kafka_password, load, nearest
+from ingestor.config.model import Config, is_loopback, split_address
+from ingestor.config.schema import json_schema, markdown, to_toml
 from ingestor.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

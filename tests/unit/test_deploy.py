@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.edge.exposition import _STREAM_FAMILIES
-from ingestor.edge.workers_view import worker_families
+from ingestor.edge.http.exposition import _STREAM_FAMILIES
+from ingestor.edge.workers.view import worker_families
 from tests.unit.test_http import App
 
 ROOT = Path(__file__).parents[2]

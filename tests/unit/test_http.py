@@ -1,4 +1,4 @@
-"""ingestor.edge.http and exposition: real requests on loopback, and promtool's verdict."""
+"""ingestor.edge.http.server and exposition: real requests on loopback, and promtool's verdict."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from ingestor.book_state import BookTally
-from ingestor.config import HttpConfig
-from ingestor.edge import exposition
-from ingestor.edge.channel import ChannelStatistics
-from ingestor.edge.exposition import Exposition, StreamState, metrics_text, streams_text
-from ingestor.edge.exposition_parts import (
+from ingestor.books.state import BookTally
+from ingestor.config.model import HttpConfig
+from ingestor.edge.connections.supervision import SupervisorStatistics
+from ingestor.edge.http import exposition
+from ingestor.edge.http.exposition import Exposition, StreamState, metrics_text, streams_text
+from ingestor.edge.http.parts import (
     book_families,
     connection_families,
     kafka_families,
     recorder_families,
 )
-from ingestor.edge.http import AdminServer
-from ingestor.edge.recorder import RecorderState, RecorderStatistics
-from ingestor.edge.supervision import SupervisorStatistics
+from ingestor.edge.http.server import AdminServer
+from ingestor.edge.kafka.channel import ChannelStatistics
+from ingestor.edge.recording.recorder import RecorderState, RecorderStatistics
 from ingestor.errors import ListenFailed
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.metrics import Metrics

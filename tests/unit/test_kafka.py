@@ -19,9 +19,9 @@ from ingestor.batch import TickBatch
 from ingestor.codec import partition_of_key
 from ingestor.consumer import EARLIEST, Consumer, audit
 from ingestor.edge.devbroker import DISCONNECT, DevBroker
-from ingestor.edge.kafka import KafkaSink
-from ingestor.edge.kafka_reason import Reason, reason_of
-from ingestor.edge.kafka_settings import DEAD_LETTER, SIDE_TOPICS, STATUS, KafkaSettings
+from ingestor.edge.kafka.reason import Reason, reason_of
+from ingestor.edge.kafka.settings import DEAD_LETTER, SIDE_TOPICS, STATUS, KafkaSettings
+from ingestor.edge.kafka.sink import KafkaSink
 from ingestor.errors import SinkUnavailable, TopicAbsent
 from ingestor.rows import Cause, Kind, RowClass
 from tests.tick_rows import MAKERS, Ledger, by_key, table_of, trades

@@ -10,7 +10,7 @@ import orjson
 import pytest
 import structlog
 
-from ingestor.config import LogConfig
+from ingestor.config.model import LogConfig
 from ingestor.edge.logs import RateLimit, Redactor, configure, label
 
 

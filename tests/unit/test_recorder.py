@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from ingestor.edge.reader import Problems, chain_lines, find_chains, merge
-from ingestor.edge.recorder import Recorder, RecorderSettings, RecorderState
-from ingestor.edge.repair import repair, repair_all
+from ingestor.edge.recording.reader import Problems, chain_lines, find_chains, merge
+from ingestor.edge.recording.recorder import Recorder, RecorderSettings, RecorderState
+from ingestor.edge.recording.repair import repair, repair_all
 from ingestor.errors import RecordingError
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.recording import (

@@ -16,8 +16,8 @@ import pytest
 import ingestor.recordings as recordings
 from ingestor.batch import TickBatch
 from ingestor.digest import Digest
-from ingestor.edge.compact import CompactReport, compact
-from ingestor.edge.parquet import ParquetSink, duckdb_view
+from ingestor.edge.recording.compact import CompactReport, compact
+from ingestor.edge.recording.parquet import ParquetSink, duckdb_view
 from ingestor.errors import ConfigError
 from ingestor.instruments import Instrument, InstrumentTable
 from ingestor.recording import HOUR_NS, SUFFIX
@@ -110,7 +110,7 @@ async def test_a_crash_leaves_the_files_of_before(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ingestor.edge.compact.UnitWriter.close", fail)
+        patch.setattr("ingestor.edge.recording.compact.UnitWriter.close", fail)
         with pytest.raises(OSError, match="disk full"):
             compacted(tmp_path)
     after = content(tmp_path)
@@ -146,7 +146,7 @@ async def test_ranges_symbols_and_kinds(tmp_path: Path, live: Live) -> None:
 
 
 def _with_acme(options: object, *, problems: object) -> object:
-    from ingestor.edge.replay import Replay
+    from ingestor.edge.replay.replay import Replay
 
     return Replay(options, adapters=adapters, problems=problems)  # type: ignore[arg-type]
 
@@ -215,7 +215,7 @@ async def test_a_replay_can_go_to_parquet(tmp_path: Path, live: Live) -> None:
 
 
 def test_two_revisions_of_one_instrument_keep_their_exponents(tmp_path: Path) -> None:
-    from ingestor.edge.parquet import Unit, UnitWriter
+    from ingestor.edge.recording.parquet import Unit, UnitWriter
     from ingestor.rows import TRADE
 
     fields = {"venue": "acme", "market": "spot", "symbol": "AAA", "canonical": "AAA"}
@@ -239,7 +239,7 @@ def test_two_revisions_of_one_instrument_keep_their_exponents(tmp_path: Path) ->
 
 
 def test_files_are_cut_by_rows_and_older_parts_go(tmp_path: Path) -> None:
-    from ingestor.edge.parquet import Unit, UnitWriter
+    from ingestor.edge.recording.parquet import Unit, UnitWriter
     from ingestor.rows import TRADE
 
     table = InstrumentTable([Instrument("acme", "spot", "A", "A", "A", "USD", "1", "1", 0, 0)])

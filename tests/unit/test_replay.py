@@ -25,10 +25,10 @@ from ingestor.adapter import (
 )
 from ingestor.batch import TickBatch, TickBuffer
 from ingestor.digest import Digest
-from ingestor.edge.audit import AuditSink, audit
-from ingestor.edge.reader import Problems
-from ingestor.edge.recorder import Recorder, RecorderSettings
-from ingestor.edge.replay import Replay, ReplayOptions
+from ingestor.edge.recording.reader import Problems
+from ingestor.edge.recording.recorder import Recorder, RecorderSettings
+from ingestor.edge.replay.audit import AuditSink, audit
+from ingestor.edge.replay.replay import Replay, ReplayOptions
 from ingestor.errors import ConfigError
 from ingestor.instruments import Instrument, InstrumentTable, instrument
 from ingestor.pipeline import Pipeline

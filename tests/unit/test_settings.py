@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ingestor.book import BookSettings
-from ingestor.config import Config, FeedConfig, KafkaConfig
+from ingestor.books.books import BookSettings
+from ingestor.config.model import Config, FeedConfig, KafkaConfig
 from ingestor.edge import settings
-from ingestor.edge.kafka_settings import KafkaSettings
-from ingestor.edge.segments import RecorderSettings
+from ingestor.edge.kafka.settings import KafkaSettings
+from ingestor.edge.recording.segments import RecorderSettings
 from ingestor.errors import ConfigError
 from ingestor.overload import Budget
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ingestor.adapter import RestRequest
-from ingestor.edge.survey import Digits, Finder, inferred, matches
+from ingestor.edge.recording.survey import Digits, Finder, inferred, matches
 
 
 @pytest.mark.parametrize(

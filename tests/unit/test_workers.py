@@ -18,13 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from feeds.simulated import Simulated
 from ingestor.backoff import Backoff
-from ingestor.config import Config, HttpConfig
-from ingestor.edge import workers as workers_module
-from ingestor.edge.exposition import StreamState, counter, metrics_text, streams_text
-from ingestor.edge.http import AdminServer
-from ingestor.edge.workers import Finished, Worker, Workers
-from ingestor.edge.workers_launch import Launch, worker_environment
-from ingestor.edge.workers_view import families_of_workers, streams_of, worker_families
+from ingestor.config.model import Config, HttpConfig
+from ingestor.edge.http.exposition import StreamState, counter, metrics_text, streams_text
+from ingestor.edge.http.server import AdminServer
+from ingestor.edge.workers import parent as workers_module
+from ingestor.edge.workers.launch import Launch, worker_environment
+from ingestor.edge.workers.parent import Finished, Worker, Workers
+from ingestor.edge.workers.view import families_of_workers, streams_of, worker_families
 from ingestor.errors import WorkerFailed
 from ingestor.instruments import InstrumentTable, instrument
 from ingestor.plan import Plan, Route, Wanted, make_plan

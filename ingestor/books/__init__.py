@@ -1,0 +1,1 @@
+"""Books: what sequence numbers, snapshots and proofs make of book updates."""

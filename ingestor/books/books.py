@@ -1,0 +1,469 @@
+"""Order books: sealed venue updates in; verified, venue-agnostic book rows out.
+
+What leaves `Books.apply` needs no venue rules: RESET, a snapshot, deltas, and GAP when that is the
+truth. A gap in the numbers, a checksum or a quote that contradicts, a crossed book, a negative
+size, a refused frame, a disconnect: each breaks the books concerned and no others. A broken book is
+empty, its GAP stands in the stream, a repair is asked for, and its next rows are RESET and a
+snapshot. `state` has the states, `sync` the sequence rules, `audit` the proofs.
+
+Every level that comes in is accounted for: it is published (snapshots one to one, whatever they
+replace), filtered, or held. Rows that we add are marks and the removals of `BookOutput.added`.
+
+    levels in + held before + added = level rows published + filtered + held now
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from ingestor.adapter import BookRule, Continuity
+from ingestor.batch import Hole, Sealed, TickBatch
+from ingestor.books.audit import contradiction, witness
+from ingestor.books.repair import Repair, Repairs
+from ingestor.books.rows import NEGATIVE, Flush, image
+from ingestor.books.state import (
+    NEXT,
+    Book,
+    BookSettings,
+    BookStatistics,
+    BookTally,
+    Event,
+    State,
+    Update,
+    open_book,
+)
+from ingestor.books.sync import Verdict, bridges, continues, missing
+from ingestor.errors import SequenceGap
+from ingestor.instruments import InstrumentTable
+from ingestor.rows import LEVEL, Cause, Flag, RowClass, Rows
+from ingestor.timestamps import SECOND
+
+__all__ = ["BookOutput", "BookSettings", "BookStatistics", "Books", "Repair"]
+
+_SLOW: Final = int(Flag.SNAPSHOT) | NEGATIVE
+_RANGE: Final = Continuity.RANGE
+_PREVIOUS: Final = Continuity.PREVIOUS
+_INCREMENT: Final = Continuity.INCREMENT
+_UNKNOWN, _ORACLE, _NO_ORACLE = 0, 1, 2
+_TOP: Final = ("bid_price", "bid_size", "ask_price", "ask_size")
+# The rows that were lost may have held the GAP that is in force: it is declared again.
+_TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
+
+
+@dataclass(slots=True)
+class BookOutput:
+    """What one flush gives.
+
+    rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books. filtered: levels
+    that synchronisation discarded. held: levels waiting for a snapshot now. added: the instrument
+    of each row in `rows` that removes a level by our own choice (beyond the depth kept).
+    errors: what broke, for the log. quotes_before: how many of `quotes` precede each hole.
+    """
+
+    rows: Rows
+    quotes: Rows
+    filtered: int
+    held: int
+    repairs: list[Repair]
+    added: list[int] = field(default_factory=list)
+    errors: list[SequenceGap] = field(default_factory=list)
+    quotes_before: list[int] = field(default_factory=list)
+
+
+class Books:
+    """All books of one loop. Pure: the caller passes the time."""
+
+    def __init__(
+        self,
+        table: InstrumentTable,
+        rule_of: Callable[[int], BookRule],
+        settings: BookSettings | None = None,
+    ) -> None:
+        """rule_of: instrument number -> the rule of its market."""
+        self._table = table
+        self._rule_of = rule_of
+        self._settings = settings or BookSettings()
+        self._books: dict[int, Book] = {}
+        self._tallies: dict[tuple[str, str], BookTally] = {}
+        self._breaks: list[tuple[int, Cause, int]] = []  # from outside, for the next flush
+        self._repairs = Repairs(table, self._settings)
+        self._errors: list[SequenceGap] = []
+        self._memory = self._settings.oracle_memory if self._settings.verify else 0
+        self._oracles = np.zeros(0, np.int8)  # by instrument: do its quotes prove its book?
+        self._held = 0
+        self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
+
+    def apply(self, sealed: Sealed, now_ns: int) -> BookOutput:
+        """Take one flush. An empty one is fine: it lets overdue repairs be asked for again."""
+        flush = Flush(sealed, now_ns)
+        more = len(self._table) - len(self._oracles)
+        if more > 0:
+            self._oracles = np.concatenate([self._oracles, np.zeros(more, np.int8)])
+        flush.filtered, self._forgotten = self._forgotten, 0
+        breaks, self._breaks = self._breaks, []
+        for instrument, cause, ts_ns in breaks:
+            self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
+        unheard = self._hear_quotes(sealed.quotes, flush, 0)
+        start = 0
+        quotes_before: list[int] = []
+        for hole in sealed.holes:
+            self._run(flush, start, hole.update)
+            start = hole.update
+            quotes_before.append(flush.quotes_out)
+            self._hole(flush, hole)
+        self._run(flush, start, len(flush))
+        self._hear_quotes(unheard, flush, flush.start(len(flush)))  # books that began just now
+        self._note_times(flush)
+        self._repairs.ask_again(now_ns)
+        output = BookOutput(
+            rows=flush.rows(),
+            quotes=flush.quotes(),
+            filtered=flush.filtered,
+            held=self._held,
+            repairs=self._repairs.take(),
+            added=flush.added,
+            errors=self._errors,
+            quotes_before=quotes_before,
+        )
+        self._errors = []
+        return output
+
+    def invalidate(self, instrument: int, cause: Cause, now_ns: int) -> None:
+        """Break a book from outside (shed, stale). The GAP comes with the next `apply`."""
+        self._breaks.append((instrument, cause, now_ns))
+
+    def forget(self, instrument: int) -> None:
+        """Drop a book that will not be heard of again (delisted, a new revision took over)."""
+        book = self._books.pop(instrument, None)
+        if book is not None:
+            self._held -= book.held_levels
+            self._forgotten += book.held_levels
+            self._oracles[instrument] = _UNKNOWN
+            self._repairs.done(book)
+
+    def snapshots(self, instruments: Iterable[int]) -> TickBatch:
+        """Return the best levels of the valid books among `instruments`, as LEVEL rows.
+
+        Rows are flagged SNAPSHOT, and PARTIAL where the book is deeper than what is shown. An empty
+        book is one RESET row flagged SNAPSHOT. `sequence` is the number of the newest update.
+        """
+        broken = {instrument for instrument, _, _ in self._breaks}
+        parts = [
+            image(book, self._settings.snapshot_depth)
+            for book in map(self._books.get, instruments)
+            if book is not None and book.is_valid and book.instrument not in broken
+        ]
+        rows = np.concatenate(parts) if parts else np.empty(0, LEVEL)
+        return TickBatch(RowClass.LEVEL, rows, self._table)
+
+    def is_valid(self, instrument: int) -> bool:
+        """Whether consumers may use this book now."""
+        return self.valid_book(instrument) is not None
+
+    def valid_book(self, instrument: int) -> Book | None:
+        """Return a book that consumers may use now, for audits: they change nothing else of it."""
+        book = self._books.get(instrument)
+        return book if book is not None and book.is_valid else None
+
+    def statistics(self, now_ns: int | None = None) -> dict[tuple[str, str], BookStatistics]:
+        """Return the sums by (venue, market). now_ns: counts the invalid times that still last."""
+        sums = {
+            key: [0, 0, 0, tally.invalid_ns] for key, tally in self._tallies.items()
+        }  # books, valid, held, invalid_ns
+        for book in self._books.values():
+            one = self._table[book.instrument]
+            line = sums[one.venue, one.market]
+            line[0] += 1
+            line[1] += book.is_valid
+            line[2] += book.held_levels
+            if now_ns is not None and not book.is_valid:
+                line[3] += now_ns - book.invalid_since_ns
+        return {
+            key: self._tallies[key].reading(books, valid, held, invalid_ns)
+            for key, (books, valid, held, invalid_ns) in sums.items()
+        }
+
+    def _run(self, flush: Flush, start: int, end: int) -> None:
+        """Take updates [start, end). The fast path of live books; all else goes to `_take`."""
+        books, keys, sizes = self._books, flush.keys, flush.sizes
+        live, prove = State.LIVE, self._prove
+        for index, update in enumerate(flush.columns(start, end), start):
+            instrument, flags, first, last, previous, checksum, first_bid, first_ask, stop = update
+            book = books.get(instrument)
+            if book is None or book.state is not live or flags & _SLOW:
+                self._take(flush, index)
+                continue
+            rule = book.continuity
+            if (
+                (rule is _RANGE and first != book.last + 1)
+                or (rule is _PREVIOUS and previous != book.last)
+                or (rule is _INCREMENT and last != book.last + 1)
+            ):
+                self._take(flush, index)
+                continue
+            if first_bid != first_ask:
+                book.bids.apply(keys[first_bid:first_ask], sizes[first_bid:first_ask])
+            if first_ask != stop:
+                book.asks.apply(keys[first_ask:stop], sizes[first_ask:stop])
+            cause = prove(book, last, flags, checksum)
+            if cause is not None:
+                self._refuse(flush, book, flush.update(index), first_bid, cause)
+                continue
+            if book.removed is not None or (book.derives and book.top() != book.shown):
+                self._show(flush, book, flush.update(index), stop)
+
+    def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
+        """The levels of an update are in the book: return what is wrong with it, if anything."""
+        book.last = last
+        book.tally.updates += 1
+        bids, asks = book.bids, book.asks
+        best_bids, best_asks, limit = bids.head, asks.head, book.limit
+        if best_bids and best_asks and best_bids[-1] + best_asks[-1] >= 0:
+            book.tally.crossed += 1
+            return Cause.CROSSED
+        if len(bids.sizes) > limit or len(asks.sizes) > limit:
+            _cut(book)
+        elif book.trimmed and _is_short(book):
+            return Cause.SHED
+        if book.is_provable and self._memory:
+            return contradiction(book, flags, checksum, self._memory)
+        return None
+
+    def _take(self, flush: Flush, index: int) -> None:
+        """Take one update that isn't plainly the next delta of a live book."""
+        update = flush.update(index)
+        book = self._book(flush.instruments[index], flush.now_ns)
+        if book.state is not State.LIVE or update.flags & _SLOW:
+            book.source = flush.sealed.sources[int(flush.sealed.updates["frame"][index])]
+        if update.flags & NEGATIVE:
+            book.tally.crossed += 1
+            self._refuse(flush, book, update, update.at, Cause.CROSSED)
+        elif not update.flags & Flag.SNAPSHOT:
+            self._delta(flush, book, update, update.at)
+        elif book.is_rest:
+            self._seed(flush, book, update)
+        else:
+            self._replace(flush, book, update, Event.IMAGE)
+
+    def _delta(self, flush: Flush, book: Book, update: Update, at: int) -> None:
+        """Take one delta, by the rules. at: where its rows belong (it may have been held)."""
+        if not book.is_valid:
+            self._wait(flush, book, update)
+            return
+        judge = continues if book.state is State.LIVE else bridges
+        verdict = judge(book.continuity, book.last, update)
+        if verdict is Verdict.COVERED:
+            book.tally.duplicates += book.state is State.LIVE
+            flush.discard(update)
+        elif verdict is Verdict.MISSING:
+            first, last = missing(book.continuity, book.last, update)
+            self._break(flush, book, at, update.ts_recv, Cause.SEQUENCE, first, last)
+            self._wait(flush, book, update)
+        else:
+            book.bids.apply(update.bid_keys, update.bid_sizes)
+            book.asks.apply(update.ask_keys, update.ask_sizes)
+            cause = self._prove(book, update.last, update.flags, update.checksum)
+            if cause is not None:
+                self._refuse(flush, book, update, at, cause)
+                return
+            book.state = NEXT[book.state, Event.DELTA]
+            if update.at < 0:
+                flush.publish(at, book.instrument, update)
+            self._show(flush, book, update, at if update.at < 0 else at + update.levels)
+
+    def _wait(self, flush: Flush, book: Book, update: Update) -> None:
+        """A delta on a book without snapshot: hold it where the snapshot comes by REST."""
+        before, book.state = book.state, NEXT[book.state, Event.DELTA]
+        is_first = before in {State.EMPTY, State.OFFLINE}
+        cause = Cause.DISCONNECT if before is State.OFFLINE else None
+        if not book.is_rest:
+            flush.discard(update)
+            if is_first:  # the snapshot was lost, or will come by itself
+                self._repairs.expect(book, cause, flush.now_ns)
+            return
+        if book.held and continues(book.continuity, book.held[-1].last, update) is Verdict.MISSING:
+            self._drop_held(flush, book, len(book.held))
+        flush.leave_out(update)
+        book.held.append(replace(update, at=-1))
+        book.held_levels += update.levels
+        self._held += update.levels
+        if len(book.held) > self._settings.held_updates_max:
+            self._drop_held(flush, book, len(book.held) // 4 + 1)
+        if is_first:
+            self._repairs.ask(book, cause, flush.now_ns)
+
+    def _drop_held(self, flush: Flush, book: Book, count: int) -> None:
+        """Discard the oldest `count` held updates."""
+        levels = sum(update.levels for update in book.held[:count])
+        del book.held[:count]
+        book.held_levels -= levels
+        self._held -= levels
+        flush.filtered += levels
+
+    def _seed(self, flush: Flush, book: Book, update: Update) -> None:
+        """Take a REST snapshot, then the held deltas that it doesn't cover."""
+        if book.is_valid or book.state is State.OFFLINE:
+            flush.discard(update)
+            return
+        verdicts = [bridges(book.continuity, update.last, one) for one in book.held]
+        covered = next(
+            (at for at, one in enumerate(verdicts) if one is not Verdict.COVERED), len(verdicts)
+        )
+        self._drop_held(flush, book, covered)
+        if book.held and verdicts[covered] is Verdict.MISSING:  # it is older than what we hold
+            flush.discard(update)
+            self._repairs.ask(book, book.repair_cause, flush.now_ns, again=True)
+            return
+        if self._replace(flush, book, update, Event.SEED):
+            held, book.held = book.held, []
+            self._held -= book.held_levels
+            book.held_levels = 0
+            for one in held:
+                self._delta(flush, book, one, update.at + update.levels)
+
+    def _replace(self, flush: Flush, book: Book, update: Update, event: Event) -> bool:
+        """Put a snapshot in the place of whatever the book was; return whether it was right."""
+        book.bids.replace(update.bid_keys, update.bid_sizes)
+        book.asks.replace(update.ask_keys, update.ask_sizes)
+        book.trimmed = False
+        cause = self._prove(book, update.last, update.flags, update.checksum)
+        if cause is not None:
+            self._refuse(flush, book, update, update.at, cause)
+            return False
+        if not book.is_valid:
+            book.tally.invalid_ns += flush.now_ns - book.invalid_since_ns
+            book.valid_since_ns = flush.now_ns
+        book.state = NEXT[book.state, event]
+        book.gap_open = False
+        book.partial = bool(update.flags & Flag.PARTIAL)
+        book.tally.resets += 1
+        self._repairs.done(book)
+        flush.reset(update.at, book.instrument, update)
+        self._show(flush, book, update, update.at + update.levels)
+        return True
+
+    def _show(self, flush: Flush, book: Book, update: Update, at: int) -> None:
+        """Publish what an update did beyond its own rows. at: behind them."""
+        if book.removed is not None:
+            flush.remove(at, book.instrument, update, *book.removed)
+            book.tally.added += len(book.removed[0]) + len(book.removed[1])
+            book.removed = None
+        if book.derives:
+            top = book.top()
+            if top != book.shown:
+                book.shown = top
+                flush.quote(book.instrument, update, top)
+
+    def _hear_quotes(self, quotes: Rows, flush: Flush, at: int) -> Rows:
+        """Let quotes bear witness on their books; return those whose book isn't there yet.
+
+        Before the updates of the same flush, so that a wrong one is refused when it comes.
+        """
+        if not (self._memory and len(quotes)):
+            return quotes[:0]
+        roles = self._oracles[quotes["instrument"]]
+        heard = quotes[(roles == _ORACLE) & (quotes["sequence"] > 0)]
+        columns = [heard[name].tolist() for name in ("instrument", "sequence", "ts_recv", *_TOP)]
+        for instrument, number, ts_recv, *top in zip(*columns, strict=True):
+            book = self._books[instrument]
+            cause = witness(book, number, (top[0], top[1], top[2], top[3]), self._memory)
+            if cause is not None and book.is_valid:
+                self._break(flush, book, at, ts_recv, cause)
+        unheard: Rows = quotes[roles == _UNKNOWN]
+        return unheard
+
+    def _hole(self, flush: Flush, hole: Hole) -> None:
+        """Break the books that a hole concerns: those named, else all of the connection."""
+        subscribed = hole.source.instruments(RowClass.LEVEL)
+        if hole.instruments is not None:
+            named = set(hole.instruments)
+            subscribed = [one for one in subscribed if one in named]
+        is_down = hole.cause is Cause.DISCONNECT
+        for instrument in subscribed:
+            book = self._book(instrument, flush.now_ns)
+            if is_down and book.source not in {None, hole.source}:
+                continue  # another connection carries the book by now
+            book.source = hole.source
+            self._break(
+                flush,
+                book,
+                flush.start(hole.update),
+                hole.ts_recv,
+                hole.cause,
+                hole.first,
+                hole.last,
+                event=Event.DISCONNECT if is_down else Event.BREAK,
+            )
+
+    def _refuse(self, flush: Flush, book: Book, update: Update, at: int, cause: Cause) -> None:
+        """Leave an update out and break the book that it contradicts."""
+        flush.discard(update)
+        self._break(flush, book, at, update.ts_recv, cause)
+
+    def _break(
+        self,
+        flush: Flush,
+        book: Book,
+        at: int,
+        ts_recv: int,
+        cause: Cause,
+        first: int = 0,
+        last: int = 0,
+        event: Event = Event.BREAK,
+    ) -> None:
+        """The book can't be trusted: say so in the stream, empty it, ask for a repair."""
+        if not book.gap_open or cause in _TELL_AGAIN:
+            flush.gap(at, book.instrument, ts_recv, cause, first, last)
+            book.tally.gaps += 1
+            book.gap_open = True
+            if event is not Event.DISCONNECT:
+                key = self._table[book.instrument].key
+                self._errors.append(SequenceGap(key, cause.name.lower(), first, last))
+        if book.is_valid:
+            book.invalid_since_ns = flush.now_ns
+            if flush.now_ns - book.valid_since_ns > self._settings.healthy_s * SECOND:
+                book.attempts = 0
+        self._drop_held(flush, book, len(book.held))
+        book.clear()
+        book.state = NEXT[book.state, event]
+        if book.state is State.OFFLINE:
+            self._repairs.done(book)
+        else:
+            self._repairs.ask(book, cause, flush.now_ns)
+
+    def _note_times(self, flush: Flush) -> None:
+        """Remember when each book of the flush was last heard of."""
+        times = zip(flush.ts_events, flush.ts_recvs, strict=True)
+        for instrument, newest in dict(zip(flush.instruments, times, strict=True)).items():
+            book = self._books[instrument]
+            book.ts_event, book.ts_recv = newest
+
+    def _book(self, instrument: int, now_ns: int) -> Book:
+        book = self._books.get(instrument)
+        if book is None:
+            one = self._table[instrument]
+            tally = self._tallies.setdefault((one.venue, one.market), BookTally())
+            levels_max = self._settings.levels_max
+            book = open_book(instrument, self._rule_of(instrument), tally, levels_max, now_ns)
+            self._books[instrument] = book
+            self._oracles[instrument] = _ORACLE if book.rule.quote_oracle else _NO_ORACLE
+        return book
+
+
+def _cut(book: Book) -> None:
+    """Cut a book to its limit and note what was removed."""
+    sides = (book.bids, book.asks)
+    book.removed = (book.bids.cut(book.limit), book.asks.cut(book.limit))
+    if book.limit != book.rule.depth_max:  # the venue's book is deeper than what we keep
+        book.trimmed = True
+        for side, removed in zip(sides, book.removed, strict=True):
+            side.trimmed |= bool(removed)
+
+
+def _is_short(book: Book) -> bool:
+    """Whether a side that we cut has lost half of its levels: deeper ones are missing soon."""
+    return any(side.trimmed and 2 * len(side) < book.limit for side in (book.bids, book.asks))

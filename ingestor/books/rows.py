@@ -1,0 +1,293 @@
+"""One flush of book updates: plain columns for the books to work on, LEVEL rows to publish.
+
+Most flushes are published as they came, so the rows of all updates are built at once with numpy.
+What the books decide meanwhile is kept as differences to that: levels left out, and rows put in
+between (marks, released updates, levels cut at the venue's depth).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.batch import Sealed
+from ingestor.books.state import Book, Top, Update
+from ingestor.rows import LEVEL, QUOTE, Cause, Flag, Kind, Rows, Side
+
+_LEVEL: Final = Struct("<qqQIHBBqq")  # rows.LEVEL
+_QUOTE: Final = Struct("<qqQIHBBqqqq")
+assert (_LEVEL.size, _QUOTE.size) == (LEVEL.itemsize, QUOTE.itemsize)
+
+NEGATIVE: Final = 1 << 15  # flag of our own, never published: the update holds a negative size
+_PUBLISHED: Final = int(Flag.SNAPSHOT | Flag.PARTIAL | Flag.NO_VENUE_TIME)
+_MARK: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
+_KIND: Final = int(Kind.LEVEL)
+
+
+class Flush:
+    """The updates of one `Sealed` as lists, and the rows that become of them.
+
+    bounds: update i has its bids at [bounds[2i], bounds[2i+1]), its asks up to bounds[2i+2].
+    keys, sizes: all levels; keys as in `side`. at: an index into them; rows are put in
+    before it. filtered: levels left out for good (levels that are held are not).
+    """
+
+    def __init__(self, sealed: Sealed, now_ns: int) -> None:
+        self.sealed = sealed
+        self.now_ns = now_ns
+        updates = sealed.updates
+        self.counts = np.empty(2 * len(updates), np.int64)
+        self.counts[0::2], self.counts[1::2] = updates["bids"], updates["asks"]
+        signs = np.ones(len(self.counts), np.int64)
+        signs[1::2] = -1
+        ends = np.cumsum(self.counts)
+        self.bounds: list[int] = [0, *ends.tolist()]
+        self.keys: list[int] = (sealed.prices * np.repeat(signs, self.counts)).tolist()
+        self.sizes: list[int] = sealed.sizes.tolist()
+        self.instruments: list[int] = updates["instrument"].tolist()
+        self.firsts: list[int] = updates["first"].tolist()
+        self.lasts: list[int] = updates["last"].tolist()
+        self.previous: list[int] = updates["previous"].tolist()
+        self.checksums: list[int] = updates["checksum"].tolist()
+        self.flags: list[int] = updates["flags"].tolist()
+        self.ts_events: list[int] = updates["ts_event"].tolist()
+        self.ts_recvs: list[int] = updates["ts_recv"].tolist()
+        self.filtered = 0
+        self.added: list[int] = []  # instrument of each row that removes a level by our own choice
+        self._left_out: list[tuple[int, int]] = []
+        self._extra = bytearray()
+        self._extra_at: list[int] = []
+        self._not_last: list[int] = []
+        self._quotes = bytearray()
+        if len(sealed.sizes) and sealed.sizes.min() < 0:
+            levels = np.flatnonzero(sealed.sizes < 0)
+            for index in np.unique(np.searchsorted(ends, levels, side="right") // 2).tolist():
+                self.flags[index] |= NEGATIVE
+
+    def __len__(self) -> int:
+        return len(self.instruments)
+
+    def update(self, index: int) -> Update:
+        """Return one update as a record that can outlive the flush."""
+        start, middle, end = self.bounds[2 * index : 2 * index + 3]
+        return Update(
+            ts_event=self.ts_events[index],
+            ts_recv=self.ts_recvs[index],
+            first=self.firsts[index],
+            last=self.lasts[index],
+            previous=self.previous[index],
+            flags=self.flags[index],
+            checksum=self.checksums[index],
+            bid_keys=self.keys[start:middle],
+            bid_sizes=self.sizes[start:middle],
+            ask_keys=self.keys[middle:end],
+            ask_sizes=self.sizes[middle:end],
+            at=start,
+        )
+
+    def columns(
+        self, start: int, end: int
+    ) -> Iterator[tuple[int, int, int, int, int, int, int, int, int]]:
+        """Yield, for updates [start, end): instrument, flags, first, last, previous, checksum, and
+        where its bids begin, its asks begin, and both end."""
+        part, bounds = slice(start, end), self.bounds
+        return zip(
+            self.instruments[part],
+            self.flags[part],
+            self.firsts[part],
+            self.lasts[part],
+            self.previous[part],
+            self.checksums[part],
+            bounds[2 * start : 2 * end : 2],
+            bounds[2 * start + 1 : 2 * end : 2],
+            bounds[2 * start + 2 : 2 * end + 1 : 2],
+            strict=True,
+        )
+
+    def start(self, index: int) -> int:
+        """Where update `index` begins; `len(self)` gives the end of all."""
+        return self.bounds[2 * index]
+
+    def leave_out(self, update: Update) -> None:
+        """Don't publish the levels of this update here. No effect on one that was held before."""
+        if update.at >= 0 and update.levels:
+            self._left_out.append((update.at, update.at + update.levels))
+
+    def discard(self, update: Update) -> None:
+        """Leave an update out for good."""
+        self.leave_out(update)
+        self.filtered += update.levels
+
+    def gap(
+        self, at: int, instrument: int, ts_recv: int, cause: Cause, first: int = 0, last: int = 0
+    ) -> None:
+        """Put in a GAP mark. first, last: the missing numbers, 0 = not known."""
+        self._put(at, ts_recv, ts_recv, 0, instrument, _MARK, cause, Kind.GAP, first, last)
+
+    def reset(self, at: int, instrument: int, update: Update) -> None:
+        """Put in a RESET mark. Where its snapshot has no levels, the mark is flagged SNAPSHOT."""
+        flags = _MARK if update.levels else _MARK | Flag.SNAPSHOT
+        self._put(
+            at, update.ts_recv, update.ts_recv, update.last, instrument, flags, 0, Kind.RESET, 0, 0
+        )
+
+    def publish(self, at: int, instrument: int, update: Update) -> None:
+        """Put in the levels of an update that was held."""
+        waiting = update.levels
+        flags = update.flags & _PUBLISHED
+        for side, sign, keys, sizes in (
+            (Side.BID, 1, update.bid_keys, update.bid_sizes),
+            (Side.ASK, -1, update.ask_keys, update.ask_sizes),
+        ):
+            for key, size in zip(keys, sizes, strict=True):
+                waiting -= 1
+                self._put(
+                    at,
+                    update.ts_event,
+                    update.ts_recv,
+                    update.last,
+                    instrument,
+                    flags if waiting else flags | Flag.LAST,
+                    side,
+                    Kind.LEVEL,
+                    sign * key,
+                    size,
+                )
+
+    def remove(
+        self,
+        at: int,
+        instrument: int,
+        update: Update,
+        bid_keys: Sequence[int],
+        ask_keys: Sequence[int],
+    ) -> None:
+        """Put in rows that remove levels which fell out of the book, as the end of an event."""
+        if update.at >= 0:
+            self._not_last.append(at - 1)
+        else:
+            self._clear_last()
+        flags = update.flags & _PUBLISHED
+        prices = [(Side.BID, key) for key in bid_keys] + [(Side.ASK, -key) for key in ask_keys]
+        for side, price in prices:
+            self._put(
+                at,
+                update.ts_event,
+                update.ts_recv,
+                update.last,
+                instrument,
+                flags,
+                side,
+                Kind.LEVEL,
+                price,
+                0,
+            )
+            self.added.append(instrument)
+        self._extra[-_LEVEL.size :] = self._with_flags(flags | Flag.LAST)
+
+    def quote(self, instrument: int, update: Update, top: Top) -> None:
+        """Put out a quote taken from a book."""
+        flags = Flag.LAST | update.flags & Flag.NO_VENUE_TIME
+        self._quotes += _QUOTE.pack(
+            update.ts_event,
+            update.ts_recv,
+            update.last,
+            instrument,
+            flags,
+            0,
+            Kind.QUOTE,
+            *top,
+        )
+
+    @property
+    def quotes_out(self) -> int:
+        """How many quotes were put out so far."""
+        return len(self._quotes) // _QUOTE.size
+
+    def quotes(self) -> Rows:
+        """Return the QUOTE rows that were put out."""
+        return np.frombuffer(self._quotes, QUOTE)
+
+    def rows(self) -> Rows:
+        """Return the LEVEL rows to publish."""
+        rows = _rows_of(self.sealed, self.counts)
+        if self._not_last:
+            rows["flags"][self._not_last] &= ~np.uint16(Flag.LAST)
+        if not (self._left_out or self._extra_at):
+            return rows
+        keep = np.ones(len(rows), np.bool_)
+        for start, end in self._left_out:
+            keep[start:end] = False
+        kept_before = np.concatenate(([0], np.cumsum(keep)))
+        extra = np.frombuffer(self._extra, LEVEL)
+        return np.insert(rows[keep], kept_before[self._extra_at], extra)
+
+    def _put(
+        self,
+        at: int,
+        ts_event: int,
+        ts_recv: int,
+        sequence: int,
+        instrument: int,
+        flags: int,
+        side: int,
+        kind: int,
+        price: int,
+        size: int,
+    ) -> None:
+        self._extra_at.append(at)
+        self._extra += _LEVEL.pack(
+            ts_event, ts_recv, sequence, instrument, flags, side, kind, price, size
+        )
+
+    def _clear_last(self) -> None:
+        """The newest row put in is no longer the last of its event."""
+        flags = _LEVEL.unpack_from(self._extra, len(self._extra) - _LEVEL.size)[4]
+        self._extra[-_LEVEL.size :] = self._with_flags(flags & ~int(Flag.LAST))
+
+    def _with_flags(self, flags: int) -> bytes:
+        row = list(_LEVEL.unpack_from(self._extra, len(self._extra) - _LEVEL.size))
+        row[4] = flags
+        return _LEVEL.pack(*row)
+
+
+def image(book: Book, depth: int) -> Rows:
+    """Return the best `depth` levels a side as rows of one snapshot (an empty book: one RESET)."""
+    bids, asks = book.bids.top(depth), book.asks.top(depth)
+    is_deeper = book.partial or book.trimmed or max(len(book.bids), len(book.asks)) > depth
+    rows = np.zeros(max(len(bids) + len(asks), 1), LEVEL)
+    rows["ts_event"], rows["ts_recv"] = book.ts_event, book.ts_recv
+    rows["sequence"], rows["instrument"] = book.last, book.instrument
+    rows["flags"] = Flag.SNAPSHOT | (Flag.PARTIAL if is_deeper else 0)
+    rows["flags"][-1] |= np.uint16(Flag.LAST)
+    rows["kind"] = Kind.LEVEL if bids or asks else Kind.RESET
+    for side, sign, levels, start in ((Side.BID, 1, bids, 0), (Side.ASK, -1, asks, len(bids))):
+        part = rows[start : start + len(levels)]
+        part["side"] = side
+        if levels:
+            keys, part["size"] = np.array(levels, np.int64).T
+            part["price"] = sign * keys
+    return rows
+
+
+def _rows_of(sealed: Sealed, counts: NDArray[np.int64]) -> Rows:
+    """Return all levels of the updates as rows. counts: int64[2n], bids and asks in turn."""
+    updates = sealed.updates
+    heads = np.zeros(2 * len(updates), LEVEL)
+    for side in (0, 1):
+        for name in ("ts_event", "ts_recv", "instrument"):
+            heads[name][side::2] = updates[name]
+        heads["sequence"][side::2] = updates["last"]
+        heads["flags"][side::2] = updates["flags"] & _PUBLISHED
+        heads["side"][side::2] = (Side.BID, Side.ASK)[side]
+    heads["kind"] = _KIND
+    rows = np.repeat(heads, counts)
+    rows["price"] = sealed.prices
+    rows["size"] = sealed.sizes
+    levels = counts[0::2] + counts[1::2]
+    rows["flags"][np.cumsum(levels)[levels > 0] - 1] |= np.uint16(Flag.LAST)
+    return rows

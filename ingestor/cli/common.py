@@ -1,0 +1,123 @@
+"""What the commands share: options, the configuration, output, and errors in one line."""
+
+# ruff: noqa: PLC0415 -- a command imports what it needs when it runs: `--help` is quick
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from ingestor.errors import ConfigError, IngestError
+
+if TYPE_CHECKING:
+    from ingestor.config.model import Config
+
+EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="TOML file; the environment goes before it.")
+]
+OptionalConfigFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CONFIG]", help="TOML file; without one, defaults and environment."),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; without one, defaults and environment.")
+]
+Servers = Annotated[
+    str | None, typer.Option("--bootstrap-servers", help="Instead of the configured ones.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_EXTRA_OF: Final = {
+    "confluent_kafka": "demo",
+    "duckdb": "parquet",
+    "pandas": "parquet",
+    "polars": "parquet",
+    "pyarrow": "parquet",
+}
+
+
+def load_config(path: Path | None, servers: str | None = None) -> Config:
+    """Read the configuration and set logging up by it. Raises ConfigError.
+
+    servers: Kafka's addresses, which go before those of the file and the environment.
+    """
+    from ingestor.config.load import load
+    from ingestor.edge import logs, settings
+    from ingestor.feeds_registry import markets
+
+    if servers is not None:
+        os.environ["INGESTOR__KAFKA__BOOTSTRAP_SERVERS"] = servers
+    config = load(path, markets())
+    logs.configure(config.log, settings.secrets(config))
+    return config
+
+
+def time_ns_of(text: str) -> int:
+    """Return a time of the command line, ISO 8601 UTC or ns, in ns since the epoch."""
+    from ingestor.timestamps import iso_ns
+
+    try:
+        return int(text) if text.isdecimal() else iso_ns(text)
+    except ValueError:
+        what = f"{text!r} is no time: write 2026-11-21T10:00:00Z, or ns since the epoch"
+        raise typer.BadParameter(what) from None
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON object or list on a line of its own."""
+    import orjson
+
+    typer.echo(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode())
+
+
+def verdict(failure: Exception) -> tuple[str, int] | None:
+    """Return the sentence and the exit status of an error that may happen; None for a bug."""
+    match failure:
+        case ConfigError():
+            return str(failure), EXIT_USAGE
+        case IngestError():
+            return str(failure), EXIT_FAILURE
+        case ExceptionGroup():
+            expected, bugs = failure.split((IngestError, OSError))
+            if expected is not None and bugs is None:
+                return verdict(expected.exceptions[0])
+        case typer.TyperException():
+            context = getattr(failure, "ctx", None)
+            see = f" (see `{context.command_path} --help`)" if context else ""
+            return f"{failure.format_message().rstrip('.')}{see}", EXIT_USAGE
+        case ModuleNotFoundError():
+            name = (failure.name or "").partition(".")[0]
+            if name in _EXTRA_OF:
+                hint = f"install market-data-ingestor[{_EXTRA_OF[name]}]"
+                return f"this needs the package {name}; {hint}", EXIT_USAGE
+        case OSError():
+            names = [str(name) for name in (failure.filename, failure.filename2) if name]
+            return ": ".join([*names, reason_of(failure)]), EXIT_FAILURE
+    return None
+
+
+def reason_of(failure: OSError) -> str:
+    """Return the system's words alone: asyncio wraps them in a sentence of its own."""
+    if failure.errno and failure.errno > 0:
+        return os.strerror(failure.errno)
+    return str(failure) or type(failure).__name__
+
+
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run something until it ends by itself, or by SIGTERM or SIGINT, which are a clean stop."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,111 @@
+"""The demo: a simulated venue and an embedded broker, each in a process of its own, and us."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from ingestor.app import Ingestor, load_plan
+from ingestor.cli.runner import run_until_stopped
+from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, FeedConfig
+from ingestor.edge.devbroker import DevBroker
+from ingestor.edge.kafka.settings import TICK_TOPICS
+from ingestor.errors import IngestError, TransportError
+
+START_S: Final = 20.0
+STREAMS_PER_CONNECTION: Final = 15
+CHANNELS: Final = 3
+_BROKER: Final = f"{ENV_PREFIX}KAFKA{ENV_DELIMITER}BOOTSTRAP_SERVERS"
+_PORT: Final = f"{ENV_PREFIX}HTTP{ENV_DELIMITER}PORT"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """symbols: each with trades, quotes and book. rate_per_s: messages of each stream."""
+
+    symbols: int = 100
+    rate_per_s: float = 10.0
+    seconds: float | None = None
+    as_json: bool = False
+
+
+async def run_demo(config: Config, options: DemoOptions) -> int:
+    """Run it; return the exit status. A broker that the environment names is used instead."""
+    async with AsyncExitStack() as stack:
+        venue = await stack.enter_async_context(_simulated_venue(options))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ingestor-demo-"))
+        kafka = config.kafka
+        if _BROKER not in os.environ:
+            topics = {kafka.topic_prefix + name: kafka.partitions for name in TICK_TOPICS.values()}
+            broker = stack.enter_context(DevBroker(topics))
+            kafka = kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        http = config.http
+        if _PORT not in os.environ:
+            http = http.model_copy(update={"port": 0})  # a demo beside something else must start
+        changed = config.model_copy(
+            update={
+                "kafka": kafka,
+                "http": http,
+                "catalogue": config.catalogue.model_copy(update={"cache_dir": Path(folder)}),
+                "feeds": (_feed(venue),),
+            }
+        )
+        ingestor = Ingestor(changed, await load_plan(changed))
+        return await run_until_stopped(ingestor, seconds=options.seconds, as_json=options.as_json)
+
+
+def _feed(venue: dict[str, Any]) -> FeedConfig:
+    return FeedConfig(
+        venue="simulated",
+        symbols=("*",),
+        url=venue["addresses"][0],
+        rest_url=venue["rest"],
+        streams_per_connection=STREAMS_PER_CONNECTION,
+    )
+
+
+@asynccontextmanager
+async def _simulated_venue(options: DemoOptions) -> AsyncIterator[dict[str, Any]]:
+    """A process that ends with us: it stops when its standard input is closed."""
+    arguments = ("--symbols", str(options.symbols), "--rate", str(options.rate_per_s))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ingestor.edge.simulated.simulator", "--json", *arguments),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        start_new_session=True,  # Ctrl-C must reach us alone
+    )
+    try:
+        yield await _first_line(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+
+
+async def _first_line(process: Process) -> dict[str, Any]:
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_S):
+            line = await process.stdout.readline()
+    except TimeoutError:
+        process.kill()
+        raise _did_not_start(f"silent for {START_S:.0f} s") from None
+    if not line:
+        raise _did_not_start("its process ended")
+    about: dict[str, Any] = orjson.loads(line)
+    return about
+
+
+def _did_not_start(reason: str) -> IngestError:
+    return TransportError("the simulated venue", f"did not start: {reason}")

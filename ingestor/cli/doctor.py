@@ -1,0 +1,113 @@
+"""What `ingestor doctor` looks at."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import resource
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ingestor.config.model import Config, split_address
+
+State = Literal["ok", "warning", "failed"]
+_PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop", "websockets")
+_EXTRAS: Final = {"demo": "confluent_kafka", "parquet": "pyarrow"}
+_CONNECT_TIMEOUT_S: Final = 3.0
+_SPARE_FILES: Final = 100  # beside the connections: Kafka, HTTP, recordings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    what: str
+    state: State
+    text: str
+
+
+async def examine(config: Config) -> list[Finding]:
+    """Look at everything; takes a few seconds when the broker doesn't answer."""
+    return [
+        _python(),
+        _packages(),
+        _extras(),
+        _open_files(config),
+        _cache(config),
+        _http(config),
+        *await asyncio.gather(
+            *(_broker(one.strip()) for one in config.kafka.bootstrap_servers.split(","))
+        ),
+    ]
+
+
+def _python() -> Finding:
+    state: State = "ok" if sys.version_info >= (3, 11) else "failed"
+    return Finding("python", state, f"{platform.python_version()} on {platform.system()}")
+
+
+def _packages() -> Finding:
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    return Finding("packages", "ok", ", ".join(versions))
+
+
+def _extras() -> Finding:
+    present = {
+        name: importlib.util.find_spec(module) is not None for name, module in _EXTRAS.items()
+    }
+    text = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in present.items())
+    return Finding("extras", "ok", text)
+
+
+def _open_files(config: Config) -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = config.limits.connections_max + _SPARE_FILES
+    if soft >= wanted:
+        return Finding("open files", "ok", f"{soft:,}")
+    text = f"{soft:,} are fewer than {wanted:,} (limits.connections_max): raise ulimit -n"
+    return Finding("open files", "warning", f"{text}, at most {hard:,} here")
+
+
+def _cache(config: Config) -> Finding:
+    folder = config.catalogue.cache_dir.expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as failure:
+        text = f"{folder}: {failure.strerror}: instrument lists are fetched at each start"
+        return Finding("cache folder", "warning", text)
+    return Finding("cache folder", "ok", str(folder))
+
+
+def _http(config: Config) -> Finding:
+    address = (config.http.host, config.http.port)
+    if not config.http.enabled or config.http.port == 0:
+        return Finding("http port", "ok", "none is fixed")
+    try:
+        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(address)
+    except OSError as failure:
+        reason = os.strerror(failure.errno) if failure.errno else str(failure)
+        return Finding("http port", "failed", f"{address[0]}:{address[1]}: {reason}")
+    return Finding("http port", "ok", f"{address[0]}:{address[1]} is free")
+
+
+async def _broker(address: str) -> Finding:
+    host, port = split_address(address)
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+    except TimeoutError:
+        return Finding("broker", "failed", f"{address}: no answer in {_CONNECT_TIMEOUT_S:g} s")
+    except OSError as failure:
+        reason = os.strerror(failure.errno) if failure.errno and failure.errno > 0 else str(failure)
+        return Finding("broker", "failed", f"{address}: {reason}")
+    return Finding("broker", "ok", f"{address} accepts connections")

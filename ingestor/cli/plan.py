@@ -1,0 +1,153 @@
+"""What `ingestor check` and `ingestor feeds` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ingestor.adapter import FeedAdapter, Limits, RestRequest
+from ingestor.config.model import Config
+from ingestor.edge import logs, settings
+from ingestor.edge.catalogue import Catalogue
+from ingestor.edge.planning import make_planned
+from ingestor.edge.rest import RestClient
+from ingestor.errors import DecodeError, TransportError
+from ingestor.feeds_registry import adapter_of, registry
+from ingestor.instruments import Instrument, instrument
+from ingestor.plan import Plan, PlannedConnection
+
+_STREAMS_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """A plan, and the markets whose symbols could not be checked."""
+
+    plan: Plan
+    assumed: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "connections": [_connection_json(one) for one in self.plan],
+            "unchecked_markets": list(self.assumed),
+        }
+
+    def to_text(self) -> str:
+        streams = sum(len(one.streams) for one in self.plan)
+        lines = [f"{len(self.plan)} connections, {streams} streams"]
+        for one in self.plan:
+            shown = " ".join(one.streams[:_STREAMS_SHOWN])
+            more = len(one.streams) - _STREAMS_SHOWN
+            source = f" from {one.source_address}" if one.source_address else ""
+            lines += [
+                f"#{one.number} {one.venue} {one.market} {one.url}{source} ({one.route.transport})",
+                f"   why: {one.why}",
+                f"   streams: {shown}{f' and {more} more' if more > 0 else ''}",
+            ]
+        lines += [
+            f"note: no instrument list of {market} on this machine: its symbols are taken as they "
+            "are, unchecked"
+            for market in self.assumed
+        ]
+        return "\n".join(lines)
+
+
+async def offline_plan(config: Config, file: str) -> PlanReport:
+    """Plan without a network. Raises ConfigError."""
+    logs.configure(config.log.model_copy(update={"level": "error"}))  # old lists are no news here
+    source = _Offline(config)
+    planned = await make_planned(config, source, file)
+    return PlanReport(planned.plan, tuple(dict.fromkeys(source.assumed)))
+
+
+class _NoNetwork(RestClient):
+    async def pages(self, base_url: str, request: RestRequest) -> list[bytes]:
+        raise TransportError(f"{base_url}{request.path}", "the network is not used")
+
+
+class _Offline:
+    """Instrument lists from disk, of any age; else the configured symbols, taken as they are."""
+
+    def __init__(self, config: Config) -> None:
+        client = _NoNetwork(settings.rest_settings(config.catalogue))
+        self._catalogue = Catalogue(settings.catalogue_settings(config.catalogue), client)
+        self._config = config
+        self.assumed: list[str] = []
+
+    async def load(
+        self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
+    ) -> list[Instrument]:
+        try:
+            return await self._catalogue.load(adapter, market, rest_url)
+        except (TransportError, DecodeError):
+            self.assumed.append(f"{adapter.venue} {market}")
+            return [
+                instrument(adapter.venue, market, symbol, symbol.upper(), "", "", "1", "1")
+                for feed in self._config.feeds
+                if (feed.venue, feed.market) == (adapter.venue, market)
+                for symbol in feed.symbols
+            ]
+
+
+def _connection_json(one: PlannedConnection) -> dict[str, Any]:
+    return {
+        "number": one.number,
+        "venue": one.venue,
+        "market": one.market,
+        "url": one.url,
+        "transport": one.route.transport,
+        "source_address": one.source_address,
+        "why": one.why,
+        "streams": one.streams,
+        "subscriptions": [
+            {"symbol": sub.symbol, "channel": sub.channel, "stream": sub.stream}
+            for sub in one.subscriptions
+        ],
+    }
+
+
+def describe_feeds(venue: str | None) -> list[dict[str, Any]]:
+    """Return every market of one venue, or of all. Raises ConfigError for an unknown venue."""
+    adapters: Mapping[str, type[FeedAdapter]] = (
+        registry().load_all() if venue is None else {venue: adapter_of(venue)}
+    )
+    return [
+        {
+            "venue": name,
+            "market": market_name,
+            "channels": sorted({one for place in market.endpoints for one in place.channels}),
+            "urls": [place.url for place in market.endpoints],
+            "limits": _limits_json(market.limits),
+            "book": market.book.continuity.value,
+            "snapshot": market.book.snapshot.value,
+            "reference": adapter.reference,
+        }
+        for name, adapter in adapters.items()
+        for market_name, market in adapter.markets.items()
+    ]
+
+
+def _limits_json(limits: Limits) -> dict[str, Any]:
+    return {name: getattr(limits, name) for name in Limits.__dataclass_fields__}
+
+
+def feeds_text(found: list[dict[str, Any]]) -> str:
+    """Return a line per market."""
+    rows = [("venue", "market", "channels", "streams/connection", "connects/s", "book by")]
+    rows += [
+        (
+            str(one["venue"]),
+            str(one["market"]),
+            ",".join(one["channels"]),
+            str(one["limits"]["streams_per_connection"]),
+            f"{one['limits']['connects_per_s']:g}",
+            f"{one['book']} ({one['snapshot']} snapshot)",
+        )
+        for one in found
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,192 @@
+"""What `ingestor replay` does."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ingestor.cli.common import load_config
+from ingestor.edge.kafka.channel import Sink
+from ingestor.edge.recording.reader import Problems
+from ingestor.edge.replay.audit import AuditSink, Tee, report
+from ingestor.edge.replay.replay import Replay, ReplayOptions
+from ingestor.edge.settings import book_settings, kafka_settings
+from ingestor.errors import ConfigError, RecordingError, SinkUnavailable
+from ingestor.overload import Budget
+
+if TYPE_CHECKING:
+    from ingestor.codec import Headers
+    from ingestor.edge.kafka.sink import KafkaSink
+
+CONNECT_S: Final = 15.0
+DRAIN_S: Final = 60.0
+REPLAY_PREFIX: Final = "replay."
+ROWS_WAITING_MAX: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the rows go; to nothing when neither is given."""
+
+    kafka: bool
+    parquet: Path | None
+    prefix: str | None  # of the topics; None = "replay." before the live one
+    allow_live_topics: bool
+    config: Path | None
+
+
+def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -> dict[str, Any]:
+    """Replay; return the report. Problems of the recordings are told on standard error.
+
+    Raises ConfigError when there is nothing to replay, or live topics would be written to;
+    SinkUnavailable when Kafka takes no rows.
+    """
+    config = load_config(target.config)
+    if target.kafka:
+        _check_prefix(target, config.kafka.topic_prefix)
+    problems = Problems()
+    with _progress() as bar:
+        task = bar.add_task("replay", total=None)
+        replay = Replay(
+            options,
+            settings=book_settings(config.books),
+            problems=problems,
+            on_file=lambda _: bar.advance(task),
+        )
+        # Told from here on only: with nothing to replay, the error itself says why, in one line.
+        for one in problems.kept:
+            _tell(one)
+        problems.tell = _tell
+        bar.update(task, total=len(replay.files))
+        counting = AuditSink()
+        if not target.kafka and target.parquet is None and speed is None:
+            for result in replay.results():
+                for batch in result.batches:
+                    counting.submit(batch, 0)
+        else:
+            asyncio.run(_into_sinks(replay, counting, target, speed))
+    return report(replay, counting)
+
+
+def _check_prefix(target: Target, live: str) -> None:
+    if target.prefix == live and not target.allow_live_topics:
+        raise ConfigError(
+            f"{live!r} is the prefix of the live topics",
+            where="--prefix",
+            hint="say another, or --allow-live-topics",
+        )
+
+
+async def _into_sinks(
+    replay: Replay, counting: AuditSink, target: Target, speed: float | None
+) -> None:
+    sinks: list[Sink] = [counting]
+    if target.parquet is not None:
+        from ingestor.edge.recording.parquet import ParquetSink  # noqa: PLC0415 -- an optional extra
+
+        sinks.append(ParquetSink(target.parquet))
+    if target.kafka:
+        await _into_kafka(replay, sinks, target, speed)
+        return
+    sink = Tee(*sinks)
+    await replay.run(sink, speed=speed)
+    await sink.drain(DRAIN_S)
+
+
+class _Room:
+    """A gate that lets few enough rows wait for Kafka: a replay waits, and sheds nothing."""
+
+    def __init__(self, sink: KafkaSink) -> None:
+        self._sink = sink
+
+    def is_set(self) -> bool:
+        return self._sink.outbox.rows < ROWS_WAITING_MAX
+
+    async def wait(self) -> None:
+        await self._sink.room(ROWS_WAITING_MAX)
+
+
+async def _into_kafka(
+    replay: Replay, others: list[Sink], target: Target, speed: float | None
+) -> None:
+    from ingestor.edge.kafka.sink import KafkaSink  # noqa: PLC0415 -- slow to import
+
+    kafka = kafka_settings(load_config(target.config).kafka)
+    prefix = REPLAY_PREFIX + kafka.topic_prefix if target.prefix is None else target.prefix
+    # Old timestamps would meet the retention at once.
+    kafka = replace(kafka, topic_prefix=prefix, retention_ms=-1)
+    sink = KafkaSink(
+        kafka,
+        replay.table,
+        replay.pipeline.metrics,
+        session=os.urandom(16),  # its own: a replay's numbers don't mix with the recording's
+        budget=Budget(age_max_s=math.inf, pause_max_s=math.inf),  # `_Room` keeps far below it
+        more_headers=replay_headers(replay.sessions),
+    )
+    running = asyncio.create_task(sink.run())
+    try:
+        await sink.wait_connected(CONNECT_S)
+        await replay.run(Tee(*others, sink), speed=speed, gate=_Room(sink))
+        for other in others:
+            await other.drain(DRAIN_S)
+        left = await sink.drain(DRAIN_S)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    if left:
+        raise SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", f"{left:,} rows not accepted")
+
+
+def replay_headers(sessions: Iterable[str]) -> Headers:
+    """Return what tells a replay's records from live ones: `replay`, and a `recording` for each
+    session that is replayed."""
+    return [("replay", b"1"), *(("recording", one.encode()) for one in sessions)]
+
+
+def _tell(problem: RecordingError) -> None:
+    typer.echo(f"ingestor: {problem}", err=True)
+
+
+def _progress() -> Progress:
+    """A bar by files, on standard error; nothing where that is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total} files"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def replay_text(found: dict[str, Any]) -> str:
+    """Return the report as a few lines."""
+    rows = ", ".join(f"{count:,} {kind}" for kind, count in found["rows"].items() if count)
+    books = ", ".join(f"{count:,} {name}" for name, count in found["books"].items())
+    inferred = found["instruments"].get("inferred")
+    names = ("control", "rejected", "filtered", "duplicates")
+    frames = ", ".join(f"{found[name]:,} {name}" for name in names)
+    left_out = f"{found['filtered_rows']:,} filtered, {found['duplicate_rows']:,} duplicate"
+    lines = (
+        f"frames       {found['frames']:,}: {frames}",
+        f"rows         {rows or 'none'}",
+        f"left out     {left_out}",
+        f"books        {books}",
+        f"instruments  {'inferred: ' + ', '.join(inferred) if inferred else 'known'}",
+        f"digest       {found['digest']}",
+        f"unaccounted  {found['unaccounted']:,}",
+    )
+    return "\n".join(lines)

@@ -1,0 +1,136 @@
+"""TickBatch rows <-> Kafka records, in two encodings; and which partition a row belongs to.
+
+`JsonEncoder` (ingestor.codec.json) and `BinaryEncoder` (ingestor.codec.binary) turn the rows of
+one partition into records; `decode` reads either back into the same rows.
+
+    encode_into = encoder("binary", table, session)
+    for key, value, ts_ms, rows in encode_into.encode(RowClass.TRADE, trades, first_sequence): ...
+    decoded = decode(value)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+import numpy as np
+from aiokafka.partitioner import murmur2
+from numpy.typing import NDArray
+
+from ingestor.batch import Instruments
+from ingestor.codec import binary as codec_binary
+from ingestor.codec import json_read as codec_json_read
+from ingestor.codec.binary import BinaryEncoder
+from ingestor.codec.json import JsonEncoder
+from ingestor.codec.wire import (
+    ENCODINGS,
+    RECORD_BYTES_MAX,
+    CodecError,
+    Decoded,
+    Headers,
+    Record,
+    WireInstrument,
+    headers,
+    schema_name,
+)
+from ingestor.rows import RowClass, Rows
+
+__all__ = [
+    "ENCODINGS",
+    "RECORD_BYTES_MAX",
+    "CodecError",
+    "Decoded",
+    "Encoder",
+    "Headers",
+    "Partitions",
+    "Record",
+    "WireInstrument",
+    "decode",
+    "encoder",
+    "headers",
+    "partition_of_key",
+    "position",
+    "schema_name",
+]
+
+
+class Encoder(Protocol):
+    """Rows of one partition -> records."""
+
+    @property
+    def encoding(self) -> str: ...
+
+    def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
+        """Return the records of `rows` (at least one), in order; their row counts add up."""
+
+
+_ENCODERS: Final[dict[str, Callable[[Instruments, bytes], Encoder]]] = {
+    "json": JsonEncoder,
+    "binary": BinaryEncoder,
+}
+
+
+def encoder(encoding: str, instruments: Instruments, session: bytes) -> Encoder:
+    """Return an encoder. encoding: "json" or "binary". session: 16 bytes."""
+    return _ENCODERS[encoding](instruments, session)
+
+
+def decode(value: bytes) -> Decoded:
+    """Read a record's value of either encoding. Raises CodecError."""
+    if value[:3] == codec_binary.MAGIC:
+        return codec_binary.decode(value)
+    return codec_json_read.decode(value)
+
+
+def position(value: bytes) -> tuple[bytes, int, int]:
+    """Return (session, first sequence number, rows) of a record's value. Raises CodecError."""
+    if value[:3] == codec_binary.MAGIC:
+        return codec_binary.position(value)
+    return codec_json_read.position(value)
+
+
+def partition_of_key(key: bytes, partitions: int) -> int:
+    """Return the partition that Kafka's Java client gives to a key."""
+    return int(murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+class Partitions:
+    """Splits rows by the partition of their instrument's key, for one number of partitions."""
+
+    def __init__(self, instruments: Instruments, count: int) -> None:
+        """instruments: by number, may grow."""
+        self.count = count
+        self._instruments = instruments
+        self._partition_of: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def split(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        """Yield (partition, its rows in order), for partitions that have rows."""
+        known = self._partition_of
+        if len(known) < len(self._instruments):
+            known = self._learn()
+        if self.count == 1:
+            yield 0, rows
+            return
+        partitions = known[rows["instrument"]]
+        first = int(partitions[0])
+        if len(rows) == 1 or (partitions == first).all():
+            yield first, rows
+            return
+        order = np.argsort(partitions, kind="stable")
+        ordered = partitions[order]
+        cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+        rows = rows[order]
+        for start, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(rows)], strict=True):
+            yield int(ordered[start]), rows[start:end]
+
+    def of(self, instrument: int) -> int:
+        """Return the partition of one instrument."""
+        known = self._partition_of
+        return int((known if instrument < len(known) else self._learn())[instrument])
+
+    def _learn(self) -> NDArray[np.int64]:
+        more = range(len(self._partition_of), len(self._instruments))
+        keys = (self._instruments[number].key.encode() for number in more)
+        found = [partition_of_key(key, self.count) for key in keys]
+        self._partition_of = np.concatenate((self._partition_of, np.array(found, np.int64)))
+        return self._partition_of

@@ -1,0 +1,310 @@
+"""The JSON encoding: one record per venue event, keyed `venue:market:symbol`.
+
+schemas/*.schema.json describe the values. Trades and quotes are one row each; a book event is its
+levels up to the row flagged LAST, as `bids` and `asks`; a mark (gap, reset) is a record of its
+own. Prices and sizes are decimal strings with exactly as many decimals as the instrument has, so
+that a reader learns the exponents from the text.
+
+Every value is made by one `%` of a template in which whatever is constant for an instrument, kind,
+side and flags is already written. The few rows that a template can't write (marks, negative
+numbers) are written anew one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from operator import mod
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ingestor.batch import InstrumentLike, Instruments
+from ingestor.codec.wire import Record
+from ingestor.fixed import format_decimal
+from ingestor.rows import CHANNEL_OF, MARK_FIELDS, Cause, Flag, Kind, RowClass, Rows, Side
+
+LEVELS_PER_RECORD: Final = 4_096  # a snapshot of 46,000 levels is cut; LAST is on its last record
+
+SIDE_NAMES: Final = {Side.NONE: "none", Side.BID: "buy", Side.ASK: "sell"}  # of trades
+KIND_NAMES: Final = {
+    Kind.TRADE: "trade",
+    Kind.QUOTE: "quote",
+    Kind.LEVEL: "book",
+    Kind.GAP: "gap",
+    Kind.RESET: "reset",
+}
+NO_CAUSE: Final = "none"
+CAUSE_NAMES: Final = {0: NO_CAUSE, **{int(cause): cause.name.lower() for cause in Cause}}
+NUMBERS: Final = {
+    RowClass.TRADE: ("price", "size"),
+    RowClass.QUOTE: ("bid_price", "bid_size", "ask_price", "ask_size"),
+    RowClass.LEVEL: ("price", "size"),
+}
+
+_LAST: Final = int(Flag.LAST)
+_MS: Final = 1_000_000
+_FIRST_MARK: Final = int(Kind.GAP)  # kinds from here on are marks, not ticks
+_TIMES: Final = b'"ts_event":%d,"ts_recv":%d,"sequence":%d,"flags":'
+
+_Columns = list[list[Any]]
+
+
+class JsonEncoder:
+    """Rows of one partition -> records. Keeps the templates of each instrument seen."""
+
+    encoding: Final = "json"
+
+    def __init__(self, instruments: Instruments, session: bytes) -> None:
+        """instruments: by number, may grow. session: 16 bytes."""
+        assert len(session) == 16
+        self._instruments = instruments
+        self._session = session.hex()
+        self._keys = _Cache(lambda number: instruments[number].key.encode())
+        self._templates = {
+            RowClass.TRADE: _Cache(lambda code: self._trade_template(code, b"%d")),
+            RowClass.QUOTE: _Cache(self._quote_template),
+            RowClass.LEVEL: _Cache(self._book_template),
+        }
+        self._uuid_templates = _Cache(lambda code: self._trade_template(code, b"%b"))
+        self._level_templates = _Cache(self._level_template)
+        self._powers = np.ones((2, 0), np.int64)
+
+    def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
+        """Return the records of `rows`, in order."""
+        if row_class is RowClass.LEVEL:
+            return self._book(rows, first_sequence)
+        columns = [
+            list(range(first_sequence, first_sequence + len(rows))),
+            *_times(rows),
+            *self._decimals(rows, NUMBERS[row_class]),
+        ]
+        templates = self._templates[row_class]
+        if row_class is RowClass.TRADE:
+            ids: list[Any] = rows["trade_id_low"].tolist()
+            if rows["trade_id_high"].any():
+                templates = self._uuid_templates
+                ids = list(map(_id_text, rows["trade_id_high"].tolist(), ids))
+            columns.append(ids)
+        values = _fill(templates, _codes(rows), columns)
+        for index in _odd(rows, NUMBERS[row_class]):
+            values[index] = self._one(row_class, rows[index], first_sequence + index)
+        keys = map(self._keys.__getitem__, rows["instrument"].tolist())
+        ts_ms = (rows["ts_recv"] // _MS).tolist()
+        return list(zip(keys, values, ts_ms, repeat(1), strict=False))
+
+    def _book(self, rows: Rows, first_sequence: int) -> list[Record]:
+        """A record holds consecutive rows that differ in side, price, size and LAST alone."""
+        levels = _fill(
+            self._level_templates,
+            rows["instrument"].tolist(),
+            self._decimals(rows, NUMBERS[RowClass.LEVEL]),
+        )
+        for index in _odd(rows, NUMBERS[RowClass.LEVEL]):
+            levels[index] = self._level(rows[index])
+        starts = event_starts(rows)
+        ends = np.append(starts[1:], len(rows))
+        asks_before = np.concatenate(([0], np.cumsum(rows["side"] == Side.ASK)))
+        splits = (ends - asks_before[ends] + asks_before[starts]).tolist()  # where asks begin
+        spans = list(zip(starts.tolist(), splits, ends.tolist(), strict=True))
+        heads = rows[ends - 1]
+        columns: _Columns = [
+            (first_sequence + starts).tolist(),
+            (ends - starts).tolist(),
+            *_times(heads),
+            [b",".join(levels[start:split]) for start, split, _ in spans],
+            [b",".join(levels[split:end]) for _, split, end in spans],
+        ]
+        values = _fill(self._templates[RowClass.LEVEL], _codes(heads), columns)
+        for index in np.flatnonzero(heads["kind"] >= _FIRST_MARK).tolist():
+            values[index] = self._mark(RowClass.LEVEL, heads[index], columns[0][index])
+        keys = map(self._keys.__getitem__, heads["instrument"].tolist())
+        ts_ms = (heads["ts_recv"] // _MS).tolist()
+        return list(zip(keys, values, ts_ms, columns[1], strict=True))
+
+    def _decimals(self, rows: Rows, fields: Sequence[str]) -> _Columns:
+        """Whole part and fraction of prices and sizes, which take turns in `fields`."""
+        if self._powers.shape[1] < len(self._instruments):
+            known = [self._instruments[number] for number in range(len(self._instruments))]
+            exponents = [(one.price_exponent, one.size_exponent) for one in known]
+            self._powers = 10 ** np.array(exponents, np.int64).T
+        powers = self._powers[:, rows["instrument"]]
+        columns: _Columns = []
+        for index, field in enumerate(fields):
+            whole, fraction = np.divmod(rows[field], powers[index % 2])
+            columns += (whole.tolist(), fraction.tolist())
+        return columns
+
+    def _prefix(self, code: int, row_class: RowClass) -> bytes:
+        one = self._instruments[_instrument(code)]
+        venue, market, symbol = (orjson.dumps(part).decode() for part in one.key.split(":", 2))
+        return (
+            f'{{"venue":{venue},"market":{market},"symbol":{symbol},"revision":{one.revision},'
+            f'"channel":"{CHANNEL_OF[row_class]}","kind":"{KIND_NAMES[_kind(code)]}",'
+            f'"session":"{self._session}","seq":'
+        ).encode()
+
+    def _trade_template(self, code: int, trade_id: bytes) -> bytes:
+        if _kind(code) is not Kind.TRADE:
+            return b"%.0a" * 9  # swallows the arguments: this row is written as a mark
+        price, size = _number_templates(self._instruments[_instrument(code)])
+        return b"".join(
+            (
+                self._prefix(code, RowClass.TRADE).replace(b"%", b"%%"),
+                b'%d,"rows":1,' + _TIMES + b"%d," % _flags(code),
+                b'"side":"%b",' % SIDE_NAMES[_side(code)].encode(),
+                b'"price":"' + price + b'","size":"' + size + b'","trade_id":"' + trade_id + b'"}',
+            )
+        )
+
+    def _quote_template(self, code: int) -> bytes:
+        if _kind(code) is not Kind.QUOTE:
+            return b"%.0a" * 12
+        price, size = _number_templates(self._instruments[_instrument(code)])
+        return b"".join(
+            (
+                self._prefix(code, RowClass.QUOTE).replace(b"%", b"%%"),
+                b'%d,"rows":1,' + _TIMES + b"%d," % _flags(code),
+                b'"bid_price":"' + price + b'","bid_size":"' + size + b'",',
+                b'"ask_price":"' + price + b'","ask_size":"' + size + b'"}',
+            )
+        )
+
+    def _book_template(self, code: int) -> bytes:
+        prefix = self._prefix(code, RowClass.LEVEL).replace(b"%", b"%%")
+        flags = b"%d," % _flags(code)
+        return prefix + b'%d,"rows":%d,' + _TIMES + flags + b'"bids":[%b],"asks":[%b]}'
+
+    def _level_template(self, number: int) -> bytes:
+        return b'["%b","%b"]' % _number_templates(self._instruments[number])
+
+    def _level(self, row: np.void) -> bytes:
+        price, size = self._texts(row, NUMBERS[RowClass.LEVEL])
+        return f'["{price}","{size}"]'.encode()
+
+    def _texts(self, row: np.void, fields: Sequence[str]) -> list[str]:
+        one = self._instruments[int(row["instrument"])]
+        exponents = (one.price_exponent, one.size_exponent)
+        return [
+            format_decimal(int(row[field]), exponents[index % 2])
+            for index, field in enumerate(fields)
+        ]
+
+    def _one(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
+        """Write one row the long way: a mark, or a tick with a negative number."""
+        if row["kind"] >= _FIRST_MARK:
+            return self._mark(row_class, row, sequence)
+        names = NUMBERS[row_class]
+        fields = dict(zip(names, self._texts(row, names), strict=True))
+        if row_class is RowClass.TRADE:
+            high, low = int(row["trade_id_high"]), int(row["trade_id_low"])
+            fields["trade_id"] = _id_text(high, low).decode()
+            fields = {"side": SIDE_NAMES[Side(int(row["side"]))], **fields}
+        return self._start(row_class, row, sequence) + orjson.dumps(fields)[1:]
+
+    def _mark(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
+        one = self._instruments[int(row["instrument"])]
+        first, last = (int(row[field]) for field in MARK_FIELDS[row_class])
+        fields = {
+            "cause": CAUSE_NAMES[int(row["side"])],
+            "first": first,
+            "last": last,
+            "decimals": [one.price_exponent, one.size_exponent],
+        }
+        return self._start(row_class, row, sequence) + orjson.dumps(fields)[1:]
+
+    def _start(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
+        code = _codes(row.reshape(1))[0]
+        times = tuple(int(row[field]) for field in ("ts_event", "ts_recv", "sequence"))
+        prefix = self._prefix(code, row_class)
+        return prefix + b'%d,"rows":1,' % sequence + _TIMES % times + b"%d," % _flags(code)
+
+
+class _Cache(dict[int, bytes]):
+    """What `make` returns for a number, made once."""
+
+    def __init__(self, make: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, number: int) -> bytes:
+        made = self[number] = self._make(number)
+        return made
+
+
+def event_starts(rows: Rows) -> NDArray[np.intp]:
+    """Return where the records of LEVEL rows begin; rows: at least one."""
+    before, after = rows[:-1], rows[1:]
+    starts = (before["flags"] & _LAST != 0) | (after["kind"] >= _FIRST_MARK)
+    for field in ("kind", "instrument", "ts_event", "ts_recv", "sequence"):
+        starts |= before[field] != after[field]
+    starts |= (before["flags"] ^ after["flags"]) & ~np.uint16(_LAST) != 0
+    starts |= after["side"] < before["side"]
+    at = np.concatenate(([0], np.flatnonzero(starts) + 1))
+    if np.diff(at, append=len(rows)).max() <= LEVELS_PER_RECORD:
+        return at
+    return np.unique(np.concatenate((at, *(_cuts(at, len(rows))))))
+
+
+def _cuts(starts: NDArray[np.intp], end: int) -> Iterable[NDArray[np.intp]]:
+    for start, stop in zip(starts, np.append(starts[1:], end), strict=True):
+        yield np.arange(start, stop, LEVELS_PER_RECORD)
+
+
+def _fill(templates: _Cache, codes: list[int], columns: _Columns) -> list[bytes]:
+    return list(map(mod, map(templates.__getitem__, codes), zip(*columns, strict=True)))
+
+
+def _times(rows: Rows) -> _Columns:
+    return [rows["ts_event"].tolist(), rows["ts_recv"].tolist(), rows["sequence"].tolist()]
+
+
+def _odd(rows: Rows, fields: Sequence[str]) -> list[int]:
+    """Return the rows that a template can't write: marks, and ticks with a negative number."""
+    odd = rows["kind"] >= _FIRST_MARK
+    for field in fields:
+        odd |= rows[field] < 0
+    indices: list[int] = np.flatnonzero(odd).tolist()
+    return indices
+
+
+def _codes(rows: Rows) -> list[int]:
+    """Pack what decides a row's template: instrument 32 bits, flags 16, side 8, kind 8."""
+    tail = rows["flags"].astype(np.int64) << 16 | rows["side"].astype(np.int64) << 8 | rows["kind"]
+    codes: list[int] = (rows["instrument"].astype(np.int64) << 32 | tail).tolist()
+    return codes
+
+
+def _instrument(code: int) -> int:
+    return code >> 32
+
+
+def _flags(code: int) -> int:
+    return code >> 16 & 0xFFFF
+
+
+def _side(code: int) -> Side:
+    return Side(code >> 8 & 0xFF)
+
+
+def _kind(code: int) -> Kind:
+    return Kind(code & 0xFF)
+
+
+def _number_templates(one: InstrumentLike) -> tuple[bytes, bytes]:
+    """Return the templates of a price and of a size; each takes a whole part and a fraction."""
+    price, size = (
+        b"%%d.%%0%dd" % exponent if exponent else b"%d%.0a"
+        for exponent in (one.price_exponent, one.size_exponent)
+    )
+    return price, size
+
+
+def _id_text(high: int, low: int) -> bytes:
+    """Return a trade id: decimal digits, or a UUID where it is wider than 64 bits."""
+    if high == 0:
+        return b"%d" % low
+    digits = f"{high:016x}{low:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}".encode()

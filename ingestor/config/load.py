@@ -1,0 +1,221 @@
+"""Reading the configuration: a TOML file, the environment over it, and errors of one line each.
+
+Whatever is wrong is found here, before any socket opens: unknown keys, venues, markets and
+channels, values out of range, files that can't be read. Symbols need the venue's instrument list
+and are checked by the catalogue.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import SettingsError
+
+from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, KafkaConfig
+from ingestor.errors import ConfigError
+
+Venues = Mapping[str, Collection[str]]  # venue -> its markets
+Place = tuple[int | str, ...]  # ("feeds", 0, "venue")
+
+_FILES: Final = ("sasl_password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
+_FIELD: Final = re.compile('field "([a-z_]+)"')  # in the text of a SettingsError
+_SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic's sentences begin
+_LISTED_MAX: Final = 12
+
+
+def load(path: Path | None, venues: Venues) -> Config:
+    """Read a TOML file (None: no file) and the environment.
+
+    venues: every known venue with its markets. Raises ConfigError: the first problem, and how many
+    more there are.
+    """
+    config, problems = _read(path, venues)
+    if problems:
+        first, more = problems[0], len(problems) - 1
+        if more:
+            first.hint = f"{first.hint} (and {more} more)".strip()
+        raise first
+    assert config is not None
+    return config
+
+
+def find_problems(path: Path | None, venues: Venues) -> list[ConfigError]:
+    """Return all that `load` would object to."""
+    return _read(path, venues)[1]
+
+
+def kafka_password(kafka: KafkaConfig) -> str | None:
+    """Return the SASL password, from its file if it is kept in one. Raises ConfigError."""
+    if kafka.sasl_password is not None:
+        return kafka.sasl_password.get_secret_value()
+    if kafka.sasl_password_file is None:
+        return None
+    return _read_text(kafka.sasl_password_file, "kafka.sasl_password_file").removesuffix("\n")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint: the known word that was probably meant, else all of them."""
+    choices = sorted(known)
+    close = get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    if len(choices) > _LISTED_MAX:
+        return f"known are {', '.join(choices[:_LISTED_MAX])}, ..."
+    return f"known are {', '.join(choices)}" if choices else "none is known"
+
+
+def _read(path: Path | None, venues: Venues) -> tuple[Config | None, list[ConfigError]]:
+    try:
+        config = Config(**(_read_toml(path) if path else {}))
+    except ConfigError as failure:
+        return None, [failure]
+    except SettingsError as failure:
+        field = _FIELD.search(str(failure))
+        where = f"{ENV_PREFIX}{field[1].upper()}" if field else "environment"
+        return None, [ConfigError("must be JSON", where=where)]
+    except ValidationError as failure:
+        return None, [_explain(error, path) for error in _innermost(failure.errors())]
+    return config, [
+        *_unknown_variables(),
+        *_unknown_venues(config, venues, path),
+        *_unreadable_files(config.kafka, path),
+    ]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(_read_text(path))
+    except tomllib.TOMLDecodeError as failure:
+        raise ConfigError(f"is no TOML: {_one_line(failure)}", where=str(path)) from None
+    for key in content:
+        if key.startswith("_"):  # would be an argument of pydantic-settings itself
+            raise ConfigError("unknown key", where=_where((key,), path))
+    return content
+
+
+def _read_text(path: Path, key: str = "") -> str:
+    try:
+        return path.expanduser().read_text("utf-8")
+    except OSError as failure:
+        what = f"can't be read: {failure.strerror or failure}"
+    except UnicodeDecodeError as failure:
+        what = f"is no UTF-8 text: byte {failure.start}"
+    raise ConfigError(what, where=f"{key} {path}".strip())
+
+
+def _unknown_variables() -> Iterator[ConfigError]:
+    """Sections that no setting has; keys inside of a section are refused by its model."""
+    for variable in sorted(os.environ):
+        section = variable.upper().removeprefix(ENV_PREFIX).split(ENV_DELIMITER)[0].lower()
+        if variable.upper().startswith(ENV_PREFIX) and section not in Config.model_fields:
+            hint = nearest(section, Config.model_fields)
+            yield ConfigError(f"unknown section {section!r}", where=variable, hint=hint)
+
+
+def _unknown_venues(config: Config, venues: Venues, path: Path | None) -> Iterator[ConfigError]:
+    for index, feed in enumerate(config.feeds):
+        if feed.venue not in venues:
+            where = _where(("feeds", index, "venue"), path)
+            hint = nearest(feed.venue, venues)
+            yield ConfigError(f"unknown venue {feed.venue!r}", where=where, hint=hint)
+        elif feed.market not in venues[feed.venue]:
+            where = _where(("feeds", index, "market"), path)
+            hint = nearest(feed.market, venues[feed.venue])
+            what = f"{feed.venue} has no market {feed.market!r}"
+            yield ConfigError(what, where=where, hint=hint)
+
+
+def _unreadable_files(kafka: KafkaConfig, path: Path | None) -> Iterator[ConfigError]:
+    for name in _FILES:
+        file: Path | None = getattr(kafka, name)
+        if file is not None:
+            try:
+                _read_text(file)
+            except ConfigError as failure:
+                where = f"{_where(('kafka', name), path)}: {file}"
+                yield ConfigError(failure.what, where=where)
+
+
+def _explain(error: ErrorDetails, path: Path | None) -> ConfigError:
+    """Turn one of pydantic's errors into a sentence with the key and what would be right."""
+    place: Place = error["loc"]
+    where = _where(place, path)
+    given = f"{error['input']!s:.60}"
+    match error["type"]:
+        case "extra_forbidden":
+            model = _annotation(place[:-1])
+            known = model.model_fields if is_model(model) else ()
+            return ConfigError("unknown key", where=where, hint=nearest(str(place[-1]), known))
+        case "missing":
+            return ConfigError("must be given", where=where)
+        case "literal_error":
+            hint = nearest(given, map(str, _choices(_annotation(place))))
+            return ConfigError(f"unknown value {given!r}", where=where, hint=hint)
+        case "value_error":
+            return ConfigError(str(error["ctx"]["error"]), where=where)
+    what = _SUBJECT.sub("must ", _one_line(error["msg"])).replace(" after validation, not 0", "")
+    return ConfigError(what, where=where)
+
+
+def _innermost(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Leave out errors of a place whose members have errors of their own: mere consequences."""
+    places = [error["loc"] for error in errors]
+    for error in errors:
+        place = error["loc"]
+        if not any(len(one) > len(place) and one[: len(place)] == place for one in places):
+            yield error
+
+
+def _where(place: Place, path: Path | None) -> str:
+    """Name the environment variable that set a value, else the file and the key."""
+    variables = {variable.upper(): variable for variable in os.environ}
+    for length in range(len(place), 1, -1):
+        name = ENV_PREFIX + ENV_DELIMITER.join(map(str, place[:length]))
+        if name.upper() in variables:
+            return variables[name.upper()]
+    if place and (whole := variables.get(f"{ENV_PREFIX}{place[0]}".upper())):
+        return whole
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return ": ".join(part for part in (str(path or ""), key.removeprefix(".")) if part)
+
+
+def _annotation(place: Place) -> Any:
+    """Return the type that the models declare at a place, None where they declare nothing."""
+    found: Any = Config
+    for part in place:
+        if isinstance(part, int):
+            found = (get_args(found) or (None,))[0]
+        else:
+            field = found.model_fields.get(part) if is_model(found) else None
+            found = field.annotation if field else None
+        found = bare(found)
+    return found
+
+
+def bare(annotation: Any) -> Any:
+    """Take `Annotated` and `| None` away from a type."""
+    while get_origin(annotation) in {Annotated, Union, UnionType}:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def is_model(annotation: Any) -> bool:
+    """Whether a type is one of pydantic's models."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _choices(annotation: Any) -> tuple[object, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _one_line(failure: object) -> str:
+    return " ".join(str(failure).split())

@@ -1,0 +1,396 @@
+"""The configuration: frozen models, and the only home of defaults.
+
+`ingestor.config.load` reads them from a TOML file and the environment; docs/configuration.md is
+generated from the docstrings of the fields. Names end in their unit. Relative paths start at the
+working directory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX: Final = "INGESTOR__"
+ENV_DELIMITER: Final = "__"
+MIB: Final = 1 << 20
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return (host, port) of `host:port` or `[v6]:port`. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    host = host.strip("[]") if host.startswith("[") else host
+    well_formed = colon and re.fullmatch(r"[\w.:-]+", host, re.ASCII) and port.isdecimal()
+    if not well_formed or not 0 < int(port) < 65_536:
+        raise ValueError("must be host:port")  # without the text: it may hold a password
+    return host, int(port)
+
+
+def _addresses(text: str) -> str:
+    for one in text.split(","):
+        split_address(one.strip())
+    return text
+
+
+def _ip_address(text: str) -> str:
+    ip_address(text)
+    return text
+
+
+def _origin(schemes: Sequence[str]) -> AfterValidator:
+    """A scheme and a host: paths belong to the venue, and secrets don't belong into addresses."""
+
+    def check(url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"must begin with {' or '.join(f'{one}://' for one in schemes)}")
+        if "@" in parts.netloc or parts.query or parts.path.strip("/"):
+            raise ValueError("must be a scheme, a host and a port alone")
+        _ = parts.port  # raises ValueError when it is none
+        return url.rstrip("/")
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
+Symbol = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f]{1,64}$")]
+Addresses = Annotated[str, AfterValidator(_addresses)]
+IpAddress = Annotated[str, AfterValidator(_ip_address)]
+Channel = Literal["trades", "quotes", "book"]
+Count = Annotated[int, Field(gt=0)]
+Bytes = Annotated[int, Field(ge=1024)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+
+class KafkaConfig(Section):
+    """The cluster, and how records are written to it."""
+
+    bootstrap_servers: Addresses = "127.0.0.1:9092"
+    """`host:port`, or several of them with commas between."""
+    topic_prefix: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{0,64}$")] = "md."
+    """What every topic's name begins with: `md.` gives `md.trades.v1`."""
+    encoding: Literal["json", "binary"] = "json"
+    """`json`: one record per venue event; `binary`: one per flush and partition."""
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Of each topic that is created. An instrument stays in one partition."""
+    replication_factor: Annotated[int, Field(ge=-1, le=16)] = -1
+    """Of each topic that is created; -1 is the broker's default."""
+    compression: Literal["lz4", "zstd", "snappy", "gzip", "none"] = "lz4"
+    """Of record batches."""
+    acks: Literal["all"] = "all"
+    """Only `all`: the producer is idempotent and nothing may be lost unseen."""
+    max_batch_bytes: Annotated[int, Field(ge=262_144, le=16 * MIB)] = 524_288
+    """Largest record batch before compression; not above the broker's `message.max.bytes`."""
+    request_timeout_ms: Annotated[int, Field(ge=1000, le=300_000)] = 20_000
+    """How long the broker may take to answer one request."""
+    create_topics: bool = True
+    """Create missing topics; where the broker or its ACLs forbid it, they must exist."""
+    retention_ms: Annotated[int, Field(ge=-1)] = 7 * 24 * 3_600_000
+    """Of each topic that is created, compacted ones excepted; -1 keeps records for ever."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Unencrypted protocols to another machine need `allow_plaintext`."""
+    allow_plaintext: bool = False
+    """Permit an unencrypted connection to a broker on another machine."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """Used with the SASL protocols."""
+    sasl_username: str | None = None
+    """Used with the SASL protocols."""
+    sasl_password: SecretStr | None = None
+    """Better kept out of the file: `INGESTOR__KAFKA__SASL_PASSWORD`, or `sasl_password_file`."""
+    sasl_password_file: Path | None = None
+    """A file that holds the password alone; one line break at its end is left out."""
+    ssl_cafile: Path | None = None
+    """Certificates to trust (PEM) instead of the system's."""
+    ssl_certfile: Path | None = None
+    """Our own certificate (PEM), where the broker asks for one."""
+    ssl_keyfile: Path | None = None
+    """The key of `ssl_certfile` (PEM)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        hosts = [split_address(one.strip())[0] for one in self.bootstrap_servers.split(",")]
+        remote = [host for host in hosts if not is_loopback(host)]
+        if remote and not self.security_protocol.endswith("SSL") and not self.allow_plaintext:
+            raise ValueError(
+                f"security_protocol {self.security_protocol} to {remote[0]} is unencrypted: "
+                "use SSL or SASL_SSL, or set allow_plaintext = true"
+            )
+        if self.sasl_password and self.sasl_password_file:
+            raise ValueError("sasl_password and sasl_password_file exclude each other")
+        has_password = self.sasl_password or self.sasl_password_file
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and has_password):
+            raise ValueError(
+                f"security_protocol {self.security_protocol} needs sasl_username and "
+                "sasl_password or sasl_password_file"
+            )
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("ssl_certfile and ssl_keyfile belong together")
+        return self
+
+
+class BatchConfig(Section):
+    """When columns are sealed and handed to Kafka: at whichever comes first."""
+
+    rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
+    """Rows in a batch: trades, quotes and price levels."""
+    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
+    """Longest wait of a batch's oldest row: the price of batching in latency."""
+
+
+class BudgetConfig(Section):
+    """The memory that unacked rows may take, and what happens as it fills (docs/operations.md)."""
+
+    bytes: Bytes = 256 * MIB
+    """Byte budget of the process for rows that Kafka has not acked."""
+    rows: Count = 8_000_000
+    """Budget in rows: a backlog takes time to work off, whatever its size."""
+    age_max_s: Seconds = 300.0
+    """Budget in time: how long the oldest row may wait."""
+    low_mark: Fraction = 0.25
+    """Share of the budget from which quotes are conflated, and at which reading resumes."""
+    high_mark: Fraction = 0.75
+    """Share of the budget from which sockets are not read."""
+    pause_max_s: Seconds = 15.0
+    """Longest pause of reading; below the venues' ping timeouts. After it rows are shed."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low_mark >= self.high_mark:
+            raise ValueError("low_mark must be below high_mark")
+        return self
+
+
+class BooksConfig(Section):
+    """Order books: their verification, repair and snapshots."""
+
+    verify: bool = True
+    """Check books by checksum, against the venue's quotes, or against REST images."""
+    audit_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 5.0
+    """Time between two comparisons with a REST image, of one book after the other, where a venue's
+    sockets prove nothing (Bybit, OKX, Coinbase); 0 = none. Needs `verify`."""
+    snapshot_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    """Time between two images of a book on the compacted topic; 0 = only after each RESET."""
+    snapshot_depth: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Levels a side of such an image."""
+    repairs_per_s: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """Repairs that may start each second, per venue."""
+    repair_backoff_s: Seconds = 1.0
+    """Wait before an instrument's second repair; doubles with each further one."""
+    repair_backoff_max_s: Seconds = 60.0
+    """Longest such wait."""
+    snapshot_timeout_s: Seconds = 10.0
+    """How long a snapshot that was asked for may take."""
+    levels_max: Annotated[int, Field(ge=100)] = 100_000
+    """Levels a side that are kept of a book; deeper ones are removed, and consumers told so."""
+    held_updates_max: Count = 10_000
+    """Book updates of one instrument held while its snapshot is on the way."""
+
+
+class StalenessConfig(Section):
+    """When the silence of a stream is suspicious. Learned per stream, within these bounds."""
+
+    enabled: bool = True
+    """Probe, then reconnect, streams that are silent for too long."""
+    floor_s: Seconds = 5.0
+    """No stream is suspected sooner."""
+    ceiling_s: Seconds = 300.0
+    """Every stream is suspected at the latest then."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.floor_s > self.ceiling_s:
+            raise ValueError("floor_s must not be above ceiling_s")
+        return self
+
+
+class HttpConfig(Section):
+    """Metrics, health and the status page."""
+
+    enabled: bool = True
+    """Serve them at all."""
+    host: str = "127.0.0.1"
+    """Address to listen on; others than loopback need `allow_remote`."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+    """0 takes a free port."""
+    allow_remote: bool = False
+    """Permit a `host` that other machines can reach. There is no password."""
+    allowed_hosts: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9.:\[\]-]+$")], ...] = ()
+    """Names that a request may call us by, beside localhost and addresses (DNS rebinding)."""
+
+    @model_validator(mode="after")
+    def _local(self) -> Self:
+        if not is_loopback(self.host) and not self.allow_remote:
+            raise ValueError(f"host {self.host} is not loopback: set allow_remote = true")
+        return self
+
+
+class RecorderConfig(Section):
+    """Recording of raw frames, beside publishing. Without this section nothing is recorded."""
+
+    path: Path
+    """Folder of the recordings; made if absent."""
+    fsync: Literal["never", "segment", "frame"] = "segment"
+    """Force to disk: never, when a segment is finished, or with each compressed frame."""
+    segment_bytes: Bytes = 256 * MIB
+    """A segment is finished at this compressed size,"""
+    segment_s: Seconds = 3600.0
+    """or at this age."""
+    buffer_bytes: Bytes = 64 * MIB
+    """Memory for what is not written yet; beyond it frames are not recorded, and counted."""
+    retention_age_h: Annotated[float, Field(gt=0)] | None = None
+    """Finished segments older than this are removed."""
+    retention_bytes: Bytes | None = None
+    """The oldest finished segments are removed beyond this size of all."""
+
+
+class CatalogueConfig(Section):
+    """Instrument metadata from the venues' REST endpoints."""
+
+    cache_dir: Path = Path("~/.cache/market-data-ingestor")
+    """Where answers are kept."""
+    ttl_s: Annotated[float, Field(ge=0)] = 6 * 3600.0
+    """Age at which they are fetched again."""
+    timeout_s: Seconds = 20.0
+    """How long one request may take."""
+
+
+class LimitsConfig(Section):
+    """Bounds of the process."""
+
+    connections_max: Annotated[int, Field(ge=1, le=100_000)] = 15_000
+    """More than these in the plan are refused at the start."""
+    connects_per_s: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    """Connections opened each second per venue and source address, instead of the venue's own
+    limit. Lower is always safe; higher is for venues of your own."""
+    connect_timeout_s: Seconds = 10.0
+    """TCP, TLS and websocket handshake together."""
+    backoff_base_s: Seconds = 0.5
+    """First window of the random wait before a reconnect; doubles with each failure."""
+    backoff_cap_s: Seconds = 60.0
+    """Largest such window."""
+    startup_grace_s: Seconds = 60.0
+    """After this the process counts as ready even if some feeds are not connected."""
+    drain_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """How long SIGTERM waits for what was read to be published."""
+
+
+class LogConfig(Section):
+    """Logs go to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe lines that are written."""
+    format: Literal["json", "console"] = "console"
+    """`json`: one object a line."""
+    per_cause_per_minute: Count = 10
+    """Lines of one event and cause; the rest is counted in the next one."""
+
+
+class FeedConfig(Section):
+    """What is subscribed to at one market of one venue."""
+
+    venue: Name
+    """`ingestor feeds` lists them."""
+    market: Name = "spot"
+    """One of the venue's markets."""
+    symbols: Annotated[tuple[Symbol, ...], Field(min_length=1)]
+    """Canonical (`BTC-USDT`), the venue's own (`btcusdt`), or patterns (`*-USDT`)."""
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = ("trades", "quotes", "book")
+    """Some of `trades`, `quotes`, `book`."""
+    transport: Literal["picows", "websockets"] = "picows"
+    """`websockets` is slower, but does compression and proxies."""
+    url: Annotated[str, _origin(("wss", "ws"))] | None = None
+    """Scheme, host and port to use instead of the venue's own."""
+    rest_url: Annotated[str, _origin(("https", "http"))] | None = None
+    """The same for REST requests."""
+    allow_plaintext: bool = False
+    """Permit `ws://` and `http://` to another machine."""
+    streams_per_connection: Count | None = None
+    """Fewer streams on a connection than the venue allows."""
+    source_addresses: tuple[IpAddress, ...] = ()
+    """Local addresses that connections are spread over; limits count per address."""
+    proxy: SecretStr | None = None
+    """URL of an HTTP or SOCKS proxy (`websockets` only). The system's proxy is never used."""
+    compression: bool = False
+    """permessage-deflate (`websockets` only)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.transport == "picows" and (self.proxy or self.compression):
+            what = "proxy" if self.proxy else "compression"
+            raise ValueError(f'{what} needs transport = "websockets"')
+        for name, url in (("url", self.url), ("rest_url", self.rest_url)):
+            parts = urlsplit(url or "wss://localhost")
+            encrypted = parts.scheme in {"wss", "https"} or is_loopback(parts.hostname or "")
+            if not encrypted and not self.allow_plaintext:
+                raise ValueError(f"{name} {url} is unencrypted: set allow_plaintext = true")
+        if len(set(self.channels)) < len(self.channels):
+            raise ValueError("channels names one twice")
+        return self
+
+
+class Config(BaseSettings):
+    """Everything that can be set. Build it with `ingestor.config.load.load`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+    )
+
+    kafka: KafkaConfig = KafkaConfig()
+    batch: BatchConfig = BatchConfig()
+    budget: BudgetConfig = BudgetConfig()
+    books: BooksConfig = BooksConfig()
+    staleness: StalenessConfig = StalenessConfig()
+    http: HttpConfig = HttpConfig()
+    recorder: RecorderConfig | None = None
+    catalogue: CatalogueConfig = CatalogueConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+    feeds: tuple[FeedConfig, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before what was passed, which is the file's content."""
+        return env_settings, init_settings

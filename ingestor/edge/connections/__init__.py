@@ -1,0 +1,1 @@
+"""Connections to venues: opened, kept alive, watched, repaired."""

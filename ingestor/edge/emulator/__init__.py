@@ -1,0 +1,1 @@
+"""Recordings played as the exchanges themselves."""

@@ -1,0 +1,1 @@
+"""Rows and side records into Kafka."""

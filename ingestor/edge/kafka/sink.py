@@ -1,0 +1,389 @@
+"""The Kafka sink: rows in, acks out, and whatever a broker may do in between.
+
+One sender coroutine for each lane (topic, partition) takes what has gathered, encodes it into one
+batch, sends it and awaits its ack; meanwhile more gathers: batches grow with load by themselves.
+Rows are kept until acked. A lane's state outlives its sender: when the producer must be replaced
+(see `ingestor.edge.kafka.producer`), senders end and new ones go on with the unacked rows, in
+order, encoded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NoReturn
+
+import structlog
+from aiokafka import AIOKafkaProducer, errors
+
+from ingestor.backoff import Backoff
+from ingestor.batch import Instruments, TickBatch
+from ingestor.codec import Headers, Partitions, encoder, headers
+from ingestor.edge.kafka.channel import ChannelStatistics, Lane, Outbox, SinkCounts
+from ingestor.edge.kafka.flight import Flight, dead_letter, void
+from ingestor.edge.kafka.producer import (
+    Verdict,
+    cause,
+    end_producer,
+    limit_logging,
+    start_producer,
+    verdict,
+)
+from ingestor.edge.kafka.reason import Reason, reason_of
+from ingestor.edge.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
+from ingestor.edge.kafka.side import SideQueue, SideRecord
+from ingestor.edge.kafka.topics import count_partitions, create_topics
+from ingestor.errors import SinkUnavailable
+from ingestor.overload import Budget
+from ingestor.rows import DTYPE_OF, Cause, Kind, RowClass, mark
+
+log = structlog.get_logger(__name__)
+
+TICK_S: Final = 0.25
+GRACE_S: Final = 0.5  # for acks that are on their way when a producer is to be replaced
+_BACKOFF: Final = Backoff(base_s=0.1, cap_s=5.0)
+_JSON_ROW_BYTES: Final = 350  # the first guess; each lane learns its own
+
+
+class ProducerFailed(Exception):
+    """A delivery failed: the producer is of no more use. `failure` is aiokafka's error."""
+
+    def __init__(self, failure: BaseException) -> None:
+        super().__init__(repr(failure))
+        self.failure = failure
+
+
+class KafkaSink:
+    """Publishes batches of all three classes, and records on the side topics.
+
+    `run` owns all tasks; `submit` and `publish` may be called before and while it runs, from the
+    loop's thread. `on_shed`, `on_pause` and `on_resume` may be set after construction.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        instruments: Instruments,
+        counts: SinkCounts,
+        *,
+        session: bytes,
+        budget: Budget | None = None,
+        more_headers: Headers | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """session: 16 bytes, unique to this run of the process. more_headers: of every record of
+        rows, beside `schema`. clock: ns since the epoch."""
+        self.settings = settings
+        self.session = session
+        self.on_shed: Callable[[RowClass, int], None] = lambda _row_class, _instrument: None
+        self.on_pause: Callable[[], None] = lambda: None
+        self.on_resume: Callable[[], None] = lambda: None
+        self._progress = asyncio.Event()  # something was settled, or failed
+        self.side = SideQueue(self._progress)
+        self.producer_resets: Counter[str] = Counter()
+        self.failure: str | None = "not started"  # why nothing is accepted now; None = connected
+        self._instruments = instruments
+        self._counts = counts
+        self._clock = clock
+        self._encoder = encoder(settings.encoding, instruments, session)
+        more = more_headers or []
+        self._headers = {cls: headers(cls, settings.encoding) + more for cls in RowClass}
+        self._topics = {cls: settings.tick_topic(cls) for cls in RowClass}
+        self._partitions = {cls: Partitions(instruments, settings.partitions) for cls in RowClass}
+        self._row_bytes = {
+            cls: float(DTYPE_OF[cls].itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES)
+            for cls in RowClass
+        }
+        self.outbox = Outbox(
+            budget or Budget(),
+            counts,
+            on_shed=self._was_shed,
+            on_pause=self._pause,
+            on_resume=self._resume,
+        )
+        self._topics_known = False
+        self._connected = asyncio.Event()
+        self._judged = asyncio.Event()  # connected, or refused for good
+        self._group: asyncio.TaskGroup | None = None  # senders of the producer in force
+        self._producer: AIOKafkaProducer | None = None
+        self._in_flight = 0  # batches whose ack is awaited
+        self._closing = False  # the producer in force is about to be replaced: start nothing
+        self._flights: dict[Lane, Flight] = {}
+        self._running: asyncio.Task[None] | None = None
+
+    def submit(self, batch: TickBatch, now_ns: int) -> None:
+        """Queue rows for their partitions. Never blocks and never fails for lack of room."""
+        if not len(batch.rows):
+            return
+        row_class, outbox = batch.row_class, self.outbox
+        lanes = []
+        for partition, rows in self._partitions[row_class].split(batch.rows):
+            lane = outbox.lanes.get((row_class, partition))
+            if lane is None:
+                lane = self._new_lane(row_class, partition)
+            outbox.put(lane, rows, now_ns)
+            lanes.append(lane)
+        outbox.check(now_ns)
+        for lane in lanes:
+            lane.wake()
+
+    def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
+        """Queue one record for a side topic; `topic` without the prefix. Dropped, and counted in
+        `side.dropped`, when the side queue is full."""
+        self.side.put(SideRecord(self.settings.topic(topic), key, value, ts_ms))
+
+    def position(self, row_class: RowClass, instrument: int) -> dict[str, object]:
+        """Return where a reader of an image taken now goes on: topic, partition, session, and a
+        sequence number that no row submitted after this call is below.
+
+        Rows that are queued now are read once more: sizes are absolute, so that does no harm."""
+        partition = self._partitions[row_class].of(instrument)
+        lane = self.outbox.lanes.get((row_class, partition))
+        return {
+            "topic": self._topics[row_class],
+            "partition": partition,
+            "session": self.session.hex(),
+            "sequence": lane.next_sequence if lane is not None else 0,
+        }
+
+    def statistics(self) -> ChannelStatistics:
+        return self.outbox.statistics(self._clock())
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Wait until Kafka has accepted us and the topics are there.
+
+        Raises SinkUnavailable with the last reason: at once when Kafka refuses us (a password, a
+        certificate), else when it takes longer than `timeout_s`.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._judged.wait(), timeout_s)
+        if not self._connected.is_set():
+            where = f"Kafka at {self.settings.bootstrap_servers}"
+            raise SinkUnavailable(where, self.failure or "no answer")
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait until all rows are settled and the side queue is empty; return the rows left."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.outbox.rows or self.side:
+                    await self._next_progress()
+        return self.outbox.rows
+
+    async def room(self, rows_max: int) -> None:
+        """Wait until fewer rows than this are not settled: for a publisher that can wait."""
+        while self.outbox.rows >= rows_max:
+            await self._next_progress()
+
+    async def _next_progress(self) -> None:
+        self._progress.clear()
+        await self._progress.wait()
+
+    async def close(self) -> None:
+        """End `run`, without waiting for anything undelivered."""
+        running = self._running
+        if running is not None:
+            running.cancel()
+            await asyncio.wait({running})
+
+    async def run(self) -> None:
+        """Connect, send, replace the producer when it must be; until cancelled."""
+        self._running = asyncio.current_task()
+        limit_logging()
+        ticking = asyncio.create_task(self._tick())
+        attempt = 0
+        try:
+            while True:
+                try:
+                    producer = await self._connect()
+                except (errors.KafkaError, OSError, TimeoutError, SinkUnavailable) as failure:
+                    reason = await self._reason(failure)
+                    self.failure = reason.text
+                    if reason.is_final:
+                        self._judged.set()
+                    delay_s = _BACKOFF.delay_s(attempt, random.random)
+                    log.warning("kafka.unavailable", reason=self.failure, retry_s=round(delay_s, 2))
+                    attempt += 1
+                    await asyncio.sleep(delay_s)
+                    continue
+                attempt = 0
+                await self._serve(producer)
+        finally:
+            ticking.cancel()
+            self._running = None
+
+    # The hooks may be set at any time, hence the detour.
+
+    def _was_shed(self, row_class: RowClass, instrument: int) -> None:
+        self.on_shed(row_class, instrument)
+
+    def _pause(self) -> None:
+        self.on_pause()
+
+    def _resume(self) -> None:
+        self.on_resume()
+
+    async def _tick(self) -> None:
+        """What time alone brings about: the end of a pause, the age of a row."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.outbox.check(self._clock(), with_age=True)
+
+    async def _connect(self) -> AIOKafkaProducer:
+        settings = self.settings
+        if not self._topics_known and settings.create_topics:
+            await create_topics(settings)
+        producer = await start_producer(settings)
+        try:
+            found = await count_partitions(producer, self._topics.values())
+        except BaseException:
+            await end_producer(producer)
+            raise
+        if not self._topics_known:
+            self._learn_partitions(found)
+        self.failure = None
+        self._connected.set()
+        self._judged.set()
+        return producer
+
+    async def _reason(self, failure: Exception) -> Reason:
+        if isinstance(failure, SinkUnavailable):
+            return Reason(failure.reason)
+        return await reason_of(failure, self.settings.client_options())
+
+    def _learn_partitions(self, found: dict[str, int]) -> None:
+        """Route by the topics' real partitions. They are fixed for the session: a topic that grows
+        meanwhile would tear an instrument's order apart."""
+        for row_class, topic in self._topics.items():
+            if found[topic] != self.settings.partitions:
+                partitions = Partitions(self._instruments, found[topic])
+                self._partitions[row_class] = partitions
+                self.outbox.repartition(row_class, partitions.split)
+        self._topics_known = True
+
+    async def _serve(self, producer: AIOKafkaProducer) -> None:
+        """Run all senders until one of them gives the producer up, then end it."""
+        self._producer, self._closing, self._in_flight = producer, False, 0
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self._send_side(producer))
+                for lane in self.outbox.lanes.values():
+                    group.create_task(self._send(producer, lane))
+        except* ProducerFailed as group_of_failures:
+            for one in group_of_failures.exceptions:
+                if isinstance(one, ProducerFailed):
+                    self.producer_resets[cause(one.failure)] += 1
+                    log.warning("kafka.producer.replaced", reason=repr(one.failure))
+        finally:
+            self._group = self._producer = None
+            await end_producer(producer)
+
+    def _new_lane(self, row_class: RowClass, partition: int) -> Lane:
+        lane = self.outbox.lane(row_class, partition)
+        if self._group is not None and self._producer is not None and not self._closing:
+            self._group.create_task(self._send(self._producer, lane))
+        return lane
+
+    async def _send_side(self, producer: AIOKafkaProducer) -> None:
+        try:
+            await self.side.send(producer)
+        except errors.KafkaError as failure:
+            await self._give_up(failure, _BACKOFF.delay_s(self.side.failures, random.random))
+
+    async def _send(self, producer: AIOKafkaProducer, lane: Lane) -> None:
+        """Send one lane's rows for as long as the producer lives."""
+        while True:
+            flight = self._flights.get(lane)
+            if flight is None:
+                if not lane.rows or self._closing:
+                    await lane.wait()
+                    continue
+                flight = self._take(lane)
+            while flight.spans:
+                await self._deliver(producer, lane, flight)
+            del self._flights[lane]
+
+    def _take(self, lane: Lane) -> Flight:
+        rows_max = self.settings.max_batch_bytes / self._row_bytes[lane.row_class]
+        rows, since_ns = self.outbox.take(lane, max(int(rows_max), 1))
+        flight = Flight(lane.row_class, rows, lane.next_sequence, since_ns)
+        self._flights[lane] = flight
+        lane.next_sequence += len(rows)
+        return flight
+
+    async def _deliver(self, producer: AIOKafkaProducer, lane: Lane, flight: Flight) -> None:
+        """Send the first span of a flight, or as much of it as one batch holds."""
+        records = flight.encode(self._encoder)
+        builder = producer.create_batch()
+        append, record_headers = builder.append, self._headers[lane.row_class]
+        for index, (key, value, ts_ms, _) in enumerate(records):
+            if append(timestamp=ts_ms, key=key, value=value, headers=record_headers) is None:
+                flight.cut(sum(record[3] for record in records[:index]))
+                break
+        builder.close()
+        size_bytes = builder.size()
+        self._in_flight += 1
+        try:
+            topic = self._topics[lane.row_class]
+            await (await producer.send_batch(builder, topic, partition=lane.partition))
+        except errors.KafkaError as failure:
+            self._in_flight -= 1
+            self._progress.set()
+            await self._refused(lane, flight, failure)
+        self._in_flight -= 1
+        self._progress.set()
+        rows, _ = flight.settle()
+        self._row_bytes[lane.row_class] = max(size_bytes / len(rows), 1.0)
+        self.outbox.settle(rows)
+        now_ns = self._clock()
+        self._counts.acked(lane.row_class, rows, now_ns, flight.since_ns)
+        if self.outbox.pressed:
+            self.outbox.check(now_ns)
+
+    async def _refused(self, lane: Lane, flight: Flight, failure: errors.KafkaError) -> NoReturn:
+        """Decide what becomes of the batch, then give the producer up."""
+        flight.failures += 1
+        failures, delay_s = flight.failures, 0.0
+        match verdict(failure, failures):
+            case Verdict.BISECT:
+                if not flight.bisect():
+                    self._dead_letter(lane, flight, cause(failure))
+            case Verdict.HOLD:
+                delay_s = _BACKOFF.delay_s(failures, random.random)
+                where = f"{self._topics[lane.row_class]}[{lane.partition}]"
+                log.error("kafka.refused", where=where, reason=repr(failure), retry_s=delay_s)
+            case Verdict.RESEND if failures > 1:
+                delay_s = _BACKOFF.delay_s(failures, random.random)
+        await self._give_up(failure, delay_s)
+
+    async def _give_up(self, failure: errors.KafkaError, delay_s: float) -> NoReturn:
+        """Wait, let the others' acks come in, and end the producer in force."""
+        await asyncio.sleep(delay_s)
+        self._closing = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                while self._in_flight:
+                    await self._next_progress()
+        raise ProducerFailed(failure)
+
+    def _dead_letter(self, lane: Lane, flight: Flight, reason: str) -> None:
+        """Put the one row of the first span aside and declare what it leaves behind."""
+        [record] = flight.encode(self._encoder)
+        rows, first = flight.settle()
+        topic, now_ns = self._topics[lane.row_class], self._clock()
+        where = (topic, lane.partition, self.session, first)
+        letter = dead_letter(*where, record, reason)
+        self.publish(DEAD_LETTER, record[0], letter, ts_ms=now_ns // 1_000_000)
+        self.publish(STATUS, None, void(*where, len(rows), reason), ts_ms=now_ns // 1_000_000)
+        log.error("kafka.dead_letter", topic=topic, seq=first, rows=len(rows), reason=reason)
+        self.outbox.settle(rows)
+        self._counts.dead_lettered(lane.row_class, rows)
+        instrument = int(rows["instrument"][0])
+        if rows["kind"][0] != Kind.GAP:  # else every mark that is refused would bring another
+            gap = mark(lane.row_class, Kind.GAP, instrument, now_ns, cause=Cause.DEAD_LETTER)
+            self.outbox.declare(lane, gap, now_ns)
+        self.on_shed(lane.row_class, instrument)

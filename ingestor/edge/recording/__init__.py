@@ -1,0 +1,1 @@
+"""Recordings on disk: written, repaired, read, compacted to Parquet."""
