@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 import msgspec
+import numpy as np
 import orjson
 
 from ingestor.adapter import (
@@ -44,11 +45,11 @@ from ingestor.adapter import (
     RestRequest,
     SnapshotSource,
 )
-from ingestor.batch import TickBuffer
+from ingestor.batch import TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.fixed import INT64_MAX
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
-from ingestor.rows import Flag, Side
+from ingestor.rows import Flag, Rows, Side
 from ingestor.timestamps import MILLISECOND
 
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
@@ -167,6 +168,26 @@ _KEY_AT, _VALUE_AT = 2, 6
 _EVENT, _TRADE, _DEPTH, _UPDATE_ID = b"etdu"
 
 
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+    fill(rows, "ts_event", [one.T * MILLISECOND for one in trades])
+    fill(rows, "sequence", [one.t for one in trades])
+    rows["trade_id_low"] = rows["sequence"]
+    rows["side"] = np.where([one.m for one in trades], Side.ASK, Side.BID)
+    return [one.p for one in trades], [one.q for one in trades]
+
+
+def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
+    rows["ts_event"] = rows["ts_recv"]
+    rows["flags"] = _LAST_UNTIMED
+    fill(rows, "sequence", [one.u for one in quotes])
+    return (
+        [one.b for one in quotes],
+        [one.B for one in quotes],
+        [one.a for one in quotes],
+        [one.A for one in quotes],
+    )
+
+
 class Binance:
     """One connection to one market of Binance."""
 
@@ -227,23 +248,22 @@ class Binance:
             key = payload[_KEY_AT]
             if key == _EVENT and payload[_VALUE_AT] == _TRADE:
                 trade = _parse_trade(payload)
-                trade_id = trade.t
-                out.trade(
+                out.kept_trades += (
+                    _read_trades,
+                    trade,
                     self._symbols[trade.s],
-                    trade.T * MILLISECOND,
                     ts_recv,
-                    trade_id,
-                    trade.p,
-                    trade.q,
-                    _AGGRESSOR[trade.m],
-                    trade_id,
+                    out.frame,
                 )
                 return None
             if key == _UPDATE_ID:
-                one = _parse_quote(payload)
-                number = self._symbols[one.s]
-                out.quote(
-                    number, ts_recv, ts_recv, one.u, one.b, one.B, one.a, one.A, _LAST_UNTIMED
+                quote = _parse_quote(payload)
+                out.kept_quotes += (
+                    _read_quotes,
+                    quote,
+                    self._symbols[quote.s],
+                    ts_recv,
+                    out.frame,
                 )
                 return None
             if key == _EVENT and payload[_VALUE_AT] == _DEPTH and self._market == "spot":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import pytest
 
-from ingestor.batch import TickBuffer
+from ingestor.batch import TickBuffer, fill
 from ingestor.instruments import InstrumentTable, instrument
-from ingestor.rows import Cause, Flag, RowClass, Side
+from ingestor.rows import Cause, Flag, RowClass, Rows, Side
 
 
 class Connection:
@@ -86,13 +85,43 @@ def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[li
     assert buffer.rows == 0
 
 
-@pytest.mark.parametrize("number", [-1, 2**32, "7", None, 1.5])
-def test_a_number_that_does_not_fit_its_field_is_refused(number: int) -> None:
+@pytest.mark.parametrize("number", [-1, 2**64, "7", None, 1.5])
+def test_a_number_that_does_not_fit_its_field_costs_its_frame_alone(
+    table: InstrumentTable, number: int
+) -> None:
     buffer = TickBuffer()
-    buffer.begin(Connection(0), b"")
-    with pytest.raises(struct.error):
-        trade(buffer, number)
-    assert buffer.rows == 0
+    source = Connection(0)
+    for payload, sequence in ((b"0", 1), (b"1", number), (b"2", 3)):
+        buffer.begin(source, payload)
+        buffer.trade(0, 1, 9, sequence, "1", "2", 1)
+        buffer.quote(0, 1, 9, sequence, "1", "2", "3", "4")
+    sealed = buffer.seal(table)
+    assert sealed.trades["sequence"].tolist() == sealed.quotes["sequence"].tolist() == [1, 3]
+    assert sealed.quote_frames.tolist() == [0, 2]
+    (rejected,) = sealed.rejected
+    assert (rejected.payload, rejected.reason, rejected.at_sealing) == (b"1", "malformed", True)
+    (hole,) = sealed.holes
+    assert (hole.trade, hole.quote, hole.ts_recv, hole.instruments) == (1, 1, 9, [0])
+
+
+def test_events_of_several_readers_keep_their_order_and_their_rows(table: InstrumentTable) -> None:
+    """Two venues in one flush: each reader reads its own, rows stay in order of arrival."""
+
+    def read(events: list[int], rows: Rows) -> tuple[list[str], list[str]]:
+        fill(rows, "sequence", [10 * event for event in events])
+        return [f"{event}.5" for event in events], ["1"] * len(events)
+
+    buffer = TickBuffer()
+    for number in range(1, 7):
+        buffer.begin(Connection(0), b"")
+        if number % 3:
+            buffer.keep_trade(read, number, 0, number)
+        else:
+            buffer.trade(0, 1, number, number, str(number), "2", 1)
+    trades = buffer.seal(table).trades
+    assert trades["sequence"].tolist() == [10, 20, 3, 40, 50, 6]
+    assert trades["price"].tolist() == [150, 250, 300, 450, 550, 600]
+    assert trades["ts_recv"].tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_rejected_frame_is_taken_back_whole(table: InstrumentTable) -> None:
@@ -162,7 +191,7 @@ def test_a_bad_level_and_a_bad_quote_are_found_too(table: InstrumentTable) -> No
         buffer.levels(0, 1, 1, 1, 1, [["1", "1"], [level, "1"]], [["5", "1"]])
         buffer.quote(0, 1, 1, 1, "1", "1", ask, "1")
     sealed = buffer.seal(table)
-    assert [one.payload for one in sealed.rejected] == [b"2", b"1"]
+    assert [one.payload for one in sealed.rejected] == [b"1", b"2"]
     assert (len(sealed.updates), len(sealed.prices), len(sealed.quotes)) == (1, 3, 1)
     assert sealed.quotes[0]["ask_price"] == 200
 
