@@ -147,6 +147,30 @@ async def test_a_client_that_does_not_read_is_waited_for() -> None:
             assert json.loads(await connection.recv())["i"] == number
 
 
+async def test_a_stall_holds_a_server_without_a_rate_too() -> None:
+    options = SimulatorOptions(symbols=1, rate_per_s=0, shape=SHAPE)
+    async with Simulator(options) as simulator, connect(simulator.addresses[0]) as connection:
+        simulator.stall(60.0)
+        await asyncio.sleep(0.05)  # a turn that was under way ends
+        await subscribe(connection, "trade:S00000-USD")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.recv(), 0.1)
+        simulator.stall(0.0)
+        assert json.loads(await connection.recv())["ch"] == "trade"
+
+
+async def test_aggregate_trades_come_as_in_a_combined_stream() -> None:
+    options = SimulatorOptions(symbols=1, rate_per_s=500.0, dialect="binance", shape=SHAPE)
+    async with Simulator(options) as simulator, connect(simulator.addresses[0]) as connection:
+        stream = "s00000usd@aggTrade"
+        await connection.send(json.dumps({"method": "SUBSCRIBE", "params": [stream], "id": 1}))
+        assert json.loads(await connection.recv()) == {"result": None, "id": 1}
+        first, second = [json.loads(await connection.recv()) for _ in range(2)]
+        assert first["stream"] == stream
+        assert (first["data"]["e"], first["data"]["s"]) == ("aggTrade", "S00000USD")
+        assert second["data"]["a"] == first["data"]["a"] + 1
+
+
 async def test_rest_and_control() -> None:
     options = SimulatorOptions(symbols=2, hosts=("127.0.0.1", "127.0.0.2"), ports=(0, 0))
     async with Simulator(options) as simulator, aiohttp.ClientSession() as http:

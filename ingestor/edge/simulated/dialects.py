@@ -19,7 +19,7 @@ from ingestor.edge.simulated.market import (
     make_walk,
 )
 
-Kind = Literal["trade", "quote", "book"]
+Kind = Literal["trade", "aggregate", "quote", "book"]
 DialectName = Literal["simulated", "binance"]
 
 
@@ -112,11 +112,17 @@ class SimulatedDialect:
         return answers
 
 
-_BINANCE_KINDS: Final[dict[str, Kind]] = {"trade": "trade", "bookTicker": "quote", "depth": "book"}
+_BINANCE_KINDS: Final[dict[str, Kind]] = {
+    "trade": "trade",
+    "aggTrade": "aggregate",
+    "bookTicker": "quote",
+    "depth": "book",
+}
 
 
 class BinanceDialect:
-    """The shapes of Binance spot's raw streams, for benchmarks."""
+    """The shapes of Binance spot's raw streams, for benchmarks. Aggregate trades come as in a
+    combined stream, since that is how the clients that take them ask for them."""
 
     def symbol(self, number: int) -> str:
         return f"S{number:05}USD"
@@ -132,6 +138,13 @@ class BinanceDialect:
             return (
                 '{"e":"trade","E":@M,"s":"@S","t":@N,'
                 f'"p":"{event.price}000000","q":"{event.size}0000","T":@M,"m":{maker},"M":true}}'
+            )
+        if kind == "aggregate":
+            maker = "false" if event.is_buy else "true"
+            return (
+                '{"stream":"@L@aggTrade","data":{"e":"aggTrade","E":@M,"s":"@S","a":@N,'
+                f'"p":"{event.price}000000","q":"{event.size}0000","f":@N,"l":@N,"T":@M,'
+                f'"m":{maker},"M":true}}}}'
             )
         if kind == "quote":
             bid, bid_size, ask, ask_size = event.quote

@@ -40,6 +40,7 @@ from ingestor.edge.simulated.state import (
 
 _WRITE_BYTES_MAX: Final = 1 << 20  # in a connection's buffer; its streams then wait
 _BURST: Final = 32  # frames of a stream that are written at once when there is no rate
+_STALLED_S: Final = 0.01  # how often a stalled server without a rate looks whether it still is
 _CREDIT_MAX_S: Final = 0.25  # what was missed while the loop was busy is made up for, up to this
 
 _quiet = logging.getLogger(f"{__name__}.library")
@@ -350,6 +351,9 @@ class Simulator:
     async def _send_all(self) -> None:
         """No rate: keep every connection's buffer full."""
         while True:
+            if time() < self.faults.stalled_until_s:
+                await asyncio.sleep(_STALLED_S)
+                continue
             wrote = False
             for stream in self._in_turn():
                 clients = stream.clients

@@ -77,7 +77,7 @@ class Stream:
     def advance(self, time_text: bytes, millis: bytes) -> bytes:
         """Return the next frame. The book moves the market; without one, quotes do."""
         symbol, kind = self.symbol, self.kind
-        if kind == "trade":
+        if kind in {"trade", "aggregate"}:
             symbol.trade += 1
             number, place = symbol.trade, symbol.trade % len(self.events)
         else:
