@@ -23,7 +23,7 @@ quote's `u` is the book's number that it belongs to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 import orjson
@@ -44,35 +44,71 @@ from ingestor.adapter import (
     Reply,
     RestRequest,
 )
-from ingestor.batch import TickBuffer
+from ingestor.batch import TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.instruments import Instrument, instrument
-from ingestor.rows import Flag, Side
+from ingestor.rows import Flag, Rows, Side
 
 _PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _STATUS: Final = Filtered("status")
-_CHANNELS: Final = {"trade", "quote", "book", "snapshot"}
 
 
-class _Message(msgspec.Struct, gc=False):
-    """What we read of data: one type for all, since parsing into it costs half of a dict."""
-
-    ch: str
-    s: str = ""
-    t: int | None = None
-    i: int | None = None
-    p: Any = None
-    q: Any = None
-    m: str = ""
-    U: int | None = None
-    u: int | None = None
-    b: Any = None
-    a: Any = None
+_Level = tuple[str, str]
 
 
-_parse: Final = msgspec.json.Decoder(_Message).decode
+class _Trade(msgspec.Struct, gc=False, tag_field="ch", tag="trade"):
+    s: str
+    t: int
+    i: int
+    p: str
+    q: str
+    m: Literal["buy", "sell"]
+
+
+class _Quote(msgspec.Struct, gc=False, tag_field="ch", tag="quote"):
+    s: str
+    t: int
+    u: int
+    b: _Level
+    a: _Level
+
+
+class _Snapshot(msgspec.Struct, gc=False, tag_field="ch", tag="snapshot"):
+    s: str
+    t: int
+    u: int
+    b: list[_Level]
+    a: list[_Level]
+
+
+class _Book(msgspec.Struct, gc=False, tag_field="ch", tag="book"):
+    s: str
+    t: int
+    U: int
+    u: int
+    b: list[_Level]
+    a: list[_Level]
+
+
+_parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book).decode
+
+
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[str]]:
+    fill(rows, "ts_event", [one.t for one in trades])
+    fill(rows, "sequence", [one.i for one in trades])
+    fill(rows, "side", [_SIDES[one.m] for one in trades])
+    rows["trade_id_low"] = rows["sequence"]
+    return [one.p for one in trades], [one.q for one in trades]
+
+
+def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[Sequence[str]]:
+    fill(rows, "ts_event", [one.t for one in quotes])
+    fill(rows, "sequence", [one.u for one in quotes])
+    bid_prices, bid_sizes = zip(*[one.b for one in quotes], strict=True)
+    ask_prices, ask_sizes = zip(*[one.a for one in quotes], strict=True)
+    return bid_prices, bid_sizes, ask_prices, ask_sizes
 
 
 class Simulated:
@@ -115,41 +151,24 @@ class Simulated:
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
         try:
-            message = _parse(payload)
+            event = _parse(payload)
         except msgspec.ValidationError as failure:
-            return self._operation(orjson.loads(payload), failure)
-        if message.ch != "trade":
-            return self._rarer(message, ts_recv, out)
-        number = message.i
-        out.trade(
-            self._symbols[message.s],
-            message.t,  # type: ignore[arg-type]  # absent: malformed
-            ts_recv,
-            number,  # type: ignore[arg-type]  # the same
-            message.p,
-            message.q,
-            _SIDES[message.m],
-            number,  # type: ignore[arg-type]  # the same
-        )
+            return self._other(orjson.loads(payload), failure)
+        number = self._symbols[event.s]
+        match event:
+            case _Trade():
+                out.keep_trade(_read_trades, event, number, ts_recv)
+            case _Quote():
+                out.keep_quote(_read_quotes, event, number, ts_recv)
+            case _Book(t=time, U=first, u=last, b=bids, a=asks):
+                out.levels(number, time, ts_recv, first, last, bids, asks, are_pairs=True)
+            case _Snapshot(t=time, u=last, b=bids, a=asks):
+                out.levels(
+                    number, time, ts_recv, last, last, bids, asks, 0, _SNAPSHOT, are_pairs=True
+                )
         return None
 
-    def _rarer(self, message: Any, ts_recv: int, out: TickBuffer) -> Control | None:
-        channel, last = message.ch, message.u
-        if channel == "status":
-            return _STATUS
-        if channel not in _CHANNELS:
-            raise UnknownMessage(self.venue, f"channel {channel!r:.60}")
-        number, time = self._symbols[message.s], message.t
-        if channel == "quote":
-            (bid_price, bid_size), (ask_price, ask_size) = message.b, message.a
-            out.quote(number, time, ts_recv, last, bid_price, bid_size, ask_price, ask_size)
-        elif channel == "book":
-            out.levels(number, time, ts_recv, message.U, last, message.b, message.a)
-        else:
-            out.levels(number, time, ts_recv, last, last, message.b, message.a, 0, _SNAPSHOT)
-        return None
-
-    def _operation(self, message: Any, failure: msgspec.ValidationError) -> Control:
+    def _other(self, message: Any, failure: msgspec.ValidationError) -> Control:
         match message:
             case {"op": "ack", "streams": [*streams]}:
                 return Ack(tuple(streams))
@@ -161,7 +180,9 @@ class Simulated:
                 return Notice.HEARTBEAT
             case {"op": "reconnect", "text": str(text)}:
                 return Reconnect(text)
-            case {"ch": str(channel)} if channel in _CHANNELS:
+            case {"ch": "status"}:
+                return _STATUS
+            case {"ch": "trade" | "quote" | "snapshot" | "book"}:
                 raise DecodeError(self.venue, str(failure))
         raise UnknownMessage(self.venue, f"{message!r:.60}")
 
