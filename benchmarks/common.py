@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,11 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def progress(text: str) -> None:
+    """Say on standard error what is being done now."""
+    print(f"   ... {text}", file=sys.stderr, flush=True)
 
 
 def table_text(rows: Sequence[Mapping[str, Any]]) -> str:

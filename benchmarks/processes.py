@@ -22,7 +22,10 @@ from ingestor.edge.devbroker import DevBroker
 TOPICS: Final = ("trades", "quotes", "book", "status", "quarantine", "deadletter")
 COMPACTED: Final = ("instruments", "book_snapshot")
 PARTITIONS: Final = 8
+PEERS_TOPICS: Final = ("afternoon", "raw.ws", "ref.symbols")
 STUB: Final = "stub broker (librdkafka's mock cluster), a process of its own"
+ROOT: Final = Path(__file__).parent.parent
+STALLED_S: Final = 120.0  # at most, while books are synchronised
 
 
 class ChildFailed(Exception):
@@ -38,10 +41,11 @@ class Child:
         given: Mapping[str, Any] | None = None,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        python: Path = Path(sys.executable),
     ) -> None:
         """given: passed as the first argument, in JSON."""
         first = [] if given is None else [orjson.dumps(given).decode()]
-        self._command = [sys.executable, "-m", module, *first, *arguments]
+        self._command = [str(python), "-m", module, *first, *arguments]
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -54,6 +58,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=self._environment,
+            cwd=ROOT,
         )
         self.about = self._line()
         return self
@@ -111,7 +116,7 @@ class Child:
         while (connected := self.sample()["connected"]) < connections:
             if time.monotonic() - started > timeout_s:
                 raise ChildFailed(f"{connected} of {connections} connected in {timeout_s:g} s")
-            time.sleep(0.1)
+            time.sleep(0.05)
         return time.monotonic() - started
 
     def wait_flowing(self, timeout_s: float = 60.0) -> None:
@@ -186,6 +191,7 @@ class LoadServer(Child):
             arguments += ["--certificate", str(certificate)]
         super().__init__("ingestor.edge.simulated.simulator", arguments=arguments)
         self.dialect = dialect
+        self.symbols = symbols
 
     @property
     def url(self) -> str:
@@ -207,19 +213,41 @@ class LoadServer(Child):
     def statistics(self) -> dict[str, Any]:
         return self.control("statistics")
 
+    def symbol(self, number: int) -> str:
+        return f"S{number:05}-USD" if self.dialect == "simulated" else f"S{number:05}USD"
+
     def stream(self, kind: str, number: int) -> str:
         """Return the name of a stream of the simulated dialect or of Binance."""
+        symbol = self.symbol(number)
         if self.dialect == "simulated":
-            return f"{kind}:S{number:05}-USD"
+            return f"{kind}:{symbol}"
         name = {"trade": "trade", "quote": "bookTicker", "book": "depth@100ms"}[kind]
-        return f"s{number:05}usd@{name}"
+        return f"{symbol.lower()}@{name}"
+
+    def hold(self) -> None:
+        """Send nothing until `synchronise` was called."""
+        self.control("stall", f"for_s={STALLED_S}")
+
+    def synchronise(self, ingestor: Child, books: int) -> None:
+        """Send so much that books ask for snapshots, and go on when so many are there.
+
+        Raises ChildFailed. A snapshot is as new as the server: of an ingestor that reads seconds
+        behind it, all that lies between is left out, and what that costs would count for nothing.
+        """
+        self.control("stall", "for_s=0")
+        self.hold()
+        deadline_s = time.monotonic() + STALLED_S
+        while (window := ingestor.window(0.1, 0.0)).last["resets"] < books or window["rows"]:
+            if time.monotonic() > deadline_s:
+                raise ChildFailed(f"{window.last['resets']} of {books} books synchronised")
+        self.control("stall", "for_s=0")
 
 
 @contextmanager
 def stub_broker(prefix: str = "md.") -> Iterator[str]:
     """Run the embedded broker with all topics; yields its address."""
     topics = {f"{prefix}{name}.v1": PARTITIONS for name in (*TOPICS, *COMPACTED)}
-    with DevBroker({**topics, "afternoon": PARTITIONS}) as broker:
+    with DevBroker({**topics, **dict.fromkeys(PEERS_TOPICS, PARTITIONS)}) as broker:
         yield broker.bootstrap_servers
 
 
