@@ -119,7 +119,7 @@ class Partitions:
         order = np.argsort(partitions, kind="stable")
         ordered = partitions[order]
         cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-        rows = rows[order]
+        rows = rows.take(order)  # an index would copy field by field, ten times as slow
         for start, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(rows)], strict=True):
             yield int(ordered[start]), rows[start:end]
 

@@ -47,6 +47,7 @@ HEAD: Final = Struct("<3sBBBH16sQIIII")
 ENTRY: Final = Struct("<HBBI")
 assert (HEAD.size, ENTRY.size) == (48, 8)
 
+_INSTRUMENT_AT: Final = 24  # offset of `instrument` in a row of any class
 _FEW: Final = 64  # rows up to which a dict beats the lookup array
 _CACHED_TABLES: Final = 1_024
 
@@ -61,13 +62,13 @@ class BinaryEncoder:
         assert len(session) == 16
         self._instruments = instruments
         self._session = session
-        self._entries: dict[int, bytes] = {}
+        self._entries = _Entries(instruments)
         self._local = np.zeros(0, np.uint32)
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
         """Return the records of `rows`, in order. Values are at most RECORD_BYTES_MAX long."""
         numbers, local = self._renumber(rows["instrument"])
-        table = b"".join([self._entry(number) for number in numbers])
+        table = b"".join(map(self._entries.__getitem__, numbers))
         table += bytes(-len(table) % 8)
         if HEAD.size + len(table) + rows.nbytes > RECORD_BYTES_MAX and len(rows) > 1:
             half = len(rows) // 2
@@ -87,10 +88,10 @@ class BinaryEncoder:
             len(table),
             0,
         )
-        out = rows.copy()
-        out["instrument"] = local
-        ts_ms = int(rows[-1]["ts_recv"]) // 1_000_000
-        return [(None, b"".join((head, table, out.tobytes())), ts_ms, len(rows))]
+        out = bytearray(rows.tobytes())
+        np.ndarray(len(rows), "<u4", out, _INSTRUMENT_AT, (rows.dtype.itemsize,))[:] = local
+        ts_ms = int(rows["ts_recv"][-1]) // 1_000_000
+        return [(None, b"".join((head, table, out)), ts_ms, len(rows))]
 
     def _renumber(self, column: NDArray[np.uint32]) -> tuple[list[int], NDArray[np.uint32]]:
         """Return the distinct instruments, and each row's index into them."""
@@ -106,13 +107,19 @@ class BinaryEncoder:
         self._local[numbers] = np.arange(len(numbers), dtype=np.uint32)
         return numbers.tolist(), self._local[column]
 
-    def _entry(self, number: int) -> bytes:
-        entry = self._entries.get(number)
-        if entry is None:
-            one = self._instruments[number]
-            key = one.key.encode()
-            fields = (len(key), one.price_exponent, one.size_exponent, one.revision)
-            entry = self._entries[number] = ENTRY.pack(*fields) + key
+
+class _Entries(dict[int, bytes]):
+    """The table entries of instruments, each made once."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        super().__init__()
+        self._instruments = instruments
+
+    def __missing__(self, number: int) -> bytes:
+        one = self._instruments[number]
+        key = one.key.encode()
+        fields = (len(key), one.price_exponent, one.size_exponent, one.revision)
+        entry = self[number] = ENTRY.pack(*fields) + key
         return entry
 
 

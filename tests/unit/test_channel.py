@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -78,17 +77,6 @@ def test_a_lane_knows_its_oldest_row() -> None:
     assert lane.since_ns() == 7
     lane.put_first(trades(1), 9)
     assert lane.take(1)[0]["sequence"].tolist() == [1]
-
-
-async def test_a_waiting_sender_is_woken() -> None:
-    lane = Lane(RowClass.TRADE, 0)
-    lane.wake()
-    waiting = asyncio.create_task(lane.wait())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    lane.wake()
-    lane.wake()
-    await waiting
 
 
 def test_steps_come_in_their_order() -> None:

@@ -8,7 +8,6 @@ conflating and shedding leave no holes in them.
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -82,7 +81,6 @@ class Lane:
         "_dtype",
         "_tail",
         "_tail_since_ns",
-        "_waiter",
         "next_sequence",
         "partition",
         "row_class",
@@ -98,7 +96,6 @@ class Lane:
         self._chunks: deque[tuple[bytes, int]] = deque()
         self._tail = bytearray()
         self._tail_since_ns = 0
-        self._waiter: Future[None] | None = None
 
     def put(self, rows: Rows, now_ns: int) -> None:
         if not self._tail:
@@ -151,17 +148,6 @@ class Lane:
         if self._chunks:
             return self._chunks[0][1]
         return self._tail_since_ns if self._tail else None
-
-    def wake(self) -> None:
-        """Resume the sender that waits for rows."""
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def wait(self) -> None:
-        """Wait for `wake`. One sender at a time."""
-        self._waiter = get_running_loop().create_future()
-        await self._waiter
 
 
 class Outbox:

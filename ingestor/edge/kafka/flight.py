@@ -17,12 +17,14 @@ RAW_BYTES_MAX: Final = 64 << 10  # of a refused value, kept in its dead letter
 class Flight:
     """Rows with their sequence numbers, and which of them are still to be delivered.
 
-    Records are not kept: encoding is pure, and a resend encodes again. `spans` are ranges of row
-    indices, in order, each sent as one batch; a refused one is halved until the culprit is alone.
-    since_ns: when the first row was submitted.
+    `spans` are ranges of row indices, in order, each sent as one batch; a refused one is halved
+    until the culprit is alone. Records are not kept: encoding is pure, and for another producer
+    they are made again.
+    since_ns: when the first row was submitted. payload: the first span as a record batch, made in
+    the name of the producer in force, once it was; that producer can send it again as it is.
     """
 
-    __slots__ = ("failures", "first_sequence", "row_class", "rows", "since_ns", "spans")
+    __slots__ = ("failures", "first_sequence", "payload", "row_class", "rows", "since_ns", "spans")
 
     def __init__(self, row_class: RowClass, rows: Rows, first_sequence: int, since_ns: int) -> None:
         self.row_class = row_class
@@ -31,6 +33,7 @@ class Flight:
         self.since_ns = since_ns
         self.spans: deque[tuple[int, int]] = deque([(0, len(rows))])
         self.failures = 0  # of the first span, in a row
+        self.payload: bytearray | None = None
 
     def encode(self, encoder: Encoder) -> list[Record]:
         """Return the records of the first span."""
@@ -56,6 +59,7 @@ class Flight:
         """Take the first span off; return its rows and the sequence number of the first one."""
         start, stop = self.spans.popleft()
         self.failures = 0
+        self.payload = None
         return self.rows[start:stop], self.first_sequence + start
 
 

@@ -1,10 +1,8 @@
 """The Kafka sink: rows in, acks out, and whatever a broker may do in between.
 
-One sender coroutine for each lane (topic, partition) takes what has gathered, encodes it into one
-batch, sends it and awaits its ack; meanwhile more gathers: batches grow with load by themselves.
-Rows are kept until acked. A lane's state outlives its sender: when the producer must be replaced
-(see `ingestor.edge.kafka.producer`), senders end and new ones go on with the unacked rows, in
-order, encoded again.
+Rows wait in an outbox of lanes (`channel`), one for each topic and partition, until they are acked;
+`sender` takes them from there into produce requests. When the producer must be replaced (see
+`producer`), the sender goes on with the unacked rows, in order, encoded again.
 """
 
 from __future__ import annotations
@@ -15,46 +13,28 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer, errors
 
-from ingestor.backoff import Backoff
 from ingestor.batch import Instruments, TickBatch
 from ingestor.codec import Headers, Partitions, encoder, headers
 from ingestor.edge.kafka.channel import ChannelStatistics, Lane, Outbox, SinkCounts
 from ingestor.edge.kafka.flight import Flight, dead_letter, void
-from ingestor.edge.kafka.producer import (
-    Verdict,
-    cause,
-    end_producer,
-    limit_logging,
-    start_producer,
-    verdict,
-)
+from ingestor.edge.kafka.producer import cause, end_producer, limit_logging, start_producer
 from ingestor.edge.kafka.reason import Reason, reason_of
+from ingestor.edge.kafka.sender import BACKOFF, ProducerFailed, Sender
 from ingestor.edge.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.edge.kafka.side import SideQueue, SideRecord
 from ingestor.edge.kafka.topics import count_partitions, create_topics
 from ingestor.errors import SinkUnavailable
 from ingestor.overload import Budget
-from ingestor.rows import DTYPE_OF, Cause, Kind, RowClass, mark
+from ingestor.rows import Cause, Kind, RowClass, mark
 
 log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.25
-GRACE_S: Final = 0.5  # for acks that are on their way when a producer is to be replaced
-_BACKOFF: Final = Backoff(base_s=0.1, cap_s=5.0)
-_JSON_ROW_BYTES: Final = 350  # the first guess; each lane learns its own
-
-
-class ProducerFailed(Exception):
-    """A delivery failed: the producer is of no more use. `failure` is aiokafka's error."""
-
-    def __init__(self, failure: BaseException) -> None:
-        super().__init__(repr(failure))
-        self.failure = failure
 
 
 class KafkaSink:
@@ -90,14 +70,8 @@ class KafkaSink:
         self._counts = counts
         self._clock = clock
         self._encoder = encoder(settings.encoding, instruments, session)
-        more = more_headers or []
-        self._headers = {cls: headers(cls, settings.encoding) + more for cls in RowClass}
         self._topics = {cls: settings.tick_topic(cls) for cls in RowClass}
         self._partitions = {cls: Partitions(instruments, settings.partitions) for cls in RowClass}
-        self._row_bytes = {
-            cls: float(DTYPE_OF[cls].itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES)
-            for cls in RowClass
-        }
         self.outbox = Outbox(
             budget or Budget(),
             counts,
@@ -105,14 +79,20 @@ class KafkaSink:
             on_pause=self._pause,
             on_resume=self._resume,
         )
+        more = more_headers or []
+        self._sender = Sender(
+            settings,
+            self.outbox,
+            counts,
+            self._encoder,
+            {cls: headers(cls, settings.encoding) + more for cls in RowClass},
+            clock=clock,
+            progress=self._progress,
+            dead_letter=self._dead_letter,
+        )
         self._topics_known = False
         self._connected = asyncio.Event()
         self._judged = asyncio.Event()  # connected, or refused for good
-        self._group: asyncio.TaskGroup | None = None  # senders of the producer in force
-        self._producer: AIOKafkaProducer | None = None
-        self._in_flight = 0  # batches whose ack is awaited
-        self._closing = False  # the producer in force is about to be replaced: start nothing
-        self._flights: dict[Lane, Flight] = {}
         self._running: asyncio.Task[None] | None = None
 
     def submit(self, batch: TickBatch, now_ns: int) -> None:
@@ -122,14 +102,11 @@ class KafkaSink:
         row_class, outbox = batch.row_class, self.outbox
         lanes = []
         for partition, rows in self._partitions[row_class].split(batch.rows):
-            lane = outbox.lanes.get((row_class, partition))
-            if lane is None:
-                lane = self._new_lane(row_class, partition)
+            lane = outbox.lane(row_class, partition)
             outbox.put(lane, rows, now_ns)
             lanes.append(lane)
         outbox.check(now_ns)
-        for lane in lanes:
-            lane.wake()
+        self._sender.wake(lanes)
 
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
         """Queue one record for a side topic; `topic` without the prefix. Dropped, and counted in
@@ -204,7 +181,7 @@ class KafkaSink:
                     self.failure = reason.text
                     if reason.is_final:
                         self._judged.set()
-                    delay_s = _BACKOFF.delay_s(attempt, random.random)
+                    delay_s = BACKOFF.delay_s(attempt, random.random)
                     log.warning("kafka.unavailable", reason=self.failure, retry_s=round(delay_s, 2))
                     attempt += 1
                     await asyncio.sleep(delay_s)
@@ -265,110 +242,26 @@ class KafkaSink:
         self._topics_known = True
 
     async def _serve(self, producer: AIOKafkaProducer) -> None:
-        """Run all senders until one of them gives the producer up, then end it."""
-        self._producer, self._closing, self._in_flight = producer, False, 0
+        """Send until a delivery fails for good, then end the producer."""
         try:
             async with asyncio.TaskGroup() as group:
-                self._group = group
                 group.create_task(self._send_side(producer))
-                for lane in self.outbox.lanes.values():
-                    group.create_task(self._send(producer, lane))
+                self._sender.start(producer, group)
         except* ProducerFailed as group_of_failures:
             for one in group_of_failures.exceptions:
                 if isinstance(one, ProducerFailed):
                     self.producer_resets[cause(one.failure)] += 1
                     log.warning("kafka.producer.replaced", reason=repr(one.failure))
         finally:
-            self._group = self._producer = None
+            self._sender.stop()
             await end_producer(producer)
-
-    def _new_lane(self, row_class: RowClass, partition: int) -> Lane:
-        lane = self.outbox.lane(row_class, partition)
-        if self._group is not None and self._producer is not None and not self._closing:
-            self._group.create_task(self._send(self._producer, lane))
-        return lane
 
     async def _send_side(self, producer: AIOKafkaProducer) -> None:
         try:
             await self.side.send(producer)
         except errors.KafkaError as failure:
-            await self._give_up(failure, _BACKOFF.delay_s(self.side.failures, random.random))
-
-    async def _send(self, producer: AIOKafkaProducer, lane: Lane) -> None:
-        """Send one lane's rows for as long as the producer lives."""
-        while True:
-            flight = self._flights.get(lane)
-            if flight is None:
-                if not lane.rows or self._closing:
-                    await lane.wait()
-                    continue
-                flight = self._take(lane)
-            while flight.spans:
-                await self._deliver(producer, lane, flight)
-            del self._flights[lane]
-
-    def _take(self, lane: Lane) -> Flight:
-        rows_max = self.settings.max_batch_bytes / self._row_bytes[lane.row_class]
-        rows, since_ns = self.outbox.take(lane, max(int(rows_max), 1))
-        flight = Flight(lane.row_class, rows, lane.next_sequence, since_ns)
-        self._flights[lane] = flight
-        lane.next_sequence += len(rows)
-        return flight
-
-    async def _deliver(self, producer: AIOKafkaProducer, lane: Lane, flight: Flight) -> None:
-        """Send the first span of a flight, or as much of it as one batch holds."""
-        records = flight.encode(self._encoder)
-        builder = producer.create_batch()
-        append, record_headers = builder.append, self._headers[lane.row_class]
-        for index, (key, value, ts_ms, _) in enumerate(records):
-            if append(timestamp=ts_ms, key=key, value=value, headers=record_headers) is None:
-                flight.cut(sum(record[3] for record in records[:index]))
-                break
-        builder.close()
-        size_bytes = builder.size()
-        self._in_flight += 1
-        try:
-            topic = self._topics[lane.row_class]
-            await (await producer.send_batch(builder, topic, partition=lane.partition))
-        except errors.KafkaError as failure:
-            self._in_flight -= 1
-            self._progress.set()
-            await self._refused(lane, flight, failure)
-        self._in_flight -= 1
-        self._progress.set()
-        rows, _ = flight.settle()
-        self._row_bytes[lane.row_class] = max(size_bytes / len(rows), 1.0)
-        self.outbox.settle(rows)
-        now_ns = self._clock()
-        self._counts.acked(lane.row_class, rows, now_ns, flight.since_ns)
-        if self.outbox.pressed:
-            self.outbox.check(now_ns)
-
-    async def _refused(self, lane: Lane, flight: Flight, failure: errors.KafkaError) -> NoReturn:
-        """Decide what becomes of the batch, then give the producer up."""
-        flight.failures += 1
-        failures, delay_s = flight.failures, 0.0
-        match verdict(failure, failures):
-            case Verdict.BISECT:
-                if not flight.bisect():
-                    self._dead_letter(lane, flight, cause(failure))
-            case Verdict.HOLD:
-                delay_s = _BACKOFF.delay_s(failures, random.random)
-                where = f"{self._topics[lane.row_class]}[{lane.partition}]"
-                log.error("kafka.refused", where=where, reason=repr(failure), retry_s=delay_s)
-            case Verdict.RESEND if failures > 1:
-                delay_s = _BACKOFF.delay_s(failures, random.random)
-        await self._give_up(failure, delay_s)
-
-    async def _give_up(self, failure: errors.KafkaError, delay_s: float) -> NoReturn:
-        """Wait, let the others' acks come in, and end the producer in force."""
-        await asyncio.sleep(delay_s)
-        self._closing = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_S):
-                while self._in_flight:
-                    await self._next_progress()
-        raise ProducerFailed(failure)
+            delay_s = BACKOFF.delay_s(self.side.failures, random.random)
+            await self._sender.give_up(failure, delay_s)
 
     def _dead_letter(self, lane: Lane, flight: Flight, reason: str) -> None:
         """Put the one row of the first span aside and declare what it leaves behind."""

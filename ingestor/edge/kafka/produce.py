@@ -1,0 +1,184 @@
+"""Produce requests of our own, over the connections of an aiokafka producer.
+
+aiokafka's batch API keeps a builder, a future, a shield around it and a linger for each batch, and
+wakes one task for each: at light load, where every flush makes a small batch for each partition,
+that is what publishing costs. Here one request carries all batches that are bound for one broker,
+and one coroutine sends it and learns what became of each. Record batches, compression, sequence
+numbers, metadata and connections stay aiokafka's.
+
+Beside `producer`, the only module that reaches into its insides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from struct import Struct
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaProducer, TopicPartition, errors
+from aiokafka.client import ConnectionGroup
+from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from ingestor.codec import Headers, Record
+
+Batches = Mapping[TopicPartition, bytes | bytearray]
+
+_PRODUCE: Final = 0  # the API's key
+_VERSIONS: Final = (3, 7)  # all of one layout: Kafka 0.11 to 4
+_CODECS: Final = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+_MAGIC: Final = 2
+_ALL: Final = -1  # acks
+_ACKS: Final = {errors.NoError.errno, errors.DuplicateSequenceNumber.errno}
+_HEAD: Final = Struct(">hhii")  # no transactional id, acks, timeout in ms, topics
+_LENGTH: Final = Struct(">h")
+_COUNT: Final = Struct(">i")
+_PART: Final = Struct(">ii")  # partition, bytes
+# partition, error code, offset, timestamp; from version 5 on also the log's first offset
+_OUTCOME: Final = {version: Struct(">ihqq" + "q" * (version >= 5)) for version in range(3, 8)}
+
+
+class Produce:
+    """Builds batches in the name of one producer, and sends them."""
+
+    def __init__(
+        self, producer: AIOKafkaProducer, *, compression: str | None, timeout_ms: int
+    ) -> None:
+        """producer: started, idempotent. timeout_ms: what the broker may take."""
+        self._client = producer.client
+        self._cluster = producer.client.cluster
+        self._transactions = producer._txn_manager  # noqa: SLF001
+        self._codec = _CODECS[compression]
+        self._timeout_ms = timeout_ms
+
+    def leader(self, place: TopicPartition) -> int | None:
+        """Return the broker that leads a partition, None when it isn't known."""
+        node: int | None = self._cluster.leader_for_partition(place)
+        return None if node == -1 else node
+
+    def build(
+        self, place: TopicPartition, records: Iterable[Record], headers: Headers, bytes_max: int
+    ) -> tuple[bytearray, int, int]:
+        """Make a batch of the first records, as many as fit, at least one.
+
+        Returns the batch with the partition's next sequence numbers, which can be sent again as it
+        is; how many records are in it; how many bytes they had before compression.
+        """
+        transactions = self._transactions
+        builder = DefaultRecordBatchBuilder(
+            _MAGIC,
+            self._codec,
+            0,
+            transactions.producer_id,
+            transactions.producer_epoch,
+            transactions.sequence_number(place),
+            bytes_max,
+        )
+        append, count = builder.append, 0
+        for key, value, ts_ms, _ in records:
+            if append(count, ts_ms, key, value, headers) is None:
+                break
+            count += 1
+        transactions.increment_sequence_number(place, count)
+        size_bytes: int = builder.size()
+        return builder.build(), count, size_bytes
+
+    async def send(
+        self, node: int, batches: Batches
+    ) -> dict[TopicPartition, errors.KafkaError | None]:
+        """Send batches to a broker; return why it took each one not, None where it did.
+
+        Raises KafkaError when there is no answer: the batches may be in the log all the same.
+        """
+        client = self._client
+        connection = client._conns.get((node, ConnectionGroup.DEFAULT))  # noqa: SLF001
+        # aiokafka loses sight of a connection whose making is cancelled.
+        if (connection is None or not connection.connected()) and not await asyncio.shield(
+            client.ready(node)
+        ):
+            raise errors.NodeNotReadyError
+        codes = await client.send(node, _Request(batches, self._timeout_ms))
+        failures: dict[TopicPartition, errors.KafkaError | None]
+        failures = {place: errors.UnknownError("not in the answer") for place in batches}
+        failures.update((place, _failure(code)) for place, code in codes)
+        return failures
+
+    async def refresh(self) -> None:
+        """Ask the cluster which broker leads which partition."""
+        await self._client.force_metadata_update()
+
+
+def _failure(code: int) -> errors.KafkaError | None:
+    """Return what an error code means. A batch that the broker has already is no failure."""
+    if code in _ACKS:
+        return None
+    failure: errors.KafkaError = errors.for_code(code)()
+    return failure
+
+
+class _Request:
+    """What aiokafka's connection asks of a request."""
+
+    API_KEY: Final = _PRODUCE
+
+    def __init__(self, batches: Batches, timeout_ms: int) -> None:
+        self.API_VERSION = _VERSIONS[1]
+        self._batches = batches
+        self._timeout_ms = timeout_ms
+
+    @property
+    def RESPONSE_TYPE(self) -> _Answer:  # noqa: N802
+        return _ANSWERS[self.API_VERSION]
+
+    def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Self:
+        lowest, highest = versions[_PRODUCE]
+        self.API_VERSION = min(highest, _VERSIONS[1])
+        if max(lowest, _VERSIONS[0]) > self.API_VERSION:
+            raise errors.IncompatibleBrokerVersion(f"produce requests {lowest} to {highest}")
+        return self
+
+    def build_request_header(self, correlation_id: int, client_id: str) -> Any:
+        return RequestHeader_v1(self, correlation_id=correlation_id, client_id=client_id)
+
+    def parse_response_header(self, buffer: BytesIO) -> Any:
+        return ResponseHeader_v0.decode(buffer)
+
+    def encode(self) -> bytes:
+        by_topic: dict[str, list[tuple[int, bytes | bytearray]]] = {}
+        for (topic, partition), batch in self._batches.items():
+            by_topic.setdefault(topic, []).append((partition, batch))
+        parts: list[bytes | bytearray] = [_HEAD.pack(-1, _ALL, self._timeout_ms, len(by_topic))]
+        for topic, batches in by_topic.items():
+            name = topic.encode()
+            parts += (_LENGTH.pack(len(name)), name, _COUNT.pack(len(batches)))
+            for partition, batch in batches:
+                parts += (_PART.pack(partition, len(batch)), batch)
+        return b"".join(parts)
+
+
+class _Answer:
+    """Reads the broker's answer: an error code for each partition."""
+
+    def __init__(self, outcome: Struct) -> None:
+        self._outcome = outcome
+
+    def decode(self, buffer: BytesIO) -> list[tuple[TopicPartition, int]]:
+        data, at, outcome = buffer.read(), _COUNT.size, self._outcome
+        codes: list[tuple[TopicPartition, int]] = []
+        for _ in range(_COUNT.unpack_from(data)[0]):
+            [length] = _LENGTH.unpack_from(data, at)
+            at += _LENGTH.size
+            topic = data[at : at + length].decode()
+            at += length
+            [count] = _COUNT.unpack_from(data, at)
+            at += _COUNT.size
+            for _ in range(count):
+                partition, code, *_ = outcome.unpack_from(data, at)
+                at += outcome.size
+                codes.append((TopicPartition(topic, partition), code))
+        return codes
+
+
+_ANSWERS: Final = {version: _Answer(outcome) for version, outcome in _OUTCOME.items()}
