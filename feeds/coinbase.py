@@ -39,16 +39,15 @@ from ingestor.adapter import (
     Refused,
     RestRequest,
 )
-from ingestor.batch import TickBuffer
+from ingestor.batch import Reader, TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.fixed import INT64_MAX
 from ingestor.instruments import Instrument, instrument
-from ingestor.rows import Cause, Flag, Side
-from ingestor.timestamps import iso_ns
+from ingestor.rows import Cause, Flag, Rows, Side
+from ingestor.timestamps import iso_column_ns, iso_ns
 
 _CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
 _AGGRESSORS: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}  # keyed by the maker's side
-_TRADE_FLAGS: Final = {"update": int(Flag.LAST), "snapshot": int(Flag.LAST | Flag.SNAPSHOT)}
 _BOOK_FLAGS: Final = {"update": 0, "snapshot": int(Flag.SNAPSHOT)}
 _CONTROL: Final[dict[str, Control]] = {
     "heartbeats": Notice.HEARTBEAT,
@@ -102,6 +101,22 @@ class _Message(Struct):
 
 
 _parse: Final = msgspec.json.Decoder(_Message).decode  # one for all connections
+
+
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+    rows["ts_event"] = iso_column_ns([one.time for one in trades])
+    fill(rows, "sequence", [int(one.trade_id) for one in trades])
+    fill(rows, "side", [_AGGRESSORS[one.side] for one in trades])
+    rows["trade_id_low"] = rows["sequence"]
+    return [one.price for one in trades], [one.size for one in trades]
+
+
+def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+    rows["flags"] = Flag.LAST | Flag.SNAPSHOT
+    return _read_trades(trades, rows)
+
+
+_TRADE_READERS: Final[dict[str, Reader]] = {"update": _read_trades, "snapshot": _read_resent}
 
 
 class Coinbase:
@@ -197,25 +212,12 @@ class Coinbase:
 
     def _trades(self, message: _Message, ts_recv: int, out: TickBuffer) -> None:
         symbols = self._symbols
-        trade = out.trade
         for event in message.events or ():
-            flags = _TRADE_FLAGS[event.type]
+            reader = _TRADE_READERS[event.type]
             if event.trades is None:
                 raise DecodeError(self.venue, "market_trades without trades")
-            for fill in reversed(event.trades):
-                number = int(fill.trade_id)
-                trade(
-                    symbols[fill.product_id],
-                    iso_ns(fill.time),
-                    ts_recv,
-                    number,
-                    fill.price,
-                    fill.size,
-                    _AGGRESSORS[fill.side],
-                    number,
-                    0,
-                    flags,
-                )
+            for trade in reversed(event.trades):
+                out.keep_trade(reader, trade, symbols[trade.product_id], ts_recv)
 
     def _levels(self, message: _Message, ts_recv: int, out: TickBuffer) -> None:
         number = message.sequence_num

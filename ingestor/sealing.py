@@ -25,7 +25,7 @@ from ingestor.rows import QUOTE, TRADE, Cause, Flag, Kind, RowClass, Rows
 # Flag.LAST in place. An event that doesn't fit may raise anything of UNFIT.
 Reader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
-UNFIT: Final = (TypeError, ValueError, OverflowError, AttributeError)
+UNFIT: Final = (LookupError, TypeError, ValueError, OverflowError, AttributeError)
 KEPT: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
 NUMBERS: Final = {
     RowClass.TRADE: ("price", "size"),

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.timestamps import iso_ns, iso_text
+from ingestor.timestamps import iso_column_ns, iso_ns, iso_text
 
 
 @given(st.integers(0, 4_000_000_000_000_000_000))
@@ -41,3 +42,32 @@ def test_known_times(text: str, ns: int) -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"timestamp|isoformat|month"):
         iso_ns(text)
+
+
+_MINUTE = 1_786_309_500 * 10**9
+
+
+@given(
+    st.lists(st.integers(0, 10**11), min_size=1, max_size=40),
+    st.integers(0, 9),
+    st.none() | st.tuples(st.integers(0, 39), st.integers(0, 29), st.sampled_from("Z.:-7 \u0663")),
+)
+def test_a_column_is_read_as_its_texts_are(
+    offsets: list[int], decimals: int, damage: tuple[int, int, str] | None
+) -> None:
+    """Also over the end of a minute, for every number of decimals, and with one bad character."""
+    texts = [f"{iso_text(_MINUTE + offset)[: 20 + decimals]}Z" for offset in offsets]
+    if damage is not None:
+        row, at, character = damage[0] % len(texts), damage[1], damage[2]
+        texts[row] = texts[row][:at] + character + texts[row][at + 1 :]
+    try:
+        expected = np.array([iso_ns(text) for text in texts], np.int64)
+    except (ValueError, OverflowError) as failure:
+        with pytest.raises(type(failure), match="."):
+            iso_column_ns(texts)
+    else:
+        assert iso_column_ns(texts).tolist() == expected.tolist()
+
+
+def test_an_empty_column() -> None:
+    assert iso_column_ns([]).tolist() == []
