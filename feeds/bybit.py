@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from struct import Struct
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
+import msgspec
+import numpy as np
 import orjson
 
 from ingestor.adapter import (
@@ -38,10 +39,10 @@ from ingestor.adapter import (
     Refused,
     RestRequest,
 )
-from ingestor.batch import TickBuffer
+from ingestor.batch import TickBuffer, fill
 from ingestor.errors import UnknownMessage
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
-from ingestor.rows import Flag, Side
+from ingestor.rows import Flag, Rows, Side
 from ingestor.timestamps import MILLISECOND, iso_text
 
 _DEPTH: Final = 200
@@ -49,7 +50,7 @@ _TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"or
 _SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _BOOK_FLAGS: Final = {"snapshot": _SNAPSHOT, "delta": 0}
-_halves: Final = Struct(">QQ").unpack  # a UUID as two numbers of 64 bits
+_UUID_DIGITS: Final = 32
 _EMPTY: Final = ("0", "0")
 _MARK: Final = 0xFFFFFFFF
 _UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
@@ -66,6 +67,44 @@ _CONTRACTS: Final = {
 }
 
 _Decoder = Callable[[Any, int, TickBuffer], Control | None]
+
+_TRADES_BEGIN: Final = b'{"topic":"publicTrade.'  # as Bybit sends them; others are read too
+
+
+class _Trade(msgspec.Struct, gc=False):
+    T: int  # ms
+    s: str  # symbol
+    S: Literal["Buy", "Sell"]
+    v: str
+    p: str
+    i: str
+    seq: int = 0
+
+
+class _Trades(msgspec.Struct, gc=False):
+    data: list[_Trade]
+
+
+_parse_trades: Final = msgspec.json.Decoder(_Trades).decode
+
+
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+    fill(rows, "ts_event", [one.T * MILLISECOND for one in trades])
+    fill(rows, "sequence", [one.seq for one in trades])
+    fill(rows, "side", [_SIDES[one.S] for one in trades])
+    rows["trade_id_high"], rows["trade_id_low"] = _identifiers([one.i for one in trades])
+    return [one.p for one in trades], [one.v for one in trades]
+
+
+def _identifiers(texts: list[str]) -> tuple[Any, Any]:
+    """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives)."""
+    if texts[0].isdecimal():
+        return 0, np.array([int(text) for text in texts], np.uint64)
+    digits = [text.replace("-", "") for text in texts]
+    if {*map(len, digits)} != {_UUID_DIGITS}:
+        raise ValueError("a trade id of neither form")
+    halves = np.frombuffer(bytes.fromhex("".join(digits)), ">u8").reshape(len(texts), 2)
+    return halves[:, 0], halves[:, 1]
 
 
 def _market(name: str) -> Market:
@@ -122,21 +161,25 @@ class Bybit:
         return b'{"op":"ping"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        if payload.startswith(_TRADES_BEGIN):
+            self._trades(payload, ts_recv, out)
+            return None
         message = orjson.loads(payload)
         topic = message.get("topic")
         decoder = self._decoders.get(topic)
         if decoder is None:
             if topic is None:
                 return self._operation(message)
+            if topic.startswith("publicTrade."):
+                self._trades(payload, ts_recv, out)
+                return None
             decoder = self._find(topic)
         return decoder(message, ts_recv, out)
 
     def _find(self, topic: str) -> _Decoder:
         name, _, rest = topic.partition(".")
-        if name == "publicTrade":
-            decoder: _Decoder = self._trades
-        elif name == "orderbook":
-            decoder = self._quote if rest.startswith("1.") else self._book
+        if name == "orderbook":
+            decoder: _Decoder = self._quote if rest.startswith("1.") else self._book
         elif name in _LEFT_OUT:
             return self._left_out
         else:
@@ -145,26 +188,10 @@ class Bybit:
             self._decoders[topic] = decoder
         return decoder
 
-    def _trades(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
+    def _trades(self, payload: bytes, ts_recv: int, out: TickBuffer) -> None:
         symbols = self._symbols
-        trade = out.trade
-        for fill in message["data"]:
-            identifier = fill["i"]
-            if "-" in identifier:
-                high, low = _halves(bytes.fromhex(identifier.replace("-", "")))
-            else:
-                high, low = 0, int(identifier)
-            trade(
-                symbols[fill["s"]],
-                +fill["T"] * MILLISECOND,  # the sign refuses text, which would be multiplied too
-                ts_recv,
-                fill.get("seq", 0),
-                fill["p"],
-                fill["v"],
-                _SIDES[fill["S"]],
-                low,
-                high,
-            )
+        for trade in _parse_trades(payload).data:
+            out.keep_trade(_read_trades, trade, symbols[trade.s], ts_recv)
 
     def _quote(self, message: Any, ts_recv: int, out: TickBuffer) -> Control | None:
         data = message["data"]

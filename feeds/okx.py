@@ -22,8 +22,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
+import msgspec
 import orjson
 
 from ingestor.adapter import (
@@ -42,10 +43,10 @@ from ingestor.adapter import (
     Refused,
     RestRequest,
 )
-from ingestor.batch import TickBuffer
+from ingestor.batch import TickBuffer, fill
 from ingestor.errors import UnknownMessage
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
-from ingestor.rows import Flag, Side
+from ingestor.rows import Flag, Rows, Side
 from ingestor.timestamps import MILLISECOND, iso_text
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
@@ -88,6 +89,37 @@ _MARKET: Final = Market(
 
 _Decoder = Callable[[int, Any, int, TickBuffer], None]
 
+_TRADES_BEGIN: Final = b'{"arg":{"channel":"trades"'  # as OKX sends them; others are read too
+
+
+class _Argument(msgspec.Struct, gc=False):
+    channel: Literal["trades"]
+    instId: str  # noqa: N815  # the venue's name
+
+
+class _Trade(msgspec.Struct, gc=False):
+    tradeId: str  # noqa: N815  # the venue's name
+    px: str
+    sz: str
+    side: Literal["buy", "sell"]
+    ts: str  # ms
+
+
+class _Trades(msgspec.Struct, gc=False):
+    arg: _Argument
+    data: list[_Trade]
+
+
+_parse_trades: Final = msgspec.json.Decoder(_Trades).decode
+
+
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+    fill(rows, "ts_event", [int(one.ts) * MILLISECOND for one in trades])
+    fill(rows, "sequence", [int(one.tradeId) for one in trades])
+    fill(rows, "side", [_SIDES[one.side] for one in trades])
+    rows["trade_id_low"] = rows["sequence"]
+    return [one.px for one in trades], [one.sz for one in trades]
+
 
 class Okx:
     venue: ClassVar[str] = "okx"
@@ -97,7 +129,6 @@ class Okx:
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
         self._decoders: dict[str, _Decoder] = {
-            "trades": self._trades,
             "bbo-tbt": self._quotes,
             "books": self._books,
         }
@@ -115,6 +146,9 @@ class Okx:
         return b"ping"
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        if payload.startswith(_TRADES_BEGIN):
+            self._trades(payload, ts_recv, out)
+            return None
         try:
             message = orjson.loads(payload)
         except ValueError:
@@ -124,25 +158,21 @@ class Okx:
         if "data" not in message:
             return self._event(message)
         argument = message["arg"]
-        decoder = self._decoders.get(argument["channel"])
+        channel = argument["channel"]
+        if channel == "trades":
+            self._trades(payload, ts_recv, out)
+            return None
+        decoder = self._decoders.get(channel)
         if decoder is None:
-            return self._left_out(argument["channel"])
+            return self._left_out(channel)
         decoder(self._symbols[argument["instId"]], message, ts_recv, out)
         return None
 
-    def _trades(self, instrument: int, message: Any, ts_recv: int, out: TickBuffer) -> None:
-        for fill in message["data"]:
-            number = int(fill["tradeId"])
-            out.trade(
-                instrument,
-                int(fill["ts"]) * MILLISECOND,
-                ts_recv,
-                number,
-                fill["px"],
-                fill["sz"],
-                _SIDES[fill["side"]],
-                number,
-            )
+    def _trades(self, payload: bytes, ts_recv: int, out: TickBuffer) -> None:
+        message = _parse_trades(payload)
+        instrument = self._symbols[message.arg.instId]
+        for trade in message.data:
+            out.keep_trade(_read_trades, trade, instrument, ts_recv)
 
     def _quotes(self, instrument: int, message: Any, ts_recv: int, out: TickBuffer) -> None:
         for quote in message["data"]:

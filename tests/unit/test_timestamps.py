@@ -63,7 +63,7 @@ def test_a_column_is_read_as_its_texts_are(
     try:
         expected = np.array([iso_ns(text) for text in texts], np.int64)
     except (ValueError, OverflowError) as failure:
-        with pytest.raises(type(failure), match="."):
+        with pytest.raises(type(failure), match=r"."):
             iso_column_ns(texts)
     else:
         assert iso_column_ns(texts).tolist() == expected.tolist()
