@@ -111,8 +111,8 @@ class OrderBook:
         Raises BookInvalid.
         """
         self._require()
-        bid_key, bid_size = self._bids.best()
-        ask_key, ask_size = self._asks.best()
+        bid_key, bid_size = self._bids.first()
+        ask_key, ask_size = self._asks.first()
         return bid_key, bid_size, -ask_key, ask_size
 
     def mid(self) -> float:
@@ -153,8 +153,8 @@ class OrderBook:
 
     def _levels(self, side: Ladder, depth: int | None, sign: int) -> Levels:
         self._require()
-        levels = np.array(side.top(len(side) if depth is None else depth), np.int64).reshape(-1, 2)
-        return Levels(sign * levels[:, 0], levels[:, 1].copy())
+        keys, sizes = side.arrays(len(side) if depth is None else depth)
+        return Levels(sign * keys, sizes.copy())
 
     def _mark(self, row: np.void) -> None:
         self._waiting.clear()
@@ -217,7 +217,8 @@ class OrderBook:
         for ladder, side, sign in ((self._bids, Side.BID, 1), (self._asks, Side.ASK, -1)):
             levels = rows[rows["side"] == side]
             if len(levels):
-                ladder.apply((sign * levels["price"]).tolist(), levels["size"].tolist())
+                keys: list[int] = (sign * levels["price"]).tolist()
+                ladder.apply(zip(keys, levels["size"].tolist(), strict=True), max(keys))
 
     def _note(self, row: np.void) -> None:
         self.sequence = int(row["sequence"])

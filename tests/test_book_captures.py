@@ -159,10 +159,11 @@ class Run:
         book = self.consumer.get(self.table[number].key)
         if book is None or not book.is_valid:
             return None
-        return (  # straight from its insides: sorting 40,000 levels at each flush takes minutes
-            dict(book._bids.sizes),
-            {-key: size for key, size in book._asks.sizes.items()},
+        bids, asks = (
+            dict(zip(levels.prices.tolist(), levels.sizes.tolist(), strict=True))
+            for levels in (book.bids(), book.asks())
         )
+        return bids, asks
 
     def sequence(self, number: int) -> int:
         return self.consumer[self.table[number].key].sequence

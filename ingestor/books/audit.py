@@ -14,19 +14,22 @@ otherwise: it may show a moment between two updates.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from enum import Enum
+from operator import itemgetter
 from typing import Final
 from zlib import crc32
 
 from ingestor.adapter import AuditImage
-from ingestor.books.side import HEAD_MIN, Ladder
-from ingestor.books.state import Book, Shown, Top, Trail
+from ingestor.books.side import NEAR_MIN, Ladder
+from ingestor.books.state import Book, Recent, Shown, Top, Trail
 from ingestor.fixed import parse_decimal
 from ingestor.rows import Cause, Flag
 
-AUDIT_DEPTH: Final = HEAD_MIN  # levels a side that are compared: those always at hand
+AUDIT_DEPTH: Final = NEAR_MIN  # levels a side that are compared: those always at hand
 _CHECKSUM: Final = int(Flag.CHECKSUM)
 _STATES_MAX: Final = 512
+_NUMBER: Final = itemgetter(0)
 
 
 def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
@@ -38,32 +41,45 @@ def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause |
     if flags & _CHECKSUM and book.rule.checksum is not None:
         return _count(book, book_checksum(book) == checksum)
     if book.has_oracle and book.last:
-        quotes, top = book.recent_quotes, book.top()
-        if not quotes:
-            _remember(book.recent_tops, book.last, top, memory // 8)
-            return None
-        quote = quotes.pop(book.last, None)
-        if quotes:
-            _forget_before(quotes, book.last)  # numbers ascend in both streams
-        if quote is not None:
-            return _count(book, quote == top)
-        _remember(book.recent_tops, book.last, top, memory // 8)
+        top = book.top()
+        if book.recent_quotes:
+            quote = _partner(book.recent_quotes, book.last)
+            if quote is not None:
+                return _count(book, quote == top)
+        tops = book.recent_tops
+        tops.append((book.last, top))
+        if len(tops) > memory // 8:
+            del tops[: memory // 16]
     elif book.trail is not None:
         note(book, book.trail, checksum)
     return None
 
 
 def witness(book: Book, number: int, quote: Top, memory: int) -> Cause | None:
-    """Take a quote: compare it with the update of its number, or remember it for one to come."""
-    tops = book.recent_tops
-    top = tops.pop(number, None)
-    if tops:
-        _forget_before(tops, number)
+    """Take a quote: compare it with the update of its number, or remember it for one to come.
+
+    Only a book of which an update is known has updates to come that are worth it.
+    """
+    top = _partner(book.recent_tops, number)
     if top is not None:
         return _count(book, quote == top)
-    if number > book.last:
-        _remember(book.recent_quotes, number, quote, memory)
+    if number > book.last and (book.last or book.held):
+        quotes = book.recent_quotes
+        if quotes and number < quotes[-1][0]:
+            quotes.clear()  # the venue restarted its numbers
+        quotes.append((number, quote))
+        if len(quotes) > memory:
+            del quotes[: memory // 2]
     return None
+
+
+def _partner(recent: Recent, number: int) -> Top | None:
+    """Take what bears this number out of `recent`, and all before it: numbers ascend."""
+    at = bisect_left(recent, number, key=_NUMBER)
+    found = at < len(recent) and recent[at][0] == number
+    top = recent[at][1] if found else None
+    del recent[: at + found]
+    return top
 
 
 class Finding(Enum):
@@ -127,20 +143,6 @@ def _count(book: Book, agrees: bool) -> Cause | None:
         return None
     book.tally.mismatched += 1
     return Cause.CHECKSUM
-
-
-def _remember(recent: dict[int, Top], number: int, top: Top, memory: int) -> None:
-    recent[number] = top
-    if len(recent) > memory:
-        for old in list(recent)[: memory // 2]:  # in bulk: a dict is slow as a queue
-            del recent[old]
-
-
-def _forget_before(recent: dict[int, Top], number: int) -> None:
-    for old in list(recent):
-        if old >= number:
-            break
-        del recent[old]
 
 
 def book_checksum(book: Book) -> int:

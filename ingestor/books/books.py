@@ -14,8 +14,10 @@ replace), filtered, or held. Rows that we add are marks and the removals of `Boo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -49,7 +51,10 @@ _RANGE: Final = Continuity.RANGE
 _PREVIOUS: Final = Continuity.PREVIOUS
 _INCREMENT: Final = Continuity.INCREMENT
 _UNKNOWN, _ORACLE, _NO_ORACLE = 0, 1, 2
-_TOP: Final = ("bid_price", "bid_size", "ask_price", "ask_size")
+_QUOTE: Final = (
+    *("instrument", "sequence", "ts_recv"),
+    *("bid_price", "bid_size", "ask_price", "ask_size"),
+)
 # The rows that were lost may have held the GAP that is in force: it is declared again.
 _TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
 
@@ -94,30 +99,29 @@ class Books:
         self._errors: list[SequenceGap] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
         self._oracles = np.zeros(0, np.int8)  # by instrument: do its quotes prove its book?
+        self._times = np.zeros((0, 2), np.int64)  # by instrument: ts_event, ts_recv of the newest
         self._held = 0
         self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
 
     def apply(self, sealed: Sealed, now_ns: int) -> BookOutput:
-        """Take one flush. An empty one is fine: it lets overdue repairs be asked for again."""
+        """Take one flush. An empty one is fine: it lets overdue repairs be asked for again.
+
+        Updates, quotes and holes are taken in the order in which they came, so that what becomes of
+        a book doesn't depend on where the flushes fell.
+        """
         flush = Flush(sealed, now_ns)
-        more = len(self._table) - len(self._oracles)
-        if more > 0:
-            self._oracles = np.concatenate([self._oracles, np.zeros(more, np.int8)])
+        self._fit(sealed.updates, now_ns)
         flush.filtered, self._forgotten = self._forgotten, 0
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
-        unheard = self._hear_quotes(sealed.quotes, flush, 0)
-        start = 0
+        witnesses = self._witnesses(sealed)
         quotes_before: list[int] = []
         for hole in sealed.holes:
-            self._run(flush, start, hole.update)
-            start = hole.update
+            self._run(flush, witnesses, hole.quote, hole.update)
             quotes_before.append(flush.quotes_out)
             self._hole(flush, hole)
-        self._run(flush, start, len(flush))
-        self._hear_quotes(unheard, flush, flush.start(len(flush)))  # books that began just now
-        self._note_times(flush)
+        self._run(flush, witnesses, len(sealed.quotes), len(flush))
         self._repairs.ask_again(now_ns)
         output = BookOutput(
             rows=flush.rows(),
@@ -153,7 +157,7 @@ class Books:
         """
         broken = {instrument for instrument, _, _ in self._breaks}
         parts = [
-            image(book, self._settings.snapshot_depth)
+            image(book, self._settings.snapshot_depth, *self._times[book.instrument].tolist())
             for book in map(self._books.get, instruments)
             if book is not None and book.is_valid and book.instrument not in broken
         ]
@@ -187,47 +191,98 @@ class Books:
             for key, (books, valid, held, invalid_ns) in sums.items()
         }
 
-    def _run(self, flush: Flush, start: int, end: int) -> None:
-        """Take updates [start, end). The fast path of live books; all else goes to `_take`."""
-        books, keys, sizes = self._books, flush.keys, flush.sizes
+    def _fit(self, updates: Rows, now_ns: int) -> None:
+        """Open the books that begin with this flush; note when each was last heard of."""
+        more = len(self._table) - len(self._oracles)
+        if more > 0:
+            self._oracles = np.concatenate([self._oracles, np.zeros(more, np.int8)])
+            self._times = np.concatenate([self._times, np.zeros((more, 2), np.int64)])
+        instruments = updates["instrument"]
+        for instrument in instruments[self._oracles[instruments] == _UNKNOWN].tolist():
+            self._book(instrument, now_ns)
+        self._times[instruments, 0] = updates["ts_event"]
+        self._times[instruments, 1] = updates["ts_recv"]
+
+    def _witnesses(self, sealed: Sealed) -> list[tuple[int, ...]]:
+        """Return the quotes that may prove a book, the last one first: the row of each, how many
+        updates came before it, and the fields of _QUOTE."""
+        quotes = sealed.quotes
+        if not (self._memory and len(quotes)):
+            return []
+        is_oracle = self._oracles[quotes["instrument"]] == _ORACLE
+        rows = np.flatnonzero(is_oracle & (quotes["sequence"] > 0))
+        before = np.searchsorted(sealed.updates["frame"], sealed.quote_frames[rows])
+        fields = [quotes[name][rows].tolist() for name in _QUOTE]
+        found = list(zip(rows.tolist(), before.tolist(), *fields, strict=True))
+        found.reverse()
+        return found
+
+    def _run(
+        self, flush: Flush, witnesses: list[tuple[int, ...]], quotes_end: int, end: int
+    ) -> None:
+        """Take, in order, the updates before `end` and the quotes before row `quotes_end`."""
+        while witnesses and witnesses[-1][0] < quotes_end:
+            _, before, instrument, number, ts_recv, *top = witnesses.pop()
+            if before > flush.taken:
+                self._updates(flush, before)
+            book = self._books[instrument]
+            cause = witness(book, number, (top[0], top[1], top[2], top[3]), self._memory)
+            if cause is not None and book.is_valid:
+                self._break(flush, book, flush.start(flush.taken), ts_recv, cause)
+        if end > flush.taken:
+            self._updates(flush, end)
+
+    def _updates(self, flush: Flush, end: int) -> None:
+        """Take updates before `end`. The fast path of live books; all else goes to `_take`."""
+        books, levels = self._books, flush.levels
         live, prove = State.LIVE, self._prove
-        for index, update in enumerate(flush.columns(start, end), start):
-            instrument, flags, first, last, previous, checksum, first_bid, first_ask, stop = update
-            book = books.get(instrument)
-            if book is None or book.state is not live or flags & _SLOW:
-                self._take(flush, index)
-                continue
+        indices = range(flush.taken, end)
+        flush.taken = end
+        for index, (
+            instrument,
+            flags,
+            first,
+            last,
+            previous,
+            checksum,
+            bids,
+            asks,
+            top_bid,
+            top_ask,
+        ) in zip(indices, flush.updates, strict=False):
+            book = books[instrument]
             rule = book.continuity
             if (
-                (rule is _RANGE and first != book.last + 1)
+                book.state is not live
+                or flags & _SLOW
+                or (rule is _RANGE and first != book.last + 1)
                 or (rule is _PREVIOUS and previous != book.last)
                 or (rule is _INCREMENT and last != book.last + 1)
             ):
+                deque(islice(levels, bids + asks), 0)  # they are passed over
                 self._take(flush, index)
                 continue
-            if first_bid != first_ask:
-                book.bids.apply(keys[first_bid:first_ask], sizes[first_bid:first_ask])
-            if first_ask != stop:
-                book.asks.apply(keys[first_ask:stop], sizes[first_ask:stop])
+            if bids:
+                book.bids.apply(islice(levels, bids), top_bid)
+            if asks:
+                book.asks.apply(islice(levels, asks), top_ask)
             cause = prove(book, last, flags, checksum)
             if cause is not None:
-                self._refuse(flush, book, flush.update(index), first_bid, cause)
-                continue
-            if book.removed is not None or (book.derives and book.top() != book.shown):
-                self._show(flush, book, flush.update(index), stop)
+                self._refuse(flush, book, flush.update(index), flush.start(index), cause)
+            elif book.removed is not None or (book.derives and book.top() != book.shown):
+                self._show(flush, book, flush.update(index), flush.start(index + 1))
 
     def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
         """The levels of an update are in the book: return what is wrong with it, if anything."""
         book.last = last
         book.tally.updates += 1
         bids, asks = book.bids, book.asks
-        best_bids, best_asks, limit = bids.head, asks.head, book.limit
-        if best_bids and best_asks and best_bids[-1] + best_asks[-1] >= 0:
+        if bids.best + asks.best >= 0:  # prices of bids and minus those of asks
             book.tally.crossed += 1
             return Cause.CROSSED
-        if len(bids.sizes) > limit or len(asks.sizes) > limit:
+        if bids.is_over or asks.is_over:
             _cut(book)
-        elif book.trimmed and _is_short(book):
+        elif book.trimmed and (bids.is_short() or asks.is_short()):
             return Cause.SHED
         if book.is_provable and self._memory:
             return contradiction(book, flags, checksum, self._memory)
@@ -264,8 +319,12 @@ class Books:
             self._break(flush, book, at, update.ts_recv, Cause.SEQUENCE, first, last)
             self._wait(flush, book, update)
         else:
-            book.bids.apply(update.bid_keys, update.bid_sizes)
-            book.asks.apply(update.ask_keys, update.ask_sizes)
+            for side, keys, sizes in (
+                (book.bids, update.bid_keys, update.bid_sizes),
+                (book.asks, update.ask_keys, update.ask_sizes),
+            ):
+                if keys:
+                    side.apply(zip(keys, sizes, strict=True), max(keys))
             cause = self._prove(book, update.last, update.flags, update.checksum)
             if cause is not None:
                 self._refuse(flush, book, update, at, cause)
@@ -358,24 +417,6 @@ class Books:
                 book.shown = top
                 flush.quote(book.instrument, update, top)
 
-    def _hear_quotes(self, quotes: Rows, flush: Flush, at: int) -> Rows:
-        """Let quotes bear witness on their books; return those whose book isn't there yet.
-
-        Before the updates of the same flush, so that a wrong one is refused when it comes.
-        """
-        if not (self._memory and len(quotes)):
-            return quotes[:0]
-        roles = self._oracles[quotes["instrument"]]
-        heard = quotes[(roles == _ORACLE) & (quotes["sequence"] > 0)]
-        columns = [heard[name].tolist() for name in ("instrument", "sequence", "ts_recv", *_TOP)]
-        for instrument, number, ts_recv, *top in zip(*columns, strict=True):
-            book = self._books[instrument]
-            cause = witness(book, number, (top[0], top[1], top[2], top[3]), self._memory)
-            if cause is not None and book.is_valid:
-                self._break(flush, book, at, ts_recv, cause)
-        unheard: Rows = quotes[roles == _UNKNOWN]
-        return unheard
-
     def _hole(self, flush: Flush, hole: Hole) -> None:
         """Break the books that a hole concerns: those named, else all of the connection."""
         subscribed = hole.source.instruments(RowClass.LEVEL)
@@ -435,13 +476,6 @@ class Books:
         else:
             self._repairs.ask(book, cause, flush.now_ns)
 
-    def _note_times(self, flush: Flush) -> None:
-        """Remember when each book of the flush was last heard of."""
-        times = zip(flush.ts_events, flush.ts_recvs, strict=True)
-        for instrument, newest in dict(zip(flush.instruments, times, strict=True)).items():
-            book = self._books[instrument]
-            book.ts_event, book.ts_recv = newest
-
     def _book(self, instrument: int, now_ns: int) -> Book:
         book = self._books.get(instrument)
         if book is None:
@@ -457,13 +491,11 @@ class Books:
 def _cut(book: Book) -> None:
     """Cut a book to its limit and note what was removed."""
     sides = (book.bids, book.asks)
-    book.removed = (book.bids.cut(book.limit), book.asks.cut(book.limit))
+    removed = (book.bids.cut(), book.asks.cut())
+    if not any(removed):
+        return
+    book.removed = removed
     if book.limit != book.rule.depth_max:  # the venue's book is deeper than what we keep
         book.trimmed = True
-        for side, removed in zip(sides, book.removed, strict=True):
-            side.trimmed |= bool(removed)
-
-
-def _is_short(book: Book) -> bool:
-    """Whether a side that we cut has lost half of its levels: deeper ones are missing soon."""
-    return any(side.trimmed and 2 * len(side) < book.limit for side in (book.bids, book.asks))
+        for side, keys in zip(sides, removed, strict=True):
+            side.trimmed |= bool(keys)

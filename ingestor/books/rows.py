@@ -8,6 +8,7 @@ between (marks, released updates, levels cut at the venue's depth).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from struct import Struct
 from typing import Final
 
@@ -32,8 +33,13 @@ class Flush:
     """The updates of one `Sealed` as lists, and the rows that become of them.
 
     bounds: update i has its bids at [bounds[2i], bounds[2i+1]), its asks up to bounds[2i+2].
-    keys, sizes: all levels; keys as in `side`. at: an index into them; rows are put in
-    before it. filtered: levels left out for good (levels that are held are not).
+    keys, sizes: all levels; keys as in `side`. counts, tops: how many levels each side of each
+    update has, and the greatest key (meaningless where there is none). at: an index into the
+    levels; rows are put in before it.
+    filtered: levels left out for good (levels that are held are not).
+
+    updates, levels: iterators over what was not taken yet, as `_columns` yields it and as (key,
+    size). taken: how many updates were. One iterator costs less than two slices for each side.
     """
 
     def __init__(self, sealed: Sealed, now_ns: int) -> None:
@@ -45,17 +51,21 @@ class Flush:
         signs = np.ones(len(self.counts), np.int64)
         signs[1::2] = -1
         ends = np.cumsum(self.counts)
+        keys = np.zeros(len(sealed.prices) + 1, np.int64)  # one more: there every part may begin
+        np.multiply(sealed.prices, np.repeat(signs, self.counts), out=keys[:-1])
         self.bounds: list[int] = [0, *ends.tolist()]
-        self.keys: list[int] = (sealed.prices * np.repeat(signs, self.counts)).tolist()
+        self.keys: list[int] = keys.tolist()
         self.sizes: list[int] = sealed.sizes.tolist()
+        self.tops = np.maximum.reduceat(keys, ends - self.counts)
         self.instruments: list[int] = updates["instrument"].tolist()
         self.firsts: list[int] = updates["first"].tolist()
         self.lasts: list[int] = updates["last"].tolist()
         self.previous: list[int] = updates["previous"].tolist()
         self.checksums: list[int] = updates["checksum"].tolist()
         self.flags: list[int] = updates["flags"].tolist()
-        self.ts_events: list[int] = updates["ts_event"].tolist()
-        self.ts_recvs: list[int] = updates["ts_recv"].tolist()
+        self.updates = self._columns()
+        self.levels = zip(self.keys, self.sizes, strict=False)  # (keys has one more)
+        self.taken = 0
         self.filtered = 0
         self.added: list[int] = []  # instrument of each row that removes a level by our own choice
         self._left_out: list[tuple[int, int]] = []
@@ -71,12 +81,18 @@ class Flush:
     def __len__(self) -> int:
         return len(self.instruments)
 
+    @cached_property
+    def _times(self) -> tuple[list[int], list[int]]:
+        updates = self.sealed.updates
+        return updates["ts_event"].tolist(), updates["ts_recv"].tolist()
+
     def update(self, index: int) -> Update:
         """Return one update as a record that can outlive the flush."""
         start, middle, end = self.bounds[2 * index : 2 * index + 3]
+        ts_events, ts_recvs = self._times
         return Update(
-            ts_event=self.ts_events[index],
-            ts_recv=self.ts_recvs[index],
+            ts_event=ts_events[index],
+            ts_recv=ts_recvs[index],
             first=self.firsts[index],
             last=self.lasts[index],
             previous=self.previous[index],
@@ -89,22 +105,20 @@ class Flush:
             at=start,
         )
 
-    def columns(
-        self, start: int, end: int
-    ) -> Iterator[tuple[int, int, int, int, int, int, int, int, int]]:
-        """Yield, for updates [start, end): instrument, flags, first, last, previous, checksum, and
-        where its bids begin, its asks begin, and both end."""
-        part, bounds = slice(start, end), self.bounds
+    def _columns(self) -> Iterator[tuple[int, ...]]:
+        """Yield for each update: instrument, flags, first, last, previous, checksum; how many bids
+        and asks it has, and the greatest key of each."""
         return zip(
-            self.instruments[part],
-            self.flags[part],
-            self.firsts[part],
-            self.lasts[part],
-            self.previous[part],
-            self.checksums[part],
-            bounds[2 * start : 2 * end : 2],
-            bounds[2 * start + 1 : 2 * end : 2],
-            bounds[2 * start + 2 : 2 * end + 1 : 2],
+            self.instruments,
+            self.flags,
+            self.firsts,
+            self.lasts,
+            self.previous,
+            self.checksums,
+            self.counts[0::2].tolist(),
+            self.counts[1::2].tolist(),
+            self.tops[0::2].tolist(),
+            self.tops[1::2].tolist(),
             strict=True,
         )
 
@@ -255,22 +269,23 @@ class Flush:
         return _LEVEL.pack(*row)
 
 
-def image(book: Book, depth: int) -> Rows:
+def image(book: Book, depth: int, ts_event: int, ts_recv: int) -> Rows:
     """Return the best `depth` levels a side as rows of one snapshot (an empty book: one RESET)."""
-    bids, asks = book.bids.top(depth), book.asks.top(depth)
+    bids, asks = book.bids.arrays(depth), book.asks.arrays(depth)
     is_deeper = book.partial or book.trimmed or max(len(book.bids), len(book.asks)) > depth
-    rows = np.zeros(max(len(bids) + len(asks), 1), LEVEL)
-    rows["ts_event"], rows["ts_recv"] = book.ts_event, book.ts_recv
+    levels = len(bids[0]) + len(asks[0])
+    rows = np.zeros(max(levels, 1), LEVEL)
+    rows["ts_event"], rows["ts_recv"] = ts_event, ts_recv
     rows["sequence"], rows["instrument"] = book.last, book.instrument
     rows["flags"] = Flag.SNAPSHOT | (Flag.PARTIAL if is_deeper else 0)
     rows["flags"][-1] |= np.uint16(Flag.LAST)
-    rows["kind"] = Kind.LEVEL if bids or asks else Kind.RESET
-    for side, sign, levels, start in ((Side.BID, 1, bids, 0), (Side.ASK, -1, asks, len(bids))):
-        part = rows[start : start + len(levels)]
-        part["side"] = side
-        if levels:
-            keys, part["size"] = np.array(levels, np.int64).T
-            part["price"] = sign * keys
+    rows["kind"] = Kind.LEVEL if levels else Kind.RESET
+    for side, sign, (keys, sizes), start in (
+        (Side.BID, 1, bids, 0),
+        (Side.ASK, -1, asks, len(bids[0])),
+    ):
+        part = rows[start : start + len(keys)] if levels else rows[:0]
+        part["side"], part["price"], part["size"] = side, sign * keys, sizes
     return rows
 
 

@@ -1,161 +1,252 @@
-"""One side of an order book: sizes by price, and the best prices in order.
+"""One side of an order book: sizes by price, the best of them at hand.
 
 A level is addressed by its *key*: the price for bids, minus the price for asks, so that on both
 sides the best level has the greatest key and one piece of code serves both.
 
-The sizes are a dict. Keeping all its keys sorted would cost more than the dict itself, while nearly
-every question is about the best few levels: so only the best (16 to 128) keys are kept sorted, in
-`head`, together with the `floor` at and above which `head` is complete. Levels below the floor
-cost one dict operation. Measured on recorded Binance deltas: 230 ns a level against 310 ns with all
-keys sorted and 540 ns with two sorted arrays (benchmarks/books.py).
+Nearly every question is about the best few levels, and nearly every level is far from them. So the
+levels at and above a floor (16 to 192 of them) are in a dict, `near`, small enough to be searched
+for its maximum when the best level goes. Deeper levels are two sorted arrays of 16 bytes a level
+(the two integers and the dict entry of a level in `near` are 100), and a dict of what changed since
+these were made. Nothing is kept sorted level by level. Measured on the deltas of
+benchmarks/books.py: 105 ns a level against 190 ns with the best keys in a sorted list beside a dict
+of all, which were 230 ns against 310 ns with all keys sorted and 540 ns with two sorted arrays.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Final
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-HEAD: Final = 64  # keys in `head` after it was rebuilt or cut
-HEAD_MIN: Final = 16
-HEAD_MAX: Final = 2 * HEAD
-_BOTTOM: Final = -(2**64)  # below every key: `head` holds all keys
+NEAR: Final = 64  # levels in `near` after it was made anew
+NEAR_MIN: Final = 16
+NEAR_MAX: Final = 192
+WHOLE_MAX: Final = 1_024  # a side with a limit up to this is all in `near`
+CHANGES_MIN: Final = 256  # deep levels that change before the arrays are made anew; a quarter of
+NOTHING: Final = -(2**64)  # the arrays where that is more. NOTHING is a key below every other.
+
+Array = NDArray[np.int64]
+_EMPTY: Final[Array] = np.empty(0, np.int64)
 
 
 class Ladder:
-    """One side. `sizes`: {key: size}. `head`: the sorted keys >= `floor`, best last."""
+    """One side. `best`: its greatest key, NOTHING when empty. `near`: {key: size}, the best levels.
 
-    __slots__ = ("floor", "head", "sizes", "trimmed")
+    is_over: it holds more levels than its limit, and `cut` is due. (A limit beyond WHOLE_MAX may be
+    exceeded by as many levels as change between two lookings.)
+    """
 
-    def __init__(self) -> None:
-        self.sizes: dict[int, int] = {}
-        self.head: list[int] = []
-        self.floor = _BOTTOM
-        self.trimmed = False  # cut for want of room: the venue's book is deeper
+    __slots__ = (
+        "_changes",
+        "_changes_max",
+        "_deep_keys",
+        "_deep_sizes",
+        "_floor",
+        "_limit",
+        "_near_max",
+        "_near_min",
+        "best",
+        "is_over",
+        "near",
+        "trimmed",
+    )
+    best: int
+
+    def __init__(self, limit: int = 2**63) -> None:
+        """limit: levels that it should hold."""
+        self._limit = limit
+        self._near_max = limit if limit <= WHOLE_MAX else NEAR_MAX
+        self.replace((), ())
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        self._merge()
+        return len(self.near) + len(self._deep_keys)
 
-    def apply(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
-        """Set levels one after the other; size 0 removes, whether the level exists or not."""
-        levels, head, floor = self.sizes, self.head, self.floor
-        for key, size in zip(keys, sizes, strict=False):
-            if size:
-                if key not in levels and key >= floor:
-                    insort(head, key)
-                levels[key] = size
-            elif key in levels:
-                del levels[key]
-                if key >= floor:
-                    del head[bisect_left(head, key)]
-        waiting = len(head)
-        if waiting > HEAD_MAX or (waiting < HEAD_MIN and waiting != len(levels)):
+    def apply(self, levels: Iterable[tuple[int, int]], top: int) -> None:
+        """Set levels (key, size) one after the other; size 0 removes one that may exist or not.
+
+        top: the greatest key of them.
+        """
+        near, changes, floor = self.near, self._changes, self._floor
+        for key, size in levels:
+            if key < floor:
+                changes[key] = size
+            elif size:
+                near[key] = size
+            elif key in near:
+                del near[key]
+        if top >= self.best:
+            self.best = top if top in near else max(near, default=NOTHING)
+        if not self._near_min <= len(near) <= self._near_max or len(changes) > self._changes_max:
             self._balance()
 
     def replace(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
         """Forget everything, then set these levels."""
-        self.sizes = {key: size for key, size in zip(keys, sizes, strict=True) if size}
-        self.trimmed = False
-        self._rebuild()
+        self.trimmed = False  # cut for want of room: the venue's book is deeper
+        self.near = {key: size for key, size in zip(keys, sizes, strict=True) if size}
+        self._deep_keys = self._deep_sizes = _EMPTY
+        self._changes: dict[int, int] = {}
+        self._changes_max = CHANGES_MIN
+        self._floor = NOTHING  # `near` holds every level at and above it, the others the rest
+        self._near_min = 0
+        self.is_over = False
+        self.best = max(self.near, default=NOTHING)
+        if len(self.near) > self._near_max:
+            self._balance()
 
     def clear(self) -> None:
         self.replace((), ())
 
-    def cut(self, depth: int) -> list[int]:
-        """Remove the levels deeper than the best `depth`; return their keys."""
-        excess = len(self.sizes) - depth
+    def cut(self) -> list[int]:
+        """Remove the levels beyond the limit, the worst ones; return their keys."""
+        self.is_over = False
+        excess = len(self) - self._limit
         if excess <= 0:
             return []
-        if self.floor == _BOTTOM:
-            removed = self.head[:excess]
-            del self.head[:excess]
+        if not len(self._deep_keys):
+            removed = sorted(self.near)[:excess]
+            for key in removed:
+                del self.near[key]
         else:
-            removed = np.partition(self._keys(), excess - 1)[:excess].tolist()
-        for key in removed:
-            del self.sizes[key]
-        if depth < len(self.head):
-            self._rebuild()
+            removed = self._deep_keys[:excess].tolist()
+            self._deep_keys = self._deep_keys[excess:].copy()
+            self._deep_sizes = self._deep_sizes[excess:].copy()
         return removed
 
-    def best(self) -> tuple[int, int]:
+    def is_short(self) -> bool:
+        """Whether it was cut and has lost half of its levels since: deeper ones are missing soon.
+
+        (Changes of deep levels count when they are merged.)
+        """
+        return self.trimmed and 2 * (len(self.near) + len(self._deep_keys)) < self._limit
+
+    def first(self) -> tuple[int, int]:
         """Return (key, size) of the best level; (0, 0) when the side is empty."""
-        if not self.head:
-            return 0, 0
-        key = self.head[-1]
-        return key, self.sizes[key]
+        return (self.best, self.near[self.best]) if self.near else (0, 0)
 
     def top(self, depth: int) -> list[tuple[int, int]]:
-        """Return [(key, size), ...] of the best `depth` levels, best first."""
-        sizes = self.sizes
-        if depth <= len(self.head) or len(self.head) == len(sizes):
-            return [(key, sizes[key]) for key in self.head[: -depth - 1 : -1]]
-        keys = np.sort(self._keys())[: -depth - 1 : -1].tolist()
-        return [(key, sizes[key]) for key in keys]
+        """Return [(key, size), ...] of the best `depth` levels, best first. Fast up to NEAR_MIN."""
+        if depth > len(self.near) and self._floor != NOTHING:
+            keys, sizes = self.arrays(depth)
+            return list(zip(keys.tolist(), sizes.tolist(), strict=True))
+        return sorted(self.near.items(), reverse=True)[:depth]
 
-    def _keys(self) -> NDArray[np.int64]:
-        return np.fromiter(self.sizes, np.int64, len(self.sizes))
+    def arrays(self, depth: int) -> tuple[Array, Array]:
+        """Return keys and sizes of the best `depth` levels, best first: int64 arrays."""
+        keys, sizes = _arrays(self.near)
+        if depth > len(keys) and self._floor != NOTHING:
+            self._merge()
+            keys = np.concatenate([self._deep_keys, keys])
+            sizes = np.concatenate([self._deep_sizes, sizes])
+        return keys[: -depth - 1 : -1], sizes[: -depth - 1 : -1]
 
     def _balance(self) -> None:
-        """`head` is too long or too short: restore it. Runs once in a hundred changes or less."""
-        if len(self.head) > HEAD_MAX:
-            del self.head[:-HEAD]
-            self.floor = self.head[0]
-        else:
-            self._rebuild()
+        """Something is too long or too short: restore it. Runs once in some hundred changes."""
+        near = self.near
+        if len(near) > self._near_max:
+            if self._near_max == self._limit:
+                self.is_over = True
+                return
+            keys = sorted(near)
+            for key in keys[:-NEAR]:
+                self._changes[key] = near.pop(key)
+            self._set_floor(keys[-NEAR])
+            self.near = dict(near)  # a dict that shrinks keeps its size
+        elif len(near) < self._near_min:
+            self._refill()
+        if len(self._changes) > self._changes_max:
+            self._merge()
+            self.is_over = len(near) + len(self._deep_keys) > self._limit
 
-    def _rebuild(self) -> None:
-        keys = self._keys()
-        if len(keys) > HEAD:
-            keys = np.partition(keys, len(keys) - HEAD)[-HEAD:]
-        keys.sort()
-        self.head = keys.tolist()
-        self.floor = _BOTTOM if len(self.head) == len(self.sizes) else self.head[0]
+    def _refill(self) -> None:
+        """Take the best of the deep levels into `near`."""
+        self._merge()
+        count = NEAR - len(self.near)
+        keys, sizes = self._deep_keys[-count:].tolist(), self._deep_sizes[-count:].tolist()
+        self.near.update(zip(keys, sizes, strict=True))
+        self._deep_keys = self._deep_keys[:-count].copy()
+        self._deep_sizes = self._deep_sizes[:-count].copy()
+        self._set_floor(keys[0] if len(self._deep_keys) else NOTHING)
+        self.best = max(self.near, default=NOTHING)
+
+    def _set_floor(self, floor: int) -> None:
+        self._floor = floor
+        self._near_min = 0 if floor == NOTHING else NEAR_MIN
+
+    def _merge(self) -> None:
+        """Bring the changes of deep levels into the arrays."""
+        if not self._changes:
+            return
+        keys, sizes = _arrays(self._changes)
+        unchanged = ~np.isin(self._deep_keys, keys, assume_unique=True)
+        keys = np.concatenate([self._deep_keys[unchanged], keys[sizes != 0]])
+        sizes = np.concatenate([self._deep_sizes[unchanged], sizes[sizes != 0]])
+        order = keys.argsort(kind="stable")
+        self._deep_keys, self._deep_sizes = keys[order], sizes[order]
+        self._changes = {}
+        self._changes_max = max(CHANGES_MIN, len(keys) // 4)
+
+
+def _arrays(levels: dict[int, int]) -> tuple[Array, Array]:
+    """Return keys, ascending, and their sizes."""
+    keys = np.fromiter(levels, np.int64, len(levels))
+    sizes = np.fromiter(levels.values(), np.int64, len(levels))
+    order = keys.argsort()
+    return keys[order], sizes[order]
 
 
 class TextLadder(Ladder):
-    """A side that knows the checksum text of its best levels.
+    """A side of few levels that knows the checksum text of the best of them.
 
     A level's text is made once and kept until the level changes; the text of the whole side, and
     its CRC32, are kept until any level of the side changes.
     """
 
-    __slots__ = ("_crc", "_depth", "_joined", "_sign", "_text_of", "_texts")
+    __slots__ = ("_crc", "_depth", "_is_sorted", "_joined", "_sign", "_text_of", "_texts")
+    _crc: int | None
+    _joined: bytes | None
 
-    def __init__(self, sign: int, depth: int, text_of: Callable[[int, int], str]) -> None:
+    def __init__(
+        self, limit: int, sign: int, depth: int, text_of: Callable[[int, int], str]
+    ) -> None:
         """sign: 1 for bids, -1 for asks. depth: levels that the checksum covers.
 
-        text_of: (price, size) as scaled integers -> text.
+        text_of: (price, size) as scaled integers -> ASCII text.
         """
-        assert depth <= HEAD_MIN
-        super().__init__()
+        assert limit <= WHOLE_MAX
         self._sign = sign
         self._depth = depth
         self._text_of = text_of
-        self._texts: dict[int, str] = {}
-        self._joined: bytes | None = None
-        self._crc: int | None = None
+        super().__init__(limit)
 
-    def apply(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
-        super().apply(keys, sizes)
-        texts, sign, text_of = self._texts, self._sign, self._text_of
-        for key, size in zip(keys, sizes, strict=False):
+    def apply(self, levels: Iterable[tuple[int, int]], top: int) -> None:
+        near, texts, sign, text_of = self.near, self._texts, self._sign, self._text_of
+        for key, size in levels:
             if size:
+                if key not in near:
+                    self._is_sorted = False
+                near[key] = size
                 texts[key] = text_of(sign * key, size)
-            else:
-                texts.pop(key, None)
+            elif key in near:
+                del near[key], texts[key]
+        if top >= self.best:
+            self.best = top if top in near else max(near, default=NOTHING)
+        self.is_over = len(near) > self._limit
         self._joined = self._crc = None
 
     def replace(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
         super().replace(keys, sizes)
-        self._texts = {key: self._text_of(self._sign * key, s) for key, s in self.sizes.items()}
+        sign, text_of = self._sign, self._text_of
+        self._texts = {key: text_of(sign * key, size) for key, size in self.near.items()}
+        self._is_sorted = False
         self._joined = self._crc = None
 
-    def cut(self, depth: int) -> list[int]:
-        removed = super().cut(depth)
+    def cut(self) -> list[int]:
+        removed = super().cut()
         for key in removed:
             del self._texts[key]
         self._joined = self._crc = None
@@ -165,8 +256,11 @@ class TextLadder(Ladder):
         """Return the texts of the best levels, best first, joined."""
         joined = self._joined
         if joined is None:
-            best = self.head[: -self._depth - 1 : -1]
-            joined = self._joined = "".join(map(self._texts.__getitem__, best)).encode()
+            if not self._is_sorted:
+                self._texts = dict(sorted(self._texts.items(), reverse=True))
+                self._is_sorted = True
+            joined = "".join(islice(self._texts.values(), self._depth)).encode()
+            self._joined = joined
         return joined
 
     def text_crc(self) -> int:

@@ -19,13 +19,14 @@ from typing import Final
 
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.batch import Source
-from ingestor.books.side import Ladder, TextLadder
+from ingestor.books.side import NOTHING, Ladder, TextLadder
 from ingestor.rows import Cause
 from ingestor.timestamps import SECOND
 
 Levels = list[tuple[int, int]]  # (key, size), best first
 Shown = tuple[int, Levels, Levels]  # mark or 0, bids, asks
 Top = tuple[int, int, int, int]  # bid price and size, ask price and size; 0, 0 = empty side
+Recent = list[tuple[int, Top]]  # update number, what the quote or the book showed
 
 
 class State(Enum):
@@ -206,7 +207,7 @@ class Book:
 
     partial: the venue's snapshot was cut at its depth. limit: levels kept a side.
     trimmed: we cut it at `levels_max`.
-    recent_quotes, recent_tops: {update number: (bid price, size, ask price, size)}.
+    recent_quotes, recent_tops: what has no partner yet, in ascending order of update numbers.
     """
 
     instrument: int
@@ -223,16 +224,14 @@ class Book:
     texts: tuple[TextLadder, TextLadder] | None
     state: State = State.EMPTY
     last: int = 0
-    ts_event: int = 0
-    ts_recv: int = 0
     partial: bool = False
     trimmed: bool = False
     removed: tuple[list[int], list[int]] | None = None
     source: Source | None = None
     held: list[Update] = field(default_factory=list)
     held_levels: int = 0
-    recent_quotes: dict[int, Top] = field(default_factory=dict)
-    recent_tops: dict[int, Top] = field(default_factory=dict)
+    recent_quotes: Recent = field(default_factory=list)
+    recent_tops: Recent = field(default_factory=list)
     trail: Trail | None = None  # only while an audit goes on
     shown: Top = (0, 0, 0, 0)
     gap_open: bool = False  # consumers know that the book is invalid
@@ -249,13 +248,11 @@ class Book:
     def top(self) -> Top:
         """Return bid price and size, ask price and size; 0, 0 for an empty side."""
         bids, asks = self.bids, self.asks
-        bid = ask = bid_size = ask_size = 0
-        if bids.head:
-            bid = bids.head[-1]
-            bid_size = bids.sizes[bid]
-        if asks.head:
-            ask = asks.head[-1]
-            ask_size = asks.sizes[ask]
+        bid, ask = bids.best, asks.best
+        if bid != NOTHING != ask:
+            return bid, bids.near[bid], -ask, asks.near[ask]
+        bid, bid_size = bids.first()
+        ask, ask_size = asks.first()
         return bid, bid_size, -ask, ask_size
 
     def clear(self) -> None:
@@ -272,14 +269,14 @@ def open_book(
     instrument: int, rule: BookRule, tally: BookTally, levels_max: int, now_ns: int
 ) -> Book:
     """Return an EMPTY book whose sides suit the rule."""
-    bids, asks = Ladder(), Ladder()
+    limit = min(rule.depth_max or levels_max, levels_max)
+    bids, asks = Ladder(limit), Ladder(limit)
     texts: tuple[TextLadder, TextLadder] | None = None
     if rule.checksum_text is not None:
         bids, asks = texts = (
-            TextLadder(1, rule.checksum_depth, rule.checksum_text),
-            TextLadder(-1, rule.checksum_depth, rule.checksum_text),
+            TextLadder(limit, 1, rule.checksum_depth, rule.checksum_text),
+            TextLadder(limit, -1, rule.checksum_depth, rule.checksum_text),
         )
-    limit = min(rule.depth_max or levels_max, levels_max)
     return Book(
         instrument,
         rule,
