@@ -7,9 +7,9 @@ load server into the same broker, in turns in the same run; all hold ten saturat
 - cryptofeed 3.0.1: its own Binance feed, queue and Kafka backend as they come, with only the
   addresses pointed to the load server (benchmarks/peer_cryptofeed.py).
 - bbo-tap 0.3.0: its own runner and sink; it forwards frames as they are, without reading them
-  (benchmarks/peer_bbo_tap.py). Not in quick runs.
-The peers run on Python 3.13 in an environment of their own, made on the first run; where that is
-impossible a row says why.
+  (benchmarks/peer_bbo_tap.py).
+The two peers run on Python 3.13 in an environment of their own, made on the first full run; where
+that is impossible a row says why. Quick runs leave them out.
 How to read it: the ratio, which is over `afternoon`. Of each process the best window counts.
 Not measured: latency, many connections (`connections`), cryptofeed's books.
 """
@@ -27,6 +27,7 @@ from benchmarks.saturated import BOOK_20, CONNECTIONS, QUOTES, TRADES, Load, del
 
 ENCODINGS: Final = ("json", "binary")
 OURS: Final = ("afternoon", *ENCODINGS)
+PLAN_QUICK: Final = ((TRADES, OURS), (BOOK_20, OURS))
 PLAN: Final = (
     (TRADES, (*OURS, "cryptofeed")),
     (BOOK_20, OURS),
@@ -43,11 +44,11 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     results: list[Row] = []
     python: Path | None = None
     try:
-        python = peers.environment()
+        python = None if quick else peers.environment()
     except peers.PeersMissing as missing:
-        results.append({"frames": "not run", "pipeline": "cryptofeed, bbo-tap: " + f"{missing}"})
+        results.append({"frames": "not run", "pipeline": f"cryptofeed, bbo-tap: {missing}"})
     with stub_broker() as bootstrap:
-        for load, pipelines in PLAN[:2] if quick else PLAN:
+        for load, pipelines in PLAN_QUICK if quick else PLAN:
             best: dict[str, Row] = {}
             for _ in range(turns):
                 for pipeline in pipelines:

@@ -1,12 +1,13 @@
 """The floor: a picows client that only parses, `python -m benchmarks.floor_client OPTIONS`.
 
 The same transport settings as the ingestor's, one connection for each stream, `orjson.loads` of
-every frame, and nothing else.
+every frame, and nothing else but a look at the clock every 64th time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 
 import orjson
@@ -14,47 +15,58 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from benchmarks.child import answer, options, say
+from benchmarks.lags import percentiles_ms
 from ingestor.edge.simulated.dialects import SimulatedDialect
 from ingestor.edge.transport.picows import READ_BUFFER_BYTES
 
 AT_ONCE: Final = 50  # handshakes under way
+LAG_EACH: Final = 64  # frames, a power of two: of one in so many the lag is taken
 
 
 class _Parser(WSListener):
-    """Subscribes to one stream and parses what comes."""
+    """Subscribes to one stream and parses what comes. lags_ns: from sending to having parsed."""
 
-    def __init__(self, counts: list[int], stream: str) -> None:
+    def __init__(self, counts: list[int], lags_ns: list[int], stream: str) -> None:
         self._counts = counts
+        self._lags_ns = lags_ns
         self._stream = stream
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         transport.send(WSMsgType.TEXT, orjson.dumps({"op": "subscribe", "streams": [self._stream]}))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        orjson.loads(frame.get_payload_as_memoryview())
+        message = orjson.loads(frame.get_payload_as_memoryview())
         self._counts[0] += 1
+        if not self._counts[0] & (LAG_EACH - 1) and "t" in message:
+            self._lags_ns.append(time.time_ns() - message["t"])
 
 
 async def run(given: dict[str, Any]) -> None:
     counts = [0]
+    lags_ns: list[int] = []
     gate = asyncio.Semaphore(AT_ONCE)
     connected: list[WSTransport] = []
 
     async def open_one(stream: str) -> None:
         async with gate:
             transport, _ = await ws_connect(
-                lambda: _Parser(counts, stream),
+                lambda: _Parser(counts, lags_ns, stream),
                 given["url"],
                 read_buffer_init_size=READ_BUFFER_BYTES,
                 use_aiofastnet=False,
             )
             connected.append(transport)
 
+    def sample() -> dict[str, Any]:
+        lag_ms = percentiles_ms(lags_ns)
+        lags_ns.clear()
+        return {"frames": counts[0], "connected": len(connected), "lag_ms": lag_ms}
+
     dialect = SimulatedDialect()
     streams = [f"trade:{dialect.symbol(number)}" for number in range(given["connections"])]
     opening = asyncio.gather(*map(open_one, streams))
     say({"connections": len(streams)})
-    await answer(lambda: {"frames": counts[0], "connected": len(connected)})
+    await answer(sample)
     opening.cancel()
     for transport in connected:
         transport.disconnect(False)

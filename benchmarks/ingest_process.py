@@ -19,14 +19,13 @@ import uvloop
 from numpy.typing import NDArray
 
 from benchmarks.child import answer, options, say, trimmed
+from benchmarks.lags import percentiles_ms
 from ingestor.app import Ingestor, load_plan
 from ingestor.config.model import Config
 from ingestor.edge import logs
 from ingestor.edge.connections import repairs
 from ingestor.metrics import Metrics
 from ingestor.rows import RowClass, Rows
-
-PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0)
 
 
 class Lags:
@@ -43,15 +42,8 @@ class Lags:
 
     def take(self) -> dict[str, float]:
         """Return percentiles in ms since the last call, by their names."""
-        if not self._parts:
-            return {}
-        lags_ns = np.concatenate(self._parts)
-        self._parts.clear()
-        values = np.percentile(lags_ns, PERCENTILES) / 1e6
-        return {
-            f"p{percentile:g}": round(float(value), 3)
-            for percentile, value in zip(PERCENTILES, values, strict=True)
-        }
+        parts, self._parts = self._parts, []
+        return percentiles_ms(np.concatenate(parts)) if parts else {}
 
 
 def config(given: dict[str, Any], cache: Path) -> Config:

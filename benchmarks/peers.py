@@ -82,20 +82,15 @@ def _version(python: Path) -> tuple[int, ...]:
 
 
 def _call(*command: str) -> str:
-    return subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        check=True,
-        text=True,
-        timeout=INSTALL_S_MAX,
-    ).stdout
+    done = subprocess.run(
+        command, capture_output=True, check=True, text=True, timeout=INSTALL_S_MAX
+    )
+    return done.stdout
 
 
 def _reason(failure: OSError | subprocess.SubprocessError) -> str:
-    if isinstance(failure, subprocess.CalledProcessError):
-        return (failure.stderr.strip().splitlines() or [str(failure)])[-1]
-    return str(failure)
+    told: str = failure.stderr if isinstance(failure, subprocess.CalledProcessError) else ""
+    return (told.strip().splitlines() or [str(failure)])[-1]
 
 
 def cryptofeed(server: LoadServer, bootstrap: str, connections: int, python: Path) -> Child:
