@@ -10,7 +10,7 @@ import signal
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -18,6 +18,8 @@ from ingestor.errors import ConfigError, IngestError
 
 if TYPE_CHECKING:
     from ingestor.config.model import Config
+
+_Result = TypeVar("_Result")
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
@@ -51,13 +53,13 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
 
     servers: Kafka's addresses, which go before those of the file and the environment.
     """
-    from ingestor.config.load import load
+    from ingestor.config.load import load, with_servers
     from ingestor.edge import logs, settings
     from ingestor.feeds_registry import markets
 
-    if servers is not None:
-        os.environ["INGESTOR__KAFKA__BOOTSTRAP_SERVERS"] = servers
     config = load(path, markets())
+    if servers is not None:
+        config = with_servers(config, servers, "--bootstrap-servers")
     logs.configure(config.log, settings.secrets(config))
     return config
 
@@ -115,9 +117,21 @@ def reason_of(failure: OSError) -> str:
 
 async def until_signal(work: Coroutine[Any, Any, None]) -> None:
     """Run something until it ends by itself, or by SIGTERM or SIGINT, which are a clean stop."""
+    with suppress(typer.Exit):
+        await unless_signal(work)
+
+
+async def unless_signal(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return what `work` comes to. Raises typer.Exit with status 0 at SIGTERM or SIGINT: until now
+    nothing was read, so a stop is clean."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, task.cancel)
-    with suppress(asyncio.CancelledError):
-        await task
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise typer.Exit(0) from None
+    finally:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(one)

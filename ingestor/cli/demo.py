@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from ingestor.app import Ingestor, load_plan
+from ingestor.cli.common import unless_signal
 from ingestor.cli.runner import run_until_stopped
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, FeedConfig
 from ingestor.edge.devbroker import DevBroker
@@ -60,7 +61,7 @@ async def run_demo(config: Config, options: DemoOptions) -> int:
                 "feeds": (_feed(venue),),
             }
         )
-        ingestor = Ingestor(changed, await load_plan(changed))
+        ingestor = Ingestor(changed, await unless_signal(load_plan(changed)))
         return await run_until_stopped(ingestor, seconds=options.seconds, as_json=options.as_json)
 
 

@@ -10,7 +10,13 @@ from typing import Annotated, Final
 
 import typer
 
-from ingestor.cli.common import ConfigFile, load_config, reason_of, until_signal
+from ingestor.cli.common import (
+    ConfigFile,
+    load_config,
+    reason_of,
+    unless_signal,
+    until_signal,
+)
 
 _STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -64,7 +70,7 @@ def run(
             return await run_share(config, path, share)
         if workers is not None:
             return await run_workers(config, path, workers, seconds=seconds, as_json=as_json)
-        ingestor = Ingestor(config, await load_plan(config, str(path)))
+        ingestor = Ingestor(config, await unless_signal(load_plan(config, str(path))))
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 
     raise typer.Exit(uvloop.run(main()))
@@ -106,7 +112,9 @@ def record(
         raise ConfigError("must be given", where=f"{path}: recorder.path", hint="or say --path")
 
     async def main() -> int:
-        ingestor = Ingestor(config, await load_plan(config, str(path)), publish=False)
+        ingestor = Ingestor(
+            config, await unless_signal(load_plan(config, str(path))), publish=False
+        )
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 
     raise typer.Exit(uvloop.run(main()))

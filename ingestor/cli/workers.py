@@ -13,7 +13,7 @@ import structlog
 import typer
 
 from ingestor.app import Ingestor, load_plan
-from ingestor.cli.common import EXIT_FAILURE, print_json
+from ingestor.cli.common import EXIT_FAILURE, print_json, unless_signal
 from ingestor.cli.runner import run_until_stopped
 from ingestor.config.model import Config
 from ingestor.edge import logs, settings
@@ -30,7 +30,7 @@ async def run_workers(
 
     Whatever is wrong with the configuration is found here, before any of them starts.
     """
-    planned = await load_plan(config, str(file))
+    planned = await unless_signal(load_plan(config, str(file)))
     settings.kafka_settings(config.kafka)
     workers = Workers(config, file, planned.plan, count)
     if len(workers.workers) < count:
@@ -52,7 +52,7 @@ async def run_share(config: Config, file: Path, share: str) -> int:
     """Run one worker's share, as the parent wants it; return the exit status."""
     index, workers = _parsed(share)
     logs.label(worker=index)
-    planned = await load_plan(config, str(file))
+    planned = await unless_signal(load_plan(config, str(file)))
     ingestor = Ingestor(config, Planned(planned.table, planned.plan.share(index, workers)))
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM):

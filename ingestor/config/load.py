@@ -48,6 +48,16 @@ def load(path: Path | None, venues: Venues) -> Config:
     return config
 
 
+def with_servers(config: Config, servers: str, where: str) -> Config:
+    """Return the configuration with other addresses of Kafka. Raises ConfigError at `where`."""
+    try:
+        kafka = KafkaConfig.model_validate({**dict(config.kafka), "bootstrap_servers": servers})
+    except ValidationError as failure:
+        problem = _explain(failure.errors()[0], None)
+        raise ConfigError(problem.what, where=where, hint=problem.hint) from None
+    return config.model_copy(update={"kafka": kafka})
+
+
 def find_problems(path: Path | None, venues: Venues) -> list[ConfigError]:
     """Return all that `load` would object to."""
     return _read(path, venues)[1]

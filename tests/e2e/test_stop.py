@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import pytest
 from ingestor.config.model import Config
 from ingestor.edge.devbroker import DevBroker
 from tests.e2e.harness import TOPICS, published
-from tests.e2e.processes import Venue, closed_port, command, environment, simulated_venue
+from tests.e2e.processes import (
+    PATIENCE_S,
+    Venue,
+    closed_port,
+    command,
+    environment,
+    simulated_venue,
+)
 
 DRAIN_S = 10.0  # what is promised
 
@@ -111,4 +119,21 @@ def test_sigterm_before_the_broker_was_ever_reached(tmp_path: Path, config: str)
     assert ended.status == 0, ended.err
     assert ended.took_s < 3.0
     assert ended.result["frames_received"] == ended.result["unaccounted"] == 0
+    assert "Traceback" not in ended.err
+
+
+def test_sigterm_while_instruments_are_loading(tmp_path: Path, venue: Venue) -> None:
+    """A catalogue that doesn't answer: no socket was opened, so the stop is clean, and at once."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        path = tmp_path / "ingestor.toml"
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        path.write_text(venue.toml().replace(venue.rest_url, address))
+        with command("run", str(path), env=environment(tmp_path)) as running:
+            silent.settimeout(PATIENCE_S)
+            connection, _ = silent.accept()
+            with connection:
+                running.terminate()
+                ended = running.end()
+    assert ended.status == 0, ended.err
+    assert ended.took_s < 3.0
     assert "Traceback" not in ended.err
