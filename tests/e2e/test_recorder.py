@@ -24,6 +24,7 @@ from tests.e2e.processes import Venue, command, environment, simulated_venue
 MIB = 1 << 20
 RESUMES_S = 30.0  # what is promised
 REPAIRS_S = 5.0
+LOST_NS_MAX = 1_000_000_000
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_twenty_killed_ingestors_lose_a_second_each(venue: Venue, tmp_path: Path
             [report] = repair_all(folder)
             assert time.monotonic() - began_s < REPAIRS_S
             assert not report.error
-            assert killed_ns - report.last_ts_ns < 2_000_000_000  # a second, and a busy machine's
+            assert killed_ns - report.last_ts_ns < LOST_NS_MAX
             lines, problems = lines_of(folder)
             assert problems.kept == []
             assert [line.n for line in lines if line.n >= 0][-1] + 1 >= len(lines) - 1 > 1_000

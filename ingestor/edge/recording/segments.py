@@ -35,7 +35,7 @@ from ingestor.timestamps import SECOND
 Fsync = Literal["never", "segment", "frame"]
 
 FRAME_BYTES_MAX: Final = 1 << 20
-FRAME_S: Final = 1.0
+FRAME_S: Final = 0.7  # a second is what a crash may cost; the rest is for waiting and writing
 _LEVEL: Final = 1  # 3 costs twice the time for a tenth of the size
 _GRACE_S: Final = 5.0  # a frame may be handed over a little after its hour
 
@@ -161,7 +161,8 @@ class SegmentWriter:
         self._parts: list[bytes] = []
         self._plain = 0
         self._lines = 0
-        self._first = self._last = (0, 0)  # ts_ns, n
+        self._first = (0, 0)  # ts_ns, n
+        self._last_ts_ns = 0
         self._began_s = 0.0
 
     @property
@@ -187,18 +188,18 @@ class SegmentWriter:
     def _add(self, lines: Sequence[Line], now_s: float) -> None:
         if not lines:
             return
+        text = encode_lines(lines)
+        if self._plain + len(text) > FRAME_BYTES_MAX:
+            self._cut()
         if self._segment is None:
             self._begin(lines[0], now_s)
         if not self._lines:
             self._first = (lines[0].ts_ns, lines[0].n)
             self._began_s = now_s
-        text = encode_lines(lines)
         self._parts.append(text)
         self._plain += len(text)
         self._lines += len(lines)
-        self._last = (lines[-1].ts_ns, lines[-1].n)
-        if self._plain >= FRAME_BYTES_MAX:
-            self._cut()
+        self._last_ts_ns = lines[-1].ts_ns
 
     def _begin(self, line: Line, now_s: float) -> None:
         self._segment = segment_path(
@@ -227,7 +228,7 @@ class SegmentWriter:
             lines=self._lines,
             first_ts_ns=self._first[0],
             first_n=self._first[1],
-            last_ts_ns=self._last[0],
+            last_ts_ns=self._last_ts_ns,
         )
         self._outbox.append(block)
         self._parts.clear()
@@ -243,9 +244,9 @@ class SegmentWriter:
             self._segment = None
             self._outbox.append(None)
 
-    def tick(self, now_s: float, wake_s: float) -> None:
-        """End what is old enough. now_s: monotonic. wake_s: time until the next call."""
-        if self._lines and now_s - self._began_s + wake_s >= FRAME_S:
+    def tick(self, now_s: float) -> None:
+        """End what is old enough. now_s: monotonic."""
+        if self._lines and now_s - self._began_s >= FRAME_S:
             self._cut()
         if self._segment is not None and now_s >= self._segment_ends_s:
             self.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from ingestor.recording import (
     Recv,
     Send,
     lost_line,
+    text_or_bytes,
 )
 from ingestor.session import Subscription
 
@@ -61,19 +62,44 @@ class Connected:
     subscriptions: Sequence[Subscription]
 
 
+@dataclass(slots=True)
+class Run:
+    """Frames of one read, one after the other. The loop appends to it until it closes it, the
+    thread takes what is there. size: what the loop added to `_bytes_in` for it."""
+
+    connection: int
+    ts_ns: int
+    payloads: list[bytes] = field(default_factory=list)
+    is_closed: bool = False
+    size: int = 0
+    taken: int = 0  # payloads; the thread's
+
+
 ControlEntry = Connected | Lost | Disconnect | Send | Http | Decided
-Entry = tuple[int, int, bytes] | ControlEntry  # a tuple is a frame received
+Entry = Run | ControlEntry
+Frames = tuple[int, int, list[bytes]]  # connection, ts_ns, payloads
 
 
-def take_chunk(entries: deque[Entry]) -> tuple[list[Entry], int]:
-    """Take entries out; return them and what the loop added to `_bytes_in` for them."""
-    chunk: list[Entry] = []
+def take_chunk(entries: deque[Entry]) -> tuple[list[Frames | ControlEntry], int]:
+    """Take entries out; of a run that is open, what it has. Return them and what the loop added to
+    `_bytes_in` for those that are gone."""
+    chunk: list[Frames | ControlEntry] = []
     size = 0
-    take, add = entries.popleft, chunk.append
     while entries and size < _CHUNK_BYTES:
-        entry = take()
-        add(entry)
-        size += len(entry[2]) + ENTRY_BYTES if isinstance(entry, tuple) else _size(entry)
+        entry = entries[0]
+        if isinstance(entry, Run):
+            is_closed = entry.is_closed  # asked first: nothing is added after it
+            payloads = entry.payloads[entry.taken :]
+            if payloads:
+                entry.taken += len(payloads)
+                chunk.append((entry.connection, entry.ts_ns, payloads))
+            if not is_closed:
+                break
+            size += entry.size
+        else:
+            chunk.append(entry)
+            size += _size(entry)
+        entries.popleft()
     return chunk, size
 
 
@@ -109,31 +135,30 @@ class RecorderWorker:
         self._open: dict[int, Connected] = {}
         self._by_connection: dict[int, SegmentWriter] = {}
 
-    def take(self, entries: Sequence[Entry]) -> None:
+    def take(self, entries: Sequence[Frames | ControlEntry]) -> None:
         """Turn entries into lines of their venue's segment."""
-        by_connection = self._by_connection
-        last, writer = -1, None
         for entry in entries:
             if isinstance(entry, tuple):
-                connection, ts_ns, payload = entry
-                if connection != last:
-                    writer = by_connection.get(connection)
-                    last = connection
-                if writer is None:
-                    self.lines_lost += 1  # a frame of a connection that was never opened
-                    continue
-                try:
-                    line = Recv(ts_ns, connection, str(payload, "utf-8"), None, writer.n)
-                except UnicodeDecodeError:
-                    line = Recv(ts_ns, connection, None, payload, writer.n)
-                writer.lines.append(line)
-                writer.n += 1
+                self._received(*entry)
             else:
                 self._control(entry)
-                last, writer = -1, None  # it may have opened or closed a connection
         now_s = time.monotonic()
         for writer in self.writers.values():
             writer.encode(now_s)
+
+    def _received(self, connection: int, ts_ns: int, payloads: Sequence[bytes]) -> None:
+        writer = self._by_connection.get(connection)
+        if writer is None:
+            self.lines_lost += len(payloads)  # of a connection that was never opened
+            return
+        numbered = enumerate(payloads, writer.n)
+        try:
+            lines = [Recv(ts_ns, connection, one.decode(), None, n) for n, one in numbered]
+        except UnicodeDecodeError:
+            numbered = enumerate(payloads, writer.n)
+            lines = [Recv(ts_ns, connection, *text_or_bytes(one), n) for n, one in numbered]
+        writer.lines += lines
+        writer.n += len(lines)
 
     def _control(self, entry: ControlEntry) -> None:
         match entry:
@@ -216,7 +241,7 @@ class RecorderWorker:
         """Let the writers end what is old."""
         now_s = time.monotonic()
         for writer in self.writers.values():
-            writer.tick(now_s, 2 * WAKE_S)
+            writer.tick(now_s)
 
     def write(self) -> bool:
         """Write what the writers cut; return whether the disk took it."""
