@@ -13,6 +13,8 @@ book rows, the largest first, down to `shed_to` | |
 shed leaves a GAP mark in its place. After RESUME by time, sockets are paused again only when the
 backlog has been at `low` in between: a venue closes a reader that stops too often.
 
+Before all that, `Throttle` keeps reading from outrunning our own sending (docs/adr/0013).
+
 Pure: no clocks, no queues. `ingestor.edge.kafka.channel` applies it.
 """
 
@@ -29,6 +31,8 @@ from numpy.typing import NDArray
 from ingestor.rows import MARK_FIELDS, Cause, Flag, Kind, RowClass, Rows
 
 EVENTS_MAX: Final = 1_000
+THROTTLE_BYTES: Final = 4 << 20  # some tenths of a second of rows
+THROTTLE_MAX_S: Final = 0.5
 _NS: Final = 1_000_000_000
 _FIRST_MARK: Final = int(Kind.GAP)
 _INT64_MAX: Final = 2**63 - 1
@@ -111,6 +115,35 @@ class OverloadPolicy:
             self.paused, self._paused_at_ns = True, now_ns
         elif step is Step.RESUME:
             self.paused = False
+
+
+class Throttle:
+    """Stops reading for a moment when rows pile up that were not even sent.
+
+    A loop that is busy reading leaves its sender no time, and conflating what piles up would cost
+    rows that Kafka would have taken. With reading stopped the pile is worked off in a moment; if it
+    isn't within THROTTLE_MAX_S, then it is Kafka that is slow: reading goes on, and the policy
+    decides. Its marks lie below the policy's first step.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.is_on = False
+        self.taken = 0
+        self._mark_bytes = min(THROTTLE_BYTES, int(budget.bytes_max * budget.low / 2))
+        self._since_ns = 0
+        self._is_used_up = False
+
+    def decide(self, unsent_bytes: int, now_ns: int) -> bool:
+        """Return whether reading has to wait. unsent_bytes: queued and not in flight."""
+        if unsent_bytes <= self._mark_bytes // 4:
+            self.is_on = self._is_used_up = False
+        elif self.is_on:
+            if now_ns - self._since_ns >= THROTTLE_MAX_S * _NS:
+                self.is_on, self._is_used_up = False, True
+        elif unsent_bytes >= self._mark_bytes and not self._is_used_up:
+            self.is_on, self._since_ns = True, now_ns
+            self.taken += 1
+        return self.is_on
 
 
 def conflate(rows: Rows) -> tuple[Rows, Rows]:

@@ -299,13 +299,11 @@ class Ingestor:
         return [one for one in (EventLog(), self.publishing, self.stalewatch) if one is not None]
 
     def _pause(self) -> None:
-        log.warning("sockets.paused", cause="the sink is behind")
         self.supervisor.pause()
         if self.stalewatch is not None:
             self.stalewatch.paused()
 
     def _resume(self) -> None:
-        log.warning("sockets.resumed", cause="the sink has room")
         self.supervisor.resume()
         if self.stalewatch is not None:
             self.stalewatch.resumed()

@@ -91,11 +91,39 @@ def test_steps_come_in_their_order() -> None:
     assert owner.shed[0][0] is RowClass.QUOTE
     assert owner.outbox.bytes <= 64_000
     assert owner.outbox.statistics(0).bytes_peak <= 64_000
-    lane = owner.outbox.lane(RowClass.TRADE, 0)
-    while lane.rows:
-        owner.deliver(lane, 10_000)
+    for row_class in (RowClass.TRADE, RowClass.QUOTE):
+        lane = owner.outbox.lane(row_class, 0)
+        while lane.rows:
+            owner.deliver(lane, 10_000)
     assert owner.heard == ["pause", "resume"]
     assert owner.ledger.unexplained(owner.rows_in, owner.outbox.rows) == 0
+
+
+def test_reading_waits_for_rows_that_were_not_even_sent() -> None:
+    owner = Owner(Budget(bytes_max=64_000))  # throttled at 8,000 unsent bytes, 125 trades
+    lane = owner.outbox.lane(RowClass.TRADE, 0)
+    owner.put(RowClass.TRADE, trades(124))
+    assert owner.heard == []
+    owner.put(RowClass.TRADE, trades(1, first=125))
+    assert owner.heard == ["pause"]
+    flight, _ = owner.outbox.take(lane, 94)  # 31 rows are left: what is under way doesn't count
+    owner.outbox.check(0)
+    assert owner.heard == ["pause", "resume"]
+    owner.outbox.settle(flight)
+    assert {step: n for step, n in owner.outbox.statistics(0).steps.items() if n} == {"throttle": 1}
+
+
+def test_a_throttle_does_not_end_a_pause() -> None:
+    owner = Owner(Budget(bytes_max=64_000))
+    owner.put(RowClass.TRADE, trades(800))  # 80 % of the budget: the policy pauses as well
+    lane = owner.outbox.lane(RowClass.TRADE, 0)
+    flight, _ = owner.outbox.take(lane, 790)
+    owner.outbox.check(SECOND)
+    assert not owner.outbox.throttle.is_on
+    assert owner.heard == ["pause"]
+    owner.outbox.settle(flight)
+    owner.outbox.check(SECOND)
+    assert owner.heard == ["pause", "resume"]
 
 
 def test_rows_that_grow_too_old_are_shed() -> None:

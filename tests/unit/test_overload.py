@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.overload import Budget, OverloadPolicy, Step, conflate, largest, shed
+from ingestor.overload import (
+    THROTTLE_BYTES,
+    THROTTLE_MAX_S,
+    Budget,
+    OverloadPolicy,
+    Step,
+    Throttle,
+    conflate,
+    largest,
+    shed,
+)
 from ingestor.rows import Cause, Kind, RowClass, mark
 from tests.tick_rows import MAKERS, quotes, trades
 
@@ -50,6 +60,34 @@ def test_a_pause_ends_by_time_and_is_then_used_up() -> None:
     assert decide(policy, 0.8, 7) == [Step.CONFLATE, Step.SHED]
     assert decide(policy, 0.1, 8) == []
     assert decide(policy, 0.8, 9) == [Step.CONFLATE, Step.PAUSE]
+
+
+def test_a_pile_of_unsent_rows_holds_reading_until_it_is_worked_off() -> None:
+    throttle = Throttle(Budget())
+    assert not throttle.decide(THROTTLE_BYTES - 1, 0)
+    assert throttle.decide(THROTTLE_BYTES, 1)
+    assert throttle.decide(THROTTLE_BYTES // 4 + 1, 2)
+    assert not throttle.decide(THROTTLE_BYTES // 4, 3)
+    assert not throttle.decide(THROTTLE_BYTES - 1, 4)
+    assert throttle.decide(THROTTLE_BYTES, 5)
+
+
+def test_a_pile_that_kafka_does_not_take_is_left_to_the_policy() -> None:
+    throttle = Throttle(Budget())
+    limit_ns = int(THROTTLE_MAX_S * SECOND)
+    assert throttle.decide(THROTTLE_BYTES, 0)
+    assert throttle.decide(THROTTLE_BYTES * 2, limit_ns - 1)
+    assert not throttle.decide(THROTTLE_BYTES * 2, limit_ns)
+    assert not throttle.decide(THROTTLE_BYTES * 9, limit_ns * 9)
+    assert not throttle.decide(0, limit_ns * 10)
+    assert throttle.decide(THROTTLE_BYTES, limit_ns * 11)
+
+
+def test_the_throttle_comes_before_the_first_step() -> None:
+    budget = Budget(bytes_max=1_000_000)
+    throttle, unsent = Throttle(budget), int(1_000_000 * budget.low / 2)
+    assert throttle.decide(unsent, 0)
+    assert OverloadPolicy(budget).decide(budget.level(unsent, 0), 0) == []
 
 
 def test_level_is_the_fullest_bound() -> None:

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from ingestor.batch import TickBatch
-from ingestor.overload import Budget, OverloadPolicy, Step, conflate, largest, shed
+from ingestor.overload import Budget, OverloadPolicy, Step, Throttle, conflate, largest, shed
 from ingestor.rows import DTYPE_OF, LEVEL, TRADE, RowClass, Rows
+
+log = structlog.get_logger(__name__)
 
 CHUNK_BYTES: Final = 256 << 10
 _CONFLATE_ROWS_MIN: Final = 16
@@ -151,7 +154,11 @@ class Lane:
 
 
 class Outbox:
-    """All lanes under one budget."""
+    """All lanes under one budget.
+
+    `on_pause` and `on_resume` are called when reading has to stop and may go on, whether the policy
+    or the throttle wants it.
+    """
 
     def __init__(
         self,
@@ -168,6 +175,7 @@ class Outbox:
         self.bytes = 0
         self.rows = 0
         self.rows_in_flight = 0
+        self.throttle = Throttle(budget)
         self.on_shed = on_shed
         self.on_pause = on_pause
         self.on_resume = on_resume
@@ -176,7 +184,9 @@ class Outbox:
         self._rows_peak = 0
         self._age_peak_ns = 0
         self._quotes_after_conflation = 0
-        self.pressed = False  # above the low mark when last looked
+        self._bytes_in_flight = 0
+        self._is_reading = True
+        self.pressed = False  # above the low mark, or not reading, when last looked
 
     def lane(self, row_class: RowClass, partition: int) -> Lane:
         found = self.lanes.get((row_class, partition))
@@ -202,11 +212,13 @@ class Outbox:
         """
         rows, since_ns = lane.take(rows_max)
         self.rows_in_flight += len(rows)
+        self._bytes_in_flight += rows.nbytes
         return rows, since_ns
 
     def settle(self, rows: Rows) -> None:
         """Rows that were taken are acked or dead-lettered: forget them."""
         self.rows_in_flight -= len(rows)
+        self._bytes_in_flight -= rows.nbytes
         self._forget(rows)
 
     def check(self, now_ns: int, *, with_age: bool = False) -> None:
@@ -216,8 +228,16 @@ class Outbox:
         if level > self.budget.low or self.pressed:
             self._apply(age_ns, now_ns)
             self.pressed = self.budget.level(self.bytes, self.rows, age_ns) > self.budget.low
+        self.throttle.decide(self.bytes - self._bytes_in_flight, now_ns)
+        self._read(not (self.throttle.is_on or self.policy.paused))
         self._bytes_peak = max(self._bytes_peak, self.bytes)
         self._rows_peak = max(self._rows_peak, self.rows)
+
+    def _read(self, goes_on: bool) -> None:
+        if goes_on != self._is_reading:
+            self._is_reading = goes_on
+            (self.on_resume if goes_on else self.on_pause)()
+        self.pressed |= not goes_on
 
     def repartition(
         self, row_class: RowClass, split: Callable[[Rows], Iterable[tuple[int, Rows]]]
@@ -244,7 +264,10 @@ class Outbox:
             age_s=self._age_ns(now_ns) / 1e9,
             age_peak_s=self._age_peak_ns / 1e9,
             paused=self.policy.paused,
-            steps={step.value: self.policy.taken[step] for step in Step},
+            steps={
+                "throttle": self.throttle.taken,
+                **{step.value: self.policy.taken[step] for step in Step},
+            },
         )
 
     def _age_ns(self, now_ns: int) -> int:
@@ -267,9 +290,9 @@ class Outbox:
             case Step.CONFLATE:
                 return self._conflate()
             case Step.PAUSE:
-                self.on_pause()
+                log.warning("sockets.paused", cause="the sink is behind")
             case Step.RESUME:
-                self.on_resume()
+                log.warning("sockets.resumed", cause="the sink has room")
             case Step.SHED:
                 return self._shed(now_ns)
         return True
