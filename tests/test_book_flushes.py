@@ -18,7 +18,7 @@ from ingestor.books.books import BookSettings
 from ingestor.books.state import BookStatistics
 from ingestor.digest import Digest
 from ingestor.rows import LEVEL, Cause, RowClass, Rows
-from tests.books import FUTURES, SPOT, Desk
+from tests.books import FUTURES, SPOT, Desk, Pairs
 
 Event = Callable[[Desk], None]
 EVENTS = 400
@@ -26,6 +26,14 @@ EVENTS = 400
 
 def delta(first: int, last: int, bid: tuple[int, int], ask: tuple[int, int]) -> Event:
     return lambda desk: desk.delta(first, last, [bid], [ask], previous=first - 1)
+
+
+def quoted(number: int, bid: tuple[int, int], ask: tuple[int, int]) -> Event:
+    return lambda desk: desk.quote(number, bid, ask)
+
+
+def imaged(number: int, bids: Pairs, asks: Pairs) -> Event:
+    return lambda desk: desk.snapshot(number, bids, asks)
 
 
 def story(seed: int) -> list[Event]:
@@ -45,14 +53,12 @@ def story(seed: int) -> list[Event]:
         if rng.random() < 0.15:
             best_ask = best_ask[0], best_ask[1] + 1  # a quote that contradicts
         if rng.random() < 0.6:
-            quote = (number, best_bid, best_ask)
-            events.append((at + rng.uniform(-4, 4), lambda desk, q=quote: desk.quote(*q)))
+            events.append((at + rng.uniform(-4, 4), quoted(number, best_bid, best_ask)))
         if rng.random() < 0.02:
             events.append((at + 0.5, lambda desk: desk.hole(Cause.REJECTED, [0])))
         if rng.random() < 0.2:
-            image = (number, list(bids.items()), list(asks.items()))
-            late = rng.uniform(0, 3)
-            events.append((at + late, lambda desk, i=image: desk.snapshot(*i)))
+            image = imaged(number, list(bids.items()), list(asks.items()))
+            events.append((at + rng.uniform(0, 3), image))
     return [event for _, event in sorted(events, key=lambda one: one[0])]
 
 

@@ -18,10 +18,9 @@ from bisect import bisect_left
 from enum import Enum
 from operator import itemgetter
 from typing import Final
-from zlib import crc32
 
 from ingestor.adapter import AuditImage
-from ingestor.books.side import NEAR_MIN, Ladder
+from ingestor.books.side import NEAR_MIN, Ladder, text_checksum
 from ingestor.books.state import Book, Recent, Shown, Top, Trail
 from ingestor.fixed import parse_decimal
 from ingestor.rows import Cause, Flag
@@ -39,7 +38,9 @@ def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause |
     quotes that come later. (Quotes run ahead of updates far more often than behind.)
     """
     if flags & _CHECKSUM and book.rule.checksum is not None:
-        return _count(book, book_checksum(book) == checksum)
+        texts = book.texts
+        found = text_checksum(*texts) if texts is not None else _checksum_of(book)
+        return _count(book, found == checksum)
     if book.has_oracle and book.last:
         top = book.top()
         if book.recent_quotes:
@@ -145,11 +146,8 @@ def _count(book: Book, agrees: bool) -> Cause | None:
     return Cause.CHECKSUM
 
 
-def book_checksum(book: Book) -> int:
-    """Return the checksum that the venue should have sent with the book as it is now."""
-    if book.texts is not None:
-        bids, asks = book.texts
-        return crc32(bids.text(), asks.text_crc())
+def _checksum_of(book: Book) -> int:
+    """Return the checksum of a book whose venue's is no CRC32 of one text per level."""
     rule = book.rule
     assert rule.checksum is not None
     depth = rule.checksum_depth

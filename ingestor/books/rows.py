@@ -53,7 +53,6 @@ class Flush:
         ends = np.cumsum(self.counts)
         keys = np.zeros(len(sealed.prices) + 1, np.int64)  # one more: there every part may begin
         np.multiply(sealed.prices, np.repeat(signs, self.counts), out=keys[:-1])
-        self.bounds: list[int] = [0, *ends.tolist()]
         self.keys: list[int] = keys.tolist()
         self.sizes: list[int] = sealed.sizes.tolist()
         self.tops = np.maximum.reduceat(keys, ends - self.counts)
@@ -80,6 +79,10 @@ class Flush:
 
     def __len__(self) -> int:
         return len(self.instruments)
+
+    @cached_property
+    def bounds(self) -> list[int]:
+        return [0, *np.cumsum(self.counts).tolist()]
 
     @cached_property
     def _times(self) -> tuple[list[int], list[int]]:

@@ -206,14 +206,14 @@ class TextLadder(Ladder):
     its CRC32, are kept until any level of the side changes.
     """
 
-    __slots__ = ("_crc", "_depth", "_is_sorted", "_joined", "_sign", "_text_of", "_texts")
-    _crc: int | None
-    _joined: bytes | None
+    __slots__ = ("_depth", "_is_sorted", "_sign", "_text", "_text_of", "_texts", "crc")
+    _text: bytes | None
+    crc: int | None  # of `text`, once somebody asked for it
 
     def __init__(
         self, limit: int, sign: int, depth: int, text_of: Callable[[int, int], str]
     ) -> None:
-        """sign: 1 for bids, -1 for asks. depth: levels that the checksum covers.
+        """sign: 1 for bids, -1 for asks. depth: levels that the checksum covers, at most.
 
         text_of: (price, size) as scaled integers -> ASCII text.
         """
@@ -236,35 +236,39 @@ class TextLadder(Ladder):
         if top >= self.best:
             self.best = top if top in near else max(near, default=NOTHING)
         self.is_over = len(near) > self._limit
-        self._joined = self._crc = None
+        self._text = self.crc = None
 
     def replace(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
         super().replace(keys, sizes)
         sign, text_of = self._sign, self._text_of
         self._texts = {key: text_of(sign * key, size) for key, size in self.near.items()}
         self._is_sorted = False
-        self._joined = self._crc = None
+        self._text = self.crc = None
 
     def cut(self) -> list[int]:
         removed = super().cut()
         for key in removed:
             del self._texts[key]
-        self._joined = self._crc = None
+        self._text = self.crc = None
         return removed
 
     def text(self) -> bytes:
         """Return the texts of the best levels, best first, joined."""
-        joined = self._joined
-        if joined is None:
+        text = self._text
+        if text is None:
             if not self._is_sorted:
                 self._texts = dict(sorted(self._texts.items(), reverse=True))
                 self._is_sorted = True
-            joined = "".join(islice(self._texts.values(), self._depth)).encode()
-            self._joined = joined
-        return joined
+            texts: Iterable[str] = self._texts.values()
+            if len(self._texts) > self._depth:
+                texts = islice(texts, self._depth)
+            text = self._text = "".join(texts).encode()
+        return text
 
-    def text_crc(self) -> int:
-        """Return the CRC32 of `text`."""
-        if self._crc is None:
-            self._crc = crc32(self.text())
-        return self._crc
+
+def text_checksum(bids: TextLadder, asks: TextLadder) -> int:
+    """Return the CRC32 of the texts of asks and bids."""
+    crc = asks.crc
+    if crc is None:
+        crc = asks.crc = crc32(asks.text())
+    return crc32(bids.text(), crc)

@@ -17,6 +17,7 @@ from ingestor.books.side import (
     WHOLE_MAX,
     Ladder,
     TextLadder,
+    text_checksum,
 )
 
 KEYS = st.integers(-60, 60)
@@ -145,7 +146,7 @@ def test_replace_and_clear_forget_everything() -> None:
 @settings(deadline=None)
 @given(EVENTS, st.sampled_from([1, -1]))
 def test_checksum_texts_follow_every_change(events: list[list[tuple[int, int]]], sign: int) -> None:
-    ladder = TextLadder(20, sign, 10, lambda price, size: f"{price}:{size} ")
+    ladder, other = (TextLadder(20, sign, 10, lambda price, size: f"{price}:{size} ") for _ in "ab")
     model: dict[int, int] = {}
     for number, event in enumerate(events):
         if number % 7 == 6:
@@ -159,8 +160,9 @@ def test_checksum_texts_follow_every_change(events: list[list[tuple[int, int]]],
         best = sorted(model.items(), reverse=True)[:10]
         text = "".join(f"{sign * key}:{size} " for key, size in best).encode()
         assert ladder.text() == text
-        assert ladder.text_crc() == crc32(text)
-        assert ladder.text_crc() == crc32(ladder.text())
+        other.apply([(7, number + 1)], 7)
+        assert text_checksum(other, ladder) == crc32(text + other.text())
+        assert text_checksum(ladder, other) == crc32(other.text() + text)
 
 
 def test_a_ladder_that_grows_keeps_only_its_best_near() -> None:
