@@ -41,7 +41,7 @@ from ingestor.books.state import (
 from ingestor.books.sync import Verdict, bridges, continues, missing
 from ingestor.errors import SequenceGap
 from ingestor.instruments import InstrumentTable
-from ingestor.rows import LEVEL, Cause, Flag, RowClass, Rows
+from ingestor.rows import LEVEL, UPDATE, Cause, Flag, RowClass, Rows
 from ingestor.timestamps import SECOND
 
 __all__ = ["BookOutput", "BookSettings", "BookStatistics", "Books", "Repair"]
@@ -99,7 +99,7 @@ class Books:
         self._errors: list[SequenceGap] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
         self._oracles = np.zeros(0, np.int8)  # by instrument: do its quotes prove its book?
-        self._times = np.zeros((0, 2), np.int64)  # by instrument: ts_event, ts_recv of the newest
+        self._newest = np.zeros(0, UPDATE)  # by instrument: its newest update, for the times
         self._held = 0
         self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
 
@@ -157,7 +157,7 @@ class Books:
         """
         broken = {instrument for instrument, _, _ in self._breaks}
         parts = [
-            image(book, self._settings.snapshot_depth, *self._times[book.instrument].tolist())
+            image(book, self._settings.snapshot_depth, self._newest[book.instrument])
             for book in map(self._books.get, instruments)
             if book is not None and book.is_valid and book.instrument not in broken
         ]
@@ -196,12 +196,13 @@ class Books:
         more = len(self._table) - len(self._oracles)
         if more > 0:
             self._oracles = np.concatenate([self._oracles, np.zeros(more, np.int8)])
-            self._times = np.concatenate([self._times, np.zeros((more, 2), np.int64)])
+            self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
+        if not len(updates):
+            return
         instruments = updates["instrument"]
         for instrument in instruments[self._oracles[instruments] == _UNKNOWN].tolist():
             self._book(instrument, now_ns)
-        self._times[instruments, 0] = updates["ts_event"]
-        self._times[instruments, 1] = updates["ts_recv"]
+        self._newest[instruments] = updates
 
     def _witnesses(self, sealed: Sealed) -> list[tuple[int, ...]]:
         """Return the quotes that may prove a book, the last one first: the row of each, how many
@@ -211,8 +212,11 @@ class Books:
             return []
         is_oracle = self._oracles[quotes["instrument"]] == _ORACLE
         rows = np.flatnonzero(is_oracle & (quotes["sequence"] > 0))
+        if not len(rows):
+            return []
         before = np.searchsorted(sealed.updates["frame"], sealed.quote_frames[rows])
-        fields = [quotes[name][rows].tolist() for name in _QUOTE]
+        heard = quotes[rows]
+        fields = [heard[name].tolist() for name in _QUOTE]
         found = list(zip(rows.tolist(), before.tolist(), *fields, strict=True))
         found.reverse()
         return found

@@ -26,7 +26,16 @@ assert (_LEVEL.size, _QUOTE.size) == (LEVEL.itemsize, QUOTE.itemsize)
 NEGATIVE: Final = 1 << 15  # flag of our own, never published: the update holds a negative size
 _PUBLISHED: Final = int(Flag.SNAPSHOT | Flag.PARTIAL | Flag.NO_VENUE_TIME)
 _MARK: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
-_KIND: Final = int(Kind.LEVEL)
+_SIGNS: Final = np.array([1, -1], np.int64)  # key of a level = sign * price: bids, asks
+_SIDES: Final = np.array([Side.BID, Side.ASK], np.uint8)
+_COPIED: Final = (
+    ("ts_event", "ts_event"),
+    ("ts_recv", "ts_recv"),
+    ("instrument", "instrument"),
+    ("sequence", "last"),
+)
+_NO_ROWS: Final = np.empty(0, LEVEL)
+_LAST: Final = np.uint16(Flag.LAST)
 
 
 class Flush:
@@ -46,16 +55,15 @@ class Flush:
         self.sealed = sealed
         self.now_ns = now_ns
         updates = sealed.updates
-        self.counts = np.empty(2 * len(updates), np.int64)
-        self.counts[0::2], self.counts[1::2] = updates["bids"], updates["asks"]
-        signs = np.ones(len(self.counts), np.int64)
-        signs[1::2] = -1
-        ends = np.cumsum(self.counts)
+        self.counts = np.empty((len(updates), 2), np.int64)
+        self.counts[:, 0], self.counts[:, 1] = updates["bids"], updates["asks"]
+        counts = self.counts.ravel()
+        ends = counts.cumsum()
         keys = np.zeros(len(sealed.prices) + 1, np.int64)  # one more: there every part may begin
-        np.multiply(sealed.prices, np.repeat(signs, self.counts), out=keys[:-1])
+        np.multiply(sealed.prices, np.repeat(np.tile(_SIGNS, len(updates)), counts), out=keys[:-1])
         self.keys: list[int] = keys.tolist()
         self.sizes: list[int] = sealed.sizes.tolist()
-        self.tops = np.maximum.reduceat(keys, ends - self.counts)
+        self.tops = np.maximum.reduceat(keys, ends - counts).reshape(-1, 2)
         self.instruments: list[int] = updates["instrument"].tolist()
         self.firsts: list[int] = updates["first"].tolist()
         self.lasts: list[int] = updates["last"].tolist()
@@ -72,7 +80,7 @@ class Flush:
         self._extra_at: list[int] = []
         self._not_last: list[int] = []
         self._quotes = bytearray()
-        if len(sealed.sizes) and sealed.sizes.min() < 0:
+        if sealed.sizes.min(initial=0) < 0:
             levels = np.flatnonzero(sealed.sizes < 0)
             for index in np.unique(np.searchsorted(ends, levels, side="right") // 2).tolist():
                 self.flags[index] |= NEGATIVE
@@ -82,7 +90,7 @@ class Flush:
 
     @cached_property
     def bounds(self) -> list[int]:
-        return [0, *np.cumsum(self.counts).tolist()]
+        return [0, *self.counts.cumsum().tolist()]
 
     @cached_property
     def _times(self) -> tuple[list[int], list[int]]:
@@ -118,10 +126,10 @@ class Flush:
             self.lasts,
             self.previous,
             self.checksums,
-            self.counts[0::2].tolist(),
-            self.counts[1::2].tolist(),
-            self.tops[0::2].tolist(),
-            self.tops[1::2].tolist(),
+            self.counts[:, 0].tolist(),
+            self.counts[:, 1].tolist(),
+            self.tops[:, 0].tolist(),
+            self.tops[:, 1].tolist(),
             strict=True,
         )
 
@@ -231,9 +239,9 @@ class Flush:
 
     def rows(self) -> Rows:
         """Return the LEVEL rows to publish."""
-        rows = _rows_of(self.sealed, self.counts)
+        rows = _rows_of(self.sealed, self.counts) if len(self) else _NO_ROWS
         if self._not_last:
-            rows["flags"][self._not_last] &= ~np.uint16(Flag.LAST)
+            rows["flags"][self._not_last] &= ~_LAST
         if not (self._left_out or self._extra_at):
             return rows
         keep = np.ones(len(rows), np.bool_)
@@ -272,16 +280,19 @@ class Flush:
         return _LEVEL.pack(*row)
 
 
-def image(book: Book, depth: int, ts_event: int, ts_recv: int) -> Rows:
-    """Return the best `depth` levels a side as rows of one snapshot (an empty book: one RESET)."""
+def image(book: Book, depth: int, newest: np.void) -> Rows:
+    """Return the best `depth` levels a side as rows of one snapshot (an empty book: one RESET).
+
+    newest: the book's newest UPDATE.
+    """
     bids, asks = book.bids.arrays(depth), book.asks.arrays(depth)
     is_deeper = book.partial or book.trimmed or max(len(book.bids), len(book.asks)) > depth
     levels = len(bids[0]) + len(asks[0])
     rows = np.zeros(max(levels, 1), LEVEL)
-    rows["ts_event"], rows["ts_recv"] = ts_event, ts_recv
+    rows["ts_event"], rows["ts_recv"] = newest["ts_event"], newest["ts_recv"]
     rows["sequence"], rows["instrument"] = book.last, book.instrument
     rows["flags"] = Flag.SNAPSHOT | (Flag.PARTIAL if is_deeper else 0)
-    rows["flags"][-1] |= np.uint16(Flag.LAST)
+    rows["flags"][-1] |= _LAST
     rows["kind"] = Kind.LEVEL if levels else Kind.RESET
     for side, sign, (keys, sizes), start in (
         (Side.BID, 1, bids, 0),
@@ -293,19 +304,16 @@ def image(book: Book, depth: int, ts_event: int, ts_recv: int) -> Rows:
 
 
 def _rows_of(sealed: Sealed, counts: NDArray[np.int64]) -> Rows:
-    """Return all levels of the updates as rows. counts: int64[2n], bids and asks in turn."""
+    """Return all levels of the updates as rows. counts: int64[n, 2], of bids and of asks."""
     updates = sealed.updates
-    heads = np.zeros(2 * len(updates), LEVEL)
-    for side in (0, 1):
-        for name in ("ts_event", "ts_recv", "instrument"):
-            heads[name][side::2] = updates[name]
-        heads["sequence"][side::2] = updates["last"]
-        heads["flags"][side::2] = updates["flags"] & _PUBLISHED
-        heads["side"][side::2] = (Side.BID, Side.ASK)[side]
-    heads["kind"] = _KIND
-    rows = np.repeat(heads, counts)
-    rows["price"] = sealed.prices
-    rows["size"] = sealed.sizes
-    levels = counts[0::2] + counts[1::2]
-    rows["flags"][np.cumsum(levels)[levels > 0] - 1] |= np.uint16(Flag.LAST)
+    heads = np.zeros(counts.shape, LEVEL)
+    for name, source in _COPIED:
+        heads[name] = updates[source][:, None]
+    heads["flags"] = (updates["flags"] & _PUBLISHED)[:, None]
+    heads["side"] = _SIDES
+    heads["kind"] = Kind.LEVEL
+    rows = np.repeat(heads.ravel(), counts.ravel())
+    rows["price"], rows["size"] = sealed.prices, sealed.sizes
+    levels = counts.sum(axis=1)
+    rows["flags"][levels.cumsum()[levels > 0] - 1] |= _LAST
     return rows
