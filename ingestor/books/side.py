@@ -46,6 +46,7 @@ class Ladder:
         "_deep_keys",
         "_deep_sizes",
         "_floor",
+        "_is_whole",
         "_limit",
         "_near_max",
         "_near_min",
@@ -59,7 +60,8 @@ class Ladder:
     def __init__(self, limit: int = 2**63) -> None:
         """limit: levels that it should hold."""
         self._limit = limit
-        self._near_max = limit if limit <= WHOLE_MAX else NEAR_MAX
+        self._is_whole = limit <= WHOLE_MAX
+        self._near_max = limit if self._is_whole else NEAR_MAX
         self.replace((), ())
 
     def __len__(self) -> int:
@@ -86,17 +88,20 @@ class Ladder:
 
     def replace(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
         """Forget everything, then set these levels."""
+        levels = {key: size for key, size in zip(keys, sizes, strict=True) if size}
         self.trimmed = False  # cut for want of room: the venue's book is deeper
-        self.near = {key: size for key, size in zip(keys, sizes, strict=True) if size}
+        self.is_over = len(levels) > self._limit
         self._deep_keys = self._deep_sizes = _EMPTY
         self._changes: dict[int, int] = {}
         self._changes_max = CHANGES_MIN
-        self._floor = NOTHING  # `near` holds every level at and above it, the others the rest
-        self._near_min = 0
-        self.is_over = False
-        self.best = max(self.near, default=NOTHING)
-        if len(self.near) > self._near_max:
-            self._balance()
+        if len(levels) <= self._near_max or self._is_whole:
+            self.near = levels
+            self.best = max(levels, default=NOTHING)
+            self._set_floor(NOTHING)
+        else:
+            self.near = {}
+            self._deep_keys, self._deep_sizes = _arrays(levels)
+            self._refill()
 
     def clear(self) -> None:
         self.replace((), ())
@@ -148,7 +153,7 @@ class Ladder:
         """Something is too long or too short: restore it. Runs once in some hundred changes."""
         near = self.near
         if len(near) > self._near_max:
-            if self._near_max == self._limit:
+            if self._is_whole:
                 self.is_over = True
                 return
             keys = sorted(near)
@@ -174,6 +179,7 @@ class Ladder:
         self.best = max(self.near, default=NOTHING)
 
     def _set_floor(self, floor: int) -> None:
+        """`near` holds every level at and above the floor, the arrays and the changes the rest."""
         self._floor = floor
         self._near_min = 0 if floor == NOTHING else NEAR_MIN
 
