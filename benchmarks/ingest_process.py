@@ -24,7 +24,9 @@ from ingestor.app import Ingestor, load_plan
 from ingestor.config.model import Config
 from ingestor.edge import logs
 from ingestor.edge.connections import repairs
-from ingestor.metrics import Metrics
+from ingestor.edge.kafka.produce import Batches, Failures, Produce
+from ingestor.edge.planning import Planned
+from ingestor.metrics import Histogram, Metrics, Stage, percentile_ns
 from ingestor.rows import RowClass, Rows
 
 
@@ -44,6 +46,39 @@ class Lags:
         """Return percentiles in ms since the last call, by their names."""
         parts, self._parts = self._parts, []
         return percentiles_ms(np.concatenate(parts)) if parts else {}
+
+
+class RoundTrips:
+    """Hears of every produce request. Keeps what they took, in ns, until they are asked for."""
+
+    def __init__(self) -> None:
+        self._took_ns: list[int] = []
+        send = Produce.send
+
+        async def timed(produce: Produce, node: int, batches: Batches) -> Failures:
+            started_ns = time.perf_counter_ns()
+            failures = await send(produce, node, batches)
+            self._took_ns.append(time.perf_counter_ns() - started_ns)
+            return failures
+
+        Produce.send = timed  # type: ignore[method-assign,assignment]
+
+    def take(self) -> dict[str, float]:
+        took_ns, self._took_ns = self._took_ns, []
+        return percentiles_ms(took_ns)
+
+
+class Recent:
+    """The percentiles of a histogram since they were last asked for."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._before = histogram.counts.sum(axis=0)
+
+    def take_ms(self, fraction: float) -> float:
+        now = self._histogram.counts.sum(axis=0)
+        since, self._before = now - self._before, now
+        return percentile_ns(since, fraction) / 1e6 if since.any() else 0.0
 
 
 def config(given: dict[str, Any], cache: Path) -> Config:
@@ -80,17 +115,20 @@ async def run(given: dict[str, Any], cache: Path) -> None:
     logs.configure(chosen.log)
     repairs._WEIGHT_BURST = 1 << 20  # type: ignore[misc]  # noqa: SLF001
     planned = await load_plan(chosen)
+    index, workers = given["share"]
+    planned = Planned(planned.table, planned.plan.share(index, workers))
     ingestor = Ingestor(chosen, planned)
-    lags = Lags(ingestor.pipeline.metrics) if given["lags"] else None
-    delay = ingestor._watch.delay  # noqa: SLF001  # no other way to its buckets
-    before = delay.counts.copy()
+    metrics, sink = ingestor.pipeline.metrics, ingestor.sink
+    assert sink is not None
+    lags = Lags(metrics) if given["lags"] else None
+    round_trips = RoundTrips() if given["lags"] else None
+    stages = {
+        stage.name.lower(): Recent(metrics.lag[stage]) for stage in (Stage.SEAL, Stage.PUBLISH)
+    }
+    stages["loop_delay"] = Recent(ingestor._watch.delay)  # noqa: SLF001  # no other way to its bins
 
     def sample() -> dict[str, Any]:
-        nonlocal before
         status = ingestor.status()
-        since, before = delay.counts - before, delay.counts.copy()
-        recent = type(delay)()
-        recent.counts = since
         return {
             "connected": status.connected,
             "frames": status.frames - status.control,
@@ -100,10 +138,12 @@ async def run(given: dict[str, Any], cache: Path) -> None:
             "resets": status.resets,
             "rejected": status.rejected,
             "shed": status.shed + status.conflated,
+            "throttled": sink.outbox.throttle.taken,
             "queue_bytes": status.queue_bytes,
             "flushes": ingestor.flusher.flushes,
-            "loop_delay_p99_ms": recent.percentile_ns(0.99) / 1e6 if since.sum() else 0.0,
+            **{f"{name}_p99_ms": recent.take_ms(0.99) for name, recent in stages.items()},
             "lag_ms": lags.take() if lags is not None else {},
+            "round_trip_ms": round_trips.take() if round_trips is not None else {},
         }
 
     def ready() -> None:

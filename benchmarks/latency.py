@@ -2,11 +2,14 @@
 
 Measured: capacity first (saturated trades per wall second, as much as ingestor, load server and
 broker together reach here); then 10, 50 and 80 % of it over the same ten connections. The broker is
-Apache Kafka with acks=all where Maven can bring it (tests/kafka), else the stub; the table says
-which.
+Apache Kafka with acks=all where Maven can bring it (tests/kafka), else, and with --quick, the stub;
+the table says which.
 Not measured: a network, a broker with replicas.
-How to read it: the linger (10 ms) and one round trip to the broker are in every figure. Where the
-load server and the broker share the ingestor's cores, lag at 80 % is theirs as much as ours.
+How to read it: the linger (10 ms) and one round trip to the broker are in every figure. `seal` is
+socket read to sealed, `publish` sealed to acknowledged, both as the ingestor's own metrics have
+them; `round_trip` is one produce request, from written to answered; `loop_delay` how late the
+ingestor's loop runs a timer. `bystander` is the round trip of a request of one row, every 50 ms,
+by a process that does nothing else: what broker and machine take while the load is on.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
-from benchmarks.processes import PARTITIONS, STUB, LoadServer, ingest, stub_broker
+from benchmarks.common import progress
+from benchmarks.processes import PARTITIONS, STUB, Child, LoadServer, ingest, stub_broker
 from benchmarks.saturated import CONNECTIONS, TRADES
 from tests.kafka.broker import BrokerError, KafkaBroker, missing_tools
 
@@ -27,7 +31,8 @@ SHOWN: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p100")
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
     seconds = 1.5 if quick else 8.0
-    with broker() as (bootstrap, name):
+    with stub() if quick else broker() as (bootstrap, name):
+        progress("capacity")
         capacity = _capacity(bootstrap, seconds / 2)
         results = [
             {**_measure(bootstrap, capacity, part, seconds), "broker": name}
@@ -36,8 +41,19 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     half = next(row for row in results if row["percent"] == 50)
     return {
         "results": results,
-        "headline": {"lag_p99_ms_half_load": half["p99"], "capacity_per_s": round(capacity)},
+        "headline": {
+            "lag_p99_ms_half_load": half["p99"],
+            "round_trip_p99_ms_half_load": half["round_trip_p99"],
+            "bystander_p99_ms_half_load": half["bystander_p99"],
+            "capacity_per_s": round(capacity),
+        },
     }
+
+
+@contextmanager
+def stub() -> Iterator[tuple[str, str]]:
+    with stub_broker() as bootstrap:
+        yield bootstrap, STUB
 
 
 @contextmanager
@@ -55,8 +71,8 @@ def broker() -> Iterator[tuple[str, str]]:
             with closing(kafka):
                 yield kafka.bootstrap_servers, kafka.description
             return
-    with stub_broker() as bootstrap:
-        yield bootstrap, STUB
+    with stub() as address_and_name:
+        yield address_and_name
 
 
 def _capacity(bootstrap: str, seconds: float) -> float:
@@ -70,22 +86,33 @@ def _capacity(bootstrap: str, seconds: float) -> float:
 
 
 def _measure(bootstrap: str, capacity: float, percent: int, seconds: float) -> dict[str, Any]:
+    progress(f"{percent} %")
     asked = capacity * percent / 100
     with (
         LoadServer(STREAMS, asked / STREAMS) as server,
         ingest(
             server, bootstrap, streams_per_connection=STREAMS // CONNECTIONS, lags=True
         ) as ingestor,
+        Child("benchmarks.bystander", {"bootstrap": bootstrap, "topic": "md.status.v1"}) as other,
     ):
         ingestor.wait_connected(CONNECTIONS)
-        ingestor.window(1.0, settle_s=2.0)
+        ingestor.window(0.5, settle_s=seconds / 4)
+        other.sample()
         window = ingestor.window(seconds, settle_s=0.0)
+        bystander_ms = other.sample()["round_trip_ms"]
+        other.stop()
         ingestor.stop()
+    last = window.last
+    round_trip_ms = last["round_trip_ms"]
     return {
         "percent": percent,
         "asked_per_s": round(asked),
         "messages_per_s": round(window.per_s("frames")),
         "core": round(window.core, 2),
         **{name: window.lag_ms[name] for name in SHOWN},
-        "loop_delay_p99_ms": round(window.last["loop_delay_p99_ms"], 1),
+        "seal_p99": round(last["seal_p99_ms"], 1),
+        "publish_p99": round(last["publish_p99_ms"], 1),
+        **{f"round_trip_{name}": round_trip_ms[name] for name in ("p50", "p99")},
+        **{f"bystander_{name}": bystander_ms[name] for name in ("p50", "p99")},
+        "loop_delay_p99_ms": round(last["loop_delay_p99_ms"], 1),
     }

@@ -262,12 +262,14 @@ def ingest(
     addresses: int = 1,
     lags: bool = False,
     budget_mib: int = 256,
+    share: tuple[int, int] = (0, 1),
     environment: Mapping[str, str] | None = None,
 ) -> Child:
     """Return an ingestor process that subscribes to all symbols of the load server.
 
-    budget_mib: what unacked rows may take; a small one reaches its steady state soon. addresses:
-    loopback addresses that connections come from; a venue's connect limit is for each.
+    budget_mib: what unacked rows may take; a small one reaches its steady state soon. share: which
+    of how many workers it is. addresses: loopback addresses that connections come from; a venue's
+    connect limit is for each.
     """
     given = {
         "venue": server.dialect,
@@ -282,5 +284,6 @@ def ingest(
         "source_addresses": [f"127.0.1.{number + 1}" for number in range(addresses)],
         "lags": lags,
         "budget_mib": budget_mib,
+        "share": share,
     }
     return Child("benchmarks.ingest_process", given, environment=environment)

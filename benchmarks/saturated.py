@@ -8,6 +8,7 @@ from typing import Final
 from benchmarks.processes import Child, LoadServer, Window, ingest
 
 CONNECTIONS: Final = 10
+BUDGET_MIB: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +20,22 @@ class Load:
     channel: str
     symbols: int
     levels: int = 20
-    budget_mib: int = 16  # full within a second: from then on reading goes as fast as acks come
     depth: int = 50
 
     def server(self) -> LoadServer:
         return LoadServer(self.symbols, dialect="binance", levels=self.levels, depth=self.depth)
 
-    def ingestor(self, server: LoadServer, bootstrap: str, encoding: str) -> Child:
+    def ingestor(
+        self, server: LoadServer, bootstrap: str, encoding: str, share: tuple[int, int] = (0, 1)
+    ) -> Child:
         return ingest(
             server,
             bootstrap,
             channels=[self.channel],
             encoding=encoding,
             streams_per_connection=self.symbols // CONNECTIONS,
-            budget_mib=self.budget_mib,
+            budget_mib=BUDGET_MIB,
+            share=share,
         )
 
     def afternoon(self, server: LoadServer, bootstrap: str) -> Child:
@@ -43,8 +46,7 @@ class Load:
 
 
 TRADES: Final = Load("binance trade", "trade", "trades", 200)
-# With a small budget the queue of one turn of the loop would be a reason to conflate quotes.
-QUOTES: Final = Load("binance bookTicker", "quote", "quotes", 200, budget_mib=256)
+QUOTES: Final = Load("binance bookTicker", "quote", "quotes", 200)
 BOOK_20: Final = Load("binance depth, 20 levels", "book", "book", 20)
 BOOK_200: Final = Load("binance depth, 200 levels", "book", "book", 20, levels=200, depth=300)
 

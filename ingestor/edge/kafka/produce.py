@@ -25,6 +25,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from ingestor.codec import Headers, Record
 
 Batches = Mapping[TopicPartition, bytes | bytearray]
+Failures = dict[TopicPartition, errors.KafkaError | None]
 
 _PRODUCE: Final = 0  # the API's key
 _VERSIONS: Final = (3, 7)  # all of one layout: Kafka 0.11 to 4
@@ -85,9 +86,7 @@ class Produce:
         size_bytes: int = builder.size()
         return builder.build(), count, size_bytes
 
-    async def send(
-        self, node: int, batches: Batches
-    ) -> dict[TopicPartition, errors.KafkaError | None]:
+    async def send(self, node: int, batches: Batches) -> Failures:
         """Send batches to a broker; return why it took each one not, None where it did.
 
         Raises KafkaError when there is no answer: the batches may be in the log all the same.
@@ -100,8 +99,7 @@ class Produce:
         ):
             raise errors.NodeNotReadyError
         codes = await client.send(node, _Request(batches, self._timeout_ms))
-        failures: dict[TopicPartition, errors.KafkaError | None]
-        failures = {place: errors.UnknownError("not in the answer") for place in batches}
+        failures: Failures = {place: errors.UnknownError("not in the answer") for place in batches}
         failures.update((place, _failure(code)) for place, code in codes)
         return failures
 

@@ -27,7 +27,7 @@ from ingestor.backoff import Backoff
 from ingestor.codec import Encoder, Headers
 from ingestor.edge.kafka.channel import Lane, Outbox, SinkCounts
 from ingestor.edge.kafka.flight import Flight
-from ingestor.edge.kafka.produce import Produce
+from ingestor.edge.kafka.produce import Failures, Produce
 from ingestor.edge.kafka.producer import Verdict, cause, verdict
 from ingestor.edge.kafka.settings import KafkaSettings
 from ingestor.rows import DTYPE_OF, RowClass, Rows
@@ -163,7 +163,7 @@ class Sender:
     async def _request(self, produce: Produce, node: int, lanes: Sequence[Lane]) -> None:
         """Send the next batch of each lane, and see to what becomes of them."""
         batches = {self._place(lane): self._batch(produce, lane) for lane in lanes}
-        failures: dict[TopicPartition, errors.KafkaError | None]
+        failures: Failures
         try:
             failures = await produce.send(node, batches)
         except errors.KafkaError as no_answer:
