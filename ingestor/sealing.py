@@ -155,46 +155,52 @@ def seal(
     return sealed
 
 
-_Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
+Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
 
 
 @dataclass(slots=True)
-class _Part:
+class Part:
     """The rows of one class, and the frame that each came with."""
 
     rows: Rows
     frames: NDArray[np.int64]
 
 
-_EMPTY: Final = {name: _Part(np.empty(0, dtype), _NO_FRAMES) for name, dtype in _DTYPES.items()}
+_EMPTY: Final = {name: Part(np.empty(0, dtype), _NO_FRAMES) for name, dtype in _DTYPES.items()}
 
 
-def _convert(row_class: RowClass, kept: list[Any], table: InstrumentTable) -> tuple[_Part, _Bad]:
-    if not kept:
-        return _EMPTY[row_class], {}
+def read_kept(row_class: RowClass, kept: list[Any]) -> tuple[Part, list[object], Bad]:
+    """Read kept events: their rows without numbers, the texts of the numbers, row after row, and
+    the frames that can't be read."""
     count = len(kept) // KEPT
     rows = np.zeros(count, _DTYPES[row_class])
-    instruments = np.frombuffer(array("I", kept[2::KEPT]), np.uint32)
-    rows["instrument"] = instruments
+    rows["instrument"] = array("I", kept[2::KEPT])
     rows["ts_recv"] = array("q", kept[3::KEPT])
     rows["flags"] = _LAST
     rows["kind"] = _KINDS[row_class]
     frames = np.frombuffer(array("q", kept[4::KEPT]), np.int64)
-    names = NUMBERS[row_class]
-    texts: list[object] = [None] * (count * len(names))
-    bad: _Bad = {}
+    texts: list[object] = [None] * (count * len(NUMBERS[row_class]))
+    bad: Bad = {}
     readers, events = kept[0::KEPT], kept[1::KEPT]
     if readers.count(readers[0]) == count:
         _read(readers[0], events, rows, texts, frames, bad)
     else:
         _read_apart(readers, events, rows, texts, frames, bad)
-    numbers, cells = _numbers(texts, instruments, len(names), table)
+    return Part(rows, frames), texts, bad
+
+
+def _convert(row_class: RowClass, kept: list[Any], table: InstrumentTable) -> tuple[Part, Bad]:
+    if not kept:
+        return _EMPTY[row_class], {}
+    part, texts, bad = read_kept(row_class, kept)
+    names = NUMBERS[row_class]
+    numbers, cells = _numbers(texts, part.rows["instrument"], len(names), table)
     for cell in cells:
         detail = f"{texts[cell]!r:.60}"
-        bad.setdefault(int(frames[cell // len(names)]), (BadNumber.reason, detail))
+        bad.setdefault(int(part.frames[cell // len(names)]), (BadNumber.reason, detail))
     for index, name in enumerate(names):
-        rows[name] = numbers[:, index]
-    return _Part(rows, frames), bad
+        part.rows[name] = numbers[:, index]
+    return part, bad
 
 
 def _read(
@@ -203,7 +209,7 @@ def _read(
     rows: Rows,
     texts: list[object],
     frames: NDArray[np.int64],
-    bad: _Bad,
+    bad: Bad,
 ) -> None:
     """Let a reader fill in its rows; if it can't, one by one, so that only the culprits are bad."""
     width = len(texts) // len(events)
@@ -230,7 +236,7 @@ def _read_apart(
     rows: Rows,
     texts: list[object],
     frames: NDArray[np.int64],
-    bad: _Bad,
+    bad: Bad,
 ) -> None:
     """Several venues in one flush: each reader gets its own events, in order."""
     places: dict[Reader, list[int]] = {}
@@ -248,7 +254,7 @@ def _read_apart(
 
 def _levels(
     updates: Rows, texts: list[object], table: InstrumentTable
-) -> tuple[NDArray[np.int64], _Bad]:
+) -> tuple[NDArray[np.int64], Bad]:
     if not texts:
         return _NO_NUMBERS, {}
     counts = updates["bids"] + updates["asks"]
@@ -281,7 +287,7 @@ def _numbers(
     return numbers, bad
 
 
-def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: _Bad) -> None:
+def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad) -> None:
     """List each bad frame as rejected and its instruments as a hole; take out its rows."""
     arrays = (sealed.trades, sealed.quotes, sealed.updates)
     frames_of = (trade_frames, sealed.quote_frames, sealed.updates["frame"])

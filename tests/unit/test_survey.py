@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ingestor.adapter import RestRequest
-from ingestor.edge.recording.survey import Digits, Finder, inferred, matches
+from ingestor.edge.recording.survey import Digits, Finder, Probe, inferred, matches
+from ingestor.feeds_registry import adapter_of
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,32 @@ def test_a_finder_knows_every_symbol() -> None:
     assert "C" in finder
     assert 3 not in finder  # type: ignore[comparison-overlap]
     assert list(finder) == ["A", "B"]
+
+
+FRAMES = {
+    "trades": b'{"ch":"trade","s":"A","t":1,"i":5,"p":"100.010","q":"0.5","m":"buy"}',
+    "quotes": b'{"ch":"quote","s":"B","t":1,"u":9,"b":["7","1"],"a":["100.1234","2.25"]}',
+    "book": b'{"ch":"snapshot","s":"A","t":1,"u":9,"b":[["9.0","1"]],"a":[["100.01","2.125"]]}',
+}
+
+
+def test_a_probe_sees_channels_and_digits() -> None:
+    finder, probe = Finder(), Probe()
+    adapter = adapter_of("simulated")("spot", finder)
+    for channel, frame in FRAMES.items():
+        probe.begin(None, b"")  # type: ignore[arg-type]
+        adapter.decode(frame, 1, probe)
+        probe.settle()
+        ((number, seen),) = probe.channels
+        assert (list(finder)[number], seen) == ("B" if channel == "quotes" else "A", channel)
+        probe.channels.clear()
+    probe.read()
+    exponents = {
+        symbol: (probe.prices[number].exponent, probe.sizes[number].exponent)
+        for symbol, number in finder.items()
+    }
+    assert exponents == {"A": (3, 3), "B": (4, 2)}
+    assert probe.rows == 0
 
 
 REQUEST = RestRequest("/api/v3/depth", {"symbol": "A", "limit": "1000"})

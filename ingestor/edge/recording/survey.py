@@ -19,9 +19,12 @@ from ingestor.edge.recording.reader import Chain, Problems, read_lines
 from ingestor.errors import IngestError
 from ingestor.instruments import Instrument, InstrumentTable, instrument
 from ingestor.recording import Connection, Http, Recv
+from ingestor.rows import CHANNEL_OF, RowClass
+from ingestor.sealing import KEPT, read_kept
 
 UNREADABLE: Final = (IngestError, LookupError, TypeError, ValueError, AttributeError)
 _DIGITS_MAX: Final = 18
+_UNREAD_MAX: Final = 2_000  # events whose digits are read together
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class Probe(TickBuffer):
 
     def __init__(self) -> None:
         super().__init__()
+        self._unread: dict[RowClass, list[Any]] = {RowClass.TRADE: [], RowClass.QUOTE: []}
         self.channels: dict[tuple[int, str], None] = {}
         self.prices: dict[int, Digits] = {}
         self.sizes: dict[int, Digits] = {}
@@ -75,34 +79,6 @@ class Probe(TickBuffer):
         for pair in pairs:
             prices.see(pair[0])
             sizes.see(pair[1])
-
-    def trade(
-        self,
-        instrument: int,
-        ts_event: int,
-        ts_recv: int,
-        sequence: int,
-        price: object,
-        size: object,
-        *_: object,
-        **__: object,
-    ) -> None:
-        self._see(instrument, "trades", [(price, size)])
-
-    def quote(
-        self,
-        instrument: int,
-        ts_event: int,
-        ts_recv: int,
-        sequence: int,
-        bid_price: object,
-        bid_size: object,
-        ask_price: object,
-        ask_size: object,
-        *_: object,
-        **__: object,
-    ) -> None:
-        self._see(instrument, "quotes", [(bid_price, bid_size), (ask_price, ask_size)])
 
     def levels(
         self,
@@ -120,6 +96,39 @@ class Probe(TickBuffer):
 
     def hole(self, *_: object, **__: object) -> None:
         return
+
+    def settle(self) -> None:
+        """A frame was decoded: note whose trades and quotes it brought. Their digits are read for
+        many frames at once."""
+        if self.kept_trades:
+            self._keep(RowClass.TRADE, self.kept_trades)
+            self.kept_trades = []
+        if self.kept_quotes:
+            self._keep(RowClass.QUOTE, self.kept_quotes)
+            self.kept_quotes = []
+
+    def _keep(self, row_class: RowClass, kept: list[Any]) -> None:
+        for number in kept[2::KEPT]:
+            self.channels[number, CHANNEL_OF[row_class]] = None
+        unread = self._unread[row_class]
+        unread += kept
+        if len(unread) >= _UNREAD_MAX * KEPT:
+            self.read()
+
+    def read(self) -> None:
+        """Read the digits of the trades and quotes kept so far."""
+        for row_class, kept in self._unread.items():
+            if not kept:
+                continue
+            part, texts, _ = read_kept(row_class, kept)
+            width = len(texts) // len(part.rows)
+            for row, number in enumerate(part.rows["instrument"].tolist()):
+                prices = self.prices.setdefault(number, Digits())
+                sizes = self.sizes.setdefault(number, Digits())
+                for cell in range(row * width, (row + 1) * width, 2):
+                    prices.see(texts[cell])
+                    sizes.see(texts[cell + 1])
+            kept.clear()
 
 
 @dataclass(slots=True)
@@ -152,6 +161,7 @@ def survey(chain: Chain, adapter: type[FeedAdapter], market: str) -> Survey:
                         one = adapters[line.conn] = adapter(market, finder)
                     _probe(one, line, probe)
                     _subscribe(found, line.conn, finder, probe)
+    probe.read()
     names = {number: symbol for symbol, number in finder.items()}
     for number, prices in probe.prices.items():
         found.digits[names[number]] = (prices, probe.sizes[number])
@@ -162,6 +172,7 @@ def _probe(adapter: FeedAdapter, line: Recv, probe: Probe) -> None:
     probe.begin(_NOBODY, b"")
     with suppress(*UNREADABLE):
         adapter.decode(line.payload, line.ts_ns, probe)
+    probe.settle()
 
 
 def _probe_snapshot(adapter: FeedAdapter, line: Http, probe: Probe) -> None:
