@@ -122,7 +122,7 @@ def _measure(
     def frames_of(window: Window) -> float:
         return delivered(window) if ours else window["frames"]
 
-    settle_s = SETTLE_S.get(pipeline, 0.7)
+    settle_s = SETTLE_S.get(pipeline, 0.5)
     with load.server() as server:
         if books:
             server.hold()

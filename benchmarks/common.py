@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -69,15 +68,17 @@ def unknown_name(name: str, known: Sequence[str]) -> str:
 
 
 def finish(
-    report: Mapping[str, Mapping[str, Any]], *, quick: bool, plots: bool, docs: bool
+    report: Mapping[str, Mapping[str, Any]], *, quick: bool, soak: bool, seconds: float
 ) -> dict[str, Any]:
-    """Write the results to disk, with plots and the document when asked; return the JSON object."""
+    """Write the results to disk; return the JSON object."""
     headline: dict[str, Any] = {}
     for outcome in report.values():
         headline.update(outcome["headline"])
     result = {
         "benchmark": "+".join(report),
         "quick": quick,
+        "soak": soak,
+        "seconds": round(seconds, 1),
         "machine": machine(),
         "results": [
             {"benchmark": name, **row}
@@ -90,10 +91,6 @@ def finish(
     name = "all" if len(report) > 1 else next(iter(report))
     path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
     path.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
-    if plots or docs:
-        importlib.import_module("benchmarks.plots").write(result, RESULTS)
-    if docs:
-        importlib.import_module("benchmarks.document").write(result)
     return result
 
 

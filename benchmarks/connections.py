@@ -49,7 +49,8 @@ def run(*, quick: bool = False) -> dict[str, Any]:
             return measure(*step, seconds, bootstrap)
 
         results = climb(LADDER_QUICK if quick else LADDER, attempt)
-        headline: dict[str, Any] = {"connections_per_core": connections_per_core(results)}
+        name = "connections_held_quick" if quick else "connections_per_core"
+        headline: dict[str, Any] = {name: connections_per_core(results)}
         done = {(row["connections"], row["rate"]): row for row in results if held(row)}
         growth = [
             (done.get(step) or attempt(step)) | {"step": "growth"}

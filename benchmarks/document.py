@@ -1,40 +1,27 @@
-"""Writes docs/benchmarks.md from a result: `python -m benchmarks --docs`."""
+"""Writes docs/benchmarks.md from one result of all benchmarks: `python -m benchmarks --docs`.
+
+Everything in it comes from the result, from the modules' docstrings and from the texts here.
+"""
 
 from __future__ import annotations
 
 import importlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import plots
+from benchmarks import plots, targets
 
-DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-IMAGES: Final = DOCUMENT.parent / "images"
-
-# name in the headline, what it is, target, whether more is better
-TARGETS: Final = (
-    ("decode_trades_per_s", "trades decoded and sealed per second", 800_000, True),
-    ("decode_levels_per_s", "book levels decoded and sealed per second", 2_000_000, True),
-    ("levels_per_s", "levels per second through decoding, books and proof", 1_200_000, True),
-    ("baseline_ratio_trades_json", "trades, JSON, over the afternoon's pipeline", 5.0, True),
-    ("baseline_ratio_trades_binary", "trades, binary, over the same", 9.0, True),
-    ("baseline_ratio_books", "20-level books, binary, over the same", 3.0, True),
-    ("cpu_per_message_over_floor", "CPU per message over the floor, binary", 1.8, False),
-    ("cpu_per_message_over_floor_json", "the same, JSON", 2.0, False),
-    ("connections_per_core", "connections x 10 msg/s on one core, lag p99 <= 100 ms", 10_000, True),
-    ("cost_growth_1k_to_10k", "CPU per message, 10,000 over 1,000 connections", 1.15, False),
-    ("kib_per_connection_plain", "KiB per idle connection", 25, False),
-    ("kib_per_connection_tls", "KiB per idle connection, TLS", 65, False),
-    ("lag_p99_ms_half_load", "lag p99 at half the capacity, ms", 25, False),
-    ("storm_back_s", "seconds until 99 % of 5,000 cut connections are back", 60, False),
-)
+Row = Mapping[str, Any]
+LINE: Final = 100
 
 HEAD: Final = """# Benchmarks
 
 Written by `python -m benchmarks --docs`; change the benchmarks, not this file. `make bench` prints
-the same tables within 20 minutes, `python -m benchmarks NAME --quick` one of them within seconds,
-`--json` adds one object as the last line, `--soak` the long runs of `memory`.
+the same tables within 20 minutes and all figures beside their targets at the end;
+`python -m benchmarks --quick` does so within 2 minutes, `python -m benchmarks NAME` runs one of
+them, `--json` adds one object as the last line, `--soak` the long runs of `memory`.
 
 Only ratios travel between machines. Load server, broker and ingestor are processes of their own on
 one machine; what they take from each other shows in figures per wall second, hardly in those per
@@ -42,42 +29,41 @@ CPU-second of the ingestor's own process. Of several turns the best counts: a bu
 adds.
 """
 
-REST: Final = """## Where the rest of the time goes
+GOAL: Final = """## Where the rest of the time goes
 
-The long-term goal is a million ticks per second and core. What the libraries alone cost for one
-Binance trade of 136 bytes, measured on this machine with nothing else around them:
-
-| part | ns |
-|---|---|
-| picows: read, unmask, callback into Python, payload copied | 100 |
-| JSON parse (msgspec into a typed struct; orjson into dicts: 480) | 270 |
-| two decimal texts -> int64, exact, vectorised | 220 |
-| encoding: JSON by templates 500, binary 15 | 15-500 |
-| lz4 and record batch, per record in JSON, per flush in binary | 5-250 |
-
-That is a floor of 0.6 us (binary) and 1.3 us (JSON) before a line of ours runs: between the
-callback and the sealed row lie one method call each for connection, session, adapter and buffer,
-and one `struct.pack`. Of the 1,400 ns of a decoded and sealed trade 270 are the parse, 180 its six
-fields (hashing the symbol, integers), 420 `TickBuffer.trade` with texts that must live until the
-flush, 150 the session, 230 sealing. Keeping the parsed structs until the flush, and reading their
-fields by columns there, would save about 400 of them. A decoder that reads frames into columns
-without making Python objects would halve the rest; it would have to be written in C for each venue.
+The long-term goal is a million ticks per second and core: 1,000 ns each. Below are the stages of a
+trade's life. What the libraries alone cost, reading the socket, parsing the JSON and converting two
+decimal texts, is {floor:,} ns: {floor_rate:,} a second before a line of ours runs. The whole way
+into a record batch is {binary:,} ns in binary ({binary_rate:,} a second) and {json:,} ns in JSON
+({json_rate:,}). Beyond the libraries' part lie the calls for each frame in Python, from the
+callback to the buffer, and the columns of each flush; in JSON, also a text for each record and its
+compression. A decoder that reads frames into columns without making Python objects would save most
+of the calls and part of the parse; it would have to be written in C for each venue.
 """
 
 
-def write(result: Mapping[str, Any]) -> None:
-    """Write the document and its images from one result of all benchmarks."""
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    images = [file for file in plots.write(result, IMAGES) if file.suffix == ".svg"]
-    for file in IMAGES.glob("*.png"):
-        if file.with_suffix(".svg") in images:
-            file.unlink()
-    parts = [HEAD, _machine(result), _targets(result["headline"]), REST]
-    rows: Sequence[Mapping[str, Any]] = result["results"]
-    for name in dict.fromkeys(row["benchmark"] for row in rows):
-        own = [row for row in rows if row["benchmark"] == name]
-        parts.append(_section(name, own, images))
-    DOCUMENT.write_text("\n".join(parts), encoding="utf-8")
+def write(result: Mapping[str, Any], folder: Path) -> None:
+    """Write folder/benchmarks.md, and its plots to folder/images."""
+    images_folder = folder / "images"
+    images_folder.mkdir(parents=True, exist_ok=True)
+    images = [file for file in plots.write(result, images_folder) if file.suffix == ".svg"]
+    for image in images:
+        image.with_suffix(".png").unlink()
+    (folder / "benchmarks.md").write_text(text(result, images), encoding="utf-8")
+
+
+def text(result: Mapping[str, Any], images: Sequence[Path] = ()) -> str:
+    """Return the document. images: plots to show, each in the section that it is named after."""
+    headline: Mapping[str, Any] = result["headline"]
+    sections: dict[str, list[Row]] = {}
+    for row in result["results"]:
+        sections.setdefault(row["benchmark"], []).append(row)
+    parts = [HEAD, "\n".join(_wrapped(_machine(result))) + "\n", _targets(headline)]
+    if "profile_floor_ns" in headline:
+        parts.append(_goal(headline))
+        parts.append(_section("profile", sections.pop("profile"), images))
+    parts += [_section(name, rows, images) for name, rows in sections.items()]
+    return "\n".join(parts)
 
 
 def _machine(result: Mapping[str, Any]) -> str:
@@ -86,28 +72,69 @@ def _machine(result: Mapping[str, Any]) -> str:
     quick = " These are the figures of a `--quick` run." if result["quick"] else ""
     return (
         f"Machine: {machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, "
-        f"Python {machine['python']}; {versions}. {machine['date']}.{quick}\n"
+        f"Python {machine['python']}; {versions}. {machine['date']}. The run took "
+        f"{result['seconds'] / 60:.1f} minutes.{quick}"
     )
 
 
 def _targets(headline: Mapping[str, Any]) -> str:
     lines = ["## Against the targets", "", "| figure | target | measured | |", "|---|---|---|---|"]
-    for name, text, target, more in TARGETS:
-        measured = headline.get(name)
-        if measured is None:
-            continue
-        reached = measured >= target if more else measured <= target
-        sign = ">=" if more else "<="
-        verdict = "reached" if reached else "missed"
-        lines.append(f"| {text} (`{name}`) | {sign} {target:,} | {measured:,} | {verdict} |")
+    misses: list[str] = []
+    for target in targets.TARGETS:
+        measured = headline.get(target.name)
+        verdict = target.verdict(measured)
+        cells = (f"{target.text} (`{target.name}`)", target.bound)
+        lines.append(_line([*cells, "" if measured is None else f"{measured:,}", verdict]))
+        if verdict == targets.MISSED and target.missed:
+            misses += _wrapped(f"- `{target.name}`: {target.missed}.", "  ")
+    if misses:
+        lines += ["", "What stands in the way where a target is missed:", "", *misses]
+    others = [row for row in targets.judged(headline, complete=False) if not row["target"]]
+    if others:
+        told = ", ".join(f"`{row['figure']}` {row['measured']:,}" for row in others)
+        lines += ["", *_wrapped(f"Other figures: {told}.")]
     return "\n".join(lines) + "\n"
 
 
-def _section(name: str, rows: Sequence[Mapping[str, Any]], images: Sequence[Path]) -> str:
-    text = importlib.import_module(f"benchmarks.{name}").__doc__ or ""
+def _goal(headline: Mapping[str, Any]) -> str:
+    floor = headline["profile_floor_ns"]
+    binary, json = (headline[f"profile_trade_ns_{encoding}"] for encoding in ("binary", "json"))
+    heading, paragraph = GOAL.format(
+        floor=floor,
+        binary=binary,
+        json=json,
+        floor_rate=_rate(floor),
+        binary_rate=_rate(binary),
+        json_rate=_rate(json),
+    ).split("\n\n")
+    return "\n".join((heading, "", *_wrapped(paragraph))) + "\n"
+
+
+def _wrapped(paragraph: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        " ".join(paragraph.split()),
+        LINE,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _rate(ns: float) -> int:
+    """Return how many fit into a second, to three digits."""
+    return int(float(f"{1e9 / ns:.3g}"))
+
+
+def _section(name: str, rows: Sequence[Row], images: Sequence[Path]) -> str:
+    about = importlib.import_module(f"benchmarks.{name}").__doc__ or ""
     heads = list(dict.fromkeys(key for row in rows for key in row if key != "benchmark"))
-    lines = [f"## {name}", "", text.strip(), "", _line(heads), _line(["---"] * len(heads))]
+    brokers = {row["broker"] for row in rows if row.get("broker")}
+    if len(brokers) == 1:
+        heads.remove("broker")
+    lines = [f"## {name}", "", about.strip(), "", _line(heads), _line(["---"] * len(heads))]
     lines += [_line([_cell(row.get(head, "")) for head in heads]) for row in rows]
+    if len(brokers) == 1:
+        lines += ["", f"Broker: {brokers.pop()}."]
     for image in images:
         if image.stem == name or (name == "connections" and image.stem == "cost_growth"):
             lines += ["", f"![{image.stem}](images/{image.name})"]
@@ -119,4 +146,5 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+    text = f"{value:,}" if isinstance(value, int | float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

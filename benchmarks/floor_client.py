@@ -1,7 +1,8 @@
 """The floor: a picows client that only parses, `python -m benchmarks.floor_client OPTIONS`.
 
 The same transport settings as the ingestor's, one connection for each stream, `orjson.loads` of
-every frame, and nothing else but a look at the clock every 64th time.
+every frame, and nothing else but a look at the clock every 64th time. With "parse": false it copies
+the payload instead.
 """
 
 from __future__ import annotations
@@ -23,16 +24,27 @@ AT_ONCE: Final = 50  # handshakes under way
 LAG_EACH: Final = 64  # frames, a power of two: of one in so many the lag is taken
 
 
-class _Parser(WSListener):
-    """Subscribes to one stream and parses what comes. lags_ns: from sending to having parsed."""
+class _Reader(WSListener):
+    """Subscribes to one stream and copies what comes."""
 
-    def __init__(self, counts: list[int], lags_ns: list[int], stream: str) -> None:
+    def __init__(self, counts: list[int], stream: str) -> None:
         self._counts = counts
-        self._lags_ns = lags_ns
         self._stream = stream
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         transport.send(WSMsgType.TEXT, orjson.dumps({"op": "subscribe", "streams": [self._stream]}))
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        frame.get_payload_as_bytes()
+        self._counts[0] += 1
+
+
+class _Parser(_Reader):
+    """Subscribes to one stream and parses what comes. lags_ns: from sending to having parsed."""
+
+    def __init__(self, counts: list[int], lags_ns: list[int], stream: str) -> None:
+        super().__init__(counts, stream)
+        self._lags_ns = lags_ns
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         message = orjson.loads(frame.get_payload_as_memoryview())
@@ -42,15 +54,21 @@ class _Parser(WSListener):
 
 
 async def run(given: dict[str, Any]) -> None:
+    """given: url, connections, parse (true when left out)."""
     counts = [0]
     lags_ns: list[int] = []
     gate = asyncio.Semaphore(AT_ONCE)
     connected: list[WSTransport] = []
 
+    def listener(stream: str) -> WSListener:
+        if given.get("parse", True):
+            return _Parser(counts, lags_ns, stream)
+        return _Reader(counts, stream)
+
     async def open_one(stream: str) -> None:
         async with gate:
             transport, _ = await ws_connect(
-                lambda: _Parser(counts, lags_ns, stream),
+                lambda: listener(stream),
                 given["url"],
                 read_buffer_init_size=READ_BUFFER_BYTES,
                 use_aiofastnet=False,

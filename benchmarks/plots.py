@@ -22,9 +22,10 @@ def write(result: Mapping[str, Any], folder: Path) -> list[Path]:
     rows: Sequence[Row] = result["results"]
     caption = f"{result['machine']['processor']}, {result['machine']['date']}"
     written: list[Path] = []
-    ladder = [row for row in rows if row.get("step") == "ladder" and "overloaded" not in row]
-    if ladder:
-        written += _save(_connections(ladder, caption), folder / "connections")
+    steps = [row for row in rows if row["benchmark"] == "connections" and "lag_p99_ms" in row]
+    if ladder := {row["connections"]: row for row in steps if row["step"] == "ladder"}:
+        floor = [row for row in steps if row["step"] == "floor"]
+        written += _save(_connections([*ladder.values()], floor, caption), folder / "connections")
     growth = [
         row for row in rows if row["benchmark"] == "connections" and row.get("step") == "growth"
     ]
@@ -36,11 +37,13 @@ def write(result: Mapping[str, Any], folder: Path) -> list[Path]:
     return written
 
 
-def _connections(rows: Sequence[Row], caption: str) -> Figure:
+def _connections(rows: Sequence[Row], floor: Sequence[Row], caption: str) -> Figure:
     figure, axes = plt.subplots(figsize=_SIZE)
     counts = [row["connections"] for row in rows]
     for name, label in (("lag_p50_ms", "p50"), ("lag_p99_ms", "p99"), ("lag_p999_ms", "p99.9")):
         axes.plot(counts, [row[name] for row in rows], marker="o", label=f"lag {label}")
+    for row in floor:
+        axes.plot(row["connections"], row["lag_p99_ms"], "kx", label="p99 of the floor")
     axes.set(xscale="log", yscale="log", xlabel="connections", ylabel="ms, send time to ack")
     other = axes.twinx()
     other.plot(counts, [row["messages_per_s"] for row in rows], "k--", marker="s", label="messages")

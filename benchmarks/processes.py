@@ -60,7 +60,11 @@ class Child:
             env=self._environment,
             cwd=ROOT,
         )
-        self.about = self._line()
+        try:
+            self.about = self._line()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -1,0 +1,129 @@
+"""What is asked of the figures, and what stands in the way where they miss it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+REACHED: Final = "reached"
+MISSED: Final = "missed"
+NOT_MEASURED: Final = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """name: in the headline. more: whether more is better. missed: what stands in the way."""
+
+    name: str
+    text: str
+    value: float
+    more: bool
+    missed: str = ""
+
+    @property
+    def bound(self) -> str:
+        return f"{'>=' if self.more else '<='} {self.value:,}"
+
+    def verdict(self, measured: float | None) -> str:
+        if measured is None:
+            return NOT_MEASURED
+        return (
+            REACHED if (measured >= self.value if self.more else measured <= self.value) else MISSED
+        )
+
+
+_PYTHON_PER_FRAME: Final = (
+    "Python runs four calls for each frame (connection, session, adapter, buffer), exact numbers "
+    "and a ledger; see the stages below"
+)
+_TWO_CORES: Final = (
+    "Load server and broker need one of the two cores, and the kernel's share of 100,000 wake-ups "
+    "a second is on both; the row `floor` shows what is left without the ingestor's work"
+)
+
+TARGETS: Final = (
+    Target(
+        *("decode_trades_per_s", "trades decoded and sealed per second", 800_000, True),
+        missed=_PYTHON_PER_FRAME,
+    ),
+    Target(
+        *("decode_levels_per_s", "book levels decoded and sealed per second", 2_000_000, True),
+        missed=_PYTHON_PER_FRAME,
+    ),
+    Target(
+        *("levels_per_s", "levels per second through decoding, books and proof", 1_200_000, True),
+        missed="The table of `books` says what decoding takes of it and what the books take",
+    ),
+    Target(
+        *("baseline_ratio_trades_json", "trades, JSON, over the afternoon's pipeline", 5.0, True),
+        missed="Encoding and compressing each record is most of it; see the stages below",
+    ),
+    Target(
+        *("baseline_ratio_trades_binary", "trades, binary, over the same", 9.0, True),
+        missed=_PYTHON_PER_FRAME,
+    ),
+    Target(
+        *("baseline_ratio_books", "20-level books, binary, over the same", 3.0, True),
+        missed="Books are kept, checked and proved here, which the other does not do at all; "
+        "`books` has what that costs",
+    ),
+    Target(
+        *("cpu_per_message_over_floor", "CPU per message over the floor, binary", 1.8, False),
+        missed="At one message a wake-up the fixed cost of a flush (seal, encode, batch, request, "
+        "ack) is shared by few messages",
+    ),
+    Target(
+        *("cpu_per_message_over_floor_json", "the same, JSON", 2.0, False),
+        missed="The same, and a record for each message",
+    ),
+    Target(
+        *("connections_per_core", "connections x 10 msg/s, lag p99 <= 100 ms", 10_000, True),
+        missed=_TWO_CORES,
+    ),
+    Target(
+        *("core_at_10000_x_10", "share of a core at 10,000 x 10 msg/s", 0.9, False),
+        missed=_TWO_CORES,
+    ),
+    Target(
+        *("cost_growth_1k_to_10k", "CPU per message, 10,000 over 1,000 connections", 1.15, False),
+        missed="Caches: each connection's objects are touched once a second",
+    ),
+    Target(*("kib_per_connection_plain", "KiB per idle connection", 25, False)),
+    Target(*("kib_per_connection_tls", "KiB per idle connection, TLS", 65, False)),
+    Target(
+        *("lag_p99_ms_half_load", "lag p99 at half the capacity, ms", 25, False),
+        missed="Ingestor, load server and Kafka share two cores: what is half of the ingestor's "
+        "capacity is all of the machine's; `latency` has each part",
+    ),
+    Target(*("storm_back_s", "seconds until 99 % of 5,000 cut connections are back", 60, False)),
+    Target(
+        *("disconnects_15000_held", "disconnects of 15,000 connections held (--soak)", 0, False)
+    ),
+    Target(
+        *("mib_growth_reconnects", "MiB that ten minutes of reconnects leave (--soak)", 2, False)
+    ),
+)
+
+
+def judged(headline: Mapping[str, float], *, complete: bool) -> list[dict[str, Any]]:
+    """Return a row for each figure: those with a target first, in the order of TARGETS.
+
+    complete: also list the targets that have no figure, since all benchmarks were asked for.
+    """
+    rows = [
+        {
+            "figure": target.name,
+            "target": target.bound,
+            "measured": headline.get(target.name, ""),
+            "verdict": target.verdict(headline.get(target.name)),
+        }
+        for target in TARGETS
+        if complete or target.name in headline
+    ]
+    named = {target.name for target in TARGETS}
+    return rows + [
+        {"figure": name, "target": "", "measured": measured, "verdict": ""}
+        for name, measured in headline.items()
+        if name not in named
+    ]
