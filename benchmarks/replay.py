@@ -1,7 +1,13 @@
 """Recordings: what recording costs, how fast raw frames and Parquet come back, how even 1x is.
 
-Frames are trades of Binance spot, made before the clock starts. Rates are of one core: recording
-is charged with the CPU of its thread too.
+Frames are trades of Binance spot; rates are per CPU second.
+`live`: two whole ingestors side by side on the same saturated sockets, into the stub broker, one of
+them with a recorder: rows acked per CPU second of the process, and the part of them that recording
+costs, its thread included (`cost`; quick: JSON only).
+`raw to rows`: a recording through decoder and pipeline to nothing. `parquet to batches`: through
+the reading API. `replay at 1x`: error of the gaps between frames, recorded 0.5 to 30 ms apart.
+`disk full`: lag from the load server's send time to the broker's ack at 20,000 messages/s before,
+while and after a tmpfs of 8 MiB refuses the recorder. Not in quick; none where none may be mounted.
 """
 
 from __future__ import annotations
@@ -10,101 +16,45 @@ import asyncio
 import gc
 import tempfile
 import time
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import disk_full
+from benchmarks import disk_full, recording_cost
 from benchmarks.frames import SHAPES, START_MS, SYMBOLS, Shape, table
 from ingestor import recordings
-from ingestor.codec import encoder
 from ingestor.edge.recording.recorder import Recorder
 from ingestor.edge.recording.segments import RecorderSettings
 from ingestor.edge.replay.audit import AuditSink
 from ingestor.edge.replay.replay import Replay, ReplayOptions
-from ingestor.feeds_registry import adapter_of
-from ingestor.pipeline import Pipeline
 from ingestor.rows import TRADE, Flag, Kind, RowClass
-from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.session import Subscription
 
 BURST: Final = 50  # frames a socket read
-BATCH_FRAMES: Final = 2_000
 GAPS_S: Final = (0.0005, 0.002, 0.010, 0.030)
-
-
-class _Feed:
-    """The live path of one connection up to the encoded record, with or without a recorder."""
-
-    def __init__(self, shape: Shape, encoding: str, recorder_folder: Path | None) -> None:
-        self.table = table([shape])
-        symbols = self.table.symbols(shape.venue, shape.market)
-        adapter = adapter_of(shape.venue)
-        rule = adapter.markets[shape.market].book
-        self.pipeline = Pipeline(self.table, lambda _: rule)
-        self.subscriptions = [
-            Subscription(number, symbol, "trades", f"trades:{symbol}")
-            for symbol, number in symbols.items()
-        ]
-        self.session = Session(
-            1,
-            adapter(shape.market, symbols),
-            self.subscriptions,
-            self.pipeline.buffer,
-            FrameCounts(),
-            SessionEvents(),
-            shape.market,
-        )
-        self.encoder = encoder(encoding, self.table, bytes(16))
-        self.recorder: Recorder | None = None
-        if recorder_folder is not None:
-            settings = RecorderSettings(recorder_folder, buffer_bytes=1 << 30)
-            self.recorder = Recorder(settings, "bench", self.table, lambda _: self.subscriptions)
-            self.recorder.start()
-            now_ns = time.time_ns()
-            self.recorder.connected(1, now_ns, shape.venue, shape.market, "wss://bench.invalid")
-
-    def run(self, frames: list[bytes]) -> None:
-        receive = self.session.receive
-        received = self.recorder.received if self.recorder is not None else None
-        for first in range(0, len(frames), BATCH_FRAMES):
-            batch = frames[first : first + BATCH_FRAMES]
-            for start in range(0, len(batch), BURST):
-                ts_ns = time.time_ns()
-                for frame in batch[start : start + BURST]:
-                    if received is not None:
-                        received(1, ts_ns, frame)
-                    receive(frame, ts_ns)
-            for done in self.pipeline.flush(time.time_ns()).batches:
-                self.encoder.encode(done.row_class, done.rows, first)
-
-    def close(self) -> None:
-        if self.recorder is not None:
-            asyncio.run(self.recorder.stop(60.0))
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}; see docs/benchmarks.md."""
     shape = next(one for one in SHAPES if one.name == "binance trade")
-    frames = shape.frames(20_000) * (3 if quick else 15)
+    live = recording_cost.measure(quick=quick)
     gc.collect()
     gc.freeze()  # as the program does
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results = _recording(shape, frames, folder, repeats=2 if quick else 4)
-        raw = _raw(folder / "recorded", len(frames), repeats=2 if quick else 3)
+        raw = _raw(shape, folder / "raw", 3 if quick else 10)
         parquet = _parquet(folder / "parquet", repeats=2 if quick else 5)
-        pace = _pace(shape, folder / "paced", 200 if quick else 2_000)
-    full = disk_full.measure(quick=quick)
+        pace = _pace(shape, folder / "paced", 100 if quick else 400)
+    full = [] if quick else disk_full.measure()
+    costs = {f"recording_cost_{row['path'].split()[-1]}": row["cost"] for row in live}
     lags = {f"lag_p99_ms_disk_{row['path'].split()[-1]}": row["lag_p99_ms"] for row in full}
-    headline = {
-        f"recording_cost_{row['path'].split()[1]}": row["cost"] for row in results if row["cost"]
-    }
     return {
-        "results": [*results, raw, parquet, pace, *full],
+        "results": [*live, raw, parquet, pace, *full],
         "headline": {
-            **headline,
+            **costs,
             "replay_frames_per_s": raw["per_s"],
             "parquet_rows_per_s": parquet["per_s"],
             "replay_1x_gap_error_ms_p99": pace["gap_error_ms_p99"],
@@ -113,47 +63,35 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     }
 
 
-def _recording(
-    shape: Shape, frames: list[bytes], folder: Path, repeats: int
-) -> list[dict[str, Any]]:
-    """Frames per CPU second of the process, encoded for Kafka, without and with a recorder.
-
-    cost: the part of the throughput that recording takes.
-    """
-    rows = []
-    for encoding in ("json", "binary"):
-        best_s = [float("inf"), float("inf")]
-        for number in range(repeats):  # in turn: the machine changes under both alike
-            target = folder / ("recorded" if encoding == "json" and not number else "more")
-            for is_recorded in (False, True):
-                feed = _Feed(shape, encoding, target if is_recorded else None)
-                begin_s = time.process_time()
-                feed.run(frames)
-                feed.close()
-                taken_s = time.process_time() - begin_s
-                best_s[is_recorded] = min(best_s[is_recorded], taken_s)
-        rates = [len(frames) / one for one in best_s]
-        rows += [
-            {"path": f"publish {encoding}", "per_s": round(rates[0]), "cost": 0.0},
-            {
-                "path": f"record {encoding}",
-                "per_s": round(rates[1]),
-                "cost": round(1 - rates[1] / rates[0], 3),
-            },
-        ]
-    return rows
+def _record(shape: Shape, folder: Path, frames: Iterable[tuple[int, bytes]]) -> None:
+    """Record frames of one connection. frames: (ts_recv, payload)."""
+    instruments = table([shape])
+    subscriptions = [
+        Subscription(number, symbol, "trades", f"trades:{symbol}")
+        for symbol, number in instruments.symbols(shape.venue, shape.market).items()
+    ]
+    settings = RecorderSettings(folder, buffer_bytes=1 << 30)
+    recorder = Recorder(settings, "bench", instruments, lambda _: subscriptions)
+    recorder.start()
+    recorder.connected(1, time.time_ns(), shape.venue, shape.market, "wss://bench.invalid")
+    for ts_ns, frame in frames:
+        recorder.received(1, ts_ns, frame)
+    asyncio.run(recorder.stop(60.0))
 
 
-def _raw(folder: Path, expected: int, repeats: int) -> dict[str, Any]:
+def _raw(shape: Shape, folder: Path, turns: int) -> dict[str, Any]:
+    began_ns, frames = time.time_ns(), shape.frames(20_000)
+    reads = ((began_ns + at // BURST * 100_000, frame) for at, frame in enumerate(frames * 5))
+    _record(shape, folder, reads)
     best_s = float("inf")
-    for _ in range(repeats):
+    for _ in range(turns):
         replay = Replay(ReplayOptions((folder,)))
         begin_s = time.process_time()
         rows = sum(result.rows for result in replay.results())
         best_s = min(best_s, time.process_time() - begin_s)
-        if rows != expected:
-            raise RuntimeError(f"{rows} rows of {expected} frames")
-    return {"path": "raw to rows", "per_s": round(expected / best_s)}
+        if rows != 5 * len(frames):
+            raise RuntimeError(f"{rows} rows of {5 * len(frames)} frames")
+    return {"path": "raw to rows", "per_s": round(rows / best_s)}
 
 
 def _parquet(folder: Path, repeats: int) -> dict[str, Any]:
@@ -190,13 +128,9 @@ def _parquet(folder: Path, repeats: int) -> dict[str, Any]:
 
 def _pace(shape: Shape, folder: Path, count: int) -> dict[str, Any]:
     """Replay at 1x a recording with gaps of 0.5 to 30 ms; compare the gaps."""
-    feed = _Feed(shape, "json", folder)
-    ts_ns = time.time_ns()
-    assert feed.recorder is not None
-    for number, frame in enumerate(shape.frames(count)):
-        ts_ns += int(GAPS_S[number % len(GAPS_S)] * 1e9)
-        feed.recorder.received(1, ts_ns, frame)
-    feed.close()
+    began_ns, frames = time.time_ns(), shape.frames(count)
+    gaps = (int(GAPS_S[at % len(GAPS_S)] * 1e9) for at in range(count))
+    _record(shape, folder, zip(accumulate(gaps, initial=began_ns), frames, strict=False))
     seen: list[tuple[int, float]] = []
 
     async def play() -> None:
