@@ -43,10 +43,9 @@ def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause |
         return _count(book, found == checksum)
     if book.has_oracle and book.last:
         top = book.top()
-        if book.recent_quotes:
-            quote = _partner(book.recent_quotes, book.last)
-            if quote is not None:
-                return _count(book, quote == top)
+        quote = _partner(book.recent_quotes, book.last)
+        if quote is not None:
+            return _count(book, quote == top)
         tops = book.recent_tops
         tops.append((book.last, top))
         if len(tops) > memory // 8:
@@ -76,11 +75,16 @@ def witness(book: Book, number: int, quote: Top, memory: int) -> Cause | None:
 
 def _partner(recent: Recent, number: int) -> Top | None:
     """Take what bears this number out of `recent`, and all before it: numbers ascend."""
+    if not recent or number < recent[0][0]:
+        return None
+    newest, top = recent[-1]
+    if newest <= number:
+        recent.clear()
+        return top if newest == number else None
     at = bisect_left(recent, number, key=_NUMBER)
-    found = at < len(recent) and recent[at][0] == number
-    top = recent[at][1] if found else None
-    del recent[: at + found]
-    return top
+    found, top = recent[at]
+    del recent[: at + (found == number)]
+    return top if found == number else None
 
 
 class Finding(Enum):

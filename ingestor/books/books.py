@@ -224,24 +224,15 @@ class Books:
     def _run(
         self, flush: Flush, witnesses: list[tuple[int, ...]], quotes_end: int, end: int
     ) -> None:
-        """Take, in order, the updates before `end` and the quotes before row `quotes_end`."""
-        while witnesses and witnesses[-1][0] < quotes_end:
-            _, before, instrument, number, ts_recv, *top = witnesses.pop()
-            if before > flush.taken:
-                self._updates(flush, before)
-            book = self._books[instrument]
-            cause = witness(book, number, (top[0], top[1], top[2], top[3]), self._memory)
-            if cause is not None and book.is_valid:
-                self._break(flush, book, flush.start(flush.taken), ts_recv, cause)
-        if end > flush.taken:
-            self._updates(flush, end)
+        """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
 
-    def _updates(self, flush: Flush, end: int) -> None:
-        """Take updates before `end`. The fast path of live books; all else goes to `_take`."""
+        This is the fast path of live books; all else goes to `_take`.
+        """
         books, levels = self._books, flush.levels
         live, prove = State.LIVE, self._prove
         indices = range(flush.taken, end)
         flush.taken = end
+        due = self._hear(flush, witnesses, quotes_end, indices.start)
         for index, (
             instrument,
             flags,
@@ -254,6 +245,8 @@ class Books:
             top_bid,
             top_ask,
         ) in zip(indices, flush.updates, strict=False):
+            if index == due:
+                due = self._hear(flush, witnesses, quotes_end, index)
             book = books[instrument]
             rule = book.continuity
             if (
@@ -275,6 +268,23 @@ class Books:
                 self._refuse(flush, book, flush.update(index), flush.start(index), cause)
             elif book.removed is not None or (book.derives and book.top() != book.shown):
                 self._show(flush, book, flush.update(index), flush.start(index + 1))
+        self._hear(flush, witnesses, quotes_end, end)
+
+    def _hear(
+        self, flush: Flush, witnesses: list[tuple[int, ...]], quotes_end: int, taken: int
+    ) -> int:
+        """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer; return
+        how many updates come before the next one, -1 when none is left."""
+        while witnesses and witnesses[-1][0] < quotes_end:
+            _, before, instrument, number, ts_recv, *top = witnesses[-1]
+            if before > taken:
+                return before
+            witnesses.pop()
+            book = self._books[instrument]
+            cause = witness(book, number, (top[0], top[1], top[2], top[3]), self._memory)
+            if cause is not None and book.is_valid:
+                self._break(flush, book, flush.start(taken), ts_recv, cause)
+        return -1
 
     def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
         """The levels of an update are in the book: return what is wrong with it, if anything."""
