@@ -208,13 +208,13 @@ def _arrays(levels: dict[int, int]) -> tuple[Array, Array]:
 class TextLadder(Ladder):
     """A side of few levels that knows the checksum text of the best of them.
 
-    A level's text is made once and kept until the level changes; the text of the whole side, and
-    its CRC32, are kept until any level of the side changes.
+    A level's text is made once and kept until the level changes, in the order of the levels until
+    one is added.
     """
 
-    __slots__ = ("_depth", "_is_sorted", "_sign", "_text", "_text_of", "_texts", "crc")
-    _text: bytes | None
-    crc: int | None  # of `text`, once somebody asked for it
+    __slots__ = ("_depth", "_is_sorted", "_sign", "_text_of", "_texts", "known_crc", "known_text")
+    known_crc: int | None  # for `text_checksum`, until a level changes
+    known_text: bytes | None
 
     def __init__(
         self, limit: int, sign: int, depth: int, text_of: Callable[[int, int], str]
@@ -242,39 +242,39 @@ class TextLadder(Ladder):
         if top >= self.best:
             self.best = top if top in near else max(near, default=NOTHING)
         self.is_over = len(near) > self._limit
-        self._text = self.crc = None
+        self.known_text = self.known_crc = None
 
     def replace(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
         super().replace(keys, sizes)
         sign, text_of = self._sign, self._text_of
         self._texts = {key: text_of(sign * key, size) for key, size in self.near.items()}
         self._is_sorted = False
-        self._text = self.crc = None
+        self.known_text = self.known_crc = None
 
     def cut(self) -> list[int]:
         removed = super().cut()
         for key in removed:
             del self._texts[key]
-        self._text = self.crc = None
+        self.known_text = self.known_crc = None
         return removed
 
     def text(self) -> bytes:
         """Return the texts of the best levels, best first, joined."""
-        text = self._text
-        if text is None:
-            if not self._is_sorted:
-                self._texts = dict(sorted(self._texts.items(), reverse=True))
-                self._is_sorted = True
-            texts: Iterable[str] = self._texts.values()
-            if len(self._texts) > self._depth:
-                texts = islice(texts, self._depth)
-            text = self._text = "".join(texts).encode()
-        return text
+        if not self._is_sorted:
+            self._texts = dict(sorted(self._texts.items(), reverse=True))
+            self._is_sorted = True
+        texts: Iterable[str] = self._texts.values()
+        if len(self._texts) > self._depth:
+            texts = islice(texts, self._depth)
+        return "".join(texts).encode()
 
 
 def text_checksum(bids: TextLadder, asks: TextLadder) -> int:
-    """Return the CRC32 of the texts of asks and bids."""
-    crc = asks.crc
+    """Return the CRC32 of asks and bids; a side that did not change is not read again."""
+    crc = asks.known_crc
     if crc is None:
-        crc = asks.crc = crc32(asks.text())
-    return crc32(bids.text(), crc)
+        crc = asks.known_crc = crc32(asks.text())
+    text = bids.known_text
+    if text is None:
+        text = bids.known_text = bids.text()
+    return crc32(text, crc)
