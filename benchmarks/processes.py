@@ -229,8 +229,11 @@ class LoadServer(Child):
         return f"{symbol.lower()}@{name}"
 
     def hold(self) -> None:
-        """Send nothing until `synchronise` was called."""
+        """Send nothing until `release` or `synchronise`."""
         self.control("stall", f"for_s={STALLED_S}")
+
+    def release(self) -> None:
+        self.control("stall", "for_s=0")
 
     def synchronise(self, ingestor: Child, books: int) -> None:
         """Send so much that books ask for snapshots, and go on when so many are there.
@@ -238,13 +241,13 @@ class LoadServer(Child):
         Raises ChildFailed. A snapshot is as new as the server: of an ingestor that reads seconds
         behind it, all that lies between is left out, and what that costs would count for nothing.
         """
-        self.control("stall", "for_s=0")
+        self.release()
         self.hold()
         deadline_s = time.monotonic() + STALLED_S
         while (window := ingestor.window(0.1, 0.0)).last["resets"] < books or window["rows"]:
             if time.monotonic() > deadline_s:
                 raise ChildFailed(f"{window.last['resets']} of {books} books synchronised")
-        self.control("stall", "for_s=0")
+        self.release()
 
 
 @contextmanager

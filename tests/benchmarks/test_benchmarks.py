@@ -176,7 +176,7 @@ def test_a_held_server_sends_nothing() -> None:
             time.sleep(0.2)
             before = client.sample()["frames"]
             assert client.window(0.2, 0.0)["frames"] == 0
-            server.control("stall", "for_s=0")
+            server.release()
             assert client.window(0.2, 0.2).last["frames"] > before
 
 
