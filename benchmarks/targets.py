@@ -55,6 +55,11 @@ TARGETS: Final = (
         *("levels_per_s", "levels per second through decoding, books and proof", 1_200_000, True),
         missed="The table of `books` says what decoding takes of it and what the books take",
     ),
+    Target(*("kraken_updates_per_s", "Kraken's one-level updates with CRC32", 150_000, True)),
+    Target(*("kib_per_1000_level_book", "KiB of a book of 1,000 levels", 150, False)),
+    Target(
+        *("kib_per_book_of_1000_levels_a_side", "KiB of a book of 1,000 levels a side", 150, False)
+    ),
     Target(
         *("baseline_ratio_trades_json", "trades, JSON, over the afternoon's pipeline", 5.0, True),
         missed="Encoding and compressing each record is most of it; see the stages below",
