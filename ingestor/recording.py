@@ -21,6 +21,7 @@ Decisions, by `action`; `key` is an instrument's key:
 | action | fields | replay |
 |---|---|---|
 | invalidate | key, cause (name of a Cause) | invalidates the book |
+| revise | key (of one of them), instruments | takes the new metadata |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
 | any other | | nothing: what followed from it was recorded |
 """
@@ -36,6 +37,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ingestor.instruments import Instrument
 from ingestor.rows import Cause
 from ingestor.timestamps import SECOND
 
@@ -46,6 +48,7 @@ SUFFIX: Final = ".jsonl.zst"
 UNFINISHED: Final = ".inprogress"
 INDEX: Final = ".index"
 LOST: Final = "recorder_lost"
+REVISE: Final = "revise"
 
 Connection = int | str
 SubscriptionText = tuple[str, str, str]  # symbol, channel, stream
@@ -183,6 +186,12 @@ def lost_line(
         "to_ns": ts_ns,
     }
     return Decided(ts_ns, decision, connection, n)
+
+
+def revision(instruments: Sequence[Instrument]) -> dict[str, Any]:
+    """Return the decision to take new metadata. instruments: of one venue, at least one."""
+    rows = [one.to_json() for one in instruments]
+    return {"action": REVISE, "key": instruments[0].key, "instruments": rows}
 
 
 def cause_of(decision: dict[str, Any]) -> Cause | None:

@@ -44,6 +44,7 @@ from ingestor.edge.recording.recorder import Recorder
 from ingestor.edge.rest import RestClient
 from ingestor.edge.revision import Revisions
 from ingestor.pipeline import FlushResult, Pipeline
+from ingestor.recording import revision
 from ingestor.rows import CLASS_OF, Cause, RowClass
 from ingestor.session import Subscription
 from ingestor.staleness import Staleness, StalenessSettings
@@ -323,15 +324,19 @@ class Ingestor:
 
     async def _refresh(self, adapter: type[FeedAdapter], market: str) -> None:
         """A number was finer than its instrument allows: take the venue's new metadata."""
-        numbers = dict(await self._revisions.refresh(adapter, market))
+        fresh = await self._revisions.refresh(adapter, market)
+        self.flusher.flush()  # from here on no frame comes between, so that a replay can follow
+        numbers = self._revisions.revise(fresh)
         if not numbers:
             return
-        self.flusher.flush()
         self.supervisor.renumber(numbers)
         for old in numbers:
             self.pipeline.books.forget(old)
+        revised = [self.planned.table[new] for new in numbers.values()]
+        if self.recorder is not None:
+            self.recorder.decided(None, time.time_ns(), revision(revised))
         if self.publishing is not None:
-            self.publishing.instruments(self.planned.table[new] for new in numbers.values())
+            self.publishing.instruments(revised)
 
     def _shed(self, row_class: RowClass, instrument: int) -> None:
         """The sink dropped rows of an instrument: its book is of no use to consumers now."""

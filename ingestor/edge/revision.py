@@ -9,7 +9,7 @@ table, so that rows sealed before keep their exponents and rows from now on have
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -61,13 +61,16 @@ class Revisions:
                 found.append((type(source.adapter), source.market))
         return found
 
-    async def refresh(self, adapter: type[FeedAdapter], market: str) -> list[tuple[int, int]]:
-        """Ask a venue for a market's instruments; return (old, new) numbers of what changed."""
+    async def refresh(self, adapter: type[FeedAdapter], market: str) -> list[Instrument]:
+        """Ask a venue for a market's instruments; return them, none when it can't be reached."""
         async with RestClient(self._rest) as client:
             catalogue = Catalogue(self._catalogue, client)
             rest_url = self._rest_urls.get((adapter.venue, market))
-            fresh = await catalogue.refresh(adapter, market, rest_url)
-        return [pair for one in fresh or () if (pair := self._revised(one)) is not None]
+            return await catalogue.refresh(adapter, market, rest_url) or []
+
+    def revise(self, fresh: Iterable[Instrument]) -> dict[int, int]:
+        """Take what changed into the table; return its numbers, old -> new."""
+        return dict(pair for one in fresh if (pair := self._revised(one)) is not None)
 
     def _revised(self, fresh: Instrument) -> tuple[int, int] | None:
         symbols = self._table.symbols(fresh.venue, fresh.market)

@@ -12,6 +12,7 @@ from ingestor.edge.devbroker import DevBroker
 from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.rows import RowClass
 from tests.e2e.harness import make_config, running
+from tests.e2e.test_digest import Seen, decisions, replayed
 
 
 async def listed_by(simulator: Simulator) -> bytes:
@@ -28,6 +29,8 @@ def coarse(listed: bytes) -> bytes:
 
 
 async def test_a_finer_tick_is_taken_while_running(tmp_path: Path) -> None:
+    """The replay of the run's recording takes them at the same place."""
+    live = Seen()
     async with Simulator(SimulatorOptions(symbols=2, rate_per_s=50.0)) as simulator:
         current = await listed_by(simulator)
         answers = [coarse(current)]
@@ -45,8 +48,10 @@ async def test_a_finer_tick_is_taken_while_running(tmp_path: Path) -> None:
                 "rest_url": str(rest.make_url("/")).rstrip("/"),
             }
             with DevBroker() as broker:
-                config = make_config(broker.bootstrap_servers, [feed], tmp_path)
+                recorder = {"path": tmp_path / "recording"}
+                config = make_config(broker.bootstrap_servers, [feed], tmp_path, recorder=recorder)
                 async with running(config) as one:
+                    one.ingestor.flusher.observe(live.observe)
                     table = one.ingestor.planned.table
                     assert [instrument.price_exponent for instrument in table] == [0, 0]
                     await one.until(lambda: len(table) == 4)  # both have a second revision
@@ -59,3 +64,10 @@ async def test_a_finer_tick_is_taken_while_running(tmp_path: Path) -> None:
     assert drained.status.rejected > 0
     assert drained.status.unaccounted == 0
     assert drained.lost == 0
+
+    again = Seen()
+    replay = replayed(tmp_path / "recording", again)
+    assert decisions(tmp_path / "recording")["revise"] == 1
+    assert [one.to_json() for one in replay.table] == [one.to_json() for one in table]
+    assert again.digest.by_stream() == live.digest.by_stream()
+    assert replay.pipeline.ledger().unaccounted == 0

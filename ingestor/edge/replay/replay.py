@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -28,6 +28,7 @@ from ingestor.instruments import Instrument, InstrumentTable
 from ingestor.pipeline import FlushResult, Pipeline
 from ingestor.recording import (
     LOST,
+    REVISE,
     Connect,
     Decided,
     Disconnect,
@@ -259,7 +260,7 @@ class Replay:
             case Recv():
                 self._late(feed, line)
             case Connect():
-                self._add_instruments(feed, line.instruments)
+                yield from self._add_instruments(feed, line.instruments)
                 if feed.chain.is_foreign:
                     feed.open_surveyed(line.conn, line.ts_ns)
                 else:
@@ -271,16 +272,27 @@ class Replay:
             case Decided():
                 yield from self._decided(feed, line)
             case Header() if line.format:
-                self._add_instruments(feed, line.instruments)
+                yield from self._add_instruments(feed, line.instruments)
                 feed.header(line)
             case Header() | Send():
                 pass
 
-    def _add_instruments(self, feed: Feed, rows: list[dict[str, Any]]) -> None:
+    def _add_instruments(
+        self, feed: Feed, rows: Iterable[Mapping[str, Any]]
+    ) -> Iterator[FlushResult]:
+        """Take instruments; of those that are new revisions, everything before is flushed."""
         try:
-            feed.add_instruments(rows)
+            numbers = feed.add_instruments(rows)
         except ValueError as failure:
             self.problems.add(feed.chain.files[0], 0, str(failure))
+            return
+        if not numbers:
+            return
+        yield self._flush()
+        for one in self._feeds:
+            one.renumber(numbers)
+        for old in numbers:
+            self.pipeline.books.forget(old)
 
     def _late(self, feed: Feed, line: Recv) -> None:
         """A frame of a connection that no line opened: recordings of others may have none."""
@@ -296,6 +308,10 @@ class Replay:
             for connection, session in feed.sessions.items():
                 if line.conn is None or line.conn == connection:
                     self.pipeline.buffer.hole(Cause.SHED, line.ts_ns, source=session)
+            return
+        if line.decision.get("action") == REVISE:
+            self._now_ns = line.ts_ns
+            yield from self._add_instruments(feed, line.decision.get("instruments", ()))
             return
         cause = cause_of(line.decision)
         key = str(line.decision.get("key", ""))

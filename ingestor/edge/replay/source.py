@@ -11,7 +11,7 @@ import msgspec
 from ingestor.adapter import FeedAdapter
 from ingestor.batch import TickBuffer
 from ingestor.edge.recording.reader import Chain
-from ingestor.edge.recording.survey import UNREADABLE, Survey, snapshot_symbol
+from ingestor.edge.recording.survey import Survey, snapshot_symbol
 from ingestor.errors import ConfigError
 from ingestor.instruments import Instrument, InstrumentTable
 from ingestor.recording import Connection, Header, Http, SubscriptionText
@@ -101,18 +101,32 @@ class Feed:
         for connection in [one for one in self.sessions if one not in open_now]:
             self.close(connection, header.ts_ns)
 
-    def add_instruments(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Raises ValueError for what is no instrument."""
-        for row in rows:
-            try:
-                self._table.add(Instrument.from_json(row))
-            except (LookupError, TypeError) as failure:
-                raise ValueError(f"no instrument: {failure}") from None
+    def add_instruments(self, rows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+        """Return the numbers of those that are new revisions, old -> new.
+
+        Raises ValueError for what is no instrument.
+        """
+        try:
+            instruments = [Instrument.from_json(row) for row in rows]
+        except (LookupError, TypeError) as failure:
+            raise ValueError(f"no instrument: {failure}") from None
+        numbers = {}
+        for one in instruments:
+            old = self._table.symbols(one.venue, one.market).get(one.symbol)
+            new = self._table.add(one)
+            if old is not None and old != new:
+                numbers[old] = new
+        return numbers
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Some instruments have a new revision. numbers: old -> new."""
+        for session in self.sessions.values():
+            session.renumber(numbers)
 
     def fetched(self, line: Http) -> None:
-        """A REST answer: new metadata of instruments we have, or a book snapshot."""
+        """A REST answer: a book snapshot. Of ours, an answer to no connection is a list of
+        instruments; those in force are said by headers, connects and decisions."""
         if not self.chain.is_foreign and line.conn is None:
-            self._metadata(line)
             return
         found = self._snapshot(line)
         if found is None:
@@ -122,18 +136,6 @@ class Feed:
             session.snapshot(symbol, line.payload, line.ts_ns)
         elif self.chain.is_foreign:
             self._waiting.append((symbol, line.payload, line.ts_ns))
-
-    def _metadata(self, line: Http) -> None:
-        if line.market not in self.adapter.markets:
-            return
-        symbols = self._table.symbols(self.venue, line.market)
-        try:
-            instruments = self.adapter.parse_instruments(line.market, [line.payload])
-        except UNREADABLE:
-            return
-        for one in instruments:
-            if one.symbol in symbols:
-                self._table.add(one)
 
     def _snapshot(self, line: Http) -> tuple[str, Session | None] | None:
         """Return whose snapshot it is, and the session that takes it; None when it is none."""
