@@ -15,16 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from operator import mod
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ingestor.batch import InstrumentLike, Instruments
+from ingestor.batch import Instruments
+from ingestor.codec.digits import decimal_texts, integer_texts
 from ingestor.codec.wire import Record
 from ingestor.fixed import format_decimal
-from ingestor.rows import CHANNEL_OF, MARK_FIELDS, Cause, Flag, Kind, RowClass, Rows, Side
+from ingestor.rows import CHANNEL_OF, MARK_FIELDS, TRADE, Cause, Flag, Kind, RowClass, Rows, Side
 
 LEVELS_PER_RECORD: Final = 4_096  # a snapshot of 46,000 levels is cut; LAST is on its last record
 
@@ -47,9 +48,12 @@ NUMBERS: Final = {
 _LAST: Final = int(Flag.LAST)
 _MS: Final = 1_000_000
 _FIRST_MARK: Final = int(Kind.GAP)  # kinds from here on are marks, not ticks
-_TIMES: Final = b'"ts_event":%d,"ts_recv":%d,"sequence":%d,"flags":'
+_FIRST_MARK_CODE: Final = np.uint64(_FIRST_MARK << 56)
+_CODE_WORD: Final = TRADE.fields["instrument"][1] // 8  # type: ignore[index]  # it has fields
+_TIMES: Final = b'"ts_event":%b,"ts_recv":%b,"sequence":%b,"flags":'
+_PAIR: Final = b'["%b","%b"]'
 
-_Columns = list[list[Any]]
+_Columns = list[list[bytes]]
 
 
 class JsonEncoder:
@@ -64,32 +68,28 @@ class JsonEncoder:
         self._session = session.hex()
         self._keys = _Cache(lambda number: instruments[number].key.encode())
         self._templates = {
-            RowClass.TRADE: _Cache(lambda code: self._trade_template(code, b"%d")),
+            RowClass.TRADE: _Cache(self._trade_template),
             RowClass.QUOTE: _Cache(self._quote_template),
             RowClass.LEVEL: _Cache(self._book_template),
         }
-        self._uuid_templates = _Cache(lambda code: self._trade_template(code, b"%b"))
-        self._level_templates = _Cache(self._level_template)
-        self._powers = np.ones((2, 0), np.int64)
+        self._exponents = np.zeros((0, 2), np.int64)  # of price and size, by instrument
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
         """Return the records of `rows`, in order."""
         if row_class is RowClass.LEVEL:
             return self._book(rows, first_sequence)
+        codes = _codes(rows)
+        numbers = _numbers(rows, NUMBERS[row_class])
+        times = _times(rows)
         columns = [
-            list(range(first_sequence, first_sequence + len(rows))),
-            *_times(rows),
-            *self._decimals(rows, NUMBERS[row_class]),
+            integer_texts(np.arange(first_sequence, first_sequence + len(rows))),
+            *times,
+            *self._decimals(rows, numbers),
         ]
-        templates = self._templates[row_class]
         if row_class is RowClass.TRADE:
-            ids: list[Any] = rows["trade_id_low"].tolist()
-            if rows["trade_id_high"].any():
-                templates = self._uuid_templates
-                ids = list(map(_id_text, rows["trade_id_high"].tolist(), ids))
-            columns.append(ids)
-        values = _fill(templates, _codes(rows), columns)
-        for index in _odd(rows, NUMBERS[row_class]):
+            columns.append(_trade_ids(rows, times[-1]))
+        values = _fill(self._templates[row_class], codes, columns)
+        for index in _odd(codes, numbers):
             values[index] = self._one(row_class, rows[index], first_sequence + index)
         keys = map(self._keys.__getitem__, rows["instrument"].tolist())
         ts_ms = (rows["ts_recv"] // _MS).tolist()
@@ -97,12 +97,10 @@ class JsonEncoder:
 
     def _book(self, rows: Rows, first_sequence: int) -> list[Record]:
         """A record holds consecutive rows that differ in side, price, size and LAST alone."""
-        levels = _fill(
-            self._level_templates,
-            rows["instrument"].tolist(),
-            self._decimals(rows, NUMBERS[RowClass.LEVEL]),
-        )
-        for index in _odd(rows, NUMBERS[RowClass.LEVEL]):
+        numbers = _numbers(rows, NUMBERS[RowClass.LEVEL])
+        prices, sizes = self._decimals(rows, numbers)
+        levels = list(map(mod, repeat(_PAIR), zip(prices, sizes, strict=True)))
+        for index in _odd(_codes(rows), numbers):
             levels[index] = self._level(rows[index])
         starts = event_starts(rows)
         ends = np.append(starts[1:], len(rows))
@@ -110,32 +108,37 @@ class JsonEncoder:
         splits = (ends - asks_before[ends] + asks_before[starts]).tolist()  # where asks begin
         spans = list(zip(starts.tolist(), splits, ends.tolist(), strict=True))
         heads = rows[ends - 1]
+        codes = _codes(heads)
+        lengths = ends - starts
         columns: _Columns = [
-            (first_sequence + starts).tolist(),
-            (ends - starts).tolist(),
+            integer_texts(first_sequence + starts),
+            integer_texts(lengths),
             *_times(heads),
             [b",".join(levels[start:split]) for start, split, _ in spans],
             [b",".join(levels[split:end]) for _, split, end in spans],
         ]
-        values = _fill(self._templates[RowClass.LEVEL], _codes(heads), columns)
-        for index in np.flatnonzero(heads["kind"] >= _FIRST_MARK).tolist():
-            values[index] = self._mark(RowClass.LEVEL, heads[index], columns[0][index])
+        values = _fill(self._templates[RowClass.LEVEL], codes, columns)
+        for index in np.flatnonzero(codes >= _FIRST_MARK_CODE).tolist():
+            sequence = first_sequence + int(starts[index])
+            values[index] = self._mark(RowClass.LEVEL, heads[index], sequence)
         keys = map(self._keys.__getitem__, heads["instrument"].tolist())
         ts_ms = (heads["ts_recv"] // _MS).tolist()
-        return list(zip(keys, values, ts_ms, columns[1], strict=True))
+        return list(zip(keys, values, ts_ms, lengths.tolist(), strict=True))
 
-    def _decimals(self, rows: Rows, fields: Sequence[str]) -> _Columns:
-        """Whole part and fraction of prices and sizes, which take turns in `fields`."""
-        if self._powers.shape[1] < len(self._instruments):
+    def _decimals(self, rows: Rows, numbers: NDArray[np.int64]) -> _Columns:
+        """Return a column of texts for each column of `numbers`, which take turns as price and
+        size. Negative ones come out as 0."""
+        if self._exponents.shape[0] < len(self._instruments):
             known = [self._instruments[number] for number in range(len(self._instruments))]
-            exponents = [(one.price_exponent, one.size_exponent) for one in known]
-            self._powers = 10 ** np.array(exponents, np.int64).T
-        powers = self._powers[:, rows["instrument"]]
-        columns: _Columns = []
-        for index, field in enumerate(fields):
-            whole, fraction = np.divmod(rows[field], powers[index % 2])
-            columns += (whole.tolist(), fraction.tolist())
-        return columns
+            pairs = [(one.price_exponent, one.size_exponent) for one in known]
+            self._exponents = np.array(pairs, np.int64)
+        exponents = self._exponents[rows["instrument"]]
+        width = numbers.shape[1]
+        if width > 2:
+            exponents = np.tile(exponents, (1, width // 2))
+        values = np.maximum(numbers, 0).ravel().view(np.uint64)
+        texts = decimal_texts(values, exponents.ravel())
+        return [texts[index::width] for index in range(width)]
 
     def _prefix(self, code: int, row_class: RowClass) -> bytes:
         one = self._instruments[_instrument(code)]
@@ -146,39 +149,33 @@ class JsonEncoder:
             f'"session":"{self._session}","seq":'
         ).encode()
 
-    def _trade_template(self, code: int, trade_id: bytes) -> bytes:
+    def _trade_template(self, code: int) -> bytes:
         if _kind(code) is not Kind.TRADE:
-            return b"%.0a" * 9  # swallows the arguments: this row is written as a mark
-        price, size = _number_templates(self._instruments[_instrument(code)])
+            return b"%.0a" * 7  # swallows the arguments: this row is written as a mark
         return b"".join(
             (
                 self._prefix(code, RowClass.TRADE).replace(b"%", b"%%"),
-                b'%d,"rows":1,' + _TIMES + b"%d," % _flags(code),
+                b'%b,"rows":1,' + _TIMES + b"%d," % _flags(code),
                 b'"side":"%b",' % SIDE_NAMES[_side(code)].encode(),
-                b'"price":"' + price + b'","size":"' + size + b'","trade_id":"' + trade_id + b'"}',
+                b'"price":"%b","size":"%b","trade_id":"%b"}',
             )
         )
 
     def _quote_template(self, code: int) -> bytes:
         if _kind(code) is not Kind.QUOTE:
-            return b"%.0a" * 12
-        price, size = _number_templates(self._instruments[_instrument(code)])
+            return b"%.0a" * 8
         return b"".join(
             (
                 self._prefix(code, RowClass.QUOTE).replace(b"%", b"%%"),
-                b'%d,"rows":1,' + _TIMES + b"%d," % _flags(code),
-                b'"bid_price":"' + price + b'","bid_size":"' + size + b'",',
-                b'"ask_price":"' + price + b'","ask_size":"' + size + b'"}',
+                b'%b,"rows":1,' + _TIMES + b"%d," % _flags(code),
+                b'"bid_price":"%b","bid_size":"%b","ask_price":"%b","ask_size":"%b"}',
             )
         )
 
     def _book_template(self, code: int) -> bytes:
         prefix = self._prefix(code, RowClass.LEVEL).replace(b"%", b"%%")
         flags = b"%d," % _flags(code)
-        return prefix + b'%d,"rows":%d,' + _TIMES + flags + b'"bids":[%b],"asks":[%b]}'
-
-    def _level_template(self, number: int) -> bytes:
-        return b'["%b","%b"]' % _number_templates(self._instruments[number])
+        return prefix + b'%b,"rows":%b,' + _TIMES + flags + b'"bids":[%b],"asks":[%b]}'
 
     def _level(self, row: np.void) -> bytes:
         price, size = self._texts(row, NUMBERS[RowClass.LEVEL])
@@ -216,8 +213,8 @@ class JsonEncoder:
         return self._start(row_class, row, sequence) + orjson.dumps(fields)[1:]
 
     def _start(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
-        code = _codes(row.reshape(1))[0]
-        times = tuple(int(row[field]) for field in ("ts_event", "ts_recv", "sequence"))
+        code = int(_codes(row.reshape(1))[0])
+        times = tuple(b"%d" % row[field] for field in ("ts_event", "ts_recv", "sequence"))
         prefix = self._prefix(code, row_class)
         return prefix + b'%d,"rows":1,' % sequence + _TIMES % times + b"%d," % _flags(code)
 
@@ -253,53 +250,64 @@ def _cuts(starts: NDArray[np.intp], end: int) -> Iterable[NDArray[np.intp]]:
         yield np.arange(start, stop, LEVELS_PER_RECORD)
 
 
-def _fill(templates: _Cache, codes: list[int], columns: _Columns) -> list[bytes]:
-    return list(map(mod, map(templates.__getitem__, codes), zip(*columns, strict=True)))
+def _fill(templates: _Cache, codes: NDArray[np.uint64], columns: _Columns) -> list[bytes]:
+    return list(map(mod, map(templates.__getitem__, codes.tolist()), zip(*columns, strict=True)))
+
+
+def _numbers(rows: Rows, fields: Sequence[str]) -> NDArray[np.int64]:
+    """Return int64[rows, fields]."""
+    numbers = np.empty((len(rows), len(fields)), np.int64)
+    for index, field in enumerate(fields):
+        numbers[:, index] = rows[field]
+    return numbers
 
 
 def _times(rows: Rows) -> _Columns:
-    return [rows["ts_event"].tolist(), rows["ts_recv"].tolist(), rows["sequence"].tolist()]
+    """Return the texts of ts_event, ts_recv and sequence."""
+    fields = ("ts_event", "ts_recv", "sequence")
+    return [integer_texts(np.ascontiguousarray(rows[field])) for field in fields]
 
 
-def _odd(rows: Rows, fields: Sequence[str]) -> list[int]:
+def _trade_ids(rows: Rows, sequences: list[bytes]) -> list[bytes]:
+    low, high = rows["trade_id_low"], rows["trade_id_high"]
+    if high.any():
+        return list(map(_id_text, high.tolist(), low.tolist()))
+    if (low == rows["sequence"]).all():  # most venues count trades by their ids
+        return sequences
+    return integer_texts(np.ascontiguousarray(low))
+
+
+def _odd(codes: NDArray[np.uint64], numbers: NDArray[np.int64]) -> list[int]:
     """Return the rows that a template can't write: marks, and ticks with a negative number."""
-    odd = rows["kind"] >= _FIRST_MARK
-    for field in fields:
-        odd |= rows[field] < 0
-    indices: list[int] = np.flatnonzero(odd).tolist()
-    return indices
+    if codes.max() < _FIRST_MARK_CODE and numbers.min() >= 0:
+        return []
+    odd: list[int] = np.flatnonzero(
+        (codes >= _FIRST_MARK_CODE) | (numbers < 0).any(axis=1)
+    ).tolist()
+    return odd
 
 
-def _codes(rows: Rows) -> list[int]:
-    """Pack what decides a row's template: instrument 32 bits, flags 16, side 8, kind 8."""
-    tail = rows["flags"].astype(np.int64) << 16 | rows["side"].astype(np.int64) << 8 | rows["kind"]
-    codes: list[int] = (rows["instrument"].astype(np.int64) << 32 | tail).tolist()
-    return codes
+def _codes(rows: Rows) -> NDArray[np.uint64]:
+    """Return what decides a row's template, as it stands in the row: uint64[n] of instrument (32
+    bits), flags (16), side (8) and kind (8)."""
+    words = np.ascontiguousarray(rows).view(np.uint64)
+    return words[_CODE_WORD :: rows.dtype.itemsize // 8]
 
 
 def _instrument(code: int) -> int:
-    return code >> 32
+    return code & 0xFFFFFFFF
 
 
 def _flags(code: int) -> int:
-    return code >> 16 & 0xFFFF
+    return code >> 32 & 0xFFFF
 
 
 def _side(code: int) -> Side:
-    return Side(code >> 8 & 0xFF)
+    return Side(code >> 48 & 0xFF)
 
 
 def _kind(code: int) -> Kind:
-    return Kind(code & 0xFF)
-
-
-def _number_templates(one: InstrumentLike) -> tuple[bytes, bytes]:
-    """Return the templates of a price and of a size; each takes a whole part and a fraction."""
-    price, size = (
-        b"%%d.%%0%dd" % exponent if exponent else b"%d%.0a"
-        for exponent in (one.price_exponent, one.size_exponent)
-    )
-    return price, size
+    return Kind(code >> 56)
 
 
 def _id_text(high: int, low: int) -> bytes:
