@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from ingestor.rows import MARK_FIELDS, Cause, Flag, Kind, RowClass, Rows
 
 EVENTS_MAX: Final = 1_000
-THROTTLE_BYTES: Final = 4 << 20  # some tenths of a second of rows
-THROTTLE_MAX_S: Final = 0.5
+THROTTLE_BYTES: Final = 2 << 20  # a tenth of a second or two of rows
+THROTTLE_MAX_S: Final = 1.0  # a busy machine may leave us half a core
 _NS: Final = 1_000_000_000
 _FIRST_MARK: Final = int(Kind.GAP)
 _INT64_MAX: Final = 2**63 - 1
