@@ -137,6 +137,13 @@ DTYPE_OF: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE, RowClass.LEVEL:
 
 assert (TRADE.itemsize, QUOTE.itemsize, LEVEL.itemsize, UPDATE.itemsize) == (64, 64, 48, 64)
 
+# The fields that hold prices and sizes, in turns.
+NUMBERS: Final = {
+    RowClass.TRADE: ("price", "size"),
+    RowClass.QUOTE: ("bid_price", "bid_size", "ask_price", "ask_size"),
+    RowClass.LEVEL: ("price", "size"),
+}
+
 # The two fields of a mark that say what is missing: GAP holds the first missing sequence number
 # and the last (0 = not known) where a tick holds its numbers.
 MARK_FIELDS: Final = {

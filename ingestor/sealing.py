@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ingestor.errors import BadNumber, DecodeError
 from ingestor.fixed import parse_column
 from ingestor.instruments import InstrumentTable
-from ingestor.rows import QUOTE, TRADE, Cause, Flag, Kind, RowClass, Rows
+from ingestor.rows import NUMBERS, QUOTE, TRADE, Cause, Flag, Kind, RowClass, Rows
 
 # Fills in the rows of some events: `fill` for integers; returns a column of decimal text for each
 # number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds and
@@ -27,10 +27,6 @@ Reader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
 UNFIT: Final = (LookupError, TypeError, ValueError, OverflowError, AttributeError)
 KEPT: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
-NUMBERS: Final = {
-    RowClass.TRADE: ("price", "size"),
-    RowClass.QUOTE: ("bid_price", "bid_size", "ask_price", "ask_size"),
-}
 
 _LAST: Final = int(Flag.LAST)
 _DTYPES: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE}

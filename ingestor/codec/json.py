@@ -25,7 +25,18 @@ from ingestor.batch import Instruments
 from ingestor.codec.digits import decimal_texts, integer_texts
 from ingestor.codec.wire import Record
 from ingestor.fixed import format_decimal
-from ingestor.rows import CHANNEL_OF, MARK_FIELDS, TRADE, Cause, Flag, Kind, RowClass, Rows, Side
+from ingestor.rows import (
+    CHANNEL_OF,
+    MARK_FIELDS,
+    NUMBERS,
+    TRADE,
+    Cause,
+    Flag,
+    Kind,
+    RowClass,
+    Rows,
+    Side,
+)
 
 LEVELS_PER_RECORD: Final = 4_096  # a snapshot of 46,000 levels is cut; LAST is on its last record
 
@@ -39,11 +50,6 @@ KIND_NAMES: Final = {
 }
 NO_CAUSE: Final = "none"
 CAUSE_NAMES: Final = {0: NO_CAUSE, **{int(cause): cause.name.lower() for cause in Cause}}
-NUMBERS: Final = {
-    RowClass.TRADE: ("price", "size"),
-    RowClass.QUOTE: ("bid_price", "bid_size", "ask_price", "ask_size"),
-    RowClass.LEVEL: ("price", "size"),
-}
 
 _LAST: Final = int(Flag.LAST)
 _MS: Final = 1_000_000

@@ -10,13 +10,14 @@ import numpy as np
 import orjson
 
 from ingestor.batch import TickBatch
-from ingestor.codec.json import CAUSE_NAMES, KIND_NAMES, NUMBERS, SIDE_NAMES
+from ingestor.codec.json import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
 from ingestor.codec.wire import CodecError, Decoded, WireInstrument
 from ingestor.rows import (
     CLASS_OF,
     DTYPE_OF,
     LEVEL,
     MARK_FIELDS,
+    NUMBERS,
     QUOTE,
     TRADE,
     Flag,
