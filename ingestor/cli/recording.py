@@ -221,6 +221,7 @@ def repair(
       ingestor repair recordings/raw/venue=okx/date=2026-11-21/hour=10/s1.jsonl.zst --json
     """
     from ingestor.edge.recording.repair import RepairReport, repair_all
+    from ingestor.timestamps import iso_text
 
     def sentence(one: RepairReport) -> str:
         if one.error:
@@ -229,6 +230,9 @@ def repair(
             return f"{one.path}: whole"
         cut = f"{one.bytes_cut:,} bytes cut" if one.cuts else "finished"
         reasons = "".join(f"; {piece.reason} at byte {piece.offset:,}" for piece in one.cuts)
+        if one.unfinished and one.lines:
+            until = iso_text(one.last_ts_ns)
+            reasons += f"; the last is of {until}, a second after it may be lost"
         return f"{one.path or path}: {cut}, {one.lines:,} lines kept{reasons}"
 
     reports = repair_all(path)

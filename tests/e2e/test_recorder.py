@@ -128,6 +128,7 @@ def test_twenty_killed_ingestors_lose_a_second_each(venue: Venue, tmp_path: Path
             [report] = repair_all(folder)
             assert time.monotonic() - began_s < REPAIRS_S
             assert not report.error
+            assert report.unfinished
             assert killed_ns - report.last_ts_ns < LOST_NS_MAX
             lines, problems = lines_of(folder)
             assert problems.kept == []

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 import structlog
+import zstandard
 
 from ingestor.cli import common as cli_common
 from ingestor.cli import main as cli
 from ingestor.errors import ConfigError, ListenFailed
+from ingestor.recording import Header, Recv, encode_lines
+from ingestor.timestamps import SECOND
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -325,6 +328,18 @@ def test_repair_of_what_is_no_recording(run, tmp_path: Path) -> None:
     assert out == ""
     assert err.count("\n") == 1
     assert str(path) in err
+
+
+def test_repair_says_what_a_killed_recorder_lost(run, tmp_path: Path) -> None:
+    lines = [Header(venue="acme", format=1, session="s1"), Recv(1_790_000_000 * SECOND, 1, "{}")]
+    frame = zstandard.compress(encode_lines(lines))
+    path = tmp_path / "s1-000000000000.jsonl.zst.inprogress"
+    path.write_bytes(frame + frame[:-1])
+    status, out, _ = run("repair", str(path))
+    assert status == 0
+    assert f"{len(frame) - 1} bytes cut, 2 lines kept" in out
+    assert f"within a zstd frame at byte {len(frame)}" in out
+    assert "the last is of 2026-09-21T14:13:20.000000000Z, a second after it may be lost" in out
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

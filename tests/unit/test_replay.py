@@ -450,6 +450,27 @@ async def test_what_is_broken_is_named_and_the_rest_read(tmp_path: Path) -> None
     assert "unknown venue 'nowhere'" in said[6]
 
 
+async def test_a_wrong_venue_is_named_and_the_rest_read(tmp_path: Path) -> None:
+    live = Live(tmp_path / "ours")
+    live.open(1)
+    live.frame(1, trade("AAA", 1))
+    await live.stop()
+    [ours] = (tmp_path / "ours").rglob(f"*{SUFFIX}")
+    as_other = Problems()
+    with pytest.raises(ConfigError, match="nothing to replay"):
+        Replay(ReplayOptions((ours,), "other"), adapters=adapters, problems=as_other)
+    assert [str(one) for one in as_other.kept] == [f"{ours}, byte 0: records acme, not other"]
+
+    header = {"t": "header", "venue": "OTHER"}
+    foreign = write(tmp_path / f"foreign{SUFFIX}", [header, recv(1, trade("AAA", 2))])
+    problems = Problems()
+    options = ReplayOptions((ours, foreign), "acme", "spot")
+    found = audit(Replay(options, adapters=adapters, problems=problems))
+    said = f"{foreign}, byte 0: the header says OTHER, read as acme all the same"
+    assert [str(one) for one in problems.kept] == [said]
+    assert found["rows"]["trade"] == 2
+
+
 async def test_a_missing_segment_is_a_hole(tmp_path: Path) -> None:
     live = Live(tmp_path)
     live.open(1)

@@ -44,12 +44,15 @@ class Cut:
 class RepairReport:
     """path: where the repaired file lies. changed: False when it was whole and finished.
 
+    unfinished: its recorder was ended while it wrote it; what it had not written yet, a second at
+    most after `last_ts_ns`, is in no file.
     frames, lines: kept. first_ts_ns, last_ts_ns: of the lines kept, 0 when there is none.
     lines_rescued: those from broken zstd frames, part of `lines`. error: why nothing was done.
     """
 
     path: str
     changed: bool = False
+    unfinished: bool = False
     frames: int = 0
     lines: int = 0
     lines_rescued: int = 0
@@ -105,7 +108,8 @@ def _repair(path: Path) -> RepairReport:
     found = _Scan(path)
     report = found.report
     report.path = str(final)
-    report.changed = bool(report.cuts) or path != final
+    report.unfinished = path != final
+    report.changed = bool(report.cuts) or report.unfinished
     if not report.changed:
         return report
     if not report.lines:
