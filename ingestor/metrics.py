@@ -106,7 +106,7 @@ class Feeds:
     def __init__(self, table: InstrumentTable) -> None:
         self._table = table
         self._markets: dict[tuple[str, str], int] = {}
-        self._market_of = np.zeros(0, np.intp)
+        self._feed_of = np.zeros((_CLASSES, 0), np.intp)  # by class and instrument
         self.all: list[Feed] = []
 
     def market(self, venue: str, market: str) -> int:
@@ -118,14 +118,18 @@ class Feeds:
 
     def of_rows(self, row_class: RowClass, instruments: NDArray[np.uint32]) -> NDArray[np.intp]:
         """Return the feed number of each row, from its instrument number."""
-        if len(self._market_of) < len(self._table):
-            known = len(self._market_of)
-            new = [
-                self.market(self._table[number].venue, self._table[number].market)
-                for number in range(known, len(self._table))
-            ]
-            self._market_of = np.concatenate([self._market_of, np.array(new, np.intp)])
-        return self._market_of[instruments] * _CLASSES + (row_class - 1)
+        feed_of = self._feed_of
+        if feed_of.shape[1] < len(self._table):
+            feed_of = self._learn()
+        feeds: NDArray[np.intp] = feed_of[row_class - 1][instruments]
+        return feeds
+
+    def _learn(self) -> NDArray[np.intp]:
+        more = range(self._feed_of.shape[1], len(self._table))
+        new = [self.market(self._table[one].venue, self._table[one].market) for one in more]
+        feeds = np.array(new, np.intp) * _CLASSES + np.arange(_CLASSES)[:, None]
+        self._feed_of = np.concatenate([self._feed_of, feeds], axis=1)
+        return self._feed_of
 
 
 class Skew:
@@ -244,15 +248,18 @@ class Metrics:
         row_class: RowClass,
         instruments: NDArray[np.uint32],
         sign: int = 1,
+        rows_each: NDArray[np.int64] | None = None,
     ) -> None:
         """Add one to some counters for each row, given the rows' instrument numbers.
 
-        sign: -1 takes rows back that were counted as something else before.
+        sign: -1 takes rows back that were counted as something else before. rows_each: how many
+        rows each number stands for, instead of one.
         """
         if not len(instruments):
             return
         feeds = self.feeds.of_rows(row_class, instruments)
-        counts = sign * np.bincount(feeds, minlength=self._fit())
+        counts = np.bincount(feeds, rows_each, minlength=self._fit())
+        counts = sign * counts.astype(np.int64)  # sums of rows are exact in a double
         for name in (names,) if isinstance(names, str) else names:
             self._counters[name] += counts
 

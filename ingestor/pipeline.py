@@ -90,7 +90,10 @@ class Pipeline:
         self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
         self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, derived)
         if len(sealed.updates):
-            self.metrics.count_rows("decoded", RowClass.LEVEL, level_instruments(sealed))
+            updates = sealed.updates
+            levels = updates["bids"] + updates["asks"].astype(np.int64)
+            instruments = updates["instrument"]
+            self.metrics.count_rows("decoded", RowClass.LEVEL, instruments, rows_each=levels)
         self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
         if books.added:
             added = np.array(books.added, np.uint32)
@@ -249,9 +252,3 @@ def _with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[_Mark]) -> Rows:
             )
         )
     return np.insert(rows, places, np.concatenate(gaps)) if gaps else rows
-
-
-def level_instruments(sealed: Sealed) -> NDArray[np.uint32]:
-    """Return the instrument number of every price level of a sealed buffer."""
-    updates = sealed.updates
-    return np.repeat(updates["instrument"], updates["bids"] + updates["asks"])
