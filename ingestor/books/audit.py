@@ -43,9 +43,10 @@ def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause |
         return _count(book, found == checksum)
     if book.has_oracle and book.last:
         top = book.top()
-        quote = _partner(book.recent_quotes, book.last)
-        if quote is not None:
-            return _count(book, quote == top)
+        if book.recent_quotes:
+            quote = _partner(book.recent_quotes, book.last)
+            if quote is not None:
+                return _count(book, quote == top)
         tops = book.recent_tops
         tops.append((book.last, top))
         if len(tops) > memory // 8:

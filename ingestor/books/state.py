@@ -83,7 +83,8 @@ class BookSettings:
     verify: check checksums and quotes against the books.
     repairs_per_s: repairs that may start, per venue; first synchronisations don't count, the
     venue's own REST limits govern them. held_updates_max: updates held per instrument.
-    levels_max: levels kept per side; deeper ones are removed, and consumers told so.
+    levels_max: levels kept per side; deeper ones are removed, and consumers told so. (Beyond 1,024,
+    a side may exceed it by a few hundred until it is looked at again.)
     healthy_s: after so long without a break the back-off starts anew.
     """
 
