@@ -104,7 +104,7 @@ def connections_per_core(rows: Sequence[Row]) -> int:
 
 def floor(connections: int, rate: float, seconds: float) -> Row:
     """Measure a client that parses the same frames and does nothing with them."""
-    progress("... which a client only parses")
+    progress("which a client only parses")
     with LoadServer(connections, rate) as server:
         server.hold()  # it has no limit to connect under: all at once, before anything flows
         given = {"url": server.url, "connections": connections}

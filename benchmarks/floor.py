@@ -29,7 +29,7 @@ NAMES: Final = {
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
-    turns, windows, seconds = (1, 1, 1.5) if quick else (2, 2, 3.0)
+    turns, windows, seconds = (1, 1, 1.0) if quick else (2, 2, 3.0)
     best = dict.fromkeys(NAMES, float("inf"))
     results = []
     with stub_broker() as bootstrap, LoadServer(CONNECTIONS, RATE) as server:
