@@ -103,6 +103,13 @@ TARGETS: Final = (
     ),
     Target(*("storm_back_s", "seconds until 99 % of 5,000 cut connections are back", 60, False)),
     Target(
+        *("recording_cost_json", "part of live JSON throughput that recording costs", 0.25, False)
+    ),
+    Target(*("recording_cost_binary", "the same, binary", 0.4, False)),
+    Target(*("replay_frames_per_s", "recorded trade frames to rows per second", 300_000, True)),
+    Target(*("parquet_rows_per_s", "rows per second from Parquet", 6_000_000, True)),
+    Target(*("replay_1x_gap_error_ms_p99", "error of gaps at 1x, p99, ms", 5, False)),
+    Target(
         *("disconnects_15000_held", "disconnects of 15,000 connections held (--soak)", 0, False)
     ),
     Target(
