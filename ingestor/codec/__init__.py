@@ -10,7 +10,7 @@ one partition into records; `decode` reads either back into the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -28,9 +28,11 @@ from ingestor.codec.wire import (
     CodecError,
     Decoded,
     Headers,
+    Part,
     Record,
     WireInstrument,
     headers,
+    joined,
     schema_name,
 )
 from ingestor.rows import RowClass, Rows
@@ -42,12 +44,14 @@ __all__ = [
     "Decoded",
     "Encoder",
     "Headers",
+    "Part",
     "Partitions",
     "Record",
     "WireInstrument",
     "decode",
     "encoder",
     "headers",
+    "joined",
     "partition_of_key",
     "position",
     "schema_name",
@@ -55,13 +59,17 @@ __all__ = [
 
 
 class Encoder(Protocol):
-    """Rows of one partition -> records."""
+    """Rows -> records."""
 
     @property
     def encoding(self) -> str: ...
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
-        """Return the records of `rows` (at least one), in order; their row counts add up."""
+        """Return the records of consecutive rows (at least one) of one partition, in order; their
+        row counts add up."""
+
+    def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
+        """Return the records of each part; small ones cost less together than one by one."""
 
 
 _ENCODERS: Final[dict[str, Callable[[Instruments, bytes], Encoder]]] = {

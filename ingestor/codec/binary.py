@@ -25,6 +25,7 @@ the key `venue:market:symbol` in UTF-8. Zeros fill the table up to its length.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct, error
 from typing import Final
 
@@ -37,6 +38,7 @@ from ingestor.codec.wire import (
     VERSION,
     CodecError,
     Decoded,
+    Part,
     Record,
     WireInstrument,
 )
@@ -53,7 +55,7 @@ _CACHED_TABLES: Final = 1_024
 
 
 class BinaryEncoder:
-    """Rows of one partition -> records. Keeps the table entry of each instrument seen."""
+    """Rows -> records. Keeps the table entry of each instrument seen."""
 
     encoding: Final = "binary"
 
@@ -64,6 +66,10 @@ class BinaryEncoder:
         self._session = session
         self._entries = _Entries(instruments)
         self._local = np.zeros(0, np.uint32)
+
+    def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
+        """Return the records of each part, in order."""
+        return [self.encode(row_class, *part) for part in parts]
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
         """Return the records of `rows`, in order. Values are at most RECORD_BYTES_MAX long."""

@@ -13,7 +13,7 @@ numbers) are written anew one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from itertools import accumulate, pairwise, repeat
 from operator import mod
 from typing import Final
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ingestor.batch import Instruments
 from ingestor.codec.digits import decimal_texts, integer_texts
-from ingestor.codec.wire import Record
+from ingestor.codec.wire import Part, Record, joined
 from ingestor.fixed import format_decimal
 from ingestor.rows import (
     CHANNEL_OF,
@@ -51,6 +51,7 @@ KIND_NAMES: Final = {
 NO_CAUSE: Final = "none"
 CAUSE_NAMES: Final = {0: NO_CAUSE, **{int(cause): cause.name.lower() for cause in Cause}}
 
+_TOGETHER_MAX: Final = 1_024  # rows; the columns of more would leave the processor's cache
 _LAST: Final = int(Flag.LAST)
 _MS: Final = 1_000_000
 _FIRST_MARK: Final = int(Kind.GAP)  # kinds from here on are marks, not ticks
@@ -63,7 +64,7 @@ _Columns = list[list[bytes]]
 
 
 class JsonEncoder:
-    """Rows of one partition -> records. Keeps the templates of each instrument seen."""
+    """Rows -> records. Keeps the templates of each instrument seen."""
 
     encoding: Final = "json"
 
@@ -82,54 +83,78 @@ class JsonEncoder:
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
         """Return the records of `rows`, in order."""
-        if row_class is RowClass.LEVEL:
-            return self._book(rows, first_sequence)
+        return self.encode_parts(row_class, [(rows, first_sequence)])[0]
+
+    def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
+        """Return the records of each part, in order."""
+        if len(parts) > 1 and sum(len(rows) for rows, _ in parts) > _TOGETHER_MAX:
+            return [self.encode(row_class, *part) for part in parts]
+        rows = joined([rows for rows, _ in parts])
+        bounds = np.array([0, *accumulate(len(rows) for rows, _ in parts)])
+        # What a row's index is to be raised by to be its sequence number, by part.
+        offsets = np.array([first for _, first in parts]) - bounds[:-1]
+        encode = self._book if row_class is RowClass.LEVEL else self._ticks
+        records, cuts = encode(row_class, rows, bounds, offsets)
+        return [records[start:end] for start, end in pairwise(cuts)]
+
+    def _ticks(
+        self,
+        row_class: RowClass,
+        rows: Rows,
+        bounds: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+    ) -> tuple[list[Record], list[int]]:
+        """A record holds one row. Returns the records, and where each part's begin and end."""
         codes = _codes(rows)
         numbers = _numbers(rows, NUMBERS[row_class])
         times = _times(rows)
-        columns = [
-            integer_texts(np.arange(first_sequence, first_sequence + len(rows))),
-            *times,
-            *self._decimals(rows, numbers),
-        ]
+        sequences = np.arange(len(rows)) + np.repeat(offsets, np.diff(bounds))
+        columns = [integer_texts(sequences), *times, *self._decimals(rows, numbers)]
         if row_class is RowClass.TRADE:
             columns.append(_trade_ids(rows, times[-1]))
         values = _fill(self._templates[row_class], codes, columns)
         for index in _odd(codes, numbers):
-            values[index] = self._one(row_class, rows[index], first_sequence + index)
+            values[index] = self._one(row_class, rows[index], int(sequences[index]))
         keys = map(self._keys.__getitem__, rows["instrument"].tolist())
         ts_ms = (rows["ts_recv"] // _MS).tolist()
-        return list(zip(keys, values, ts_ms, repeat(1), strict=False))
+        return list(zip(keys, values, ts_ms, repeat(1), strict=False)), bounds.tolist()
 
-    def _book(self, rows: Rows, first_sequence: int) -> list[Record]:
+    def _book(
+        self,
+        row_class: RowClass,
+        rows: Rows,
+        bounds: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+    ) -> tuple[list[Record], list[int]]:
         """A record holds consecutive rows that differ in side, price, size and LAST alone."""
-        numbers = _numbers(rows, NUMBERS[RowClass.LEVEL])
+        numbers = _numbers(rows, NUMBERS[row_class])
         prices, sizes = self._decimals(rows, numbers)
         levels = list(map(mod, repeat(_PAIR), zip(prices, sizes, strict=True)))
         for index in _odd(_codes(rows), numbers):
             levels[index] = self._level(rows[index])
-        starts = event_starts(rows)
+        starts = event_starts(rows, bounds[1:-1])
         ends = np.append(starts[1:], len(rows))
+        cuts = np.searchsorted(starts, bounds)
+        sequences = starts + np.repeat(offsets, np.diff(cuts))
         asks_before = np.concatenate(([0], np.cumsum(rows["side"] == Side.ASK)))
         splits = (ends - asks_before[ends] + asks_before[starts]).tolist()  # where asks begin
         spans = list(zip(starts.tolist(), splits, ends.tolist(), strict=True))
-        heads = rows[ends - 1]
+        heads = rows.take(ends - 1)
         codes = _codes(heads)
         lengths = ends - starts
         columns: _Columns = [
-            integer_texts(first_sequence + starts),
+            integer_texts(sequences),
             integer_texts(lengths),
             *_times(heads),
             [b",".join(levels[start:split]) for start, split, _ in spans],
             [b",".join(levels[split:end]) for _, split, end in spans],
         ]
-        values = _fill(self._templates[RowClass.LEVEL], codes, columns)
+        values = _fill(self._templates[row_class], codes, columns)
         for index in np.flatnonzero(codes >= _FIRST_MARK_CODE).tolist():
-            sequence = first_sequence + int(starts[index])
-            values[index] = self._mark(RowClass.LEVEL, heads[index], sequence)
+            values[index] = self._mark(row_class, heads[index], int(sequences[index]))
         keys = map(self._keys.__getitem__, heads["instrument"].tolist())
         ts_ms = (heads["ts_recv"] // _MS).tolist()
-        return list(zip(keys, values, ts_ms, lengths.tolist(), strict=True))
+        return list(zip(keys, values, ts_ms, lengths.tolist(), strict=True)), cuts.tolist()
 
     def _decimals(self, rows: Rows, numbers: NDArray[np.int64]) -> _Columns:
         """Return a column of texts for each column of `numbers`, which take turns as price and
@@ -237,14 +262,16 @@ class _Cache(dict[int, bytes]):
         return made
 
 
-def event_starts(rows: Rows) -> NDArray[np.intp]:
-    """Return where the records of LEVEL rows begin; rows: at least one."""
+def event_starts(rows: Rows, bounds: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return where the records of LEVEL rows begin: with every event, and at `bounds`, which are
+    above 0. rows: at least one."""
     before, after = rows[:-1], rows[1:]
     starts = (before["flags"] & _LAST != 0) | (after["kind"] >= _FIRST_MARK)
     for field in ("kind", "instrument", "ts_event", "ts_recv", "sequence"):
         starts |= before[field] != after[field]
     starts |= (before["flags"] ^ after["flags"]) & ~np.uint16(_LAST) != 0
     starts |= after["side"] < before["side"]
+    starts[bounds - 1] = True
     at = np.concatenate(([0], np.flatnonzero(starts) + 1))
     if np.diff(at, append=len(rows)).max() <= LEVELS_PER_RECORD:
         return at

@@ -126,6 +126,26 @@ def test_many_rows_survive(row_class: RowClass) -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("row_class", RowClass)
+@given(counts=st.lists(st.integers(1, 700), min_size=1, max_size=4), same=st.booleans())
+@settings(deadline=None, max_examples=20)
+def test_parts_are_encoded_together_as_one_by_one(
+    row_class: RowClass, encoding: str, counts: list[int], same: bool
+) -> None:
+    """Up to 1,024 rows and above; `same`: the parts join in the midst of one event."""
+    codec, parts = encoder(encoding, table_of(), SESSION), []
+    for place, count in enumerate(counts):
+        rows = MAKERS[row_class](count, first=1 if same else count)[:count]
+        if same:
+            rows[["ts_event", "ts_recv", "sequence"]] = rows[["ts_event", "ts_recv", "sequence"]][0]
+            rows["instrument"] = rows["flags"] = 0
+        parts.append((rows, place * 10_000))
+    alone = [codec.encode(row_class, *part) for part in parts]
+    assert codec.encode_parts(row_class, parts) == alone
+    assert [sum(record[3] for record in records) for records in alone] == counts
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_instruments_added_later_are_known(encoding: str) -> None:
     instruments = table_of(3)
     encode = encoder(encoding, instruments, SESSION).encode

@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from ingestor.codec import Encoder, Record
+from ingestor.codec import Part, Record
 from ingestor.rows import RowClass, Rows
 
 RAW_BYTES_MAX: Final = 64 << 10  # of a refused value, kept in its dead letter
@@ -35,11 +35,11 @@ class Flight:
         self.failures = 0  # of the first span, in a row
         self.payload: bytearray | None = None
 
-    def encode(self, encoder: Encoder) -> list[Record]:
-        """Return the records of the first span."""
+    def part(self) -> Part:
+        """Return the rows of the first span, and the sequence number of its first row."""
         start, stop = self.spans[0]
         rows = self.rows if stop - start == len(self.rows) else self.rows[start:stop]
-        return encoder.encode(self.row_class, rows, self.first_sequence + start)
+        return rows, self.first_sequence + start
 
     def cut(self, rows: int) -> None:
         """Let the first span end after `rows` rows; the rest becomes the next span."""

@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
-import numpy as np
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
 
 from ingestor.backoff import Backoff
-from ingestor.codec import Encoder, Headers
+from ingestor.codec import Encoder, Headers, Record, joined
 from ingestor.edge.kafka.channel import Lane, Outbox, SinkCounts
 from ingestor.edge.kafka.flight import Flight
 from ingestor.edge.kafka.produce import Failures, Produce
@@ -162,7 +161,7 @@ class Sender:
 
     async def _request(self, produce: Produce, node: int, lanes: Sequence[Lane]) -> None:
         """Send the next batch of each lane, and see to what becomes of them."""
-        batches = {self._place(lane): self._batch(produce, lane) for lane in lanes}
+        batches = self._batches(produce, lanes)
         failures: Failures
         try:
             failures = await produce.send(node, batches)
@@ -192,25 +191,38 @@ class Sender:
             delays_s = [self._judge(lane, failure) for lane, failure in refused]
             await self.give_up(refused[0][1], max(delays_s))
 
-    def _batch(self, produce: Produce, lane: Lane) -> bytearray:
-        """Return what is to be sent of a lane: the same as before after a failure that passes."""
-        flight = self._flights.get(lane)
-        if flight is None:
-            flight = self._take(lane)
-        if flight.payload is None:
-            records = flight.encode(self._encoder)
-            built = produce.build(
-                self._place(lane),
-                records,
-                self._headers[lane.row_class],
-                self._settings.max_batch_bytes,
-            )
-            flight.payload, count, size_bytes = built
-            rows = sum(record[3] for record in records[:count])
-            if count < len(records):
-                flight.cut(rows)
-            self._row_bytes[lane.row_class] = max(size_bytes / rows, 1.0)
-        return flight.payload
+    def _batches(self, produce: Produce, lanes: Sequence[Lane]) -> dict[TopicPartition, bytearray]:
+        """Return what is to be sent of each lane: the same as before after a failure that passes,
+        else the next rows, all of a class encoded together."""
+        new: dict[RowClass, list[tuple[Lane, Flight]]] = {}
+        batches: dict[TopicPartition, bytearray] = {}
+        for lane in lanes:
+            flight = self._flights.get(lane) or self._take(lane)
+            if flight.payload is not None:
+                batches[self._place(lane)] = flight.payload
+            else:
+                new.setdefault(lane.row_class, []).append((lane, flight))
+        for row_class, of_class in new.items():
+            parts = [flight.part() for _, flight in of_class]
+            encoded = self._encoder.encode_parts(row_class, parts)
+            for (lane, flight), records in zip(of_class, encoded, strict=True):
+                batches[self._place(lane)] = self._built(produce, lane, flight, records)
+        return batches
+
+    def _built(
+        self, produce: Produce, lane: Lane, flight: Flight, records: Sequence[Record]
+    ) -> bytearray:
+        """Make a batch of a flight's first span, or of as much of it as one batch holds."""
+        row_class = lane.row_class
+        payload, count, size_bytes = produce.build(
+            self._place(lane), records, self._headers[row_class], self._settings.max_batch_bytes
+        )
+        rows = sum([record[3] for record in records[:count]])
+        if count < len(records):
+            flight.cut(rows)
+        flight.payload = payload
+        self._row_bytes[row_class] = max(size_bytes / rows, 1.0)
+        return payload
 
     def _take(self, lane: Lane) -> Flight:
         rows_max = self._settings.max_batch_bytes / self._row_bytes[lane.row_class]
@@ -276,11 +288,3 @@ class Sender:
                     self._progress.clear()
                     await self._progress.wait()
         raise ProducerFailed(failure)
-
-
-def joined(parts: Sequence[Rows]) -> Rows:
-    """Return the rows of all parts. numpy copies a structured array field by field, which takes
-    ten times as long as its bytes do."""
-    if len(parts) == 1:
-        return parts[0]
-    return np.frombuffer(b"".join([one.tobytes() for one in parts]), parts[0].dtype)

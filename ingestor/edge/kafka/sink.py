@@ -265,7 +265,7 @@ class KafkaSink:
 
     def _dead_letter(self, lane: Lane, flight: Flight, reason: str) -> None:
         """Put the one row of the first span aside and declare what it leaves behind."""
-        [record] = flight.encode(self._encoder)
+        [record] = self._encoder.encode(lane.row_class, *flight.part())
         rows, first = flight.settle()
         topic, now_ns = self._topics[lane.row_class], self._clock()
         where = (topic, lane.partition, self.session, first)
