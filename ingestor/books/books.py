@@ -39,6 +39,7 @@ from ingestor.books.state import (
     open_book,
 )
 from ingestor.books.sync import Verdict, bridges, continues, missing
+from ingestor.books.witnesses import Witnesses
 from ingestor.errors import SequenceGap
 from ingestor.instruments import InstrumentTable
 from ingestor.rows import LEVEL, UPDATE, Cause, Flag, RowClass, Rows
@@ -51,10 +52,6 @@ _RANGE: Final = Continuity.RANGE
 _PREVIOUS: Final = Continuity.PREVIOUS
 _INCREMENT: Final = Continuity.INCREMENT
 _UNKNOWN, _ORACLE, _NO_ORACLE = 0, 1, 2
-_QUOTE: Final = (
-    *("instrument", "sequence", "ts_recv"),
-    *("bid_price", "bid_size", "ask_price", "ask_size"),
-)
 # The rows that were lost may have held the GAP that is in force: it is declared again.
 _TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
 
@@ -115,7 +112,7 @@ class Books:
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
-        witnesses = self._witnesses(sealed)
+        witnesses = Witnesses(sealed, self._oracles == _ORACLE)
         quotes_before: list[int] = []
         for hole in sealed.holes:
             self._run(flush, witnesses, hole.quote, hole.update)
@@ -204,26 +201,7 @@ class Books:
             self._book(instrument, now_ns)
         self._newest[instruments] = updates
 
-    def _witnesses(self, sealed: Sealed) -> list[tuple[int, ...]]:
-        """Return the quotes that may prove a book, the last one first: the row of each, how many
-        updates came before it, and the fields of _QUOTE."""
-        quotes = sealed.quotes
-        if not (self._memory and len(quotes)):
-            return []
-        is_oracle = self._oracles[quotes["instrument"]] == _ORACLE
-        rows = np.flatnonzero(is_oracle & (quotes["sequence"] > 0))
-        if not len(rows):
-            return []
-        before = np.searchsorted(sealed.updates["frame"], sealed.quote_frames[rows])
-        heard = quotes[rows]
-        fields = [heard[name].tolist() for name in _QUOTE]
-        found = list(zip(rows.tolist(), before.tolist(), *fields, strict=True))
-        found.reverse()
-        return found
-
-    def _run(
-        self, flush: Flush, witnesses: list[tuple[int, ...]], quotes_end: int, end: int
-    ) -> None:
+    def _run(self, flush: Flush, witnesses: Witnesses, quotes_end: int, end: int) -> None:
         """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
 
         This is the fast path of live books; all else goes to `_take`.
@@ -232,7 +210,6 @@ class Books:
         live, prove = State.LIVE, self._prove
         indices = range(flush.taken, end)
         flush.taken = end
-        due = self._hear(flush, witnesses, quotes_end, indices.start)
         for index, (
             instrument,
             flags,
@@ -245,8 +222,8 @@ class Books:
             top_bid,
             top_ask,
         ) in zip(indices, flush.updates, strict=False):
-            if index == due:
-                due = self._hear(flush, witnesses, quotes_end, index)
+            if index == witnesses.due:
+                self._hear(flush, witnesses, quotes_end, index)
             book = books[instrument]
             rule = book.continuity
             if (
@@ -270,21 +247,13 @@ class Books:
                 self._show(flush, book, flush.update(index), flush.start(index + 1))
         self._hear(flush, witnesses, quotes_end, end)
 
-    def _hear(
-        self, flush: Flush, witnesses: list[tuple[int, ...]], quotes_end: int, taken: int
-    ) -> int:
-        """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer; return
-        how many updates come before the next one, -1 when none is left."""
-        while witnesses and witnesses[-1][0] < quotes_end:
-            _, before, instrument, number, ts_recv, *top = witnesses[-1]
-            if before > taken:
-                return before
-            witnesses.pop()
+    def _hear(self, flush: Flush, witnesses: Witnesses, quotes_end: int, taken: int) -> None:
+        """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer."""
+        for instrument, number, ts_recv, quote in witnesses.take(taken, quotes_end):
             book = self._books[instrument]
-            cause = witness(book, number, (top[0], top[1], top[2], top[3]), self._memory)
+            cause = witness(book, number, quote, self._memory)
             if cause is not None and book.is_valid:
                 self._break(flush, book, flush.start(taken), ts_recv, cause)
-        return -1
 
     def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
         """The levels of an update are in the book: return what is wrong with it, if anything."""
@@ -295,7 +264,7 @@ class Books:
             book.tally.crossed += 1
             return Cause.CROSSED
         if bids.is_over or asks.is_over:
-            _cut(book)
+            book.cut()
         elif book.trimmed and (bids.is_short() or asks.is_short()):
             return Cause.SHED
         if book.is_provable and self._memory:
@@ -498,18 +467,6 @@ class Books:
             levels_max = self._settings.levels_max
             book = open_book(instrument, self._rule_of(instrument), tally, levels_max, now_ns)
             self._books[instrument] = book
-            self._oracles[instrument] = _ORACLE if book.rule.quote_oracle else _NO_ORACLE
+            is_oracle = book.rule.quote_oracle and self._memory
+            self._oracles[instrument] = _ORACLE if is_oracle else _NO_ORACLE
         return book
-
-
-def _cut(book: Book) -> None:
-    """Cut a book to its limit and note what was removed."""
-    sides = (book.bids, book.asks)
-    removed = (book.bids.cut(), book.asks.cut())
-    if not any(removed):
-        return
-    book.removed = removed
-    if book.limit != book.rule.depth_max:  # the venue's book is deeper than what we keep
-        book.trimmed = True
-        for side, keys in zip(sides, removed, strict=True):
-            side.trimmed |= bool(keys)

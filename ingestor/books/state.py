@@ -256,6 +256,15 @@ class Book:
         ask, ask_size = asks.first()
         return bid, bid_size, -ask, ask_size
 
+    def cut(self) -> None:
+        """Cut both sides to the limit and note in `removed` what that cost."""
+        sides = (self.bids, self.asks)
+        self.removed = (self.bids.cut(), self.asks.cut())
+        if self.limit != self.rule.depth_max:  # the venue's book is deeper than what we keep
+            self.trimmed = True
+            for side, keys in zip(sides, self.removed, strict=True):
+                side.trimmed |= bool(keys)
+
     def clear(self) -> None:
         self.bids.clear()
         self.asks.clear()
