@@ -1,8 +1,8 @@
 """Decoding alone: frames -> sealed rows, by venue and kind, on one core.
 
-Measured, in CPU time: the session, the venue's adapter with its JSON parse, the tick buffer, sealing
-with exact text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads` of the
-same frames.
+Measured, in CPU time: the session, the venue's adapter with its JSON parse, the tick buffer,
+sealing with exact text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads`
+of the same frames.
 """
 
 from __future__ import annotations
