@@ -33,7 +33,7 @@ help:
 	@echo "make check              ruff, mypy --strict, import rules"
 	@echo "make bench              the benchmarks"
 	@echo "make lock [UPGRADE=1]   write requirements*.lock anew from pyproject.toml"
-	@echo "make clean              remove .venv and caches"
+	@echo "make clean              remove .venv, .venv-peers and caches"
 	@echo "PYTHON=python3.12 chooses the interpreter of a new .venv"
 
 run: $(RUN_STAMP)
@@ -76,5 +76,5 @@ lock: | $(BIN)/python
 	$(COMPILE) --extra demo --group build -c requirements-dev.lock pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf $(VENV) .venv-peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,18 +23,18 @@ from benchmarks import common, targets
 
 # Name: about how many seconds a full run takes, and a quick one.
 ALL: Final = {
-    "decode": (10, 4),
-    "profile": (15, 6),
-    "books": (75, 10),
-    "publish": (30, 10),
-    "replay": (60, 10),
-    "baseline": (150, 23),
-    "throughput": (150, 10),
-    "floor": (60, 12),
-    "latency": (150, 12),
-    "connections": (240, 16),
-    "memory": (60, 12),
-    "storm": (60, 9),
+    "decode": (8, 2),
+    "profile": (12, 3),
+    "books": (75, 5),
+    "publish": (30, 8),
+    "replay": (60, 15),
+    "baseline": (150, 20),
+    "throughput": (150, 9),
+    "floor": (50, 12),
+    "latency": (150, 10),
+    "connections": (200, 14),
+    "memory": (45, 15),
+    "storm": (55, 6),
 }
 SOAK_S: Final = 16 * 60
 DOCS: Final = Path(__file__).parent.parent / "docs"

@@ -10,7 +10,8 @@ load server into the same broker, in turns in the same run; all hold ten saturat
 - bbo-tap 0.3.0: its own runner and sink; it forwards frames as they are, without reading them
   (benchmarks/peer_bbo_tap.py).
 The two peers run on Python 3.13 in an environment of their own, made on the first full run; where
-that is impossible a row says why. Quick runs leave them out, and books in JSON.
+that is impossible a row says why, and PEERS_PYTHON may name an interpreter. Quick runs leave them
+out, and books in JSON.
 How to read it: the ratio, which is over `afternoon`. Of each process the best window counts.
 Not measured: latency, many connections (`connections`), cryptofeed's books.
 """

@@ -35,7 +35,7 @@ def run(
     *, quick: bool = False, soak: bool = False, soak_minutes: float = SOAK_MINUTES
 ) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
-    counts = (300, 1_300) if quick else (1_000, 5_000)
+    counts = (1_000, 2_500) if quick else (1_000, 5_000)
     with stub_broker() as bootstrap, tempfile.TemporaryDirectory() as folder:
         certificate, trusting = _certificate(Path(folder))
         plain = [_idle(count, bootstrap) for count in counts]
