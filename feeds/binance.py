@@ -153,8 +153,8 @@ class _Depth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
     E: int
     U: int
     u: int
-    b: list[tuple[str, str]]
-    a: list[tuple[str, str]]
+    b: msgspec.Raw
+    a: msgspec.Raw
 
 
 _parse: Final = msgspec.json.Decoder(_Frame).decode
@@ -268,17 +268,16 @@ class Binance:
                 return None
             if key == _EVENT and payload[_VALUE_AT] == _DEPTH and self._market == "spot":
                 book = _parse_depth(payload)
-                out.levels(
+                if out.raw_levels(
                     self._symbols[book.s],
                     book.E * MILLISECOND,
                     ts_recv,
                     book.U,
                     book.u,
-                    book.b,
-                    book.a,
-                    are_pairs=True,
-                )
-                return None
+                    bytes(book.b),
+                    bytes(book.a),
+                ):
+                    return None
         except (msgspec.ValidationError, IndexError):
             pass
         return self._any(payload, ts_recv, out)

@@ -68,7 +68,9 @@ _CONTRACTS: Final = {
 
 _Decoder = Callable[[Any, int, TickBuffer], Control | None]
 
-_TRADES_BEGIN: Final = b'{"topic":"publicTrade.'  # as Bybit sends them; others are read too
+# How frames begin as Bybit sends them; those that begin otherwise are read too.
+_TRADES_BEGIN: Final = b'{"topic":"publicTrade.'
+_BOOK_BEGIN: Final = f'{{"topic":"{_TOPICS["book"]}.'.encode()
 
 
 class _Trade(msgspec.Struct, gc=False):
@@ -85,7 +87,22 @@ class _Trades(msgspec.Struct, gc=False):
     data: list[_Trade]
 
 
+class _Levels(msgspec.Struct, gc=False):
+    s: str  # symbol
+    u: int  # number of the update
+    b: msgspec.Raw
+    a: msgspec.Raw
+    seq: int = 0
+
+
+class _Book(msgspec.Struct, gc=False):
+    type: Literal["snapshot", "delta"]
+    cts: int  # ms
+    data: _Levels
+
+
 _parse_trades: Final = msgspec.json.Decoder(_Trades).decode
+_parse_book: Final = msgspec.json.Decoder(_Book).decode
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
@@ -164,6 +181,8 @@ class Bybit:
         if payload.startswith(_TRADES_BEGIN):
             self._trades(payload, ts_recv, out)
             return None
+        if payload.startswith(_BOOK_BEGIN) and self._raw_book(payload, ts_recv, out):
+            return None
         message = orjson.loads(payload)
         topic = message.get("topic")
         decoder = self._decoders.get(topic)
@@ -235,6 +254,26 @@ class Bybit:
             0,
             flags,
             mark=data.get("seq", 0) & _MARK,
+        )
+
+    def _raw_book(self, payload: bytes, ts_recv: int, out: TickBuffer) -> bool:
+        """Append a delta whose levels are plain; return whether it was one."""
+        try:
+            message = _parse_book(payload)
+        except msgspec.ValidationError:
+            return False
+        book = message.data
+        if message.type != "delta" or book.u == 1:
+            return False
+        return out.raw_levels(
+            self._symbols[book.s],
+            message.cts * MILLISECOND,
+            ts_recv,
+            book.u,
+            book.u,
+            bytes(book.b),
+            bytes(book.a),
+            mark=book.seq & _MARK,
         )
 
     def _left_out(self, message: Any, ts_recv: int, out: TickBuffer) -> Control:

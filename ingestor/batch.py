@@ -4,12 +4,14 @@ A decoder keeps each trade and quote as the object that its parser made, with th
 reads such objects by columns: a column costs a tenth of what the same field costs row by row. Book
 updates are packed into the bytes of their rows, their levels' texts in one list. All numbers are
 converted and checked when the buffer is sealed (`ingestor.sealing`). A frame is all or nothing.
+Levels that come as arrays of pairs stay JSON until then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct, error
 from typing import Any, Final, Protocol
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from ingestor.instruments import InstrumentTable
 from ingestor.rows import UPDATE, Cause, Flag, RowClass, Rows
-from ingestor.sealing import KEPT, Hole, Reader, Rejected, Sealed, Source, fill, seal
+from ingestor.sealing import IS_RAW, KEPT, Hole, Reader, Rejected, Sealed, Source, fill, seal
 
 __all__ = [
     "Hole",
@@ -41,6 +43,9 @@ _BIDS, _ASKS, _FRAME = 6, 7, 9  # where an update has them
 _CHECKSUM: Final = int(Flag.CHECKSUM)
 _LEVEL_TYPES: Final = {list, tuple}
 _PAIR: Final = {2}
+_RAW: Final = 11  # the member of an update that tells how its levels are kept
+_DIGITS: Final = b"0123456789."
+_PAIR_SKELETON: Final = b'["",""],'
 
 PackError = error  # what a number that doesn't fit its field raises; a ValueError to decoders
 
@@ -91,6 +96,8 @@ class TickBuffer:
 
     __slots__ = (
         "_level_texts",
+        "_levels",
+        "_raw_levels",
         "_updates",
         "frame",
         "frames",
@@ -108,7 +115,9 @@ class TickBuffer:
         self.kept_trades: list[Any] = []
         self.kept_quotes: list[Any] = []
         self._updates = bytearray()
+        self._levels = 0
         self._level_texts: list[object] = []
+        self._raw_levels: list[bytes] = []
         self.frames: list[bytes] = []
         self.sources: list[Source] = []
         self.frame = -1
@@ -119,7 +128,7 @@ class TickBuffer:
     def rows(self) -> int:
         """Rows waiting: trades, quotes and price levels. The measure of `full`."""
         kept = len(self.kept_trades) + len(self.kept_quotes)
-        return kept // KEPT + len(self._level_texts) // 2
+        return kept // KEPT + self._levels
 
     @property
     def is_empty(self) -> bool:
@@ -216,11 +225,51 @@ class TickBuffer:
             flags,
             0,
         )
+        self._levels += len(bids) + len(asks)
         texts = self._level_texts
         for level in bids:
             texts += level
         for level in asks:
             texts += level
+
+    def raw_levels(
+        self,
+        instrument: int,
+        ts_event: int,
+        ts_recv: int,
+        first: int,
+        last: int,
+        bids: bytes,
+        asks: bytes,
+        previous: int = 0,
+        flags: int = 0,
+        mark: int = 0,
+    ) -> bool:
+        """Append one book event, as `levels` does, whose sides are still JSON: arrays of pairs of
+        plain decimal text, `[["1.5","20"],["1.4","3"]]`. No object is made of any number.
+
+        Returns False, and appends nothing, for any other form: `levels` must see to it.
+        """
+        bid_count, ask_count = _pairs_in(bids), _pairs_in(asks)
+        if bid_count < 0 or ask_count < 0:
+            return False
+        self._updates += _UPDATE.pack(
+            ts_event,
+            ts_recv,
+            first,
+            last,
+            previous,
+            instrument,
+            bid_count,
+            ask_count,
+            mark,
+            self.frame,
+            flags,
+            IS_RAW,
+        )
+        self._levels += bid_count + ask_count
+        self._raw_levels += (bids, asks)
+        return True
 
     def hole(
         self,
@@ -264,8 +313,12 @@ class TickBuffer:
                 del kept[-KEPT:]
         while self._updates and (update := _last_update(self._updates))[_FRAME] == frame:
             del self._updates[-_UPDATE.size :]
-            texts = 2 * (update[_BIDS] + update[_ASKS])
-            del self._level_texts[len(self._level_texts) - texts :]
+            levels = update[_BIDS] + update[_ASKS]
+            self._levels -= levels
+            if update[_RAW]:
+                del self._raw_levels[-2:]
+            else:
+                del self._level_texts[len(self._level_texts) - 2 * levels :]
         while self.holes and self.holes[-1].frame == frame:
             self.holes.pop()
 
@@ -281,6 +334,7 @@ class TickBuffer:
             self.kept_quotes,
             np.frombuffer(self._updates, UPDATE),
             self._level_texts,
+            self._raw_levels,
             self.frames,
             self.sources,
             self.holes,
@@ -322,6 +376,20 @@ def _as_pairs(levels: Sequence[Sequence[object]]) -> Sequence[Sequence[object]]:
     if min(widths) < 2:
         raise ValueError("a price level without price or size")
     return [level[:2] for level in levels]
+
+
+def _pairs_in(side: bytes) -> int:
+    """Return how many pairs a JSON array has; -1 for what is no array of pairs of plain decimals.
+    (Whether each is a number, and which, is seen when sealing.)"""
+    skeleton = side.translate(None, _DIGITS)
+    pairs = len(skeleton) // len(_PAIR_SKELETON)
+    return pairs if skeleton == _skeleton(pairs) else -1
+
+
+@lru_cache(maxsize=1_024)
+def _skeleton(pairs: int) -> bytes:
+    """Return what an array of so many pairs is without its digits and points."""
+    return b"[" + b",".join([_PAIR_SKELETON[:-1]] * pairs) + b"]"
 
 
 def _last_update(rows: bytearray) -> tuple[int, ...]:

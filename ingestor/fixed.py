@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,31 @@ def parse_decimal(text: object, exponent: int) -> int:
     return -value if match[1] == "-" else value
 
 
+class Lines(Sequence[str]):
+    """A column of decimal texts that is still one piece: cells between line breaks.
+
+    raw: digits, points and line breaks alone. It becomes a list of texts only if one is asked for.
+    """
+
+    __slots__ = ("_texts", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._texts: list[str] | None = None
+
+    def __len__(self) -> int:
+        return self.raw.count(b"\n") + 1 if self.raw else 0
+
+    @overload
+    def __getitem__(self, index: int, /) -> str: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice, /) -> str | Sequence[str]:
+        if self._texts is None:
+            self._texts = self.raw.decode("ascii").split("\n")
+        return self._texts[index]
+
+
 def parse_column(
     texts: Sequence[object], exponents: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], list[int]]:
@@ -69,6 +94,8 @@ def parse_column(
     """
     if not texts:
         return np.empty(0, np.int64), []
+    if isinstance(texts, Lines):
+        return _parse_plain(texts.raw + b"\n", texts, exponents)
     try:
         raw = ("\n".join(texts) + "\n").encode("ascii")  # type: ignore[arg-type]  # refused below
     except (TypeError, UnicodeEncodeError):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.errors import BadNumber, DecodeError
-from ingestor.fixed import parse_column
+from ingestor.fixed import Lines, parse_column
 from ingestor.instruments import InstrumentTable
 from ingestor.rows import NUMBERS, QUOTE, TRADE, Cause, Flag, Kind, RowClass, Rows
 
@@ -26,6 +26,7 @@ from ingestor.rows import NUMBERS, QUOTE, TRADE, Cause, Flag, Kind, RowClass, Ro
 Reader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
 UNFIT: Final = (LookupError, TypeError, ValueError, OverflowError, AttributeError)
+IS_RAW: Final = 1  # in UPDATE.spare: the levels are JSON
 KEPT: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
 
 _LAST: Final = int(Flag.LAST)
@@ -35,6 +36,7 @@ _CODES: Final = {"i8": "q", "u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
 _CODE_OF: Final = {
     name: _CODES[dtype[name].str[1:]] for dtype in (TRADE, QUOTE) for name in dtype.names or ()
 }
+_BREAKS: Final = bytes.maketrans(b",", b"\n")
 _NO_NUMBERS: Final = np.empty((0, 2), np.int64)
 _NO_FRAMES: Final = np.empty(0, np.int64)
 
@@ -121,6 +123,7 @@ def seal(
     quotes: list[Any],
     updates: Rows,
     level_texts: list[object],
+    raw_levels: list[bytes],
     frames: list[bytes],
     sources: list[Source],
     holes: list[Hole],
@@ -129,11 +132,12 @@ def seal(
 ) -> Sealed:
     """Convert all columns and take the frames out that don't fit.
 
-    trades, quotes: KEPT members for each event, in order. updates, level_texts: see `TickBuffer`.
+    trades, quotes: KEPT members for each event, in order. level_texts: prices and sizes of the
+    updates' levels, in turns; raw_levels: sides, in turns, of the updates that are IS_RAW.
     """
     trade, trade_bad = _convert(RowClass.TRADE, trades, table)
     quote, quote_bad = _convert(RowClass.QUOTE, quotes, table)
-    levels, level_bad = _levels(updates, level_texts, table)
+    levels, level_bad = _levels(updates, level_texts, raw_levels, table)
     sealed = Sealed(
         trades=trade.rows,
         quotes=quote.rows,
@@ -249,10 +253,28 @@ def _read_apart(
 
 
 def _levels(
-    updates: Rows, texts: list[object], table: InstrumentTable
+    updates: Rows, texts: list[object], raw: list[bytes], table: InstrumentTable
 ) -> tuple[NDArray[np.int64], Bad]:
+    """Return int64[levels, 2], prices and sizes of all updates in order."""
+    if not raw:
+        return _levels_of(updates, texts, table) if texts else (_NO_NUMBERS, {})
+    lines = Lines(b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"'))
     if not texts:
-        return _NO_NUMBERS, {}
+        return _levels_of(updates, lines, table) if lines.raw else (_NO_NUMBERS, {})
+    is_raw = updates["spare"] == IS_RAW
+    numbers = np.empty((int(updates["bids"].sum() + updates["asks"].sum()), 2), np.int64)
+    bad: Bad = {}
+    at = np.repeat(is_raw, updates["bids"] + updates["asks"])
+    for mask, some, cells in ((at, updates[is_raw], lines), (~at, updates[~is_raw], texts)):
+        if cells:
+            numbers[mask], found = _levels_of(some, cells, table)
+            bad |= found
+    return numbers, bad
+
+
+def _levels_of(
+    updates: Rows, texts: Sequence[object], table: InstrumentTable
+) -> tuple[NDArray[np.int64], Bad]:
     counts = updates["bids"] + updates["asks"]
     numbers, cells = _numbers(texts, np.repeat(updates["instrument"], counts), 2, table)
     if not cells:
@@ -265,7 +287,7 @@ def _levels(
 
 
 def _numbers(
-    texts: list[object], instruments: NDArray[np.uint32], width: int, table: InstrumentTable
+    texts: Sequence[object], instruments: NDArray[np.uint32], width: int, table: InstrumentTable
 ) -> tuple[NDArray[np.int64], list[int]]:
     """Return int64[rows, width] in units of each cell's exponent, and the indices of bad cells.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingestor.batch import TickBuffer, fill
 from ingestor.instruments import InstrumentTable, instrument
-from ingestor.rows import Cause, Flag, RowClass, Rows, Side
+from ingestor.rows import UPDATE, Cause, Flag, RowClass, Rows, Side
 
 
 class Connection:
@@ -213,3 +216,85 @@ def test_sealed_rows_of_an_old_revision_keep_their_exponent(table: InstrumentTab
     trade(buffer, 0, "1.25")
     trade(buffer, number, "1.2501")
     assert buffer.seal(table).trades["price"].tolist() == [125, 12501]
+
+
+def _json(side: list[list[str]]) -> bytes:
+    return orjson.dumps(side)
+
+
+SIDE = st.lists(
+    st.lists(
+        st.one_of(
+            st.from_regex(r"[0-9]{1,12}(\.[0-9]{0,4})?", fullmatch=True),
+            st.sampled_from(["0", "0.00", "7.", ".5", "1.2.3", "", ".", "9" * 30]),
+        ),
+        min_size=2,
+        max_size=2,
+    ),
+    max_size=5,
+)
+
+
+@given(st.lists(st.tuples(SIDE, SIDE, st.booleans()), min_size=1, max_size=6))
+def test_raw_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...]]) -> None:
+    """Also beside updates that came as texts, and with frames that are refused for a number."""
+    table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
+    sealed = []
+    for is_raw in (False, True):
+        buffer = TickBuffer()
+        for number, (bids, asks, may_be_raw) in enumerate(updates):
+            buffer.begin(Connection(0), b"%d" % number)
+            if is_raw and may_be_raw:
+                assert buffer.raw_levels(
+                    0, 1, 2, number, number, _json(bids), _json(asks), number, 1, mark=7
+                )
+            else:
+                buffer.levels(0, 1, 2, number, number, bids, asks, number, 1, mark=7)
+        assert buffer.rows == sum(len(bids) + len(asks) for bids, asks, _ in updates)
+        sealed.append(buffer.seal(table))
+    texts, raw = sealed
+    assert raw.prices.tolist() == texts.prices.tolist()
+    assert raw.sizes.tolist() == texts.sizes.tolist()
+    fields = [name for name in UPDATE.names or () if name != "spare"]
+    assert raw.updates[fields].tolist() == texts.updates[fields].tolist()
+    assert [one.payload for one in raw.rejected] == [one.payload for one in texts.rejected]
+
+
+@pytest.mark.parametrize(
+    "side",
+    [
+        b'[["1","2"], ["3","4"]]',
+        b'[["1","2","3"]]',
+        b'[["1"]]',
+        b'["1","2"]',
+        b'[[1,"2"]]',
+        b'[["1e5","2"]]',
+        b'[["-1","2"]]',
+        b'[["1","2"],]',
+        b"[[]]",
+        b"null",
+        b"{}",
+        b'[["1","2"]',
+        b"",
+    ],
+)
+def test_levels_of_another_form_are_left_to_others(side: bytes) -> None:
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    assert not buffer.raw_levels(0, 1, 1, 0, 0, b'[["1","2"]]', side)
+    assert not buffer.raw_levels(0, 1, 1, 0, 0, side, b"[]")
+    assert buffer.rows == 0
+
+
+def test_a_rejected_frame_takes_its_raw_levels_back(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    for frame, price in enumerate(("1", "2", "3")):
+        buffer.begin(Connection(0), b"%d" % frame)
+        side = _json([[price, "1"], [price, "2"]])
+        assert buffer.raw_levels(0, 1, 9, frame, frame, side, b"[]")
+        if frame == 1:
+            buffer.levels(0, 1, 9, frame, frame, [["7", "7"]], [])
+            buffer.reject("malformed", "", 9)
+    sealed = buffer.seal(table)
+    assert sealed.prices.tolist() == [100, 100, 300, 300]
+    assert sealed.updates["last"].tolist() == [0, 2]

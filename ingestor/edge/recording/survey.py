@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+import orjson
+
 from ingestor.adapter import FeedAdapter, RestRequest
 from ingestor.batch import TickBuffer
 from ingestor.edge.recording.reader import Chain, Problems, read_lines
@@ -93,6 +95,21 @@ class Probe(TickBuffer):
         **__: object,
     ) -> None:
         self._see(instrument, "book", (*bids, *asks))
+
+    def raw_levels(
+        self,
+        instrument: int,
+        ts_event: int,
+        ts_recv: int,
+        first: int,
+        last: int,
+        bids: bytes,
+        asks: bytes,
+        *_: object,
+        **__: object,
+    ) -> bool:
+        self._see(instrument, "book", (*orjson.loads(bids), *orjson.loads(asks)))
+        return True
 
     def hole(self, *_: object, **__: object) -> None:
         return
