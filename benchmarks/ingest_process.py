@@ -75,10 +75,13 @@ class Recent:
         self._histogram = histogram
         self._before = histogram.counts.sum(axis=0)
 
-    def take_ms(self, fraction: float) -> float:
+    def take_ms(self) -> dict[str, float]:
         now = self._histogram.counts.sum(axis=0)
         since, self._before = now - self._before, now
-        return percentile_ns(since, fraction) / 1e6 if since.any() else 0.0
+        return {
+            f"p{fraction * 100:g}": percentile_ns(since, fraction) / 1e6 if since.any() else 0.0
+            for fraction in (0.5, 0.99)
+        }
 
 
 def config(given: dict[str, Any], cache: Path) -> Config:
@@ -141,7 +144,11 @@ async def run(given: dict[str, Any], cache: Path) -> None:
             "throttled": sink.outbox.throttle.taken,
             "queue_bytes": status.queue_bytes,
             "flushes": ingestor.flusher.flushes,
-            **{f"{name}_p99_ms": recent.take_ms(0.99) for name, recent in stages.items()},
+            **{
+                f"{name}_{at}_ms": value
+                for name, recent in stages.items()
+                for at, value in recent.take_ms().items()
+            },
             "lag_ms": lags.take() if lags is not None else {},
             "round_trip_ms": round_trips.take() if round_trips is not None else {},
         }

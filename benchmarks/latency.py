@@ -1,9 +1,9 @@
 """Lag from the load server's send time to the broker's ack, at parts of the capacity.
 
-Measured: capacity first (saturated trades per wall second, as much as ingestor, load server and
-broker together reach here); then 10, 50 and 80 % of it over the same ten connections. The broker is
-Apache Kafka with acks=all where Maven can bring it (tests/kafka), else, and with --quick, the stub;
-the table says which.
+Measured: capacity first (trades per second that arrive when more are asked for than ingestor, load
+server and broker together carry here); then 10, 50 and 80 % of it over the same ten connections.
+The broker is Apache Kafka with acks=all where Maven can bring it (tests/kafka), else, and with
+--quick, the stub; the table says which.
 Not measured: a network, a broker with replicas.
 How to read it: the linger (10 ms) and one round trip to the broker are in every figure. `seal` is
 socket read to sealed, `publish` sealed to acknowledged, both as the ingestor's own metrics have
@@ -20,11 +20,12 @@ from typing import Any, Final
 
 from benchmarks.common import progress
 from benchmarks.processes import PARTITIONS, STUB, Child, LoadServer, ingest, stub_broker
-from benchmarks.saturated import CONNECTIONS, TRADES
+from benchmarks.saturated import CONNECTIONS
 from tests.kafka.broker import BrokerError, KafkaBroker, missing_tools
 
 PARTS: Final = (10, 50, 80)
 STREAMS: Final = 200
+ASKED_PER_S: Final = 1_000_000  # more than any of them can
 SHOWN: Final = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p100")
 
 
@@ -76,26 +77,35 @@ def broker() -> Iterator[tuple[str, str]]:
 
 
 def _capacity(bootstrap: str, seconds: float) -> float:
-    """Return messages per second that this machine carries with this broker."""
-    with TRADES.server() as server, TRADES.ingestor(server, bootstrap, "binary") as ingestor:
-        ingestor.wait_connected(CONNECTIONS)
-        ingestor.wait_flowing()
-        window = ingestor.window(seconds)
+    """Return the messages per second that arrive when the load server is asked for more than it,
+    the broker and the ingestor carry together. It paces them as it does below: frames that come in
+    bulk cost all three far less, and half of what they carry then is more than they carry paced."""
+    with _loaded(bootstrap, ASKED_PER_S) as ingestor:
+        window = ingestor.window(seconds, settle_s=1.0)
         ingestor.stop()
     return window.per_s("acked")
+
+
+@contextmanager
+def _loaded(bootstrap: str, messages_per_s: float) -> Iterator[Child]:
+    """Yield an ingestor whose streams send so many messages a second together."""
+    with (
+        LoadServer(STREAMS, messages_per_s / STREAMS) as server,
+        ingest(
+            server, bootstrap, streams_per_connection=STREAMS // CONNECTIONS, lags=True
+        ) as ingestor,
+    ):
+        ingestor.wait_connected(CONNECTIONS)
+        yield ingestor
 
 
 def _measure(bootstrap: str, capacity: float, percent: int, seconds: float) -> dict[str, Any]:
     progress(f"{percent} %")
     asked = capacity * percent / 100
     with (
-        LoadServer(STREAMS, asked / STREAMS) as server,
-        ingest(
-            server, bootstrap, streams_per_connection=STREAMS // CONNECTIONS, lags=True
-        ) as ingestor,
+        _loaded(bootstrap, asked) as ingestor,
         Child("benchmarks.bystander", {"bootstrap": bootstrap, "topic": "md.status.v1"}) as other,
     ):
-        ingestor.wait_connected(CONNECTIONS)
         ingestor.window(0.5, settle_s=seconds / 4)
         other.sample()
         window = ingestor.window(seconds, settle_s=0.0)
@@ -110,8 +120,11 @@ def _measure(bootstrap: str, capacity: float, percent: int, seconds: float) -> d
         "messages_per_s": round(window.per_s("frames")),
         "core": round(window.core, 2),
         **{name: window.lag_ms[name] for name in SHOWN},
-        "seal_p99": round(last["seal_p99_ms"], 1),
-        "publish_p99": round(last["publish_p99_ms"], 1),
+        **{
+            f"{stage}_{at}": round(last[f"{stage}_{at}_ms"], 1)
+            for stage in ("seal", "publish")
+            for at in ("p50", "p99")
+        },
         **{f"round_trip_{name}": round_trip_ms[name] for name in ("p50", "p99")},
         **{f"bystander_{name}": bystander_ms[name] for name in ("p50", "p99")},
         "loop_delay_p99_ms": round(last["loop_delay_p99_ms"], 1),

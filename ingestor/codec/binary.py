@@ -50,7 +50,7 @@ ENTRY: Final = Struct("<HBBI")
 assert (HEAD.size, ENTRY.size) == (48, 8)
 
 _INSTRUMENT_AT: Final = 24  # offset of `instrument` in a row of any class
-_FEW: Final = 64  # rows up to which a dict beats the lookup array
+_FEW: Final = 32  # rows up to which a dict beats the lookup array
 _CACHED_TABLES: Final = 1_024
 
 
