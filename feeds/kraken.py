@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 from zlib import crc32
 
 import msgspec
@@ -38,20 +38,18 @@ from ingestor.adapter import (
     Refused,
     RestRequest,
 )
-from ingestor.batch import TickBuffer
+from ingestor.batch import Reader, TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.instruments import Instrument, instrument
-from ingestor.rows import Flag, Side
-from ingestor.timestamps import iso_ns
+from ingestor.rows import Flag, Rows, Side
+from ingestor.timestamps import iso_column_ns, iso_ns
 
 BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
 
 _LAST: Final = int(Flag.LAST)
 _UNTIMED: Final = int(Flag.NO_VENUE_TIME)
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
-_LAST_RESENT: Final = int(Flag.LAST | Flag.SNAPSHOT)
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
-_TRADE_FLAGS: Final = {"snapshot": _LAST_RESENT, "update": _LAST}
 _AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 
 _CHANNEL: Final = {"trades": "trade", "quotes": "ticker", "book": "book"}
@@ -87,17 +85,13 @@ class _Level(msgspec.Struct, gc=False):
 
 
 class _Entry(msgspec.Struct, gc=False):
-    """What we read of a trade, a ticker or a book: parsing into it is faster than into dicts.
+    """What we read of a ticker or a book: parsing into it is faster than into dicts.
 
     Numbers whose digits matter are untyped: `float_hook` leaves them their text.
     """
 
     symbol: str
     timestamp: str | None = None
-    trade_id: int | None = None
-    side: str | None = None  # the taker's
-    price: Any = None
-    qty: Any = None
     bid: Any = None
     bid_qty: Any = None
     ask: Any = None
@@ -129,11 +123,44 @@ class _BookFrame(msgspec.Struct, gc=False):
     data: list[_Book]
 
 
+class _Trade(msgspec.Struct, gc=False):
+    symbol: str
+    side: Literal["buy", "sell"]  # the taker's
+    price: Any
+    qty: Any
+    trade_id: int
+    timestamp: str
+
+
+class _TradeFrame(msgspec.Struct, gc=False):
+    channel: str
+    type: Literal["snapshot", "update"]
+    data: list[_Trade]
+
+
 _parse: Final = msgspec.json.Decoder(_Frame, float_hook=str).decode
+_parse_trades: Final = msgspec.json.Decoder(_TradeFrame, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_BookFrame, float_hook=str).decode
-# A book is told by the first byte of the channel's name as Kraken sends it: {"channel":"book".
-# Should that change, the general way still reads it.
+# Books and trades are told by how Kraken begins them: {"channel":"book", {"channel":"trade". Should
+# that change, books are still read the general way, and trades by their channel.
 _NAME_AT, _BOOK = 12, ord("b")
+_TRADES_BEGIN: Final = b'{"channel":"trade"'
+
+
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
+    rows["ts_event"] = iso_column_ns([one.timestamp for one in trades])
+    fill(rows, "sequence", [one.trade_id for one in trades])
+    fill(rows, "side", [_AGGRESSOR[one.side] for one in trades])
+    rows["trade_id_low"] = rows["sequence"]
+    return [one.price for one in trades], [one.qty for one in trades]
+
+
+def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
+    rows["flags"] = Flag.LAST | Flag.SNAPSHOT
+    return _read_trades(trades, rows)
+
+
+_TRADE_READERS: Final[dict[str, Reader]] = {"update": _read_trades, "snapshot": _read_resent}
 
 
 class Kraken:
@@ -160,7 +187,7 @@ class Kraken:
         self._symbols = symbols
         self._requests = 0
         self._channels: dict[int, str] = {}  # request id -> the channel subscribed to
-        self._decoders = {"trade": self._trades, "ticker": self._quotes, "book": self._book}
+        self._decoders = {"ticker": self._quotes, "book": self._book}
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_CHANNEL[channel]}:{symbol}"
@@ -192,34 +219,29 @@ class Kraken:
                 if book.channel == "book":
                     self._book(book, ts_recv, out)
                     return None
+            elif payload.startswith(_TRADES_BEGIN):
+                self._trades(payload, ts_recv, out)
+                return None
         except (msgspec.ValidationError, IndexError):
             pass
         try:
             frame = _parse(payload)
         except msgspec.ValidationError as failure:
             return self._other(payload, failure)
+        if frame.channel == "trade":
+            self._trades(payload, ts_recv, out)
+            return None
         decoder = self._decoders.get(frame.channel or "")
         if decoder is None:
             return self._other(payload, None)
         decoder(frame, ts_recv, out)
         return None
 
-    def _trades(self, frame: Any, ts_recv: int, out: TickBuffer) -> None:
-        flags = _TRADE_FLAGS[frame.type]
+    def _trades(self, payload: bytes, ts_recv: int, out: TickBuffer) -> None:
+        frame = _parse_trades(payload)
+        reader = _TRADE_READERS[frame.type]
         for trade in frame.data:
-            trade_id = trade.trade_id
-            out.trade(
-                self._symbols[trade.symbol],
-                iso_ns(trade.timestamp),
-                ts_recv,
-                trade_id,
-                trade.price,
-                trade.qty,
-                _AGGRESSOR[trade.side],
-                trade_id,
-                0,
-                flags,
-            )
+            out.keep_trade(reader, trade, self._symbols[trade.symbol], ts_recv)
 
     def _quotes(self, frame: Any, ts_recv: int, out: TickBuffer) -> None:
         for ticker in frame.data:
