@@ -44,22 +44,23 @@ def _measure(shape: Shape, repeats: int) -> dict[str, Any]:
         adapter = adapter_of(shape.venue)(shape.market, symbols)
         session = Session(0, adapter, [], buffer, FrameCounts(), SessionEvents(), shape.market)
         receive = session.receive
-        rows = 0
-        start = time.process_time()
+        rows, spent_s, parsed_s = 0, 0.0, 0.0
         for first in range(0, len(frames), batch):
-            ts_recv = time.time_ns()
-            for frame in frames[first : first + batch]:
+            fresh = [bytes(memoryview(frame)) for frame in frames[first : first + batch]]
+            start = time.process_time()
+            for frame in fresh:
+                orjson.loads(frame)
+            parsed_s += time.process_time() - start
+            start, ts_recv = time.process_time(), time.time_ns()
+            for frame in fresh:
                 receive(frame, ts_recv)
             rows += buffer.seal(instruments).rows
-        best_s = min(best_s, time.process_time() - start)
+            spent_s += time.process_time() - start
+        best_s, floor_s = min(best_s, spent_s), min(floor_s, parsed_s)
         if rows != len(frames) * shape.rows or session.counts.rejected:
             raise RuntimeError(
                 f"{shape.name}: {rows} rows of {len(frames)} frames, {session.counts}"
             )
-        start = time.process_time()
-        for frame in frames:
-            orjson.loads(frame)
-        floor_s = min(floor_s, time.process_time() - start)
     return {
         "frames": shape.name,
         "frames_per_s": round(len(frames) / best_s),

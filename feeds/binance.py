@@ -26,7 +26,6 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 import msgspec
-import numpy as np
 import orjson
 
 from ingestor.adapter import (
@@ -172,7 +171,7 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
     fill(rows, "ts_event", [one.T * MILLISECOND for one in trades])
     fill(rows, "sequence", [one.t for one in trades])
     rows["trade_id_low"] = rows["sequence"]
-    rows["side"] = np.where([one.m for one in trades], Side.ASK, Side.BID)
+    fill(rows, "side", [_AGGRESSOR[one.m] for one in trades])
     return [one.p for one in trades], [one.q for one in trades]
 
 

@@ -112,14 +112,19 @@ def _parse_plain(
     octets = np.frombuffer(raw, np.uint8)
     marks = np.flatnonzero(octets < _ZERO)  # every separator and every dot, in order
     is_end = octets[marks] == _NEWLINE
-    ends = np.flatnonzero(is_end)
-    before = ends - 1  # the mark before each end; -1 wraps to the last mark, which is an end
-    has_dot = ~is_end[before]
-    if len(ends) != len(texts) or len(marks) - len(ends) != np.count_nonzero(has_dot):
-        return _parse_cells(texts, exponents)  # a cell with a line break, or with two dots
-    positions = marks[ends]
-    decimals = np.where(has_dot, positions - marks[before] - 1, 0)
-    lengths = positions - has_dot
+    if len(marks) == 2 * len(texts) and is_end[1::2].all() and not is_end[0::2].any():
+        positions = marks[1::2]  # all cells have a dot, the usual case
+        decimals = positions - marks[0::2] - 1
+        lengths = positions - 1
+    else:
+        ends = np.flatnonzero(is_end)
+        before = ends - 1  # the mark before each end; -1 wraps to the last mark, which is an end
+        has_dot = ~is_end[before]
+        if len(ends) != len(texts) or len(marks) - len(ends) != np.count_nonzero(has_dot):
+            return _parse_cells(texts, exponents)  # a cell with a line break, or with two dots
+        positions = marks[ends]
+        decimals = np.where(has_dot, positions - marks[before] - 1, 0)
+        lengths = positions - has_dot
     lengths[1:] -= positions[:-1] + 1
     if not lengths.all():
         return _parse_cells(texts, exponents)  # an empty cell
@@ -137,6 +142,9 @@ def _scale(
     exponents: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], list[int]]:
     """Bring digits to their exponent; cells that could overflow are read one by one."""
+    most = int(shift.max())
+    if shift.min() >= 0 and int(lengths.max()) + most <= EXPONENT_MAX:
+        return values * _POWERS[shift] if most else values, []
     up = np.maximum(shift, 0)
     wide = np.flatnonzero((lengths + up > EXPONENT_MAX) | (shift < -EXPONENT_MAX))
     if len(wide):
