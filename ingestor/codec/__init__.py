@@ -109,7 +109,8 @@ class Partitions:
         """instruments: by number, may grow."""
         self.count = count
         self._instruments = instruments
-        self._partition_of: NDArray[np.int64] = np.empty(0, np.int64)
+        # (Of 16 bits, since numpy sorts those by counting.)
+        self._partition_of: NDArray[np.uint16] = np.empty(0, np.uint16)
 
     def split(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         """Yield (partition, its rows in order), for partitions that have rows."""
@@ -136,9 +137,9 @@ class Partitions:
         known = self._partition_of
         return int((known if instrument < len(known) else self._learn())[instrument])
 
-    def _learn(self) -> NDArray[np.int64]:
+    def _learn(self) -> NDArray[np.uint16]:
         more = range(len(self._partition_of), len(self._instruments))
         keys = (self._instruments[number].key.encode() for number in more)
         found = [partition_of_key(key, self.count) for key in keys]
-        self._partition_of = np.concatenate((self._partition_of, np.array(found, np.int64)))
+        self._partition_of = np.concatenate((self._partition_of, np.array(found, np.uint16)))
         return self._partition_of

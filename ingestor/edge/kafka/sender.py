@@ -255,7 +255,7 @@ class Sender:
     async def _later(self, produce: Produce, lanes: Sequence[Lane]) -> None:
         """Ask who leads these lanes' partitions, and try again."""
         await produce.refresh()
-        await asyncio.sleep(self._settings.retry_backoff_ms / 1_000)
+        await asyncio.sleep(self._settings.retry_backoff_ms / 1_000 * (0.5 + random.random()))
         self._busy.difference_update(lanes)
         self.wake(lanes)
 

@@ -122,11 +122,12 @@ class _PicowsLink(WSListener):
             self._frame(frame.get_payload_as_bytes(), ts_recv)
         else:
             self._rare(transport, frame, ts_recv)
-        self._burst_frames += 1
         if frame.last_in_buffer:
             self._burst_ns = self._burst_frames = 0
             self._burst_end()
-        elif self._burst_frames >= BURST_FRAMES_MAX:
+            return
+        self._burst_frames += 1
+        if self._burst_frames >= BURST_FRAMES_MAX:
             self._burst_frames = 0
             self._burst_end()
 
