@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 import msgspec
+import numpy as np
 import orjson
 
 from ingestor.adapter import (
@@ -49,11 +50,12 @@ from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.fixed import INT64_MAX
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
 from ingestor.rows import Flag, Rows, Side
-from ingestor.timestamps import MILLISECOND
+from ingestor.timestamps import MILLISECOND, milliseconds_ns
 
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _AGGRESSOR: Final = {True: int(Side.ASK), False: int(Side.BID)}  # by `m`, buyer is maker
+_AGGRESSORS: Final = np.array([_AGGRESSOR[False], _AGGRESSOR[True]], np.uint8)
 
 _SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
 _LARGEST_IN_LEVEL: Final = 10_000  # orders of the largest size that one price level may hold
@@ -168,10 +170,10 @@ _EVENT, _TRADE, _DEPTH, _UPDATE_ID = b"etdu"
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
-    fill(rows, "ts_event", [one.T * MILLISECOND for one in trades])
+    rows["ts_event"] = milliseconds_ns([one.T for one in trades])
     fill(rows, "sequence", [one.t for one in trades])
     rows["trade_id_low"] = rows["sequence"]
-    fill(rows, "side", [_AGGRESSOR[one.m] for one in trades])
+    rows["side"] = _AGGRESSORS[np.frombuffer(bytes([one.m for one in trades]), np.uint8)]
     return [one.p for one in trades], [one.q for one in trades]
 
 

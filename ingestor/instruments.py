@@ -136,8 +136,7 @@ class InstrumentTable:
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self._all: list[Instrument] = []
         self._symbols: dict[tuple[str, str], Symbols] = {}
-        self._price_exponents = np.zeros(64, np.int64)
-        self._size_exponents = np.zeros(64, np.int64)
+        self._exponents = np.zeros((64, 4), np.int64)
         for one in instruments:
             self.add(one)
 
@@ -163,11 +162,9 @@ class InstrumentTable:
                 return number
             one = replace(one, revision=max(one.revision, current.revision + 1))
         number = len(self._all)
-        if number == len(self._price_exponents):
-            self._price_exponents = np.concatenate([self._price_exponents] * 2)
-            self._size_exponents = np.concatenate([self._size_exponents] * 2)
-        self._price_exponents[number] = one.price_exponent
-        self._size_exponents[number] = one.size_exponent
+        if number == len(self._exponents):
+            self._exponents = np.concatenate([self._exponents] * 2)
+        self._exponents[number] = (one.price_exponent, one.size_exponent) * 2
         self._all.append(one)
         symbols[one.symbol] = number
         return number
@@ -180,11 +177,16 @@ class InstrumentTable:
         return found
 
     @property
+    def exponents(self) -> NDArray[np.int64]:
+        """int64[instruments or more, 4]: of price and size, twice, as a quote has them."""
+        return self._exponents
+
+    @property
     def price_exponents(self) -> NDArray[np.int64]:
         """int64, indexed by instrument number (may be longer than the table)."""
-        return self._price_exponents
+        return self._exponents[:, 0]
 
     @property
     def size_exponents(self) -> NDArray[np.int64]:
         """int64, indexed by instrument number (may be longer than the table)."""
-        return self._size_exponents
+        return self._exponents[:, 1]

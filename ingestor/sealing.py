@@ -294,9 +294,7 @@ def _numbers(
     texts: prices and sizes in turn, `width` for each row. Bad: no plain decimal, finer than the
     instrument's increment, or a negative size.
     """
-    exponents = np.empty((len(instruments), width), np.int64)
-    exponents[:, 0::2] = table.price_exponents[instruments][:, None]
-    exponents[:, 1::2] = table.size_exponents[instruments][:, None]
+    exponents = table.exponents[:, :width][instruments]
     values, bad = parse_column(texts, exponents.ravel())
     numbers = values.reshape(-1, width)
     negative = values[1::2] < 0

@@ -17,6 +17,7 @@ SECOND: Final = 1_000_000_000
 _FRACTION_NS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in range(10))
 # What one unit is of each digit from the tens of seconds on.
 _DIGITS_NS: Final = 10 ** np.arange(10, -1, -1, dtype=np.int64)
+_MILLISECONDS_MAX: Final = (2**63 - 1) // MILLISECOND
 _COLUMN_MIN: Final = 16  # fewer texts are read faster one by one
 
 
@@ -39,6 +40,14 @@ def iso_ns(text: str) -> int:
 @lru_cache(maxsize=256)
 def _second(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND
+
+
+def milliseconds_ns(times: Sequence[int]) -> NDArray[np.int64]:
+    """Return times in ms as ns, int64[n]. Raises OverflowError for what int64 can't hold."""
+    values = np.array(times, np.int64)
+    if len(values) and not -_MILLISECONDS_MAX <= values.min() <= values.max() <= _MILLISECONDS_MAX:
+        raise OverflowError("a time in ms beyond int64 ns")
+    return values * MILLISECOND
 
 
 def iso_column_ns(texts: Sequence[str]) -> NDArray[np.int64]:

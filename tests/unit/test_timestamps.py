@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.timestamps import iso_column_ns, iso_ns, iso_text
+from ingestor.timestamps import iso_column_ns, iso_ns, iso_text, milliseconds_ns
 
 
 @given(st.integers(0, 4_000_000_000_000_000_000))
@@ -71,3 +71,15 @@ def test_a_column_is_read_as_its_texts_are(
 
 def test_an_empty_column() -> None:
     assert iso_column_ns([]).tolist() == []
+
+
+def test_milliseconds() -> None:
+    most = (2**63 - 1) // 10**6
+    assert milliseconds_ns([0, -most, most]).tolist() == [0, -most * 10**6, most * 10**6]
+    assert milliseconds_ns([]).tolist() == []
+
+
+@pytest.mark.parametrize("time", [2**63 // 10**6 + 1, -(2**63) // 10**6 - 1, 2**63, 2**70])
+def test_milliseconds_that_do_not_fit(time: int) -> None:
+    with pytest.raises(OverflowError):
+        milliseconds_ns([1, time])
