@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from struct import error
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -25,7 +26,7 @@ from ingestor.rows import NUMBERS, QUOTE, TRADE, Cause, Flag, Kind, RowClass, Ro
 # Flag.LAST in place. An event that doesn't fit may raise anything of UNFIT.
 Reader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
-UNFIT: Final = (LookupError, TypeError, ValueError, OverflowError, AttributeError)
+UNFIT: Final = (LookupError, TypeError, ValueError, OverflowError, AttributeError, error)
 IS_RAW: Final = 1  # in UPDATE.spare: the levels are JSON
 KEPT: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
 

@@ -51,8 +51,7 @@ from ingestor.staleness import Staleness, StalenessSettings
 from ingestor.status import Health, Phase, Status, readiness
 
 CONNECT_KAFKA_S: Final = 15.0
-REPORT_S: Final = 1.0
-IDLE_FLUSH_S: Final = 1.0  # a flush at least this often lets books ask again for what is overdue
+REPORT_S: Final = 1.0  # also a flush of nothing, for books to ask again for what is overdue
 # Parsing makes no cycles; the default thresholds would walk the young generation 1,000 times a
 # second. See docs/adr/0003.
 GC_THRESHOLDS: Final = (50_000, 20, 100)

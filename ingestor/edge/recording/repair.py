@@ -7,7 +7,6 @@ where they are whole. The result replaces the file in one step.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -208,8 +207,3 @@ def _readable(text: bytes) -> list[Line]:
         except ValueError:
             continue
     return lines
-
-
-def total_cut(reports: Iterable[RepairReport]) -> int:
-    """Return the bytes that are gone from all of them."""
-    return sum(report.bytes_cut for report in reports)
