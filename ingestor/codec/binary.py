@@ -26,6 +26,8 @@ the key `venue:market:symbol` in UTF-8. Zeros fill the table up to its length.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, compress
+from operator import not_
 from struct import Struct, error
 from typing import Final
 
@@ -33,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.batch import Instruments, TickBatch
+from ingestor.codec.framing import Pieces
 from ingestor.codec.wire import (
     RECORD_BYTES_MAX,
     VERSION,
@@ -41,6 +44,7 @@ from ingestor.codec.wire import (
     Part,
     Record,
     WireInstrument,
+    joined,
 )
 from ingestor.rows import DTYPE_OF, RowClass, Rows
 
@@ -50,7 +54,9 @@ ENTRY: Final = Struct("<HBBI")
 assert (HEAD.size, ENTRY.size) == (48, 8)
 
 _INSTRUMENT_AT: Final = 24  # offset of `instrument` in a row of any class
-_FEW: Final = 32  # rows up to which a dict beats the lookup array
+_FEW: Final = 32  # rows
+_TOGETHER_MAX: Final = 4_096  # rows; copies of more would leave the processor's cache
+_MS: Final = 1_000_000
 _CACHED_TABLES: Final = 1_024
 
 
@@ -64,69 +70,100 @@ class BinaryEncoder:
         assert len(session) == 16
         self._instruments = instruments
         self._session = session
-        self._entries = _Entries(instruments)
-        self._local = np.zeros(0, np.uint32)
-
-    def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
-        """Return the records of each part, in order."""
-        return [self.encode(row_class, *part) for part in parts]
+        self._entries = Pieces(self._entry, instruments)
+        self._scratch = np.zeros(0, np.int64)
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
         """Return the records of `rows`, in order. Values are at most RECORD_BYTES_MAX long."""
-        numbers, local = self._renumber(rows["instrument"])
-        table = b"".join(map(self._entries.__getitem__, numbers))
-        table += bytes(-len(table) % 8)
-        if HEAD.size + len(table) + rows.nbytes > RECORD_BYTES_MAX and len(rows) > 1:
-            half = len(rows) // 2
-            return self.encode(row_class, rows[:half], first_sequence) + self.encode(
-                row_class, rows[half:], first_sequence + half
-            )
-        head = HEAD.pack(
-            MAGIC,
-            VERSION,
-            row_class,
-            rows.dtype.itemsize,
-            0,
-            self._session,
-            first_sequence,
-            len(rows),
-            len(numbers),
-            len(table),
-            0,
-        )
+        return self.encode_parts(row_class, [(rows, first_sequence)])[0]
+
+    def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
+        """Return the records of each part, in order."""
+        if len(parts) > 1 and sum(len(rows) for rows, _ in parts) > _TOGETHER_MAX:
+            return [self._encode(row_class, [part])[0] for part in parts]
+        is_few = [len(rows) <= _FEW for rows, _ in parts]
+        if len({*is_few}) == 1:
+            return self._encode(row_class, parts)
+        few = iter(self._encode(row_class, list(compress(parts, is_few))))
+        many = iter(self._encode(row_class, list(compress(parts, map(not_, is_few)))))
+        return [next(few if one else many) for one in is_few]
+
+    def _encode(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
+        """Encode parts of which all or none have few rows."""
+        rows = joined([rows for rows, _ in parts])
+        bounds = [0, *accumulate(len(rows) for rows, _ in parts)]
+        entries, cuts, local = self._tables(rows["instrument"], np.array(bounds))
         out = bytearray(rows.tobytes())
-        np.ndarray(len(rows), "<u4", out, _INSTRUMENT_AT, (rows.dtype.itemsize,))[:] = local
-        ts_ms = int(rows["ts_recv"][-1]) // 1_000_000
-        return [(None, b"".join((head, table, out)), ts_ms, len(rows))]
+        row_bytes = rows.dtype.itemsize
+        np.ndarray(len(rows), "<u4", out, _INSTRUMENT_AT, (row_bytes,))[:] = local
+        view = memoryview(out)
+        times_ns = rows["ts_recv"]
+        encoded = []
+        for index, (part, first_sequence) in enumerate(parts):
+            start, end = bounds[index], bounds[index + 1]
+            table = b"".join(entries[cuts[index] : cuts[index + 1]])
+            table += bytes(-len(table) % 8)
+            if HEAD.size + len(table) + part.nbytes > RECORD_BYTES_MAX and end - start > 1:
+                encoded.append(self._halves(row_class, part, first_sequence))
+                continue
+            head = HEAD.pack(
+                MAGIC,
+                VERSION,
+                row_class,
+                row_bytes,
+                0,
+                self._session,
+                first_sequence,
+                end - start,
+                cuts[index + 1] - cuts[index],
+                len(table),
+                0,
+            )
+            value = b"".join((head, table, view[start * row_bytes : end * row_bytes]))
+            encoded.append([(None, value, int(times_ns[end - 1]) // _MS, end - start)])
+        return encoded
 
-    def _renumber(self, column: NDArray[np.uint32]) -> tuple[list[int], NDArray[np.uint32]]:
-        """Return the distinct instruments, and each row's index into them."""
-        if len(column) <= _FEW:
-            cells = column.tolist()
-            index = {number: at for at, number in enumerate(dict.fromkeys(cells))}
-            return list(index), np.array([index[number] for number in cells], np.uint32)
-        if len(self._local) < len(self._instruments):
-            self._local = np.zeros(len(self._instruments) + 1_024, np.uint32)
-        seen = np.zeros(len(self._local), np.bool_)
-        seen[column] = True
-        numbers = np.flatnonzero(seen)
-        self._local[numbers] = np.arange(len(numbers), dtype=np.uint32)
-        return numbers.tolist(), self._local[column]
+    def _halves(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
+        half = len(rows) // 2
+        return self.encode(row_class, rows[:half], first_sequence) + self.encode(
+            row_class, rows[half:], first_sequence + half
+        )
 
+    def _tables(
+        self, column: NDArray[np.uint32], bounds: NDArray[np.int64]
+    ) -> tuple[list[bytes], list[int], NDArray[np.int64]]:
+        """Return the table entries of all parts; where each part's begin, and the end; and each
+        row's index into the table of its part.
 
-class _Entries(dict[int, bytes]):
-    """The table entries of instruments, each made once."""
+        Instruments are in order of their numbers, so that tables are often the same again; where
+        there are few rows, in order of appearance.
+        """
+        parts, width = len(bounds) - 1, len(self._instruments)
+        places = column.astype(np.intp)  # by part and instrument
+        if parts > 1:
+            places += (np.arange(parts) * width).repeat(np.diff(bounds))
+        if len(self._scratch) < parts * width:
+            self._scratch = np.zeros(2 * parts * width, np.int64)
+        scratch = self._scratch
+        if bounds[1] <= _FEW:
+            numbers = np.arange(len(places))
+            scratch[places[::-1]] = numbers[::-1]  # the last of equal indices stays
+            is_first = scratch.take(places) == numbers
+            found = places[is_first]
+            cuts = is_first.nonzero()[0].searchsorted(bounds)
+        else:
+            seen = np.zeros(parts * width, np.bool_)
+            seen[places] = True
+            found = seen.nonzero()[0]
+            cuts = found.searchsorted(np.arange(parts + 1) * width)
+        scratch[found] = np.arange(len(found)) - cuts[:-1].repeat(np.diff(cuts))
+        entries, _ = self._entries.take(found % width)
+        return entries, cuts.tolist(), scratch.take(places)
 
-    def __init__(self, instruments: Instruments) -> None:
-        super().__init__()
-        self._instruments = instruments
-
-    def __missing__(self, number: int) -> bytes:
+    def _entry(self, number: int) -> bytes:
         one = self._instruments[number]
         key = one.key.encode()
-        fields = (len(key), one.price_exponent, one.size_exponent, one.revision)
-        entry = self[number] = ENTRY.pack(*fields) + key
-        return entry
+        return ENTRY.pack(len(key), one.price_exponent, one.size_exponent, one.revision) + key
 
 
 _tables: dict[bytes, list[WireInstrument]] = {}
