@@ -34,6 +34,7 @@ from ingestor.adapter import (
     BookRule,
     Continuity,
     Control,
+    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -49,6 +50,7 @@ from ingestor.batch import TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.fixed import INT64_MAX
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
+from ingestor.lines import by_kind, parse_lines
 from ingestor.rows import Flag, Rows, Side
 from ingestor.timestamps import MILLISECOND, milliseconds_ns
 
@@ -159,9 +161,9 @@ class _Depth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
 
 
 _parse: Final = msgspec.json.Decoder(_Frame).decode
-_parse_trade: Final = msgspec.json.Decoder(_Trade).decode
-_parse_quote: Final = msgspec.json.Decoder(_Quote).decode
-_parse_depth: Final = msgspec.json.Decoder(_Depth).decode
+_trade: Final = msgspec.json.Decoder(_Trade)
+_quote: Final = msgspec.json.Decoder(_Quote)
+_depth: Final = msgspec.json.Decoder(_Depth)
 # What an event that comes alone is, told by a byte of its first key and value as Binance sends
 # them: {"e":"trade", {"e":"depthUpdate", {"u":400900217. Should that change, the general way still
 # reads it.
@@ -187,6 +189,51 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
         [one.a for one in quotes],
         [one.A for one in quotes],
     )
+
+
+def _append_trades(
+    symbols: Mapping[str, int],
+    payloads: Sequence[bytes],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: TickBuffer,
+) -> None:
+    trades = parse_lines(_trade, payloads)
+    out.keep_trades(_read_trades, trades, [symbols[one.s] for one in trades], ts_recv, frames)
+
+
+def _append_quotes(
+    symbols: Mapping[str, int],
+    payloads: Sequence[bytes],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: TickBuffer,
+) -> None:
+    quotes = parse_lines(_quote, payloads)
+    out.keep_quotes(_read_quotes, quotes, [symbols[one.s] for one in quotes], ts_recv, frames)
+
+
+def _append_depths(
+    symbols: Mapping[str, int],
+    payloads: Sequence[bytes],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: TickBuffer,
+) -> None:
+    depths = parse_lines(_depth, payloads)
+    out.raw_updates(
+        [symbols[one.s] for one in depths],
+        [one.E * MILLISECOND for one in depths],
+        ts_recv,
+        [one.U for one in depths],
+        [one.u for one in depths],
+        [bytes(side) for one in depths for side in (one.b, one.a)],
+        frames,
+    )
+
+
+# By the byte that tells them: of the first value, or of the first key.
+_APPEND_MANY: Final = {_TRADE: _append_trades, _UPDATE_ID: _append_quotes, _DEPTH: _append_depths}
 
 
 class Binance:
@@ -248,7 +295,7 @@ class Binance:
         try:
             key = payload[_KEY_AT]
             if key == _EVENT and payload[_VALUE_AT] == _TRADE:
-                trade = _parse_trade(payload)
+                trade = _trade.decode(payload)
                 out.kept_trades += (
                     _read_trades,
                     trade,
@@ -258,7 +305,7 @@ class Binance:
                 )
                 return None
             if key == _UPDATE_ID:
-                quote = _parse_quote(payload)
+                quote = _quote.decode(payload)
                 out.kept_quotes += (
                     _read_quotes,
                     quote,
@@ -268,7 +315,7 @@ class Binance:
                 )
                 return None
             if key == _EVENT and payload[_VALUE_AT] == _DEPTH and self._market == "spot":
-                book = _parse_depth(payload)
+                book = _depth.decode(payload)
                 if out.raw_levels(
                     self._symbols[book.s],
                     book.E * MILLISECOND,
@@ -282,6 +329,24 @@ class Binance:
         except (msgspec.ValidationError, IndexError):
             pass
         return self._any(payload, ts_recv, out)
+
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany | None:
+        """Spot's events alone; combined streams are read one by one."""
+        if market != "spot":
+            return None
+
+        def decode(
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+        ) -> None:
+            kinds = [one[_VALUE_AT] if one[_KEY_AT] == _EVENT else one[_KEY_AT] for one in payloads]
+            for kind, (some, received, at) in by_kind(kinds, payloads, ts_recv, frames):
+                append = _APPEND_MANY.get(kind)
+                if append is None:
+                    raise ValueError("an event that needs a look of its own")
+                append(symbols, some, received, at, out)
+
+        return decode
 
     def _any(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
         """Frames of every kind, wrapped or not."""

@@ -33,6 +33,7 @@ from ingestor.adapter import (
     BookRule,
     Continuity,
     Control,
+    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -47,6 +48,7 @@ from ingestor.adapter import (
 from ingestor.batch import TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.instruments import Instrument, instrument
+from ingestor.lines import by_kind, parse_lines
 from ingestor.rows import Flag, Rows, Side
 
 _PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
@@ -92,7 +94,9 @@ class _Book(msgspec.Struct, gc=False, tag_field="ch", tag="book"):
     a: list[_Level]
 
 
-_parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book).decode
+_decoder: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book)
+_parse: Final = _decoder.decode
+_BOOKS: Final[dict[type, type]] = {_Snapshot: _Book}  # keep their order
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[str]]:
@@ -109,6 +113,20 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[Sequence[str]]:
     bid_prices, bid_sizes = zip(*[one.b for one in quotes], strict=True)
     ask_prices, ask_sizes = zip(*[one.a for one in quotes], strict=True)
     return bid_prices, bid_sizes, ask_prices, ask_sizes
+
+
+def _append(
+    event: _Trade | _Quote | _Snapshot | _Book, number: int, ts_recv: int, out: TickBuffer
+) -> None:
+    match event:
+        case _Trade():
+            out.keep_trade(_read_trades, event, number, ts_recv)
+        case _Quote():
+            out.keep_quote(_read_quotes, event, number, ts_recv)
+        case _Book(t=time, U=first, u=last, b=bids, a=asks):
+            out.levels(number, time, ts_recv, first, last, bids, asks, are_pairs=True)
+        case _Snapshot(t=time, u=last, b=bids, a=asks):
+            out.levels(number, time, ts_recv, last, last, bids, asks, 0, _SNAPSHOT, are_pairs=True)
 
 
 class Simulated:
@@ -154,18 +172,7 @@ class Simulated:
             event = _parse(payload)
         except msgspec.ValidationError as failure:
             return self._other(orjson.loads(payload), failure)
-        number = self._symbols[event.s]
-        match event:
-            case _Trade():
-                out.keep_trade(_read_trades, event, number, ts_recv)
-            case _Quote():
-                out.keep_quote(_read_quotes, event, number, ts_recv)
-            case _Book(t=time, U=first, u=last, b=bids, a=asks):
-                out.levels(number, time, ts_recv, first, last, bids, asks, are_pairs=True)
-            case _Snapshot(t=time, u=last, b=bids, a=asks):
-                out.levels(
-                    number, time, ts_recv, last, last, bids, asks, 0, _SNAPSHOT, are_pairs=True
-                )
+        _append(event, self._symbols[event.s], ts_recv, out)
         return None
 
     def _other(self, message: Any, failure: msgspec.ValidationError) -> Control:
@@ -185,6 +192,25 @@ class Simulated:
             case {"ch": "trade" | "quote" | "snapshot" | "book"}:
                 raise DecodeError(self.venue, str(failure))
         raise UnknownMessage(self.venue, f"{message!r:.60}")
+
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
+        def decode(
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+        ) -> None:
+            parsed = parse_lines(_decoder, payloads)
+            numbers = [symbols[one.s] for one in parsed]
+            kinds = [_BOOKS.get(kind, kind) for kind in map(type, parsed)]
+            for kind, (events, *columns) in by_kind(kinds, parsed, numbers, ts_recv, frames):
+                if kind is _Trade:
+                    out.keep_trades(_read_trades, events, *columns)
+                elif kind is _Quote:
+                    out.keep_quotes(_read_quotes, events, *columns)
+                else:
+                    for event, number, received, out.frame in zip(events, *columns, strict=True):
+                        _append(event, number, received, out)
+
+        return decode
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -233,3 +233,23 @@ class Audited(Protocol):
 
     def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
         """Read its answer. Raises as `decode` does."""
+
+
+# Decodes frames of several connections: payloads, ts_recv (ns), the frames' numbers, and the buffer
+# that it appends to with the calls that take many. It takes plain data alone: it raises what
+# `decode` may raise, or DecodeError, when any of the frames is something else (an ack, a frame that
+# needs the connection's own state); they then go to `decode`, one by one, and nothing of them stays
+# in the buffer.
+DecodeMany = Callable[[list[bytes], list[int], Sequence[int], TickBuffer], None]
+
+
+@runtime_checkable
+class DecodesMany(Protocol):
+    """What an adapter may offer beside `decode`, for speed: the same events in the same order."""
+
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany | None:
+        """Return what decodes a market's frames together, None where nothing does.
+
+        symbols: venue symbol -> instrument number, live.
+        """

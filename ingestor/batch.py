@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from struct import Struct, error
 from typing import Any, Final, Protocol
 
@@ -89,6 +90,7 @@ class TickBatch:
 class TickBuffer:
     """The events of one loop. Decoders append; `seal` hands over and starts anew.
 
+    frame: the number of the frame that what is appended comes with.
     kept_trades, kept_quotes: KEPT members for each event, flat; a list of five for each event
     would cost twice as much. Adapters whose frames hold one event append to them as `keep_trade`
     and `keep_quote` do.
@@ -140,6 +142,20 @@ class TickBuffer:
         self.sources.append(source)
         self.frame += 1
 
+    def begin_many(self, sources: Sequence[Source], payloads: Sequence[bytes]) -> range:
+        """Start frames that are decoded together; return their numbers."""
+        first = len(self.frames)
+        self.sources += sources
+        self.frames += payloads
+        self.frame = len(self.frames) - 1
+        return range(first, self.frame + 1)
+
+    def withdraw(self, first: int) -> None:
+        """Take back every frame from this number on, and all that came with them."""
+        self._rollback(first)
+        del self.sources[first:], self.frames[first:]
+        self.frame = first - 1
+
     def keep_trade(self, reader: Reader, event: object, instrument: int, ts_recv: int) -> None:
         """Append one trade: an event that `reader` reads when the buffer is sealed."""
         self.kept_trades += (reader, event, instrument, ts_recv, self.frame)
@@ -147,6 +163,28 @@ class TickBuffer:
     def keep_quote(self, reader: Reader, event: object, instrument: int, ts_recv: int) -> None:
         """Append one quote: an event that `reader` reads when the buffer is sealed."""
         self.kept_quotes += (reader, event, instrument, ts_recv, self.frame)
+
+    def keep_trades(
+        self,
+        reader: Reader,
+        events: Sequence[object],
+        instruments: Sequence[int],
+        ts_recv: Sequence[int],
+        frames: Sequence[int],
+    ) -> None:
+        """Append trades of several frames, as `keep_trade` does each."""
+        self.kept_trades += _kept(reader, events, instruments, ts_recv, frames)
+
+    def keep_quotes(
+        self,
+        reader: Reader,
+        events: Sequence[object],
+        instruments: Sequence[int],
+        ts_recv: Sequence[int],
+        frames: Sequence[int],
+    ) -> None:
+        """Append quotes of several frames, as `keep_quote` does each."""
+        self.kept_quotes += _kept(reader, events, instruments, ts_recv, frames)
 
     def trade(
         self,
@@ -271,6 +309,32 @@ class TickBuffer:
         self._raw_levels += (bids, asks)
         return True
 
+    def raw_updates(
+        self,
+        instruments: Sequence[int],
+        ts_event: Sequence[int],
+        ts_recv: Sequence[int],
+        first: Sequence[int],
+        last: Sequence[int],
+        sides: Sequence[bytes],
+        frames: Sequence[int],
+    ) -> None:
+        """Append book events of several frames, as `raw_levels` does each. sides: bids and asks in
+        turns. Raises ValueError, and appends nothing, where `raw_levels` would return False."""
+        pairs = [0 if side == b"[]" else side.count(b"],[") + 1 for side in sides]
+        if b",".join(sides).translate(None, _DIGITS) != b",".join(map(_skeleton, pairs)):
+            raise ValueError("levels that are no pairs of plain decimals")
+        none = repeat(0)
+        self._updates += b"".join(
+            map(
+                _UPDATE.pack,
+                *(ts_event, ts_recv, first, last, none, instruments),
+                *(pairs[0::2], pairs[1::2], none, frames, none, repeat(IS_RAW)),
+            )
+        )
+        self._levels += sum(pairs)
+        self._raw_levels += sides
+
     def hole(
         self,
         cause: Cause,
@@ -299,19 +363,18 @@ class TickBuffer:
     def reject(self, reason: str, detail: str, ts_recv: int, *, is_hole: bool = True) -> None:
         """Take the current frame back and keep it as rejected. Its source has a hole here, unless
         the frame was an answer that its asker will ask for again (a REST snapshot)."""
-        self._rollback()
+        self._rollback(self.frame)
         source = self.sources[-1]
         self.rejected.append(Rejected(source, self.frames[-1], reason, detail, ts_recv))
         if is_hole:
             self.hole(Cause.REJECTED, ts_recv)
 
-    def _rollback(self) -> None:
-        """Take back every row of the current frame."""
-        frame = self.frame
+    def _rollback(self, first: int) -> None:
+        """Take back every row of the frames from this number on."""
         for kept in (self.kept_trades, self.kept_quotes):
-            while kept and kept[-1] == frame:
+            while kept and kept[-1] >= first:
                 del kept[-KEPT:]
-        while self._updates and (update := _last_update(self._updates))[_FRAME] == frame:
+        while self._updates and (update := _last_update(self._updates))[_FRAME] >= first:
             del self._updates[-_UPDATE.size :]
             levels = update[_BIDS] + update[_ASKS]
             self._levels -= levels
@@ -319,7 +382,7 @@ class TickBuffer:
                 del self._raw_levels[-2:]
             else:
                 del self._level_texts[len(self._level_texts) - 2 * levels :]
-        while self.holes and self.holes[-1].frame == frame:
+        while self.holes and self.holes[-1].frame >= first:
             self.holes.pop()
 
     def seal(self, table: InstrumentTable) -> Sealed:
@@ -343,6 +406,21 @@ class TickBuffer:
         )
         self._start()
         return sealed
+
+
+def _kept(
+    reader: Reader,
+    events: Sequence[object],
+    instruments: Sequence[int],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+) -> list[Any]:
+    kept: list[Any] = [reader] * (KEPT * len(events))
+    kept[1::KEPT] = events
+    kept[2::KEPT] = instruments
+    kept[3::KEPT] = ts_recv
+    kept[4::KEPT] = frames
+    return kept
 
 
 def _read_trades(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:

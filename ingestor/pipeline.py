@@ -17,6 +17,7 @@ from ingestor.batch import Hole, Rejected, Sealed, TickBatch, TickBuffer
 from ingestor.books.books import BookOutput, Books, BookSettings, Repair
 from ingestor.errors import SequenceGap
 from ingestor.instruments import InstrumentTable
+from ingestor.intake import Intakes
 from ingestor.metrics import Metrics
 from ingestor.rows import Flag, Kind, RowClass, Rows, mark
 from ingestor.session import FrameCounts
@@ -66,6 +67,7 @@ class Pipeline:
     ) -> None:
         self.table = table
         self.buffer = TickBuffer()
+        self.intakes = Intakes(table, self.buffer)
         self.books = Books(table, rule_of, settings or BookSettings())
         self.metrics = Metrics(table)
         self._rule_of = rule_of
@@ -75,7 +77,8 @@ class Pipeline:
         self._last_trade = np.zeros(0, np.uint64)  # highest sequence seen, by instrument
 
     def flush(self, now_ns: int) -> FlushResult:
-        """Take everything out of the buffer. now_ns: ns since the epoch."""
+        """Take everything out of the intakes and the buffer. now_ns: ns since the epoch."""
+        self.intakes.decode()
         sealed = self.buffer.seal(self.table)
         self.bytes_received += sum(map(len, sealed.frames))
         for rejected in sealed.rejected:
@@ -100,6 +103,11 @@ class Pipeline:
             self.metrics.count_rows("published", RowClass.LEVEL, added, sign=-1)
             self.metrics.count_rows("marks", RowClass.LEVEL, added)
         return result
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be flushed."""
+        return self.buffer.is_empty and self.intakes.is_empty
 
     def ledger(self) -> LedgerLine:
         """Return the sums since the start, as of the last flush."""

@@ -25,7 +25,7 @@ from ingestor.batch import PackError, TickBuffer
 from ingestor.errors import DecodeError
 from ingestor.rows import CHANNEL_OF, Cause, RowClass
 
-_MALFORMED: Final = (
+MALFORMED: Final = (
     *(LookupError, TypeError, ValueError, AttributeError, PackError, OverflowError),
     RecursionError,  # of a parser, or of repr, over a message that is nested too deeply
 )
@@ -87,6 +87,12 @@ class SessionEvents:
     def reconnect(self, session: Session, reason: str) -> None:
         """The venue wants this connection to be opened anew."""
 
+    def reply(self, session: Session, payload: bytes) -> None:
+        """The venue wants this text frame as an answer."""
+
+
+def _nothing_waits() -> None: ...
+
 
 class Session:
     """One connection: its adapter, its subscriptions, its part of the ledger."""
@@ -95,6 +101,7 @@ class Session:
         "_buffer",
         "_decode",
         "_events",
+        "_settle",
         "adapter",
         "connection",
         "counts",
@@ -112,8 +119,12 @@ class Session:
         counts: FrameCounts,
         events: SessionEvents,
         market: str = "",
+        settle: Callable[[], None] = _nothing_waits,
     ) -> None:
-        """connection: a number unique in the process. counts: shared by a (venue, market)."""
+        """connection: a number unique in the process. counts: shared by a (venue, market).
+
+        settle: decodes what arrived and still waits (`Intake.decode`), before anything else about
+        this connection takes place."""
         self.connection = connection
         self.market = market
         self.adapter = adapter
@@ -123,6 +134,7 @@ class Session:
         self._buffer = buffer
         self._decode: Callable[[bytes, int, TickBuffer], Control | None] = adapter.decode
         self._events = events
+        self._settle = settle
 
     @property
     def streams(self) -> list[str]:
@@ -135,6 +147,7 @@ class Session:
 
     def renumber(self, numbers: Mapping[int, int]) -> None:
         """Some instruments have a new revision. numbers: old -> new."""
+        self._settle()
         self.subscriptions = [
             replace(one, instrument=numbers.get(one.instrument, one.instrument))
             for one in self.subscriptions
@@ -160,7 +173,7 @@ class Session:
             buffer.reject(failure.reason, failure.detail, ts_recv)
             counts.reject(failure.reason)
             return None
-        except _MALFORMED as failure:
+        except MALFORMED as failure:
             buffer.reject(DecodeError.reason, f"{type(failure).__name__}: {failure}", ts_recv)
             counts.reject(DecodeError.reason)
             return None
@@ -169,19 +182,27 @@ class Session:
             return None
         return self._control(control)
 
+    def take(self, payload: bytes, ts_recv: int) -> None:
+        """Take one frame, and have its answer sent, if it wants one. ts_recv: ns."""
+        reply = self.receive(payload, ts_recv)
+        if reply is not None:
+            self._events.reply(self, reply)
+
     def snapshot(self, symbol: str, body: bytes, ts_recv: int) -> bool:
         """Take a REST book snapshot; return whether it could be read. Not a frame of the ledger:
         the rejection, if any, is kept like a frame's."""
+        self._settle()
         self._buffer.begin(self, body)
         try:
             self.adapter.decode_snapshot(symbol, body, ts_recv, self._buffer)
-        except (DecodeError, *_MALFORMED) as failure:
+        except (DecodeError, *MALFORMED) as failure:
             self._buffer.reject("snapshot", f"{symbol}: {failure}", ts_recv, is_hole=False)
             return False
         return True
 
     def closed(self, ts_recv: int) -> None:
         """The connection ended: everything on it has a hole from here."""
+        self._settle()
         self.pending.clear()
         self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
 

@@ -135,11 +135,13 @@ class Ingestor:
             linger_s=config.batch.linger_ms / 1e3,
             on_repairs=self._repair,
             on_rejected=self._quarantine,
+            on_bug=self._bug,
         )
         self.supervisor = Supervisor(
             planned.plan,
             table,
-            self.pipeline.buffer,
+            self.pipeline.intakes,
+            self.flusher.burst_end_of,
             self.flusher.touch,
             tap=self.recorder,
             settings=SupervisorSettings(
@@ -283,7 +285,7 @@ class Ingestor:
         while True:
             self.reporter.mark()
             await asyncio.sleep(REPORT_S)
-            if self.pipeline.buffer.is_empty:
+            if self.pipeline.is_empty:
                 self.flusher.idle()
 
     # ------------------------------------------------------------------ what flushes bring
@@ -307,6 +309,9 @@ class Ingestor:
         self.supervisor.resume()
         if self.stalewatch is not None:
             self.stalewatch.resumed()
+
+    def _bug(self, failure: BaseException) -> None:
+        self.supervisor.bug(failure)
 
     def _repair(self, repairs: Sequence[Repair]) -> None:
         self.supervisor.repair(repairs)

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from ingestor.batch import Rejected
 from ingestor.books.books import Repair
 from ingestor.edge.kafka.channel import Sink
+from ingestor.intake import Intake
 from ingestor.pipeline import FlushResult, Pipeline
 
 
 class Flusher:
-    """Takes the pipeline's rows to the sinks. `touch` is what transports call after each burst."""
+    """Takes the pipeline's rows to the sinks. What it is called with from the loop, timers and read
+    callbacks, goes to `on_bug` when it raises: there is nobody else to hear it."""
 
     def __init__(
         self,
@@ -27,6 +29,7 @@ class Flusher:
         linger_s: float,
         on_repairs: Callable[[Sequence[Repair]], None],
         on_rejected: Callable[[Sequence[Rejected]], None],
+        on_bug: Callable[[BaseException], None],
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """rows_max: rows that make a batch full. linger_s: the longest a row waits for others."""
@@ -37,6 +40,7 @@ class Flusher:
         self._linger_s = linger_s
         self._on_repairs = on_repairs
         self._on_rejected = on_rejected
+        self._on_bug = on_bug
         self._clock_ns = clock_ns
         self._timer: asyncio.TimerHandle | None = None
         self._observers: list[Callable[[FlushResult, int], None]] = []
@@ -46,24 +50,50 @@ class Flusher:
         """Call `observer(result, now_ns)` after each flush, before the next frame is read."""
         self._observers.append(observer)
 
+    def burst_end_of(self, intake: Intake) -> Callable[[], None]:
+        """Return what is called after each burst of frames into `intake`."""
+        arrived, full = intake.arrived, intake.full
+
+        def burst_end() -> None:
+            if len(arrived) >= full:
+                try:
+                    intake.decode()
+                except Exception as failure:  # noqa: BLE001
+                    self._on_bug(failure)
+                self.touch()
+            elif self._timer is None:
+                self._arm()
+
+        return burst_end
+
     def touch(self) -> None:
-        """A burst of frames ended: flush if the batch is full, else within the linger."""
+        """Something was decoded: flush if the batch is full, else within the linger."""
         if self._buffer.rows >= self._rows_max:
-            self.flush()
+            self._flush_from_loop()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._linger_s, self.flush)
+            self._arm()
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._linger_s, self._flush_from_loop)
+
+    def _flush_from_loop(self) -> None:
+        try:
+            self.flush()
+        except Exception as failure:  # noqa: BLE001
+            self._on_bug(failure)
 
     def flush(self) -> None:
-        """Seal, run the books and hand everything to the sinks, now."""
+        """Decode, seal, run the books and hand everything to the sinks, now."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._buffer.is_empty:
+        if not self._pipeline.is_empty:
             self._flush()
 
     def idle(self) -> None:
         """Flush nothing, so that the books can ask again for what is overdue."""
-        if self._buffer.is_empty:
+        if self._pipeline.is_empty:
             self._flush()
 
     def _flush(self) -> None:

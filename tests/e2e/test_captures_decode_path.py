@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from time import time_ns
@@ -29,6 +29,7 @@ from ingestor.edge.emulator.server import MAX_SPEED, VenueEmulator
 from ingestor.edge.transport import Connect, ConnectOptions, Link
 from ingestor.errors import TransportError
 from ingestor.instruments import InstrumentTable
+from ingestor.intake import Intake
 from ingestor.pipeline import Pipeline
 from ingestor.rows import Flag, Kind, RowClass, Side
 from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
@@ -73,11 +74,12 @@ class Sink:
         return np.concatenate(some) if some else np.zeros(0)
 
 
-class Connection:
+class Connection(SessionEvents):
     """A transport's handler: one session, flushed at the end of each burst."""
 
-    def __init__(self, session: Session, sink: Sink) -> None:
-        self.session = session
+    def __init__(self, sink: Sink, intake: Intake) -> None:
+        self.session: Session
+        self.arrive = intake.arrive
         self._sink = sink
         self._link: Link | None = None
         self.failure: TransportError | None = None
@@ -87,11 +89,9 @@ class Connection:
         for frame in self.session.opened():
             link.send(frame)
 
-    def frame(self, payload: bytes, ts_recv: int) -> None:
-        reply = self.session.receive(payload, ts_recv)
-        if reply is not None:
-            assert self._link is not None
-            self._link.send(reply)
+    def reply(self, session: Session, payload: bytes) -> None:
+        assert self._link is not None
+        self._link.send(payload)
 
     def burst_end(self) -> None:
         self._sink.flush()
@@ -108,7 +108,6 @@ class Run:
         self.capture = capture
         self.adapter = ADAPTERS[capture.venue]
         self.table = InstrumentTable()
-        self.counts = FrameCounts()
         self.sink = Sink(Pipeline(self.table, self._rule_of))
         self.connections: list[Connection] = []
         self.snapshots: set[str] = set()
@@ -173,20 +172,28 @@ class Run:
                     ],
                 )
 
+    @property
+    def counts(self) -> FrameCounts:
+        """The sum of all markets."""
+        parts = [astuple(one)[:6] for one in self.sink.pipeline.intakes.counts.values()]
+        return FrameCounts(*map(sum, zip(*parts, strict=True)))
+
     async def _open(
         self, market: str, endpoint: Endpoint, subscriptions: list[Subscription]
     ) -> Link:
         adapter = self.adapter(market, self.table.symbols(self.capture.venue, market))
-        session = Session(
+        intake = self.sink.pipeline.intakes.of(self.adapter, market)
+        connection = Connection(self.sink, intake)
+        connection.session = Session(
             len(self.connections),
             adapter,
             subscriptions,
-            self.sink.pipeline.buffer,
-            self.counts,
-            SessionEvents(),
+            intake.buffer,
+            intake.counts,
+            connection,
             market,
+            intake.decode,
         )
-        connection = Connection(session, self.sink)
         self.connections.append(connection)
         url = self.emulator.ws_url + urlsplit(endpoint.url).path
         return await self._connect(ConnectOptions(url, frame_bytes_max=32 << 20), connection)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from time import time_ns
 from typing import Any
 
@@ -19,6 +20,7 @@ from ingestor.edge.connections.tap import Tap
 from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.errors import TransportError
 from ingestor.instruments import InstrumentTable
+from ingestor.intake import Intake
 from ingestor.pipeline import Pipeline
 from ingestor.plan import PlannedConnection, Route, Wanted, make_plan
 from ingestor.rows import Kind
@@ -165,7 +167,8 @@ async def bench(
         supervisor = Supervisor(
             plan,
             table,
-            pipeline.buffer,
+            pipeline.intakes,
+            lambda intake: partial(decode, intake, supervisor.bug),
             lambda: None,
             tap=tap,
             settings=settings(**more),
@@ -181,6 +184,14 @@ async def bench(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not simulator.clients)
+
+
+def decode(intake: Intake, on_bug: Callable[[BaseException], None]) -> None:
+    """Decode after each burst; what the loop would keep for itself goes to the supervisor."""
+    try:
+        intake.decode()
+    except Exception as failure:  # noqa: BLE001
+        on_bug(failure)
 
 
 def impatient(**seconds: float) -> Patience:

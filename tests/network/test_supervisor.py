@@ -19,6 +19,7 @@ from ingestor.edge.connections.supervisor import Supervisor
 from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
 from ingestor.errors import FeedStale, HandshakeRejected
 from ingestor.instruments import InstrumentTable, instrument
+from ingestor.intake import Intakes
 from ingestor.plan import Route, TransportName, Wanted, make_plan
 from ingestor.rows import Kind
 from tests.network.harness import Heard, bench, impatient, settings, until
@@ -156,7 +157,8 @@ async def test_a_half_open_connection_is_found_by_its_missing_pong() -> None:
         supervisor = Supervisor(
             plan,
             table,
-            TickBuffer(),
+            Intakes(table, TickBuffer()),
+            lambda intake: intake.decode,
             lambda: None,
             settings=settings(patience=patience),
             events=heard,

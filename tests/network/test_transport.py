@@ -53,7 +53,13 @@ class Listener:
     def opened(self, link: Link) -> None:
         self.events.append("opened")
 
-    def frame(self, payload: bytes, ts_recv: int) -> None:
+    @property
+    def session(self) -> object:
+        return self
+
+    def arrive(self, arrival: tuple[object, bytes, int]) -> None:
+        whose, payload, ts_recv = arrival
+        assert whose is self
         self.events.append("frame")
         self.frames.append(payload)
         self.times.append(ts_recv)

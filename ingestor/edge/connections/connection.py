@@ -16,6 +16,7 @@ from ingestor.edge.connections.tap import Tap
 from ingestor.edge.ratelimit import RateLimiter
 from ingestor.edge.transport import Link
 from ingestor.errors import TransportError
+from ingestor.intake import Arrival, Arrive
 from ingestor.plan import PlannedConnection
 from ingestor.session import Session
 
@@ -64,13 +65,13 @@ NEVER: Final = 2**63 - 1  # ns
 
 
 class Connection:
-    """The handler of one socket. `frame` is the hot path."""
+    """The handler of one socket. Frames pass it by: the transport calls `arrive`."""
 
     __slots__ = (
         "_owner",
-        "_receive",
         "ack_due_ns",
         "app_ping_ns",
+        "arrive",
         "burst_end",
         "due_ns",
         "expires_ns",
@@ -87,12 +88,17 @@ class Connection:
     )
 
     def __init__(
-        self, owner: Owner, line: Line, session: Session, touch: Callable[[], None]
+        self,
+        owner: Owner,
+        line: Line,
+        session: Session,
+        arrive: Arrive,
+        burst_end: Callable[[], None],
     ) -> None:
-        """touch: called after each burst of frames."""
+        """arrive: called with each frame. burst_end: called after each burst of frames."""
         self._owner = owner
-        self._receive = session.receive
-        self.burst_end = touch
+        self.arrive = arrive
+        self.burst_end = burst_end
         self.line = line
         self.session = session
         self.link: Link | None = None
@@ -119,17 +125,7 @@ class Connection:
         self.opened_ns = time_ns()
         self._owner.opened(self)
 
-    def frame(self, payload: bytes, ts_recv: int) -> None:
-        try:
-            reply = self._receive(payload, ts_recv)
-        except Exception as failure:  # noqa: BLE001  # the library would keep it for itself
-            self._owner.bug(failure)
-        else:
-            if reply is not None:
-                self.send(reply)
-
     def closed(self, failure: TransportError) -> None:
-        self._receive = _ignore
         self.link = None
         self.due_ns = NEVER
         try:
@@ -161,39 +157,42 @@ class Connection:
     def retire(self, verdict: TransportError) -> None:
         """End it with a closing handshake; what still arrives is counted and left out, since its
         successor brings the same."""
-        self._receive = self._leave_out
         self.retired = True
         self.verdict = verdict
         if self.link is not None:
+            self.link.deliver_to(self._leave_out)
             self.link.close()
 
-    def _leave_out(self, payload: bytes, ts_recv: int) -> bytes | None:
+    def _leave_out(self, _arrival: Arrival) -> None:
         counts = self.session.counts
         counts.frames += 1
         counts.filter("retired")
-        return None
-
-
-_frame: Final = Connection.frame  # on the hot path, super() would cost as much as recording does
 
 
 class TappedConnection(Connection):
     """The same, heard by a recorder. A class of its own, so that no frame asks whether there is
     one."""
 
-    __slots__ = ("_number", "_tap")
+    __slots__ = ("_arrive", "_number", "_tap")
 
     def __init__(
-        self, owner: Owner, line: Line, session: Session, touch: Callable[[], None], tap: Tap
+        self,
+        owner: Owner,
+        line: Line,
+        session: Session,
+        arrive: Arrive,
+        burst_end: Callable[[], None],
+        tap: Tap,
     ) -> None:
-        super().__init__(owner, line, session, touch)
+        super().__init__(owner, line, session, self._heard, burst_end)
+        self._arrive = arrive
         self._tap = tap
         self._number = session.connection
 
-    def frame(self, payload: bytes, ts_recv: int) -> None:
-        if not self.retired:
-            self._tap.received(self._number, ts_recv, payload)
-        _frame(self, payload, ts_recv)
+    def _heard(self, arrival: Arrival) -> None:
+        _, payload, ts_recv = arrival
+        self._tap.received(self._number, ts_recv, payload)
+        self._arrive(arrival)
 
     def send(self, payload: bytes) -> None:
         if self.link is not None:
@@ -205,7 +204,3 @@ def line_limiter(planned: PlannedConnection) -> RateLimiter:
     """The limiter of a connection's own messages."""
     rate = planned.limits.requests_per_s
     return RateLimiter(rate, max(1, int(rate)))
-
-
-def _ignore(payload: bytes, ts_recv: int) -> bytes | None:  # a deaf `receive`
-    return None

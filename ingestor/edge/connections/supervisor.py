@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time_ns
 from typing import Final
 
-from ingestor.batch import TickBuffer
 from ingestor.books.books import Repair
 from ingestor.edge.connections.connection import (
     Connection,
@@ -47,8 +46,9 @@ from ingestor.edge.transport import (
 )
 from ingestor.errors import FeedStale, HandshakeRejected, TransportError
 from ingestor.instruments import InstrumentTable
+from ingestor.intake import Intake, Intakes
 from ingestor.plan import Plan, PlannedConnection
-from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.session import Session, SessionEvents, Subscription
 
 TRANSPORTS: Final[dict[str, Connect]] = {
     "picows": picows.connect,
@@ -67,7 +67,8 @@ class Supervisor(SessionEvents):
         self,
         plan: Plan,
         table: InstrumentTable,
-        buffer: TickBuffer,
+        intakes: Intakes,
+        burst_end_of: Callable[[Intake], Callable[[], None]],
         touch: Callable[[], None],
         *,
         tap: Tap | None = None,
@@ -76,13 +77,15 @@ class Supervisor(SessionEvents):
         ssl_context: ssl.SSLContext | None = None,
         random: Callable[[], float] = random_module.random,
     ) -> None:
-        """touch: called after each burst of frames and after what is decoded out of turn.
+        """burst_end_of: gives what is called after each burst of frames. touch: called after what
+        is put into the buffer out of turn.
         ssl_context: None = the system's trusted certificates. random: uniform in [0, 1)."""
         self.lines = [Line(planned) for planned in plan]
-        self.counts: dict[tuple[str, str], FrameCounts] = {}
         self._plan = plan
         self._table = table
-        self._buffer = buffer
+        self.counts = intakes.counts
+        self._intakes = intakes
+        self._burst_end_of = burst_end_of
         self._touch = touch
         self._tap = tap
         self._settings = settings or SupervisorSettings()
@@ -96,8 +99,7 @@ class Supervisor(SessionEvents):
         self._repairs = Repairs(self, tap, touch, ssl_context, plan.workers)
         self._line_of: dict[tuple[int, str], Line] = {}
         for line in self.lines:
-            key = (line.planned.venue, line.planned.market)
-            self.counts.setdefault(key, FrameCounts())
+            intakes.of(line.planned.adapter, line.planned.market)
             for one in line.planned.subscriptions:
                 self._line_of[one.instrument, one.channel] = line
         self._connectors: dict[tuple[str, str | None], Connector] = {}
@@ -179,19 +181,22 @@ class Supervisor(SessionEvents):
     def _make_connection(self, line: Line) -> Connection:
         planned = line.planned
         venue, market = planned.venue, planned.market
+        intake = self._intakes.of(planned.adapter, market)
         self._sessions += 1
         session = Session(
             self._sessions,
             planned.adapter(market, self._table.symbols(venue, market)),
             planned.subscriptions,
-            self._buffer,
-            self.counts[venue, market],
+            intake.buffer,
+            intake.counts,
             self,
             market,
+            intake.decode,
         )
+        burst_end = self._burst_end_of(intake)
         if self._tap is None:
-            return Connection(self, line, session, self._touch)
-        return TappedConnection(self, line, session, self._touch, self._tap)
+            return Connection(self, line, session, intake.arrive, burst_end)
+        return TappedConnection(self, line, session, intake.arrive, burst_end, self._tap)
 
     def _options(self, planned: PlannedConnection) -> ConnectOptions:
         return ConnectOptions(
@@ -368,6 +373,12 @@ class Supervisor(SessionEvents):
         connection = self._by_session.get(session.connection)
         if connection is not None:
             self.replace(connection, PlannedReconnect(connection.line.planned.url, reason))
+
+    def reply(self, session: Session, payload: bytes) -> None:
+        """Session's callback: the venue wants an answer."""
+        connection = self._by_session.get(session.connection)
+        if connection is not None:
+            connection.send(payload)
 
     # ------------------------------------------------------------------ pausing
 

@@ -40,7 +40,6 @@ from ingestor.recording import (
     cause_of,
 )
 from ingestor.rows import CHANNEL_OF, Cause
-from ingestor.session import FrameCounts
 from ingestor.timestamps import SECOND
 
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
@@ -112,7 +111,6 @@ class Replay:
         self.problems = problems or Problems()
         self.table = InstrumentTable()
         self.totals = ReplayTotals()
-        self.counts: dict[tuple[str, str], FrameCounts] = {}
         self.pipeline = Pipeline(self.table, self._rule_of, settings)
         self._adapters = adapters
         self._on_file = on_file
@@ -150,14 +148,17 @@ class Replay:
                 current = here
             receivers = feed.receivers
             for line in lines:
-                if type(line) is Recv and (receive := receivers.get(line.conn)) is not None:
+                if type(line) is Recv and (receiver := receivers.get(line.conn)) is not None:
+                    arrive, session = receiver
                     data = line.data
-                    receive(data.encode() if data is not None else line.payload, line.ts_ns)
+                    payload = data.encode() if data is not None else line.payload
+                    arrive((session, payload, line.ts_ns))
                     until_check -= 1
                     if until_check:
                         continue
                     until_check = _CHECK_FRAMES
                     self._now_ns = line.ts_ns
+                    self.pipeline.intakes.decode()
                 else:
                     for result in self._take(feed, line):
                         yield here, result
@@ -225,9 +226,11 @@ class Replay:
 
     def _play(self, feed: Feed, line: Line) -> Iterator[FlushResult]:
         self._now_ns = line.ts_ns
-        receive = feed.receivers.get(line.conn) if isinstance(line, Recv) else None
-        if receive is not None and isinstance(line, Recv):
-            receive(line.payload, line.ts_ns)
+        receiver = feed.receivers.get(line.conn) if isinstance(line, Recv) else None
+        if receiver is not None and isinstance(line, Recv):
+            arrive, session = receiver
+            arrive((session, line.payload, line.ts_ns))
+            self.pipeline.intakes.decode()
         else:
             yield from self._take(feed, line)
         if self.pipeline.buffer.rows >= self.options.flush_rows:
@@ -256,6 +259,7 @@ class Replay:
 
     def _take(self, feed: Feed, line: Line) -> Iterator[FlushResult]:
         """Take a line that is no frame of an open connection."""
+        self.pipeline.intakes.decode()
         match line:
             case Recv():
                 self._late(feed, line)
@@ -384,7 +388,7 @@ class Replay:
             )
         adapter = self._adapters(venue)
         market = self._market(chain, adapter)
-        feed = Feed(chain, adapter, market, self.table, self.pipeline.buffer, self._counts)
+        feed = Feed(chain, adapter, market, self.table, self.pipeline.intakes)
         if chain.is_foreign:
             feed.survey = survey(chain, adapter, market)
             for origin, symbols in add_surveyed(feed.survey, venue, market, self.table).items():
@@ -411,9 +415,6 @@ class Replay:
                 hint=f"its markets are {', '.join(adapter.markets)}",
             )
         return market
-
-    def _counts(self, venue: str, market: str) -> FrameCounts:
-        return self.counts.setdefault((venue, market), FrameCounts())
 
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]

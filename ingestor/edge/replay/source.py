@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ingestor.adapter import FeedAdapter
-from ingestor.batch import TickBuffer
 from ingestor.edge.recording.reader import Chain
 from ingestor.edge.recording.survey import Survey, snapshot_symbol
 from ingestor.errors import ConfigError
 from ingestor.instruments import Instrument, InstrumentTable
+from ingestor.intake import Arrive, Intakes
 from ingestor.recording import Connection, Header, Http, SubscriptionText
-from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.session import Session, SessionEvents, Subscription
 
 
 class Feed:
@@ -27,20 +27,18 @@ class Feed:
         adapter: type[FeedAdapter],
         market: str,
         table: InstrumentTable,
-        buffer: TickBuffer,
-        counts: Callable[[str, str], FrameCounts],
+        intakes: Intakes,
     ) -> None:
-        """market: of connections that don't say theirs. counts: by venue and market."""
+        """market: of connections that don't say theirs."""
         self.chain = chain
         self.adapter = adapter
         self.venue = adapter.venue
         self.market = market
         self.survey: Survey | None = None
         self.sessions: dict[Connection, Session] = {}
-        self.receivers: dict[Connection, Callable[[bytes, int], bytes | None]] = {}
+        self.receivers: dict[Connection, tuple[Arrive, Session]] = {}
         self._table = table
-        self._buffer = buffer
-        self._counts = counts
+        self._intakes = intakes
         self._waiting: list[tuple[str, bytes, int]] = []  # snapshots that came before a session
 
     def open(
@@ -56,6 +54,7 @@ class Feed:
         market = market or self.market
         symbols = self._table.symbols(self.venue, market)
         adapter = self.adapter(market, symbols)
+        intake = self._intakes.of(self.adapter, market)
         session = Session(
             len(self.sessions),
             adapter,
@@ -64,15 +63,16 @@ class Feed:
                 for symbol, channel, stream in subscriptions
                 if symbol in symbols
             ],
-            self._buffer,
-            self._counts(self.venue, market),
+            intake.buffer,
+            intake.counts,
             SessionEvents(),
             market,
+            intake.decode,
         )
         for _ in session.opened():  # an adapter may count what it asks for
             pass
         self.sessions[connection] = session
-        self.receivers[connection] = session.receive
+        self.receivers[connection] = intake.arrive, session
         for waiting in list(self._waiting):
             if _carries(session, waiting[0]):
                 session.snapshot(*waiting)

@@ -9,10 +9,10 @@ the environment) is switched off: the supervisor decides, for all connections at
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from ingestor.errors import TransportError
 
@@ -73,6 +73,9 @@ class ConnectOptions:
         return self.url.startswith("wss:")
 
 
+Arrive = Callable[[tuple[Any, bytes, int]], None]
+
+
 class Link(Protocol):
     """An open connection. All calls return at once; after the end they do nothing."""
 
@@ -95,6 +98,9 @@ class Link(Protocol):
 
     def resume_reading(self) -> None: ...
 
+    def deliver_to(self, arrive: Arrive) -> None:
+        """Call this with frames from now on, in place of the handler's `arrive`."""
+
 
 class Handler(Protocol):
     """Who hears of a connection."""
@@ -102,11 +108,19 @@ class Handler(Protocol):
     def opened(self, link: Link) -> None:
         """The handshake is done. Comes before any frame."""
 
-    def frame(self, payload: bytes, ts_recv: int) -> None:
-        """A whole message. ts_recv: ns since the epoch, taken once for each socket read."""
+    @property
+    def session(self) -> object:
+        """What `arrive` is to be told: whose frame it is."""
 
-    def burst_end(self) -> None:
-        """The last message of one socket read was handed over, or many of a long one."""
+    @property
+    def arrive(self) -> Arrive:
+        """Called with (session, payload, ts_recv) for each whole message. ts_recv: ns since the
+        epoch, taken once for each socket read."""
+
+    @property
+    def burst_end(self) -> Callable[[], None]:
+        """Called when the last message of one socket read was handed over, or many of a long
+        one."""
 
     def closed(self, failure: TransportError) -> None:
         """The connection ended. Exactly once, after `opened`; nothing follows."""

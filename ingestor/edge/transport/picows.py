@@ -33,6 +33,7 @@ from ingestor.edge.transport import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
     NO_STATUS,
+    Arrive,
     ClosedByUs,
     ConnectOptions,
     Handler,
@@ -66,15 +67,16 @@ class _PicowsLink(WSListener):
 
     __slots__ = (
         "_abandoned",
+        "_arrive",
         "_burst_end",
         "_burst_frames",
         "_burst_ns",
         "_failure",
-        "_frame",
         "_handler",
         "_message_bytes_max",
         "_parts",
         "_parts_bytes",
+        "_session",
         "_transport",
         "_url",
         "received_ns",
@@ -82,7 +84,8 @@ class _PicowsLink(WSListener):
 
     def __init__(self, options: ConnectOptions, handler: Handler) -> None:
         self._handler = handler
-        self._frame = handler.frame
+        self._session = handler.session
+        self._arrive = handler.arrive
         self._burst_end = handler.burst_end
         self._url = options.url
         self._message_bytes_max = options.frame_bytes_max
@@ -119,7 +122,7 @@ class _PicowsLink(WSListener):
             and frame.fin
             and (frame.payload_size > _CONTROL_BYTES_MAX or frame.msg_type in _DATA)
         ):
-            self._frame(frame.get_payload_as_bytes(), ts_recv)
+            self._arrive((self._session, frame.get_payload_as_bytes(), ts_recv))
         else:
             self._rare(transport, frame, ts_recv)
         if frame.last_in_buffer:
@@ -165,6 +168,9 @@ class _PicowsLink(WSListener):
     def resume_reading(self) -> None:
         if self._transport is not None and not self._transport.is_disconnected:
             self._transport.underlying_transport.resume_reading()
+
+    def deliver_to(self, arrive: Arrive) -> None:
+        self._arrive = arrive
 
     @property
     def is_open(self) -> bool:
@@ -214,7 +220,7 @@ class _PicowsLink(WSListener):
         if frame.fin:
             payload = b"".join(self._parts)
             self._parts = None
-            self._frame(payload, ts_recv)
+            self._arrive((self._session, payload, ts_recv))
 
     def _peer_closes(self, transport: WSTransport, frame: WSFrame) -> None:
         if self._failure is None and transport.close_handshake.sent is not None:

@@ -19,6 +19,7 @@ from websockets.frames import CloseCode
 from ingestor.edge.transport import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
+    Arrive,
     ClosedByUs,
     ConnectOptions,
     Handler,
@@ -45,6 +46,7 @@ class _OneAttempt(open_connection):
 
 class _WebsocketsLink:
     __slots__ = (
+        "_arrive",
         "_connection",
         "_failure",
         "_handler",
@@ -58,6 +60,7 @@ class _WebsocketsLink:
         self._url = url
         self._connection = connection
         self._handler = handler
+        self._arrive = handler.arrive
         self._failure: TransportError | None = None
         self._readable = asyncio.Event()
         self._readable.set()
@@ -92,6 +95,9 @@ class _WebsocketsLink:
     def resume_reading(self) -> None:
         self._readable.set()
 
+    def deliver_to(self, arrive: Arrive) -> None:
+        self._arrive = arrive
+
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         # Tasks start in the order of their creation and write before they first wait.
         task = asyncio.get_running_loop().create_task(work)
@@ -119,7 +125,7 @@ class _WebsocketsLink:
                 if not readable.is_set():
                     await readable.wait()
                 self.received_ns = ts_recv = time_ns()
-                handler.frame(payload, ts_recv)
+                self._arrive((handler.session, payload, ts_recv))
                 handler.burst_end()
         except ConnectionClosed as ended:
             handler.closed(self._failure or self._why_closed(ended))
