@@ -1,32 +1,46 @@
-"""Counters and lag histograms, filled once per batch and read at scrape time.
+"""Counters and lag histograms, filled once for many batches and read at scrape time.
 
-A feed is (venue, market, channel). Everything here is an array indexed by feed number, so that a
-batch of any size costs a handful of numpy calls. Nothing here knows prometheus-client.
+A feed is (venue, market, channel). Everything here is an array indexed by feed number, so that
+batches of any size cost a handful of numpy calls. Those would cost a small batch more than its
+rows do: batches wait, a second at most, to be counted together, and whoever reads has them counted
+first. Nothing here knows prometheus-client.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.histogram import EDGES_NS, EXPORTED, Histogram, percentile_ns
 from ingestor.instruments import InstrumentTable
-from ingestor.rows import CHANNEL_OF, Flag, Kind, RowClass, Rows
+from ingestor.rows import CHANNEL_OF, Flag, RowClass, Rows
 
-# Upper edges: 100 us x 2^(k/4). Every fourth is exported; with the others between, a percentile is
-# exact to 19 %.
-_STEPS: Final = np.arange(-16, 61)
-EDGES_NS: Final[NDArray[np.int64]] = np.rint(100_000 * 2.0 ** (_STEPS / 4)).astype(np.int64)
-EXPORTED: Final[NDArray[np.intp]] = np.flatnonzero(_STEPS % 4 == 0)
-_BINS: Final = len(EDGES_NS) + 1
+__all__ = [
+    "EDGES_NS",
+    "EXPORTED",
+    "Feed",
+    "Feeds",
+    "Histogram",
+    "LastSeen",
+    "Metrics",
+    "Skew",
+    "Stage",
+    "percentile_ns",
+]
+
 _CLASSES: Final = len(RowClass)
 _NO_LAG: Final = int(Flag.NO_VENUE_TIME | Flag.SNAPSHOT)
+_LAST: Final = int(Flag.LAST)
 _SKEW_SLOT_NS: Final = 10_000_000_000
 _SKEW_SLOTS: Final = 6
+_WAITING_ROWS_MAX: Final = 12_288  # a row may wait for being published, sealed and acked
+_WAITING_NS_MAX: Final = 1_000_000_000
 
 
 class Stage(IntEnum):
@@ -38,59 +52,7 @@ class Stage(IntEnum):
     TOTAL = 3  # socket read -> acknowledged
 
 
-class Histogram:
-    """Counts by exponential bins, one row per feed. Values are ns."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros((0, _BINS), np.int64)
-        self.sums_ns = np.zeros(0, np.float64)
-
-    def grow(self, feeds: int) -> None:
-        missing = feeds - len(self.counts)
-        if missing > 0:
-            self.counts = np.vstack([self.counts, np.zeros((missing, _BINS), np.int64)])
-            self.sums_ns = np.concatenate([self.sums_ns, np.zeros(missing)])
-
-    def add(self, feeds: NDArray[np.intp], values_ns: NDArray[np.int64]) -> None:
-        """feeds: feed number of each value."""
-        if not len(values_ns):
-            return
-        cells = feeds * _BINS + np.searchsorted(EDGES_NS, values_ns)
-        self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
-        self.sums_ns += np.bincount(feeds, values_ns, minlength=len(self.sums_ns))
-
-    def add_equal(self, feeds: NDArray[np.int64], value_ns: int) -> None:
-        """Add one value many times. feeds: how often, by feed number."""
-        self.counts[:, int(np.searchsorted(EDGES_NS, value_ns))] += feeds
-        self.sums_ns += feeds * float(value_ns)
-
-    def add_one(self, feed: int, value_ns: int, weight: int = 1) -> None:
-        self.counts[feed, int(np.searchsorted(EDGES_NS, value_ns))] += weight
-        self.sums_ns[feed] += value_ns * weight
-
-    def percentile_ns(self, fraction: float, feed: int | None = None) -> float:
-        """Return the upper edge of the bin that holds the quantile; NaN when empty.
-
-        feed: one feed's, or all together.
-        """
-        counts = self.counts.sum(axis=0) if feed is None else self.counts[feed]
-        return percentile_ns(counts, fraction)
-
-
-def percentile_ns(counts: NDArray[np.int64], fraction: float) -> float:
-    """Return the quantile of one histogram row, linear inside its bin; NaN when empty."""
-    total = int(counts.sum())
-    if total == 0:
-        return float("nan")
-    cumulative = np.cumsum(counts)
-    bin_index = int(np.searchsorted(cumulative, fraction * total))
-    bin_index = min(bin_index, len(counts) - 1)
-    if bin_index >= len(EDGES_NS):
-        return float(EDGES_NS[-1])
-    low = float(EDGES_NS[bin_index - 1]) if bin_index else 0.0
-    before = float(cumulative[bin_index - 1]) if bin_index else 0.0
-    inside = (fraction * total - before) / max(float(counts[bin_index]), 1.0)
-    return low + (float(EDGES_NS[bin_index]) - low) * min(max(inside, 0.0), 1.0)
+_VENUE, _SEAL, _PUBLISH, _TOTAL = Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,33 +131,47 @@ class Skew:
 class LastSeen:
     """When each stream last spoke: (row class, instrument) -> rows, time, lag."""
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
+        """settle: called before anything is read."""
+        self._settle = settle
         self._rows = {one: np.zeros(0, np.int64) for one in RowClass}
         self._ts_recv = {one: np.zeros(0, np.int64) for one in RowClass}
         self._ts_event = {one: np.zeros(0, np.int64) for one in RowClass}
 
-    def update(self, row_class: RowClass, rows: Rows, instruments: int) -> None:
-        """rows: ticks in order of arrival. instruments: how many there are."""
+    def update(
+        self,
+        row_class: RowClass,
+        numbers: NDArray[np.uint32],
+        ts_recv: NDArray[np.int64],
+        ts_event: NDArray[np.int64],
+        instruments: int,
+    ) -> None:
+        """numbers: instruments of ticks, in order of arrival. instruments: how many there are."""
         missing = instruments - len(self._rows[row_class])
         if missing > 0:
             for arrays in (self._rows, self._ts_recv, self._ts_event):
                 arrays[row_class] = np.concatenate([arrays[row_class], np.zeros(missing, np.int64)])
-        numbers = rows["instrument"]
         self._rows[row_class] += np.bincount(numbers, minlength=len(self._rows[row_class]))
-        self._ts_recv[row_class][numbers] = rows["ts_recv"]  # the last of equal indices stays
-        self._ts_event[row_class][numbers] = rows["ts_event"]
+        self._ts_recv[row_class][numbers] = ts_recv  # the last of equal indices stays
+        self._ts_event[row_class][numbers] = ts_event
 
     def times(self, row_class: RowClass) -> NDArray[np.int64]:
         """Return ts_recv of each instrument's last row, 0 = none; a live array, only to be read."""
+        self._settle()
         return self._ts_recv[row_class]
 
     def of(self, row_class: RowClass, instrument: int) -> tuple[int, int, int]:
         """Return (rows, ts_recv of the last one, its ts_recv - ts_event); zeros when none came."""
+        self._settle()
         if instrument >= len(self._rows[row_class]):
             return 0, 0, 0
         ts_recv = int(self._ts_recv[row_class][instrument])
         lag_ns = ts_recv - int(self._ts_event[row_class][instrument])
         return int(self._rows[row_class][instrument]), ts_recv, lag_ns
+
+
+_Sealed = tuple[Rows, int]  # and when, ns
+_Acked = tuple[Rows, int, int]  # and when, and since when they were on their way, ns
 
 
 class Metrics:
@@ -216,31 +192,81 @@ class Metrics:
 
     def __init__(self, table: InstrumentTable) -> None:
         self._table = table
-        self.feeds = Feeds(table)
-        self.skew = Skew()
-        self.last_seen = LastSeen()
-        self.lag = {stage: Histogram() for stage in Stage}
+        self._feeds = Feeds(table)
+        self._skew = Skew()
+        self._lag = {stage: Histogram() for stage in Stage}
+        self._last_recv_ns = np.zeros(0, np.int64)
         self._counters = {name: np.zeros(0, np.int64) for name in self.COUNTERS}
-        self.last_recv_ns = np.zeros(0, np.int64)
+        self.last_seen = LastSeen(self.settle)
+        # What waits to be counted.
+        self._rows = 0
+        self._settled_ns = 0
+        self._counted: dict[tuple[tuple[str, ...], RowClass, int], list[NDArray[np.uint32]]] = {}
+        self._sealed: dict[RowClass, list[_Sealed]] = {}
+        self._acked: dict[RowClass, list[_Acked]] = {}
 
-    def _fit(self) -> int:
-        count = len(self.feeds.all)
-        if len(self.last_recv_ns) < count:
-            missing = np.zeros(count - len(self.last_recv_ns), np.int64)
-            self.last_recv_ns = np.concatenate([self.last_recv_ns, missing])
-            for name, values in self._counters.items():
-                self._counters[name] = np.concatenate([values, missing])
-            for histogram in self.lag.values():
-                histogram.grow(count)
-        return count
+    @property
+    def feeds(self) -> Feeds:
+        self.settle()
+        return self._feeds
+
+    @property
+    def skew(self) -> Skew:
+        self.settle()
+        return self._skew
+
+    @property
+    def lag(self) -> dict[Stage, Histogram]:
+        """By stage, as of now: to be asked for anew for every reading."""
+        self.settle()
+        return self._lag
+
+    @property
+    def last_recv_ns(self) -> NDArray[np.int64]:
+        self.settle()
+        return self._last_recv_ns
 
     def counter(self, name: str) -> NDArray[np.int64]:
         """Return one counter by feed; grown to all feeds known. Raises KeyError if unknown."""
+        self.settle()
         self._fit()
         return self._counters[name]
 
     def total(self, name: str) -> int:
+        self.settle()
         return int(self._counters[name].sum())
+
+    def settle(self) -> None:
+        """Count what waits."""
+        if not self._rows:
+            return
+        self._rows = 0
+        counted, self._counted = self._counted, {}
+        sealed, self._sealed = self._sealed, {}
+        acked, self._acked = self._acked, {}
+        for (names, row_class, sign), columns in counted.items():
+            self._count(names, row_class, np.concatenate(columns), sign)
+        for row_class, batches in sealed.items():
+            self._count_sealed(row_class, batches)
+        for row_class, answers in acked.items():
+            self._count_acked(row_class, answers)
+
+    def _wait(self, rows: int, now_ns: int) -> None:
+        self._rows += rows
+        if self._rows >= _WAITING_ROWS_MAX or now_ns - self._settled_ns >= _WAITING_NS_MAX:
+            self._settled_ns = now_ns
+            self.settle()
+
+    def _fit(self) -> int:
+        count = len(self._feeds.all)
+        if len(self._last_recv_ns) < count:
+            missing = np.zeros(count - len(self._last_recv_ns), np.int64)
+            self._last_recv_ns = np.concatenate([self._last_recv_ns, missing])
+            for name, values in self._counters.items():
+                self._counters[name] = np.concatenate([values, missing])
+            for histogram in self._lag.values():
+                histogram.grow(count)
+        return count
 
     def count_rows(
         self,
@@ -257,40 +283,62 @@ class Metrics:
         """
         if not len(instruments):
             return
-        feeds = self.feeds.of_rows(row_class, instruments)
+        names = (names,) if isinstance(names, str) else names
+        if rows_each is not None:
+            self._count(names, row_class, instruments, sign, rows_each)
+            return
+        self._counted.setdefault((names, row_class, sign), []).append(instruments)
+        self._wait(len(instruments), self._settled_ns)
+
+    def _count(
+        self,
+        names: Iterable[str],
+        row_class: RowClass,
+        instruments: NDArray[np.uint32],
+        sign: int,
+        rows_each: NDArray[np.int64] | None = None,
+    ) -> None:
+        feeds = self._feeds.of_rows(row_class, instruments)
         counts = np.bincount(feeds, rows_each, minlength=self._fit())
         counts = sign * counts.astype(np.int64)  # sums of rows are exact in a double
-        for name in (names,) if isinstance(names, str) else names:
+        for name in names:
             self._counters[name] += counts
 
     def count(self, name: str, row_class: RowClass, instrument: int, rows: int = 1) -> None:
         """Add `rows` to a counter for one instrument."""
-        feed = int(self.feeds.of_rows(row_class, np.array([instrument], np.uint32))[0])
+        feed = int(self._feeds.of_rows(row_class, np.array([instrument], np.uint32))[0])
         self._fit()
         self._counters[name][feed] += rows
 
     def sealed(self, row_class: RowClass, rows: Rows, now_ns: int) -> None:
-        """A flush sealed these rows: fill the lag of the first two stages, once an event."""
-        if not len(rows):
-            return
+        """A flush sealed these rows: fill the lag of the first two stages, once an event. The rows
+        must not change any more."""
+        if len(rows):
+            self._sealed.setdefault(row_class, []).append((rows, now_ns))
+            self._wait(len(rows), now_ns)
+
+    def _count_sealed(self, row_class: RowClass, batches: list[_Sealed]) -> None:
+        parts = [rows for rows, _ in batches]
+        flags = _column(parts, "flags")
+        is_tick = _column(parts, "kind") == row_class
         if row_class is RowClass.LEVEL:
-            rows = rows[(rows["flags"] & Flag.LAST) != 0]
-        ticks = rows[rows["kind"] == row_class] if _has_marks(rows, row_class) else rows
-        if not len(ticks):
+            is_tick &= (flags & _LAST) != 0
+        fields = (_column(parts, name) for name in ("instrument", "ts_recv", "ts_event"))
+        sealed_ns = np.repeat([now_ns for _, now_ns in batches], list(map(len, parts)))
+        instruments, ts_recv, ts_event, sealed_ns, flags = _chosen(
+            is_tick, *fields, sealed_ns, flags
+        )
+        if not len(instruments):
             return
-        feeds = self.feeds.of_rows(row_class, ticks["instrument"])
+        feeds = self._feeds.of_rows(row_class, instruments)
         count = self._fit()
-        ts_recv = ticks["ts_recv"]
-        self.lag[Stage.SEAL].add(feeds, now_ns - ts_recv)
-        self.last_recv_ns[feeds] = ts_recv  # in order of arrival: the last one stays
-        self.last_seen.update(row_class, ticks, len(self._table))
-        timed = (ticks["flags"] & _NO_LAG) == 0
-        if not timed.all():
-            ticks, feeds = ticks[timed], feeds[timed]
-        if len(ticks):
-            raw = ticks["ts_recv"] - ticks["ts_event"]
-            self.skew.update(feeds, raw, count, now_ns)
-            self.lag[Stage.VENUE].add(feeds, raw - self.skew.minimum_ns[feeds])
+        self._lag[_SEAL].add(feeds, sealed_ns - ts_recv)
+        self._last_recv_ns[feeds] = ts_recv  # in order of arrival: the last one stays
+        self.last_seen.update(row_class, instruments, ts_recv, ts_event, len(self._table))
+        feeds, raw = _chosen((flags & _NO_LAG) == 0, feeds, ts_recv - ts_event)
+        if len(raw):
+            self._skew.update(feeds, raw, count, batches[-1][1])
+            self._lag[_VENUE].add(feeds, raw - self._skew.minimum_ns[feeds])
 
     # What a sink tells (ingestor.edge.kafka.channel.SinkCounts).
 
@@ -298,15 +346,25 @@ class Metrics:
         """The broker acknowledged these rows. since_ns: when the first of them was handed to the
         sink; PUBLISH takes all of them for as old, so it is never too small. Lags are counted once
         an event."""
-        feeds = self.feeds.of_rows(row_class, rows["instrument"])
-        by_feed = np.bincount(feeds, minlength=self._fit())
-        self._counters["acked"] += by_feed
+        self._acked.setdefault(row_class, []).append((rows, now_ns, since_ns))
+        self._wait(len(rows), now_ns)
+
+    def _count_acked(self, row_class: RowClass, answers: list[_Acked]) -> None:
+        parts = [rows for rows, _, _ in answers]
+        lengths = list(map(len, parts))
+        acked_ns = np.array([now_ns for _, now_ns, _ in answers]).repeat(lengths)
+        each_ns = np.array([now_ns - since_ns for _, now_ns, since_ns in answers])
+        published_ns, bins = each_ns.repeat(lengths), EDGES_NS.searchsorted(each_ns).repeat(lengths)
+        feeds = self._feeds.of_rows(row_class, _column(parts, "instrument"))
+        self._counters["acked"] += np.bincount(feeds, minlength=self._fit())
+        total_ns = acked_ns - _column(parts, "ts_recv")
         if row_class is RowClass.LEVEL:
-            ends = (rows["flags"] & Flag.LAST) != 0
-            rows, feeds = rows[ends], feeds[ends]
-            by_feed = np.bincount(feeds, minlength=len(by_feed))
-        self.lag[Stage.PUBLISH].add_equal(by_feed, now_ns - since_ns)
-        self.lag[Stage.TOTAL].add(feeds, now_ns - rows["ts_recv"])
+            is_end = (_column(parts, "flags") & _LAST) != 0
+            feeds, total_ns, published_ns, bins = _chosen(
+                is_end, feeds, total_ns, published_ns, bins
+            )
+        self._lag[_PUBLISH].add(feeds, published_ns, bins)
+        self._lag[_TOTAL].add(feeds, total_ns)
 
     def conflated(self, row_class: RowClass, rows: Rows) -> None:
         self.count_rows("conflated", row_class, rows["instrument"])
@@ -328,5 +386,10 @@ class Metrics:
         return into - sum(self.total(name) for name in out)
 
 
-def _has_marks(rows: Rows, row_class: RowClass) -> bool:
-    return bool((rows["kind"] != Kind(row_class)).any())
+def _column(parts: list[Rows], name: str) -> NDArray[Any]:
+    return np.concatenate([rows[name] for rows in parts])
+
+
+def _chosen(mask: NDArray[np.bool_], *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Return the columns where the mask is set."""
+    return columns if mask.all() else tuple(column[mask] for column in columns)

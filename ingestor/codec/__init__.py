@@ -123,17 +123,18 @@ class Partitions:
         if self.count == 1:
             yield 0, rows
             return
-        partitions = known[rows["instrument"]]
-        first = int(partitions[0])
-        if len(rows) == 1 or (partitions == first).all():
-            yield first, rows
+        partitions = known.take(rows["instrument"])
+        counts = np.bincount(partitions).tolist()
+        if counts[-1] == len(rows):
+            yield len(counts) - 1, rows
             return
-        order = np.argsort(partitions, kind="stable")
-        ordered = partitions[order]
-        cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-        rows = rows.take(order)  # an index would copy field by field, ten times as slow
-        for start, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(rows)], strict=True):
-            yield int(ordered[start]), rows[start:end]
+        # An index would copy field by field, ten times as slow.
+        rows = rows.take(partitions.argsort(kind="stable"))
+        end = 0
+        for partition, count in enumerate(counts):
+            if count:
+                start, end = end, end + count
+                yield partition, rows[start:end]
 
     def of(self, instrument: int) -> int:
         """Return the partition of one instrument."""

@@ -9,20 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.instruments import InstrumentTable, instrument
+from ingestor.instruments import Instrument, InstrumentTable, instrument
 from ingestor.metrics import EDGES_NS, EXPORTED, Feed, Histogram, LastSeen, Metrics, Skew, Stage
 from ingestor.rows import LEVEL, TRADE, Cause, Flag, Kind, RowClass, Rows, mark
 
 SECOND = 1_000_000_000
 
 
-@pytest.fixture
-def table() -> InstrumentTable:
-    return InstrumentTable(
+def some_instruments() -> list[Instrument]:
+    return [
         instrument(venue, "spot", name, f"{name}-USD", name, "USD", "0.01", "0.01")
         for venue in ("acme", "zeta")
         for name in ("A", "B")
-    )
+    ]
+
+
+@pytest.fixture
+def table() -> InstrumentTable:
+    return InstrumentTable(some_instruments())
 
 
 def trades(*rows: tuple[int, int, int], flags: int = int(Flag.LAST)) -> Rows:
@@ -135,7 +139,13 @@ def test_unsettled_is_what_the_sink_still_owes(table: InstrumentTable) -> None:
 def test_last_seen_keeps_the_last_row_of_each_stream() -> None:
     last = LastSeen()
     assert last.of(RowClass.TRADE, 5) == (0, 0, 0)
-    last.update(RowClass.TRADE, trades((1, 10, 15), (0, 1, 2), (1, 20, 27)), 2)
+    last.update(
+        RowClass.TRADE,
+        np.array([1, 0, 1], np.uint32),
+        np.array([15, 2, 27]),
+        np.array([10, 1, 20]),
+        2,
+    )
     assert last.of(RowClass.TRADE, 1) == (2, 27, 7)
     assert last.of(RowClass.TRADE, 0) == (1, 2, 1)
     assert last.of(RowClass.QUOTE, 1) == (0, 0, 0)
@@ -154,3 +164,71 @@ def test_the_lag_of_a_book_event_counts_once_however_many_levels_it_has(
     assert [int(metrics.lag[stage].counts.sum()) for stage in Stage] == [2, 2, 2, 2]
     assert metrics.total("acked") == 5
     assert metrics.last_seen.of(RowClass.LEVEL, 0) == (2, 100, 10)
+
+
+BATCHES = st.lists(
+    st.tuples(
+        st.sampled_from([TRADE, LEVEL]), st.lists(st.integers(0, 3), min_size=1), st.booleans()
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(batches=BATCHES)
+def test_batches_counted_together_are_counted_as_one_by_one(
+    batches: list[tuple[np.dtype[np.void], list[int], bool]],
+) -> None:
+    one_by_one, together = (Metrics(InstrumentTable(some_instruments())) for _ in range(2))
+    for turn, (dtype, numbers, is_marked) in enumerate(batches):
+        row_class = RowClass.TRADE if dtype is TRADE else RowClass.LEVEL
+        rows = np.zeros(len(numbers), dtype)
+        rows["instrument"] = numbers
+        rows["kind"] = int(row_class)
+        rows["kind"][-1] = Kind.GAP if is_marked else int(row_class)
+        rows["flags"] = np.arange(len(rows)) % 4
+        rows["ts_recv"] = SECOND + turn * 1_000 + np.arange(len(rows))
+        rows["ts_event"] = rows["ts_recv"] - 100  # one skew, however many rows are looked at
+        now_ns = SECOND + turn * 2_000
+        for metrics in (one_by_one, together):
+            metrics.count_rows(("decoded", "published"), row_class, rows["instrument"])
+            metrics.sealed(row_class, rows, now_ns)
+            metrics.acked(row_class, rows, now_ns + 10, now_ns - turn)
+            if turn % 3 == 0:
+                metrics.count_rows("published", row_class, rows["instrument"][:1], sign=-1)
+        one_by_one.settle()
+    for name in Metrics.COUNTERS:
+        assert one_by_one.counter(name).tolist() == together.counter(name).tolist()
+    for stage in Stage:
+        assert one_by_one.lag[stage].counts.tolist() == together.lag[stage].counts.tolist()
+        assert one_by_one.lag[stage].sums_ns.tolist() == together.lag[stage].sums_ns.tolist()
+    assert one_by_one.last_recv_ns.tolist() == together.last_recv_ns.tolist()
+    for row_class in RowClass:
+        for number in range(4):
+            assert one_by_one.last_seen.of(row_class, number) == together.last_seen.of(
+                row_class, number
+            )
+
+
+def test_batches_wait_for_a_second_or_for_many_rows_at_most(table: InstrumentTable) -> None:
+    metrics = Metrics(table)
+    counts = metrics.lag[Stage.SEAL]
+    rows = trades((0, 1, 1))
+    metrics.sealed(RowClass.TRADE, rows, 5 * SECOND)
+    assert counts.counts.sum() == 1  # a second has passed since the start
+    metrics.sealed(RowClass.TRADE, rows, 6 * SECOND - 1)
+    assert counts.counts.sum() == 1
+    metrics.sealed(RowClass.TRADE, rows, 6 * SECOND)
+    assert counts.counts.sum() == 3
+    metrics.sealed(RowClass.TRADE, np.repeat(rows, 20_000), 6 * SECOND)
+    assert counts.counts.sum() == 20_003
+
+
+def test_who_keeps_last_seen_reads_what_waited(table: InstrumentTable) -> None:
+    metrics = Metrics(table)
+    last = metrics.last_seen
+    metrics.sealed(RowClass.TRADE, trades((1, 1, 2)), 5 * SECOND)
+    metrics.sealed(RowClass.TRADE, trades((1, 3, 4)), 5 * SECOND)
+    assert last.times(RowClass.TRADE)[1] == 4
+    metrics.sealed(RowClass.TRADE, trades((1, 5, 9)), 5 * SECOND)
+    assert last.of(RowClass.TRADE, 1) == (3, 9, 4)
