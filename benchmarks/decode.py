@@ -1,7 +1,7 @@
 """Decoding alone: frames -> sealed rows, by venue and kind, on one core.
 
-Measured, in CPU time: the session, the venue's adapter with its JSON parse, the tick buffer,
-sealing with exact text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads`
+Measured, in CPU time: the intake, the venue's adapter with its JSON parse, the tick buffer, sealing
+with exact text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads`
 of the same frames.
 """
 
@@ -13,11 +13,9 @@ from typing import Any
 
 import orjson
 
-from benchmarks.frames import SHAPES, Shape, table
+from benchmarks.frames import SHAPES, Shape, connection, receive, table
 from ingestor.app.ingestor import GC_THRESHOLDS
 from ingestor.batch import TickBuffer
-from ingestor.feeds_registry import adapter_of
-from ingestor.session import FrameCounts, Session, SessionEvents
 
 BATCH_ROWS = 2_000
 
@@ -54,24 +52,20 @@ class Case:
     def turn(self) -> None:
         """Decode and seal one batch on a session of its own."""
         shape, buffer = self.shape, TickBuffer()
-        symbols = self._instruments.symbols(shape.venue, shape.market)
-        adapter = adapter_of(shape.venue)(shape.market, symbols)
-        session = Session(0, adapter, [], buffer, FrameCounts(), SessionEvents(), shape.market)
-        receive = session.receive
+        intake, session = connection(shape, self._instruments, buffer)
         fresh = [bytes(memoryview(frame)) for frame in self._frames]
         start = time.process_time()
         for frame in fresh:
             orjson.loads(frame)
         parsed = time.process_time()
         ts_recv = time.time_ns()
-        for frame in fresh:
-            receive(frame, ts_recv)
+        receive(intake, session, fresh, ts_recv)
         rows = buffer.seal(self._instruments).rows
         sealed = time.process_time()
         self._floor_s = min(self._floor_s, parsed - start)
         self._best_s = min(self._best_s, sealed - parsed)
-        if rows != self._rows or session.counts.rejected:
-            raise RuntimeError(f"{shape.name}: {rows} of {self._rows} rows, {session.counts}")
+        if rows != self._rows or intake.counts.rejected:
+            raise RuntimeError(f"{shape.name}: {rows} of {self._rows} rows, {intake.counts}")
 
     def result(self) -> dict[str, Any]:
         """Return the row of the table."""

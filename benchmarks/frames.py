@@ -9,7 +9,11 @@ from typing import Final
 
 import orjson
 
+from ingestor.batch import TickBuffer
+from ingestor.feeds_registry import adapter_of
 from ingestor.instruments import Instrument, InstrumentTable, instrument
+from ingestor.intake import Intake
+from ingestor.session import Session, SessionEvents
 
 SYMBOLS: Final = 200
 START_MS: Final = 1_790_000_000_000
@@ -39,6 +43,30 @@ def table(shapes: Sequence[Shape]) -> InstrumentTable:
     return InstrumentTable(
         one for shape in {(s.venue, s.market): s for s in shapes}.values() for one in _known(shape)
     )
+
+
+def connection(
+    shape: Shape, instruments: InstrumentTable, buffer: TickBuffer
+) -> tuple[Intake, Session]:
+    """Return one connection to a shape's market, and the intake that its frames go to."""
+    adapter = adapter_of(shape.venue)
+    symbols = instruments.symbols(shape.venue, shape.market)
+    intake = Intake(adapter, shape.market, symbols, buffer)
+    session = Session(
+        *(0, adapter(shape.market, symbols), [], buffer, intake.counts),
+        *(SessionEvents(), shape.market, intake.decode),
+    )
+    return intake, session
+
+
+def receive(intake: Intake, session: Session, frames: Sequence[bytes], ts_recv: int) -> None:
+    """Receive and decode frames as the ingestor does when it is busy."""
+    arrive, arrived, full = intake.arrive, intake.arrived, intake.full
+    for frame in frames:
+        arrive((session, frame, ts_recv))
+        if len(arrived) >= full:
+            intake.decode()
+    intake.decode()
 
 
 def _known(shape: Shape) -> list[Instrument]:

@@ -20,7 +20,7 @@ Traps:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
@@ -49,8 +49,8 @@ from ingestor.adapter import (
 from ingestor.batch import TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
 from ingestor.fixed import INT64_MAX
+from ingestor.grouping import by_kind
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
-from ingestor.lines import by_kind, parse_lines
 from ingestor.rows import Flag, Rows, Side
 from ingestor.timestamps import MILLISECOND, milliseconds_ns
 
@@ -147,6 +147,7 @@ class _Quote(msgspec.Struct, gc=False):
     B: str
     a: str
     A: str
+    e: None = None  # futures' have an event
 
 
 class _Depth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
@@ -161,9 +162,9 @@ class _Depth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
 
 
 _parse: Final = msgspec.json.Decoder(_Frame).decode
-_trade: Final = msgspec.json.Decoder(_Trade)
-_quote: Final = msgspec.json.Decoder(_Quote)
-_depth: Final = msgspec.json.Decoder(_Depth)
+_parse_trade: Final = msgspec.json.Decoder(_Trade).decode
+_parse_quote: Final = msgspec.json.Decoder(_Quote).decode
+_parse_depth: Final = msgspec.json.Decoder(_Depth).decode
 # What an event that comes alone is, told by a byte of its first key and value as Binance sends
 # them: {"e":"trade", {"e":"depthUpdate", {"u":400900217. Should that change, the general way still
 # reads it.
@@ -191,6 +192,11 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
     )
 
 
+_AppendMany = Callable[
+    [Mapping[str, int], Sequence[bytes], Sequence[int], Sequence[int], TickBuffer], None
+]
+
+
 def _append_trades(
     symbols: Mapping[str, int],
     payloads: Sequence[bytes],
@@ -198,7 +204,7 @@ def _append_trades(
     frames: Sequence[int],
     out: TickBuffer,
 ) -> None:
-    trades = parse_lines(_trade, payloads)
+    trades = list(map(_parse_trade, payloads))
     out.keep_trades(_read_trades, trades, [symbols[one.s] for one in trades], ts_recv, frames)
 
 
@@ -209,7 +215,7 @@ def _append_quotes(
     frames: Sequence[int],
     out: TickBuffer,
 ) -> None:
-    quotes = parse_lines(_quote, payloads)
+    quotes = list(map(_parse_quote, payloads))
     out.keep_quotes(_read_quotes, quotes, [symbols[one.s] for one in quotes], ts_recv, frames)
 
 
@@ -220,7 +226,7 @@ def _append_depths(
     frames: Sequence[int],
     out: TickBuffer,
 ) -> None:
-    depths = parse_lines(_depth, payloads)
+    depths = list(map(_parse_depth, payloads))
     out.raw_updates(
         [symbols[one.s] for one in depths],
         [one.E * MILLISECOND for one in depths],
@@ -233,7 +239,18 @@ def _append_depths(
 
 
 # By the byte that tells them: of the first value, or of the first key.
-_APPEND_MANY: Final = {_TRADE: _append_trades, _UPDATE_ID: _append_quotes, _DEPTH: _append_depths}
+_APPEND_MANY: Final[dict[int, _AppendMany]] = {
+    _TRADE: _append_trades,
+    _UPDATE_ID: _append_quotes,
+    _DEPTH: _append_depths,
+}
+
+
+def _append_many(payload: bytes) -> _AppendMany:
+    """Return what appends frames like this one. Raises LookupError for those that need a look of
+    their own."""
+    key = payload[_KEY_AT]
+    return _APPEND_MANY[payload[_VALUE_AT] if key == _EVENT else key]
 
 
 class Binance:
@@ -295,7 +312,7 @@ class Binance:
         try:
             key = payload[_KEY_AT]
             if key == _EVENT and payload[_VALUE_AT] == _TRADE:
-                trade = _trade.decode(payload)
+                trade = _parse_trade(payload)
                 out.kept_trades += (
                     _read_trades,
                     trade,
@@ -305,7 +322,7 @@ class Binance:
                 )
                 return None
             if key == _UPDATE_ID:
-                quote = _quote.decode(payload)
+                quote = _parse_quote(payload)
                 out.kept_quotes += (
                     _read_quotes,
                     quote,
@@ -315,7 +332,7 @@ class Binance:
                 )
                 return None
             if key == _EVENT and payload[_VALUE_AT] == _DEPTH and self._market == "spot":
-                book = _depth.decode(payload)
+                book = _parse_depth(payload)
                 if out.raw_levels(
                     self._symbols[book.s],
                     book.E * MILLISECOND,
@@ -339,12 +356,14 @@ class Binance:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
         ) -> None:
-            kinds = [one[_VALUE_AT] if one[_KEY_AT] == _EVENT else one[_KEY_AT] for one in payloads]
-            for kind, (some, received, at) in by_kind(kinds, payloads, ts_recv, frames):
-                append = _APPEND_MANY.get(kind)
-                if append is None:
-                    raise ValueError("an event that needs a look of its own")
-                append(symbols, some, received, at, out)
+            append = _append_many(payloads[0])
+            try:
+                append(symbols, payloads, ts_recv, frames, out)
+            except msgspec.ValidationError:  # not all of one kind
+                kinds = map(_append_many, payloads)
+                for append, part in by_kind(list(kinds), payloads, ts_recv, frames):
+                    some, received, at = part
+                    append(symbols, some, received, at, out)
 
         return decode
 

@@ -47,8 +47,8 @@ from ingestor.adapter import (
 )
 from ingestor.batch import TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
+from ingestor.grouping import by_kind
 from ingestor.instruments import Instrument, instrument
-from ingestor.lines import by_kind, parse_lines
 from ingestor.rows import Flag, Rows, Side
 
 _PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
@@ -94,8 +94,7 @@ class _Book(msgspec.Struct, gc=False, tag_field="ch", tag="book"):
     a: list[_Level]
 
 
-_decoder: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book)
-_parse: Final = _decoder.decode
+_parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book).decode
 _BOOKS: Final[dict[type, type]] = {_Snapshot: _Book}  # keep their order
 
 
@@ -198,7 +197,7 @@ class Simulated:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
         ) -> None:
-            parsed = parse_lines(_decoder, payloads)
+            parsed = list(map(_parse, payloads))
             numbers = [symbols[one.s] for one in parsed]
             kinds = [_BOOKS.get(kind, kind) for kind in map(type, parsed)]
             for kind, (events, *columns) in by_kind(kinds, parsed, numbers, ts_recv, frames):

@@ -1,7 +1,7 @@
 """Frames of one market as they arrived, until they are decoded together.
 
 On arrival a frame costs its payload and three entries of a list. What a connection's frames have in
-common is done for many of them at once: one call of the parser, one sum for the ledger. Frames that
+common is done for many of them at once, where the adapter offers it (`DecodesMany`). Frames that
 are not plain data (acks, snapshots, nonsense) are found by halving, and take the way of
 `Session.receive`, in order. Whatever else goes into the buffer comes after `decode`.
 """
@@ -21,6 +21,7 @@ Arrival = tuple[Session, bytes, int]  # whose, payload, ts_recv in ns since the 
 Arrive = Callable[[Arrival], None]
 
 FRAMES_FULL: Final = 64  # are decoded at once: what they hold still is in the processor's cache
+FRAMES_FULL_ALONE: Final = 32  # the same where nothing decodes them together
 _FEW: Final = 4  # are decoded one by one
 _FAILURES_MAX: Final = 8  # in one go: two odd frames are searched for; then all go one by one
 WIDTH: Final = 3  # members of an arrival
@@ -49,7 +50,7 @@ class Intake:
         self._decode_many: DecodeMany | None = None
         if issubclass(adapter, DecodesMany):
             self._decode_many = adapter.decoder_of_many(market, symbols)
-        self.full = WIDTH * (FRAMES_FULL if self._decode_many is not None else 1)
+        self.full = WIDTH * (FRAMES_FULL if self._decode_many is not None else FRAMES_FULL_ALONE)
 
     def decode(self) -> None:
         """Decode all that arrived, in order."""
@@ -60,30 +61,36 @@ class Intake:
         payloads = cast("list[bytes]", arrived[1::WIDTH])
         ts_recv = cast("list[int]", arrived[2::WIDTH])
         arrived.clear()
-        start, bad_until, failures = 0, 0, 0  # something that ends before `bad_until` is odd
+        if self._decode_many is None or len(payloads) <= _FEW:
+            self._alone(sessions, payloads, ts_recv)
+        elif not self._together(sessions, payloads, ts_recv):
+            self._apart(sessions, payloads, ts_recv)
+
+    def _alone(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> None:
+        for session, payload, received in zip(sessions, payloads, ts_recv, strict=True):
+            reply = session.receive(payload, received)
+            if reply is not None:
+                session.reply(reply)
+
+    def _apart(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> None:
+        """Find what is odd among these frames, and decode all of them."""
+        start, odd_until, failures = 0, len(payloads), 1  # what is odd ends before `odd_until`
         while start < len(payloads):
-            until = (start + bad_until) // 2 if start < bad_until else len(payloads)
-            is_alone = until - start <= _FEW
-            if failures > _FAILURES_MAX or self._decode_many is None:
-                until, is_alone = len(payloads), True
-            elif is_alone:
+            until = (start + odd_until) // 2 if start < odd_until else len(payloads)
+            if failures > _FAILURES_MAX:
+                until = len(payloads)
+            elif until - start <= _FEW:
                 until = min(start + _FEW, len(payloads))
             some = sessions[start:until], payloads[start:until], ts_recv[start:until]
-            if is_alone:
-                for session, payload, received in zip(*some, strict=True):
-                    session.take(payload, received)
+            if failures > _FAILURES_MAX or until - start <= _FEW:
+                self._alone(*some)
             elif not self._together(*some):
                 failures += 1
-                bad_until = until
+                odd_until = until
                 continue
             start = until
 
-    def _together(
-        self,
-        sessions: list[Session],
-        payloads: list[bytes],
-        ts_recv: list[int],
-    ) -> bool:
+    def _together(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> bool:
         """Decode frames with one call; return False, and leave nothing behind, if one of them is
         anything but data."""
         assert self._decode_many is not None

@@ -182,11 +182,9 @@ class Session:
             return None
         return self._control(control)
 
-    def take(self, payload: bytes, ts_recv: int) -> None:
-        """Take one frame, and have its answer sent, if it wants one. ts_recv: ns."""
-        reply = self.receive(payload, ts_recv)
-        if reply is not None:
-            self._events.reply(self, reply)
+    def reply(self, payload: bytes) -> None:
+        """Have an answer sent that `receive` gave."""
+        self._events.reply(self, payload)
 
     def snapshot(self, symbol: str, body: bytes, ts_recv: int) -> bool:
         """Take a REST book snapshot; return whether it could be read. Not a frame of the ledger:
