@@ -63,7 +63,7 @@ def report(replay: Replay, sink: AuditSink) -> dict[str, Any]:
     `filtered_rows`, `duplicate_rows`, `held_rows` did not. unaccounted: frames and rows that
     nothing explains, 0 unless there is a bug.
     """
-    counts = list(replay.pipeline.intakes.counts.values())
+    counts = list(replay.counts.values())
     ledger = replay.pipeline.ledger()
     books = replay.pipeline.books.statistics().values()
     rows = sink.rows

@@ -112,6 +112,7 @@ class Replay:
         self.table = InstrumentTable()
         self.totals = ReplayTotals()
         self.pipeline = Pipeline(self.table, self._rule_of, settings)
+        self.counts = self.pipeline.intakes.counts
         self._adapters = adapters
         self._on_file = on_file
         self._now_ns = 0
