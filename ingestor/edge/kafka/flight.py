@@ -3,64 +3,48 @@
 from __future__ import annotations
 
 import base64
-from collections import deque
 from typing import Final
 
 import orjson
 
 from ingestor.codec import Part, Record
-from ingestor.rows import RowClass, Rows
+from ingestor.rows import Rows
 
 RAW_BYTES_MAX: Final = 64 << 10  # of a refused value, kept in its dead letter
 
 
 class Flight:
-    """Rows with their sequence numbers, and which of them are still to be delivered.
+    """Rows with their sequence numbers that are sent as one batch.
 
-    `spans` are ranges of row indices, in order, each sent as one batch; a refused one is halved
-    until the culprit is alone. Records are not kept: encoding is pure, and for another producer
-    they are made again.
-    since_ns: when the first row was submitted. payload: the first span as a record batch, made in
-    the name of the producer in force, once it was; that producer can send it again as it is.
+    Records are not kept: encoding is pure, and for another producer they are made again.
+    since_ns: when the first row was submitted. payload: the record batch, made in the name of the
+    producer in force, once it was; that producer can send it again as it is.
     """
 
-    __slots__ = ("failures", "first_sequence", "payload", "row_class", "rows", "since_ns", "spans")
+    __slots__ = ("failures", "first_sequence", "is_under_way", "payload", "rows", "since_ns")
 
-    def __init__(self, row_class: RowClass, rows: Rows, first_sequence: int, since_ns: int) -> None:
-        self.row_class = row_class
+    def __init__(self, rows: Rows, first_sequence: int, since_ns: int) -> None:
         self.rows = rows
         self.first_sequence = first_sequence
         self.since_ns = since_ns
-        self.spans: deque[tuple[int, int]] = deque([(0, len(rows))])
-        self.failures = 0  # of the first span, in a row
+        self.failures = 0  # in a row
         self.payload: bytearray | None = None
+        self.is_under_way = False
 
     def part(self) -> Part:
-        """Return the rows of the first span, and the sequence number of its first row."""
-        start, stop = self.spans[0]
-        rows = self.rows if stop - start == len(self.rows) else self.rows[start:stop]
-        return rows, self.first_sequence + start
+        """Return the rows, and the sequence number of the first one."""
+        return self.rows, self.first_sequence
 
-    def cut(self, rows: int) -> None:
-        """Let the first span end after `rows` rows; the rest becomes the next span."""
-        start, stop = self.spans[0]
-        self.spans[0] = (start + rows, stop)
-        self.spans.appendleft((start, start + rows))
-
-    def bisect(self) -> bool:
-        """Halve the first span; return False when it is one row already."""
-        start, stop = self.spans[0]
-        if stop - start == 1:
-            return False
-        self.cut((stop - start) // 2)
-        return True
-
-    def settle(self) -> tuple[Rows, int]:
-        """Take the first span off; return its rows and the sequence number of the first one."""
-        start, stop = self.spans.popleft()
-        self.failures = 0
+    def settle(self) -> Part:
+        """Forget the payload; return the rows and the sequence number of the first one."""
         self.payload = None
-        return self.rows[start:stop], self.first_sequence + start
+        return self.part()
+
+    def cut(self, rows: int) -> Flight:
+        """Keep the first `rows` rows; return the others as a flight of their own."""
+        rest = Flight(self.rows[rows:], self.first_sequence + rows, self.since_ns)
+        self.rows = self.rows[:rows]
+        return rest
 
 
 def dead_letter(

@@ -12,13 +12,14 @@ Beside `producer`, the only module that reaches into its insides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from io import BytesIO
 from struct import Struct
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
 from aiokafka.client import ConnectionGroup
+from aiokafka.conn import CloseReason
 from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
 
 from ingestor.codec import Headers, Record
@@ -38,6 +39,17 @@ _COUNT: Final = Struct(">i")
 _PART: Final = Struct(">ii")  # partition, bytes
 # partition, error code, offset, timestamp; from version 5 on also the log's first offset
 _OUTCOME: Final = {version: Struct(">ihqq" + "q" * (version >= 5)) for version in range(3, 8)}
+
+
+class Connection(Protocol):
+    """What we ask of aiokafka's connection to a broker."""
+
+    def connected(self) -> bool: ...
+
+    def send(self, request: _Request) -> Awaitable[list[tuple[TopicPartition, int]]]:
+        """Write a request, at once; the answer can be awaited."""
+
+    def close(self, reason: CloseReason) -> object: ...
 
 
 class Produce:
@@ -79,19 +91,34 @@ class Produce:
         transactions.increment_sequence_number(place, framed.records)
         return batch, framed.records, HEAD_BYTES + len(framed.body)
 
+    def connection(self, node: int) -> Connection | None:
+        """Return the connection to a broker, None when there is none now."""
+        connections: dict[Any, Connection] = self._client._conns  # noqa: SLF001
+        connection = connections.get((node, ConnectionGroup.DEFAULT))
+        return connection if connection is not None and connection.connected() else None
+
+    async def connect(self, node: int) -> bool:
+        """Connect to a broker; return whether that worked."""
+        # aiokafka loses sight of a connection whose making is cancelled.
+        is_ready: bool = await asyncio.shield(self._client.ready(node))
+        return is_ready
+
     async def send(self, node: int, batches: Batches) -> Failures:
         """Send batches to a broker; return why it took each one not, None where it did.
 
-        Raises KafkaError when there is no answer: the batches may be in the log all the same.
+        The request is written before this waits for anything, so that requests go out in the order
+        in which their tasks start. Raises KafkaError when there is no answer: the batches may be in
+        the log all the same.
         """
-        client = self._client
-        connection = client._conns.get((node, ConnectionGroup.DEFAULT))  # noqa: SLF001
-        # aiokafka loses sight of a connection whose making is cancelled.
-        if (connection is None or not connection.connected()) and not await asyncio.shield(
-            client.ready(node)
-        ):
+        connection = self.connection(node)
+        if connection is None:
             raise errors.NodeNotReadyError
-        codes = await client.send(node, _Request(batches, self._timeout_ms))
+        try:
+            codes = await connection.send(_Request(batches, self._timeout_ms))
+        except TimeoutError:
+            # Not `AIOKafkaClient.send`: it closes the connection in force by then.
+            connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+            raise errors.RequestTimedOutError from None
         failures: Failures = {place: errors.UnknownError("not in the answer") for place in batches}
         failures.update((place, _failure(code)) for place, code in codes)
         return failures

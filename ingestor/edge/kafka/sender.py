@@ -2,8 +2,9 @@
 
 At the end of a turn of the loop in which rows were queued, and whenever an answer has come, `_pump`
 starts a request to each broker that leads a lane with something to send: whatever has gathered in
-all its lanes goes at once. A lane whose rows are under way waits for their ack, the others don't.
-So there is no linger here, and batches grow with load by themselves.
+all its lanes goes at once. Rows whose lane has a batch under way wait for its answer, or until it
+has been under way for some time (see `track`). So there is no linger here, and batches grow with
+load by themselves.
 
 A batch that the broker may take later is sent again as it is. Any other failure is judged (see
 `producer.verdict`), and ends the producer: the sender then raises ProducerFailed, and goes on with
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -29,12 +30,15 @@ from ingestor.edge.kafka.flight import Flight
 from ingestor.edge.kafka.produce import Failures, Produce
 from ingestor.edge.kafka.producer import Verdict, cause, verdict
 from ingestor.edge.kafka.settings import KafkaSettings
+from ingestor.edge.kafka.track import Track
 from ingestor.rows import DTYPE_OF, RowClass, Rows
 
 log = structlog.get_logger(__name__)
 
 GRACE_S: Final = 0.5  # for acks that are on their way when a producer is to be replaced
-REQUESTS_MAX: Final = 4  # under way to one broker; each lane is in one of them at most
+# Under way to one broker. So a lane has no more batches under way than the broker knows again, the
+# last five of a producer and partition (KIP-98): else one that is sent again could be there twice.
+REQUESTS_MAX: Final = 5
 REQUEST_BYTES_MAX: Final = 1 << 20  # before compression; a lane's batch is never divided for it
 BACKOFF: Final = Backoff(base_s=0.1, cap_s=5.0)
 _JSON_ROW_BYTES: Final = 350  # the first guess; each class learns its own
@@ -64,7 +68,7 @@ class Sender:
         dead_letter: Callable[[Lane, Flight, str], None],
     ) -> None:
         """progress: set whenever something was settled, or failed. dead_letter: called with the
-        flight whose first span is one row that Kafka will never take, and the reason."""
+        flight of one row that Kafka will never take, and the reason."""
         self._settings = settings
         self._outbox = outbox
         self._counts = counts
@@ -73,11 +77,8 @@ class Sender:
         self._clock = clock
         self._progress = progress
         self._dead_letter = dead_letter
-        self._flights: dict[Lane, Flight] = {}
-        self._places: dict[Lane, TopicPartition] = {}
-        # A lane with something to send is in one of these: the longest wait first; with a task.
-        self._waiting: dict[Lane, None] = {}
-        self._busy: set[Lane] = set()
+        self._tracks: dict[Lane, Track] = {}
+        self._waiting: dict[Track, None] = {}  # they may have something to send: longest wait first
         self._row_bytes = {
             row_class: float(dtype.itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES)
             for row_class, dtype in DTYPE_OF.items()
@@ -85,15 +86,19 @@ class Sender:
         self._produce: Produce | None = None  # None: nothing new is sent now
         self._group: asyncio.TaskGroup | None = None
         self._pump_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
         self._requests: Counter[int] = Counter()  # under way, by broker
+        self._reaching: set[int | None] = (
+            set()
+        )  # brokers that a task connects to; None: it asks who
         self._is_retrying = False
 
     def start(self, producer: AIOKafkaProducer, group: asyncio.TaskGroup) -> None:
         """Send, in tasks of `group`; one of them raises ProducerFailed at the end."""
-        for flight in self._flights.values():
-            flight.payload = None  # it was made in the name of the producer before
-        self._busy.clear()
+        for track in self._tracks.values():
+            track.reset()
         self._waiting.clear()
+        self._reaching.clear()
         self._requests.clear()
         self._group = group
         self._produce = Produce(
@@ -106,174 +111,227 @@ class Sender:
     def stop(self) -> None:
         """The tasks have ended: send nothing until the next `start`."""
         self._group = self._produce = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def wake(self, lanes: Iterable[Lane]) -> None:
         """Rows may have been queued in these lanes: send them once this turn of the loop is over,
         with what else it brings."""
-        for lane in lanes:
-            if lane not in self._busy and (lane.rows or lane in self._flights):
-                self._waiting[lane] = None
+        if self._produce is not None:
+            self._wake([self._tracks.get(lane) or self._track(lane) for lane in lanes])
+
+    def _wake(self, tracks: Iterable[Track]) -> None:
+        for track in tracks:
+            self._waiting[track] = None
         if self._waiting and not self._pump_is_due and self._produce is not None:
             self._pump_is_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
+    def _track(self, lane: Lane) -> Track:
+        topic = self._settings.tick_topic(lane.row_class)
+        track = self._tracks[lane] = Track(lane, TopicPartition(topic, lane.partition))
+        return track
+
     def _pump(self) -> None:
         """Start a request to each broker that has room for one and something to get."""
         self._pump_is_due = False
-        produce, group = self._produce, self._group
-        if produce is None or group is None:
+        produce = self._produce
+        if produce is None:
             return
-        loads: dict[int | None, list[Lane]] = {}
-        size_bytes: Counter[int | None] = Counter()
+        loads: dict[int, list[Track]] = {}
+        size_bytes: Counter[int] = Counter()
         is_too_much = False
-        for lane in self._waiting:
-            node = produce.leader(self._place(lane))
-            if node is not None and self._requests[node] >= REQUESTS_MAX:
+        now_s = asyncio.get_running_loop().time()
+        for track in list(self._waiting):
+            node = produce.leader(track.place)
+            connection = None if node is None else produce.connection(node)
+            if node is None or connection is None:
+                self._reach(produce, node)
                 continue
-            if size_bytes[node] >= REQUEST_BYTES_MAX:
+            wait_s = track.wait_s(connection, now_s)
+            if wait_s is None:
+                del self._waiting[track]
+            elif wait_s:
+                self._pump_in(wait_s)
+            elif size_bytes[node] >= REQUEST_BYTES_MAX:
                 is_too_much = True
-                continue
-            loads.setdefault(node, []).append(lane)
-            size_bytes[node] += self._size_bytes(lane)
-        for node, lanes in loads.items():
-            for lane in lanes:
-                del self._waiting[lane]
-            self._busy.update(lanes)
-            if node is None:
-                group.create_task(self._later(produce, lanes))
-            else:
-                self._requests[node] += 1
-                group.create_task(self._request(produce, node, lanes))
+            elif self._requests[node] < REQUESTS_MAX:
+                del self._waiting[track]
+                loads.setdefault(node, []).append(track)
+                size_bytes[node] += self._size_bytes(track)
+        for node, tracks in loads.items():
+            self._requests[node] += 1
+            self._spawn(self._request(produce, node, tracks))
         if is_too_much:
-            self.wake(())  # after the loop has looked at its sockets
+            self._wake(())  # after the loop has looked at its sockets
 
-    def _place(self, lane: Lane) -> TopicPartition:
-        place = self._places.get(lane)
-        if place is None:
-            topic = self._settings.tick_topic(lane.row_class)
-            place = self._places[lane] = TopicPartition(topic, lane.partition)
-        return place
+    def _pump_in(self, wait_s: float) -> None:
+        """Pump again after this time. What starts later may go later: one timer is enough."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_time)
 
-    def _size_bytes(self, lane: Lane) -> int:
+    def _on_time(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        assert self._group is not None, "not started"
+        try:
+            self._group.create_task(work)
+        except RuntimeError:  # the group's tasks are being cancelled: `stop` is next
+            work.close()
+
+    def _reach(self, produce: Produce, node: int | None) -> None:
+        if node not in self._reaching:
+            self._reaching.add(node)
+            self._spawn(self._connect(produce, node))
+
+    async def _connect(self, produce: Produce, node: int | None) -> None:
+        """Connect to a broker; where that fails, or none is known, ask who leads, and wait."""
+        if node is None or not await produce.connect(node):
+            self._say_retrying(errors.NodeNotReadyError())
+            await self._pause(produce)
+        self._reaching.discard(node)
+        self._wake(())
+
+    def _size_bytes(self, track: Track) -> int:
         """Return about how many bytes a lane's next batch will have before compression."""
-        rows_bytes = int(lane.rows * self._row_bytes[lane.row_class])
+        flight = track.next()
+        rows = len(flight.rows) if flight is not None else track.lane.rows
+        rows_bytes = int(rows * self._row_bytes[track.lane.row_class])
         return min(rows_bytes, self._settings.max_batch_bytes)
 
-    async def _request(self, produce: Produce, node: int, lanes: Sequence[Lane]) -> None:
+    async def _request(self, produce: Produce, node: int, tracks: Sequence[Track]) -> None:
         """Send the next batch of each lane, and see to what becomes of them."""
-        batches = self._batches(produce, lanes)
+        flights = self._flights(produce, node, tracks)
+        batches = {track.place: flight.payload or b"" for track, flight in flights}
         failures: Failures
         try:
-            failures = await produce.send(node, batches)
+            failures = await produce.send(node, batches) if batches else {}
         except errors.KafkaError as no_answer:
             failures = dict.fromkeys(batches, no_answer)
         self._requests[node] -= 1
         self._progress.set()
-        acked: list[Lane] = []
-        later: list[Lane] = []
-        refused: list[tuple[Lane, errors.KafkaError]] = []
-        for lane in lanes:
-            failure = failures[self._place(lane)]
+        acked: list[tuple[Track, Flight]] = []
+        refused: list[tuple[Track, Flight, errors.KafkaError]] = []
+        for track, flight in flights:
+            track.land(flight)
+            failure = failures[track.place]
             if failure is None:
-                acked.append(lane)
-            elif failure.retriable:
-                later.append(lane)
+                acked.append((track, flight))
+            elif track.is_final(flight, failure):
+                track.is_refused = True
+                refused.append((track, flight, failure))
             else:
-                refused.append((lane, failure))
+                track.fail()
+                self._say_retrying(failure)
         if acked:
             self._settle(acked)
-        if later and self._group is not None:
-            if not self._is_retrying:
-                log.warning("kafka.retrying", reason=repr(failures[self._place(later[0])]))
-            self._is_retrying = True
-            self._group.create_task(self._later(produce, later))
+        again = [track for track, _ in flights if track.is_held and not track.under_way]
+        if again:
+            self._spawn(self._again(produce, again))
+        self._wake(tracks)
         if refused:
-            delays_s = [self._judge(lane, failure) for lane, failure in refused]
-            await self.give_up(refused[0][1], max(delays_s))
+            delays_s = [self._judge(*one) for one in refused]
+            await self.give_up(refused[0][2], max(delays_s))
 
-    def _batches(self, produce: Produce, lanes: Sequence[Lane]) -> dict[TopicPartition, bytearray]:
-        """Return what is to be sent of each lane: the same as before after a failure that passes,
-        else the next rows, all of a class encoded together."""
-        new: dict[RowClass, list[tuple[Lane, Flight]]] = {}
-        batches: dict[TopicPartition, bytearray] = {}
-        for lane in lanes:
-            flight = self._flights.get(lane) or self._take(lane)
-            if flight.payload is not None:
-                batches[self._place(lane)] = flight.payload
-            else:
-                new.setdefault(lane.row_class, []).append((lane, flight))
+    def _flights(
+        self, produce: Produce, node: int, tracks: Sequence[Track]
+    ) -> list[tuple[Track, Flight]]:
+        """Start the next batch of each lane that may still start one: the same as before after a
+        failure that passes, else the next rows, all of a class encoded together."""
+        connection = produce.connection(node)
+        if connection is None:
+            return []
+        now_s = asyncio.get_running_loop().time()
+        flights: list[tuple[Track, Flight]] = []
+        new: dict[RowClass, list[tuple[Track, Flight]]] = {}
+        for track in tracks:
+            if track.wait_s(connection, now_s) != 0.0:
+                continue
+            flight = track.next() or self._take(track)
+            track.start(flight, connection, now_s)
+            flights.append((track, flight))
+            if flight.payload is None:
+                new.setdefault(track.lane.row_class, []).append((track, flight))
         for row_class, of_class in new.items():
             parts = [flight.part() for _, flight in of_class]
             encoded = self._encoder.encode_parts(row_class, parts)
-            for (lane, flight), records in zip(of_class, encoded, strict=True):
-                batches[self._place(lane)] = self._built(produce, lane, flight, records)
-        return batches
+            for (track, flight), records in zip(of_class, encoded, strict=True):
+                self._build(produce, track, flight, records)
+        # What is left of a lane starts beside this.
+        self._wake([track for track, _ in flights if track.wait_s(connection, now_s) is not None])
+        return flights
 
-    def _built(
-        self, produce: Produce, lane: Lane, flight: Flight, records: Sequence[Record]
-    ) -> bytearray:
-        """Make a batch of a flight's first span, or of as much of it as one batch holds."""
-        row_class = lane.row_class
-        payload, count, size_bytes = produce.build(
-            self._place(lane), records, self._headers[row_class], self._settings.max_batch_bytes
+    def _build(
+        self, produce: Produce, track: Track, flight: Flight, records: Sequence[Record]
+    ) -> None:
+        """Make the batch of a flight, or of as much of it as one batch holds."""
+        row_class = track.lane.row_class
+        flight.payload, count, size_bytes = produce.build(
+            track.place, records, self._headers[row_class], self._settings.max_batch_bytes
         )
         rows = sum([record[3] for record in records[:count]])
         if count < len(records):
-            flight.cut(rows)
-        flight.payload = payload
+            track.cut(flight, rows)
         self._row_bytes[row_class] = max(size_bytes / rows, 1.0)
-        return payload
 
-    def _take(self, lane: Lane) -> Flight:
+    def _take(self, track: Track) -> Flight:
+        lane = track.lane
         rows_max = self._settings.max_batch_bytes / self._row_bytes[lane.row_class]
         rows, since_ns = self._outbox.take(lane, max(int(rows_max), 1))
-        flight = self._flights[lane] = Flight(lane.row_class, rows, lane.next_sequence, since_ns)
+        flight = Flight(rows, lane.next_sequence, since_ns)
         lane.next_sequence += len(rows)
+        track.flights.append(flight)
         return flight
 
-    def _settle(self, lanes: Sequence[Lane]) -> None:
-        """The first span of each lane's flight is in the topic."""
+    def _settle(self, flights: Sequence[tuple[Track, Flight]]) -> None:
+        """These flights are in the topic."""
         now_ns = self._clock()
         self._is_retrying = False
         acked: dict[RowClass, list[Rows]] = {}
         oldest_ns = now_ns
-        for lane in lanes:
-            flight = self._flights[lane]
+        for track, flight in flights:
             rows, _ = flight.settle()
-            if not flight.spans:
-                del self._flights[lane]
+            track.drop(flight)
             self._outbox.settle(rows)
-            acked.setdefault(lane.row_class, []).append(rows)
+            acked.setdefault(track.lane.row_class, []).append(rows)
             oldest_ns = min(oldest_ns, flight.since_ns)
         for row_class, parts in acked.items():
             self._counts.acked(row_class, joined(parts), now_ns, oldest_ns)
         if self._outbox.pressed:
             self._outbox.check(now_ns)
-        self._busy.difference_update(lanes)
-        self.wake(lanes)
 
-    async def _later(self, produce: Produce, lanes: Sequence[Lane]) -> None:
+    async def _again(self, produce: Produce, tracks: Sequence[Track]) -> None:
         """Ask who leads these lanes' partitions, and try again."""
+        await self._pause(produce)
+        for track in tracks:
+            track.is_held = False
+        self._wake(tracks)
+
+    async def _pause(self, produce: Produce) -> None:
         await produce.refresh()
         await asyncio.sleep(self._settings.retry_backoff_ms / 1_000 * (0.5 + random.random()))
-        self._busy.difference_update(lanes)
-        self.wake(lanes)
 
-    def _judge(self, lane: Lane, failure: errors.KafkaError) -> float:
+    def _say_retrying(self, reason: errors.KafkaError) -> None:
+        if not self._is_retrying:
+            log.warning("kafka.retrying", reason=repr(reason))
+        self._is_retrying = True
+
+    def _judge(self, track: Track, flight: Flight, failure: errors.KafkaError) -> float:
         """Decide what becomes of a refused batch; return how long to wait (s) before a new try."""
-        flight = self._flights[lane]
         flight.failures += 1
         failures = flight.failures
         match verdict(failure, failures):
             case Verdict.BISECT:
-                if not flight.bisect():
-                    self._dead_letter(lane, flight, cause(failure))
-                    if not flight.spans:
-                        del self._flights[lane]
+                if not track.bisect(flight):
+                    self._dead_letter(track.lane, flight, cause(failure))
+                    track.drop(flight)
                 return 0.0
             case Verdict.HOLD:
                 delay_s = BACKOFF.delay_s(failures, random.random)
-                where = f"{self._place(lane).topic}[{lane.partition}]"
+                where = f"{track.place.topic}[{track.place.partition}]"
                 log.error("kafka.refused", where=where, reason=repr(failure), retry_s=delay_s)
                 return delay_s
         return BACKOFF.delay_s(failures, random.random) if failures > 1 else 0.0
