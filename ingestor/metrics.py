@@ -356,7 +356,8 @@ class Metrics:
         each_ns = np.array([now_ns - since_ns for _, now_ns, since_ns in answers])
         published_ns, bins = each_ns.repeat(lengths), EDGES_NS.searchsorted(each_ns).repeat(lengths)
         feeds = self._feeds.of_rows(row_class, _column(parts, "instrument"))
-        self._counters["acked"] += np.bincount(feeds, minlength=self._fit())
+        counts = np.bincount(feeds, minlength=self._fit())
+        self._counters["acked"] += counts
         total_ns = acked_ns - _column(parts, "ts_recv")
         if row_class is RowClass.LEVEL:
             is_end = (_column(parts, "flags") & _LAST) != 0

@@ -123,6 +123,22 @@ def test_rows_without_venue_time_and_marks_have_no_venue_lag(table: InstrumentTa
     assert metrics.lag[Stage.SEAL].counts.sum() == 2
 
 
+@pytest.mark.parametrize("row_class", RowClass)
+def test_each_may_be_the_first_to_meet_an_instrument(
+    table: InstrumentTable, row_class: RowClass
+) -> None:
+    rows = trades((3, 1, 2))
+    metrics = Metrics(table)
+    metrics.acked(row_class, rows, 4, 3)
+    assert metrics.total("acked") == 1
+    metrics = Metrics(table)
+    metrics.sealed(RowClass.TRADE, rows, 3)
+    assert metrics.lag[Stage.SEAL].counts.sum() == 1
+    metrics = Metrics(table)
+    metrics.count("gaps", row_class, 3)
+    assert metrics.total("gaps") == 1
+
+
 def test_unsettled_is_what_the_sink_still_owes(table: InstrumentTable) -> None:
     metrics = Metrics(table)
     rows = trades((0, 1, 1), (1, 1, 1), (2, 1, 1), (3, 1, 1))
