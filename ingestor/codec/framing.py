@@ -17,9 +17,9 @@ of pieces of bytes, which one `join` for each batch writes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, repeat
 from typing import Final, NamedTuple, overload
 
 import numpy as np
@@ -95,6 +95,11 @@ class Pieces:
             lengths = self._lengths.take(numbers)
         texts: list[bytes] = self._texts.take(numbers).tolist()
         return texts, lengths
+
+
+def _without_length(text: bytes) -> bytes:
+    """Undo `with_length`."""
+    return text[next(at for at, octet in enumerate(text, 1) if octet < _MORE) :]
 
 
 class Framed(NamedTuple):
@@ -173,15 +178,19 @@ class Columns:
     def parts(self) -> list[ColumnsPart]:
         return [ColumnsPart(self, *span) for span in pairwise(self.bounds.tolist())]
 
-    def record(self, index: int) -> Record:
-        key = self._keys[index]
-        value = self._other.get(index)
-        if value is None:
-            pieces = self._pieces
-            value = b"".join([one if isinstance(one, bytes) else one[index] for one in pieces])
-        after = next(at for at, octet in enumerate(key, 1) if octet < _MORE)
-        rows = 1 if self.rows is None else int(self.rows[index])
-        return key[after:], value, int(self.ts_ms[index]), rows
+    def records(self, start: int, end: int) -> list[Record]:
+        """Return the records [start, end) as such."""
+        pieces = [
+            [one] * (end - start) if isinstance(one, bytes) else one[start:end]
+            for one in self._pieces
+        ]
+        values = list(map(b"".join, zip(*pieces, strict=True)))
+        for index, value in self._other.items():
+            if start <= index < end:
+                values[index - start] = value
+        keys = map(_without_length, self._keys[start:end])
+        rows = repeat(1) if self.rows is None else self.rows[start:end].tolist()
+        return list(zip(keys, values, self.ts_ms[start:end].tolist(), rows, strict=False))
 
     def framed(self, start: int, end: int, tail: bytes, bytes_max: int) -> Framed:
         """Return the first of the records [start, end), a part."""
@@ -234,15 +243,15 @@ class ColumnsPart(Sequence[Record]):
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        places = range(self._start, self._end)[index]
-        if isinstance(places, int):
-            return self._columns.record(places)
-        return [self._columns.record(place) for place in places]
+        if isinstance(index, slice):
+            places = range(self._start, self._end)[index]
+            assert places.step == 1
+            return self._columns.records(places.start, places.stop)
+        place = range(self._start, self._end)[index]
+        return self._columns.records(place, place + 1)[0]
 
-    def rows(self, count: int) -> int:
-        """Return how many rows the first records have."""
-        rows, start = self._columns.rows, self._start
-        return count if rows is None else int(rows[start : start + count].sum())
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self[:])
 
     def framed(self, tail: bytes, bytes_max: int) -> Framed:
         return self._columns.framed(self._start, self._end, tail, bytes_max)
