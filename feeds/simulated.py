@@ -95,7 +95,6 @@ class _Book(msgspec.Struct, gc=False, tag_field="ch", tag="book"):
 
 
 _parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book).decode
-_BOOKS: Final[dict[type, type]] = {_Snapshot: _Book}  # keep their order
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[str]]:
@@ -199,7 +198,9 @@ class Simulated:
         ) -> None:
             parsed = list(map(_parse, payloads))
             numbers = [symbols[one.s] for one in parsed]
-            kinds = [_BOOKS.get(kind, kind) for kind in map(type, parsed)]
+            kinds: list[type] = list(map(type, parsed))
+            if _Snapshot in kinds:  # it has its place among the updates
+                kinds = [_Book if kind is _Snapshot else kind for kind in kinds]
             for kind, (events, *columns) in by_kind(kinds, parsed, numbers, ts_recv, frames):
                 if kind is _Trade:
                     out.keep_trades(_read_trades, events, *columns)

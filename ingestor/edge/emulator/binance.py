@@ -1,6 +1,6 @@
 """Binance as a client meets it: combined and raw streams, named in the address or by SUBSCRIBE.
 
-Reference: Binance "WebSocket Streams" (live subscribing, error messages), as `feeds/binance.py`.
+Reference: Binance "WebSocket Streams" (live subscribing, error messages), as `feeds/binance/`.
 """
 
 from __future__ import annotations

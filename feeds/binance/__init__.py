@@ -19,16 +19,15 @@ Traps:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 import msgspec
-import numpy as np
 import orjson
 
+from feeds.binance import spot
+from feeds.binance.instruments import futures_instrument, spot_instrument
 from ingestor.adapter import (
     Ack,
     BookRule,
@@ -46,21 +45,17 @@ from ingestor.adapter import (
     RestRequest,
     SnapshotSource,
 )
-from ingestor.batch import TickBuffer, fill
+from ingestor.batch import TickBuffer
 from ingestor.errors import DecodeError, UnknownMessage
-from ingestor.fixed import INT64_MAX
-from ingestor.grouping import by_kind
-from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
-from ingestor.rows import Flag, Rows, Side
-from ingestor.timestamps import MILLISECOND, milliseconds_ns
+from ingestor.instruments import Instrument
+from ingestor.rows import Flag, Side
+from ingestor.timestamps import MILLISECOND
 
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _AGGRESSOR: Final = {True: int(Side.ASK), False: int(Side.BID)}  # by `m`, buyer is maker
-_AGGRESSORS: Final = np.array([_AGGRESSOR[False], _AGGRESSOR[True]], np.uint8)
 
 _SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
-_LARGEST_IN_LEVEL: Final = 10_000  # orders of the largest size that one price level may hold
 _DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
 _DEPTH_WEIGHT: Final = {"spot": 50, "usdm": 20, "coinm": 20}
 _EXCHANGE_INFO: Final = {
@@ -127,130 +122,7 @@ class _Frame(_Data, gc=False):
     stream: str = ""
 
 
-class _Trade(msgspec.Struct, gc=False, tag_field="e", tag="trade"):
-    """A trade alone. Types of just what one event has are parsed in two thirds of the time."""
-
-    s: str
-    t: int
-    p: str
-    q: str
-    T: int
-    m: bool
-
-
-class _Quote(msgspec.Struct, gc=False):
-    """Spot's best bid and ask, alone."""
-
-    u: int
-    s: str
-    b: str
-    B: str
-    a: str
-    A: str
-    e: None = None  # futures' have an event
-
-
-class _Depth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
-    """Spot's book deltas, alone."""
-
-    s: str
-    E: int
-    U: int
-    u: int
-    b: msgspec.Raw
-    a: msgspec.Raw
-
-
 _parse: Final = msgspec.json.Decoder(_Frame).decode
-_parse_trade: Final = msgspec.json.Decoder(_Trade).decode
-_parse_quote: Final = msgspec.json.Decoder(_Quote).decode
-_parse_depth: Final = msgspec.json.Decoder(_Depth).decode
-# What an event that comes alone is, told by a byte of its first key and value as Binance sends
-# them: {"e":"trade", {"e":"depthUpdate", {"u":400900217. Should that change, the general way still
-# reads it.
-_KEY_AT, _VALUE_AT = 2, 6
-_EVENT, _TRADE, _DEPTH, _UPDATE_ID = b"etdu"
-
-
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
-    rows["ts_event"] = milliseconds_ns([one.T for one in trades])
-    fill(rows, "sequence", [one.t for one in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    rows["side"] = _AGGRESSORS[np.frombuffer(bytes([one.m for one in trades]), np.uint8)]
-    return [one.p for one in trades], [one.q for one in trades]
-
-
-def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
-    rows["ts_event"] = rows["ts_recv"]
-    rows["flags"] = _LAST_UNTIMED
-    fill(rows, "sequence", [one.u for one in quotes])
-    return (
-        [one.b for one in quotes],
-        [one.B for one in quotes],
-        [one.a for one in quotes],
-        [one.A for one in quotes],
-    )
-
-
-_AppendMany = Callable[
-    [Mapping[str, int], Sequence[bytes], Sequence[int], Sequence[int], TickBuffer], None
-]
-
-
-def _append_trades(
-    symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: TickBuffer,
-) -> None:
-    trades = list(map(_parse_trade, payloads))
-    out.keep_trades(_read_trades, trades, [symbols[one.s] for one in trades], ts_recv, frames)
-
-
-def _append_quotes(
-    symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: TickBuffer,
-) -> None:
-    quotes = list(map(_parse_quote, payloads))
-    out.keep_quotes(_read_quotes, quotes, [symbols[one.s] for one in quotes], ts_recv, frames)
-
-
-def _append_depths(
-    symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: TickBuffer,
-) -> None:
-    depths = list(map(_parse_depth, payloads))
-    out.raw_updates(
-        [symbols[one.s] for one in depths],
-        [one.E * MILLISECOND for one in depths],
-        ts_recv,
-        [one.U for one in depths],
-        [one.u for one in depths],
-        [bytes(side) for one in depths for side in (one.b, one.a)],
-        frames,
-    )
-
-
-# By the byte that tells them: of the first value, or of the first key.
-_APPEND_MANY: Final[dict[int, _AppendMany]] = {
-    _TRADE: _append_trades,
-    _UPDATE_ID: _append_quotes,
-    _DEPTH: _append_depths,
-}
-
-
-def _append_many(payload: bytes) -> _AppendMany:
-    """Return what appends frames like this one. Raises LookupError for those that need a look of
-    their own."""
-    key = payload[_KEY_AT]
-    return _APPEND_MANY[payload[_VALUE_AT] if key == _EVENT else key]
 
 
 class Binance:
@@ -308,67 +180,13 @@ class Binance:
     def ping(self) -> bytes | None:
         return None  # the server pings with websocket frames, which the transport answers
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
-        try:
-            key = payload[_KEY_AT]
-            if key == _EVENT and payload[_VALUE_AT] == _TRADE:
-                trade = _parse_trade(payload)
-                out.kept_trades += (
-                    _read_trades,
-                    trade,
-                    self._symbols[trade.s],
-                    ts_recv,
-                    out.frame,
-                )
-                return None
-            if key == _UPDATE_ID:
-                quote = _parse_quote(payload)
-                out.kept_quotes += (
-                    _read_quotes,
-                    quote,
-                    self._symbols[quote.s],
-                    ts_recv,
-                    out.frame,
-                )
-                return None
-            if key == _EVENT and payload[_VALUE_AT] == _DEPTH and self._market == "spot":
-                book = _parse_depth(payload)
-                if out.raw_levels(
-                    self._symbols[book.s],
-                    book.E * MILLISECOND,
-                    ts_recv,
-                    book.U,
-                    book.u,
-                    bytes(book.b),
-                    bytes(book.a),
-                ):
-                    return None
-        except (msgspec.ValidationError, IndexError):
-            pass
-        return self._any(payload, ts_recv, out)
-
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany | None:
         """Spot's events alone; combined streams are read one by one."""
-        if market != "spot":
-            return None
+        return spot.decoder(symbols) if market == "spot" else None
 
-        def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-        ) -> None:
-            append = _append_many(payloads[0])
-            try:
-                append(symbols, payloads, ts_recv, frames, out)
-            except msgspec.ValidationError:  # not all of one kind
-                kinds = map(_append_many, payloads)
-                for append, part in by_kind(list(kinds), payloads, ts_recv, frames):
-                    some, received, at = part
-                    append(symbols, some, received, at, out)
-
-        return decode
-
-    def _any(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
-        """Frames of every kind, wrapped or not."""
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        """Take frames of every kind, wrapped or not."""
         try:
             frame = _parse(payload)
         except msgspec.ValidationError as failure:
@@ -449,7 +267,7 @@ class Binance:
 
     @classmethod
     def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        read = _spot_instrument if market == "spot" else _futures_instrument
+        read = spot_instrument if market == "spot" else futures_instrument
         return [
             read(market, entry)
             for body in bodies
@@ -491,68 +309,6 @@ def _is_whole_book(stream: str) -> bool:
 def _chunks(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
     size = _SPOT_LIMITS.streams_per_subscribe
     return (tuple(streams[start : start + size]) for start in range(0, len(streams), size))
-
-
-def _filters(entry: Any) -> tuple[str, str, str]:
-    """Return tick size, lot size and the size of the largest order."""
-    filters = {one["filterType"]: one for one in entry["filters"]}
-    lot = filters["LOT_SIZE"]
-    return filters["PRICE_FILTER"]["tickSize"], lot["stepSize"], lot["maxQty"]
-
-
-def _spot_instrument(market: str, entry: Any) -> Instrument:
-    tick_size, lot_size, largest = _filters(entry)
-    base, quote = entry["baseAsset"], entry["quoteAsset"]
-    one = instrument(
-        "binance",
-        market,
-        entry["symbol"],
-        f"{base}-{quote}".upper(),
-        base,
-        quote,
-        tick_size,
-        lot_size,
-        settlement=quote,
-    )
-    room = INT64_MAX / (float(largest) * _LARGEST_IN_LEVEL)  # rough will do: it is a bound
-    size_exponent = min(entry["baseAssetPrecision"], int(math.log10(room)) if room >= 1 else 0)
-    return replace(
-        one,
-        price_exponent=max(one.price_exponent, entry["quoteAssetPrecision"]),
-        size_exponent=max(one.size_exponent, size_exponent),
-    )
-
-
-def _futures_instrument(market: str, entry: Any) -> Instrument:
-    tick_size, lot_size, _ = _filters(entry)
-    base, quote, settlement = entry["baseAsset"], entry["quoteAsset"], entry["marginAsset"]
-    perpetual = entry["contractType"].endswith("PERPETUAL")  # also TRADIFI_PERPETUAL
-    expiry_ns = 0 if perpetual else (entry["deliveryDate"] + 0) * MILLISECOND
-    inverse = market == "coinm"
-    one = instrument(
-        "binance",
-        market,
-        entry["symbol"],
-        f"{base}-{quote}-{'PERP' if perpetual else _day(expiry_ns)}".upper(),
-        base,
-        quote,
-        tick_size,
-        lot_size,
-        contract=Contract.PERPETUAL if perpetual else Contract.FUTURE,
-        settlement=settlement,
-        size_unit=SizeUnit.CONTRACT if inverse else SizeUnit.BASE,
-        multiplier=str(entry["contractSize"]) if inverse else "1",
-        expiry_ns=expiry_ns,
-    )
-    return replace(
-        one,
-        price_exponent=max(one.price_exponent, entry["pricePrecision"]),
-        size_exponent=max(one.size_exponent, entry["quantityPrecision"]),
-    )
-
-
-def _day(ns: int) -> str:
-    return f"{datetime.fromtimestamp(ns // 1_000_000_000, UTC):%Y%m%d}"
 
 
 adapter: type[FeedAdapter] = Binance
