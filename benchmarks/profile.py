@@ -7,10 +7,10 @@ they add is the difference. `floor` marks what the libraries alone cost before a
   process of its own; one read brings many frames. With one frame a read it is what `floor` shows.
 - parse: msgspec into a typed struct, which is kept until the batch is complete.
 - numbers: decimal texts to scaled int64, exactly and by columns (`ingestor.fixed`).
-- decode: what the adapter and the buffer add to the parse.
-- session: what counting, order, acks and all-or-nothing frames add to decoding.
+- decode: what arrival, intake, adapter and buffer add to the parse: order, ledger, look-ups.
 - seal: rows from what was kept, numbers included.
-- split: by partition of Kafka, 8 of them. encode: rows to records. batch: aiokafka's builder, lz4.
+- split: by partition of Kafka, 8 of them. encode: rows to records. batch: their framing, checksum
+  and lz4.
 Not measured: books (`books`), sending and acks (`publish`), waking up.
 """
 
@@ -18,41 +18,36 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 import orjson
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from benchmarks.frames import SHAPES, Shape, table
+from benchmarks.frames import SHAPES, Shape, connection, receive, table
 from benchmarks.processes import Child, LoadServer
-from ingestor.adapter import FeedAdapter
 from ingestor.batch import Sealed, TickBuffer
-from ingestor.codec import Partitions, Record, encoder
-from ingestor.edge.kafka.producer import use_fast_compression
-from ingestor.feeds_registry import adapter_of
+from ingestor.codec import Partitions, encoder, framing
+from ingestor.edge.kafka.recordbatch import pack
 from ingestor.fixed import parse_column
 from ingestor.instruments import InstrumentTable
 from ingestor.rows import RowClass, Rows
-from ingestor.session import FrameCounts, Session, SessionEvents
 
 BATCH_ROWS: Final = 2_000
 PARTITIONS: Final = 8
 CONNECTIONS: Final = 10
-_LZ4, _MAGIC, _BATCH_BYTES = 3, 2, 1 << 20
+_BATCH_BYTES: Final = 1 << 20
 # The stages of a trade in each encoding, in order; together they are its way to a record batch.
-PATH: Final = ("socket read", "parse", "decode", "session", "seal", "split")
+PATH: Final = ("socket read", "parse", "decode", "seal", "split")
 FLOORS: Final = ("socket read", "parse", "numbers")
 STAGES: Final = {
     "socket read": "socket read: picows, callback into Python, payload copied",
     "orjson": "(for comparison: parse, orjson into dicts)",
     "parse": "parse: msgspec into a typed struct",
     "numbers": "(part of sealing: decimal texts to int64)",
-    "decode": "decode: adapter and buffer, beyond the parse",
-    "session": "session bookkeeping",
+    "decode": "decode: intake, adapter and buffer, beyond the parse",
     "seal": "seal",
     "split": "split by partition",
     "encode json": "encode, JSON",
@@ -90,7 +85,6 @@ _PARSE: Final[dict[str, Callable[[bytes], _Trade | _Depth]]] = {
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}."""
-    use_fast_compression()
     trade, book = (one for one in SHAPES if one.name in {"binance trade", "binance book20"})
     batches = 20 if quick else 100
     trade_ns = {"socket read": _socket_ns(0.7 if quick else 3.0), **measure(trade, batches)}
@@ -148,7 +142,6 @@ def measure(shape: Shape, batches: int) -> dict[str, float]:
     finally:
         gc.enable()
     spent = watch.best_s
-    spent["session"] -= spent["decode"]
     spent["decode"] -= spent["parse"]
     return {name: seconds / BATCH_ROWS * 1e9 for name, seconds in spent.items()}
 
@@ -156,7 +149,6 @@ def measure(shape: Shape, batches: int) -> dict[str, float]:
 def _time_batch(
     watch: Stopwatch, shape: Shape, frames: list[bytes], instruments: InstrumentTable
 ) -> None:
-    symbols = instruments.symbols(shape.venue, shape.market)
     parse, ts_recv = _PARSE[shape.kind], time.time_ns()
     watch.start()
     for frame in frames:
@@ -166,34 +158,18 @@ def _time_batch(
     watch.lap("parse")
     del kept
 
-    buffer, adapter, session = _pipeline(shape, symbols)
-    decode, begin = adapter.decode, buffer.begin
+    buffer = TickBuffer()
+    intake, session = connection(shape, instruments, buffer)
     watch.start()
-    for frame in frames:
-        begin(session, frame)
-        decode(frame, ts_recv, buffer)
+    receive(intake, session, frames, ts_recv)
     watch.lap("decode")
-
-    buffer, adapter, session = _pipeline(shape, symbols)
-    receive = session.receive
-    watch.start()
-    for frame in frames:
-        receive(frame, ts_recv)
-    watch.lap("session")
     sealed = buffer.seal(instruments)
     watch.lap("seal")
-    if sealed.rows != BATCH_ROWS or session.counts.rejected:
-        raise RuntimeError(f"{shape.name}: {sealed.rows} rows, {session.counts}")
+    if sealed.rows != BATCH_ROWS or intake.counts.rejected:
+        raise RuntimeError(f"{shape.name}: {sealed.rows} rows, {intake.counts}")
     _time_numbers(watch, frames, sealed, instruments)
     if shape.kind == "trade":
         _time_records(watch, sealed.trades, instruments)
-
-
-def _pipeline(shape: Shape, symbols: dict[str, int]) -> tuple[TickBuffer, FeedAdapter, Session]:
-    buffer = TickBuffer()
-    adapter = adapter_of(shape.venue)(shape.market, symbols)
-    session = Session(0, adapter, [], buffer, FrameCounts(), SessionEvents(), shape.market)
-    return buffer, adapter, session
 
 
 def _time_numbers(
@@ -229,19 +205,13 @@ def _time_records(watch: Stopwatch, rows: Rows, instruments: InstrumentTable) ->
         codec = encoder(encoding, instruments, bytes(16))
         for part in parts:  # what is made once for each instrument
             codec.encode(RowClass.TRADE, part, 0)
+        numbered = [(part, 0) for part in parts]
         watch.start()
-        records = [codec.encode(RowClass.TRADE, part, 0) for part in parts]
+        encoded = codec.encode_parts(RowClass.TRADE, numbered)
         watch.lap(f"encode {encoding}")
-        for of_partition in records:
-            _build(of_partition)
+        for records in encoded:
+            pack(framing.frame(records, [], _BATCH_BYTES), "lz4", 1, 0, 0)
         watch.lap(f"batch {encoding}")
-
-
-def _build(records: Sequence[Record]) -> None:
-    builder = DefaultRecordBatchBuilder(_MAGIC, _LZ4, 0, 1, 0, 0, _BATCH_BYTES)
-    for number, (key, value, ts_ms, _) in enumerate(records):
-        builder.append(number, ts_ms, key, value, [])
-    builder.build()
 
 
 def _socket_ns(seconds: float) -> float:
