@@ -8,8 +8,9 @@ lag from the load server's send time to the broker's ack, loop delay. A step tha
 once more; if it misses again, the ladder ends there. Then 15,000 connections with one message per
 second, and the same total rate over few and over many connections: what a connection costs beyond
 its messages.
-The step `floor` is a picows client that only parses (see `floor`), with as many messages as the
-highest step: what load server, kernel and parse alone cost this machine. Its lag ends at the parse.
+The step `highest` is the ladder's last, tried even if the ladder ended before it. The step `floor`
+is a picows client that only parses (see `floor`), with as many messages: what load server, kernel
+and parse alone cost this machine. Its lag ends at the parse.
 Not measured: a broker's own latency (a stub; see `latency`), TLS (see `memory`).
 How to read it: `connections_per_core` is the largest step at 10 messages per second whose lag p99
 stayed within 100 ms without a disconnect; nothing is interpolated. Lag counts what waits in the
@@ -32,7 +33,7 @@ RATE: Final = 10.0
 LADDER: Final = tuple((count, RATE) for count in (100, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000))
 LADDER_QUICK: Final = ((1_000, RATE),)
 WIDE: Final = (15_000, 1.0)
-FLOOR: Final = (10_000, RATE)
+HIGHEST: Final = LADDER[-1]
 GROWTH: Final = ((1_000, 20.0), (10_000, 2.0))
 GROWTH_QUICK: Final = ((100, 100.0), LADDER_QUICK[0])
 TARGET_P99_MS: Final = 100.0
@@ -52,16 +53,26 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         name = "connections_held_quick" if quick else "connections_per_core"
         headline: dict[str, Any] = {name: connections_per_core(results)}
         done = {(row["connections"], row["rate"]): row for row in results if held(row)}
-        if FLOOR in done:
-            headline["core_at_10000_x_10"] = done[FLOOR]["core"]
+        highest = None
+        if not quick:
+            highest = done.get(HIGHEST) or _attempted(HIGHEST, attempt) | {"step": "highest"}
+            if HIGHEST not in done:
+                results.append(highest)
         growth = [
             (done.get(step) or _attempted(step, attempt)) | {"step": "growth"}
             for step in (GROWTH_QUICK if quick else GROWTH)
         ]
         if not quick:
             results.append(_attempted(WIDE, attempt) | {"step": "wide"})
-    floor_step = LADDER_QUICK[-1] if quick else FLOOR
-    results.append(_attempted(floor_step, lambda step: floor(*step, seconds)) | {"step": "floor"})
+    floor_step = LADDER_QUICK[-1] if quick else HIGHEST
+    least = _attempted(floor_step, lambda step: floor(*step, seconds)) | {"step": "floor"}
+    results.append(least)
+    if highest is not None and "overloaded" not in highest:
+        headline["core_at_10000_x_10"] = highest["core"]
+        headline["lag_p99_ms_at_10000_x_10"] = highest["lag_p99_ms"]
+        if "overloaded" not in least:
+            ratio = highest["us_per_message"] / least["us_per_message"]
+            headline["cpu_over_floor_at_10000_x_10"] = round(ratio, 2)
     if not any("overloaded" in row for row in growth):
         few, many = (row["us_per_message"] for row in growth)
         headline["cost_growth_quick" if quick else "cost_growth_1k_to_10k"] = round(many / few, 2)

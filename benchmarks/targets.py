@@ -34,8 +34,8 @@ class Target:
 
 
 _PYTHON_PER_FRAME: Final = (
-    "Python runs four calls for each frame (connection, session, adapter, buffer), exact numbers "
-    "and a ledger; see the stages below"
+    "A callback, a parse and a look-up for each frame in Python, exact numbers and a ledger; see "
+    "the stages below"
 )
 _TWO_CORES: Final = (
     "Load server and broker need one of the two cores, and the kernel's share of 100,000 wake-ups "
