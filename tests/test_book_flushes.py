@@ -15,10 +15,11 @@ import pytest
 from ingestor.adapter import BookRule
 from ingestor.batch import TickBatch
 from ingestor.books.books import BookSettings
+from ingestor.books.rows import FEW
 from ingestor.books.state import BookStatistics
 from ingestor.digest import Digest
-from ingestor.rows import LEVEL, Cause, RowClass, Rows
-from tests.books import FUTURES, SPOT, Desk, Pairs
+from ingestor.rows import LEVEL, Cause, Flag, Kind, RowClass, Rows
+from tests.books import FUTURES, SOCKET, SPOT, Desk, Pairs
 
 Event = Callable[[Desk], None]
 EVENTS = 400
@@ -102,3 +103,56 @@ def test_rows_do_not_depend_on_where_the_flushes_fall(rule: BookRule, seed: int)
             counted.gaps,
             counted.resets,
         )
+
+
+def sides(rng: random.Random) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return a few bids and asks; either may be missing, or both."""
+    bids = [(rng.randrange(5, 15), rng.randrange(3)) for _ in range(rng.randrange(4))]
+    asks = [(rng.randrange(15, 25), rng.randrange(3)) for _ in range(rng.randrange(4))]
+    return bids, asks
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_updates_give_the_rows_of_many(seed: int) -> None:
+    """Small flushes are read and written without numpy."""
+    rng = random.Random(seed)
+    events = [sides(rng) for _ in range(5 * FEW)]
+    events[FEW] = ([], [])
+    found = []
+    for updates in (1, FEW, FEW + 1, len(events)):
+        desk = Desk(SOCKET)
+        desk.snapshot(100, [(1, 1)], [(99, 1)], instrument=0)
+        desk.snapshot(100, [(1, 1)], [(99, 1)], instrument=1)
+        rows = [desk.flush().rows]
+        for number, (bids, asks) in enumerate(events):
+            flags = Flag.NO_VENUE_TIME if number % 3 else 0
+            last = 101 + number // 2
+            desk.now += 1_000
+            desk.delta(0, last, bids, asks, instrument=number % 2, flags=flags)
+            if (number + 1) % updates == 0:
+                rows.append(desk.flush().rows)
+        rows.append(desk.flush().rows)
+        found.append(np.concatenate(rows))
+        assert not (found[-1]["kind"] == Kind.GAP).any()
+        image = desk.books.snapshots([0, 1]).rows
+        assert set(image["ts_recv"].tolist()) == {desk.now, desk.now - 1_000}
+    assert len(found[0]) > len(events)
+    for other in found[1:]:
+        assert np.array_equal(found[0], other)
+
+
+def test_images_bear_the_time_of_the_newest_update_however_many_there_were() -> None:
+    desk = Desk(SOCKET)
+    desk.snapshot(100, [(1, 1)], [(99, 1)])
+    desk.snapshot(100, [(1, 1)], [(99, 1)], instrument=1)
+    desk.flush()
+    quiet_since = desk.now
+    for last in range(101, 101 + 2_000):
+        desk.now += 1_000
+        desk.delta(0, last, [(2, last)], [])
+        if last % 100 == 0:
+            desk.flush()
+    desk.flush()
+    image = desk.books.snapshots([0, 1]).rows
+    assert set(image["ts_recv"][image["instrument"] == 0].tolist()) == {desk.now}
+    assert set(image["ts_recv"][image["instrument"] == 1].tolist()) == {quiet_since}

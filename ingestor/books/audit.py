@@ -42,18 +42,22 @@ def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause |
         found = text_checksum(*texts) if texts is not None else _checksum_of(book)
         return _count(book, found == checksum)
     if book.has_oracle and book.last:
-        top = book.top()
         if book.recent_quotes:
             quote = _partner(book.recent_quotes, book.last)
             if quote is not None:
-                return _count(book, quote == top)
-        tops = book.recent_tops
-        tops.append((book.last, top))
-        if len(tops) > memory // 8:
-            del tops[: memory // 16]
+                return _count(book, quote == book.top())
+        remember(book, memory // 8)
     elif book.trail is not None:
         note(book, book.trail, checksum)
     return None
+
+
+def remember(book: Book, tops_max: int) -> None:
+    """Keep the book's top for the quote of its newest update."""
+    tops = book.recent_tops
+    tops.append((book.last, book.top()))
+    if len(tops) > tops_max:
+        del tops[: tops_max // 2]
 
 
 def witness(book: Book, number: int, quote: Top, memory: int) -> Cause | None:
@@ -100,6 +104,7 @@ def begin(book: Book) -> None:
     """Keep the book's trail from now on."""
     book.trail = Trail()
     book.is_provable = True
+    book.settle()
     note(book, book.trail, 0)
 
 
@@ -107,6 +112,7 @@ def end(book: Book, outcome: str) -> None:
     """Keep no trail any more and count what the audit came to: a Finding's value, or "failed"."""
     book.trail = None
     book.is_provable = book.rule.quote_oracle or book.rule.checksum is not None
+    book.settle()
     tally = book.tally
     tally.audits[outcome] = tally.audits.get(outcome, 0) + 1
     tally.verified += outcome == Finding.VERIFIED.value

@@ -24,7 +24,7 @@ import numpy as np
 
 from ingestor.adapter import BookRule, Continuity
 from ingestor.batch import Hole, Sealed, TickBatch
-from ingestor.books.audit import contradiction, witness
+from ingestor.books.audit import contradiction, remember, witness
 from ingestor.books.repair import Repair, Repairs
 from ingestor.books.rows import NEGATIVE, Flush, image
 from ingestor.books.state import (
@@ -51,7 +51,7 @@ _SLOW: Final = int(Flag.SNAPSHOT) | NEGATIVE
 _RANGE: Final = Continuity.RANGE
 _PREVIOUS: Final = Continuity.PREVIOUS
 _INCREMENT: Final = Continuity.INCREMENT
-_UNKNOWN, _ORACLE, _NO_ORACLE = 0, 1, 2
+_UNNOTED_MAX: Final = 1_024  # updates
 # The rows that were lost may have held the GAP that is in force: it is declared again.
 _TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
 
@@ -95,8 +95,10 @@ class Books:
         self._repairs = Repairs(table, self._settings)
         self._errors: list[SequenceGap] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
-        self._oracles = np.zeros(0, np.int8)  # by instrument: do its quotes prove its book?
+        self._is_oracle = np.zeros(0, np.bool_)  # by instrument: do its quotes prove its book?
         self._newest = np.zeros(0, UPDATE)  # by instrument: its newest update, for the times
+        self._unnoted: list[Rows] = []  # updates that `_newest` doesn't know yet, in order
+        self._unnoted_count = 0
         self._held = 0
         self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
 
@@ -107,12 +109,12 @@ class Books:
         a book doesn't depend on where the flushes fell.
         """
         flush = Flush(sealed, now_ns)
-        self._fit(sealed.updates, now_ns)
+        self._fit(flush)
         flush.filtered, self._forgotten = self._forgotten, 0
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
-        witnesses = Witnesses(sealed, self._oracles == _ORACLE)
+        witnesses = Witnesses(sealed, self._is_oracle)
         quotes_before: list[int] = []
         for hole in sealed.holes:
             self._run(flush, witnesses, hole.quote, hole.update)
@@ -143,7 +145,7 @@ class Books:
         if book is not None:
             self._held -= book.held_levels
             self._forgotten += book.held_levels
-            self._oracles[instrument] = _UNKNOWN
+            self._is_oracle[instrument] = False
             self._repairs.done(book)
 
     def snapshots(self, instruments: Iterable[int]) -> TickBatch:
@@ -152,6 +154,7 @@ class Books:
         Rows are flagged SNAPSHOT, and PARTIAL where the book is deeper than what is shown. An empty
         book is one RESET row flagged SNAPSHOT. `sequence` is the number of the newest update.
         """
+        self._note()
         broken = {instrument for instrument, _, _ in self._breaks}
         parts = [
             image(book, self._settings.snapshot_depth, self._newest[book.instrument])
@@ -188,18 +191,30 @@ class Books:
             for key, (books, valid, held, invalid_ns) in sums.items()
         }
 
-    def _fit(self, updates: Rows, now_ns: int) -> None:
-        """Open the books that begin with this flush; note when each was last heard of."""
-        more = len(self._table) - len(self._oracles)
+    def _fit(self, flush: Flush) -> None:
+        """Open the books that begin with this flush; keep its updates until `_note`."""
+        more = len(self._table) - len(self._is_oracle)
         if more > 0:
-            self._oracles = np.concatenate([self._oracles, np.zeros(more, np.int8)])
+            self._is_oracle = np.concatenate([self._is_oracle, np.zeros(more, np.bool_)])
             self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
-        if not len(updates):
+        if not len(flush):
             return
-        instruments = updates["instrument"]
-        for instrument in instruments[self._oracles[instruments] == _UNKNOWN].tolist():
-            self._book(instrument, now_ns)
-        self._newest[instruments] = updates
+        if not self._books.keys() >= (heard := dict.fromkeys(flush.instruments)).keys():
+            for instrument in heard:
+                self._book(instrument, flush.now_ns)
+        self._unnoted.append(flush.sealed.updates)
+        self._unnoted_count += len(flush)
+        if self._unnoted_count > _UNNOTED_MAX:
+            self._note()
+
+    def _note(self) -> None:
+        """Note when each book was last heard of. Done for many flushes at once: it is rarely asked
+        for, and each time costs as much as some levels."""
+        if self._unnoted:
+            updates = np.concatenate(self._unnoted)
+            self._newest[updates["instrument"]] = updates
+            self._unnoted.clear()
+            self._unnoted_count = 0
 
     def _run(self, flush: Flush, witnesses: Witnesses, quotes_end: int, end: int) -> None:
         """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
@@ -207,7 +222,7 @@ class Books:
         This is the fast path of live books; all else goes to `_take`.
         """
         books, levels = self._books, flush.levels
-        live, prove = State.LIVE, self._prove
+        live, tops_max = State.LIVE, self._memory // 8
         indices = range(flush.taken, end)
         flush.taken = end
         for index, (
@@ -216,7 +231,6 @@ class Books:
             first,
             last,
             previous,
-            checksum,
             bids,
             asks,
             top_bid,
@@ -240,12 +254,28 @@ class Books:
                 book.bids.apply(islice(levels, bids), top_bid)
             if asks:
                 book.asks.apply(islice(levels, asks), top_ask)
-            cause = prove(book, last, flags, checksum)
-            if cause is not None:
-                self._refuse(flush, book, flush.update(index), flush.start(index), cause)
-            elif book.removed is not None or (book.derives and book.top() != book.shown):
-                self._show(flush, book, flush.update(index), flush.start(index + 1))
+            if (
+                not book.is_simple
+                or book.bids.best + book.asks.best >= 0
+                or book.bids.is_over
+                or book.asks.is_over
+                or book.recent_quotes
+            ):
+                self._judge(flush, book, index)
+                continue
+            book.last = last
+            book.tally.updates += 1
+            if book.remembers:
+                remember(book, tops_max)
         self._hear(flush, witnesses, quotes_end, end)
+
+    def _judge(self, flush: Flush, book: Book, index: int) -> None:
+        """An update's levels are in the book: prove it, and show what it did beyond its rows."""
+        cause = self._prove(book, flush.lasts[index], flush.flags[index], flush.checksums[index])
+        if cause is not None:
+            self._refuse(flush, book, flush.update(index), flush.start(index), cause)
+        elif book.removed is not None or (book.derives and book.top() != book.shown):
+            self._show(flush, book, flush.update(index), flush.start(index + 1))
 
     def _hear(self, flush: Flush, witnesses: Witnesses, quotes_end: int, taken: int) -> None:
         """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer."""
@@ -372,6 +402,7 @@ class Books:
         book.bids.replace(update.bid_keys, update.bid_sizes)
         book.asks.replace(update.ask_keys, update.ask_sizes)
         book.trimmed = False
+        book.settle()
         cause = self._prove(book, update.last, update.flags, update.checksum)
         if cause is not None:
             self._refuse(flush, book, update, update.at, cause)
@@ -467,6 +498,7 @@ class Books:
             levels_max = self._settings.levels_max
             book = open_book(instrument, self._rule_of(instrument), tally, levels_max, now_ns)
             self._books[instrument] = book
-            is_oracle = book.rule.quote_oracle and self._memory
-            self._oracles[instrument] = _ORACLE if is_oracle else _NO_ORACLE
+            self._is_oracle[instrument] = book.remembers = bool(
+                book.rule.quote_oracle and self._memory
+            )
         return book

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 from struct import Struct
 from typing import Final
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ingestor.batch import Sealed
 from ingestor.books.state import Book, Top, Update
-from ingestor.rows import LEVEL, QUOTE, Cause, Flag, Kind, Rows, Side
+from ingestor.rows import LEVEL, QUOTE, UPDATE, Cause, Flag, Kind, Rows, Side
 
 _LEVEL: Final = Struct("<qqQIHBBqq")  # rows.LEVEL
 _QUOTE: Final = Struct("<qqQIHBBqqqq")
@@ -34,7 +35,8 @@ _COPIED: Final = (
     ("instrument", "instrument"),
     ("sequence", "last"),
 )
-_NO_ROWS: Final = np.empty(0, LEVEL)
+_UPDATE_FIELDS: Final = UPDATE.names or ()
+FEW: Final = 4  # updates in a flush up to which Python is faster than numpy
 _LAST: Final = np.uint16(Flag.LAST)
 
 
@@ -43,8 +45,8 @@ class Flush:
 
     bounds: update i has its bids at [bounds[2i], bounds[2i+1]), its asks up to bounds[2i+2].
     keys, sizes: all levels; keys as in `side`. counts, tops: how many levels each side of each
-    update has, and the greatest key (meaningless where there is none). at: an index into the
-    levels; rows are put in before it.
+    update has, bids and asks in turn, and the greatest key (meaningless where there is none). at:
+    an index into the levels; rows are put in before it.
     filtered: levels left out for good (levels that are held are not).
 
     updates, levels: iterators over what was not taken yet, as `_columns` yields it and as (key,
@@ -54,22 +56,12 @@ class Flush:
     def __init__(self, sealed: Sealed, now_ns: int) -> None:
         self.sealed = sealed
         self.now_ns = now_ns
-        updates = sealed.updates
-        self.counts = np.empty((len(updates), 2), np.int64)
-        self.counts[:, 0], self.counts[:, 1] = updates["bids"], updates["asks"]
-        counts = self.counts.ravel()
-        ends = counts.cumsum()
-        keys = np.zeros(len(sealed.prices) + 1, np.int64)  # one more: there every part may begin
-        np.multiply(sealed.prices, np.repeat(np.tile(_SIGNS, len(updates)), counts), out=keys[:-1])
-        self.keys: list[int] = keys.tolist()
-        self.sizes: list[int] = sealed.sizes.tolist()
-        self.tops = np.maximum.reduceat(keys, ends - counts).reshape(-1, 2)
-        self.instruments: list[int] = updates["instrument"].tolist()
-        self.firsts: list[int] = updates["first"].tolist()
-        self.lasts: list[int] = updates["last"].tolist()
-        self.previous: list[int] = updates["previous"].tolist()
-        self.checksums: list[int] = updates["checksum"].tolist()
-        self.flags: list[int] = updates["flags"].tolist()
+        if len(sealed.updates) <= FEW:
+            self._read_few(sealed)
+            smallest = min(self.sizes, default=0)
+        else:
+            self._read_many(sealed)
+            smallest = int(sealed.sizes.min(initial=0))
         self.updates = self._columns()
         self.levels = zip(self.keys, self.sizes, strict=False)  # (keys has one more)
         self.taken = 0
@@ -80,9 +72,51 @@ class Flush:
         self._extra_at: list[int] = []
         self._not_last: list[int] = []
         self._quotes = bytearray()
-        if sealed.sizes.min(initial=0) < 0:
-            levels = np.flatnonzero(sealed.sizes < 0)
-            for index in np.unique(np.searchsorted(ends, levels, side="right") // 2).tolist():
+        if smallest < 0:
+            self._flag_negative()
+
+    def _read_many(self, sealed: Sealed) -> None:
+        updates = sealed.updates
+        counts = _counts(updates)
+        keys = np.zeros(len(sealed.prices) + 1, np.int64)  # one more: there every part may begin
+        np.multiply(sealed.prices, np.repeat(np.tile(_SIGNS, len(updates)), counts), out=keys[:-1])
+        self.keys: list[int] = keys.tolist()
+        self.sizes: list[int] = sealed.sizes.tolist()
+        self.counts: list[int] = counts.tolist()
+        self.tops: list[int] = np.maximum.reduceat(keys, counts.cumsum() - counts).tolist()
+        self.instruments: list[int] = updates["instrument"].tolist()
+        self.firsts: list[int] = updates["first"].tolist()
+        self.lasts: list[int] = updates["last"].tolist()
+        self.previous: list[int] = updates["previous"].tolist()
+        self.checksums: list[int] = updates["checksum"].tolist()
+        self.flags: list[int] = updates["flags"].tolist()
+
+    def _read_few(self, sealed: Sealed) -> None:
+        """As `_read_many`, without the fixed cost of numpy's calls."""
+        columns = list(zip(*sealed.updates.tolist(), strict=True)) or [()] * len(_UPDATE_FIELDS)
+        fields = dict(zip(_UPDATE_FIELDS, map(list, columns), strict=True))
+        self.keys = sealed.prices.tolist()
+        self.sizes = sealed.sizes.tolist()
+        self.counts, self.tops = [], []
+        start = 0
+        for bids, asks in zip(fields["bids"], fields["asks"], strict=True):
+            middle, end = start + bids, start + bids + asks
+            self.keys[middle:end] = [-price for price in self.keys[middle:end]]
+            self.counts += (bids, asks)
+            self.tops.append(max(self.keys[start:middle], default=0))
+            self.tops.append(max(self.keys[middle:end], default=0))
+            start = end
+        self.instruments = fields["instrument"]
+        self.firsts = fields["first"]
+        self.lasts = fields["last"]
+        self.previous = fields["previous"]
+        self.checksums = fields["checksum"]
+        self.flags = fields["flags"]
+
+    def _flag_negative(self) -> None:
+        for index in range(len(self)):
+            start, end = self.bounds[2 * index], self.bounds[2 * index + 2]
+            if min(self.sizes[start:end], default=0) < 0:
                 self.flags[index] |= NEGATIVE
 
     def __len__(self) -> int:
@@ -90,7 +124,7 @@ class Flush:
 
     @cached_property
     def bounds(self) -> list[int]:
-        return [0, *self.counts.cumsum().tolist()]
+        return list(accumulate(self.counts, initial=0))
 
     @cached_property
     def _times(self) -> tuple[list[int], list[int]]:
@@ -117,19 +151,18 @@ class Flush:
         )
 
     def _columns(self) -> Iterator[tuple[int, ...]]:
-        """Yield for each update: instrument, flags, first, last, previous, checksum; how many bids
-        and asks it has, and the greatest key of each."""
+        """Yield for each update: instrument, flags, first, last, previous; how many bids and asks
+        it has, and the greatest key of each."""
         return zip(
             self.instruments,
             self.flags,
             self.firsts,
             self.lasts,
             self.previous,
-            self.checksums,
-            self.counts[:, 0].tolist(),
-            self.counts[:, 1].tolist(),
-            self.tops[:, 0].tolist(),
-            self.tops[:, 1].tolist(),
+            self.counts[0::2],
+            self.counts[1::2],
+            self.tops[0::2],
+            self.tops[1::2],
             strict=True,
         )
 
@@ -239,7 +272,7 @@ class Flush:
 
     def rows(self) -> Rows:
         """Return the LEVEL rows to publish."""
-        rows = _rows_of(self.sealed, self.counts) if len(self) else _NO_ROWS
+        rows = (_few_rows if len(self) <= FEW else _many_rows)(self.sealed)
         if self._not_last:
             rows["flags"][self._not_last] &= ~_LAST
         if not (self._left_out or self._extra_at):
@@ -303,17 +336,43 @@ def image(book: Book, depth: int, newest: np.void) -> Rows:
     return rows
 
 
-def _rows_of(sealed: Sealed, counts: NDArray[np.int64]) -> Rows:
-    """Return all levels of the updates as rows. counts: int64[n, 2], of bids and of asks."""
+def _counts(updates: Rows) -> NDArray[np.int64]:
+    """Return how many bids and asks each update has, in turn: int64[2n]."""
+    counts = np.empty(2 * len(updates), np.int64)
+    counts[0::2], counts[1::2] = updates["bids"], updates["asks"]
+    return counts
+
+
+def _many_rows(sealed: Sealed) -> Rows:
+    """Return all levels of the updates as rows."""
     updates = sealed.updates
-    heads = np.zeros(counts.shape, LEVEL)
+    counts = _counts(updates)
+    heads = np.zeros((len(updates), 2), LEVEL)
     for name, source in _COPIED:
         heads[name] = updates[source][:, None]
     heads["flags"] = (updates["flags"] & _PUBLISHED)[:, None]
     heads["side"] = _SIDES
     heads["kind"] = Kind.LEVEL
-    rows = np.repeat(heads.ravel(), counts.ravel())
+    rows = np.repeat(heads.ravel(), counts)
     rows["price"], rows["size"] = sealed.prices, sealed.sizes
-    levels = counts.sum(axis=1)
+    levels = counts[0::2] + counts[1::2]
     rows["flags"][levels.cumsum()[levels > 0] - 1] |= _LAST
+    return rows
+
+
+def _few_rows(sealed: Sealed) -> Rows:
+    """As `_many_rows`, without the fixed cost of numpy's calls: rows are repeated as bytes."""
+    parts: list[bytes] = []
+    for update in sealed.updates.tolist():
+        ts_event, ts_recv, _, last, _, instrument, bids, asks, _, _, flags, _ = update
+        flags &= _PUBLISHED
+        head = (ts_event, ts_recv, last, instrument)
+        bid = _LEVEL.pack(*head, flags, Side.BID, Kind.LEVEL, 0, 0)
+        ask = _LEVEL.pack(*head, flags, Side.ASK, Kind.LEVEL, 0, 0)
+        if bids + asks:
+            side = Side.ASK if asks else Side.BID
+            parts += (bid * (bids - (not asks)), ask * (asks - 1))
+            parts.append(_LEVEL.pack(*head, flags | Flag.LAST, side, Kind.LEVEL, 0, 0))
+    rows = np.frombuffer(bytearray().join(parts), LEVEL)
+    rows["price"], rows["size"] = sealed.prices, sealed.sizes
     return rows

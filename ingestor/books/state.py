@@ -229,6 +229,8 @@ class Book:
     trimmed: bool = False
     removed: tuple[list[int], list[int]] | None = None
     source: Source | None = None
+    is_simple: bool = False  # see `settle`
+    remembers: bool = False  # its tops, for quotes that come later
     held: list[Update] = field(default_factory=list)
     held_levels: int = 0
     recent_quotes: Recent = field(default_factory=list)
@@ -264,6 +266,7 @@ class Book:
             self.trimmed = True
             for side, keys in zip(sides, self.removed, strict=True):
                 side.trimmed |= bool(keys)
+        self.settle()
 
     def clear(self) -> None:
         self.bids.clear()
@@ -273,6 +276,14 @@ class Book:
         self.last = 0
         self.partial = self.trimmed = False
         self.removed = None
+        self.settle()
+
+    def settle(self) -> None:
+        """Note whether an update needs nothing but a look at the best levels: no checksum, no
+        quote of its own, no trail, no levels missing below a cut."""
+        self.is_simple = not (
+            self.derives or self.trimmed or self.trail is not None or self.rule.checksum is not None
+        )
 
 
 def open_book(
@@ -287,7 +298,7 @@ def open_book(
             TextLadder(limit, 1, rule.checksum_depth, rule.checksum_text),
             TextLadder(limit, -1, rule.checksum_depth, rule.checksum_text),
         )
-    return Book(
+    book = Book(
         instrument,
         rule,
         tally,
@@ -302,3 +313,5 @@ def open_book(
         texts=texts,
         invalid_since_ns=now_ns,
     )
+    book.settle()
+    return book

@@ -25,8 +25,13 @@ class Witnesses:
 
     def __init__(self, sealed: Sealed, is_oracle: NDArray[np.bool_]) -> None:
         """is_oracle: by instrument, whether its quotes prove its book."""
-        quotes = sealed.quotes
         self._quotes: list[tuple[int, ...]] = []  # its row, its `due`, _FIELDS; the next one last
+        self.due = -1
+        if len(sealed.quotes):
+            self._read(sealed, is_oracle)
+
+    def _read(self, sealed: Sealed, is_oracle: NDArray[np.bool_]) -> None:
+        quotes = sealed.quotes
         rows = np.flatnonzero(is_oracle[quotes["instrument"]] & (quotes["sequence"] > 0))
         if len(rows):
             before = np.searchsorted(sealed.updates["frame"], sealed.quote_frames[rows])
