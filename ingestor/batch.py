@@ -9,7 +9,7 @@ Levels that come as arrays of pairs stay JSON until then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
@@ -318,6 +318,7 @@ class TickBuffer:
         last: Sequence[int],
         sides: Sequence[bytes],
         frames: Sequence[int],
+        previous: Iterable[int] = repeat(0),
     ) -> None:
         """Append book events of several frames, as `raw_levels` does each. sides: bids and asks in
         turns. Raises ValueError, and appends nothing, where `raw_levels` would return False."""
@@ -328,7 +329,7 @@ class TickBuffer:
         self._updates += b"".join(
             map(
                 _UPDATE.pack,
-                *(ts_event, ts_recv, first, last, none, instruments),
+                *(ts_event, ts_recv, first, last, previous, instruments),
                 *(pairs[0::2], pairs[1::2], none, frames, none, repeat(IS_RAW)),
             )
         )

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 import orjson
 
-from feeds.binance import spot
+from feeds.binance.events import futures_decoder, is_whole_book, spot_decoder
 from feeds.binance.instruments import futures_instrument, spot_instrument
 from ingestor.adapter import (
     Ack,
@@ -181,9 +181,8 @@ class Binance:
         return None  # the server pings with websocket frames, which the transport answers
 
     @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany | None:
-        """Spot's events alone; combined streams are read one by one."""
-        return spot.decoder(symbols) if market == "spot" else None
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
+        return (spot_decoder if market == "spot" else futures_decoder)(symbols)
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
         """Take frames of every kind, wrapped or not."""
@@ -229,7 +228,7 @@ class Binance:
                 time = data.T * MILLISECOND
                 out.quote(number, time, ts_recv, data.u, data.b, data.B, data.a, data.A)
             case "depthUpdate":
-                if not _is_whole_book(frame.stream):
+                if not is_whole_book(frame.stream):
                     return Filtered("not_subscribed")
                 time, previous = (data.E, 0) if self._market == "spot" else (data.T, data.pu)
                 out.levels(
@@ -299,11 +298,6 @@ class Binance:
             asks,
             flags=flags,
         )
-
-
-def _is_whole_book(stream: str) -> bool:
-    """Partial books (depth5, depth10, depth20) have the event type of the whole book's deltas."""
-    return not stream or stream.split("@")[1] == "depth"
 
 
 def _chunks(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
