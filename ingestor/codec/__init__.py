@@ -68,11 +68,8 @@ class Encoder(Protocol):
         """Return the records of consecutive rows (at least one) of one partition, in order; their
         row counts add up."""
 
-    def encode_parts(
-        self, row_class: RowClass, parts: Sequence[Part]
-    ) -> Sequence[Sequence[Record]]:
-        """Return the records of each part; small ones cost less together than one by one. Give
-        them to `frame`: reading them as a sequence may make each anew."""
+    def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
+        """Return the records of each part; small ones cost less together than one by one."""
 
 
 _ENCODERS: Final[dict[str, Callable[[Instruments, bytes], Encoder]]] = {

@@ -35,13 +35,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.batch import Instruments, TickBatch
-from ingestor.codec.framing import Pieces
 from ingestor.codec.wire import (
     RECORD_BYTES_MAX,
     VERSION,
     CodecError,
     Decoded,
     Part,
+    Pieces,
     Record,
     WireInstrument,
     joined,

@@ -27,41 +27,12 @@ _POINT: Final = ord(".")
 _ZERO: Final = ord("0")
 
 
-Texts = tuple[list[bytes], NDArray[np.int64]]  # and their lengths
-
-
-def integer_texts(values: NDArray[Any]) -> Texts:
+def integer_texts(values: NDArray[Any]) -> list[bytes]:
     """Return the digits of each. values: int64[n] or uint64[n], contiguous, n > 0."""
-    raw = _dumped(values)
-    commas = np.flatnonzero(np.frombuffer(raw, np.uint8) == _COMMA)
-    return bytes(raw)[1:-1].split(b","), _lengths(commas)
+    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
 
 
-def even_digits(values: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Return the digits of each as octets: uint8[n, digits]; None when they have not all the
-    same number of digits. values: positive int64[n], contiguous, n > 0."""
-    width = len(str(values[0]))
-    if int(values.min()) < 10 ** (width - 1) or int(values.max()) >= 10**width:
-        return None
-    octets = np.frombuffer(_dumped(values), np.uint8)
-    return octets[1:].reshape(len(values), width + 1)[:, :-1]
-
-
-def _lengths(commas: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Return how long the texts are that end at these places."""
-    lengths = commas - 1
-    lengths[1:] -= commas[:-1]
-    return lengths
-
-
-def _dumped(values: NDArray[Any]) -> bytearray:
-    """Return the numbers as a JSON array, whose end is a comma too."""
-    raw = bytearray(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
-    raw[-1] = _COMMA
-    return raw
-
-
-def decimal_texts(values: NDArray[np.uint64], exponents: NDArray[np.int64]) -> Texts:
+def decimal_texts(values: NDArray[np.uint64], exponents: NDArray[np.int64]) -> list[bytes]:
     """Return each value x 10^-exponent with exactly `exponent` decimals, as `format_decimal` does.
 
     values: uint64[n], below 2^63, n > 0. exponents: int64[n], 0 to EXPONENT_MAX.
@@ -78,15 +49,13 @@ def decimal_texts(values: NDArray[np.uint64], exponents: NDArray[np.int64]) -> T
     if values.max() > _WIDE:
         wide = np.flatnonzero((values > _WIDE) & (exponents > 0)).tolist()
         shifted[wide] = _POWERS[exponents[wide]] * _TEN  # any text with room for a point
-    raw = _dumped(shifted)
+    raw = bytearray(orjson.dumps(shifted, option=orjson.OPT_SERIALIZE_NUMPY))
+    raw[-1] = _COMMA
     octets = np.frombuffer(raw, np.uint8)
-    commas = np.flatnonzero(octets == _COMMA)
-    points = commas - exponents - 1
+    points = np.flatnonzero(octets == _COMMA) - exponents - 1
     octets[points[has_point]] = _POINT
     octets[points[is_short] - 1] = _ZERO
     texts = bytes(raw)[1:-1].split(b",")
-    lengths = _lengths(commas)
     for index in wide:
         texts[index] = format_decimal(int(values[index]), int(exponents[index])).encode()
-        lengths[index] = len(texts[index])
-    return texts, lengths
+    return texts

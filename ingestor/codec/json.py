@@ -5,16 +5,15 @@ levels up to the row flagged LAST, as `bids` and `asks`; a mark (gap, reset) is 
 own. Prices and sizes are decimal strings with exactly as many decimals as the instrument has, so
 that a reader learns the exponents from the text.
 
-Values are written by columns: a value is a row of pieces, some the same for all, some kept for each
-instrument, some made of numbers, and stays so until a batch is joined (see `framing`). The few rows
-that have no such pieces (marks, negative numbers) are written one by one.
+Every value is made by one `%` of a template in which whatever is constant for an instrument, kind,
+side and flags is already written. The few rows that a template can't write (marks, negative
+numbers) are written anew one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
-from itertools import accumulate, repeat
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise, repeat
 from operator import mod
 from typing import Final
 
@@ -23,14 +22,14 @@ import orjson
 from numpy.typing import NDArray
 
 from ingestor.batch import Instruments
-from ingestor.codec.digits import Texts, decimal_texts, even_digits, integer_texts
-from ingestor.codec.framing import Column, Columns, ColumnsPart, Pieces, with_length
-from ingestor.codec.wire import Part, Record, joined
+from ingestor.codec.digits import decimal_texts, integer_texts
+from ingestor.codec.wire import Part, Pieces, Record, joined
 from ingestor.fixed import format_decimal
 from ingestor.rows import (
     CHANNEL_OF,
     MARK_FIELDS,
     NUMBERS,
+    TRADE,
     Cause,
     Flag,
     Kind,
@@ -56,11 +55,16 @@ _TOGETHER_MAX: Final = 1_024  # rows; the columns of more would leave the proces
 _LAST: Final = int(Flag.LAST)
 _MS: Final = 1_000_000
 _FIRST_MARK: Final = int(Kind.GAP)  # kinds from here on are marks, not ticks
+_FIRST_MARK_CODE: Final = np.uint64(_FIRST_MARK << 56)
+_CODE_WORD: Final = TRADE.fields["instrument"][1] // 8  # type: ignore[index]  # it has fields
+_TIMES: Final = b'"ts_event":%b,"ts_recv":%b,"sequence":%b,"flags":'
 _PAIR: Final = b'["%b","%b"]'
+
+_Columns = list[list[bytes]]
 
 
 class JsonEncoder:
-    """Rows -> records. Keeps the texts of each instrument seen."""
+    """Rows -> records. Keeps the templates of each instrument seen."""
 
     encoding: Final = "json"
 
@@ -69,29 +73,29 @@ class JsonEncoder:
         assert len(session) == 16
         self._instruments = instruments
         self._session = session.hex()
-        self._keys = Pieces(
-            lambda number: with_length(instruments[number].key.encode()), instruments
-        )
-        self._prefixes = {
-            row_class: Pieces(partial(self._prefix, row_class, Kind(row_class)), instruments)
-            for row_class in RowClass
+        self._keys = Pieces(lambda number: instruments[number].key.encode(), instruments)
+        self._templates = {
+            RowClass.TRADE: _Cache(self._trade_template),
+            RowClass.QUOTE: _Cache(self._quote_template),
+            RowClass.LEVEL: _Cache(self._book_template),
         }
         self._exponents = np.zeros((0, 2), np.int64)  # of price and size, by instrument
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
         """Return the records of `rows`, in order."""
-        return list(self.encode_parts(row_class, [(rows, first_sequence)])[0])
+        return self.encode_parts(row_class, [(rows, first_sequence)])[0]
 
-    def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[ColumnsPart]:
+    def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
         """Return the records of each part, in order."""
         if len(parts) > 1 and sum(len(rows) for rows, _ in parts) > _TOGETHER_MAX:
-            return [self.encode_parts(row_class, [part])[0] for part in parts]
+            return [self.encode(row_class, *part) for part in parts]
         rows = joined([rows for rows, _ in parts])
         bounds = np.array([0, *accumulate(len(rows) for rows, _ in parts)])
         # What a row's index is to be raised by to be its sequence number, by part.
         offsets = np.array([first for _, first in parts]) - bounds[:-1]
         encode = self._book if row_class is RowClass.LEVEL else self._ticks
-        return encode(row_class, rows, bounds, offsets).parts()
+        records, cuts = encode(row_class, rows, bounds, offsets)
+        return [records[start:end] for start, end in pairwise(cuts)]
 
     def _ticks(
         self,
@@ -99,30 +103,21 @@ class JsonEncoder:
         rows: Rows,
         bounds: NDArray[np.int64],
         offsets: NDArray[np.int64],
-    ) -> Columns:
-        """A record holds one row."""
-        names = NUMBERS[row_class]
-        numbers = _numbers(rows, names)
-        sequences = np.arange(len(rows)) + offsets.repeat(np.diff(bounds))
-        instruments = rows["instrument"].astype(np.intp)
-        value = _Value(self._prefixes[row_class].take(instruments), integer_texts(sequences))
-        venue_sequences = value.add_times(rows, b',"rows":1,')
-        first, *others = self._decimals(instruments, numbers)
-        first_name, *other_names = (name.encode() for name in names)
-        value.add_flags(rows, b'"%b":"' % first_name, with_side=row_class is RowClass.TRADE)
-        value.add(first)
-        for name, texts in zip(other_names, others, strict=True):
-            value.add_same(b'","%b":"' % name)
-            value.add(texts)
+    ) -> tuple[list[Record], list[int]]:
+        """A record holds one row. Returns the records, and where each part's begin and end."""
+        codes = _codes(rows)
+        numbers = _numbers(rows, NUMBERS[row_class])
+        times = _times(rows)
+        sequences = np.arange(len(rows)) + np.repeat(offsets, np.diff(bounds))
+        columns = [integer_texts(sequences), *times, *self._decimals(rows, numbers)]
         if row_class is RowClass.TRADE:
-            value.add_same(b'","trade_id":"')
-            value.add(_trade_ids(rows, venue_sequences))
-        value.add_same(b'"}')
-        keys, ts_ms = self._keys.take(instruments), rows["ts_recv"] // _MS
-        columns = Columns(keys, ts_ms, value.pieces, value.lengths, None, bounds)
-        for index in _odd(rows, numbers):
-            columns.replace(index, self._one(row_class, rows[index], int(sequences[index])))
-        return columns
+            columns.append(_trade_ids(rows, times[-1]))
+        values = _fill(self._templates[row_class], codes, columns)
+        for index in _odd(codes, numbers):
+            values[index] = self._one(row_class, rows[index], int(sequences[index]))
+        keys, _ = self._keys.take(rows["instrument"].astype(np.intp))
+        ts_ms = (rows["ts_recv"] // _MS).tolist()
+        return list(zip(keys, values, ts_ms, repeat(1), strict=False)), bounds.tolist()
 
     def _book(
         self,
@@ -130,12 +125,12 @@ class JsonEncoder:
         rows: Rows,
         bounds: NDArray[np.int64],
         offsets: NDArray[np.int64],
-    ) -> Columns:
+    ) -> tuple[list[Record], list[int]]:
         """A record holds consecutive rows that differ in side, price, size and LAST alone."""
         numbers = _numbers(rows, NUMBERS[row_class])
-        (prices, _), (sizes, _) = self._decimals(rows["instrument"].astype(np.intp), numbers)
+        prices, sizes = self._decimals(rows, numbers)
         levels = list(map(mod, repeat(_PAIR), zip(prices, sizes, strict=True)))
-        for index in _odd(rows, numbers):
+        for index in _odd(_codes(rows), numbers):
             levels[index] = self._level(rows[index])
         starts = event_starts(rows, bounds[1:-1])
         ends = np.append(starts[1:], len(rows))
@@ -145,50 +140,73 @@ class JsonEncoder:
         splits = (ends - asks_before[ends] + asks_before[starts]).tolist()  # where asks begin
         spans = list(zip(starts.tolist(), splits, ends.tolist(), strict=True))
         heads = rows.take(ends - 1)
-        instruments = heads["instrument"].astype(np.intp)
-        counts = ends - starts
-        value = _Value(self._prefixes[row_class].take(instruments), integer_texts(sequences))
-        value.add_same(b',"rows":')
-        value.add(integer_texts(counts))
-        value.add_times(heads, b",")
-        value.add_flags(heads, b'"bids":[', with_side=False)
-        value.add_texts([b",".join(levels[start:split]) for start, split, _ in spans])
-        value.add_same(b'],"asks":[')
-        value.add_texts([b",".join(levels[split:end]) for _, split, end in spans])
-        value.add_same(b"]}")
-        keys, ts_ms = self._keys.take(instruments), heads["ts_recv"] // _MS
-        columns = Columns(keys, ts_ms, value.pieces, value.lengths, counts, cuts)
-        for index in np.flatnonzero(heads["kind"] >= _FIRST_MARK).tolist():
-            columns.replace(index, self._mark(row_class, heads[index], int(sequences[index])))
-        return columns
+        codes = _codes(heads)
+        lengths = ends - starts
+        columns: _Columns = [
+            integer_texts(sequences),
+            integer_texts(lengths),
+            *_times(heads),
+            [b",".join(levels[start:split]) for start, split, _ in spans],
+            [b",".join(levels[split:end]) for _, split, end in spans],
+        ]
+        values = _fill(self._templates[row_class], codes, columns)
+        for index in np.flatnonzero(codes >= _FIRST_MARK_CODE).tolist():
+            values[index] = self._mark(row_class, heads[index], int(sequences[index]))
+        keys, _ = self._keys.take(heads["instrument"].astype(np.intp))
+        ts_ms = (heads["ts_recv"] // _MS).tolist()
+        return list(zip(keys, values, ts_ms, lengths.tolist(), strict=True)), cuts.tolist()
 
-    def _decimals(self, instruments: NDArray[np.intp], numbers: NDArray[np.int64]) -> list[Texts]:
-        """Return texts for each column of `numbers`, which take turns as price and size. Negative
-        ones come out as 0."""
+    def _decimals(self, rows: Rows, numbers: NDArray[np.int64]) -> _Columns:
+        """Return a column of texts for each column of `numbers`, which take turns as price and
+        size. Negative ones come out as 0."""
         if self._exponents.shape[0] < len(self._instruments):
             known = [self._instruments[number] for number in range(len(self._instruments))]
             pairs = [(one.price_exponent, one.size_exponent) for one in known]
             self._exponents = np.array(pairs, np.int64)
-        exponents = self._exponents.take(instruments, axis=0)
+        exponents = self._exponents[rows["instrument"]]
         width = numbers.shape[1]
         if width > 2:
             exponents = np.tile(exponents, (1, width // 2))
         values = np.maximum(numbers, 0).ravel().view(np.uint64)
-        texts, lengths = decimal_texts(values, exponents.ravel())
-        return [(texts[index::width], lengths[index::width]) for index in range(width)]
+        texts = decimal_texts(values, exponents.ravel())
+        return [texts[index::width] for index in range(width)]
 
-    def _key(self, number: int) -> bytes:
-        return with_length(self._instruments[number].key.encode())
-
-    def _prefix(self, row_class: RowClass, kind: Kind, number: int) -> bytes:
-        """Return how a value begins, up to our sequence number."""
-        one = self._instruments[number]
+    def _prefix(self, code: int, row_class: RowClass) -> bytes:
+        one = self._instruments[_instrument(code)]
         venue, market, symbol = (orjson.dumps(part).decode() for part in one.key.split(":", 2))
         return (
             f'{{"venue":{venue},"market":{market},"symbol":{symbol},"revision":{one.revision},'
-            f'"channel":"{CHANNEL_OF[row_class]}","kind":"{KIND_NAMES[kind]}",'
+            f'"channel":"{CHANNEL_OF[row_class]}","kind":"{KIND_NAMES[_kind(code)]}",'
             f'"session":"{self._session}","seq":'
         ).encode()
+
+    def _trade_template(self, code: int) -> bytes:
+        if _kind(code) is not Kind.TRADE:
+            return b"%.0a" * 7  # swallows the arguments: this row is written as a mark
+        return b"".join(
+            (
+                self._prefix(code, RowClass.TRADE).replace(b"%", b"%%"),
+                b'%b,"rows":1,' + _TIMES + b"%d," % _flags(code),
+                b'"side":"%b",' % SIDE_NAMES[_side(code)].encode(),
+                b'"price":"%b","size":"%b","trade_id":"%b"}',
+            )
+        )
+
+    def _quote_template(self, code: int) -> bytes:
+        if _kind(code) is not Kind.QUOTE:
+            return b"%.0a" * 8
+        return b"".join(
+            (
+                self._prefix(code, RowClass.QUOTE).replace(b"%", b"%%"),
+                b'%b,"rows":1,' + _TIMES + b"%d," % _flags(code),
+                b'"bid_price":"%b","bid_size":"%b","ask_price":"%b","ask_size":"%b"}',
+            )
+        )
+
+    def _book_template(self, code: int) -> bytes:
+        prefix = self._prefix(code, RowClass.LEVEL).replace(b"%", b"%%")
+        flags = b"%d," % _flags(code)
+        return prefix + b'%b,"rows":%b,' + _TIMES + flags + b'"bids":[%b],"asks":[%b]}'
 
     def _level(self, row: np.void) -> bytes:
         price, size = self._texts(row, NUMBERS[RowClass.LEVEL])
@@ -226,78 +244,22 @@ class JsonEncoder:
         return self._start(row_class, row, sequence) + orjson.dumps(fields)[1:]
 
     def _start(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
-        prefix = self._prefix(row_class, Kind(row["kind"]), int(row["instrument"]))
-        numbers = tuple(int(row[field]) for field in ("ts_event", "ts_recv", "sequence", "flags"))
-        times = b'"ts_event":%d,"ts_recv":%d,"sequence":%d,"flags":%d,' % numbers
-        return prefix + b'%d,"rows":1,' % sequence + times
+        code = int(_codes(row.reshape(1))[0])
+        times = tuple(b"%d" % row[field] for field in ("ts_event", "ts_recv", "sequence"))
+        prefix = self._prefix(code, row_class)
+        return prefix + b'%d,"rows":1,' % sequence + _TIMES % times + b"%d," % _flags(code)
 
 
-class _Value:
-    """The pieces that values are joined from, in the making."""
+class _Cache(dict[int, bytes]):
+    """What `make` returns for a number, made once."""
 
-    def __init__(self, prefixes: Texts, sequences: Texts) -> None:
-        self.pieces: list[Column] = [prefixes[0], sequences[0]]
-        self.lengths = prefixes[1] + sequences[1]
+    def __init__(self, make: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._make = make
 
-    def add(self, texts: Texts) -> None:
-        self.pieces.append(texts[0])
-        self.lengths += texts[1]
-
-    def add_texts(self, texts: list[bytes]) -> None:
-        self.add((texts, np.array([len(text) for text in texts], np.int64)))
-
-    def add_same(self, text: bytes) -> None:
-        """Add a text that is in every value."""
-        self.pieces.append(text)
-        self.lengths += len(text)
-
-    def add_times(self, rows: Rows, opening: bytes) -> Texts:
-        """Add the times and the venue's sequence numbers; return the latter. opening: what stands
-        before them."""
-        times = [np.ascontiguousarray(rows[field]) for field in ("ts_event", "ts_recv")]
-        columns = [even_digits(column) for column in times]
-        template = opening + b'"ts_event":%b,"ts_recv":%b,"sequence":'
-        first, second = columns
-        if first is None or second is None:
-            pairs = zip(*(integer_texts(column)[0] for column in times), strict=True)
-            self.add_texts([template % pair for pair in pairs])
-        else:
-            # All texts are as long: a table of octets, whose rows numpy turns into bytes at once.
-            gaps = bytes(first.shape[1]), bytes(second.shape[1])
-            table = np.frombuffer(template % gaps, np.uint8)[None].repeat(len(rows), axis=0)
-            at = len(opening) + len(b'"ts_event":')
-            table[:, at : at + first.shape[1]] = first
-            end = table.shape[1] - len(b',"sequence":')
-            table[:, end - second.shape[1] : end] = second
-            self.pieces.append(table.view(f"S{table.shape[1]}").ravel().tolist())
-            self.lengths += table.shape[1]
-        sequences = integer_texts(np.ascontiguousarray(rows["sequence"]))
-        self.add(sequences)
-        return sequences
-
-    def add_flags(self, rows: Rows, ending: bytes, *, with_side: bool) -> None:
-        """Add the flags, and the side of trades. ending: what stands after them."""
-        flags, sides = rows["flags"], rows["side"].astype(np.intp)
-        if (flags == flags[0]).all():
-            texts, lengths = _flag_texts(int(flags[0]), ending, with_side=with_side)
-            self.add((texts.take(sides, mode="clip").tolist(), lengths.take(sides, mode="clip")))
-            return
-        mixed = np.empty(len(rows), object)
-        for one in {*flags.tolist()}:
-            at = flags == one
-            texts, _ = _flag_texts(one, ending, with_side=with_side)
-            mixed[at] = texts.take(sides[at], mode="clip")
-        self.add_texts(mixed.tolist())
-
-
-@lru_cache(maxsize=256)
-def _flag_texts(
-    flags: int, ending: bytes, *, with_side: bool
-) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Return what `_Value.add_flags` adds for each side, and its length."""
-    sides = [b'"side":"%b",' % name.encode() if with_side else b"" for name in SIDE_NAMES.values()]
-    texts = [b',"flags":%d,%b%b' % (flags, side, ending) for side in sides]
-    return np.array(texts, object), np.array([len(text) for text in texts], np.int64)
+    def __missing__(self, number: int) -> bytes:
+        made = self[number] = self._make(number)
+        return made
 
 
 def event_starts(rows: Rows, bounds: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -321,6 +283,10 @@ def _cuts(starts: NDArray[np.intp], end: int) -> Iterable[NDArray[np.intp]]:
         yield np.arange(start, stop, LEVELS_PER_RECORD)
 
 
+def _fill(templates: _Cache, codes: NDArray[np.uint64], columns: _Columns) -> list[bytes]:
+    return list(map(mod, map(templates.__getitem__, codes.tolist()), zip(*columns, strict=True)))
+
+
 def _numbers(rows: Rows, fields: Sequence[str]) -> NDArray[np.int64]:
     """Return int64[rows, fields]."""
     numbers = np.empty((len(rows), len(fields)), np.int64)
@@ -329,23 +295,52 @@ def _numbers(rows: Rows, fields: Sequence[str]) -> NDArray[np.int64]:
     return numbers
 
 
-def _trade_ids(rows: Rows, sequences: Texts) -> Texts:
+def _times(rows: Rows) -> _Columns:
+    """Return the texts of ts_event, ts_recv and sequence."""
+    fields = ("ts_event", "ts_recv", "sequence")
+    return [integer_texts(np.ascontiguousarray(rows[field])) for field in fields]
+
+
+def _trade_ids(rows: Rows, sequences: list[bytes]) -> list[bytes]:
     low, high = rows["trade_id_low"], rows["trade_id_high"]
     if high.any():
-        texts = list(map(_id_text, high.tolist(), low.tolist()))
-        return texts, np.array([len(text) for text in texts], np.int64)
+        return list(map(_id_text, high.tolist(), low.tolist()))
     if (low == rows["sequence"]).all():  # most venues count trades by their ids
         return sequences
     return integer_texts(np.ascontiguousarray(low))
 
 
-def _odd(rows: Rows, numbers: NDArray[np.int64]) -> list[int]:
-    """Return the rows that have no pieces: marks, and ticks with a negative number."""
-    is_mark = rows["kind"] >= _FIRST_MARK
-    if not is_mark.any() and numbers.min() >= 0:
+def _odd(codes: NDArray[np.uint64], numbers: NDArray[np.int64]) -> list[int]:
+    """Return the rows that a template can't write: marks, and ticks with a negative number."""
+    if codes.max() < _FIRST_MARK_CODE and numbers.min() >= 0:
         return []
-    odd: list[int] = np.flatnonzero(is_mark | (numbers < 0).any(axis=1)).tolist()
+    odd: list[int] = np.flatnonzero(
+        (codes >= _FIRST_MARK_CODE) | (numbers < 0).any(axis=1)
+    ).tolist()
     return odd
+
+
+def _codes(rows: Rows) -> NDArray[np.uint64]:
+    """Return what decides a row's template, as it stands in the row: uint64[n] of instrument (32
+    bits), flags (16), side (8) and kind (8)."""
+    words = np.ascontiguousarray(rows).view(np.uint64)
+    return words[_CODE_WORD :: rows.dtype.itemsize // 8]
+
+
+def _instrument(code: int) -> int:
+    return code & 0xFFFFFFFF
+
+
+def _flags(code: int) -> int:
+    return code >> 32 & 0xFFFF
+
+
+def _side(code: int) -> Side:
+    return Side(code >> 48 & 0xFF)
+
+
+def _kind(code: int) -> Kind:
+    return Kind(code >> 56)
 
 
 def _id_text(high: int, low: int) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ingestor.batch import TickBatch
 from ingestor.instruments import Instrument
@@ -41,6 +42,34 @@ def joined(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     return np.frombuffer(b"".join([one.tobytes() for one in parts]), parts[0].dtype)
+
+
+class Pieces:
+    """A text for each instrument, each made once. (An array of objects is three times as fast to
+    look up as a dict.)"""
+
+    def __init__(self, make: Callable[[int], bytes], instruments: Sized) -> None:
+        """make: returns the text of an instrument's number, never an empty one. instruments: by
+        number, may grow."""
+        self._make = make
+        self._instruments = instruments
+        self._texts: NDArray[np.object_] = np.empty(0, object)
+        self._lengths = np.empty(0, np.int64)  # 0 = not made yet
+
+    def take(self, numbers: NDArray[np.intp]) -> tuple[list[bytes], NDArray[np.int64]]:
+        """Return the texts of instruments, and their lengths."""
+        missing = len(self._instruments) - len(self._lengths)
+        if missing > 0:
+            self._texts = np.concatenate((self._texts, np.empty(missing, object)))
+            self._lengths = np.concatenate((self._lengths, np.zeros(missing, np.int64)))
+        lengths = self._lengths.take(numbers)
+        if not lengths.all():
+            for number in {*numbers[lengths == 0].tolist()}:
+                text = self._texts[number] = self._make(number)
+                self._lengths[number] = len(text)
+            lengths = self._lengths.take(numbers)
+        texts: list[bytes] = self._texts.take(numbers).tolist()
+        return texts, lengths
 
 
 @dataclass(frozen=True, slots=True)

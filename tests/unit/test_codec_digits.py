@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingestor.codec.digits import Texts, decimal_texts, even_digits, integer_texts
+from ingestor.codec.digits import decimal_texts, integer_texts
 from ingestor.fixed import EXPONENT_MAX, INT64_MAX, format_decimal
 
 VALUES = st.one_of(
@@ -17,39 +17,20 @@ VALUES = st.one_of(
 )
 
 
-def read(column: Texts) -> list[bytes]:
-    texts, lengths = column
-    assert lengths.tolist() == [len(text) for text in texts]
-    return texts
-
-
 @given(st.lists(st.tuples(VALUES, st.integers(0, EXPONENT_MAX)), min_size=1, max_size=40))
 @example([(0, 0), (0, 18), (5, 0), (INT64_MAX, 0), (INT64_MAX, 1), (INT64_MAX, 18), (1, 18)])
 @example([(INT64_MAX // 5 - 1, 8), (INT64_MAX // 5 + 1, 8), (12, 2), (1205, 2)])
 def test_decimals(cells: list[tuple[int, int]]) -> None:
     values, exponents = (list(column) for column in zip(*cells, strict=True))
-    texts = read(decimal_texts(np.array(values, np.uint64), np.array(exponents, np.int64)))
+    texts = decimal_texts(np.array(values, np.uint64), np.array(exponents, np.int64))
     assert texts == [format_decimal(value, exponent).encode() for value, exponent in cells]
 
 
 @given(st.lists(st.integers(-INT64_MAX - 1, INT64_MAX), min_size=1))
 def test_signed_integers(values: list[int]) -> None:
-    assert read(integer_texts(np.array(values, np.int64))) == [b"%d" % value for value in values]
+    assert integer_texts(np.array(values, np.int64)) == [b"%d" % value for value in values]
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1))
 def test_unsigned_integers(values: list[int]) -> None:
-    assert read(integer_texts(np.array(values, np.uint64))) == [b"%d" % value for value in values]
-
-
-@given(st.lists(st.integers(-11, 11) | st.integers(10**18, INT64_MAX), min_size=1))
-@example([10, 99])
-@example([9, 10])
-@example([100, 99])
-@example([0, 0])
-def test_even_digits(values: list[int]) -> None:
-    octets = even_digits(np.array(values, np.int64))
-    is_even = min(values) > 0 and len({len(str(value)) for value in values}) == 1
-    assert (octets is not None) == is_even
-    if octets is not None:
-        assert [bytes(row) for row in octets] == [b"%d" % value for value in values]
+    assert integer_texts(np.array(values, np.uint64)) == [b"%d" % value for value in values]

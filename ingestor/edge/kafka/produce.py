@@ -3,8 +3,8 @@
 aiokafka's batch API keeps a builder, a future, a shield around it and a linger for each batch, and
 wakes one task for each: at light load, where every flush makes a small batch for each partition,
 that is what publishing costs. Here one request carries all batches that are bound for one broker,
-and one coroutine sends it and learns what became of each. Sequence numbers, metadata and
-connections stay aiokafka's; batches are made in `recordbatch`.
+and one coroutine sends it and learns what became of each. Record batches, compression, sequence
+numbers, metadata and connections stay aiokafka's.
 
 Beside `producer`, the only module that reaches into its insides.
 """
@@ -21,16 +21,17 @@ from aiokafka import AIOKafkaProducer, TopicPartition, errors
 from aiokafka.client import ConnectionGroup
 from aiokafka.conn import CloseReason
 from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from ingestor.codec import Headers, Record
-from ingestor.codec.framing import frame
-from ingestor.edge.kafka.recordbatch import HEAD_BYTES, pack
 
 Batches = Mapping[TopicPartition, bytes | bytearray]
 Failures = dict[TopicPartition, errors.KafkaError | None]
 
 _PRODUCE: Final = 0  # the API's key
 _VERSIONS: Final = (3, 7)  # all of one layout: Kafka 0.11 to 4
+_CODECS: Final = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+_MAGIC: Final = 2
 _ALL: Final = -1  # acks
 _ACKS: Final = {errors.NoError.errno, errors.DuplicateSequenceNumber.errno}
 _HEAD: Final = Struct(">hhii")  # no transactional id, acks, timeout in ms, topics
@@ -62,7 +63,7 @@ class Produce:
         self._client = producer.client
         self._cluster = producer.client.cluster
         self._transactions = producer._txn_manager  # noqa: SLF001
-        self._compression = compression
+        self._codec = _CODECS[compression]
         self._timeout_ms = timeout_ms
 
     def leader(self, place: TopicPartition) -> int | None:
@@ -79,17 +80,23 @@ class Produce:
         is; how many records are in it; how many bytes they had before compression.
         """
         transactions = self._transactions
-        framed = frame(records, headers, bytes_max - HEAD_BYTES)
-        sequence = transactions.sequence_number(place)
-        batch = pack(
-            framed,
-            self._compression,
+        builder = DefaultRecordBatchBuilder(
+            _MAGIC,
+            self._codec,
+            0,
             transactions.producer_id,
             transactions.producer_epoch,
-            sequence,
+            transactions.sequence_number(place),
+            bytes_max,
         )
-        transactions.increment_sequence_number(place, framed.records)
-        return batch, framed.records, HEAD_BYTES + len(framed.body)
+        append, count = builder.append, 0
+        for key, value, ts_ms, _ in records:
+            if append(count, ts_ms, key, value, headers) is None:
+                break
+            count += 1
+        transactions.increment_sequence_number(place, count)
+        size_bytes: int = builder.size()
+        return builder.build(), count, size_bytes
 
     def connection(self, node: int) -> Connection | None:
         """Return the connection to a broker, None when there is none now."""
