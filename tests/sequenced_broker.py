@@ -2,8 +2,9 @@
 
 It takes the place of `Produce`: requests of one connection are taken one after another, in the
 order in which they were sent, when the test says so and with the outcome that it says. A batch is
-appended when its sequence number follows the last one of its producer and partition, answered again
-when it is one of the last five, and refused (OUT_OF_ORDER_SEQUENCE_NUMBER) else.
+appended when its sequence number follows the last one of its producer and partition, or when it is
+the first of them, whatever its number; answered again when it is one of the last five; and refused
+(OUT_OF_ORDER_SEQUENCE_NUMBER) else.
 `tests/kafka/test_flights.py` asks Apache Kafka itself for the same.
 """
 
@@ -94,7 +95,7 @@ class SequencedBroker:
         last = self._last.setdefault(key, deque(maxlen=CACHED))
         if self.checks_order and base in last:
             return forced
-        if self.checks_order and base != self._next[key]:
+        if self.checks_order and base != self._next.get(key, base):
             return OUT_OF_ORDER
         last.append(base)
         self._next[key] = base + len(read["rows"])

@@ -142,7 +142,10 @@ async def running(
     patch: pytest.MonkeyPatch, *, beside_s: float = 0.0, **options: Any
 ) -> AsyncIterator[Bench]:
     """A bench whose lanes start a batch beside one that has been under way for `beside_s`."""
-    max_batch_bytes = options.pop("max_batch_bytes", 512 << 10)
+    max_batch_bytes, is_known = (
+        options.pop("max_batch_bytes", 512 << 10),
+        options.pop("known", True),
+    )
     broker = SequencedBroker(**options)
     patch.setattr(module, "Produce", broker.produce)
     patch.setattr(module, "BACKOFF", Backoff(base_s=0.0, cap_s=0.0))
@@ -152,12 +155,25 @@ async def running(
     serving = asyncio.create_task(bench.serve())
     await asyncio.sleep(0)
     try:
+        if is_known:
+            await make_known(bench)
         yield bench
     finally:
         bench.is_over = True
         serving.cancel()
         with suppress(asyncio.CancelledError):
             await serving
+
+
+async def make_known(bench: Bench) -> None:
+    """Let every partition have a batch of the producer, and forget it."""
+    for lane in range(LANES):
+        bench.submit(lane=lane)
+    await answer_all(bench)
+    bench.submitted.clear()
+    bench.ledger.counts.clear()
+    bench.ledger.kept.clear()
+    bench.broker.log.clear()
 
 
 async def three_under_way(bench: Bench) -> None:
@@ -186,6 +202,22 @@ async def test_there_are_no_more_than_the_broker_knows_again(patched: pytest.Mon
         await answer_all(bench)
         bench.assert_all_arrived()
         assert bench.broker.under_way_peak == 5
+
+
+async def test_the_first_batch_of_a_producer_goes_alone(patched: pytest.MonkeyPatch) -> None:
+    """The broker would take the second one where the first failed."""
+    async with running(patched, known=False) as bench:
+        for _ in range(3):
+            bench.submit()
+            await bench.under_way([[1, 2]])
+        bench.broker.answer(NOT_LEADER)
+        await bench.under_way([[1, 2]])
+        bench.broker.answer()
+        await bench.under_way([[3, 4, 5, 6]])
+        bench.submit()
+        await bench.under_way([[3, 4, 5, 6]], [[7, 8]])
+        await answer_all(bench)
+        bench.assert_all_arrived()
 
 
 async def test_rows_gather_while_a_batch_is_young(patched: pytest.MonkeyPatch) -> None:
@@ -353,7 +385,7 @@ async def scenario(
     checks_order: bool,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        options = {"checks_order": checks_order, "max_batch_bytes": 3_000}
+        options = {"checks_order": checks_order, "max_batch_bytes": 3_000, "known": False}
         async with running(patch, **options) as bench:
             bench.broker.poison = set(poison)
             feeding = asyncio.create_task(feed(bench, submits))

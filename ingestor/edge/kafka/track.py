@@ -6,6 +6,9 @@ holds as long as batches are built and written in order. When one fails, those b
 too (OutOfOrderSequenceNumber): that says nothing about them. The track is mended then: nothing new
 starts, all that is under way is waited for, and what is left is sent again as it is, from the
 oldest on, one after another.
+
+A partition that knows nothing of a producer takes any sequence number, so that the second batch
+would pass where the first failed: the first one goes alone until it is acked.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from ingestor.edge.kafka.produce import Connection
 # follows at the default linger, and not so soon that a lane at its limit, whose batches grow while
 # they wait for an answer, sends many small ones instead.
 BESIDE_S: Final = 0.004
+IDLE_S: Final = 3_600.0  # brokers forget a producer after a day without a batch
 _CLOCK_S: Final = 0.001  # uvloop's clock and timers know no less: a shorter wait would be a spin
 
 
@@ -32,6 +36,7 @@ class Track:
     __slots__ = (
         "_beside_s",
         "_connection",
+        "_is_known",
         "_is_mending",
         "flights",
         "is_held",
@@ -53,6 +58,7 @@ class Track:
         self.is_held = False  # a flight failed: until all have landed and it may be tried again
         self.is_refused = False  # until there is another producer
         self._is_mending = bool(self.flights)
+        self._is_known = False  # the partition has a batch of this producer
         self._connection: Connection | None = None  # of those under way
         self._beside_s = 0.0
         for flight in self.flights:
@@ -66,7 +72,7 @@ class Track:
             return None
         if not self.under_way:
             return 0.0 if self.flights or self.lane.rows else None
-        if self._is_mending or connection is not self._connection:
+        if self._is_mending or not self._is_known or connection is not self._connection:
             return None
         if not self.lane.rows and self.flights[-1].is_under_way:
             return None
@@ -79,6 +85,8 @@ class Track:
 
     def start(self, flight: Flight, connection: Connection, now_s: float) -> None:
         """A flight, the newest one or the only one to be mended, is about to be sent."""
+        if now_s - self._beside_s > IDLE_S:
+            self._is_known = False
         flight.is_under_way = True
         self.under_way += 1
         self._connection = connection
@@ -112,6 +120,7 @@ class Track:
         return True
 
     def drop(self, flight: Flight) -> None:
-        """A flight is settled."""
+        """A flight is settled: acked, or set aside before another producer begins."""
         self.flights.remove(flight)
+        self._is_known = True
         self._is_mending = self._is_mending and bool(self.flights)
