@@ -29,6 +29,7 @@ from tests.sequenced_broker import (
     NOT_LEADER,
     OUT_OF_ORDER,
     UNKNOWN_PRODUCER,
+    Connection,
     SequencedBroker,
 )
 from tests.tick_rows import Ledger, table_of, trades
@@ -218,6 +219,21 @@ async def test_the_first_batch_of_a_producer_goes_alone(patched: pytest.MonkeyPa
         await bench.under_way([[3, 4, 5, 6]], [[7, 8]])
         await answer_all(bench)
         bench.assert_all_arrived()
+
+
+def test_a_lane_that_was_idle_begins_with_one_batch() -> None:
+    lane, connection = Lane(RowClass.TRADE, 0), Connection()
+    one = track_module.Track(lane, FIRST)
+    beside = []
+    for now_s in (1.0, 2.0, 3.0, 3.0 + 2 * track_module.IDLE_S):
+        flight = Flight(trades(1), 0, 0)
+        one.flights.append(flight)
+        one.start(flight, connection, now_s)  # type: ignore[arg-type]
+        lane.put(trades(1), 0)
+        beside.append(one.wait_s(connection, now_s + 1.0))  # type: ignore[arg-type]
+        one.land(flight)
+        one.drop(flight)
+    assert beside == [None, 0.0, 0.0, None]
 
 
 async def test_rows_gather_while_a_batch_is_young(patched: pytest.MonkeyPatch) -> None:
