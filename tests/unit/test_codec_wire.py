@@ -1,24 +1,10 @@
-"""Varints are aiokafka's; what is kept for each instrument is made once."""
+"""What is kept for each instrument is made once."""
 
 from __future__ import annotations
 
 import numpy as np
-from aiokafka.record.util import decode_varint
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from ingestor.codec.framing import varint
 from ingestor.codec.wire import Pieces
-
-
-@given(st.integers(-(2**63), 2**63 - 1))
-@example(63)
-@example(64)
-@example(-64)
-@example(-65)
-def test_varints(number: int) -> None:
-    text = varint(number)
-    assert decode_varint(bytearray(text), 0) == (number, len(text))
 
 
 def test_pieces_are_made_once_and_for_instruments_added_later() -> None:
