@@ -264,7 +264,7 @@ def ingest(
     *,
     channels: Sequence[str] = ("trades",),
     encoding: str = "binary",
-    linger_ms: float = 10.0,
+    linger_ms: float = 8.0,  # the default of `ingestor run`
     streams_per_connection: int = 1,
     addresses: int = 1,
     lags: bool = False,

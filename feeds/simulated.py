@@ -55,6 +55,7 @@ _PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _STATUS: Final = Filtered("status")
+_HEARTBEAT: Final = b'{"op":"heartbeat"}'
 
 
 _Level = tuple[str, str]
@@ -111,6 +112,27 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[Sequence[str]]:
     bid_prices, bid_sizes = zip(*[one.b for one in quotes], strict=True)
     ask_prices, ask_sizes = zip(*[one.a for one in quotes], strict=True)
     return bid_prices, bid_sizes, ask_prices, ask_sizes
+
+
+def _append_many(
+    parsed: list[_Trade | _Quote | _Snapshot | _Book],
+    symbols: Mapping[str, int],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: TickBuffer,
+) -> None:
+    numbers = [symbols[one.s] for one in parsed]
+    kinds: list[type] = list(map(type, parsed))
+    if _Snapshot in kinds:  # it has its place among the updates
+        kinds = [_Book if kind is _Snapshot else kind for kind in kinds]
+    for kind, (events, *columns) in by_kind(kinds, parsed, numbers, ts_recv, frames):
+        if kind is _Trade:
+            out.keep_trades(_read_trades, events, *columns)
+        elif kind is _Quote:
+            out.keep_quotes(_read_quotes, events, *columns)
+        else:
+            for event, number, received, out.frame in zip(events, *columns, strict=True):
+                _append(event, number, received, out)
 
 
 def _append(
@@ -195,20 +217,16 @@ class Simulated:
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-        ) -> None:
-            parsed = list(map(_parse, payloads))
-            numbers = [symbols[one.s] for one in parsed]
-            kinds: list[type] = list(map(type, parsed))
-            if _Snapshot in kinds:  # it has its place among the updates
-                kinds = [_Book if kind is _Snapshot else kind for kind in kinds]
-            for kind, (events, *columns) in by_kind(kinds, parsed, numbers, ts_recv, frames):
-                if kind is _Trade:
-                    out.keep_trades(_read_trades, events, *columns)
-                elif kind is _Quote:
-                    out.keep_quotes(_read_quotes, events, *columns)
-                else:
-                    for event, number, received, out.frame in zip(events, *columns, strict=True):
-                        _append(event, number, received, out)
+        ) -> int:
+            notices = payloads.count(_HEARTBEAT)
+            if notices:
+                data = [place for place, one in enumerate(payloads) if one != _HEARTBEAT]
+                payloads = [payloads[place] for place in data]
+                ts_recv = [ts_recv[place] for place in data]
+                frames = [frames[place] for place in data]
+            if payloads:
+                _append_many(list(map(_parse, payloads)), symbols, ts_recv, frames, out)
+            return notices
 
         return decode
 

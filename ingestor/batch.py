@@ -322,7 +322,7 @@ class TickBuffer:
     ) -> None:
         """Append book events of several frames, as `raw_levels` does each. sides: bids and asks in
         turns. Raises ValueError, and appends nothing, where `raw_levels` would return False."""
-        pairs = [0 if side == b"[]" else side.count(b"],[") + 1 for side in sides]
+        pairs = [side.count(b"]") - 1 for side in sides]
         if b",".join(sides).translate(None, _DIGITS) != b",".join(map(_skeleton, pairs)):
             raise ValueError("levels that are no pairs of plain decimals")
         none = repeat(0)

@@ -62,17 +62,19 @@ def parse_decimal(text: object, exponent: int) -> int:
 class Lines(Sequence[str]):
     """A column of decimal texts that is still one piece: cells between line breaks.
 
-    raw: digits, points and line breaks alone. It becomes a list of texts only if one is asked for.
+    raw: digits, points and line breaks alone. count: its cells. It becomes a list of texts only if
+    one is asked for.
     """
 
-    __slots__ = ("_texts", "raw")
+    __slots__ = ("_count", "_texts", "raw")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, count: int) -> None:
         self.raw = raw
+        self._count = count
         self._texts: list[str] | None = None
 
     def __len__(self) -> int:
-        return self.raw.count(b"\n") + 1 if self.raw else 0
+        return self._count
 
     @overload
     def __getitem__(self, index: int, /) -> str: ...

@@ -97,13 +97,14 @@ class Intake:
         buffer = self.buffer
         frames = buffer.begin_many(sessions, payloads)
         try:
-            self._decode_many(payloads, ts_recv, frames, buffer)
+            notices = self._decode_many(payloads, ts_recv, frames, buffer)
         except (DecodeError, *MALFORMED):
             buffer.withdraw(frames.start)
             return False
         buffer.frame = frames.stop - 1
         self.counts.frames += len(payloads)
-        self.counts.decoded += len(payloads)
+        self.counts.control += notices
+        self.counts.decoded += len(payloads) - notices
         return True
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ingestor.histogram import EDGES_NS, EXPORTED, Histogram, percentile_ns
 from ingestor.instruments import InstrumentTable
-from ingestor.rows import CHANNEL_OF, Flag, RowClass, Rows
+from ingestor.rows import CHANNEL_OF, UPDATE, Flag, RowClass, Rows
 
 __all__ = [
     "EDGES_NS",
@@ -202,7 +202,7 @@ class Metrics:
         self._rows = 0
         self._settled_ns = 0
         self._counted: dict[tuple[tuple[str, ...], RowClass, int], list[NDArray[np.uint32]]] = {}
-        self._sealed: dict[RowClass, list[_Sealed]] = {}
+        self._sealed: dict[RowClass, list[_Sealed]] = {}  # of one dtype each
         self._acked: dict[RowClass, list[_Acked]] = {}
 
     @property
@@ -312,17 +312,24 @@ class Metrics:
 
     def sealed(self, row_class: RowClass, rows: Rows, now_ns: int) -> None:
         """A flush sealed these rows: fill the lag of the first two stages, once an event. The rows
-        must not change any more."""
-        if len(rows):
-            self._sealed.setdefault(row_class, []).append((rows, now_ns))
-            self._wait(len(rows), now_ns)
+        must not change any more. Of book levels the events will do, an array of UPDATE."""
+        if not len(rows):
+            return
+        waiting = self._sealed.get(row_class)
+        if waiting and waiting[0][0].dtype != rows.dtype:
+            self.settle()  # in order of arrival
+        self._sealed.setdefault(row_class, []).append((rows, now_ns))
+        self._wait(len(rows), now_ns)
 
     def _count_sealed(self, row_class: RowClass, batches: list[_Sealed]) -> None:
         parts = [rows for rows, _ in batches]
         flags = _column(parts, "flags")
-        is_tick = _column(parts, "kind") == row_class
-        if row_class is RowClass.LEVEL:
-            is_tick &= (flags & _LAST) != 0
+        if parts[0].dtype == UPDATE:
+            is_tick = _column(parts, "bids") + _column(parts, "asks") > 0
+        else:
+            is_tick = _column(parts, "kind") == row_class
+            if row_class is RowClass.LEVEL:
+                is_tick &= (flags & _LAST) != 0
         fields = (_column(parts, name) for name in ("instrument", "ts_recv", "ts_event"))
         sealed_ns = np.repeat([now_ns for _, now_ns in batches], list(map(len, parts)))
         instruments, ts_recv, ts_event, sealed_ns, flags = _chosen(

@@ -95,9 +95,14 @@ class Pipeline:
         if len(sealed.updates):
             updates = sealed.updates
             levels = updates["bids"] + updates["asks"].astype(np.int64)
+            names = ("decoded", "published") if books.is_whole else ("decoded",)
             instruments = updates["instrument"]
-            self.metrics.count_rows("decoded", RowClass.LEVEL, instruments, rows_each=levels)
-        self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
+            self.metrics.count_rows(names, RowClass.LEVEL, instruments, rows_each=levels)
+        if books.is_whole and len(books.rows):
+            self.metrics.sealed(RowClass.LEVEL, sealed.updates, now_ns)
+            result.batches.append(TickBatch(RowClass.LEVEL, books.rows, self.table))
+        else:
+            self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
         if books.added:
             added = np.array(books.added, np.uint32)
             self.metrics.count_rows("published", RowClass.LEVEL, added, sign=-1)

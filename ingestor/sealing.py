@@ -259,13 +259,17 @@ def _levels(
     """Return int64[levels, 2], prices and sizes of all updates in order."""
     if not raw:
         return _levels_of(updates, texts, table) if texts else (_NO_NUMBERS, {})
-    lines = Lines(b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"'))
+    is_raw = updates["spare"] == IS_RAW
+    counts = updates["bids"] + updates["asks"]
+    lines = Lines(
+        b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"'),
+        2 * int(counts[is_raw].sum()),
+    )
     if not texts:
         return _levels_of(updates, lines, table) if lines.raw else (_NO_NUMBERS, {})
-    is_raw = updates["spare"] == IS_RAW
-    numbers = np.empty((int(updates["bids"].sum() + updates["asks"].sum()), 2), np.int64)
+    numbers = np.empty((int(counts.sum()), 2), np.int64)
     bad: Bad = {}
-    at = np.repeat(is_raw, updates["bids"] + updates["asks"])
+    at = np.repeat(is_raw, counts)
     for mask, some, cells in ((at, updates[is_raw], lines), (~at, updates[~is_raw], texts)):
         if cells:
             numbers[mask], found = _levels_of(some, cells, table)

@@ -218,7 +218,7 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
 
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-    ) -> None:
+    ) -> int:
         parsed = list(map(_parse_wrapped, payloads))
         events = [one.data for one in parsed]
         numbers = [symbols[one.s] for one in events]
@@ -242,6 +242,7 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
                 )
             else:
                 raise ValueError("a partial book")
+        return 0
 
     return decode
 
@@ -251,7 +252,7 @@ def spot_decoder(symbols: Mapping[str, int]) -> DecodeMany:
 
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-    ) -> None:
+    ) -> int:
         append = _append_many(payloads[0])
         try:
             append(symbols, payloads, ts_recv, frames, out)
@@ -260,5 +261,6 @@ def spot_decoder(symbols: Mapping[str, int]) -> DecodeMany:
             for append, part in by_kind(list(kinds), payloads, ts_recv, frames):
                 some, received, at = part
                 append(symbols, some, received, at, out)
+        return 0
 
     return decode

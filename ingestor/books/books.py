@@ -64,6 +64,7 @@ class BookOutput:
     that synchronisation discarded. held: levels waiting for a snapshot now. added: the instrument
     of each row in `rows` that removes a level by our own choice (beyond the depth kept).
     errors: what broke, for the log. quotes_before: how many of `quotes` precede each hole.
+    is_whole: `rows` are the levels of all updates as they came, nothing left out or put in.
     """
 
     rows: Rows
@@ -74,6 +75,7 @@ class BookOutput:
     added: list[int] = field(default_factory=list)
     errors: list[SequenceGap] = field(default_factory=list)
     quotes_before: list[int] = field(default_factory=list)
+    is_whole: bool = False
 
 
 class Books:
@@ -131,6 +133,7 @@ class Books:
             added=flush.added,
             errors=self._errors,
             quotes_before=quotes_before,
+            is_whole=flush.is_whole,
         )
         self._errors = []
         return output

@@ -270,12 +270,17 @@ class Flush:
         """Return the QUOTE rows that were put out."""
         return np.frombuffer(self._quotes, QUOTE)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all updates are published as they came, and nothing else."""
+        return not (self._left_out or self._extra_at)
+
     def rows(self) -> Rows:
         """Return the LEVEL rows to publish."""
         rows = (_few_rows if len(self) <= FEW else _many_rows)(self.sealed)
         if self._not_last:
             rows["flags"][self._not_last] &= ~_LAST
-        if not (self._left_out or self._extra_at):
+        if self.is_whole:
             return rows
         keep = np.ones(len(rows), np.bool_)
         for start, end in self._left_out:

@@ -164,7 +164,7 @@ class BatchConfig(Section):
 
     rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
     """Rows in a batch: trades, quotes and price levels."""
-    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
+    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 8.0
     """Longest wait of a batch's oldest row: the price of batching in latency."""
 
 

@@ -28,7 +28,7 @@ class Broken(Simulated):
     def decoder_of_many(cls, market: str, symbols: object) -> DecodeMany:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-        ) -> None:
+        ) -> int:
             raise AssertionError("our own bug")
 
         return decode

@@ -94,6 +94,7 @@ class KafkaSink:
         self._connected = asyncio.Event()
         self._judged = asyncio.Event()  # connected, or refused for good
         self._running: asyncio.Task[None] | None = None
+        self._closing = False  # a failure at the same moment may swallow the cancellation
 
     def submit(self, batch: TickBatch, now_ns: int) -> None:
         """Queue rows for their partitions. Never blocks and never fails for lack of room."""
@@ -161,6 +162,7 @@ class KafkaSink:
 
     async def close(self) -> None:
         """End `run`, without waiting for anything undelivered."""
+        self._closing = True
         running = self._running
         if running is not None:
             running.cancel()
@@ -173,7 +175,7 @@ class KafkaSink:
         ticking = asyncio.create_task(self._tick())
         attempt = 0
         try:
-            while True:
+            while not self._closing:
                 try:
                     producer = await self._connect()
                 except (errors.KafkaError, OSError, TimeoutError, SinkUnavailable) as failure:

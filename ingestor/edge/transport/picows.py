@@ -70,7 +70,6 @@ class _PicowsLink(WSListener):
         "_arrive",
         "_burst_end",
         "_burst_frames",
-        "_burst_ns",
         "_failure",
         "_handler",
         "_message_bytes_max",
@@ -93,8 +92,7 @@ class _PicowsLink(WSListener):
         self._failure: TransportError | None = None
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
-        self._burst_frames = 0  # since the owner was last told
-        self._burst_ns = 0  # ts_recv of the socket read whose frames are being handed over
+        self._burst_frames = 0  # of the socket read whose frames are being handed over
         self._abandoned = False
         self.received_ns = 0
 
@@ -109,12 +107,14 @@ class _PicowsLink(WSListener):
         self._handler.opened(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        ts_recv = self._burst_ns
-        if not ts_recv:
+        frames = self._burst_frames
+        if frames:
+            ts_recv = self.received_ns
+        else:
             if transport.is_close_frame_sent:
                 self._after_close(transport, frame)
                 return
-            ts_recv = self._burst_ns = self.received_ns = time_ns()
+            ts_recv = self.received_ns = time_ns()
         # Control frames are never longer than 125 bytes; asking for the type costs more than all
         # other attributes together, so only short frames are asked.
         if (
@@ -126,12 +126,13 @@ class _PicowsLink(WSListener):
         else:
             self._rare(transport, frame, ts_recv)
         if frame.last_in_buffer:
-            self._burst_ns = self._burst_frames = 0
+            if frames:
+                self._burst_frames = 0
             self._burst_end()
-            return
-        self._burst_frames += 1
-        if self._burst_frames >= BURST_FRAMES_MAX:
-            self._burst_frames = 0
+        elif frames < BURST_FRAMES_MAX:
+            self._burst_frames = frames + 1
+        else:
+            self._burst_frames = 1
             self._burst_end()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
