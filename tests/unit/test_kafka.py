@@ -196,8 +196,10 @@ async def test_a_forbidden_topic_holds_its_rows_until_it_is_allowed(broker: DevB
         await sink.wait_connected(10)
         broker.push_errors([NOT_AUTHORISED] * 3)
         submit(sink, RowClass.TRADE, trades(5, instruments=1))
-        await asyncio.sleep(0.1)
-        assert sink.outbox.rows == 5
+        async with asyncio.timeout(15):
+            while not sink.producer_resets["TopicAuthorizationFailed"]:
+                await asyncio.sleep(0.001)
+        assert sink.outbox.rows == 5, "two more refusals are to come"
         assert await sink.drain(15) == 0
     assert ledger.counts == {"acked": 5}
     assert sink.producer_resets["TopicAuthorizationFailed"] == 3
