@@ -148,7 +148,9 @@ def measure(connections: int, rate: float, seconds: float, bootstrap: str) -> Ro
         ingest(server, bootstrap, addresses=ADDRESSES, lags=True) as ingestor,
     ):
         before_kib = ingestor.about["rss_kib"]
+        server.hold()  # the step is its messages; `storm` has connecting beside them
         connect_s = ingestor.wait_connected(connections)
+        server.release()
         time.sleep(SETTLE_S)
         served = server.statistics()
         window = ingestor.window(seconds, settle_s=0.0)

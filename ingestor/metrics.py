@@ -358,21 +358,19 @@ class Metrics:
 
     def _count_acked(self, row_class: RowClass, answers: list[_Acked]) -> None:
         parts = [rows for rows, _, _ in answers]
+        feeds = self._feeds.of_rows(row_class, _column(parts, "instrument"))
+        counts = np.bincount(feeds, minlength=self._fit())
+        self._counters["acked"] += counts
+        if row_class is RowClass.LEVEL:
+            ends = [(rows["flags"] & _LAST) != 0 for rows in parts]
+            feeds = feeds[np.concatenate(ends)]
+            parts = [rows[is_end] for rows, is_end in zip(parts, ends, strict=True)]
         lengths = list(map(len, parts))
         acked_ns = np.array([now_ns for _, now_ns, _ in answers]).repeat(lengths)
         each_ns = np.array([now_ns - since_ns for _, now_ns, since_ns in answers])
         published_ns, bins = each_ns.repeat(lengths), EDGES_NS.searchsorted(each_ns).repeat(lengths)
-        feeds = self._feeds.of_rows(row_class, _column(parts, "instrument"))
-        counts = np.bincount(feeds, minlength=self._fit())
-        self._counters["acked"] += counts
-        total_ns = acked_ns - _column(parts, "ts_recv")
-        if row_class is RowClass.LEVEL:
-            is_end = (_column(parts, "flags") & _LAST) != 0
-            feeds, total_ns, published_ns, bins = _chosen(
-                is_end, feeds, total_ns, published_ns, bins
-            )
         self._lag[_PUBLISH].add(feeds, published_ns, bins)
-        self._lag[_TOTAL].add(feeds, total_ns)
+        self._lag[_TOTAL].add(feeds, acked_ns - _column(parts, "ts_recv"))
 
     def conflated(self, row_class: RowClass, rows: Rows) -> None:
         self.count_rows("conflated", row_class, rows["instrument"])

@@ -121,6 +121,20 @@ class Plan:
             self, connections=tuple(dealt[index::workers]), workers=self.workers * workers
         )
 
+    def book_rules(self) -> dict[tuple[str, str], BookRule]:
+        """Return the book rule of each (venue, market). Where nobody subscribes to quotes, none
+        will prove a book, and none of its tops need be remembered."""
+        rules = {(one.venue, one.market): one.book for one in self.connections}
+        quoted = {
+            (one.venue, one.market)
+            for one in self.connections
+            if any(subscription.channel == "quotes" for subscription in one.subscriptions)
+        }
+        return {
+            key: rule if key in quoted else replace(rule, quote_oracle=False)
+            for key, rule in rules.items()
+        }
+
 
 def make_plan(wanted: Iterable[Wanted], table: InstrumentTable) -> Plan:
     """Spread all wishes over connections; a channel of an instrument wished twice is taken once.

@@ -91,7 +91,7 @@ class Ingestor:
         self._stop = asyncio.Event()
         self._watch = LoopWatch()
         table = planned.table
-        rules = {(one.venue, one.market): one.book for one in planned.plan}
+        rules = planned.plan.book_rules()
         self.pipeline = Pipeline(
             table,
             lambda number: rules[table[number].venue, table[number].market],

@@ -162,7 +162,7 @@ class KafkaConfig(Section):
 class BatchConfig(Section):
     """When columns are sealed and handed to Kafka: at whichever comes first."""
 
-    rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
+    rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 4_000
     """Rows in a batch: trades, quotes and price levels."""
     linger_ms: Annotated[float, Field(ge=0, le=1000)] = 8.0
     """Longest wait of a batch's oldest row: the price of batching in latency."""

@@ -50,7 +50,7 @@ def test_no_file_gives_the_defaults() -> None:
     config = load(None, VENUES)
     assert config == Config()
     assert config.kafka.topic_prefix == "md."
-    assert (config.batch.rows_max, config.kafka.partitions, config.http.port) == (2000, 8, 9464)
+    assert (config.batch.rows_max, config.kafka.partitions, config.http.port) == (4000, 8, 9464)
     assert config.http.host == "127.0.0.1"
     assert config.recorder is None
 
