@@ -81,7 +81,6 @@ class Connection:
         "pinged_ns",
         "requests",
         "resubscribed",
-        "retired",
         "session",
         "stable",
         "verdict",
@@ -111,7 +110,6 @@ class Connection:
         self.ack_due_ns = NEVER
         self.expires_ns = NEVER
         self.resubscribed = False
-        self.retired = False
         self.stable = False
 
     @property
@@ -157,7 +155,6 @@ class Connection:
     def retire(self, verdict: TransportError) -> None:
         """End it with a closing handshake; what still arrives is counted and left out, since its
         successor brings the same."""
-        self.retired = True
         self.verdict = verdict
         if self.link is not None:
             self.link.deliver_to(self._leave_out)
