@@ -117,7 +117,8 @@ async def test_a_refused_record_with_others_behind_it(
     long_name = "".join(uuid.uuid4().hex for _ in range(40))
     table.add(instrument("acme", "spot", long_name, "X-Y", "X", "Y", "1", "1"))
     prefix = f"t{uuid.uuid4().hex}."
-    kafka.create_topic(f"{prefix}trades.v1", 1, {"max.message.bytes": "900"})
+    # Rows of tests are years old: without "retention.ms" Kafka may delete them at any moment.
+    kafka.create_topic(f"{prefix}trades.v1", 1, {"max.message.bytes": "900", "retention.ms": "-1"})
     ledger = Ledger()
     sink = KafkaSink(
         KafkaSettings(kafka.bootstrap_servers, topic_prefix=prefix, compression=None),

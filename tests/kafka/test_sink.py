@@ -225,7 +225,7 @@ async def test_a_record_that_is_too_large_costs_itself_alone(kafka: KafkaEndpoin
     long_name = "".join(uuid.uuid4().hex for _ in range(40))
     table.add(instrument("acme", "spot", long_name, "X-Y", "X", "Y", "1", "1"))
     prefix = f"t{uuid.uuid4().hex}."
-    kafka.create_topic(f"{prefix}trades.v1", 1, {"max.message.bytes": "900"})
+    kafka.create_topic(f"{prefix}trades.v1", 1, {"max.message.bytes": "900", "retention.ms": "-1"})
     ledger = Ledger()
     sink = KafkaSink(
         KafkaSettings(kafka.bootstrap_servers, topic_prefix=prefix, compression=None),
