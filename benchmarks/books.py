@@ -17,13 +17,15 @@ from zlib import crc32
 
 import orjson
 
+from benchmarks.frames import receive
 from feeds.binance import Binance
 from feeds.kraken import Kraken
 from ingestor.adapter import BookRule
 from ingestor.batch import TickBuffer
 from ingestor.books.books import Books, BookSettings
 from ingestor.instruments import InstrumentTable, instrument
-from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.intake import Intake
+from ingestor.session import Session, SessionEvents, Subscription
 from ingestor.timestamps import SECOND
 
 START_NS: Final = 1_800_000_000 * SECOND
@@ -35,6 +37,7 @@ SIBLINGS: Final = 200
 class Bench:
     """A session with its buffer and books, and the frames to feed."""
 
+    intake: Intake
     session: Session
     buffer: TickBuffer
     books: Books
@@ -45,13 +48,16 @@ class Bench:
         """Seal and apply; return the number of rows published."""
         return len(self.books.apply(self.buffer.seal(self.table), now_ns).rows)
 
+    def receive(self, frames: Sequence[bytes], now_ns: int) -> None:
+        """Decode frames, as the ingestor does."""
+        receive(self.intake, self.session, frames, now_ns)
+
     def run(self) -> tuple[float, float]:
         """Feed all frames; return CPU seconds in all, and of the books alone."""
-        receive, books_s = self.session.receive, 0.0
+        books_s = 0.0
         begin = time.process_time()
         for start in range(0, len(self.frames), FRAMES_PER_FLUSH):
-            for frame in self.frames[start : start + FRAMES_PER_FLUSH]:
-                receive(frame, START_NS)
+            self.receive(self.frames[start : start + FRAMES_PER_FLUSH], START_NS)
             sealed = self.buffer.seal(self.table)
             before = time.process_time()
             self.books.apply(sealed, START_NS)
@@ -107,14 +113,18 @@ def _bench(adapter: type[Any], symbols: Sequence[str], tick: str, lot: str) -> B
     )
     rule: BookRule = adapter.markets["spot"].book
     buffer = TickBuffer()
+    intake = Intake(adapter, "spot", table.symbols(venue, "spot"), buffer)
     subscriptions = [
         Subscription(number, symbol, "book", f"book:{symbol}")
         for number, symbol in enumerate(symbols)
     ]
     feed = adapter("spot", table.symbols(venue, "spot"))
-    session = Session(0, feed, subscriptions, buffer, FrameCounts(), SessionEvents(), "spot")
+    session = Session(
+        *(0, feed, subscriptions, buffer, intake.counts),
+        *(SessionEvents(), "spot", intake.decode),
+    )
     settings = BookSettings(repairs_per_s=1_000)
-    return Bench(session, buffer, Books(table, lambda _: rule, settings), table, [])
+    return Bench(intake, session, buffer, Books(table, lambda _: rule, settings), table, [])
 
 
 def _text(value: int, exponent: int) -> str:
@@ -195,7 +205,7 @@ def kraken(events: int) -> Bench:
         asks, bids = sorted(sides[1].items()), sorted(sides[0].items(), reverse=True)
         return crc32("".join(f"{price}{size}" for price, size in [*asks, *bids]).encode())
 
-    bench.session.receive(_kraken_frame("snapshot", sides, checksum()), START_NS)
+    bench.receive([_kraken_frame("snapshot", sides, checksum())], START_NS)
     bench.flush(START_NS)
     for _ in range(events):
         at = rng.randrange(2)
@@ -224,8 +234,7 @@ def kib_per_book(levels_a_side: int) -> float:
         bench.session.snapshot(name, snapshot, START_NS)
         bench.flush(START_NS)
     for start in range(0, len(deltas), count):
-        for delta in deltas[start : start + count]:
-            bench.session.receive(delta, START_NS)
+        bench.receive(deltas[start : start + count], START_NS)
         bench.flush(START_NS)
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0]
@@ -268,8 +277,7 @@ def siblings(seconds: int) -> dict[str, float]:
             bench.session.snapshot(names[at], _snapshot(markets[at], numbers[at]), now)
         due = [one for one in due if one[0] > now]
         begin = time.perf_counter()
-        for frame in frames:
-            bench.session.receive(frame, now)
+        bench.receive(frames, now)
         output = bench.books.apply(bench.buffer.seal(bench.table), now)
         lag_ms[victim >= 0].append((time.perf_counter() - begin) * 1e3)
         due += [(repair.due_ns + SECOND // 5, repair.instrument) for repair in output.repairs]

@@ -38,8 +38,11 @@ _PYTHON_PER_FRAME: Final = (
     "the stages below"
 )
 _TWO_CORES: Final = (
-    "Load server and broker need one of the two cores, and the kernel's share of 100,000 wake-ups "
-    "a second is on both; the row `floor` shows what is left without the ingestor's work"
+    "Load server and broker need one of the two cores; the row `floor` is a client that only reads "
+    "and parses as many messages, and `cpu_over_floor_at_10000_x_10` what the ingestor costs over "
+    "it. At one message a read most of that floor is the kernel's: a third alone is the "
+    "acknowledgement of each segment, sent when it is read (`perf record -g` on that client: "
+    "`__tcp_transmit_skb` under `read`)"
 )
 
 TARGETS: Final = (
@@ -99,7 +102,7 @@ TARGETS: Final = (
     Target(
         *("lag_p99_ms_half_load", "lag p99 at half the capacity, ms", 25, False),
         missed="Ingestor, load server and Kafka share two cores: what is half of the ingestor's "
-        "capacity is all of the machine's; `latency` has each part",
+        "capacity is nearly all of the machine's, and swings with it; `latency` has each part",
     ),
     Target(*("storm_back_s", "seconds until 99 % of 5,000 cut connections are back", 60, False)),
     Target(
