@@ -17,8 +17,16 @@ from benchmarks.saturated import BOOK_20, TRADES
 STEPS = tuple((count, 10.0) for count in (100, 1_000, 5_000, 10_000))
 
 
-def a_row(count: int, p99_ms: float = 20.0, reconnects: int = 0) -> dict[str, Any]:
-    return {"connections": count, "rate": 10.0, "lag_p99_ms": p99_ms, "reconnects": reconnects}
+def a_row(
+    count: int, p99_ms: float = 20.0, reconnects: int = 0, carried: float = 1.0
+) -> dict[str, Any]:
+    return {
+        "connections": count,
+        "rate": 10.0,
+        "messages_per_s": round(carried * count * 10.0),
+        "lag_p99_ms": p99_ms,
+        "reconnects": reconnects,
+    }
 
 
 def climbed(*lags_ms: float | None) -> list[dict[str, Any]]:
@@ -54,9 +62,11 @@ def test_the_ladder_ends_where_a_step_misses_twice() -> None:
     assert connections.connections_per_core(rows[2:]) == 0
 
 
-def test_a_disconnect_is_a_miss() -> None:
+def test_a_disconnect_is_a_miss_and_so_is_what_was_not_sent_or_read() -> None:
     assert connections.held(a_row(100))
     assert not connections.held(a_row(100, reconnects=1))
+    assert connections.held(a_row(100, carried=0.98))
+    assert not connections.held(a_row(100, carried=0.97))
 
 
 def test_ratios_are_over_the_afternoons_pipeline() -> None:

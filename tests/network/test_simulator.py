@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
+from contextlib import AsyncExitStack
 from time import time_ns
 from urllib.parse import urlsplit
 
@@ -127,6 +129,26 @@ async def test_snapshot_then_contiguous_updates() -> None:
             assert (update["ch"], update["U"], update["u"]) == ("book", number + 1, number + 1)
             assert before_ns <= update["t"] <= time_ns()
             number, before_ns = update["u"], update["t"]
+
+
+async def test_few_frames_bear_the_same_time_of_sending() -> None:
+    options = SimulatorOptions(symbols=400, rate_per_s=500.0, shape=SHAPE)
+    async with Simulator(options) as simulator, connect(simulator.addresses[0]) as connection:
+        await subscribe(connection, *(f"trade:{symbol}" for symbol in simulator.symbols))
+        times = [json.loads(await connection.recv())["t"] for _ in range(4_000)]
+    assert max(Counter(times).values()) <= 32 < len({*times})
+
+
+async def test_heartbeats_reach_everybody_who_is_there() -> None:
+    options = SimulatorOptions(symbols=1, shape=SHAPE, heartbeat_s=0.1)
+    async with Simulator(options) as simulator, AsyncExitStack() as clients:
+        opened = [
+            await clients.enter_async_context(connect(simulator.addresses[0])) for _ in range(3)
+        ]
+        for _ in range(2):
+            for connection in opened:
+                assert json.loads(await connection.recv()) == {"op": "heartbeat"}
+            await opened.pop(0).close()
 
 
 async def test_a_client_that_does_not_read_is_waited_for() -> None:

@@ -40,6 +40,8 @@ from ingestor.edge.simulated.state import (
 
 _WRITE_BYTES_MAX: Final = 1 << 20  # in a connection's buffer; its streams then wait
 _BURST: Final = 32  # frames of a stream that are written at once when there is no rate
+_AT_ONCE: Final = 32  # frames with a rate that are written in a turn: they bear one time of sending
+_HEARTBEAT_PARTS: Final = 50  # of the interval: not to everybody at once
 _STALLED_S: Final = 0.01  # how often a stalled server without a rate looks whether it still is
 _CREDIT_MAX_S: Final = 0.25  # what was missed while the loop was busy is made up for, up to this
 
@@ -319,10 +321,14 @@ class Simulator:
             before_s = now_s
             due = int(credit)
             credit -= due
+            while due > _AT_ONCE:
+                self._send(_AT_ONCE)
+                due -= _AT_ONCE
+                await asyncio.sleep(0)  # the loop writes to the sockets at the end of each turn
             self._send(due)
 
     def _send(self, count: int) -> None:
-        """Send the next frame of so many streams, in turn."""
+        """Send the next frame of so many streams, in turn, all with the time of now."""
         turn = self._in_turn()
         if not turn:
             return
@@ -390,9 +396,12 @@ class Simulator:
         if self.options.dialect != "simulated":
             return
         while True:
-            await asyncio.sleep(self.options.heartbeat_s)
-            for client in self.clients:
-                client.send(b'{"op":"heartbeat"}')
+            clients = list(self.clients)
+            for part in range(_HEARTBEAT_PARTS):
+                await asyncio.sleep(self.options.heartbeat_s / _HEARTBEAT_PARTS)
+                for client in clients[part::_HEARTBEAT_PARTS]:
+                    if client in self.clients:
+                        client.send(b'{"op":"heartbeat"}')
 
     # ------------------------------------------------------------------ faults
 
