@@ -142,7 +142,7 @@ def floor(connections: int, rate: float, seconds: float) -> Row:
         "messages_per_s": round(window.per_s("frames")),
         "core": round(window.core, 3),
         "us_per_message": round(window.us_per("frames"), 2),
-        "server_core": _server_core(served, serving),
+        "server_core": server_core(served, serving),
         "lag_p50_ms": window.lag_ms["p50"],
         "lag_p99_ms": window.lag_ms["p99"],
         "lag_p999_ms": window.lag_ms["p99.9"],
@@ -176,7 +176,7 @@ def measure(connections: int, rate: float, seconds: float, bootstrap: str) -> Ro
         "messages_per_s": round(window.per_s("frames")),
         "core": round(window.core, 3),
         "us_per_message": round(window.us_per("frames"), 2),
-        "server_core": _server_core(served, serving),
+        "server_core": server_core(served, serving),
         "kib_per_connection": round((window.last["rss_kib"] - before_kib) / connections, 1),
         "lag_p50_ms": window.lag_ms["p50"],
         "lag_p99_ms": window.lag_ms["p99"],
@@ -187,7 +187,7 @@ def measure(connections: int, rate: float, seconds: float, bootstrap: str) -> Ro
     }
 
 
-def _server_core(before: Row, after: Row) -> float:
+def server_core(before: Row, after: Row) -> float:
     """Return the load server's share of a core between two statistics."""
     cpu_s: float = after["cpu_s"] - before["cpu_s"]
     seconds: float = after["uptime_s"] - before["uptime_s"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import baseline, connections, memory, peers, profile, storm
+from benchmarks import baseline, connections, latency, memory, peers, profile, storm
 from benchmarks.frames import SHAPES
 from benchmarks.processes import Child, ChildFailed, LoadServer
 from benchmarks.saturated import BOOK_20, TRADES
@@ -67,6 +67,16 @@ def test_a_disconnect_is_a_miss_and_so_is_what_was_not_sent_or_read() -> None:
     assert not connections.held(a_row(100, reconnects=1))
     assert connections.held(a_row(100, carried=0.98))
     assert not connections.held(a_row(100, carried=0.97))
+
+
+@pytest.mark.parametrize(
+    ("truth", "halvings", "found"),
+    [(230_000.0, 3, 225_000.0), (230_000.0, 0, 200_000.0), (30_000.0, 3, 28_125.0)],
+)
+def test_the_capacity_is_found_by_doubling_and_halving(
+    truth: float, halvings: int, found: float
+) -> None:
+    assert latency.capacity(lambda asked: asked <= truth, halvings) == found
 
 
 def test_ratios_are_over_the_afternoons_pipeline() -> None:
