@@ -14,7 +14,7 @@ suspicious: for arrivals at random, 25 mean gaps, which by chance happens once i
 - Time that we spent paused by our own backpressure is taken out (`paused`).
 
 First a probe (resubscribe), and when that brings nothing, a reconnect. All arrays are indexed by
-stream = 4 x instrument + class; both calls are one numpy sweep.
+stream = 4 x instrument + class; `heard` and `check` are one numpy sweep each.
 """
 
 from __future__ import annotations
@@ -84,19 +84,13 @@ class _Gaps:
                 setattr(self, name, np.concatenate([getattr(self, name), more]))
 
     def learn(self, index: _Index, place: _Numbers, keep: _Numbers) -> None:
-        """Take events, sorted by index, then place. keep: by index, how much of the old counts."""
-        new = np.diff(index, prepend=_NONE) != 0
-        touched = index[new]
-        before = np.where(new, self.last[index], np.concatenate(([0.0], place[:-1])))
-        gaps = np.maximum(place - before, 0.0)
-        group = np.cumsum(new) - 1
-        factor = keep[touched]
-        self._count[touched] = self._count[touched] * factor + np.bincount(group, gaps > 0)
-        self._sum[touched] = self._sum[touched] * factor + np.bincount(group, gaps)
-        self._squares[touched] = self._squares[touched] * factor + np.bincount(group, gaps * gaps)
-        longest = np.maximum.reduceat(gaps, np.flatnonzero(new))
-        self._longest[touched] = np.maximum(self._longest[touched] * factor, longest)
-        self.last[touched] = place[np.concatenate((np.flatnonzero(new)[1:] - 1, [len(place) - 1]))]
+        """Take one event of each of these sequences. keep: how much of the old still counts."""
+        gaps = np.maximum(place - self.last[index], 0.0)
+        self._count[index] = self._count[index] * keep + (gaps > 0)
+        self._sum[index] = self._sum[index] * keep + gaps
+        self._squares[index] = self._squares[index] * keep + gaps * gaps
+        self._longest[index] = np.maximum(self._longest[index] * keep, gaps)
+        self.last[index] = place
 
     def limit(self) -> _Numbers:
         """Return the longest unsuspicious silence, by index; infinite until enough was seen."""
@@ -147,28 +141,23 @@ class Staleness:
         streams = np.asarray(instruments, np.int64) * _CLASSES + int(row_class)
         self._connection[streams[streams < len(self._connection)]] = _NONE
 
-    def observe(
-        self, row_class: RowClass, instruments: NDArray[np.uint32], ts_recv: NDArray[np.int64]
+    def heard(
+        self, row_class: RowClass, instruments: NDArray[np.int64], ts_recv: NDArray[np.int64]
     ) -> None:
-        """Take the rows of one batch: instrument numbers and receive times (ns), any order."""
+        """These streams spoke: instrument numbers, each once, and when (ns) it was last."""
         if not len(instruments):
             return
         self._epoch_ns = self._epoch_ns or int(ts_recv[0])
-        streams = instruments.astype(np.int64) * _CLASSES + int(row_class)
+        streams = instruments * _CLASSES + int(row_class)
         times = (ts_recv - self._epoch_ns) / SECOND
-        order = np.lexsort((times, streams))
-        streams, times = streams[order], times[order]
-        new = np.concatenate(([True], (np.diff(streams) != 0) | (np.diff(times) > 0)))
-        streams, times = streams[new], times[new]  # one event per stream and moment
-        self._fit(int(streams[-1]) + 1)
-        forget = np.exp2((self._streams.last - times.max()) / self._settings.half_life_s)
-        keep = np.minimum(forget, 1.0)
-        touched = np.unique(streams)
-        others = self._others()[touched]
-        self._by_others.learn(touched, others, keep)
+        self._fit(int(streams.max()) + 1)
+        before = np.minimum(self._streams.last[streams] - times.max(), 0.0)
+        keep = np.exp2(before / self._settings.half_life_s)
+        of_symbol = self._events.reshape(-1, _CLASSES)[instruments].sum(axis=1)
+        self._by_others.learn(streams, of_symbol - self._events[streams], keep)
         self._streams.learn(streams, times, keep)
-        np.add.at(self._events, streams, 1.0)
-        self._probed[touched] = 0.0
+        self._events[streams] += 1.0
+        self._probed[streams] = 0.0
 
     def check(self, now_ns: int) -> list[Suspect]:
         """Return the streams that should have spoken. A probed stream is returned again, for a
@@ -178,15 +167,15 @@ class Staleness:
         if not len(watched):
             return []
         silence = now - self._streams.last[watched]
-        by_time = np.maximum(self._streams.limit()[watched], settings.floor_s)
+        usual = self._streams.limit()[watched]
+        by_time = np.maximum(usual, settings.floor_s)
         is_quiet = by_time > settings.ceiling_s
         unheard = self._others()[watched] - self._by_others.last[watched]
         by_others = unheard > self._by_others.limit()[watched]
         limit = np.where(is_quiet & by_others, settings.ceiling_s, by_time)
         can_judge = ~is_quiet | by_others
-        dead = self._dead_connections(watched, now)
-        learned = np.isfinite(self._streams.limit()[watched])
-        stale = (can_judge & (silence > limit)) | (dead & learned)
+        dead = self._dead_connections(watched, usual, now)
+        stale = (can_judge & (silence > limit)) | (dead & np.isfinite(usual))
         probed = self._probed[watched]
         due = np.where(probed > 0, now - probed > np.minimum(limit, settings.ceiling_s), True)
         suspects = []
@@ -221,14 +210,15 @@ class Staleness:
         limit = max(float(self._streams.limit()[stream]), self._settings.floor_s)
         return limit if limit <= self._settings.ceiling_s else float("inf")
 
-    def _dead_connections(self, watched: _Index, now: float) -> NDArray[np.bool_]:
+    def _dead_connections(self, watched: _Index, usual: _Numbers, now: float) -> NDArray[np.bool_]:
         """Return, for each watched stream, whether its whole connection must be dead.
 
-        A stream's limit says how fast it speaks. The slower streams of the connection together,
-        without the fastest (its silence may be its own), should have spoken 25 times by now.
+        usual: the streams' limits, which say how fast they speak. The slower streams of the
+        connection together, without the fastest (its silence may be its own), should have spoken 25
+        times by now.
         """
         settings, of_stream = self._settings, self._connection[watched]
-        rates = 2 * settings.mean_multiple / self._streams.limit()[watched]
+        rates = 2 * settings.mean_multiple / usual
         total = np.bincount(of_stream, rates)
         fastest, last = np.zeros(len(total)), np.full(len(total), -np.inf)
         np.maximum.at(fastest, of_stream, rates)

@@ -15,6 +15,14 @@ START = 1_800_000_000 * SECOND
 BUSY, QUIET, MIDDLE = 0, 1, 2
 
 
+def take(
+    staleness: Staleness, row_class: RowClass, instruments: Sequence[int], times: Sequence[int]
+) -> None:
+    """Let these streams speak, one by one, in the order of the times."""
+    for time, instrument in sorted(zip(times, instruments, strict=True)):
+        staleness.heard(row_class, np.array([instrument]), np.array([time]))
+
+
 class Market:
     """Random arrivals, one flush and one check a second."""
 
@@ -39,11 +47,7 @@ class Market:
                         events = self.random.poisson(rate)
                         instruments += [instrument] * events
                         times += self.random.integers(0, SECOND, events).tolist()
-                self.staleness.observe(
-                    row_class,
-                    np.array(instruments, np.uint32),
-                    self.now + np.array(times, np.int64),
-                )
+                take(self.staleness, row_class, instruments, [self.now + one for one in times])
             self.now += SECOND
             news = self.staleness.check(self.now)
             self.suspects += [(self.now, one) for one in news]
@@ -140,7 +144,7 @@ def test_nothing_is_expected_of_streams_that_never_spoke_or_are_not_watched() ->
     market.run(300)
     market.staleness.unwatch(0)
     assert market.run(60, silent=list(RATES)) == []
-    market.staleness.observe(BOOK, np.array([BUSY], np.uint32), np.array([market.now]))
+    take(market.staleness, BOOK, [BUSY], [market.now])
     assert market.staleness.check(market.now + 3_600 * SECOND) == []
 
 
@@ -151,6 +155,5 @@ def test_clusters_lengthen_the_limit(cluster: int) -> None:
     staleness.watch(0, TRADES, [0], START)
     for burst in range(100):
         at = START + burst * cluster * SECOND
-        times = at + np.arange(cluster, dtype=np.int64) * 1_000_000
-        staleness.observe(TRADES, np.zeros(cluster, np.uint32), times)
+        take(staleness, TRADES, [0] * cluster, [at + one * 1_000_000 for one in range(cluster)])
     assert staleness.limit_s(TRADES, 0) == pytest.approx(12.5 * cluster, rel=0.1)

@@ -94,8 +94,8 @@ class StaleWatch(SupervisorEvents):
             before = self._known[row_class]
             if len(before) < len(now):
                 before = np.concatenate([before, np.zeros(len(now) - len(before), np.int64)])
-            heard: NDArray[np.intp] = np.flatnonzero(now != before)
-            self._staleness.observe(row_class, heard.astype(np.uint32), now[heard])
+            heard: NDArray[np.int64] = np.flatnonzero(now != before)
+            self._staleness.heard(row_class, heard, now[heard])
             self._known[row_class] = now.copy()
 
     def check(self, remedies: Remedies, now_ns: int) -> None:
