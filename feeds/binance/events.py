@@ -6,13 +6,13 @@ Types of just what one event has are parsed in two thirds of the time that one t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import numpy as np
 
 from ingestor.adapter import DecodeMany
-from ingestor.batch import TickBuffer, fill
+from ingestor.batch import Reader, TickBuffer, fill
 from ingestor.grouping import by_kind
 from ingestor.rows import Flag, Rows, Side
 from ingestor.timestamps import MILLISECOND, milliseconds_ns
@@ -53,18 +53,19 @@ class _Depth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
     """Spot's book deltas, alone."""
 
     s: str
-    E: int
+    T: int = msgspec.field(name="E")  # no time of the matching engine
     U: int
     u: int
     b: msgspec.Raw
     a: msgspec.Raw
+    pu: ClassVar[int] = 0
 
 
 class _AggregateTrade(msgspec.Struct, gc=False, tag_field="e", tag="aggTrade"):
     """Futures' trades."""
 
     s: str
-    a: int
+    t: int = msgspec.field(name="a")
     p: str
     q: str
     T: int
@@ -108,7 +109,7 @@ _parse_depth: Final = msgspec.json.Decoder(_Depth).decode
 _parse_wrapped: Final = msgspec.json.Decoder(_Wrapped).decode
 
 
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+def _read_trades(trades: list[_Trade | _AggregateTrade], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in trades])
     fill(rows, "sequence", [one.t for one in trades])
     rows["trade_id_low"] = rows["sequence"]
@@ -128,14 +129,6 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
     )
 
 
-def _read_aggregates(trades: list[_AggregateTrade], rows: Rows) -> Sequence[list[str]]:
-    rows["ts_event"] = milliseconds_ns([one.T for one in trades])
-    fill(rows, "sequence", [one.a for one in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    rows["side"] = _AGGRESSORS[np.frombuffer(bytes([one.m for one in trades]), np.uint8)]
-    return [one.p for one in trades], [one.q for one in trades]
-
-
 def _read_tickers(quotes: list[_BookTicker], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in quotes])
     fill(rows, "sequence", [one.u for one in quotes])
@@ -147,65 +140,50 @@ def _read_tickers(quotes: list[_BookTicker], rows: Rows) -> Sequence[list[str]]:
     )
 
 
-_AppendMany = Callable[
-    [Mapping[str, int], Sequence[bytes], Sequence[int], Sequence[int], TickBuffer], None
-]
+_TRADES: Final = {_Trade, _AggregateTrade}
+_QUOTE_READERS: Final[dict[type, Reader]] = {_Quote: _read_quotes, _BookTicker: _read_tickers}
 
 
-def _append_trades(
+def _append(
     symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
+    events: Sequence[Any],
     ts_recv: Sequence[int],
     frames: Sequence[int],
     out: TickBuffer,
 ) -> None:
-    trades = list(map(_parse_trade, payloads))
-    out.keep_trades(_read_trades, trades, [symbols[one.s] for one in trades], ts_recv, frames)
-
-
-def _append_quotes(
-    symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: TickBuffer,
-) -> None:
-    quotes = list(map(_parse_quote, payloads))
-    out.keep_quotes(_read_quotes, quotes, [symbols[one.s] for one in quotes], ts_recv, frames)
-
-
-def _append_depths(
-    symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: TickBuffer,
-) -> None:
-    depths = list(map(_parse_depth, payloads))
-    out.raw_updates(
-        [symbols[one.s] for one in depths],
-        [one.E * MILLISECOND for one in depths],
-        ts_recv,
-        [one.U for one in depths],
-        [one.u for one in depths],
-        [bytes(side) for one in depths for side in (one.b, one.a)],
-        frames,
-    )
+    """Append events of one kind."""
+    kind = type(events[0])
+    numbers = [symbols[one.s] for one in events]
+    if kind in _TRADES:
+        out.keep_trades(_read_trades, events, numbers, ts_recv, frames)
+    elif kind in _QUOTE_READERS:
+        out.keep_quotes(_QUOTE_READERS[kind], events, numbers, ts_recv, frames)
+    else:
+        out.raw_updates(
+            numbers,
+            [one.T * MILLISECOND for one in events],
+            ts_recv,
+            [one.U for one in events],
+            [one.u for one in events],
+            [bytes(side) for one in events for side in (one.b, one.a)],
+            frames,
+            [one.pu for one in events],
+        )
 
 
 # By the byte that tells them: of the first value, or of the first key.
-_APPEND_MANY: Final[dict[int, _AppendMany]] = {
-    _TRADE: _append_trades,
-    _UPDATE_ID: _append_quotes,
-    _DEPTH: _append_depths,
+_PARSERS: Final[dict[int, Callable[[bytes], object]]] = {
+    _TRADE: _parse_trade,
+    _UPDATE_ID: _parse_quote,
+    _DEPTH: _parse_depth,
 }
 
 
-def _append_many(payload: bytes) -> _AppendMany:
-    """Return what appends frames like this one. Raises LookupError for those that need a look of
+def _parser(payload: bytes) -> Callable[[bytes], object]:
+    """Return what parses frames like this one. Raises LookupError for those that need a look of
     their own."""
     key = payload[_KEY_AT]
-    return _APPEND_MANY[payload[_VALUE_AT] if key == _EVENT else key]
+    return _PARSERS[payload[_VALUE_AT] if key == _EVENT else key]
 
 
 def is_whole_book(stream: str) -> bool:
@@ -221,27 +199,12 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
     ) -> int:
         parsed = list(map(_parse_wrapped, payloads))
         events = [one.data for one in parsed]
-        numbers = [symbols[one.s] for one in events]
         kinds = list(map(type, events))
-        for kind, part in by_kind(kinds, parsed, events, numbers, ts_recv, frames):
-            wrapped, some, instruments, received, at = part
-            if kind is _AggregateTrade:
-                out.keep_trades(_read_aggregates, some, instruments, received, at)
-            elif kind is _BookTicker:
-                out.keep_quotes(_read_tickers, some, instruments, received, at)
-            elif all(is_whole_book(one.stream) for one in wrapped):
-                out.raw_updates(
-                    instruments,
-                    [one.T * MILLISECOND for one in some],
-                    received,
-                    [one.U for one in some],
-                    [one.u for one in some],
-                    [bytes(side) for one in some for side in (one.b, one.a)],
-                    at,
-                    [one.pu for one in some],
-                )
-            else:
+        for kind, part in by_kind(kinds, parsed, events, ts_recv, frames):
+            wrapped, some, received, at = part
+            if kind is _FuturesDepth and not all(is_whole_book(one.stream) for one in wrapped):
                 raise ValueError("a partial book")
+            _append(symbols, some, received, at, out)
         return 0
 
     return decode
@@ -253,14 +216,13 @@ def spot_decoder(symbols: Mapping[str, int]) -> DecodeMany:
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
     ) -> int:
-        append = _append_many(payloads[0])
+        parse = _parser(payloads[0])
         try:
-            append(symbols, payloads, ts_recv, frames, out)
+            _append(symbols, list(map(parse, payloads)), ts_recv, frames, out)
         except msgspec.ValidationError:  # not all of one kind
-            kinds = map(_append_many, payloads)
-            for append, part in by_kind(list(kinds), payloads, ts_recv, frames):
-                some, received, at = part
-                append(symbols, some, received, at, out)
+            kinds = list(map(_parser, payloads))
+            for parse, (some, received, at) in by_kind(kinds, payloads, ts_recv, frames):
+                _append(symbols, list(map(parse, some)), received, at, out)
         return 0
 
     return decode
