@@ -403,9 +403,9 @@ class Supervisor(SessionEvents):
             return
         now_ns = time_ns()
         paused_ns, self._paused_ns = now_ns - self._paused_ns, 0
+        self._sweep.resumed(self._by_session.values(), now_ns, paused_ns)
         for connection in self._by_session.values():
             if connection.link is not None:
-                self._sweep.resumed(connection, now_ns, paused_ns)
                 connection.link.resume_reading()
         if self._tap is not None:
             self._tap.decided(None, now_ns, {"action": "resume"})

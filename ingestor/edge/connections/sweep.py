@@ -7,7 +7,7 @@ something can be due: ten thousand idle connections cost ten thousand comparison
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import time_ns
 from typing import Final, Protocol
@@ -24,6 +24,7 @@ from ingestor.timestamps import SECOND
 
 _SLICES: Final = 10
 _SLICE_S: Final = 0.1
+_MATTERS: Final = 20  # a pause of a twentieth of the time that a pong may take, and more
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +95,19 @@ class Sweep:
         connection.ack_due_ns = now_ns + self._ack_ns
         connection.due_ns = min(connection.due_ns, connection.ack_due_ns)
 
-    def resumed(self, connection: Connection, now_ns: int, paused_ns: int) -> None:
-        """Reading goes on: what was not read is no silence of the peer."""
-        if connection.link is None:
+    def resumed(self, connections: Iterable[Connection], now_ns: int, paused_ns: int) -> None:
+        """Reading goes on: what was not read is no silence of the peer. A short pause is no matter
+        (the throttle's come often, and are soon over)."""
+        if paused_ns < self._timeout_ns // _MATTERS:
             return
-        connection.pinged_ns = 0
-        connection.link.received_ns = now_ns
-        if connection.ack_due_ns != NEVER:
-            connection.ack_due_ns += paused_ns
-        connection.due_ns = self._next_due(connection)
+        for connection in connections:
+            if connection.link is None:
+                continue
+            connection.pinged_ns = 0
+            connection.link.received_ns = now_ns
+            if connection.ack_due_ns != NEVER:
+                connection.ack_due_ns += paused_ns
+            connection.due_ns = self._next_due(connection)
 
     def _next_due(self, connection: Connection) -> int:
         link = connection.link
