@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -33,6 +34,7 @@ from ingestor.adapter import (
     BookRule,
     Continuity,
     Control,
+    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -45,15 +47,15 @@ from ingestor.adapter import (
 )
 from ingestor.batch import TickBuffer, fill
 from ingestor.errors import UnknownMessage
+from ingestor.grouping import by_kind, flat
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
 from ingestor.rows import Flag, Rows, Side
-from ingestor.timestamps import MILLISECOND, iso_text
+from ingestor.timestamps import MILLISECOND, iso_text, milliseconds_ns
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
 _DEPTH: Final = 400
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
-_EMPTY: Final = ("0", "0")
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
@@ -87,13 +89,17 @@ _MARKET: Final = Market(
     book=BookRule(continuity=Continuity.PREVIOUS),
 )
 
-_Decoder = Callable[[int, Any, int, TickBuffer], None]
+_AppendMany = Callable[
+    [Mapping[str, int], Sequence[bytes], Sequence[int], Sequence[int], TickBuffer], None
+]
 
-_TRADES_BEGIN: Final = b'{"arg":{"channel":"trades"'  # as OKX sends them; others are read too
+# How frames begin as OKX sends them, which tells them apart; others are read too.
+_BEGINNING: Final = '{{"arg":{{"channel":"{}","instId":'
+_BEGINS: Final = 27  # up to where the longest channel has ended
+_beginning: Final = itemgetter(slice(_BEGINS))
 
 
 class _Argument(msgspec.Struct, gc=False):
-    channel: Literal["trades"]
     instId: str  # noqa: N815  # the venue's name
 
 
@@ -110,15 +116,129 @@ class _Trades(msgspec.Struct, gc=False):
     data: list[_Trade]
 
 
+class _Level(msgspec.Struct, array_like=True, gc=False):
+    """Its other members are not read."""
+
+    price: str
+    size: str
+
+
+class _Quote(msgspec.Struct, gc=False):
+    bids: list[_Level]
+    asks: list[_Level]
+    ts: str  # ms
+    seqId: int = 0  # noqa: N815  # the venue's name
+
+
+class _Quotes(msgspec.Struct, gc=False):
+    arg: _Argument
+    data: list[_Quote]
+
+
+class _Update(msgspec.Struct, gc=False):
+    bids: list[_Level]
+    asks: list[_Level]
+    ts: str  # ms
+    seqId: int = 0  # noqa: N815  # the venue's name
+    prevSeqId: int = 0  # noqa: N815  # the venue's name
+
+
+class _Book(msgspec.Struct, gc=False):
+    arg: _Argument
+    action: Literal["snapshot", "update"]
+    data: list[_Update]
+
+
 _parse_trades: Final = msgspec.json.Decoder(_Trades).decode
+_parse_quotes: Final = msgspec.json.Decoder(_Quotes).decode
+_parse_book: Final = msgspec.json.Decoder(_Book).decode
+_NONE: Final = [_Level("0", "0")]
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
-    fill(rows, "ts_event", [int(one.ts) * MILLISECOND for one in trades])
+    rows["ts_event"] = milliseconds_ns([int(one.ts) for one in trades])
     fill(rows, "sequence", [int(one.tradeId) for one in trades])
     fill(rows, "side", [_SIDES[one.side] for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.px for one in trades], [one.sz for one in trades]
+
+
+def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
+    rows["ts_event"] = milliseconds_ns([int(one.ts) for one in quotes])
+    fill(rows, "sequence", [one.seqId for one in quotes])
+    bids = [(one.bids or _NONE)[0] for one in quotes]
+    asks = [(one.asks or _NONE)[0] for one in quotes]
+    return (
+        [one.price for one in bids],
+        [one.size for one in bids],
+        [one.price for one in asks],
+        [one.size for one in asks],
+    )
+
+
+def _append_trades(
+    symbols: Mapping[str, int],
+    payloads: Sequence[bytes],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: TickBuffer,
+) -> None:
+    parsed = list(map(_parse_trades, payloads))
+    numbers = [symbols[one.arg.instId] for one in parsed]
+    events, columns = flat([one.data for one in parsed], numbers, ts_recv, frames)
+    out.keep_trades(_read_trades, events, *columns)
+
+
+def _append_quotes(
+    symbols: Mapping[str, int],
+    payloads: Sequence[bytes],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: TickBuffer,
+) -> None:
+    parsed = list(map(_parse_quotes, payloads))
+    numbers = [symbols[one.arg.instId] for one in parsed]
+    events, columns = flat([one.data for one in parsed], numbers, ts_recv, frames)
+    out.keep_quotes(_read_quotes, events, *columns)
+
+
+def _append_books(
+    symbols: Mapping[str, int],
+    payloads: Sequence[bytes],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: TickBuffer,
+) -> None:
+    for payload, received, out.frame in zip(payloads, ts_recv, frames, strict=True):
+        book = _parse_book(payload)
+        instrument = symbols[book.arg.instId]
+        flags = _BOOK_FLAGS[book.action]
+        for update in book.data:
+            bids, asks = update.bids, update.asks
+            is_cut = flags and max(len(bids), len(asks)) >= _DEPTH
+            previous = update.prevSeqId
+            out.levels(
+                instrument,
+                int(update.ts) * MILLISECOND,
+                received,
+                update.seqId,
+                update.seqId,
+                [(one.price, one.size) for one in bids],
+                [(one.price, one.size) for one in asks],
+                0 if previous == -1 else previous,
+                flags | Flag.PARTIAL if is_cut else flags,
+                are_pairs=True,
+            )
+
+
+_APPEND: Final[dict[str, _AppendMany]] = {
+    "trades": _append_trades,
+    "bbo-tbt": _append_quotes,
+    "books": _append_books,
+}
+_APPEND_BY_BEGINNING: Final = {
+    _BEGINNING.format(channel).encode()[:_BEGINS]: append for channel, append in _APPEND.items()
+}
 
 
 class Okx:
@@ -128,10 +248,6 @@ class Okx:
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
-        self._decoders: dict[str, _Decoder] = {
-            "bbo-tbt": self._quotes,
-            "books": self._books,
-        }
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_CHANNELS[channel]}:{symbol}"
@@ -146,68 +262,34 @@ class Okx:
         return b"ping"
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
-        if payload.startswith(_TRADES_BEGIN):
-            self._trades(payload, ts_recv, out)
-            return None
-        try:
-            message = orjson.loads(payload)
-        except ValueError:
-            if payload == b"pong":
-                return Notice.HEARTBEAT
-            raise
-        if "data" not in message:
-            return self._event(message)
-        argument = message["arg"]
-        channel = argument["channel"]
-        if channel == "trades":
-            self._trades(payload, ts_recv, out)
-            return None
-        decoder = self._decoders.get(channel)
-        if decoder is None:
-            return self._left_out(channel)
-        decoder(self._symbols[argument["instId"]], message, ts_recv, out)
+        append = _APPEND_BY_BEGINNING.get(_beginning(payload))
+        if append is None:
+            try:
+                message = orjson.loads(payload)
+            except ValueError:
+                if payload == b"pong":
+                    return Notice.HEARTBEAT
+                raise
+            if "data" not in message:
+                return self._event(message)
+            channel = message["arg"]["channel"]
+            append = _APPEND.get(channel)
+            if append is None:
+                return self._left_out(channel)
+        append(self._symbols, (payload,), (ts_recv,), (out.frame,), out)
         return None
 
-    def _trades(self, payload: bytes, ts_recv: int, out: TickBuffer) -> None:
-        message = _parse_trades(payload)
-        instrument = self._symbols[message.arg.instId]
-        for trade in message.data:
-            out.keep_trade(_read_trades, trade, instrument, ts_recv)
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
+        def decode(
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+        ) -> int:
+            kinds = [_APPEND_BY_BEGINNING[_beginning(one)] for one in payloads]
+            for append, (some, received, at) in by_kind(kinds, payloads, ts_recv, frames):
+                append(symbols, some, received, at, out)
+            return 0
 
-    def _quotes(self, instrument: int, message: Any, ts_recv: int, out: TickBuffer) -> None:
-        for quote in message["data"]:
-            bids, asks = quote["bids"], quote["asks"]
-            bid = bids[0] if bids else _EMPTY
-            ask = asks[0] if asks else _EMPTY
-            out.quote(
-                instrument,
-                int(quote["ts"]) * MILLISECOND,
-                ts_recv,
-                quote.get("seqId", 0),
-                bid[0],
-                bid[1],
-                ask[0],
-                ask[1],
-            )
-
-    def _books(self, instrument: int, message: Any, ts_recv: int, out: TickBuffer) -> None:
-        flags = _BOOK_FLAGS[message["action"]]
-        for update in message["data"]:
-            bids, asks = update["bids"], update["asks"]
-            is_cut = flags and max(len(bids), len(asks)) >= _DEPTH
-            number = update.get("seqId", 0)
-            previous = update.get("prevSeqId", 0)
-            out.levels(
-                instrument,
-                int(update["ts"]) * MILLISECOND,
-                ts_recv,
-                number,
-                number,
-                bids,
-                asks,
-                0 if previous == -1 else previous,
-                flags | Flag.PARTIAL if is_cut else flags,
-            )
+        return decode
 
     def _left_out(self, channel: str) -> Control:
         if channel.startswith("candle"):

@@ -1,10 +1,12 @@
 """Recorded frames of Coinbase, Bybit and OKX against an independent reading with `Decimal`.
 
 The reading below takes the raw frames apart on its own: it shares no line with the adapters.
+Frames are decoded together, as the ingestor does, and one by one.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -23,8 +25,9 @@ from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
 from ingestor.batch import Sealed, TickBuffer
 from ingestor.instruments import InstrumentTable, Symbols
-from ingestor.rows import Flag, Side
-from ingestor.session import FrameCounts, Session, SessionEvents
+from ingestor.intake import FRAMES_FULL, Intake
+from ingestor.rows import UPDATE, Flag, Side
+from ingestor.session import Session, SessionEvents
 
 pytestmark = pytest.mark.captures
 
@@ -126,9 +129,19 @@ MARKET = {"coinbase": "spot", "bybit": "linear", "okx": "spot"}
 
 
 class Decoded:
-    """A capture, decoded and sealed at once."""
+    """A capture, decoded and sealed at once.
 
-    def __init__(self, path: Path, adapter: type[FeedAdapter], markets: dict[str, str]) -> None:
+    full: frames that are decoded together, 1 = each alone. change: makes other frames of them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        adapter: type[FeedAdapter],
+        markets: dict[str, str],
+        full: int = FRAMES_FULL,
+        change: Callable[[list[str]], list[str]] = list,
+    ) -> None:
         venue, market = adapter.venue, MARKET[adapter.venue]
         content = list(lines(path))
         self.table = InstrumentTable()
@@ -141,11 +154,16 @@ class Decoded:
                 self.table.add(one)
             if venue == "okx" or name == market:
                 symbols.update(self.table.symbols(venue, name))
-        self.frames = [one["data"] for one in content if one["t"] == "recv"]
-        buffer, self.counts = TickBuffer(), FrameCounts()
+        self.frames = change([one["data"] for one in content if one["t"] == "recv"])
+        buffer = TickBuffer()
+        intake = Intake(adapter, market, symbols, buffer)
+        self.counts = intake.counts
         session = Session(1, adapter(market, symbols), [], buffer, self.counts, SessionEvents())
         for number, frame in enumerate(self.frames):
-            session.receive(frame.encode(), number)
+            intake.arrive((session, frame.encode(), number))
+            if number % full == full - 1:
+                intake.decode()
+        intake.decode()
         self.sealed: Sealed = buffer.seal(self.table)
 
     def price(self, instrument: int, value: int) -> Decimal:
@@ -180,11 +198,66 @@ class Decoded:
         return rows
 
 
+def meaning(sealed: Sealed) -> dict[str, Any]:
+    """Return all that came of frames, in a form that can be compared."""
+    fields = [name for name in UPDATE.names or () if name != "spare"]  # how levels were kept
+    return {
+        "updates": sealed.updates[fields].tolist(),
+        **{
+            name: getattr(sealed, name).tolist()
+            for name in ("trades", "quotes", "prices", "sizes", "quote_frames")
+        },
+        "frames": sealed.frames,
+        "holes": [
+            (one.cause, one.ts_recv, one.update, one.trade, one.quote, one.instruments)
+            for one in sealed.holes
+        ],
+        "rejected": [
+            (one.payload, one.reason, one.detail, one.ts_recv, one.at_sealing)
+            for one in sealed.rejected
+        ],
+    }
+
+
 def by_symbol(rows: list[Any]) -> dict[str, list[Any]]:
     groups: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         groups[row[0]].append(row)
     return groups
+
+
+def with_hostile(frames: list[str]) -> list[str]:
+    """Put a frame that no venue should send between each 50 frames."""
+    hostile = itertools.cycle(
+        (
+            *("", "{", "null", "[]", "pong", '{"op":"ping","ret_msg":"pong"}'),
+            *(frames[-1][:-1], frames[-1].replace(":", " ", 1), frames[-2] + frames[-1]),
+        )
+    )
+    changed: list[str] = []
+    for start in range(0, len(frames), 50):
+        changed += [*frames[start : start + 50], next(hostile)]
+    return changed
+
+
+@pytest.mark.parametrize("change", [list, with_hostile])
+@pytest.mark.parametrize("full", [20, FRAMES_FULL])
+@pytest.mark.parametrize(("adapter", "markets", "read"), CAPTURES)
+def test_together_is_as_one_by_one(
+    captures: Path,
+    adapter: type[FeedAdapter],
+    markets: dict[str, str],
+    read: object,
+    full: int,
+    change: Callable[[list[str]], list[str]],
+) -> None:
+    path = captures / f"{adapter.venue}.jsonl.zst"
+    alone = Decoded(path, adapter, markets, 1, change)
+    together = Decoded(path, adapter, markets, full, change)
+    assert together.counts == alone.counts
+    assert together.counts.frames == len(alone.frames)
+    assert (alone.counts.rejected > 0) == (change is with_hostile)
+    assert meaning(together.sealed) == meaning(alone.sealed)
 
 
 @pytest.mark.parametrize(("adapter", "markets", "read"), CAPTURES)
