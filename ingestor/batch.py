@@ -319,18 +319,20 @@ class TickBuffer:
         sides: Sequence[bytes],
         frames: Sequence[int],
         previous: Iterable[int] = repeat(0),
+        flags: Iterable[int] = repeat(0),
+        marks: Iterable[int] = repeat(0),
     ) -> None:
         """Append book events of several frames, as `raw_levels` does each. sides: bids and asks in
         turns. Raises ValueError, and appends nothing, where `raw_levels` would return False."""
         pairs = [side.count(b"]") - 1 for side in sides]
-        if b",".join(sides).translate(None, _DIGITS) != b",".join(map(_skeleton, pairs)):
+        skeleton = b",".join(sides).translate(None, _DIGITS)
+        if skeleton != b",".join(map(_skeleton, pairs)) or pairs.count(0) != sides.count(b"[]"):
             raise ValueError("levels that are no pairs of plain decimals")
-        none = repeat(0)
         self._updates += b"".join(
             map(
                 _UPDATE.pack,
                 *(ts_event, ts_recv, first, last, previous, instruments),
-                *(pairs[0::2], pairs[1::2], none, frames, none, repeat(IS_RAW)),
+                *(pairs[0::2], pairs[1::2], marks, frames, flags, repeat(IS_RAW)),
             )
         )
         self._levels += sum(pairs)
@@ -462,7 +464,8 @@ def _pairs_in(side: bytes) -> int:
     (Whether each is a number, and which, is seen when sealing.)"""
     skeleton = side.translate(None, _DIGITS)
     pairs = len(skeleton) // len(_PAIR_SKELETON)
-    return pairs if skeleton == _skeleton(pairs) else -1
+    is_array = skeleton == _skeleton(pairs) and (pairs > 0 or side == b"[]")  # [5] has no pairs
+    return pairs if is_array else -1
 
 
 @lru_cache(maxsize=1_024)

@@ -272,6 +272,7 @@ def test_raw_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...
         b'[["-1","2"]]',
         b'[["1","2"],]',
         b"[[]]",
+        b"[5]",
         b"null",
         b"{}",
         b'[["1","2"]',
@@ -283,6 +284,9 @@ def test_levels_of_another_form_are_left_to_others(side: bytes) -> None:
     buffer.begin(Connection(0), b"")
     assert not buffer.raw_levels(0, 1, 1, 0, 0, b'[["1","2"]]', side)
     assert not buffer.raw_levels(0, 1, 1, 0, 0, side, b"[]")
+    for sides in ([b'[["1","2"]]', side], [side, b"[]"]):
+        with pytest.raises(ValueError, match="plain decimals"):
+            buffer.raw_updates([0], [1], [1], [0], [0], sides, [0])
     assert buffer.rows == 0
 
 
