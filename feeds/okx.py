@@ -20,7 +20,7 @@ Traps:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any, ClassVar, Final, Literal
@@ -89,13 +89,13 @@ _MARKET: Final = Market(
     book=BookRule(continuity=Continuity.PREVIOUS),
 )
 
-_AppendMany = Callable[
-    [Mapping[str, int], Sequence[bytes], Sequence[int], Sequence[int], TickBuffer], None
-]
-
 # How frames begin as OKX sends them, which tells them apart; others are read too.
-_BEGINNING: Final = '{{"arg":{{"channel":"{}","instId":'
-_BEGINS: Final = 27  # up to where the longest channel has ended
+_BEGINS: Final = 27
+_CHANNEL_OF: Final = {
+    b'{"arg":{"channel":"trades",': "trades",
+    b'{"arg":{"channel":"bbo-tbt"': "bbo-tbt",
+    b'{"arg":{"channel":"books","': "books",
+}
 _beginning: Final = itemgetter(slice(_BEGINS))
 
 
@@ -176,69 +176,37 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
     )
 
 
-def _append_trades(
+def _spread(
+    parsed: Sequence[_Trades] | Sequence[_Quotes],
     symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
     ts_recv: Sequence[int],
     frames: Sequence[int],
-    out: TickBuffer,
-) -> None:
-    parsed = list(map(_parse_trades, payloads))
+) -> tuple[Sequence[Any], ...]:
+    """Return the events of frames, with the columns that `TickBuffer.keep_trades` takes."""
     numbers = [symbols[one.arg.instId] for one in parsed]
-    events, columns = flat([one.data for one in parsed], numbers, ts_recv, frames)
-    out.keep_trades(_read_trades, events, *columns)
+    return flat([one.data for one in parsed], numbers, ts_recv, frames)
 
 
-def _append_quotes(
-    symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: TickBuffer,
-) -> None:
-    parsed = list(map(_parse_quotes, payloads))
-    numbers = [symbols[one.arg.instId] for one in parsed]
-    events, columns = flat([one.data for one in parsed], numbers, ts_recv, frames)
-    out.keep_quotes(_read_quotes, events, *columns)
-
-
-def _append_books(
-    symbols: Mapping[str, int],
-    payloads: Sequence[bytes],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: TickBuffer,
-) -> None:
-    for payload, received, out.frame in zip(payloads, ts_recv, frames, strict=True):
-        book = _parse_book(payload)
-        instrument = symbols[book.arg.instId]
-        flags = _BOOK_FLAGS[book.action]
-        for update in book.data:
-            bids, asks = update.bids, update.asks
-            is_cut = flags and max(len(bids), len(asks)) >= _DEPTH
-            previous = update.prevSeqId
-            out.levels(
-                instrument,
-                int(update.ts) * MILLISECOND,
-                received,
-                update.seqId,
-                update.seqId,
-                [(one.price, one.size) for one in bids],
-                [(one.price, one.size) for one in asks],
-                0 if previous == -1 else previous,
-                flags | Flag.PARTIAL if is_cut else flags,
-                are_pairs=True,
-            )
-
-
-_APPEND: Final[dict[str, _AppendMany]] = {
-    "trades": _append_trades,
-    "bbo-tbt": _append_quotes,
-    "books": _append_books,
-}
-_APPEND_BY_BEGINNING: Final = {
-    _BEGINNING.format(channel).encode()[:_BEGINS]: append for channel, append in _APPEND.items()
-}
+def _append_book(payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: TickBuffer) -> None:
+    book = _parse_book(payload)
+    instrument = symbols[book.arg.instId]
+    flags = _BOOK_FLAGS[book.action]
+    for update in book.data:
+        bids, asks = update.bids, update.asks
+        is_cut = flags and max(len(bids), len(asks)) >= _DEPTH
+        previous = update.prevSeqId
+        out.levels(
+            instrument,
+            int(update.ts) * MILLISECOND,
+            ts_recv,
+            update.seqId,
+            update.seqId,
+            [(one.price, one.size) for one in bids],
+            [(one.price, one.size) for one in asks],
+            0 if previous == -1 else previous,
+            flags | Flag.PARTIAL if is_cut else flags,
+            are_pairs=True,
+        )
 
 
 class Okx:
@@ -262,8 +230,8 @@ class Okx:
         return b"ping"
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
-        append = _APPEND_BY_BEGINNING.get(_beginning(payload))
-        if append is None:
+        channel = _CHANNEL_OF.get(_beginning(payload))
+        if channel is None:
             try:
                 message = orjson.loads(payload)
             except ValueError:
@@ -273,21 +241,41 @@ class Okx:
             if "data" not in message:
                 return self._event(message)
             channel = message["arg"]["channel"]
-            append = _APPEND.get(channel)
-            if append is None:
+        symbols = self._symbols
+        match channel:
+            case "trades":
+                trades = _parse_trades(payload)
+                number = symbols[trades.arg.instId]
+                for trade in trades.data:
+                    out.keep_trade(_read_trades, trade, number, ts_recv)
+            case "bbo-tbt":
+                quotes = _parse_quotes(payload)
+                number = symbols[quotes.arg.instId]
+                for quote in quotes.data:
+                    out.keep_quote(_read_quotes, quote, number, ts_recv)
+            case "books":
+                _append_book(payload, symbols, ts_recv, out)
+            case _:
                 return self._left_out(channel)
-        append(self._symbols, (payload,), (ts_recv,), (out.frame,), out)
         return None
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-        ) -> int:
-            kinds = [_APPEND_BY_BEGINNING[_beginning(one)] for one in payloads]
-            for append, (some, received, at) in by_kind(kinds, payloads, ts_recv, frames):
-                append(symbols, some, received, at, out)
-            return 0
+        ) -> Sequence[Control]:
+            channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
+            for channel, (some, *columns) in by_kind(channels, payloads, ts_recv, frames):
+                if channel == "trades":
+                    trades = list(map(_parse_trades, some))
+                    out.keep_trades(_read_trades, *_spread(trades, symbols, *columns))
+                elif channel == "bbo-tbt":
+                    quotes = list(map(_parse_quotes, some))
+                    out.keep_quotes(_read_quotes, *_spread(quotes, symbols, *columns))
+                else:
+                    for payload, received, out.frame in zip(some, *columns, strict=True):
+                        _append_book(payload, symbols, received, out)
+            return ()
 
         return decode
 

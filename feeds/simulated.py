@@ -217,7 +217,7 @@ class Simulated:
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-        ) -> int:
+        ) -> Sequence[Control]:
             notices = payloads.count(_HEARTBEAT)
             if notices:
                 data = [place for place, one in enumerate(payloads) if one != _HEARTBEAT]
@@ -226,7 +226,7 @@ class Simulated:
                 frames = [frames[place] for place in data]
             if payloads:
                 _append_many(list(map(_parse, payloads)), symbols, ts_recv, frames, out)
-            return notices
+            return [Notice.HEARTBEAT] * notices
 
         return decode
 

@@ -236,11 +236,12 @@ class Audited(Protocol):
 
 
 # Decodes frames of several connections: payloads, ts_recv (ns), the frames' numbers, and the buffer
-# that it appends to with the calls that take many. Returns how many frames were notices, such as
-# heartbeats. It takes plain data and notices alone: it raises what `decode` may raise, or
-# DecodeError, when any of the frames is something else (an ack, a frame that needs the connection's
-# own state); they then go to `decode`, one by one, and nothing of them stays in the buffer.
-DecodeMany = Callable[[list[bytes], list[int], Sequence[int], TickBuffer], int]
+# that it appends to with the calls that take many. Returns what those frames were that are no data:
+# notices and filtered ones, in any order. It takes these and plain data alone: it raises what
+# `decode` may raise, or DecodeError, when any of the frames is something else, such as an ack; they
+# then go to `decode`, one by one, and nothing of them stays in the buffer. A frame's session is
+# `out.sources[number]`; state in its `adapter` is written last, when nothing can fail any more.
+DecodeMany = Callable[[list[bytes], list[int], Sequence[int], TickBuffer], Sequence[Control]]
 
 
 @runtime_checkable

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, repeat
 from typing import Any, TypeVar
 
 _Kind = TypeVar("_Kind")
-_Entry = TypeVar("_Entry")
 
 
 def by_kind(
@@ -24,13 +22,14 @@ def by_kind(
         yield kind, tuple([column[place] for place in at] for column in columns)
 
 
-def flat(
-    groups: Sequence[Sequence[_Entry]], *columns: Sequence[Any]
-) -> tuple[Sequence[_Entry], tuple[Sequence[Any], ...]]:
-    """Return the entries of all groups, in order, and for each of them what the columns have for
-    its group."""
+def flat(groups: Sequence[Sequence[Any]], *columns: Sequence[Any]) -> tuple[Sequence[Any], ...]:
+    """Return the entries of all groups, in order, and columns that have for each of them what the
+    given ones have for its group."""
     sizes = list(map(len, groups))
     if sizes.count(1) == len(sizes):
-        return [entry for (entry,) in groups], columns
-    spread = (chain.from_iterable(map(repeat, column, sizes)) for column in columns)
-    return list(chain.from_iterable(groups)), tuple(map(list, spread))
+        return [entry for (entry,) in groups], *columns
+    entries = [entry for group in groups for entry in group]
+    return entries, *(
+        [value for group, value in zip(groups, column, strict=True) for _ in group]
+        for column in columns
+    )

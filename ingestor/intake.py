@@ -97,14 +97,16 @@ class Intake:
         buffer = self.buffer
         frames = buffer.begin_many(sessions, payloads)
         try:
-            notices = self._decode_many(payloads, ts_recv, frames, buffer)
+            others = self._decode_many(payloads, ts_recv, frames, buffer)
         except (DecodeError, *MALFORMED):
             buffer.withdraw(frames.start)
             return False
         buffer.frame = frames.stop - 1
-        self.counts.frames += len(payloads)
-        self.counts.control += notices
-        self.counts.decoded += len(payloads) - notices
+        counts = self.counts
+        counts.frames += len(payloads)
+        counts.decoded += len(payloads) - len(others)
+        for control in others:
+            counts.leave_out(control)
         return True
 
 

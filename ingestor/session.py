@@ -74,6 +74,15 @@ class FrameCounts:
         self.filtered += 1
         self.filtered_by_rule[rule] = self.filtered_by_rule.get(rule, 0) + 1
 
+    def leave_out(self, control: Control) -> None:
+        """Count a frame that was no data."""
+        if not isinstance(control, Filtered):
+            self.control += 1
+        elif control.duplicate:
+            self.duplicate += 1
+        else:
+            self.filter(control.rule)
+
 
 class SessionEvents:
     """What a session tells its owner. All are rare; the default does nothing."""
@@ -205,14 +214,7 @@ class Session:
         self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
 
     def _control(self, control: Control) -> bytes | None:
-        counts = self.counts
-        if isinstance(control, Filtered):
-            if control.duplicate:
-                counts.duplicate += 1
-            else:
-                counts.filter(control.rule)
-            return None
-        counts.control += 1
+        self.counts.leave_out(control)
         match control:
             case Reply(payload):
                 return payload
@@ -222,7 +224,7 @@ class Session:
                 self._refused(text, streams)
             case Reconnect(text):
                 self._events.reconnect(self, text)
-            case Notice():
+            case Notice() | Filtered():
                 pass
         return None
 

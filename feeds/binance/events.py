@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 import numpy as np
 
-from ingestor.adapter import DecodeMany
+from ingestor.adapter import Control, DecodeMany
 from ingestor.batch import Reader, TickBuffer, fill
 from ingestor.grouping import by_kind
 from ingestor.rows import Flag, Rows, Side
@@ -196,7 +196,7 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
 
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-    ) -> int:
+    ) -> Sequence[Control]:
         parsed = list(map(_parse_wrapped, payloads))
         events = [one.data for one in parsed]
         kinds = list(map(type, events))
@@ -205,7 +205,7 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
             if kind is _FuturesDepth and not all(is_whole_book(one.stream) for one in wrapped):
                 raise ValueError("a partial book")
             _append(symbols, some, received, at, out)
-        return 0
+        return ()
 
     return decode
 
@@ -215,7 +215,7 @@ def spot_decoder(symbols: Mapping[str, int]) -> DecodeMany:
 
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
-    ) -> int:
+    ) -> Sequence[Control]:
         parse = _parser(payloads[0])
         try:
             _append(symbols, list(map(parse, payloads)), ts_recv, frames, out)
@@ -223,6 +223,6 @@ def spot_decoder(symbols: Mapping[str, int]) -> DecodeMany:
             kinds = list(map(_parser, payloads))
             for parse, (some, received, at) in by_kind(kinds, payloads, ts_recv, frames):
                 _append(symbols, list(map(parse, some)), received, at, out)
-        return 0
+        return ()
 
     return decode

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from feeds.binance import Binance
+from feeds.bybit import Bybit
+from feeds.okx import Okx
 from ingestor.adapter import DecodesMany, FeedAdapter
 from ingestor.batch import Sealed
 from ingestor.intake import FRAMES_FULL, Intake, Intakes
@@ -158,6 +160,91 @@ def test_plain_frames_need_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     bench.pipeline.intakes.decode()
     assert bench.intake.counts.decoded == 100
     assert [row[0] for row in bench.sealed()["trades"]] == [1_700_000_000_000_000_000] * 100
+
+
+def plain_frames(adapter: type[FeedAdapter], market: str) -> list[bytes]:
+    """Return the frames of a fixture that give rows, but for changes of a quote."""
+    return [
+        step.value.encode()
+        for step in load(adapter, market).steps
+        if step.verb == "frame"
+        and step.outcome == "expect"
+        and not ("orderbook.1." in step.value and "delta" in step.value)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "market"), [one for one in MARKETS if one.values[0] in (Bybit, Okx)]
+)
+def test_every_kind_of_data_is_decoded_together(
+    adapter: type[FeedAdapter], market: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = plain_frames(adapter, market)
+    bench = Bench(adapter, market)
+    monkeypatch.setattr(Session, "receive", None)
+    for frame in frames:
+        bench.arrive(0, frame, TS_RECV)
+    bench.intake.decode()
+    assert bench.intake.counts.decoded == len(frames)
+    sealed = bench.sealed()
+    assert all(sealed[name] for name in ("trades", "quotes", "updates"))
+    assert not sealed["rejected"]
+
+
+QUOTE = (
+    b'{"topic":"orderbook.1.%s","type":"%s","ts":1,"data":{"s":"%s","b":[["%s","1"]],"a":[],'
+    b'"u":%d,"seq":1},"cts":1700000000000}'
+)
+
+
+def bybit_quote(number: int, bid: bytes, kind: bytes = b"snapshot") -> bytes:
+    return QUOTE % (b"HYPEUSDT", kind, b"HYPEUSDT", bid, number)
+
+
+def test_a_connection_knows_its_quotes_however_they_were_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Repetitions are left out and changes applied, for each connection by itself."""
+    bench = Bench(Bybit, "spot")
+    bench.arrive(0, bybit_quote(7, b"25.1"), TS_RECV)
+    bench.intake.decode()
+    monkeypatch.setattr(Session, "receive", None)
+    for number, frame in (
+        (0, bybit_quote(7, b"25.1")),  # repeats what came alone
+        (1, bybit_quote(7, b"25.1")),  # is news there
+        (0, bybit_quote(8, b"25.2", b"delta")),
+        (1, bybit_quote(7, b"25.1")),
+        (0, bybit_quote(8, b"25.2")),  # repeats what the change led to
+        (1, bybit_quote(9, b"25.3")),
+    ):
+        bench.arrive(number, frame, TS_RECV)
+    bench.intake.decode()
+    counts = bench.intake.counts
+    assert (counts.frames, counts.decoded, counts.duplicate) == (7, 4, 3)
+    assert counts.unaccounted == 0
+    quotes = bench.pipeline.buffer.seal(bench.table).quotes
+    assert quotes["sequence"].tolist() == [7, 7, 8, 9]
+    assert quotes["bid_price"].tolist() == [2510, 2510, 2520, 2530]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"topic":"publicTrade.HYPEUSDT"}',
+        bybit_quote(8, b"25.1")[:-1],
+        bybit_quote(8, b"25.1", b"delta"),  # of a quote that its connection doesn't know
+    ],
+)
+def test_quotes_among_odd_frames_stay_news(odd: bytes) -> None:
+    """What a failed attempt has read is not known yet."""
+    bench = Bench(Bybit, "spot")
+    for number in range(20):
+        if number == 9:
+            bench.arrive(1, odd, TS_RECV)
+        bench.arrive(0, bybit_quote(number, b"25.1"), TS_RECV)
+    bench.intake.decode()
+    counts = bench.intake.counts
+    assert (counts.decoded, counts.duplicate, counts.rejected) == (20, 0, 1)
 
 
 def test_one_odd_frame_among_many_costs_few_their_company(

@@ -17,19 +17,30 @@ Traps:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
-import msgspec
-import numpy as np
 import orjson
 
+from feeds.bybit.events import (
+    DEPTH,
+    KINDS,
+    MARK,
+    Best,
+    Kind,
+    append_book,
+    append_quote,
+    append_trades,
+    beginning,
+    decoder,
+)
 from ingestor.adapter import (
     Ack,
     AuditImage,
     BookRule,
     Continuity,
     Control,
+    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -39,21 +50,12 @@ from ingestor.adapter import (
     Refused,
     RestRequest,
 )
-from ingestor.batch import TickBuffer, fill
+from ingestor.batch import TickBuffer
 from ingestor.errors import UnknownMessage
 from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
-from ingestor.rows import Flag, Rows, Side
 from ingestor.timestamps import MILLISECOND, iso_text
 
-_DEPTH: Final = 200
-_TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{_DEPTH}"}
-_SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
-_SNAPSHOT: Final = int(Flag.SNAPSHOT)
-_BOOK_FLAGS: Final = {"snapshot": _SNAPSHOT, "delta": 0}
-_UUID_DIGITS: Final = 32
-_EMPTY: Final = ("0", "0")
-_MARK: Final = 0xFFFFFFFF
-_UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
+_TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{DEPTH}"}
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in ("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "insurance")
@@ -65,63 +67,6 @@ _CONTRACTS: Final = {
     "InversePerpetual": Contract.PERPETUAL,
     "InverseFutures": Contract.FUTURE,
 }
-
-_Decoder = Callable[[Any, int, TickBuffer], Control | None]
-
-# How frames begin as Bybit sends them; those that begin otherwise are read too.
-_TRADES_BEGIN: Final = b'{"topic":"publicTrade.'
-_BOOK_BEGIN: Final = f'{{"topic":"{_TOPICS["book"]}.'.encode()
-
-
-class _Trade(msgspec.Struct, gc=False):
-    T: int  # ms
-    s: str  # symbol
-    S: Literal["Buy", "Sell"]
-    v: str
-    p: str
-    i: str
-    seq: int = 0
-
-
-class _Trades(msgspec.Struct, gc=False):
-    data: list[_Trade]
-
-
-class _Levels(msgspec.Struct, gc=False):
-    s: str  # symbol
-    u: int  # number of the update
-    b: msgspec.Raw
-    a: msgspec.Raw
-    seq: int = 0
-
-
-class _Book(msgspec.Struct, gc=False):
-    type: Literal["snapshot", "delta"]
-    cts: int  # ms
-    data: _Levels
-
-
-_parse_trades: Final = msgspec.json.Decoder(_Trades).decode
-_parse_book: Final = msgspec.json.Decoder(_Book).decode
-
-
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
-    fill(rows, "ts_event", [one.T * MILLISECOND for one in trades])
-    fill(rows, "sequence", [one.seq for one in trades])
-    fill(rows, "side", [_SIDES[one.S] for one in trades])
-    rows["trade_id_high"], rows["trade_id_low"] = _identifiers([one.i for one in trades])
-    return [one.p for one in trades], [one.v for one in trades]
-
-
-def _identifiers(texts: list[str]) -> tuple[Any, Any]:
-    """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives)."""
-    if texts[0].isdecimal():
-        return 0, np.array([int(text) for text in texts], np.uint64)
-    digits = [text.replace("-", "") for text in texts]
-    if {*map(len, digits)} != {_UUID_DIGITS}:
-        raise ValueError("a trade id of neither form")
-    halves = np.frombuffer(bytes.fromhex("".join(digits)), ">u8").reshape(len(texts), 2)
-    return halves[:, 0], halves[:, 1]
 
 
 def _market(name: str) -> Market:
@@ -150,15 +95,14 @@ class Bybit:
         self._symbols = symbols
         self._requests: dict[str, tuple[str, ...]] = {}  # req_id -> the topics that it asked for
         self._request = 0
-        self._quotes: dict[str, tuple[int, Any, Any]] = {}  # symbol -> u, bids, asks
-        self._decoders: dict[str, _Decoder] = {}  # topic -> how to read it
+        self.best: dict[str, Best] = {}  # the last quote of each symbol
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_TOPICS[channel]}.{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         for stream in streams:
-            self._quotes.pop(stream.rpartition(".")[2], None)  # what comes now is news again
+            self.best.pop(stream.rpartition(".")[2], None)  # what comes now is news again
         yield from self._operations("subscribe", streams)
 
     def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
@@ -178,106 +122,35 @@ class Bybit:
         return b'{"op":"ping"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
-        if payload.startswith(_TRADES_BEGIN):
-            self._trades(payload, ts_recv, out)
-            return None
-        if payload.startswith(_BOOK_BEGIN) and self._raw_book(payload, ts_recv, out):
-            return None
-        message = orjson.loads(payload)
-        topic = message.get("topic")
-        decoder = self._decoders.get(topic)
-        if decoder is None:
+        kind = KINDS.get(beginning(payload))
+        if kind is None:
+            message = orjson.loads(payload)
+            topic = message.get("topic")
             if topic is None:
                 return self._operation(message)
-            if topic.startswith("publicTrade."):
-                self._trades(payload, ts_recv, out)
-                return None
-            decoder = self._find(topic)
-        return decoder(message, ts_recv, out)
-
-    def _find(self, topic: str) -> _Decoder:
-        name, _, rest = topic.partition(".")
-        if name == "orderbook":
-            decoder: _Decoder = self._quote if rest.startswith("1.") else self._book
-        elif name in _LEFT_OUT:
-            return self._left_out
+            name, _, rest = topic.partition(".")
+            if name in _LEFT_OUT:
+                return _LEFT_OUT[name]
+            kind = self._kind(name, rest)
+        if kind is Kind.TRADES:
+            append_trades(payload, self._symbols, ts_recv, out)
+        elif kind is Kind.BOOK:
+            append_book(payload, self._symbols, ts_recv, out)
         else:
-            raise UnknownMessage(self.venue, f"topic {topic!r:.60}")
-        if rest.rpartition(".")[2] in self._symbols:
-            self._decoders[topic] = decoder
-        return decoder
-
-    def _trades(self, payload: bytes, ts_recv: int, out: TickBuffer) -> None:
-        symbols = self._symbols
-        for trade in _parse_trades(payload).data:
-            out.keep_trade(_read_trades, trade, symbols[trade.s], ts_recv)
-
-    def _quote(self, message: Any, ts_recv: int, out: TickBuffer) -> Control | None:
-        data = message["data"]
-        symbol = data["s"]
-        bids, asks = data["b"], data["a"]
-        if message["type"] != "snapshot":
-            _, best_bids, best_asks = self._quotes[symbol]
-            bids, asks = _best(best_bids, bids), _best(best_asks, asks)
-        quote = (data["u"], bids, asks)
-        if quote == self._quotes.get(symbol):
-            return _UNCHANGED
-        bid_price, bid_size = bids[0] if bids else _EMPTY
-        ask_price, ask_size = asks[0] if asks else _EMPTY
-        out.quote(
-            self._symbols[symbol],
-            +message["cts"] * MILLISECOND,
-            ts_recv,
-            data["u"],
-            bid_price,
-            bid_size,
-            ask_price,
-            ask_size,
-        )
-        self._quotes[symbol] = quote
+            return append_quote(payload, self.best, self._symbols, ts_recv, out)
         return None
 
-    def _book(self, message: Any, ts_recv: int, out: TickBuffer) -> None:
-        data = message["data"]
-        number, bids, asks = data["u"], data["b"], data["a"]
-        flags = _SNAPSHOT if number == 1 else _BOOK_FLAGS[message["type"]]
-        if flags and max(len(bids), len(asks)) >= _DEPTH:
-            flags |= Flag.PARTIAL
-        out.levels(
-            self._symbols[data["s"]],
-            +message["cts"] * MILLISECOND,
-            ts_recv,
-            number,
-            number,
-            bids,
-            asks,
-            0,
-            flags,
-            mark=data.get("seq", 0) & _MARK,
-        )
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
+        return decoder(symbols)
 
-    def _raw_book(self, payload: bytes, ts_recv: int, out: TickBuffer) -> bool:
-        """Append a delta whose levels are plain; return whether it was one."""
-        try:
-            message = _parse_book(payload)
-        except msgspec.ValidationError:
-            return False
-        book = message.data
-        if message.type != "delta" or book.u == 1:
-            return False
-        return out.raw_levels(
-            self._symbols[book.s],
-            message.cts * MILLISECOND,
-            ts_recv,
-            book.u,
-            book.u,
-            bytes(book.b),
-            bytes(book.a),
-            mark=book.seq & _MARK,
-        )
-
-    def _left_out(self, message: Any, ts_recv: int, out: TickBuffer) -> Control:
-        return _LEFT_OUT[message["topic"].partition(".")[0]]
+    def _kind(self, name: str, rest: str) -> Kind:
+        """Return the kind of a topic, `name.rest`."""
+        if name == "publicTrade":
+            return Kind.TRADES
+        if name == "orderbook":
+            return Kind.QUOTE if rest.startswith("1.") else Kind.BOOK
+        raise UnknownMessage(self.venue, f"topic {name!r:.60}")
 
     def _operation(self, message: Any) -> Control:
         match message:
@@ -337,17 +210,7 @@ class Bybit:
     def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
         image = orjson.loads(body)["result"]
         bids, asks = ([(price, size) for price, size in image[side]] for side in "ba")
-        return AuditImage(image.get("seq", 0) & _MARK, bids, asks)
-
-
-def _best(best: Any, changes: Any) -> Any:
-    """Apply the changes of one side of a book of one level; size 0 removes it."""
-    for level in changes:
-        if level[1].strip("0."):
-            best = [level]
-        elif best and best[0][0] == level[0]:
-            best = []
-    return best
+        return AuditImage(image.get("seq", 0) & MARK, bids, asks)
 
 
 def _instrument(market: str, one: Any) -> Instrument:
