@@ -111,10 +111,14 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
 
 
 def _identifiers(texts: list[str]) -> tuple[Any, Any]:
-    """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives)."""
-    if texts[0].isdecimal():
+    """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives), or
+    both in one flush."""
+    if all(map(str.isdecimal, texts)):
         return 0, np.array([int(text) for text in texts], np.uint64)
-    digits = [text.replace("-", "") for text in texts]
+    digits = [
+        "0" * 16 + f"{int(text):016x}" if text.isdecimal() else text.replace("-", "")
+        for text in texts
+    ]
     if {*map(len, digits)} != {_UUID_DIGITS}:
         raise ValueError("a trade id of neither form")
     halves = np.frombuffer(bytes.fromhex("".join(digits)), ">u8").reshape(len(texts), 2)

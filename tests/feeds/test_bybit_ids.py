@@ -1,0 +1,64 @@
+"""Trade ids of Bybit: numbers on spot, UUIDs elsewhere; a flush may hold both."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from feeds.bybit import Bybit
+from ingestor.batch import TickBuffer
+from ingestor.instruments import InstrumentTable, instrument
+from ingestor.rows import TRADE, Rows
+from ingestor.session import FrameCounts, Session, SessionEvents
+
+TRADE_FRAME = (
+    b'{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":[{"T":1700000000000,'
+    b'"s":"BTCUSDT","S":"Buy","v":"1","p":"2","i":"%s","seq":3}]}'
+)
+IDS = [
+    "2290000000007764263",
+    "2ad9abbb-8ab2-57d0-9e3c-7a5cf1b0a001",
+    "7",
+    "18446744073709551615",
+    "ffffffff-ffff-5fff-8000-000000000001",
+]
+
+
+def buffer_of(ids: list[str]) -> tuple[TickBuffer, InstrumentTable]:
+    table = InstrumentTable(
+        [instrument("bybit", "spot", "BTCUSDT", "BTC-USDT", "BTC", "USDT", "1", "1")]
+    )
+    buffer = TickBuffer()
+    feed = Bybit("spot", table.symbols("bybit", "spot"))
+    session = Session(0, feed, (), buffer, FrameCounts(), SessionEvents())
+    for one in ids:
+        session.receive(TRADE_FRAME % one.encode(), 1)
+    return buffer, table
+
+
+def as_integers(rows: Rows) -> list[int]:
+    high, low = rows["trade_id_high"].tolist(), rows["trade_id_low"].tolist()
+    return [one << 64 | other for one, other in zip(high, low, strict=True)]
+
+
+def integer(text: str) -> int:
+    return int(text) if text.isdecimal() else UUID(text).int
+
+
+def test_both_forms_are_read_as_one_column() -> None:
+    buffer, _ = buffer_of(IDS)
+    reader, events = buffer.kept_trades[0], buffer.kept_trades[1::5]
+    rows = np.zeros(len(IDS), TRADE)
+    reader(events, rows)
+    assert as_integers(rows) == [integer(one) for one in IDS]
+
+
+@pytest.mark.parametrize("odd", ["18446744073709551616", "", "x", "-7", IDS[1][:-1], IDS[1] + "0"])
+@pytest.mark.parametrize("company", [[], IDS[:1], IDS[1:2], IDS])
+def test_an_id_of_neither_form_costs_its_frame_alone(odd: str, company: list[str]) -> None:
+    buffer, table = buffer_of([*company, odd, *company])
+    sealed = buffer.seal(table)
+    assert [one.payload for one in sealed.rejected] == [TRADE_FRAME % odd.encode()]
+    assert as_integers(sealed.trades) == [integer(one) for one in company * 2]
