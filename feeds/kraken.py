@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any, ClassVar, Final, Literal
 from zlib import crc32
 
@@ -29,6 +31,7 @@ from ingestor.adapter import (
     BookRule,
     Continuity,
     Control,
+    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -40,15 +43,16 @@ from ingestor.adapter import (
 )
 from ingestor.batch import Reader, TickBuffer, fill
 from ingestor.errors import DecodeError, UnknownMessage
+from ingestor.grouping import by_kind, flat
 from ingestor.instruments import Instrument, instrument
 from ingestor.rows import Flag, Rows, Side
 from ingestor.timestamps import iso_column_ns, iso_ns
 
 BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
 
-_LAST: Final = int(Flag.LAST)
 _UNTIMED: Final = int(Flag.NO_VENUE_TIME)
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
+_UPDATES: Final = {"update"}
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 
@@ -79,51 +83,9 @@ def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int
     return crc32("".join(level_digits(*level) for level in (*asks[:10], *bids[:10])).encode())
 
 
-class _Level(msgspec.Struct, gc=False):
-    price: Any
-    qty: Any
-
-
-class _Entry(msgspec.Struct, gc=False):
-    """What we read of a ticker or a book: parsing into it is faster than into dicts.
-
-    Numbers whose digits matter are untyped: `float_hook` leaves them their text.
-    """
-
-    symbol: str
-    timestamp: str | None = None
-    bid: Any = None
-    bid_qty: Any = None
-    ask: Any = None
-    ask_qty: Any = None
-    bids: list[_Level] | None = None
-    asks: list[_Level] | None = None
-    checksum: int = -1  # absent: no CRC32
-
-
-class _Frame(msgspec.Struct, gc=False):
-    channel: str | None = None
-    type: str | None = None
-    data: list[_Entry] | None = None
-
-
-class _Book(msgspec.Struct, gc=False):
-    """A book alone: the fewer members, the faster."""
-
-    symbol: str
-    bids: list[_Level]
-    asks: list[_Level]
-    checksum: int = -1
-    timestamp: str | None = None
-
-
-class _BookFrame(msgspec.Struct, gc=False):
-    channel: str
-    type: str
-    data: list[_Book]
-
-
 class _Trade(msgspec.Struct, gc=False):
+    """Numbers whose digits matter are untyped, here and below: `float_hook` leaves them text."""
+
     symbol: str
     side: Literal["buy", "sell"]  # the taker's
     price: Any
@@ -132,19 +94,55 @@ class _Trade(msgspec.Struct, gc=False):
     timestamp: str
 
 
-class _TradeFrame(msgspec.Struct, gc=False):
-    channel: str
+class _Ticker(msgspec.Struct, gc=False):
+    symbol: str
+    bid: Any
+    bid_qty: Any
+    ask: Any
+    ask_qty: Any
+    timestamp: str | None = None  # not in frames recorded before 2025
+
+
+class _Level(msgspec.Struct, gc=False):
+    price: Any
+    qty: Any
+
+
+class _Book(msgspec.Struct, gc=False):
+    symbol: str
+    bids: list[_Level]
+    asks: list[_Level]
+    checksum: int
+    timestamp: str | None = None  # not in older snapshots
+
+
+class _Trades(msgspec.Struct, gc=False, tag_field="channel", tag="trade"):
     type: Literal["snapshot", "update"]
     data: list[_Trade]
 
 
-_parse: Final = msgspec.json.Decoder(_Frame, float_hook=str).decode
-_parse_trades: Final = msgspec.json.Decoder(_TradeFrame, float_hook=str).decode
-_parse_book: Final = msgspec.json.Decoder(_BookFrame, float_hook=str).decode
-# Books and trades are told by how Kraken begins them: {"channel":"book", {"channel":"trade". Should
-# that change, books are still read the general way, and trades by their channel.
-_NAME_AT, _BOOK = 12, ord("b")
-_TRADES_BEGIN: Final = b'{"channel":"trade"'
+class _Tickers(msgspec.Struct, gc=False, tag_field="channel", tag="ticker"):
+    type: str
+    data: list[_Ticker]
+
+
+class _Books(msgspec.Struct, gc=False, tag_field="channel", tag="book"):
+    type: Literal["snapshot", "update"]
+    data: list[_Book]
+
+
+class _Heartbeat(msgspec.Struct, gc=False, tag_field="channel", tag="heartbeat"):
+    """Each connection has one a second."""
+
+
+_Data = _Trades | _Tickers | _Books
+
+_parse: Final = msgspec.json.Decoder(_Data | _Heartbeat, float_hook=str).decode
+# Whatever belongs to a channel begins with {"channel": as Kraken sends it. Should that change,
+# frames are still read one by one.
+_third: Final = itemgetter(2)
+_CHANNEL_BEGINS: Final = {ord("c")}
+_pair: Final = attrgetter("price", "qty")
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
@@ -161,6 +159,84 @@ def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
 
 
 _TRADE_READERS: Final[dict[str, Reader]] = {"update": _read_trades, "snapshot": _read_resent}
+
+
+def _read_tickers(tickers: list[_Ticker], rows: Rows) -> Sequence[list[Any]]:
+    rows["ts_event"] = iso_column_ns([one.timestamp or "" for one in tickers])
+    return _quotes(tickers)
+
+
+def _read_untimed(tickers: list[_Ticker], rows: Rows) -> Sequence[list[Any]]:
+    rows["ts_event"] = rows["ts_recv"]
+    rows["flags"] = _LAST_UNTIMED
+    return _quotes(tickers)
+
+
+def _quotes(tickers: list[_Ticker]) -> Sequence[list[Any]]:
+    return (
+        [one.bid for one in tickers],
+        [one.bid_qty for one in tickers],
+        [one.ask for one in tickers],
+        [one.ask_qty for one in tickers],
+    )
+
+
+def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: TickBuffer) -> None:
+    match frame:
+        case _Trades():
+            reader = _TRADE_READERS[frame.type]
+            for trade in frame.data:
+                out.keep_trade(reader, trade, symbols[trade.symbol], ts_recv)
+        case _Tickers():
+            for ticker in frame.data:
+                reader = _read_untimed if ticker.timestamp is None else _read_tickers
+                out.keep_quote(reader, ticker, symbols[ticker.symbol], ts_recv)
+        case _Books():
+            flags = _FLAGS[frame.type]
+            for book in frame.data:
+                time = book.timestamp
+                out.levels(
+                    symbols[book.symbol],
+                    ts_recv if time is None else iso_ns(time),
+                    ts_recv,
+                    0,
+                    0,
+                    list(map(_pair, book.bids)),
+                    list(map(_pair, book.asks)),
+                    0,
+                    flags if time is not None else flags | _UNTIMED,
+                    book.checksum,
+                    are_pairs=True,
+                )
+
+
+def _append_many(
+    kind: type, part: Sequence[Sequence[Any]], symbols: Mapping[str, int], out: TickBuffer
+) -> None:
+    """Append frames of one kind of data. part: the frames as parsed, ts_recv, their numbers."""
+    some, ts_recv, frames = part
+    events, received, at = flat([one.data for one in some], ts_recv, frames)
+    numbers = [symbols[one.symbol] for one in events]
+    times = [one.timestamp for one in events]
+    if None in times or {one.type for one in some} != _UPDATES:  # not all have the same flags
+        for frame, time, out.frame in zip(some, ts_recv, frames, strict=True):
+            _append(frame, symbols, time, out)
+    elif kind is _Trades:
+        out.keep_trades(_read_trades, events, numbers, received, at)
+    elif kind is _Tickers:
+        out.keep_quotes(_read_tickers, events, numbers, received, at)
+    else:
+        levels = [level for one in events for side in (one.bids, one.asks) for level in side]
+        out.updates(
+            numbers,
+            iso_column_ns(times).tolist(),
+            received,
+            [len(one.bids) for one in events],
+            [len(one.asks) for one in events],
+            chain.from_iterable(map(_pair, levels)),
+            at,
+            [one.checksum for one in events],
+        )
 
 
 class Kraken:
@@ -187,7 +263,6 @@ class Kraken:
         self._symbols = symbols
         self._requests = 0
         self._channels: dict[int, str] = {}  # request id -> the channel subscribed to
-        self._decoders = {"ticker": self._quotes, "book": self._book}
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_CHANNEL[channel]}:{symbol}"
@@ -214,74 +289,37 @@ class Kraken:
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
         try:
-            if payload[_NAME_AT] == _BOOK:
-                book = _parse_book(payload)
-                if book.channel == "book":
-                    self._book(book, ts_recv, out)
-                    return None
-            elif payload.startswith(_TRADES_BEGIN):
-                self._trades(payload, ts_recv, out)
-                return None
-        except (msgspec.ValidationError, IndexError):
-            pass
-        try:
             frame = _parse(payload)
         except msgspec.ValidationError as failure:
             return self._other(payload, failure)
-        if frame.channel == "trade":
-            self._trades(payload, ts_recv, out)
-            return None
-        decoder = self._decoders.get(frame.channel or "")
-        if decoder is None:
-            return self._other(payload, None)
-        decoder(frame, ts_recv, out)
+        if isinstance(frame, _Heartbeat):
+            return Notice.HEARTBEAT
+        _append(frame, self._symbols, ts_recv, out)
         return None
 
-    def _trades(self, payload: bytes, ts_recv: int, out: TickBuffer) -> None:
-        frame = _parse_trades(payload)
-        reader = _TRADE_READERS[frame.type]
-        for trade in frame.data:
-            out.keep_trade(reader, trade, self._symbols[trade.symbol], ts_recv)
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
+        def decode(
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+        ) -> Sequence[Control]:
+            if {*map(_third, payloads)} != _CHANNEL_BEGINS:
+                raise DecodeError(cls.venue, "answers to requests are among them")
+            parsed = list(map(_parse, payloads))
+            notices: Sequence[Control] = ()
+            for kind, part in by_kind(list(map(type, parsed)), parsed, ts_recv, frames):
+                if kind is _Heartbeat:
+                    notices = [Notice.HEARTBEAT] * len(part[0])
+                else:
+                    _append_many(kind, part, symbols, out)
+            return notices
 
-    def _quotes(self, frame: Any, ts_recv: int, out: TickBuffer) -> None:
-        for ticker in frame.data:
-            time = ticker.timestamp  # not in frames recorded before 2025
-            out.quote(
-                self._symbols[ticker.symbol],
-                ts_recv if time is None else iso_ns(time),
-                ts_recv,
-                0,
-                ticker.bid,
-                ticker.bid_qty,
-                ticker.ask,
-                ticker.ask_qty,
-                _LAST_UNTIMED if time is None else _LAST,
-            )
+        return decode
 
-    def _book(self, frame: Any, ts_recv: int, out: TickBuffer) -> None:
-        flags = _FLAGS[frame.type]
-        for book in frame.data:
-            time = book.timestamp  # not in older snapshots
-            bids, asks = book.bids, book.asks
-            out.levels(
-                self._symbols[book.symbol],
-                ts_recv if time is None else iso_ns(time),
-                ts_recv,
-                0,
-                0,
-                [(level.price, level.qty) for level in bids] if bids else bids,
-                [(level.price, level.qty) for level in asks] if asks else asks,
-                0,
-                flags if time is not None else flags | _UNTIMED,
-                book.checksum,
-                are_pairs=True,
-            )
-
-    def _other(self, payload: bytes, failure: msgspec.ValidationError | None) -> Control:
+    def _other(self, payload: bytes, failure: msgspec.ValidationError) -> Control:
         """What brings no rows: answers to requests (one for each symbol) and other channels."""
         message = orjson.loads(payload)
         match message:
-            case {"channel": "heartbeat"} | {"method": "pong"}:
+            case {"method": "pong"}:
                 return Notice.HEARTBEAT
             case {"channel": "status"}:
                 return Notice.INFO

@@ -338,6 +338,31 @@ class TickBuffer:
         self._levels += sum(pairs)
         self._raw_levels += sides
 
+    def updates(
+        self,
+        instruments: Sequence[int],
+        ts_event: Iterable[int],
+        ts_recv: Sequence[int],
+        bids: Sequence[int],
+        asks: Sequence[int],
+        texts: Iterable[object],
+        frames: Sequence[int],
+        checksums: Sequence[int],
+    ) -> None:
+        """Append book events of several frames, with checksums and without numbers, as `levels`
+        does each. bids, asks: how many levels each event has. texts: price and size of each level,
+        bids then asks, event after event."""
+        none = repeat(0)
+        self._updates += b"".join(
+            map(
+                _UPDATE.pack,
+                *(ts_event, ts_recv, none, none, none, instruments),
+                *(bids, asks, checksums, frames, repeat(_CHECKSUM), none),
+            )
+        )
+        self._levels += sum(bids) + sum(asks)
+        self._level_texts += texts
+
     def hole(
         self,
         cause: Cause,

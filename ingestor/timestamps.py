@@ -17,7 +17,7 @@ _FRACTION_NS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in ra
 # What one unit is of each digit from the tens of seconds on.
 _DIGITS_NS: Final = 10 ** np.arange(10, -1, -1, dtype=np.int64)
 _MILLISECONDS_MAX: Final = (2**63 - 1) // MILLISECOND
-_COLUMN_MIN: Final = 16  # fewer texts are read faster one by one
+_COLUMN_MIN: Final = 32  # fewer texts are read faster one by one
 
 
 def iso_ns(text: str) -> int:

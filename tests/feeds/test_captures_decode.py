@@ -20,10 +20,12 @@ from feeds.kraken import Kraken, book_checksum
 from ingestor.adapter import FeedAdapter
 from ingestor.batch import Sealed, TickBuffer
 from ingestor.instruments import InstrumentTable
+from ingestor.intake import FRAMES_FULL, Intake
 from ingestor.rows import Flag
 from ingestor.session import FrameCounts, Session, SessionEvents
 from tests.feeds.captures import inferred, lines, listed
 from tests.feeds.harness import rows_of
+from tests.feeds.test_captures_decode_b import meaning, with_hostile
 
 pytestmark = pytest.mark.captures
 
@@ -108,26 +110,72 @@ CASES: list[Case] = [
 ]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=[case[0] for case in CASES])
+@pytest.fixture(
+    scope="module",
+    params=[(case, full) for case in CASES for full in (1, FRAMES_FULL)],
+    ids=lambda parameter: f"{parameter[0][0]}-{parameter[1]}",
+)
 def capture(request: pytest.FixtureRequest, captures: Path) -> Capture:
-    name, adapter, market, read, has_list = request.param
+    """Frames are decoded one by one, and together."""
+    (name, adapter, market, read, has_list), full = request.param
     recording = list(lines(captures / f"{name}.jsonl.zst"))
     received = [line for line in recording if line["t"] == "recv"]
     reading = read([line["data"] for line in received])
     instruments = listed(adapter, market, recording)
     assert bool(instruments) == has_list
     table = InstrumentTable(instruments or inferred(adapter.venue, market, reading.numbers()))
-    feed = adapter(market, table.symbols(adapter.venue, market))
-    buffer, counts = TickBuffer(), FrameCounts()
-    session = Session(0, feed, (), buffer, counts, SessionEvents(), market)
-    for line in received:
-        session.receive(line["data"].encode(), line["ts_ns"])
+    frames = [(line["data"].encode(), line["ts_ns"]) for line in received]
+    buffer, session = decoded(adapter, market, table, frames, full)
     for line in recording:
         if line["t"] == "http" and "/depth" in line["url"]:
             symbol = line["url"].partition("symbol=")[2].partition("&")[0] or "BTCUSDT"
             assert session.snapshot(symbol, line["data"].encode(), line["ts_ns"])
     sealed = buffer.seal(table)
-    return Capture(reading, sealed, table, counts, [line["ts_ns"] for line in received])
+    return Capture(reading, sealed, table, session.counts, [line["ts_ns"] for line in received])
+
+
+def decoded(
+    adapter: type[FeedAdapter],
+    market: str,
+    table: InstrumentTable,
+    frames: list[tuple[bytes, int]],
+    full: int,
+) -> tuple[TickBuffer, Session]:
+    """Decode frames, so many of them together. frames: payload, ts_recv."""
+    buffer, symbols = TickBuffer(), table.symbols(adapter.venue, market)
+    intake = Intake(adapter, market, symbols, buffer)
+    feed, counts = adapter(market, symbols), intake.counts
+    session = Session(0, feed, (), buffer, counts, SessionEvents(), market, intake.decode)
+    for number, frame in enumerate(frames, 1):
+        intake.arrive((session, *frame))
+        if number % full == 0:
+            intake.decode()
+    intake.decode()
+    return buffer, session
+
+
+@pytest.mark.parametrize("full", [20, FRAMES_FULL])
+@pytest.mark.parametrize(("name", "adapter", "market", "read"), [case[:4] for case in CASES])
+def test_hostile_frames_between_cost_themselves_alone(
+    captures: Path,
+    name: str,
+    adapter: type[FeedAdapter],
+    market: str,
+    read: Callable[[list[str]], Reading],
+    full: int,
+) -> None:
+    """All is as it is when frames are decoded one by one."""
+    recording = list(lines(captures / f"{name}.jsonl.zst"))
+    plain = [line["data"] for line in recording if line["t"] == "recv"]
+    instruments = listed(adapter, market, recording)
+    table = InstrumentTable(instruments or inferred(adapter.venue, market, read(plain).numbers()))
+    frames = [(frame.encode(), number) for number, frame in enumerate(with_hostile(plain))]
+    (alone, one), (together, other) = (
+        decoded(adapter, market, table, frames, size) for size in (1, full)
+    )
+    assert other.counts == one.counts
+    assert one.counts.rejected > 0
+    assert meaning(together.seal(table)) == meaning(alone.seal(table))
 
 
 def test_nothing_is_refused(capture: Capture) -> None:

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingestor.adapter import FeedAdapter
+from ingestor.adapter import DecodesMany, FeedAdapter
 from ingestor.batch import Rejected
 from ingestor.errors import BadNumber, DecodeError, UnknownInstrument, UnknownMessage
+from ingestor.intake import Intake
 from ingestor.session import FrameCounts
 from tests.feeds.fixtures import Fixture, Row, load, markets
 from tests.feeds.harness import TS_RECV, Connection, rows_of
@@ -159,6 +160,39 @@ def test_bombs_inside_good_frames(adapter: AdapterType, market: str) -> None:
             mutated.encode() for bomb in bombs for mutated in replaced(json.loads(frame), bomb)
         ]
         check(adapter, market, hostile)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "market"),
+    [
+        pytest.param(adapter, market, id=f"{adapter.venue}_{market}")
+        for adapter, market in markets()
+        if issubclass(adapter, DecodesMany)
+    ],
+)
+def test_bombs_among_frames_that_are_decoded_together(adapter: AdapterType, market: str) -> None:
+    """One at a time, between good frames of each kind: what comes of all is what comes of them one
+    by one."""
+    fixture = load(adapter, market)
+    good = good_frames(adapter, market)
+    bombs: list[Any] = [None, [], {}, "x", "1e5", "-1", -1, 10**30]
+    for frame in good:
+        alone, together = Connection(fixture), Connection(fixture)
+        symbols = together.table.symbols(adapter.venue, market)
+        intake = Intake(adapter, market, symbols, together.buffer)
+        intake.counts = together.counts
+        for bomb in bombs:
+            for mutated in replaced(json.loads(frame), bomb):
+                for payload in (*good, frame, mutated.replace(" ", "").encode(), frame, *good):
+                    alone.session.receive(payload, TS_RECV)
+                    intake.arrive((together.session, payload, TS_RECV))
+                intake.decode()
+        assert together.counts == alone.counts
+        wanted, found = alone.buffer.seal(alone.table), together.buffer.seal(together.table)
+        assert rows_of(found, together.table) == rows_of(wanted, alone.table)
+        assert [(one.payload, one.reason, one.detail) for one in found.rejected] == [
+            (one.payload, one.reason, one.detail) for one in wanted.rejected
+        ]
 
 
 @each_market

@@ -15,6 +15,7 @@ import pytest
 
 from feeds.binance import Binance
 from feeds.bybit import Bybit
+from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import DecodesMany, FeedAdapter
 from ingestor.batch import Sealed
@@ -174,7 +175,7 @@ def plain_frames(adapter: type[FeedAdapter], market: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("adapter", "market"), [one for one in MARKETS if one.values[0] in (Bybit, Okx)]
+    ("adapter", "market"), [one for one in MARKETS if one.values[0] in (Bybit, Kraken, Okx)]
 )
 def test_every_kind_of_data_is_decoded_together(
     adapter: type[FeedAdapter], market: str, monkeypatch: pytest.MonkeyPatch
@@ -245,6 +246,17 @@ def test_quotes_among_odd_frames_stay_news(odd: bytes) -> None:
     bench.intake.decode()
     counts = bench.intake.counts
     assert (counts.decoded, counts.duplicate, counts.rejected) == (20, 0, 1)
+
+
+def test_heartbeats_among_data_are_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(Kraken, "spot")
+    monkeypatch.setattr(Session, "receive", None)
+    trade = next(frame for frame in plain_frames(Kraken, "spot") if b'"trade"' in frame)
+    for frame in (trade, b'{"channel":"heartbeat"}') * 5:
+        bench.arrive(0, frame, TS_RECV)
+    bench.intake.decode()
+    counts = bench.intake.counts
+    assert (counts.frames, counts.decoded, counts.control, counts.unaccounted) == (10, 5, 5, 0)
 
 
 def test_one_odd_frame_among_many_costs_few_their_company(

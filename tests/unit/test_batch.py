@@ -260,6 +260,37 @@ def test_raw_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...
     assert [one.payload for one in raw.rejected] == [one.payload for one in texts.rejected]
 
 
+@given(st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=6), st.integers(0, 6))
+def test_updates_of_several_frames_are_what_levels_are(
+    updates: list[tuple[list[list[str]], list[list[str]]]], kept: int
+) -> None:
+    """Also when the last frames are taken back."""
+    table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
+    one_by_one, together = TickBuffer(), TickBuffer()
+    for number, (bids, asks) in enumerate(updates[:kept]):
+        one_by_one.begin(Connection(0), b"%d" % number)
+        one_by_one.levels(0, number, 2, 0, 0, bids, asks, checksum=number)
+    count = len(updates)
+    frames = together.begin_many([Connection(0)] * count, [b"%d" % n for n in range(count)])
+    together.updates(
+        [0] * count,
+        range(count),
+        [2] * count,
+        [len(bids) for bids, _ in updates],
+        [len(asks) for _, asks in updates],
+        [text for sides in updates for side in sides for level in side for text in level],
+        frames,
+        range(count),
+    )
+    together.withdraw(kept)
+    assert together.rows == one_by_one.rows
+    sealed, wanted = together.seal(table), one_by_one.seal(table)
+    assert sealed.updates.tolist() == wanted.updates.tolist()
+    assert sealed.prices.tolist() == wanted.prices.tolist()
+    assert sealed.sizes.tolist() == wanted.sizes.tolist()
+    assert [one.payload for one in sealed.rejected] == [one.payload for one in wanted.rejected]
+
+
 @pytest.mark.parametrize(
     "side",
     [
