@@ -149,10 +149,9 @@ def append_book(payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: T
     book = _parse_book(payload)
     data, flags = book.data, _flags(book)
     event = (symbols[data.s], book.cts * MILLISECOND, ts_recv, data.u, data.u)
-    mark = data.seq & MARK
-    if not out.raw_levels(*event, bytes(data.b), bytes(data.a), 0, flags, mark):
-        bids, asks = orjson.loads(data.b), orjson.loads(data.a)
-        out.levels(*event, bids, asks, 0, flags, mark=mark)
+    bids, asks, mark = bytes(data.b), bytes(data.a), data.seq & MARK
+    if not out.raw_levels(*event, bids, asks, 0, flags, mark):
+        out.levels(*event, orjson.loads(bids), orjson.loads(asks), 0, flags, mark=mark)
 
 
 def append_quote(

@@ -1,4 +1,5 @@
-"""Trade ids of Bybit: numbers on spot, UUIDs elsewhere; a flush may hold both."""
+"""Bybit: trade ids are numbers on spot, UUIDs elsewhere, and a flush may hold both; levels are
+read in whichever form of JSON they come."""
 
 from __future__ import annotations
 
@@ -26,16 +27,20 @@ IDS = [
 ]
 
 
-def buffer_of(ids: list[str]) -> tuple[TickBuffer, InstrumentTable]:
+def buffer_of(frames: list[bytes]) -> tuple[TickBuffer, InstrumentTable]:
     table = InstrumentTable(
         [instrument("bybit", "spot", "BTCUSDT", "BTC-USDT", "BTC", "USDT", "1", "1")]
     )
     buffer = TickBuffer()
     feed = Bybit("spot", table.symbols("bybit", "spot"))
     session = Session(0, feed, (), buffer, FrameCounts(), SessionEvents())
-    for one in ids:
-        session.receive(TRADE_FRAME % one.encode(), 1)
+    for frame in frames:
+        session.receive(frame, 1)
     return buffer, table
+
+
+def trades(ids: list[str]) -> list[bytes]:
+    return [TRADE_FRAME % one.encode() for one in ids]
 
 
 def as_integers(rows: Rows) -> list[int]:
@@ -48,7 +53,7 @@ def integer(text: str) -> int:
 
 
 def test_both_forms_are_read_as_one_column() -> None:
-    buffer, _ = buffer_of(IDS)
+    buffer, _ = buffer_of(trades(IDS))
     reader, events = buffer.kept_trades[0], buffer.kept_trades[1::5]
     rows = np.zeros(len(IDS), TRADE)
     reader(events, rows)
@@ -58,7 +63,28 @@ def test_both_forms_are_read_as_one_column() -> None:
 @pytest.mark.parametrize("odd", ["18446744073709551616", "", "x", "-7", IDS[1][:-1], IDS[1] + "0"])
 @pytest.mark.parametrize("company", [[], IDS[:1], IDS[1:2], IDS])
 def test_an_id_of_neither_form_costs_its_frame_alone(odd: str, company: list[str]) -> None:
-    buffer, table = buffer_of([*company, odd, *company])
+    buffer, table = buffer_of(trades([*company, odd, *company]))
     sealed = buffer.seal(table)
-    assert [one.payload for one in sealed.rejected] == [TRADE_FRAME % odd.encode()]
+    assert [one.payload for one in sealed.rejected] == trades([odd])
     assert as_integers(sealed.trades) == [integer(one) for one in company * 2]
+
+
+BOOK = (
+    b'{"topic":"orderbook.200.BTCUSDT","type":"%s","ts":1,"data":{"s":"BTCUSDT","b":%s,"a":[],'
+    b'"u":5,"seq":6},"cts":1700000000000}'
+)
+
+
+@pytest.mark.parametrize("kind", [b"snapshot", b"delta"])
+@pytest.mark.parametrize(
+    "levels",
+    [b'[ ["4","2"], ["3", "1"] ]', b'[["4","2","x"],["3","1"]]', b'[["4","2"],["3e0","1"]]'],
+)
+def test_levels_may_come_in_another_form(kind: bytes, levels: bytes) -> None:
+    buffer, table = buffer_of([BOOK % (kind, levels), BOOK % (kind, b'[["4","2"],["3","1"]]')])
+    sealed = buffer.seal(table)
+    assert not sealed.rejected
+    assert sealed.prices.tolist() == [4, 3] * 2
+    assert sealed.sizes.tolist() == [2, 1] * 2
+    fields = ["ts_event", "first", "last", "bids", "asks", "checksum", "flags"]
+    assert sealed.updates[0][fields].tolist() == sealed.updates[1][fields].tolist()
