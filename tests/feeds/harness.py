@@ -112,7 +112,9 @@ class _Listening:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._adapter = connection.adapter
-        self.decode_snapshot = self._adapter.decode_snapshot
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
 
     def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
         control = self._adapter.decode(payload, ts_recv, out)
