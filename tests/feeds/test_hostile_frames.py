@@ -175,7 +175,7 @@ def test_bombs_among_frames_that_are_decoded_together(adapter: AdapterType, mark
     by one."""
     fixture = load(adapter, market)
     good = good_frames(adapter, market)
-    bombs: list[Any] = [None, [], {}, "x", "1e5", "-1", -1, 10**30]
+    bombs: list[Any] = [None, {}, "1e5", -1]
     for frame in good:
         alone, together = Connection(fixture), Connection(fixture)
         symbols = together.table.symbols(adapter.venue, market)
