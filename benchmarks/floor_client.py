@@ -1,6 +1,6 @@
 """The floor: a picows client that only parses, `python -m benchmarks.floor_client OPTIONS`.
 
-The same transport settings as the ingestor's, one connection for each stream, `orjson.loads` of
+uvloop's own transport with a small read buffer, one connection for each stream, `orjson.loads` of
 every frame, and nothing else but a look at the clock every 64th time. With "parse": false it copies
 the payload instead.
 """
@@ -18,7 +18,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from benchmarks.child import answer, options, say
 from benchmarks.lags import percentiles_ms
 from ingestor.edge.simulated.dialects import SimulatedDialect
-from ingestor.edge.transport.picows import READ_BUFFER_BYTES
+from ingestor.edge.transport.picows import LIBRARY_BUFFER_BYTES
 
 AT_ONCE: Final = 50  # handshakes under way
 LAG_EACH: Final = 64  # frames, a power of two: of one in so many the lag is taken
@@ -70,7 +70,7 @@ async def run(given: dict[str, Any]) -> None:
             transport, _ = await ws_connect(
                 lambda: listener(stream),
                 given["url"],
-                read_buffer_init_size=READ_BUFFER_BYTES,
+                read_buffer_init_size=LIBRARY_BUFFER_BYTES,
                 use_aiofastnet=False,
             )
             connected.append(transport)

@@ -5,6 +5,7 @@ in one process with nothing else around it. Stages that contain others are measu
 they add is the difference. `floor` marks what the libraries alone cost before anything is encoded.
 - socket read: ten saturated connections of a picows client that copies each frame's payload, in a
   process of its own; one read brings many frames. With one frame a read it is what `floor` shows.
+  The ingestor's own streams (docs/adr/0018) take the place of it.
 - parse: msgspec into a typed struct, which is kept until the batch is complete.
 - numbers: decimal texts to scaled int64, exactly and by columns (`ingestor.fixed`).
 - decode: what arrival, intake, adapter and buffer add to the parse: order, ledger, look-ups.

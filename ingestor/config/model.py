@@ -165,7 +165,8 @@ class BatchConfig(Section):
     rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 4_000
     """Rows in a batch: trades, quotes and price levels."""
     linger_ms: Annotated[float, Field(ge=0, le=1000)] = 8.0
-    """Longest wait of a batch's oldest row: the price of batching in latency."""
+    """Wait of a batch's oldest row: the price of batching in latency. Up to four times as long
+    while the loop has more than 0.8 of a core."""
 
 
 class BudgetConfig(Section):

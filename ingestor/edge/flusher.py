@@ -13,6 +13,7 @@ from ingestor.batch import Rejected
 from ingestor.books.books import Repair
 from ingestor.edge.kafka.channel import Sink
 from ingestor.intake import Intake
+from ingestor.linger import Linger
 from ingestor.pipeline import FlushResult, Pipeline
 
 
@@ -32,12 +33,13 @@ class Flusher:
         on_bug: Callable[[BaseException], None],
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """rows_max: rows that make a batch full. linger_s: the longest a row waits for others."""
+        """rows_max: rows that make a batch full. linger_s: the longest a row waits for others while
+        the loop has time to spare (`Linger`)."""
         self._pipeline = pipeline
         self._buffer = pipeline.buffer
         self._sinks = tuple(sinks)
         self._rows_max = rows_max
-        self._linger_s = linger_s
+        self._linger = Linger(linger_s)
         self._on_repairs = on_repairs
         self._on_rejected = on_rejected
         self._on_bug = on_bug
@@ -74,8 +76,11 @@ class Flusher:
             self._arm()
 
     def _arm(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._linger_s, self._flush_from_loop)
+        loop, linger = asyncio.get_running_loop(), self._linger
+        now_s = loop.time()
+        if linger.is_due(now_s):
+            linger.observe(now_s, time.thread_time())
+        self._timer = loop.call_later(linger.seconds, self._flush_from_loop)
 
     def _flush_from_loop(self) -> None:
         try:

@@ -491,7 +491,7 @@ async def test_source_address(connect: Connect) -> None:
     assert peers == ["127.0.0.7"]
 
 
-async def test_http_proxy(connect: Connect) -> None:
+async def test_http_proxy() -> None:
     asked: list[bytes] = []
 
     async def handle(connection: ServerConnection) -> None:
@@ -517,7 +517,7 @@ async def test_http_proxy(connect: Connect) -> None:
     listener = Listener()
     async with venue(handle) as url, tcp(proxy) as through:
         options = ConnectOptions(url, proxy=through.replace("ws:", "http:").rstrip("/"))
-        link = await connect(options, listener)
+        link = await websockets.connect(options, listener)
         await listener.until(lambda: bool(listener.frames))
         link.close()
         await listener.failure()

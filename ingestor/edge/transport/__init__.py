@@ -53,8 +53,8 @@ class ConnectOptions:
     frame_bytes_max: bound of a whole message, joined and inflated. open_timeout_s: for name, TCP,
     TLS and handshake together. ping_interval_s, ping_timeout_s: after so much silence a ping is
     sent, after so much more the peer is taken for dead (the supervisor's sweep acts on both).
-    source_address: local IP address. proxy: http://, https:// or socks5:// address.
-    permessage_deflate: offered by the websockets transport alone.
+    source_address: local IP address. proxy: http://, https:// or socks5:// address;
+    permessage_deflate: whether to offer it; both are for the websockets transport alone.
     """
 
     url: str
@@ -79,7 +79,7 @@ Arrive = Callable[[tuple[Any, bytes, int]], None]
 class Link(Protocol):
     """An open connection. All calls return at once; after the end they do nothing."""
 
-    received_ns: int  # when bytes last arrived that ended a message or a pong; ns since the epoch
+    received_ns: int  # when something last arrived; ns since the epoch
 
     def send(self, payload: bytes) -> None:
         """Send a text message. payload: UTF-8."""

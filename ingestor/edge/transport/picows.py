@@ -1,33 +1,32 @@
-"""The default transport: picows' core API, whose callback is synchronous.
+"""The default transport: picows' protocol on streams of our own (`streams`).
 
-What the library leaves to its user is done here: fragments are joined, close and ping frames
-answered, and the payload, valid only inside the callback, copied once. `enable_auto_pong` is off
-because a ping that the library answers by itself never reaches the callback, and it may be the
-frame that ends a burst. Every connection runs on uvloop's own transport with the smallest read
-buffer: docs/adr/0010 has the measurement.
+Whole data frames, all but a few in a million, are taken from the read buffer here. The handshake
+and every other frame go to the library: it checks, masks and closes. What it leaves to its user is
+done here too: fragments are joined, close and ping frames answered. docs/adr/0018 has the
+measurement.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
+from collections.abc import Callable
 from contextlib import suppress
-from ssl import SSLContext
+from struct import Struct
 from time import time_ns
 from typing import Final
 
 from picows import (
+    WSAutoPingStrategy,
     WSCloseCode,
     WSFrame,
     WSHandshakeError,
     WSListener,
     WSMsgType,
     WSTransport,
-    ws_connect,
 )
-from picows.picows import WSCloseHandshake
-from picows.url import WSParsedURL
+from picows.picows import WSCloseHandshake, WSProtocol  # type: ignore[attr-defined]
+from picows.url import parse_url
 
 from ingestor.edge.transport import (
     ABNORMAL_CLOSURE,
@@ -39,20 +38,24 @@ from ingestor.edge.transport import (
     Handler,
     ProtocolViolated,
     connect_failure,
-    default_ssl_context,
     retry_after_s,
 )
+from ingestor.edge.transport.streams import READ_BYTES, Stream, open_stream
 from ingestor.errors import HandshakeRejected, PeerClosed, TransportError
 
-READ_BUFFER_BYTES: Final = 2_048  # grows with what arrives
-# The library's buffer grows to MBs on a saturated socket, and one read then brings 10,000 frames:
-# the owner is asked to flush within it, so that batches stay as small as the processor's cache.
+LIBRARY_BUFFER_BYTES: Final = 2_048  # the library's own, for what is handed to it; it grows
+# One read may bring hundreds of frames: the owner is asked to flush within it, so that batches stay
+# as small as the processor's cache. A power of two.
 BURST_FRAMES_MAX: Final = 64
-# The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
-# we could still act on, and one turn of the loop would work through that for each connection. This
-# is 2 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
-RECEIVE_BUFFER_BYTES: Final = 256 << 10
-_CONTROL_BYTES_MAX: Final = 125  # RFC 6455 section 5.5
+# RFC 6455 section 5.2: final text and binary frames without extensions, and the lengths that mean
+# that 16 or 64 bits of length follow (or, above, that the frame is masked, as no server's may be).
+_DATA_FIRST: Final = frozenset({0x81, 0x82})
+_header: Final = Struct(">BBH").unpack_from
+_LENGTH_16, _LENGTH_64 = 126, 127
+_LENGTH: Final = 0x7F
+_HEAD_END: Final = b"\r\n\r\n"
+_HEAD_BYTES_MAX: Final = 32 << 10
+_EVERYTHING: Final = 1 << 62
 _DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
 # The library logs each connection, and each violation that we report ourselves. An adapter, not a
@@ -69,17 +72,25 @@ class _PicowsLink(WSListener):
         "_abandoned",
         "_arrive",
         "_burst_end",
-        "_burst_frames",
         "_failure",
+        "_flows",
         "_handler",
+        "_library",
+        "_library_waits",
         "_message_bytes_max",
         "_parts",
         "_parts_bytes",
+        "_receive",
+        "_rest",
         "_session",
+        "_stream",
         "_transport",
         "_url",
         "received_ns",
     )
+
+    _receive: Callable[[int], bytes]
+    _stream: Stream
 
     def __init__(self, options: ConnectOptions, handler: Handler) -> None:
         self._handler = handler
@@ -90,52 +101,154 @@ class _PicowsLink(WSListener):
         self._message_bytes_max = options.frame_bytes_max
         self._transport: WSTransport | None = None
         self._failure: TransportError | None = None
+        self._flows = False  # frame follows frame: nothing before that concerns what arrives now
+        self._rest = b""  # of a frame that has not arrived whole
+        self._library: WSProtocol | None = None  # it holds us: let go of it at the end
+        self._library_waits = 0  # for so many bytes more, which belong to what it was given
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
-        self._burst_frames = 0  # of the socket read whose frames are being handed over
         self._abandoned = False
         self.received_ns = 0
+
+    def start(self, stream: Stream, library: WSProtocol) -> None:
+        """Ask for the handshake, on a stream that is connected."""
+        self._stream, self._library, self._receive = stream, library, stream.receive
+        stream.start(library, self.readable)
+
+    # What the stream calls
+
+    def readable(self) -> bool:
+        """Read once, and hand over what came; return whether there may be more."""
+        try:
+            data = self._receive(READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as failure:
+            self._stream.ended(failure)
+            return False
+        if not data:
+            self._stream.ended()
+            return False
+        self.received_ns = time_ns()
+        has_more = len(data) == READ_BYTES
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        at = self._whole_frames(data, 0) if self._flows else 0
+        if at < len(data):
+            at = self._odd_frames(data, at)
+            self._rest = data[at:]
+        self._burst_end()
+        if has_more:
+            self._stream.read_again()
+        return True
+
+    def _whole_frames(self, data: bytes, at: int) -> int:
+        """Hand over data frames that are whole, from `at`; return where something else begins."""
+        arrive, session, ts_recv = self._arrive, self._session, self.received_ns
+        longest, size = self._message_bytes_max, len(data)
+        frames = 0
+        while at + 3 < size:
+            first, length, length_16 = _header(data, at)
+            start = at + 2
+            if length >= _LENGTH_16:
+                if length > _LENGTH_16:
+                    break
+                start, length = at + 4, length_16
+            end = start + length
+            if end > size or first not in _DATA_FIRST or length > longest:
+                break
+            arrive((session, data[start:end], ts_recv))
+            at = end
+            frames += 1
+            if frames == BURST_FRAMES_MAX:
+                frames = 0
+                self._burst_end()
+        return at
+
+    def _odd_frames(self, data: bytes, at: int) -> int:
+        """Hand over whatever comes, from `at`; return where a frame begins that is to be kept until
+        there is more of it."""
+        if self._library_waits:
+            at = self._feed(data, at, min(at + self._library_waits, len(data)))
+        elif self._transport is None:
+            at = self._answered(data)
+        while at + 1 < len(data) and self._transport is not None:
+            if self._flows:
+                at = self._whole_frames(data, at)
+            end = self._hand_over(data, at)
+            if end == at:
+                break
+            at = end
+        return at
+
+    def _hand_over(self, data: bytes, at: int) -> int:
+        """Give the frame at `at` to the library, as much as there is of it; return the end of what
+        it was given: `at` itself for a frame that is none of its own, or without a whole header."""
+        second = data[at + 1] if at + 1 < len(data) else 0
+        start, length = at + 2, second & _LENGTH
+        if length >= _LENGTH_16:
+            start += 2 if length == _LENGTH_16 else 8
+            length = int.from_bytes(data[at + 2 : start])
+        if start > len(data):
+            return at
+        end = start + length
+        is_ours = self._flows and data[at] in _DATA_FIRST and second <= _LENGTH_16
+        if is_ours and len(data) < end and length <= self._message_bytes_max:
+            return at
+        self._library_waits = end - at
+        return self._feed(data, at, min(end, len(data)))
+
+    def _answered(self, data: bytes) -> int:
+        """Give the answer to our handshake to the library; return the end of it, 0: not whole."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        if end < len(_HEAD_END):
+            if len(data) < _HEAD_BYTES_MAX:
+                return 0
+            end = len(data)
+        self._library_waits = end
+        at = self._feed(data, 0, end)
+        if self._transport is None:  # refused; the body says why
+            self._library_waits = _EVERYTHING
+            return self._feed(data, at, len(data))
+        return at
+
+    def _feed(self, data: bytes, at: int, end: int) -> int:
+        """Give bytes to the library, which waited for so many at least; return their end. Once a
+        close frame was sent it gets everything, to hear of the answer; nothing else counts."""
+        library, view = self._library, memoryview(data)
+        assert library is not None, "not started, or ended"
+        self._library_waits -= end - at
+        while at < end:
+            room = library.get_buffer(-1)
+            part = min(len(room), end - at)
+            room[:part] = view[at : at + part]
+            library.buffer_updated(part)
+            at += part
+            transport = self._transport
+            if transport is not None and transport.is_close_frame_sent:
+                self._library_waits, end = _EVERYTHING, len(data)
+        self._flows = (
+            self._transport is not None and self._parts is None and not self._library_waits
+        )
+        return at
 
     # What the library calls
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        if self._abandoned:
-            transport.disconnect(False)
-            return
         self._transport = transport
         self.received_ns = time_ns()
         self._handler.opened(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        frames = self._burst_frames
-        if frames:
-            ts_recv = self.received_ns
+        if transport.is_close_frame_sent:
+            self._after_close(transport, frame)
+        elif self._parts is None and frame.fin and frame.msg_type in _DATA:
+            self._arrive((self._session, frame.get_payload_as_bytes(), self.received_ns))
         else:
-            if transport.is_close_frame_sent:
-                self._after_close(transport, frame)
-                return
-            ts_recv = self.received_ns = time_ns()
-        # Control frames are never longer than 125 bytes; asking for the type costs more than all
-        # other attributes together, so only short frames are asked.
-        if (
-            self._parts is None
-            and frame.fin
-            and (frame.payload_size > _CONTROL_BYTES_MAX or frame.msg_type in _DATA)
-        ):
-            self._arrive((self._session, frame.get_payload_as_bytes(), ts_recv))
-        else:
-            self._rare(transport, frame, ts_recv)
-        if frame.last_in_buffer:
-            if frames:
-                self._burst_frames = 0
-            self._burst_end()
-        elif frames < BURST_FRAMES_MAX:
-            self._burst_frames = frames + 1
-        else:
-            self._burst_frames = 1
-            self._burst_end()
+            self._rare(transport, frame)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._library = None
         if self._abandoned:
             return
         self._abandoned = True
@@ -163,12 +276,10 @@ class _PicowsLink(WSListener):
             self._transport.disconnect(False)
 
     def pause_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_disconnected:
-            self._transport.underlying_transport.pause_reading()
+        self._stream.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_disconnected:
-            self._transport.underlying_transport.resume_reading()
+        self._stream.resume_reading()
 
     def deliver_to(self, arrive: Arrive) -> None:
         self._arrive = arrive
@@ -178,7 +289,8 @@ class _PicowsLink(WSListener):
         return self._transport is not None
 
     def abandon(self) -> None:
-        """Nobody waits for this connection any more: if it still opens, drop it unheard."""
+        """Nobody waits for this connection any more, and its stream is aborted."""
+        self._library = None
         if self._transport is None:
             self._abandoned = True
         else:
@@ -191,7 +303,7 @@ class _PicowsLink(WSListener):
         if frame.msg_type is WSMsgType.CLOSE:
             self._peer_closes(transport, frame)
 
-    def _rare(self, transport: WSTransport, frame: WSFrame, ts_recv: int) -> None:
+    def _rare(self, transport: WSTransport, frame: WSFrame) -> None:
         match frame.msg_type:
             case WSMsgType.PING:
                 transport.send_pong(frame.get_payload_as_bytes())
@@ -204,9 +316,9 @@ class _PicowsLink(WSListener):
             case WSMsgType.TEXT | WSMsgType.BINARY if self._parts is not None:
                 self._violated(WSCloseCode.PROTOCOL_ERROR, "message inside a fragmented message")
             case _:
-                self._join(frame, ts_recv)
+                self._join(frame)
 
-    def _join(self, frame: WSFrame, ts_recv: int) -> None:
+    def _join(self, frame: WSFrame) -> None:
         if self._parts is None:
             self._parts = []
             self._parts_bytes = 0
@@ -221,7 +333,7 @@ class _PicowsLink(WSListener):
         if frame.fin:
             payload = b"".join(self._parts)
             self._parts = None
-            self._arrive((self._session, payload, ts_recv))
+            self._arrive((self._session, payload, self.received_ns))
 
     def _peer_closes(self, transport: WSTransport, frame: WSFrame) -> None:
         if self._failure is None and transport.close_handshake.sent is not None:
@@ -243,6 +355,7 @@ class _PicowsLink(WSListener):
         """Send a close frame; the peer drops the socket, or we do when it takes too long."""
         transport = self._transport
         if transport is not None and not transport.is_disconnected:
+            self._library_waits, self._flows = _EVERYTHING, False
             transport.send_close(code, reason)
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.disconnect, False)
 
@@ -269,68 +382,15 @@ def _fetch_exception(transport: WSTransport) -> None:
     task.add_done_callback(_fetching.discard)
 
 
-class _Sockets:
-    """Makes the connection's socket, and keeps hold of it: an attempt that is cancelled between
-    TCP and handshake leaves the library's transport open, with no other way to reach it."""
-
-    def __init__(self, source_address: str | None) -> None:
-        self._source_address = source_address
-        self._made: socket.socket | None = None
-
-    async def make(self, address: WSParsedURL) -> socket.socket:
-        """Return a connected socket. Raises OSError of the last address that was tried."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        failure: OSError | None = None
-        for family, kind, protocol, _, where in found:
-            made = socket.socket(family, kind, protocol)
-            try:
-                made.setblocking(False)
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-                if self._source_address is not None:
-                    made.bind((self._source_address, 0))
-                await loop.sock_connect(made, where)
-            except OSError as refused:
-                made.close()
-                failure = refused
-            except BaseException:
-                made.close()
-                raise
-            else:
-                self._made = made
-                return made
-        raise failure or OSError(f"{address.host} has no address")
-
-    def drop(self) -> None:
-        if self._made is not None:
-            with suppress(OSError):
-                self._made.shutdown(socket.SHUT_RDWR)
-
-
 async def connect(options: ConnectOptions, handler: Handler) -> _PicowsLink:
-    """Open a connection; see `transport.Connect`."""
+    """Open a connection; see `transport.Connect`. A proxy takes the websockets transport."""
+    assert options.proxy is None, "picows: no proxy"
     link = _PicowsLink(options, handler)
-    sockets = _Sockets(options.source_address)
     try:
         async with asyncio.timeout(options.open_timeout_s):
-            await ws_connect(
-                lambda: link,
-                options.url,
-                ssl_context=_ssl_context(options),
-                websocket_handshake_timeout=None,
-                logger_name=_QUIET,
-                enable_auto_pong=False,
-                max_frame_size=options.frame_bytes_max,
-                extra_headers=options.headers,
-                max_redirects=0,
-                proxy=options.proxy,
-                read_buffer_init_size=READ_BUFFER_BYTES,
-                socket_factory=sockets.make,
-                use_aiofastnet=False,
-            )
+            await _open(link, options)
     except BaseException as failure:
         link.abandon()
-        sockets.drop()
         if isinstance(failure, WSHandshakeError):
             raise _rejected(options.url, failure) from failure
         if isinstance(failure, Exception):
@@ -343,10 +403,32 @@ async def connect(options: ConnectOptions, handler: Handler) -> _PicowsLink:
     return link
 
 
-def _ssl_context(options: ConnectOptions) -> SSLContext | None:
-    if not options.is_secure:
-        return None
-    return options.ssl_context or default_ssl_context()
+async def _open(link: _PicowsLink, options: ConnectOptions) -> None:
+    address = parse_url(options.url)
+    library = WSProtocol(
+        address.netloc,
+        address.resource_name,
+        True,  # we are the client
+        lambda *_: link,
+        _QUIET,
+        True,  # disconnect on exceptions
+        None,  # no timeout of its own
+        False,  # no pings of its own
+        1.0,
+        1.0,
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,  # nor pongs: they are ours to send
+        options.frame_bytes_max,
+        options.headers,
+        LIBRARY_BUFFER_BYTES,
+    )
+    stream = await open_stream(options, address.host, address.port)
+    try:
+        link.start(stream, library)
+        await library.wait_until_handshake_complete()
+    except BaseException:
+        stream.abort()
+        raise
 
 
 def _rejected(url: str, failure: WSHandshakeError) -> TransportError:

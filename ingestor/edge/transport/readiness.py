@@ -1,0 +1,77 @@
+"""Which of many sockets have something to read, in portions that leave the loop time for the rest.
+
+uvloop's own transports are read by libuv, which hands over all sockets that are ready, up to 48
+times 1,024 of them, before it runs one timer or task: with thousands of busy connections nothing
+is flushed or sent meanwhile (docs/adr/0018). Here all sockets are in an epoll set of our own, and
+the loop watches that set as if it were one socket.
+
+The set is edge-triggered: a reader is called once for what arrived, and asks for `again` when it
+did not read all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+from weakref import WeakKeyDictionary
+
+PORTION: Final = 256  # sockets that are read before the loop has its turn: two milliseconds or so
+_READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+
+
+class Readiness:
+    """The sockets of one loop that are read. Made by `of`; gone with the last socket."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], object]] = {}
+        loop.add_reader(self._epoll.fileno(), self._ready)
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Readiness:
+        """Return the loop's set."""
+        found = _SETS.get(loop)
+        if found is None:
+            found = _SETS[loop] = cls(loop)
+        return found
+
+    def add(self, descriptor: int, reader: Callable[[], object]) -> None:
+        """Call `reader` when the socket has something to read, or ended."""
+        self._readers[descriptor] = reader
+        self._epoll.register(descriptor, _READABLE)
+
+    def again(self, descriptor: int) -> None:
+        """Call the reader again if there still is something to read."""
+        self._epoll.modify(descriptor, _READABLE)
+
+    def remove(self, descriptor: int) -> None:
+        """Call this socket's reader no more. Before the socket is closed."""
+        if self._readers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+        if not self._readers:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            with suppress(KeyError):
+                del _SETS[self._loop]
+
+    def _ready(self) -> None:
+        readers = self._readers
+        for descriptor, events in self._epoll.poll(0, PORTION):
+            reader = readers.get(descriptor)
+            if reader is None:  # removed by one before it
+                continue
+            try:
+                reader()
+            except Exception as failure:  # noqa: BLE001  # the others' edges would be lost
+                self._loop.call_exception_handler(
+                    {"message": "a socket's reader failed", "exception": failure}
+                )
+            if events != select.EPOLLIN and descriptor in readers:
+                self.again(descriptor)  # the end comes after what was read
+
+
+_SETS: WeakKeyDictionary[asyncio.AbstractEventLoop, Readiness] = WeakKeyDictionary()

@@ -1,0 +1,291 @@
+"""Sockets as asyncio transports whose read side is ours: plain TCP, and TLS on top of it.
+
+Who reads calls `receive` when `Readiness` says that there is something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from ingestor.edge.transport import ConnectOptions, default_ssl_context
+from ingestor.edge.transport.readiness import Readiness
+
+# The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
+# we could still act on, and one turn of the loop would work through that for each connection. This
+# is 2 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
+RECEIVE_BUFFER_BYTES: Final = 256 << 10
+READ_BYTES: Final = 64 << 10  # of one read
+WRITE_BYTES_MAX: Final = 1 << 20  # that wait for a peer which doesn't read
+# A TLS record, or less: OpenSSL's memory BIO keeps the room that it once needed.
+_ENCRYPTED: Final = memoryview(bytearray(16 << 10))
+
+
+class Stream(asyncio.Transport):
+    """A connected TCP socket."""
+
+    __slots__ = (
+        "_about",
+        "_backlog",
+        "_is_closing",
+        "_is_reading",
+        "_loop",
+        "_protocol",
+        "_reader",
+        "_socket",
+    )
+
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__()
+        self._about: dict[str, object] = {
+            "socket": connected,
+            "peername": connected.getpeername(),
+            "sockname": connected.getsockname(),
+        }
+        self._loop = asyncio.get_running_loop()
+        self._socket = connected
+        self._protocol: asyncio.BaseProtocol | None = None
+        self._reader: Callable[[], object] | None = None
+        self._backlog = b""
+        self._is_closing = False
+        self._is_reading = False
+
+    def start(self, protocol: asyncio.BaseProtocol, reader: Callable[[], bool]) -> None:
+        """Call `reader` from now on when there is something to `receive`; it returns whether it
+        should be called again for more."""
+        self._protocol = protocol
+        self._reader = self._reading_with(reader)
+        protocol.connection_made(self)
+        self.resume_reading()
+
+    def _reading_with(self, reader: Callable[[], bool]) -> Callable[[], object]:
+        return reader
+
+    @property
+    def receive(self) -> Callable[[int], bytes]:
+        """What reads so many bytes at most; none: the peer has ended. Raises BlockingIOError when
+        there is nothing, OSError when the connection is lost."""
+        return self._socket.recv
+
+    # reading
+
+    def pause_reading(self) -> None:
+        if self._is_reading:
+            self._is_reading = False
+            Readiness.of(self._loop).remove(self._socket.fileno())
+
+    def resume_reading(self) -> None:
+        if not self._is_reading and not self._is_closing and self._reader is not None:
+            self._is_reading = True
+            Readiness.of(self._loop).add(self._socket.fileno(), self._reader)
+
+    def read_again(self) -> None:
+        """There may be more than one read brought."""
+        if self._is_reading:
+            Readiness.of(self._loop).again(self._socket.fileno())
+
+    def is_reading(self) -> bool:
+        return self._is_reading
+
+    # writing
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._is_closing:
+            self._send(bytes(data))
+
+    def _send(self, data: bytes) -> None:
+        if not self._backlog:
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError as failure:
+                self._lose(failure)
+                return
+            if not data:
+                return
+            self._loop.add_writer(self._socket.fileno(), self._writable)
+        self._backlog += data
+        if len(self._backlog) > WRITE_BYTES_MAX:
+            self._lose(ConnectionAbortedError("the peer doesn't read"))
+
+    def _writable(self) -> None:
+        data, self._backlog = self._backlog, b""
+        self._loop.remove_writer(self._socket.fileno())
+        self._send(data)
+        if self._is_closing and not self._backlog:
+            self._lose(None)
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._backlog)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """The bound is WRITE_BYTES_MAX, and beyond it the connection is lost."""
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    # the end
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        """End the connection once everything is written."""
+        if not self._is_closing:
+            self.pause_reading()
+            self._is_closing = True
+            if not self._backlog:
+                self._lose(None)
+
+    def abort(self) -> None:
+        self._lose(None)
+
+    def ended(self, failure: OSError | None = None) -> None:
+        """The peer ended the connection, or it was lost."""
+        self._lose(failure)
+
+    def _lose(self, failure: OSError | None) -> None:
+        if self._protocol is None:
+            return
+        self.pause_reading()
+        self._is_closing = True
+        if self._backlog:
+            self._backlog = b""
+            self._loop.remove_writer(self._socket.fileno())
+        protocol, self._protocol = self._protocol, None
+        self._loop.call_soon(self._lost, protocol, failure)
+
+    def _lost(self, protocol: asyncio.BaseProtocol, failure: OSError | None) -> None:
+        try:
+            protocol.connection_lost(failure)
+        finally:
+            self._socket.close()
+            self._reader = None
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self._about.get(name, default)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self._protocol is not None, "lost"
+        return self._protocol
+
+
+class TlsStream(Stream):
+    """TLS in memory (`ssl.MemoryBIO`) between the socket and its reader."""
+
+    __slots__ = ("_incoming", "_outgoing", "_tls")
+
+    def __init__(self, connected: socket.socket, context: ssl.SSLContext, host: str) -> None:
+        super().__init__(connected)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._about["ssl_object"] = self._tls
+
+    async def shake_hands(self) -> None:
+        """Raises ssl.SSLError, OSError."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pass
+            finally:  # an alert too
+                if self._outgoing.pending:
+                    await self._loop.sock_sendall(self._socket, self._outgoing.read())
+            data = await self._loop.sock_recv(self._socket, len(_ENCRYPTED))
+            if not data:
+                raise ConnectionResetError("closed during the TLS handshake")
+            self._incoming.write(data)
+        if self._outgoing.pending:
+            await self._loop.sock_sendall(self._socket, self._outgoing.read())
+
+    def _reading_with(self, reader: Callable[[], bool]) -> Callable[[], object]:
+        def readable() -> None:
+            for _ in range(READ_BYTES // len(_ENCRYPTED)):
+                try:
+                    size = self._socket.recv_into(_ENCRYPTED)
+                except BlockingIOError:
+                    return
+                except OSError as failure:
+                    self.ended(failure)
+                    return
+                if not size:
+                    self.ended()
+                    return
+                self._incoming.write(_ENCRYPTED[:size])
+                while reader():
+                    pass
+                if size < len(_ENCRYPTED) or not self._is_reading:
+                    return
+            self.read_again()
+
+        return readable
+
+    @property
+    def receive(self) -> Callable[[int], bytes]:
+        return self._decrypt
+
+    def _decrypt(self, size: int) -> bytes:
+        try:
+            return self._tls.read(size)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+        finally:
+            if self._outgoing.pending:  # the peer wanted new keys
+                self._send(self._outgoing.read())
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._is_closing:
+            self._tls.write(data)
+            self._send(self._outgoing.read())
+
+    def close(self) -> None:
+        if not self._is_closing:
+            with suppress(ssl.SSLError):
+                self._tls.unwrap()
+            if self._outgoing.pending:
+                self._send(self._outgoing.read())
+        super().close()
+
+
+async def open_stream(options: ConnectOptions, host: str, port: int) -> Stream:
+    """Connect, and agree on TLS where the URL wants it. Raises OSError, ssl.SSLError."""
+    connected = await _connected(options, host, port)
+    try:
+        if not options.is_secure:
+            return Stream(connected)
+        stream = TlsStream(connected, options.ssl_context or default_ssl_context(), host)
+        await stream.shake_hands()
+    except BaseException:
+        connected.close()
+        raise
+    return stream
+
+
+async def _connected(options: ConnectOptions, host: str, port: int) -> socket.socket:
+    """Return a socket. Raises OSError of the last address that was tried."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in found:
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setblocking(False)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            if options.source_address is not None:
+                made.bind((options.source_address, 0))
+            await loop.sock_connect(made, address)
+        except OSError as refused:
+            made.close()
+            failure = refused
+        except BaseException:
+            made.close()
+            raise
+        else:
+            return made
+    raise failure or OSError(f"{host} has no address")

@@ -1,0 +1,231 @@
+"""The streams under the picows transport: frames in any pieces, fairness, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from ingestor.edge.transport import ClosedByUs, ConnectOptions, picows
+from ingestor.edge.transport.readiness import PORTION, Readiness
+from ingestor.edge.transport.streams import READ_BYTES, WRITE_BYTES_MAX, Stream
+from ingestor.errors import PeerClosed
+from tests.network.test_transport import PATIENCE_S, Listener, contexts, hold, raw, venue
+
+
+def framed(payload: bytes, opcode: int = 0x81) -> bytes:
+    """Return one unmasked frame (RFC 6455 section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((opcode, size)) + payload
+    if size < 1 << 16:
+        return bytes((opcode, 126)) + size.to_bytes(2) + payload
+    return bytes((opcode, 127)) + size.to_bytes(8) + payload
+
+
+def a_stream_of_frames(seed: int) -> tuple[list[bytes], bytes]:
+    """Return messages, and their frames with fragments, pings and pongs among them."""
+    random = Random(seed)
+    messages, frames = [], []
+    for size in (0, 1, 125, 126, 200, 1_000, 65_535, 65_536, 200_000, 3, 40_000, 125) * 2:
+        payload = random.randbytes(size)
+        messages.append(payload)
+        if size > 2 and random.random() < 0.3:
+            at = random.randrange(1, size)
+            frames += [framed(payload[:at], 0x02), framed(b"hm", 0x89), framed(payload[at:], 0x80)]
+        else:
+            frames.append(framed(payload, random.choice((0x81, 0x82))))
+        if random.random() < 0.3:
+            frames.append(framed(b"", random.choice((0x89, 0x8A))))
+    return messages, b"".join(frames)
+
+
+def in_pieces(data: bytes, sizes: Callable[[], int]) -> list[bytes]:
+    pieces, at = [], 0
+    while at < len(data):
+        size = sizes()
+        pieces.append(data[at : at + size])
+        at += size
+    return pieces
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("seed", range(3))
+async def test_frames_are_the_same_whatever_pieces_they_come_in(seed: int, secure: bool) -> None:
+    messages, data = a_stream_of_frames(seed)
+    random = Random(seed)
+    pieces = in_pieces(data, lambda: random.choice((1, 2, 3, 5, 130, 1_400, 70_000)))
+
+    async def handle(connection: ServerConnection) -> None:
+        for piece in pieces:
+            connection.transport.write(piece)
+            await asyncio.sleep(0)
+        await hold(connection)
+
+    server, client = contexts("good")
+    listener = Listener()
+    async with venue(handle, ssl=server if secure else None) as url:
+        target = url.replace("ws:", "wss:") if secure else url
+        link = await picows.connect(ConnectOptions(target, client), listener)
+        await listener.until(lambda: len(listener.frames) >= len(messages))
+        link.abort()
+        assert isinstance(await listener.failure(), ClosedByUs)
+    assert listener.frames == messages
+
+
+async def test_what_comes_with_the_handshake_is_not_lost() -> None:
+    """The answer, two frames and a half of the third in one segment, and then the end."""
+    listener = Listener()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from websockets.server import ServerProtocol
+
+        protocol = ServerProtocol()
+        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        (request,) = protocol.events_received()
+        protocol.send_response(protocol.accept(request))
+        frames = framed(b"one") + framed(b"two") + framed(b"x" * 300)
+        writer.write(b"".join(protocol.data_to_send()) + frames[:-100])
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(frames[-100:])
+        writer.close()
+
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await picows.connect(ConnectOptions(f"ws://127.0.0.1:{port}/"), listener)
+        failure = await listener.failure()
+    assert isinstance(failure, PeerClosed)
+    assert listener.frames == [b"one", b"two", b"x" * 300]
+
+
+class Pairs:
+    """Connected pairs of sockets on loopback."""
+
+    def __init__(self, count: int) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=count) as listening:
+            self.ours, self.peers = [], []
+            for _ in range(count):
+                self.ours.append(socket.create_connection(listening.getsockname()))
+                self.ours[-1].setblocking(False)
+                self.peers.append(listening.accept()[0])
+
+    def close(self) -> None:
+        for one in (*self.ours, *self.peers):
+            one.close()
+
+
+async def test_other_callbacks_have_their_turn_between_portions() -> None:
+    """Of twice as many ready sockets as a portion has, none is read twice before a timer ran."""
+    loop = asyncio.get_running_loop()
+    pairs = Pairs(2 * PORTION)
+    read: list[int] = []
+    turns: list[int] = []
+    readiness = Readiness.of(loop)
+    for number, (ours, peer) in enumerate(zip(pairs.ours, pairs.peers, strict=True)):
+        peer.send(b"x")
+
+        def reader(number: int = number, ours: socket.socket = ours) -> None:
+            ours.recv(1)
+            read.append(number)
+            loop.call_soon(lambda: turns.append(len(read)))
+
+        readiness.add(ours.fileno(), reader)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(turns) < len(pairs.ours):
+            await asyncio.sleep(0.001)
+    assert sorted(read) == list(range(len(pairs.ours)))
+    assert PORTION in turns
+    for ours in pairs.ours:
+        Readiness.of(loop).remove(ours.fileno())
+    assert Readiness.of(loop) is not readiness  # gone with its last socket
+    pairs.close()
+
+
+async def test_a_reader_that_fails_takes_nothing_from_the_others() -> None:
+    loop = asyncio.get_running_loop()
+    said: list[str] = []
+    loop.set_exception_handler(lambda _, about: said.append(f"{about['exception']}"))
+    pairs, heard = Pairs(3), []
+    for number, ours in enumerate(pairs.ours):
+
+        def reader(number: int = number, ours: socket.socket = ours) -> None:
+            ours.recv(10)
+            heard.append(number)
+            if number != 2:
+                raise ValueError(f"{number}")
+
+        Readiness.of(loop).add(ours.fileno(), reader)
+    for peer in pairs.peers:
+        peer.send(b"x")
+    async with asyncio.timeout(PATIENCE_S):
+        while len(heard) < 3:
+            await asyncio.sleep(0.001)
+    assert sorted(said) == ["0", "1"]
+    for ours in pairs.ours:
+        Readiness.of(loop).remove(ours.fileno())
+    pairs.close()
+
+
+class Protocol(asyncio.Protocol):
+    """Keeps how its connection ended."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(exc)
+
+
+def a_stream(pairs: Pairs) -> tuple[Stream, Protocol]:
+    stream, protocol = Stream(pairs.ours[0]), Protocol()
+    stream.start(protocol, lambda: False)
+    return stream, protocol
+
+
+async def test_what_a_slow_peer_has_not_read_is_written_before_the_end() -> None:
+    pairs = Pairs(1)
+    pairs.ours[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    stream, protocol = a_stream(pairs)
+    sent = b"".join(b"%07d," % number for number in range(100_000))
+    for piece in in_pieces(sent, lambda: 10_000):
+        stream.write(piece)
+    assert 0 < stream.get_write_buffer_size() <= WRITE_BYTES_MAX
+    stream.close()
+    stream.write(b"too late")
+    loop, received = asyncio.get_running_loop(), b""
+    pairs.peers[0].setblocking(False)
+    async with asyncio.timeout(PATIENCE_S):
+        while data := await loop.sock_recv(pairs.peers[0], 1 << 20):
+            received += data
+        assert await protocol.lost is None
+    assert received == sent
+    pairs.close()
+
+
+async def test_a_peer_that_reads_nothing_is_given_up() -> None:
+    pairs = Pairs(1)
+    stream, protocol = a_stream(pairs)
+    for _ in range(200):
+        stream.write(bytes(100_000))
+    assert isinstance(await asyncio.wait_for(protocol.lost, PATIENCE_S), ConnectionAbortedError)
+    assert stream.get_write_buffer_size() == 0
+    pairs.close()
+
+
+async def test_a_read_that_fills_the_buffer_is_followed_by_another() -> None:
+    """The set tells of what arrived once, however much it was."""
+    messages = [bytes([65 + number % 26]) * 30_000 for number in range(40)]
+    listener = Listener()
+    async with venue(raw(b"".join(map(framed, messages)))) as url:
+        link = await picows.connect(ConnectOptions(url), listener)
+        await listener.until(lambda: len(listener.frames) == len(messages))
+        link.abort()
+        await listener.failure()
+    assert listener.frames == messages
+    assert sum(map(len, messages)) > 10 * READ_BYTES
