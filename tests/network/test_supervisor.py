@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from typing import Any, ClassVar
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 
 from feeds.binance import Binance
 from feeds.simulated import Simulated
@@ -133,6 +134,26 @@ async def test_a_subscription_without_an_answer_is_repeated_then_reported() -> N
         assert one.connected == 1
 
 
+def supervisor_of(server: Server, **more: Any) -> tuple[Supervisor, Heard]:
+    """One that wants one stream of a server of the test's own."""
+    table = InstrumentTable(
+        [instrument("simulated", "spot", "A", "A-USD", "A", "USD", "0.01", "0.01")]
+    )
+    origin = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    plan = make_plan([Wanted(Simulated, "spot", [0], ["trades"], Route(origins=(origin,)))], table)
+    heard = Heard()
+    supervisor = Supervisor(
+        plan,
+        table,
+        Intakes(table, TickBuffer()),
+        lambda intake: intake.decode,
+        lambda: None,
+        settings=settings(**more),
+        events=heard,
+    )
+    return supervisor, heard
+
+
 async def test_a_half_open_connection_is_found_by_its_missing_pong() -> None:
     connections = 0
     over = asyncio.Event()
@@ -144,25 +165,9 @@ async def test_a_half_open_connection_is_found_by_its_missing_pong() -> None:
         await over.wait()
         connection.transport.abort()
 
-    table = InstrumentTable(
-        [instrument("simulated", "spot", "A", "A-USD", "A", "USD", "0.01", "0.01")]
-    )
     async with serve(deaf, "127.0.0.1", 0, close_timeout=0.1) as server:
-        origin = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        plan = make_plan(
-            [Wanted(Simulated, "spot", [0], ["trades"], Route(origins=(origin,)))], table
-        )
-        heard = Heard()
         patience = impatient(ping_interval_s=0.1, ping_timeout_s=0.2)
-        supervisor = Supervisor(
-            plan,
-            table,
-            Intakes(table, TickBuffer()),
-            lambda intake: intake.decode,
-            lambda: None,
-            settings=settings(patience=patience),
-            events=heard,
-        )
+        supervisor, heard = supervisor_of(server, patience=patience)
         task = asyncio.create_task(supervisor.run())
         await until(lambda: connections == 2)
         task.cancel()
@@ -409,6 +414,35 @@ async def test_stopping_leaves_nothing_behind() -> None:
     assert one.states == {"stopped": 4}
     await asyncio.sleep(0.05)
     assert len(asyncio.all_tasks()) == before
+
+
+async def test_what_opens_while_we_stop_was_not_lost() -> None:
+    """At some turns of the loop around the one in which the socket opens."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def hold_back(*_: object) -> None:
+        asked.set()
+        await answer.wait()
+
+    ups = []
+    async with serve(
+        ServerConnection.wait_closed, "127.0.0.1", 0, process_request=hold_back
+    ) as server:
+        for turns in range(12):
+            supervisor, heard = supervisor_of(server)
+            task = asyncio.create_task(supervisor.run())
+            await asked.wait()
+            answer.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert heard.downs == []
+            assert not supervisor.statistics().reconnects
+            ups.append(heard.ups)
+            asked.clear()
+            answer.clear()
+    assert 1 in ups
 
 
 async def test_idle_connections_have_no_task_each() -> None:

@@ -155,6 +155,16 @@ def test_an_open_run_is_taken_bit_by_bit() -> None:
     assert not entries
 
 
+def test_what_follows_a_large_run_that_was_taken_while_it_was_open() -> None:
+    run = Run(1, T0, [bytes(1 << 20)])
+    entries: deque[Entry] = deque([run])
+    take_chunk(entries)
+    run.size, run.is_closed = 1 << 20, True
+    after = Disconnect(T0, 1, "")
+    entries.append(after)
+    assert take_chunk(entries) == ([after], 1 << 20)
+
+
 async def test_segments_end_with_the_hour_and_say_what_is_open(tmp_path: Path) -> None:
     one = recorder(tmp_path)
     one.start()

@@ -114,14 +114,17 @@ class Supervisor(SessionEvents):
         self._bug = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
-                self._make_connectors()
-                for connector in self._connectors.values():
-                    group.create_task(connector.run())
-                for line in self.lines:
-                    self._schedule(line, 0.0)
-                group.create_task(self._sweep.run(self.lines, lambda: self._paused_ns != 0))
-                group.create_task(self._repairs.run())
-                await self._bug
+                try:
+                    self._make_connectors()
+                    for connector in self._connectors.values():
+                        group.create_task(connector.run())
+                    for line in self.lines:
+                        self._schedule(line, 0.0)
+                    group.create_task(self._sweep.run(self.lines, lambda: self._paused_ns != 0))
+                    group.create_task(self._repairs.run())
+                    await self._bug
+                finally:  # before attempts under way are cancelled: a socket they drop is no loss
+                    self._stopping = True
         finally:
             await self._stop()
 
@@ -138,7 +141,6 @@ class Supervisor(SessionEvents):
             self._connectors[at] = Connector(self._attempt, limiter, self._settings.attempts_max)
 
     async def _stop(self) -> None:
-        self._stopping = True
         for line in self.lines:
             line.state = State.STOPPED
             if line.connection is not None and line.connection.link is not None:

@@ -81,11 +81,11 @@ Frames = tuple[int, int, list[bytes]]  # connection, ts_ns, payloads
 
 
 def take_chunk(entries: deque[Entry]) -> tuple[list[Frames | ControlEntry], int]:
-    """Take entries out; of a run that is open, what it has. Return them and what the loop added to
-    `_bytes_in` for those that are gone."""
+    """Take entries out; of a run that is open, what it has. Return them, none only if there are
+    none, and what the loop added to `_bytes_in` for those that are gone."""
     chunk: list[Frames | ControlEntry] = []
     size = 0
-    while entries and size < _CHUNK_BYTES:
+    while entries and (size < _CHUNK_BYTES or not chunk):
         entry = entries[0]
         if isinstance(entry, Run):
             is_closed = entry.is_closed  # asked first: nothing is added after it
