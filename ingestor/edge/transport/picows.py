@@ -119,8 +119,9 @@ class _PicowsLink(WSListener):
 
     def readable(self) -> bool:
         """Read once, and hand over what came; return whether there may be more."""
+        receive, burst_end = self._receive, self._burst_end  # slots are slow to call as methods
         try:
-            data = self._receive(READ_BYTES)
+            data = receive(READ_BYTES)
         except BlockingIOError:
             return False
         except OSError as failure:
@@ -137,7 +138,7 @@ class _PicowsLink(WSListener):
         if at < len(data):
             at = self._odd_frames(data, at)
             self._rest = data[at:]
-        self._burst_end()
+        burst_end()
         if has_more:
             self._stream.read_again()
         return True
