@@ -146,6 +146,7 @@ class Ingestor:
             tap=self.recorder,
             settings=SupervisorSettings(
                 open_timeout_s=config.limits.connect_timeout_s,
+                receive_buffer_bytes=config.limits.receive_buffer_bytes,
                 backoff=settings.backoff(config.limits),
                 connects=settings.connects(config.limits),
             ),

@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from ingestor.config.model import Config, split_address
@@ -20,6 +21,7 @@ State = Literal["ok", "warning", "failed"]
 _PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop", "websockets")
 _EXTRAS: Final = {"demo": "confluent_kafka", "parquet": "pyarrow"}
 _CONNECT_TIMEOUT_S: Final = 3.0
+_RMEM_MAX: Final = Path("/proc/sys/net/core/rmem_max")
 _SPARE_FILES: Final = 100  # beside the connections: Kafka, HTTP, recordings
 
 
@@ -37,6 +39,7 @@ async def examine(config: Config) -> list[Finding]:
         _packages(),
         _extras(),
         _open_files(config),
+        _receive_buffer(config),
         _cache(config),
         _http(config),
         *await asyncio.gather(
@@ -70,6 +73,16 @@ def _open_files(config: Config) -> Finding:
         return Finding("open files", "ok", f"{soft:,}")
     text = f"{soft:,} are fewer than {wanted:,} (limits.connections_max): raise ulimit -n"
     return Finding("open files", "warning", f"{text}, at most {hard:,} here")
+
+
+def _receive_buffer(config: Config) -> Finding:
+    wanted = config.limits.receive_buffer_bytes
+    # The network namespace of a container may not show the bound, which holds there too.
+    largest = int(_RMEM_MAX.read_text()) if _RMEM_MAX.exists() else None
+    if largest is None or largest >= wanted:
+        return Finding("receive buffer", "ok", f"{wanted:,} bytes for each connection")
+    text = f"{wanted:,} bytes (limits.receive_buffer_bytes) are above net.core.rmem_max"
+    return Finding("receive buffer", "warning", f"{text}, which leaves {largest:,}")
 
 
 def _cache(config: Config) -> Finding:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from random import Random
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -216,6 +219,36 @@ async def test_a_peer_that_reads_nothing_is_given_up() -> None:
     assert isinstance(await asyncio.wait_for(protocol.lost, PATIENCE_S), ConnectionAbortedError)
     assert stream.get_write_buffer_size() == 0
     pairs.close()
+
+
+async def test_an_address_that_says_nothing_does_not_hold_up_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.2", 0), backlog=0))
+        for _ in range(3):  # from now on its SYNs go unanswered
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        async with venue(hold) as url:
+            there = ("127.0.0.1", urlsplit(url).port)
+            addresses = [
+                (socket.AF_INET, socket.SOCK_STREAM, 0, "", address)
+                for address in (full.getsockname(), there)
+            ]
+
+            loop = asyncio.get_running_loop()
+            ask = loop.getaddrinfo
+
+            async def resolve(host: str, *more: Any, **others: Any) -> Any:
+                return addresses if host == "two.test" else await ask(host, *more, **others)
+
+            monkeypatch.setattr(loop, "getaddrinfo", resolve)
+            listener = Listener()
+            options = ConnectOptions("ws://two.test/feed", open_timeout_s=5.0)
+            link = await picows.connect(options, listener)
+            link.abort()
+            await listener.failure()
 
 
 async def test_a_read_that_fills_the_buffer_is_followed_by_another() -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -442,6 +447,23 @@ async def test_what_opens_while_we_stop_was_not_lost() -> None:
             asked.clear()
             answer.clear()
     assert 1 in ups
+
+
+async def test_the_kernels_buffer_is_as_large_as_was_asked_for() -> None:
+    async with bench(receive_buffer_bytes=20_000) as one:
+        await one.more_frames()
+        [port] = {urlsplit(address).port for address in one.simulator.addresses}
+        assert receive_buffers(port) == [2 * 20_000]  # socket(7): the kernel doubles it
+
+
+def receive_buffers(port: int | None) -> list[int]:
+    """Return the sizes of the buffers of this process' sockets that are connected to a port."""
+    found = []
+    for descriptor in filter(Path.is_socket, Path("/proc/self/fd").iterdir()):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(descriptor.name))) as one:
+            if one.family == socket.AF_INET and one.getpeername()[1] == port:
+                found.append(one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+    return found
 
 
 async def test_idle_connections_have_no_task_each() -> None:

@@ -310,6 +310,16 @@ def test_doctor_finds_a_broker_and_a_port_in_use(run, monkeypatch: pytest.Monkey
     assert states["http port"]["text"].endswith("Address already in use")
 
 
+def test_doctor_says_when_the_kernel_allows_less(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    for wanted, state in ((largest, "ok"), (largest + 1, "warning")):
+        monkeypatch.setenv("INGESTOR__LIMITS__RECEIVE_BUFFER_BYTES", str(wanted))
+        _, out, _ = run("doctor", "--json")
+        found = {one["what"]: one for one in json.loads(out)}["receive buffer"]
+        assert (found["state"], f"{wanted:,}" in found["text"]) == (state, True)
+    assert found["text"].endswith(f"leaves {largest:,}")
+
+
 def test_doctor_says_when_the_broker_is_not_there(run, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

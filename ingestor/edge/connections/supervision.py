@@ -10,7 +10,13 @@ from typing import Final
 from ingestor.backoff import Backoff
 from ingestor.edge.connections.connection import PingTimeout, PlannedReconnect
 from ingestor.edge.connections.sweep import Patience
-from ingestor.edge.transport import ConnectFailed, OpenTimeout, ProtocolViolated, TlsFailed
+from ingestor.edge.transport import (
+    RECEIVE_BUFFER_BYTES,
+    ConnectFailed,
+    OpenTimeout,
+    ProtocolViolated,
+    TlsFailed,
+)
 from ingestor.errors import FeedStale, HandshakeRejected, PeerClosed, TransportError
 from ingestor.plan import PlannedConnection
 from ingestor.session import Session
@@ -21,13 +27,16 @@ _CLOSE_CODES: Final = range(1000, 1016)
 
 @dataclass(frozen=True, slots=True)
 class SupervisorSettings:
-    """open_timeout_s: name, TCP, TLS and handshake. lasting: the backoff after answers such as 403.
-    too_many_s: how long a venue is left alone after 429 or 418 without Retry-After.
-    attempts_max: connections being opened at the same time, per venue and source address.
-    attempt_interval_s: between the starts of two attempts of one line. connects: (per second,
-    burst) instead of the venue's limits, for our own server."""
+    """open_timeout_s: name, TCP, TLS and handshake. receive_buffer_bytes: SO_RCVBUF.
+
+    lasting: the backoff after answers such as 403. too_many_s: how long a venue is left alone after
+    429 or 418 without Retry-After. attempts_max: connections being opened at the same time, per
+    venue and source address. attempt_interval_s: between the starts of two attempts of one line.
+    connects: (per second, burst) instead of the venue's limits, for our own server.
+    """
 
     open_timeout_s: float = 10.0
+    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
     patience: Patience = field(default_factory=Patience)
     backoff: Backoff = field(default_factory=Backoff)
     lasting: Backoff = _LASTING

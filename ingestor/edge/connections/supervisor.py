@@ -206,6 +206,7 @@ class Supervisor(SessionEvents):
             ssl_context=self._ssl_context,
             frame_bytes_max=planned.limits.frame_bytes_max,
             open_timeout_s=self._settings.open_timeout_s,
+            receive_buffer_bytes=self._settings.receive_buffer_bytes,
             source_address=planned.source_address,
             proxy=planned.route.proxy,
             permessage_deflate=planned.route.permessage_deflate,

@@ -19,6 +19,10 @@ from ingestor.errors import TransportError
 CLOSE_TIMEOUT_S: Final = 2.0  # how long the closing handshake may take before the socket is dropped
 ABNORMAL_CLOSURE: Final = 1006  # RFC 6455 section 7.1.5: the connection ended without a close frame
 NO_STATUS: Final = 1005  # the close frame carried no code
+# The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
+# we could still act on, and one turn of the loop would work through that for each connection. This
+# is 2 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
+RECEIVE_BUFFER_BYTES: Final = 256 << 10
 
 
 class ConnectFailed(TransportError):
@@ -51,8 +55,7 @@ class ConnectOptions:
 
     url: ws:// or wss://. ssl_context: None = the system's trusted certificates, verified.
     frame_bytes_max: bound of a whole message, joined and inflated. open_timeout_s: for name, TCP,
-    TLS and handshake together. ping_interval_s, ping_timeout_s: after so much silence a ping is
-    sent, after so much more the peer is taken for dead (the supervisor's sweep acts on both).
+    TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, of the picows transport alone.
     source_address: local IP address. proxy: http://, https:// or socks5:// address;
     permessage_deflate: whether to offer it; both are for the websockets transport alone.
     """
@@ -61,8 +64,7 @@ class ConnectOptions:
     ssl_context: ssl.SSLContext | None = None
     frame_bytes_max: int = 1 << 20
     open_timeout_s: float = 10.0
-    ping_interval_s: float = 10.0
-    ping_timeout_s: float = 10.0
+    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
     source_address: str | None = None
     proxy: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)

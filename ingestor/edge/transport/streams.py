@@ -8,18 +8,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
+
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from ingestor.edge.transport import ConnectOptions, default_ssl_context
 from ingestor.edge.transport.readiness import Readiness
 
-# The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
-# we could still act on, and one turn of the loop would work through that for each connection. This
-# is 2 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
-RECEIVE_BUFFER_BYTES: Final = 256 << 10
 READ_BYTES: Final = 64 << 10  # of one read
+_NEXT_ADDRESS_S: Final = 0.25  # RFC 8305 section 5
 WRITE_BYTES_MAX: Final = 1 << 20  # that wait for a peer which doesn't read
 # A TLS record, or less: OpenSSL's memory BIO keeps the room that it once needed.
 _ENCRYPTED: Final = memoryview(bytearray(16 << 10))
@@ -268,24 +267,23 @@ async def open_stream(options: ConnectOptions, host: str, port: int) -> Stream:
 
 
 async def _connected(options: ConnectOptions, host: str, port: int) -> socket.socket:
-    """Return a socket. Raises OSError of the last address that was tried."""
+    """Return a socket to the first of the host's addresses that answers; the next one is tried
+    beside it when that takes long (RFC 8305). Raises OSError."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in found:
-        made = socket.socket(family, kind, protocol)
-        try:
-            made.setblocking(False)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            if options.source_address is not None:
-                made.bind((options.source_address, 0))
-            await loop.sock_connect(made, address)
-        except OSError as refused:
-            made.close()
-            failure = refused
-        except BaseException:
-            made.close()
-            raise
-        else:
-            return made
-    raise failure or OSError(f"{host} has no address")
+
+    def make(address: AddrInfoType) -> socket.socket:
+        made = socket.socket(*address[:3])
+        # before it connects: the window's scale is agreed on then
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer_bytes)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        return made
+
+    source: Sequence[AddrInfoType] | None = None
+    if options.source_address is not None:
+        source = await loop.getaddrinfo(options.source_address, 0, type=socket.SOCK_STREAM)
+    return await start_connection(
+        await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+        local_addr_infos=source,
+        happy_eyeballs_delay=_NEXT_ADDRESS_S,
+        socket_factory=make,
+    )
