@@ -148,19 +148,25 @@ class SubscriptionRejected(IngestError):
 
 
 class SequenceGap(IngestError):
-    """An instrument's book lost continuity, or was proved wrong."""
+    """An instrument's book lost continuity, or was proved wrong.
+
+    first, last: the numbers that are missing; 0 = not known.
+    """
 
     recovery = Recovery.RESUBSCRIBE
 
-    def __init__(self, instrument: str, cause: str, expected: int, received: int) -> None:
-        super().__init__(instrument, cause, expected, received)
+    def __init__(self, instrument: str, cause: str, first: int = 0, last: int = 0) -> None:
+        super().__init__(instrument, cause, first, last)
         self.instrument = instrument
         self.cause = cause
-        self.expected = expected
-        self.received = received
+        self.first = first
+        self.last = last
 
     def __str__(self) -> str:
-        return f"{self.instrument}: {self.cause}, expected {self.expected}, got {self.received}"
+        if not self.last:
+            return f"{self.instrument}: {self.cause}"
+        numbers = f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
+        return f"{self.instrument}: {self.cause}, {numbers} missing"
 
 
 class DecodeError(IngestError):

@@ -22,7 +22,6 @@ INT64_MAX: Final = 2**63 - 1
 _POWERS: Final[NDArray[np.int64]] = 10 ** np.arange(EXPONENT_MAX + 1, dtype=np.int64)
 _PLAIN: Final = b"0123456789.\n"
 _NEWLINE: Final = 10
-_DOT: Final = 46
 _ZERO: Final = 48
 _DECIMAL: Final = re.compile(
     r"([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,6}))?", re.ASCII

@@ -25,7 +25,6 @@ from ingestor.errors import IngestError, TransportError
 
 START_S: Final = 20.0
 STREAMS_PER_CONNECTION: Final = 15
-CHANNELS: Final = 3
 _BROKER: Final = f"{ENV_PREFIX}KAFKA{ENV_DELIMITER}BOOTSTRAP_SERVERS"
 _PORT: Final = f"{ENV_PREFIX}HTTP{ENV_DELIMITER}PORT"
 

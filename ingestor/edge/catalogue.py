@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,7 +23,6 @@ import orjson
 import structlog
 
 from ingestor.adapter import FeedAdapter
-from ingestor.edge.connections.tap import Tap
 from ingestor.edge.rest import RestClient
 from ingestor.errors import ConfigError, DecodeError, TransportError
 from ingestor.instruments import Instrument
@@ -40,24 +38,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CatalogueSettings:
-    """ttl_s: age at which answers on disk are asked for again. refresh_interval_s: least time
-    between two refreshes of a market on demand."""
+    """ttl_s: age at which answers on disk are asked for again."""
 
     cache_dir: Path
     ttl_s: float
-    refresh_interval_s: float = 60.0
-
-
-@dataclass(slots=True)
-class CatalogueCounts:
-    """What the catalogue did; `refused` counts symbols that a venue refused, by (venue, market)."""
-
-    fetched: int = 0
-    failed: int = 0
-    from_disk: int = 0
-    stale: int = 0
-    refreshes_put_off: int = 0
-    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +60,11 @@ class Catalogue:
         settings: CatalogueSettings,
         client: RestClient,
         *,
-        tap: Tap | None = None,
         now_ns: Callable[[], int] = time_ns,
     ) -> None:
         self._settings = settings
         self._client = client
-        self._tap = tap
         self._now_ns = now_ns
-        self._asked_ns: dict[tuple[str, str], int] = {}
-        self.counts = CatalogueCounts()
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
@@ -99,14 +79,12 @@ class Catalogue:
         old = _parsed_or_none(adapter, market, kept.bodies) if kept else None
         age_s = (self._now_ns() - kept.fetched_ns) / SECOND if kept else 0.0
         if old is not None and 0 <= age_s < self._settings.ttl_s:
-            self.counts.from_disk += 1
             return old
         try:
             return await self._fetch(adapter, market, rest_url)
         except (TransportError, DecodeError) as failure:
             if old is None:
                 raise
-            self.counts.stale += 1
             _log.warning(
                 "catalogue.stale",
                 venue=adapter.venue,
@@ -121,46 +99,26 @@ class Catalogue:
     ) -> list[Instrument] | None:
         """Ask the venue anew: its frames had a number finer than its instrument allows.
 
-        Returns None when it was asked less than refresh_interval_s ago, or can't be reached.
+        Returns None when it can't be reached.
         """
-        place = (adapter.venue, market)
-        since_ns = self._now_ns() - self._asked_ns.get(place, 0)
-        if since_ns < self._settings.refresh_interval_s * SECOND:
-            self.counts.refreshes_put_off += 1
-            return None
         try:
             return await self._fetch(adapter, market, rest_url or adapter.markets[market].rest_url)
         except (TransportError, DecodeError) as failure:
             _log.warning(
-                "catalogue.refresh_failed", venue=place[0], market=market, reason=str(failure)
+                "catalogue.refresh_failed", venue=adapter.venue, market=market, reason=str(failure)
             )
             return None
-
-    def refused(self, venue: str, market: str, symbol: str, text: str) -> None:
-        """Count a symbol that the catalogue has and the venue refuses nevertheless."""
-        self.counts.refused[venue, market] += 1
-        _log.warning("catalogue.refused", venue=venue, market=market, symbol=symbol, reason=text)
 
     async def _fetch(
         self, adapter: type[FeedAdapter], market: str, rest_url: str
     ) -> list[Instrument]:
-        self._asked_ns[adapter.venue, market] = self._now_ns()
-        try:
-            bodies = [
-                body
-                for request in adapter.instrument_requests(market)
-                for body in await self._client.pages(rest_url, request)
-            ]
-            instruments = _parsed(adapter, market, bodies)
-        except (TransportError, DecodeError):
-            self.counts.failed += 1
-            raise
-        self.counts.fetched += 1
-        kept = _Kept(self._now_ns(), bodies)
-        if self._tap is not None:
-            for body in bodies:
-                self._tap.fetched(None, kept.fetched_ns, adapter.venue, market, rest_url, body)
-        await self._keep(adapter, market, rest_url, kept)
+        bodies = [
+            body
+            for request in adapter.instrument_requests(market)
+            for body in await self._client.pages(rest_url, request)
+        ]
+        instruments = _parsed(adapter, market, bodies)
+        await self._keep(adapter, market, rest_url, _Kept(self._now_ns(), bodies))
         return instruments
 
     def _path(self, adapter: type[FeedAdapter], market: str) -> Path:

@@ -29,9 +29,7 @@ import orjson
 
 from ingestor.errors import ConfigError, SinkUnavailable
 
-PRODUCE: Final = 0  # Kafka's API keys (protocol guide, "Api Keys")
-FETCH: Final = 1
-METADATA: Final = 3
+PRODUCE: Final = 0  # Kafka's API key (protocol guide, "Api Keys")
 DISCONNECT: Final = -195  # RD_KAFKA_RESP_ERR__TRANSPORT: the broker closes the connection instead
 REPLY_TIMEOUT_S: Final = 20.0
 NAME: Final = "the embedded broker"

@@ -33,9 +33,10 @@ async def test_a_finer_tick_is_taken_while_running(tmp_path: Path) -> None:
     live = Seen()
     async with Simulator(SimulatorOptions(symbols=2, rate_per_s=50.0)) as simulator:
         current = await listed_by(simulator)
-        answers = [coarse(current)]
+        answers, asked = [coarse(current)], list[str]()
 
-        async def instruments(_: web.Request) -> web.Response:
+        async def instruments(request: web.Request) -> web.Response:
+            asked.append(request.path)
             return web.Response(body=answers.pop() if answers else current)
 
         application = web.Application()
@@ -61,7 +62,8 @@ async def test_a_finer_tick_is_taken_while_running(tmp_path: Path) -> None:
                     await one.until(lambda: seen.of(RowClass.TRADE, 2)[0] > 20)
                     drained = await one.stop()
     assert [table[number].revision for number in (2, 3)] == [2, 2]
-    assert drained.status.rejected > 0
+    assert drained.status.rejected > 1
+    assert len(asked) == 2, "at the start, and once for all frames that were refused"
     assert drained.status.unaccounted == 0
     assert drained.lost == 0
 

@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection
 
 from ingestor.edge.transport import ClosedByUs, ConnectOptions, picows
 from ingestor.edge.transport.readiness import PORTION, Readiness
-from ingestor.edge.transport.streams import READ_BYTES, WRITE_BYTES_MAX, Stream
+from ingestor.edge.transport.streams import READ_BYTES, WRITE_BYTES_MAX, Stream, open_stream
 from ingestor.errors import PeerClosed
 from tests.network.test_transport import PATIENCE_S, Listener, contexts, hold, raw, venue
 
@@ -249,6 +249,16 @@ async def test_an_address_that_says_nothing_does_not_hold_up_the_next(
             link = await picows.connect(options, listener)
             link.abort()
             await listener.failure()
+
+
+async def test_what_we_send_waits_for_nobody() -> None:
+    async with venue(hold) as url:
+        parts = urlsplit(url)
+        stream = await open_stream(ConnectOptions(url), str(parts.hostname), parts.port or 0)
+        connected = stream.get_extra_info("socket")
+        assert isinstance(connected, socket.socket)
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        connected.close()
 
 
 async def test_a_read_that_fills_the_buffer_is_followed_by_another() -> None:

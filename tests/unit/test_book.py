@@ -73,7 +73,7 @@ def test_a_gap_is_declared_and_the_book_repaired_by_a_new_snapshot() -> None:
     assert [(one.instrument, one.cause, one.due_ns) for one in output.repairs] == [
         (0, Cause.SEQUENCE, desk.now)
     ]
-    assert "sequence, expected 102, got 103" in str(output.errors[0])
+    assert "sequence, 102 to 103 missing" in str(output.errors[0])
     with pytest.raises(BookInvalid, match="GAP, cause SEQUENCE"):
         desk.book()
     assert desk.book(1) == ({3: 3}, {})

@@ -57,7 +57,17 @@ EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
     (
         errors.SequenceGap("acme:spot:X", "sequence", 5, 9),
         Recovery.RESUBSCRIBE,
-        "acme:spot:X: sequence, expected 5, got 9",
+        "acme:spot:X: sequence, 5 to 9 missing",
+    ),
+    (
+        errors.SequenceGap("acme:spot:X", "sequence", 5, 5),
+        Recovery.RESUBSCRIBE,
+        "acme:spot:X: sequence, 5 missing",
+    ),
+    (
+        errors.SequenceGap("acme:spot:X", "crossed"),
+        Recovery.RESUBSCRIBE,
+        "acme:spot:X: crossed",
     ),
     (errors.DecodeError("acme", "cut"), Recovery.SKIP_FRAME, "acme: malformed: cut"),
     (errors.UnknownMessage("acme", "{}"), Recovery.SKIP_FRAME, "acme: unknown_message: {}"),

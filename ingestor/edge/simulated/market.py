@@ -18,7 +18,6 @@ Level = tuple[str, str]
 Levels = Sequence[Level]
 
 NUMBER_FIRST: Final = 1_000_000_000  # ten digits, and so they stay
-_TICK: Final = 2  # decimals of a price
 _LOT: Final = 4  # decimals of a size
 # As recorded: of Binance's book updates, one in seven to one in thirteen moves the best price (four
 # recordings, spot and USD-M); of their levels 3 to 86 % come or go, fewer where they are few.
