@@ -81,8 +81,9 @@ def _receive_buffer(config: Config) -> Finding:
     largest = int(_RMEM_MAX.read_text()) if _RMEM_MAX.exists() else None
     if largest is None or largest >= wanted:
         return Finding("receive buffer", "ok", f"{wanted:,} bytes for each connection")
-    text = f"{wanted:,} bytes (limits.receive_buffer_bytes) are above net.core.rmem_max"
-    return Finding("receive buffer", "warning", f"{text}, which leaves {largest:,}")
+    text = f"{largest:,} bytes are all that the kernel allows of {wanted:,}"
+    remedy = "raise net.core.rmem_max, or lower limits.receive_buffer_bytes"
+    return Finding("receive buffer", "warning", f"{text}: {remedy}")
 
 
 def _cache(config: Config) -> Finding:

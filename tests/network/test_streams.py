@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -249,6 +250,21 @@ async def test_an_address_that_says_nothing_does_not_hold_up_the_next(
             link = await picows.connect(options, listener)
             link.abort()
             await listener.failure()
+
+
+async def test_tls_that_takes_no_more_ends_the_connection() -> None:
+    server, client = contexts("good")
+    listener = Listener()
+    async with venue(hold, ssl=server) as url:
+        options = ConnectOptions(url.replace("ws:", "wss:"), ssl_context=client)
+        link = await picows.connect(options, listener)
+        inside = link._stream.get_extra_info("ssl_object")
+        assert isinstance(inside, ssl.SSLObject)
+        with suppress(ssl.SSLError):
+            inside.unwrap()  # from now on a write is refused
+        link.send(b"x")
+        await listener.failure()
+    assert listener.events == ["opened", "closed"]
 
 
 async def test_what_we_send_waits_for_nobody() -> None:

@@ -19,6 +19,7 @@ import structlog
 import zstandard
 
 from ingestor.cli import common as cli_common
+from ingestor.cli import doctor
 from ingestor.cli import main as cli
 from ingestor.errors import ConfigError, ListenFailed
 from ingestor.recording import Header, Recv, encode_lines
@@ -310,14 +311,21 @@ def test_doctor_finds_a_broker_and_a_port_in_use(run, monkeypatch: pytest.Monkey
     assert states["http port"]["text"].endswith("Address already in use")
 
 
-def test_doctor_says_when_the_kernel_allows_less(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = int(Path("/proc/sys/net/core/rmem_max").read_text())
-    for wanted, state in ((largest, "ok"), (largest + 1, "warning")):
-        monkeypatch.setenv("INGESTOR__LIMITS__RECEIVE_BUFFER_BYTES", str(wanted))
-        _, out, _ = run("doctor", "--json")
-        found = {one["what"]: one for one in json.loads(out)}["receive buffer"]
-        assert (found["state"], f"{wanted:,}" in found["text"]) == (state, True)
-    assert found["text"].endswith(f"leaves {largest:,}")
+@pytest.mark.parametrize(
+    ("allowed", "state"), [("262144\n", "ok"), ("262143\n", "warning"), (None, "ok")]
+)
+def test_doctor_says_when_the_kernel_allows_less(
+    run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: str | None, state: str
+) -> None:
+    bound = tmp_path / "rmem_max"
+    monkeypatch.setattr(doctor, "_RMEM_MAX", bound)
+    if allowed is not None:
+        bound.write_text(allowed)
+    _, out, _ = run("doctor", "--json")
+    found = {one["what"]: one for one in json.loads(out)}["receive buffer"]
+    assert found["state"] == state
+    assert "262,144" in found["text"]
+    assert ("raise net.core.rmem_max" in found["text"]) == (state == "warning")
 
 
 def test_doctor_says_when_the_broker_is_not_there(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ ABNORMAL_CLOSURE: Final = 1006  # RFC 6455 section 7.1.5: the connection ended w
 NO_STATUS: Final = 1005  # the close frame carried no code
 # The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
 # we could still act on, and one turn of the loop would work through that for each connection. This
-# is 2 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
+# is 2.5 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
 RECEIVE_BUFFER_BYTES: Final = 256 << 10
 
 

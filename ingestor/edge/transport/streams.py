@@ -240,8 +240,12 @@ class TlsStream(Stream):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._is_closing:
-            self._tls.write(data)
-            self._send(self._outgoing.read())
+            try:
+                self._tls.write(data)
+            except ssl.SSLError as failure:  # it costs this connection alone
+                self._lose(failure)
+            else:
+                self._send(self._outgoing.read())
 
     def close(self) -> None:
         if not self._is_closing:
