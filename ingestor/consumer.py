@@ -31,6 +31,7 @@ from ingestor.batch import TickBatch
 from ingestor.codec import CodecError, Decoded, WireInstrument, decode, position
 from ingestor.errors import TopicAbsent
 from ingestor.fixed import parse_decimal
+from ingestor.kafka_sockets import fail_writes_to_lost_sockets
 from ingestor.rows import LEVEL, Flag, Kind, RowClass, Side
 
 __all__ = ["Audit", "BookImage", "Consumer", "Hole", "Progress", "audit", "book_image", "decode"]
@@ -118,6 +119,7 @@ class Consumer:
         self._margin_ns = margin_ns
         self._stop_at_end = stop_at_end
         self._ends: dict[TopicPartition, int] = {}
+        fail_writes_to_lost_sockets()
         self._kafka = AIOKafkaConsumer(
             bootstrap_servers=bootstrap_servers, enable_auto_commit=False, **options
         )

@@ -4,7 +4,7 @@ aiokafka's idempotent producer counts a batch's sequence numbers when it sends i
 them back, so that after one final error the broker refuses everything else of that partition
 (aio-libs/aiokafka#1017). Its owner must start a new one, with a new producer id.
 
-This module and `produce` alone reach into aiokafka's insides.
+This module, `produce` and `ingestor.kafka_sockets` alone reach into aiokafka's insides.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from ingestor.edge.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.edge.kafka.side import SideQueue, SideRecord
 from ingestor.edge.kafka.topics import count_partitions, create_topics
 from ingestor.errors import SinkUnavailable
+from ingestor.kafka_sockets import fail_writes_to_lost_sockets
 from ingestor.overload import Budget
 from ingestor.rows import Cause, Kind, RowClass, mark
 
@@ -172,6 +173,7 @@ class KafkaSink:
         """Connect, send, replace the producer when it must be; until cancelled."""
         self._running = asyncio.current_task()
         limit_logging()
+        fail_writes_to_lost_sockets()
         ticking = asyncio.create_task(self._tick())
         attempt = 0
         try:
