@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import trustme
 from confluent_kafka.admin import AdminClient
@@ -36,6 +38,23 @@ def broker(kafka_tools: None) -> Iterator[KafkaBroker]:
     required = {"listener.name.ssl.ssl.client.auth": "required"}
     with KafkaBroker(required, sasl=True, tls=True) as broker:
         yield broker
+
+
+def connected() -> set[object]:
+    return {one.laddr for one in psutil.Process().net_connections("tcp") if one.raddr}
+
+
+@pytest.fixture(autouse=True)
+async def _every_connection_ends_with_its_test() -> AsyncIterator[None]:
+    """TLS ends with a goodbye, which Kafka answers late after a refusal; aiokafka doesn't wait.
+
+    A loop that is closed before leaves an open socket behind, a warning in whatever test is next.
+    """
+    before = connected()
+    yield
+    async with asyncio.timeout(10):
+        while connected() - before:
+            await asyncio.sleep(0.01)
 
 
 def kafka_lines(broker: KafkaBroker, tmp_path: Path, how: str = "scram", **changes: Any) -> str:
