@@ -46,6 +46,7 @@ class Flusher:
         self._clock_ns = clock_ns
         self._timer: asyncio.TimerHandle | None = None
         self._observers: list[Callable[[FlushResult, int], None]] = []
+        self._burst_ends: dict[Intake, Callable[[], None]] = {}
         self.flushes = 0
 
     def observe(self, observer: Callable[[FlushResult, int], None]) -> None:
@@ -53,7 +54,12 @@ class Flusher:
         self._observers.append(observer)
 
     def burst_end_of(self, intake: Intake) -> Callable[[], None]:
-        """Return what is called after each burst of frames into `intake`."""
+        """Return what is called after each burst of frames into `intake`: always the same."""
+        if intake not in self._burst_ends:
+            self._burst_ends[intake] = self._burst_end(intake)
+        return self._burst_ends[intake]
+
+    def _burst_end(self, intake: Intake) -> Callable[[], None]:
         arrived, full = intake.arrived, intake.full
 
         def burst_end() -> None:

@@ -124,6 +124,16 @@ class Pairs:
             one.close()
 
 
+class Calls:
+    """A reader that is a function; what it returns is the end of the burst."""
+
+    def __init__(self, read: Callable[[], Callable[[], None] | None]) -> None:
+        self._read = read
+
+    def readable(self, _descriptor: int) -> Callable[[], None] | None:
+        return self._read()
+
+
 async def test_other_callbacks_have_their_turn_between_portions() -> None:
     """Of twice as many ready sockets as a portion has, none is read twice before a timer ran."""
     loop = asyncio.get_running_loop()
@@ -134,12 +144,12 @@ async def test_other_callbacks_have_their_turn_between_portions() -> None:
     for number, (ours, peer) in enumerate(zip(pairs.ours, pairs.peers, strict=True)):
         peer.send(b"x")
 
-        def reader(number: int = number, ours: socket.socket = ours) -> None:
+        def read_one(number: int = number, ours: socket.socket = ours) -> None:
             ours.recv(1)
             read.append(number)
             loop.call_soon(lambda: turns.append(len(read)))
 
-        readiness.add(ours.fileno(), reader)
+        readiness.add(ours.fileno(), Calls(read_one))
     async with asyncio.timeout(PATIENCE_S):
         while len(turns) < len(pairs.ours):
             await asyncio.sleep(0.001)
@@ -158,19 +168,49 @@ async def test_a_reader_that_fails_takes_nothing_from_the_others() -> None:
     pairs, heard = Pairs(3), []
     for number, ours in enumerate(pairs.ours):
 
-        def reader(number: int = number, ours: socket.socket = ours) -> None:
+        def read(number: int = number, ours: socket.socket = ours) -> None:
             ours.recv(10)
             heard.append(number)
             if number != 2:
                 raise ValueError(f"{number}")
 
-        Readiness.of(loop).add(ours.fileno(), reader)
+        Readiness.of(loop).add(ours.fileno(), Calls(read))
     for peer in pairs.peers:
         peer.send(b"x")
     async with asyncio.timeout(PATIENCE_S):
         while len(heard) < 3:
             await asyncio.sleep(0.001)
     assert sorted(said) == ["0", "1"]
+    for ours in pairs.ours:
+        Readiness.of(loop).remove(ours.fileno())
+    pairs.close()
+
+
+async def test_a_burst_ends_once_for_all_sockets_of_one_owner() -> None:
+    """They are ready together; two owners, of whom the next one's first read comes before the end
+    of the last one's burst, and a socket with nothing to end."""
+    loop = asyncio.get_running_loop()
+    pairs = Pairs(7)
+    happened: list[str] = []
+
+    def ends(owner: str) -> Callable[[], None]:
+        return lambda: happened.append(f"end of {owner}")
+
+    ends_of = {"a": ends("a"), "b": ends("b")}
+    for owner, ours in zip("aaabba-", pairs.ours, strict=True):
+
+        def read(owner: str = owner, ours: socket.socket = ours) -> Callable[[], None] | None:
+            ours.recv(10)
+            happened.append(owner)
+            return ends_of.get(owner)
+
+        Readiness.of(loop).add(ours.fileno(), Calls(read))
+    for peer in pairs.peers:
+        peer.send(b"x")
+    async with asyncio.timeout(PATIENCE_S):
+        while len(happened) < 10:
+            await asyncio.sleep(0.001)
+    assert happened == [*"aaab", "end of a", *"ba", "end of b", "-", "end of a"]
     for ours in pairs.ours:
         Readiness.of(loop).remove(ours.fileno())
     pairs.close()
@@ -188,7 +228,7 @@ class Protocol(asyncio.Protocol):
 
 def a_stream(pairs: Pairs) -> tuple[Stream, Protocol]:
     stream, protocol = Stream(pairs.ours[0]), Protocol()
-    stream.start(protocol, lambda: False)
+    stream.start(protocol, Calls(lambda: None))
     return stream, protocol
 
 

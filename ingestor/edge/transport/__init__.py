@@ -121,8 +121,8 @@ class Handler(Protocol):
 
     @property
     def burst_end(self) -> Callable[[], None]:
-        """Called when the last message of one socket read was handed over, or many of a long
-        one."""
+        """Called when the last message of one socket read was handed over, or many of a long one;
+        once for several sockets that are read together and share it."""
 
     def closed(self, failure: TransportError) -> None:
         """The connection ended. Exactly once, after `opened`; nothing follows."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
 from time import time_ns
@@ -40,7 +39,8 @@ from ingestor.edge.transport import (
     connect_failure,
     retry_after_s,
 )
-from ingestor.edge.transport.streams import READ_BYTES, Stream, open_stream
+from ingestor.edge.transport.readiness import BurstEnd
+from ingestor.edge.transport.streams import READ_BYTES, Receive, Stream, open_stream
 from ingestor.errors import HandshakeRejected, PeerClosed, TransportError
 
 LIBRARY_BUFFER_BYTES: Final = 2_048  # the library's own, for what is handed to it; it grows
@@ -51,7 +51,8 @@ BURST_FRAMES_MAX: Final = 64
 # that 16 or 64 bits of length follow (or, above, that the frame is masked, as no server's may be).
 _DATA_FIRST: Final = frozenset({0x81, 0x82})
 _header: Final = Struct(">BBH").unpack_from
-_LENGTH_16, _LENGTH_64 = 126, 127
+_HEAD_BYTES: Final = 4
+_LENGTH_16: Final = 126
 _LENGTH: Final = 0x7F
 _HEAD_END: Final = b"\r\n\r\n"
 _HEAD_BYTES_MAX: Final = 32 << 10
@@ -89,7 +90,7 @@ class _PicowsLink(WSListener):
         "received_ns",
     )
 
-    _receive: Callable[[int], bytes]
+    _receive: Receive
     _stream: Stream
 
     def __init__(self, options: ConnectOptions, handler: Handler) -> None:
@@ -113,24 +114,41 @@ class _PicowsLink(WSListener):
     def start(self, stream: Stream, library: WSProtocol) -> None:
         """Ask for the handshake, on a stream that is connected."""
         self._stream, self._library, self._receive = stream, library, stream.receive
-        stream.start(library, self.readable)
+        stream.start(library, self)
 
     # What the stream calls
 
-    def readable(self) -> bool:
-        """Read once, and hand over what came; return whether there may be more."""
-        receive, burst_end = self._receive, self._burst_end  # slots are slow to call as methods
+    def readable(self, descriptor: int) -> BurstEnd | None:
+        """Read once, and hand over what came; return the handler's `burst_end` if that is due."""
+        receive = self._receive  # slots are slow to call as methods
         try:
-            data = receive(READ_BYTES)
+            data = receive(descriptor, READ_BYTES)
         except BlockingIOError:
-            return False
+            return None
         except OSError as failure:
             self._stream.ended(failure)
-            return False
+            return None
         if not data:
             self._stream.ended()
-            return False
-        self.received_ns = time_ns()
+            return None
+        self.received_ns = ts_recv = time_ns()
+        size = len(data)
+        if self._flows and not self._rest and _HEAD_BYTES <= size < READ_BYTES:
+            # One whole frame and nothing else, as nearly always: what `_whole_frames` does for it.
+            first, length, length_16 = _header(data)
+            if size < _LENGTH_16 + 2:
+                start, is_alone = 2, length == size - 2
+            else:
+                start, is_alone = 4, length == _LENGTH_16 and length_16 == size - 4
+            if is_alone and first in _DATA_FIRST and size - start <= self._message_bytes_max:
+                arrive = self._arrive
+                arrive((self._session, data[start:], ts_recv))
+                return self._burst_end
+        self._frames(data)
+        return None
+
+    def _frames(self, data: bytes) -> None:
+        """Hand over what is whole of any frames, as a burst of its own."""
         has_more = len(data) == READ_BYTES
         if self._rest:
             data, self._rest = self._rest + data, b""
@@ -138,23 +156,23 @@ class _PicowsLink(WSListener):
         if at < len(data):
             at = self._odd_frames(data, at)
             self._rest = data[at:]
+        burst_end = self._burst_end
         burst_end()
         if has_more:
             self._stream.read_again()
-        return True
 
     def _whole_frames(self, data: bytes, at: int) -> int:
         """Hand over data frames that are whole, from `at`; return where something else begins."""
         arrive, session, ts_recv = self._arrive, self._session, self.received_ns
         longest, size = self._message_bytes_max, len(data)
         frames = 0
-        while at + 3 < size:
+        while at + _HEAD_BYTES <= size:
             first, length, length_16 = _header(data, at)
             start = at + 2
             if length >= _LENGTH_16:
                 if length > _LENGTH_16:
                     break
-                start, length = at + 4, length_16
+                start, length = at + _HEAD_BYTES, length_16
             end = start + length
             if end > size or first not in _DATA_FIRST or length > longest:
                 break

@@ -15,11 +15,22 @@ import asyncio
 import select
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 PORTION: Final = 256  # sockets that are read before the loop has its turn: two milliseconds or so
-_READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_DATA: Final = select.EPOLLIN
+_READABLE: Final = _DATA | select.EPOLLRDHUP | select.EPOLLET
+
+BurstEnd = Callable[[], None]
+
+
+class Reader(Protocol):
+    """Who reads a socket."""
+
+    def readable(self, descriptor: int) -> BurstEnd | None:
+        """Read once. Return what is to be called when the sockets that are ready with this one, and
+        return the same, are read too; None when nothing is."""
 
 
 class Readiness:
@@ -28,7 +39,7 @@ class Readiness:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
-        self._readers: dict[int, Callable[[], object]] = {}
+        self._readers: dict[int, Reader] = {}
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     @classmethod
@@ -39,17 +50,17 @@ class Readiness:
             found = _SETS[loop] = cls(loop)
         return found
 
-    def add(self, descriptor: int, reader: Callable[[], object]) -> None:
-        """Call `reader` when the socket has something to read, or ended."""
+    def add(self, descriptor: int, reader: Reader) -> None:
+        """Let `reader` read when the socket has something to read, or ended."""
         self._readers[descriptor] = reader
         self._epoll.register(descriptor, _READABLE)
 
     def again(self, descriptor: int) -> None:
-        """Call the reader again if there still is something to read."""
+        """Let it be read again if there still is something to read."""
         self._epoll.modify(descriptor, _READABLE)
 
     def remove(self, descriptor: int) -> None:
-        """Call this socket's reader no more. Before the socket is closed."""
+        """Let this socket be read no more. Before the socket is closed."""
         if self._readers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
         if not self._readers:
@@ -60,18 +71,25 @@ class Readiness:
 
     def _ready(self) -> None:
         readers = self._readers
+        burst_end: BurstEnd | None = None
         for descriptor, events in self._epoll.poll(0, PORTION):
             reader = readers.get(descriptor)
             if reader is None:  # removed by one before it
                 continue
             try:
-                reader()
+                following = reader.readable(descriptor)
+                if following is not burst_end:  # hardly ever: many connections have one owner
+                    if burst_end is not None:
+                        burst_end()
+                    burst_end = following
             except Exception as failure:  # noqa: BLE001  # the others' edges would be lost
                 self._loop.call_exception_handler(
                     {"message": "a socket's reader failed", "exception": failure}
                 )
-            if events != select.EPOLLIN and descriptor in readers:
+            if events != _DATA and descriptor in readers:
                 self.again(descriptor)  # the end comes after what was read
+        if burst_end is not None:
+            burst_end()
 
 
 _SETS: WeakKeyDictionary[asyncio.AbstractEventLoop, Readiness] = WeakKeyDictionary()

@@ -6,6 +6,7 @@ Who reads calls `receive` when `Readiness` says that there is something.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -15,13 +16,15 @@ from typing import Final
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from ingestor.edge.transport import ConnectOptions, default_ssl_context
-from ingestor.edge.transport.readiness import Readiness
+from ingestor.edge.transport.readiness import BurstEnd, Reader, Readiness
 
 READ_BYTES: Final = 64 << 10  # of one read
 _NEXT_ADDRESS_S: Final = 0.25  # RFC 8305 section 5
 WRITE_BYTES_MAX: Final = 1 << 20  # that wait for a peer which doesn't read
 # A TLS record, or less: OpenSSL's memory BIO keeps the room that it once needed.
 _ENCRYPTED: Final = memoryview(bytearray(16 << 10))
+
+Receive = Callable[[int, int], bytes]
 
 
 class Stream(asyncio.Transport):
@@ -48,27 +51,26 @@ class Stream(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._socket = connected
         self._protocol: asyncio.BaseProtocol | None = None
-        self._reader: Callable[[], object] | None = None
+        self._reader: Reader | None = None
         self._backlog = b""
         self._is_closing = False
         self._is_reading = False
 
-    def start(self, protocol: asyncio.BaseProtocol, reader: Callable[[], bool]) -> None:
-        """Call `reader` from now on when there is something to `receive`; it returns whether it
-        should be called again for more."""
+    def start(self, protocol: asyncio.BaseProtocol, reader: Reader) -> None:
+        """Let `reader` read from now on when there is something to `receive`."""
         self._protocol = protocol
-        self._reader = self._reading_with(reader)
+        self._reader = reader
         protocol.connection_made(self)
         self.resume_reading()
 
-    def _reading_with(self, reader: Callable[[], bool]) -> Callable[[], object]:
-        return reader
-
     @property
-    def receive(self) -> Callable[[int], bytes]:
-        """What reads so many bytes at most; none: the peer has ended. Raises BlockingIOError when
-        there is nothing, OSError when the connection is lost."""
-        return self._socket.recv
+    def receive(self) -> Receive:
+        """What reads so many bytes of the descriptor at most; none: the peer has ended. Raises
+        BlockingIOError when there is nothing, OSError when the connection is lost."""
+        return os.read
+
+    def _first_reader(self) -> Reader | None:
+        return self._reader
 
     # reading
 
@@ -78,9 +80,10 @@ class Stream(asyncio.Transport):
             Readiness.of(self._loop).remove(self._socket.fileno())
 
     def resume_reading(self) -> None:
-        if not self._is_reading and not self._is_closing and self._reader is not None:
+        reader = self._first_reader()
+        if reader is not None and not self._is_reading and not self._is_closing:
             self._is_reading = True
-            Readiness.of(self._loop).add(self._socket.fileno(), self._reader)
+            Readiness.of(self._loop).add(self._socket.fileno(), reader)
 
     def read_again(self) -> None:
         """There may be more than one read brought."""
@@ -203,33 +206,38 @@ class TlsStream(Stream):
         if self._outgoing.pending:
             await self._loop.sock_sendall(self._socket, self._outgoing.read())
 
-    def _reading_with(self, reader: Callable[[], bool]) -> Callable[[], object]:
-        def readable() -> None:
-            for _ in range(READ_BYTES // len(_ENCRYPTED)):
-                try:
-                    size = self._socket.recv_into(_ENCRYPTED)
-                except BlockingIOError:
-                    return
-                except OSError as failure:
-                    self.ended(failure)
-                    return
-                if not size:
-                    self.ended()
-                    return
-                self._incoming.write(_ENCRYPTED[:size])
-                while reader():
-                    pass
-                if size < len(_ENCRYPTED) or not self._is_reading:
-                    return
-            self.read_again()
+    def _first_reader(self) -> Reader | None:
+        return None if self._reader is None else self
 
-        return readable
+    def readable(self, descriptor: int) -> BurstEnd | None:
+        """Decrypt what came, and let the reader read all of it."""
+        reader, burst_end = self._reader, None
+        assert reader is not None, "not started, or lost"
+        for _ in range(READ_BYTES // len(_ENCRYPTED)):
+            try:
+                size = self._socket.recv_into(_ENCRYPTED)
+            except BlockingIOError:
+                break
+            except OSError as failure:
+                self.ended(failure)
+                break
+            if not size:
+                self.ended()
+                break
+            self._incoming.write(_ENCRYPTED[:size])
+            while self._incoming.pending and self._protocol is not None:
+                burst_end = reader.readable(descriptor) or burst_end
+            if size < len(_ENCRYPTED) or not self._is_reading:
+                break
+        else:
+            self.read_again()
+        return burst_end
 
     @property
-    def receive(self) -> Callable[[int], bytes]:
+    def receive(self) -> Receive:
         return self._decrypt
 
-    def _decrypt(self, size: int) -> bytes:
+    def _decrypt(self, _descriptor: int, size: int) -> bytes:
         try:
             return self._tls.read(size)
         except ssl.SSLWantReadError:
