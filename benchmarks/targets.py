@@ -38,14 +38,16 @@ _PYTHON_PER_FRAME: Final = (
     "the stages below"
 )
 _TWO_CORES: Final = (
-    "Two cores carry load server, broker and ingestor: to send 100,000 messages a second, one to a "
-    "connection, takes the load server nearly all of one (`server_core`), and a client that only "
-    "reads and parses them 0.8 to 0.95 of the other (row `floor`); `cpu_over_floor_at_10000_x_10` "
-    "is what the ingestor costs over that client. Where its time goes there, by `py-spy record -p` "
-    "and `perf record -p` beside `python -m benchmarks connections`: 55 % reading (40 % of all is "
-    "the kernel's: `recv` with the acknowledgement that it sends, `epoll_wait`), 12 % decoding, "
-    "13 % sealing, counting and the rest of a flush, 12 % encoding and sending. Of the load "
-    "server's, 70 % is under `write`, with what its own end of loopback then does"
+    "Two cores carry load server, broker and ingestor, and both are full at that step: to send "
+    "100,000 messages a second, one to a connection, takes the load server nearly all of one "
+    "(`server_core`), a client that only reads and parses them 0.75 to 0.95 of the other (row "
+    "`floor`); `cpu_over_floor_at_10000_x_10` is what the ingestor costs over that client. Where "
+    "its time goes there, by `perf record -g -p` and `py-spy record -p` beside `python -m "
+    "benchmarks connections`: half of it is the kernel's, 43 % under `read`, 6 % `epoll_wait`; "
+    "25 % are the acknowledgement that each read sends, 17 of them the load server's end of "
+    "loopback, which receives it there and then. By stages: 51 % reading, 17 % decoding, 15 % "
+    "sealing, counting and the rest of a flush, 12 % encoding and sending. 9.0 us a message are "
+    "needed; the same code took 8.5 to 10.0 within an afternoon, as the machine's minute was"
 )
 
 TARGETS: Final = (
@@ -109,7 +111,9 @@ TARGETS: Final = (
     ),
     Target(*("storm_back_s", "seconds until 99 % of 5,000 cut connections are back", 60, False)),
     Target(
-        *("recording_cost_json", "part of live JSON throughput that recording costs", 0.25, False)
+        *("recording_cost_json", "part of live JSON throughput that recording costs", 0.25, False),
+        missed="Windows with and without a recorder, some seconds apart on a machine that changes "
+        "by the minute: 0.13 and 0.26 with the same code within an hour",
     ),
     Target(*("recording_cost_binary", "the same, binary", 0.4, False)),
     Target(*("replay_frames_per_s", "recorded trade frames to rows per second", 300_000, True)),
