@@ -41,7 +41,8 @@ def broker(kafka_tools: None) -> Iterator[KafkaBroker]:
 
 
 def connected() -> set[object]:
-    return {one.laddr for one in psutil.Process().net_connections("tcp") if one.raddr}
+    ours = psutil.Process().net_connections("tcp")
+    return {one.laddr for one in ours if one.status != psutil.CONN_LISTEN}
 
 
 @pytest.fixture(autouse=True)
