@@ -47,7 +47,7 @@ _TWO_CORES: Final = (
     "25 % are the acknowledgement that each read sends, 17 of them the load server's end of "
     "loopback, which receives it there and then. By stages: 51 % reading, 17 % decoding, 15 % "
     "sealing, counting and the rest of a flush, 12 % encoding and sending. 9.0 us a message are "
-    "needed; the same code took 8.5 to 10.0 within an afternoon, as the machine's minute was"
+    "needed; this benchmark had 9.0 to 10.0 in four runs of an afternoon with the same code"
 )
 
 TARGETS: Final = (

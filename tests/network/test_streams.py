@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from random import Random
 from typing import Any
@@ -134,6 +134,18 @@ class Calls:
         return self._read()
 
 
+async def all_are_read(pairs: Pairs, happened: Sequence[object], count: int) -> None:
+    """Send to every socket at once, wait until so much happened, and close them."""
+    for peer in pairs.peers:
+        peer.send(b"x")
+    async with asyncio.timeout(PATIENCE_S):
+        while len(happened) < count:
+            await asyncio.sleep(0.001)
+    for ours in pairs.ours:
+        Readiness.of(asyncio.get_running_loop()).remove(ours.fileno())
+    pairs.close()
+
+
 async def test_other_callbacks_have_their_turn_between_portions() -> None:
     """Of twice as many ready sockets as a portion has, none is read twice before a timer ran."""
     loop = asyncio.get_running_loop()
@@ -175,15 +187,8 @@ async def test_a_reader_that_fails_takes_nothing_from_the_others() -> None:
                 raise ValueError(f"{number}")
 
         Readiness.of(loop).add(ours.fileno(), Calls(read))
-    for peer in pairs.peers:
-        peer.send(b"x")
-    async with asyncio.timeout(PATIENCE_S):
-        while len(heard) < 3:
-            await asyncio.sleep(0.001)
+    await all_are_read(pairs, heard, 3)
     assert sorted(said) == ["0", "1"]
-    for ours in pairs.ours:
-        Readiness.of(loop).remove(ours.fileno())
-    pairs.close()
 
 
 async def test_a_burst_ends_once_for_all_sockets_of_one_owner() -> None:
@@ -205,15 +210,8 @@ async def test_a_burst_ends_once_for_all_sockets_of_one_owner() -> None:
             return ends_of.get(owner)
 
         Readiness.of(loop).add(ours.fileno(), Calls(read))
-    for peer in pairs.peers:
-        peer.send(b"x")
-    async with asyncio.timeout(PATIENCE_S):
-        while len(happened) < 10:
-            await asyncio.sleep(0.001)
+    await all_are_read(pairs, happened, 10)
     assert happened == [*"aaab", "end of a", *"ba", "end of b", "-", "end of a"]
-    for ours in pairs.ours:
-        Readiness.of(loop).remove(ours.fileno())
-    pairs.close()
 
 
 class Protocol(asyncio.Protocol):

@@ -79,9 +79,9 @@ class Readiness:
             try:
                 following = reader.readable(descriptor)
                 if following is not burst_end:  # hardly ever: many connections have one owner
-                    if burst_end is not None:
-                        burst_end()
-                    burst_end = following
+                    ended, burst_end = burst_end, following
+                    if ended is not None:
+                        ended()
             except Exception as failure:  # noqa: BLE001  # the others' edges would be lost
                 self._loop.call_exception_handler(
                     {"message": "a socket's reader failed", "exception": failure}
