@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import orjson
 
-from benchmarks import common, targets
+from benchmarks.harness import results as common
+from benchmarks.harness import targets
 
 # Name: about how many seconds a full run takes, and a quick one.
 ALL: Final = {
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report, quick=options.quick, soak=options.soak, seconds=time.monotonic() - started_s
     )
     if options.plots:
-        importlib.import_module("benchmarks.plots").write(result, common.RESULTS)
+        importlib.import_module("benchmarks.harness.plots").write(result, common.RESULTS)
     print(f"== figures and targets ({result['seconds']:.0f} s)")
     judged = targets.judged(result["headline"], complete=not options.names)
     print(common.table_text(judged), flush=True)
@@ -112,7 +113,7 @@ def _write_document(result: dict[str, Any], folder: Path) -> int:
     if folder == DOCS and (result["quick"] or not complete or _failed(result)):
         print(_ONE_RUN, file=sys.stderr)
         return 2
-    importlib.import_module("benchmarks.document").write(result, folder)
+    importlib.import_module("benchmarks.harness.report").write(result, folder)
     return 0
 
 
@@ -120,7 +121,7 @@ def _run(
     name: str, flags: dict[str, Any], place: tuple[int, int], elapsed_s: float
 ) -> dict[str, Any]:
     """Run one benchmark, which is `run(quick=..., soak=...)` of its module, and print its table."""
-    run = importlib.import_module(f"benchmarks.{name}").run
+    run = common.case(name).run
     accepted = inspect.signature(run).parameters
     about_s = ALL[name][flags["quick"]] + (SOAK_S if flags["soak"] and "soak" in accepted else 0)
     print(

@@ -24,27 +24,35 @@ import orjson
 from msgspec import Meta, Struct
 
 from ingestor.adapter import (
+    INT64_MAX,
     Ack,
     AuditImage,
     BookRule,
+    Cause,
     Continuity,
     Control,
+    DecodeError,
     Endpoint,
     FeedAdapter,
     Filtered,
+    Flag,
+    Instrument,
     Limits,
     Market,
     Notice,
+    Reader,
     Reconnect,
     Refused,
     RestRequest,
+    Rows,
+    Side,
+    TickBuffer,
+    UnknownMessage,
+    fill,
+    instrument,
+    iso_column_ns,
+    iso_ns,
 )
-from ingestor.batch import Reader, TickBuffer, fill
-from ingestor.errors import DecodeError, UnknownMessage
-from ingestor.fixed import INT64_MAX
-from ingestor.instruments import Instrument, instrument
-from ingestor.rows import Cause, Flag, Rows, Side
-from ingestor.timestamps import iso_column_ns, iso_ns
 
 _CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
 _AGGRESSORS: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}  # keyed by the maker's side

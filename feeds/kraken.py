@@ -31,22 +31,30 @@ from ingestor.adapter import (
     BookRule,
     Continuity,
     Control,
+    DecodeError,
     DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
+    Flag,
+    Instrument,
     Limits,
     Market,
     Notice,
+    Reader,
     Refused,
     RestRequest,
+    Rows,
+    Side,
+    TickBuffer,
+    UnknownMessage,
+    by_kind,
+    fill,
+    flat,
+    instrument,
+    iso_column_ns,
+    iso_ns,
 )
-from ingestor.batch import Reader, TickBuffer, fill
-from ingestor.errors import DecodeError, UnknownMessage
-from ingestor.grouping import by_kind, flat
-from ingestor.instruments import Instrument, instrument
-from ingestor.rows import Flag, Rows, Side
-from ingestor.timestamps import iso_column_ns, iso_ns
 
 BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
 

@@ -29,28 +29,37 @@ import msgspec
 import orjson
 
 from ingestor.adapter import (
+    MILLISECOND,
     Ack,
     AuditImage,
     BookRule,
     Continuity,
+    Contract,
     Control,
     DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
+    Flag,
+    Instrument,
     Limits,
     Market,
     Notice,
     Reconnect,
     Refused,
     RestRequest,
+    Rows,
+    Side,
+    SizeUnit,
+    TickBuffer,
+    UnknownMessage,
+    by_kind,
+    fill,
+    flat,
+    instrument,
+    iso_text,
+    milliseconds_ns,
 )
-from ingestor.batch import TickBuffer, fill
-from ingestor.errors import UnknownMessage
-from ingestor.grouping import by_kind, flat
-from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
-from ingestor.rows import Flag, Rows, Side
-from ingestor.timestamps import MILLISECOND, iso_text, milliseconds_ns
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
 _DEPTH: Final = 400

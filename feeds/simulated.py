@@ -1,4 +1,4 @@
-"""The simulated venue: trades, quotes and book, as `ingestor.edge.simulated` serves them.
+"""The simulated venue: trades, quotes and book, as `ingestor.testbed.simulated` serves them.
 
 Reference: this text, which is the venue's whole documentation.
 Units: price, size are decimal text; `t` is nanoseconds, the moment at which the frame was sent.
@@ -33,10 +33,13 @@ from ingestor.adapter import (
     BookRule,
     Continuity,
     Control,
+    DecodeError,
     DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
+    Flag,
+    Instrument,
     Limits,
     Market,
     Notice,
@@ -44,12 +47,14 @@ from ingestor.adapter import (
     Refused,
     Reply,
     RestRequest,
+    Rows,
+    Side,
+    TickBuffer,
+    UnknownMessage,
+    by_kind,
+    fill,
+    instrument,
 )
-from ingestor.batch import TickBuffer, fill
-from ingestor.errors import DecodeError, UnknownMessage
-from ingestor.grouping import by_kind
-from ingestor.instruments import Instrument, instrument
-from ingestor.rows import Flag, Rows, Side
 
 _PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ingestor.codec import encoder
-from ingestor.instruments import InstrumentTable, instrument
-from ingestor.rows import Cause, Flag, Kind, RowClass, Rows, mark
-from tests.tick_rows import levels, quotes, trades
+from ingestor.model.instruments import InstrumentTable, instrument
+from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, mark
+from tests.fakes.rows import levels, quotes, trades
 
 FOLDER = Path(__file__).parent / "vectors"
 SESSION = bytes(range(16))

@@ -7,9 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ingestor.fixed import INT64_MAX
-from ingestor.instruments import Contract, Instrument, SizeUnit, instrument
-from ingestor.timestamps import MILLISECOND
+from ingestor.adapter import INT64_MAX, MILLISECOND, Contract, Instrument, SizeUnit, instrument
 
 _LARGEST_IN_LEVEL: Final = 10_000  # orders of the largest size that one price level may hold
 

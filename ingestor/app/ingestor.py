@@ -15,40 +15,40 @@ import structlog
 from prometheus_client.core import Metric
 
 from ingestor.adapter import FeedAdapter
-from ingestor.app.images import BookImages
-from ingestor.app.report import Reporter
-from ingestor.batch import Rejected
-from ingestor.books.books import Repair
-from ingestor.config.model import Config
-from ingestor.edge import settings
-from ingestor.edge.catalogue import Catalogue
-from ingestor.edge.connections.bookaudit import AuditSettings, BookAuditor
-from ingestor.edge.connections.stalewatch import StaleWatch
-from ingestor.edge.connections.supervision import EventsOfAll, SupervisorEvents, SupervisorSettings
-from ingestor.edge.connections.supervisor import Supervisor
-from ingestor.edge.eventlog import EventLog
-from ingestor.edge.flusher import Flusher
-from ingestor.edge.http.exposition import Exposition, StreamState
-from ingestor.edge.http.parts import (
+from ingestor.admin.exposition import Exposition, StreamState
+from ingestor.admin.families import (
     book_families,
     connection_families,
     kafka_families,
     recorder_families,
 )
-from ingestor.edge.http.server import AdminServer
-from ingestor.edge.kafka.sink import KafkaSink
-from ingestor.edge.loopwatch import LoopWatch
-from ingestor.edge.planning import Planned, make_planned
-from ingestor.edge.publishing import Publishing
-from ingestor.edge.recording.recorder import Recorder
-from ingestor.edge.rest import RestClient
-from ingestor.edge.revision import Revisions
-from ingestor.pipeline import FlushResult, Pipeline
-from ingestor.recording import revision
-from ingestor.rows import CLASS_OF, Cause, RowClass
-from ingestor.session import Subscription
-from ingestor.staleness import Staleness, StalenessSettings
-from ingestor.status import Health, Phase, Status, readiness
+from ingestor.admin.server import AdminServer
+from ingestor.app import settings
+from ingestor.app.auxiliary_records import Publishing
+from ingestor.app.book_snapshots import BookImages
+from ingestor.app.event_log import EventLog
+from ingestor.app.instrument_revisions import Revisions
+from ingestor.app.planning import Planned, make_planned
+from ingestor.app.status_report import Reporter
+from ingestor.books.manager import Repair
+from ingestor.columns.buffer import Rejected
+from ingestor.config.model import Config
+from ingestor.decode.session import Subscription
+from ingestor.model.rows import CLASS_OF, Cause, RowClass
+from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.recording.format import revision
+from ingestor.recording.recorder import Recorder
+from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
+from ingestor.sources.live.events import EventsOfAll, SupervisorEvents, SupervisorSettings
+from ingestor.sources.live.staleness import Staleness, StalenessSettings
+from ingestor.sources.live.staleness_monitor import StaleWatch
+from ingestor.sources.live.supervisor import Supervisor
+from ingestor.sources.rest.catalog import Catalogue
+from ingestor.sources.rest.client import RestClient
+from ingestor.telemetry.loop_lag import LoopWatch
+from ingestor.telemetry.status import Health, Phase, Status, readiness
 
 CONNECT_KAFKA_S: Final = 15.0
 REPORT_S: Final = 1.0  # also a flush of nothing, for books to ask again for what is overdue

@@ -1,1 +1,1 @@
-"""Books: what sequence numbers, snapshots and proofs make of book updates."""
+"""Turn sealed book updates into verified order-book rows, and ask for repairs."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from ingestor.errors import ConfigError, IngestError
+from ingestor.model.errors import ConfigError, IngestError
 
 if TYPE_CHECKING:
     from ingestor.config.model import Config
@@ -53,9 +53,10 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
 
     servers: Kafka's addresses, which go before those of the file and the environment.
     """
+    from ingestor.app import settings
     from ingestor.config.load import load, with_servers
-    from ingestor.edge import logs, settings
-    from ingestor.feeds_registry import markets
+    from ingestor.sources.registry import markets
+    from ingestor.telemetry import logs
 
     config = load(path, markets())
     if servers is not None:
@@ -66,7 +67,7 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
 
 def time_ns_of(text: str) -> int:
     """Return a time of the command line, ISO 8601 UTC or ns, in ns since the epoch."""
-    from ingestor.timestamps import iso_ns
+    from ingestor.model.timestamps import iso_ns
 
     try:
         return int(text) if text.isdecimal() else iso_ns(text)

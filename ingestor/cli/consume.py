@@ -11,16 +11,16 @@ import typer
 from aiokafka.errors import KafkaError
 
 from ingestor import consumer
-from ingestor.batch import InstrumentLike, TickBatch
 from ingestor.codec import CodecError, decode
-from ingestor.codec.json import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
+from ingestor.codec.json_encoder import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
+from ingestor.columns.buffer import InstrumentLike, TickBatch
 from ingestor.consumer import Audit, Consumer
-from ingestor.edge.kafka.reason import reason_of
-from ingestor.edge.kafka.settings import STATUS, TICK_TOPICS, KafkaSettings
-from ingestor.errors import SinkUnavailable
-from ingestor.fixed import format_decimal
-from ingestor.rows import MARK_FIELDS, Flag, Kind, RowClass, Side
-from ingestor.timestamps import iso_text
+from ingestor.kafka.diagnosis import reason_of
+from ingestor.kafka.settings import STATUS, TICK_TOPICS, KafkaSettings
+from ingestor.model.decimals import format_decimal
+from ingestor.model.errors import SinkUnavailable
+from ingestor.model.rows import MARK_FIELDS, Flag, Kind, RowClass, Side
+from ingestor.model.timestamps import iso_text
 
 _HOLES_SHOWN: Final = 20
 _BOOK_SIDES: Final = {Side.BID: "bid", Side.ASK: "ask"}

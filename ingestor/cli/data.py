@@ -44,8 +44,8 @@ def consume(
       ingestor consume md.book.v1 --from beginning --to-end --json
       ingestor consume md.status.v1 --from beginning --bootstrap-servers kafka:9092
     """
+    from ingestor.app.settings import kafka_settings
     from ingestor.cli.consume import ConsumeOptions, print_topic
-    from ingestor.edge.settings import kafka_settings
 
     kafka = kafka_settings(load_config(config, servers).kafka)
     options = ConsumeOptions(topic, _start_ns(start), limit, to_end, as_json)
@@ -73,8 +73,8 @@ def audit(
       ingestor audit
       ingestor audit md.trades.v1 --bootstrap-servers kafka:9092 --json
     """
+    from ingestor.app.settings import kafka_settings
     from ingestor.cli.consume import audit_text, audit_topics
-    from ingestor.edge.settings import kafka_settings
 
     kafka = kafka_settings(load_config(config, servers).kafka)
     report = asyncio.run(audit_topics(kafka, topics or [], _start_ns(start) or 0))

@@ -17,11 +17,11 @@ import orjson
 
 from ingestor.app import Ingestor, load_plan
 from ingestor.cli.common import unless_signal
-from ingestor.cli.runner import run_until_stopped
+from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, FeedConfig
-from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.kafka.settings import TICK_TOPICS
-from ingestor.errors import IngestError, TransportError
+from ingestor.kafka.settings import TICK_TOPICS
+from ingestor.model.errors import IngestError, TransportError
+from ingestor.testbed.broker import DevBroker
 
 START_S: Final = 20.0
 STREAMS_PER_CONNECTION: Final = 15
@@ -79,7 +79,7 @@ async def _simulated_venue(options: DemoOptions) -> AsyncIterator[dict[str, Any]
     """A process that ends with us: it stops when its standard input is closed."""
     arguments = ("--symbols", str(options.symbols), "--rate", str(options.rate_per_s))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ingestor.edge.simulated.simulator", "--json", *arguments),
+        *(sys.executable, "-m", "ingestor.testbed.simulated.simulator", "--json", *arguments),
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,

@@ -14,9 +14,9 @@ from typing import Annotated, Final
 import typer
 
 from ingestor import __version__
-from ingestor.cli import config as cli_config
 from ingestor.cli import data as cli_data
-from ingestor.cli import recording as cli_recording
+from ingestor.cli import describe as cli_config
+from ingestor.cli import recordings as cli_recording
 from ingestor.cli import run as cli_run
 from ingestor.cli.common import EXIT_FAILURE, verdict
 

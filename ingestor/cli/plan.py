@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingestor.adapter import FeedAdapter, Limits, RestRequest
+from ingestor.app import settings
+from ingestor.app.planning import make_planned
 from ingestor.config.model import Config
-from ingestor.edge import logs, settings
-from ingestor.edge.catalogue import Catalogue
-from ingestor.edge.planning import make_planned
-from ingestor.edge.rest import RestClient
-from ingestor.errors import DecodeError, TransportError
-from ingestor.feeds_registry import adapter_of, registry
-from ingestor.instruments import Instrument, instrument
-from ingestor.plan import Plan, PlannedConnection
+from ingestor.model.errors import DecodeError, TransportError
+from ingestor.model.instruments import Instrument, instrument
+from ingestor.sources.live.plan import Plan, PlannedConnection
+from ingestor.sources.registry import adapter_of, registry
+from ingestor.sources.rest.catalog import Catalogue
+from ingestor.sources.rest.client import RestClient
+from ingestor.telemetry import logs
 
 _STREAMS_SHOWN = 6
 

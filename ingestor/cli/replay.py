@@ -16,18 +16,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ingestor.app.settings import book_settings, kafka_settings
 from ingestor.cli.common import load_config
-from ingestor.edge.kafka.channel import Sink
-from ingestor.edge.recording.reader import Problems
-from ingestor.edge.replay.audit import AuditSink, Tee, report
-from ingestor.edge.replay.replay import Replay, ReplayOptions
-from ingestor.edge.settings import book_settings, kafka_settings
-from ingestor.errors import ConfigError, RecordingError, SinkUnavailable
-from ingestor.overload import Budget
+from ingestor.model.errors import ConfigError, RecordingError, SinkUnavailable
+from ingestor.recording.reader import Problems
+from ingestor.sinks.kafka.overload import Budget
+from ingestor.sinks.kafka.queue import Sink
+from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.report import AuditSink, Tee, report
 
 if TYPE_CHECKING:
     from ingestor.codec import Headers
-    from ingestor.edge.kafka.sink import KafkaSink
+    from ingestor.sinks.kafka.sink import KafkaSink
 
 CONNECT_S: Final = 15.0
 DRAIN_S: Final = 60.0
@@ -93,7 +93,7 @@ async def _into_sinks(
 ) -> None:
     sinks: list[Sink] = [counting]
     if target.parquet is not None:
-        from ingestor.edge.recording.parquet import ParquetSink  # noqa: PLC0415 -- an optional extra
+        from ingestor.recording.parquet import ParquetSink  # noqa: PLC0415 -- an optional extra
 
         sinks.append(ParquetSink(target.parquet))
     if target.kafka:
@@ -120,7 +120,7 @@ class _Room:
 async def _into_kafka(
     replay: Replay, others: list[Sink], target: Target, speed: float | None
 ) -> None:
-    from ingestor.edge.kafka.sink import KafkaSink  # noqa: PLC0415 -- slow to import
+    from ingestor.sinks.kafka.sink import KafkaSink  # noqa: PLC0415 -- slow to import
 
     kafka = kafka_settings(load_config(target.config).kafka)
     prefix = REPLAY_PREFIX + kafka.topic_prefix if target.prefix is None else target.prefix

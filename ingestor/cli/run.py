@@ -60,7 +60,7 @@ def run(
     import uvloop
 
     from ingestor.app import Ingestor, load_plan
-    from ingestor.cli.runner import run_until_stopped
+    from ingestor.cli.lifecycle import run_until_stopped
     from ingestor.cli.workers import run_share, run_workers
 
     config = load_config(path)
@@ -96,9 +96,9 @@ def record(
     import uvloop
 
     from ingestor.app import Ingestor, load_plan
-    from ingestor.cli.runner import run_until_stopped
+    from ingestor.cli.lifecycle import run_until_stopped
     from ingestor.config.model import RecorderConfig
-    from ingestor.errors import ConfigError
+    from ingestor.model.errors import ConfigError
 
     config = load_config(path)
     if folder is not None:
@@ -165,8 +165,8 @@ def simulate(
     """
     import uvloop
 
-    from ingestor.edge.simulated.simulator import SimulatorOptions, serve
-    from ingestor.errors import ListenFailed
+    from ingestor.model.errors import ListenFailed
+    from ingestor.testbed.simulated.simulator import SimulatorOptions, serve
 
     options = SimulatorOptions(symbols=symbols, rate_per_s=rate, hosts=(host,), ports=(port,))
     try:
@@ -195,7 +195,7 @@ def dev_broker(
       ingestor dev-broker
       ingestor dev-broker --topic md.trades.v1:8
     """
-    from ingestor.edge.devbroker import DevBroker
+    from ingestor.testbed.broker import DevBroker
 
     with DevBroker(dict(_topic(text) for text in topics or ())) as broker:
         # Blocked so that they wait for sigwait; the broker's process has started and keeps its own.

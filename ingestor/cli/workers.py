@@ -12,13 +12,13 @@ from typing import Final
 import structlog
 import typer
 
-from ingestor.app import Ingestor, load_plan
+from ingestor.app import Ingestor, load_plan, settings
+from ingestor.app.planning import Planned
 from ingestor.cli.common import EXIT_FAILURE, print_json, unless_signal
-from ingestor.cli.runner import run_until_stopped
+from ingestor.cli.lifecycle import run_until_stopped
+from ingestor.cluster.parent import Workers
 from ingestor.config.model import Config
-from ingestor.edge import logs, settings
-from ingestor.edge.planning import Planned
-from ingestor.edge.workers.parent import Workers
+from ingestor.telemetry import logs
 
 log: Final = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ rows where they are.
 | 40 | 4 | bytes of the instrument table, a multiple of 8 |
 | 44 | 4 | 0 |
 | 48 | | instrument table |
-| 48 + table | | rows: the dtypes of `ingestor.rows`; `instrument` indexes the table |
+| 48 + table | | rows: the dtypes of `ingestor.model.rows`; `instrument` indexes the table |
 
 An entry of the table: key length u2, price exponent u1, size exponent u1, metadata revision u4,
 the key `venue:market:symbol` in UTF-8. Zeros fill the table up to its length.
@@ -34,8 +34,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.batch import Instruments, TickBatch
-from ingestor.codec.wire import (
+from ingestor.codec.record import (
     RECORD_BYTES_MAX,
     VERSION,
     CodecError,
@@ -46,7 +45,8 @@ from ingestor.codec.wire import (
     WireInstrument,
     joined,
 )
-from ingestor.rows import DTYPE_OF, RowClass, Rows
+from ingestor.columns.buffer import Instruments, TickBatch
+from ingestor.model.rows import DTYPE_OF, RowClass, Rows
 
 MAGIC: Final = b"MDR"
 HEAD: Final = Struct("<3sBBBH16sQIIII")

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ingestor.fixed import EXPONENT_MAX, format_decimal
+from ingestor.model.decimals import EXPONENT_MAX, format_decimal
 
 _POWERS: Final[NDArray[np.uint64]] = np.array(
     [10**exponent for exponent in range(EXPONENT_MAX + 1)], np.uint64

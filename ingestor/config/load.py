@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, KafkaConfig
-from ingestor.errors import ConfigError
+from ingestor.model.errors import ConfigError
 
 Venues = Mapping[str, Collection[str]]  # venue -> its markets
 Place = tuple[int | str, ...]  # ("feeds", 0, "venue")

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import baseline, connections, latency, memory, peers, profile, storm
-from benchmarks.frames import SHAPES
-from benchmarks.processes import Child, ChildFailed, LoadServer
-from benchmarks.saturated import BOOK_20, TRADES
+from benchmarks.cases import baseline, connections, latency, memory, profile
+from benchmarks.cases import reconnect_storm as storm
+from benchmarks.harness.frames import SHAPES
+from benchmarks.harness.processes import Child, ChildFailed, LoadServer
+from benchmarks.harness.saturated import BOOK_20, TRADES
+from benchmarks.peers import environment as peers
 
 STEPS = tuple((count, 10.0) for count in (100, 1_000, 5_000, 10_000))
 
@@ -187,7 +189,7 @@ def test_what_can_not_be_installed_leaves_nothing_behind(bare: Path, tmp_path: P
 def test_the_floor_reads_what_the_load_server_sends() -> None:
     with LoadServer(5, 100.0) as server:
         given = {"url": server.url, "connections": 5}
-        with Child("benchmarks.floor_client", given) as client:
+        with Child("benchmarks.peers.minimum_client", given) as client:
             client.wait_connected(5, timeout_s=30)
             window = client.window(0.5, settle_s=0.2)
             assert window["frames"] > 0
@@ -200,7 +202,7 @@ def test_a_held_server_sends_nothing() -> None:
     with LoadServer(5, 0.0) as server:
         server.hold()
         given = {"url": server.url, "connections": 5, "parse": False}
-        with Child("benchmarks.floor_client", given) as client:
+        with Child("benchmarks.peers.minimum_client", given) as client:
             client.wait_connected(5, timeout_s=30)
             time.sleep(0.2)
             before = client.sample()["frames"]
@@ -212,7 +214,7 @@ def test_a_held_server_sends_nothing() -> None:
 def test_a_child_that_ends_says_why() -> None:
     with (
         pytest.raises(ChildFailed, match="KeyError: 'connections'"),
-        Child("benchmarks.floor_client", {}),
+        Child("benchmarks.peers.minimum_client", {}),
     ):
         pass
 

@@ -11,7 +11,9 @@ import orjson
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import common, document, targets
+from benchmarks.harness import report as document
+from benchmarks.harness import results as common
+from benchmarks.harness import targets
 
 MORE = targets.Target("speed", "how fast", 10, more=True, missed="It is slow")
 LESS = targets.Target("cost", "how dear", 1.5, more=False)
@@ -30,7 +32,7 @@ def two_targets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_benchmark(name: str, monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
-    module = ModuleType(f"benchmarks.{name}", f"What {name} is.\n\nMeasured: nothing.")
+    module = ModuleType(f"benchmarks.cases.{name}", f"What {name} is.\n\nMeasured: nothing.")
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(runner.ALL, name, (1, 1))

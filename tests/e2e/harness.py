@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ingestor.app import Drained, Ingestor, load_plan
-from ingestor.batch import TickBatch
+from ingestor.columns.buffer import TickBatch
 from ingestor.config.model import Config
 from ingestor.consumer import EARLIEST, Consumer
-from ingestor.rows import CHANNEL_OF, Flag, Kind, RowClass, Side
-from ingestor.status import Status
+from ingestor.model.rows import CHANNEL_OF, Flag, Kind, RowClass, Side
+from ingestor.telemetry.status import Status
 from tests.e2e.reference import Level, Quote, Trade
 
 PATIENCE_S = 60.0

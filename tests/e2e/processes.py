@@ -175,7 +175,7 @@ def simulated_venue(*, symbols: int, rate_per_s: float, levels: int = 4) -> Iter
     numbers = {"--symbols": symbols, "--rate": rate_per_s, "--levels": levels}
     arguments = ("--json", *(str(part) for pair in numbers.items() for part in pair))
     process = subprocess.Popen(
-        [sys.executable, "-m", "ingestor.edge.simulated.simulator", *arguments],
+        [sys.executable, "-m", "ingestor.testbed.simulated.simulator", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ingestor.config.model import Config
-from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
-from ingestor.rows import CHANNEL_OF, RowClass
+from ingestor.model.rows import CHANNEL_OF, RowClass
+from ingestor.testbed.broker import DevBroker
+from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
 from tests.e2e.harness import TOPICS, published, side_records, until
 from tests.e2e.processes import closed_port, command, environment, ingestor
 

@@ -16,23 +16,23 @@ import numpy as np
 import orjson
 import pytest
 
-from ingestor.batch import TickBatch
+from ingestor.columns.buffer import TickBatch
 from ingestor.config.model import Config
-from ingestor.digest import Digest
-from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.emulator.faults import Fault, Faults
-from ingestor.edge.emulator.recording import survey
-from ingestor.edge.emulator.server import MAX_SPEED, VenueEmulator
-from ingestor.edge.recording.reader import Problems, chain_lines, find_chains
-from ingestor.edge.replay.replay import Replay, ReplayOptions
-from ingestor.overload import Step
-from ingestor.pipeline import FlushResult
-from ingestor.recording import Decided
-from ingestor.rows import Cause, Flag, Kind, RowClass, Rows
-from ingestor.timestamps import SECOND
+from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows
+from ingestor.model.timestamps import SECOND
+from ingestor.pipeline.pipeline import FlushResult
+from ingestor.recording.format import Decided
+from ingestor.recording.reader import Problems, chain_lines, find_chains
+from ingestor.sinks.digest import Digest
+from ingestor.sinks.kafka.overload import Step
+from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.testbed.broker import DevBroker
+from ingestor.testbed.emulator.faults import Fault, Faults
+from ingestor.testbed.emulator.playback import survey
+from ingestor.testbed.emulator.server import MAX_SPEED, VenueEmulator
+from tests.captures.test_to_kafka import feeds_of, play
 from tests.e2e.harness import Running, make_config, running
 from tests.e2e.reference import CAPTURES, read
-from tests.e2e.test_captures_to_kafka import feeds_of, play
 
 LEVEL = RowClass.LEVEL
 PLAYED_S = 3.0

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ingestor.config.model import Config
-from ingestor.orderbook import OrderBook
-from ingestor.overload import Step
-from ingestor.rows import Cause, Kind, RowClass
+from ingestor.consumer.orderbook import OrderBook
+from ingestor.model.rows import Cause, Kind, RowClass
+from ingestor.sinks.kafka.overload import Step
 from tests.e2e.harness import Published, Running, make_config, published, running
 from tests.e2e.processes import Venue, simulated_venue
 from tests.kafka.broker import KafkaBroker

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
-from ingestor.orderbook import OrderBook
-from ingestor.rows import Cause, Kind, RowClass
+from ingestor.consumer.orderbook import OrderBook
+from ingestor.model.rows import Cause, Kind, RowClass
+from ingestor.testbed.broker import DevBroker
+from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
 from tests.e2e.harness import (
     TOPICS,
     Published,

@@ -14,12 +14,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from ingestor import recordings
-from ingestor.batch import TickBatch
-from ingestor.edge.replay.replay import Replay, ReplayOptions
-from ingestor.errors import IngestError
-from ingestor.recordings.kafka import KafkaRecording
-from ingestor.rows import RowClass, Rows
+from ingestor import history as recordings
+from ingestor.columns.buffer import TickBatch
+from ingestor.history.topics import KafkaRecording
+from ingestor.model.errors import IngestError
+from ingestor.model.rows import RowClass, Rows
+from ingestor.sources.replay.replay import Replay, ReplayOptions
 from tests.e2e.processes import environment, ingestor
 from tests.kafka.broker import KafkaEndpoint
 

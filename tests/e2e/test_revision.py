@@ -8,9 +8,9 @@ import orjson
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
-from ingestor.rows import RowClass
+from ingestor.model.rows import RowClass
+from ingestor.testbed.broker import DevBroker
+from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
 from tests.e2e.harness import make_config, running
 from tests.e2e.test_digest import Seen, decisions, replayed
 

@@ -10,9 +10,7 @@ import orjson
 from jsonschema import Draft202012Validator
 
 from ingestor.codec import encoder
-from ingestor.edge.devbroker import DevBroker
-from ingestor.edge.kafka.flight import dead_letter, void
-from ingestor.edge.kafka.settings import (
+from ingestor.kafka.settings import (
     BOOK_SNAPSHOT,
     DEAD_LETTER,
     INSTRUMENTS,
@@ -20,10 +18,12 @@ from ingestor.edge.kafka.settings import (
     SIDE_TOPICS,
     STATUS,
 )
-from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
-from ingestor.rows import RowClass
+from ingestor.model.rows import RowClass
+from ingestor.sinks.kafka.in_flight import dead_letter, void
+from ingestor.testbed.broker import DevBroker
+from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
 from tests.e2e.harness import TOPICS, make_config, running, side_records
-from tests.tick_rows import table_of, trades
+from tests.fakes.rows import table_of, trades
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 SESSION = bytes(range(16))

@@ -11,8 +11,8 @@ import pytest
 from ingestor.codec import decode
 from ingestor.config.model import Config
 from ingestor.consumer import EARLIEST, BookImage, Consumer, book_image
-from ingestor.orderbook import OrderBooks
-from ingestor.rows import Side
+from ingestor.consumer.orderbook import OrderBooks
+from ingestor.model.rows import Side
 from tests.e2e.harness import PATIENCE_S, make_config, running, side_records
 from tests.e2e.processes import simulated_venue
 from tests.kafka.broker import KafkaEndpoint

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.config.model import Config
-from ingestor.edge.devbroker import DevBroker
+from ingestor.testbed.broker import DevBroker
 from tests.e2e.harness import TOPICS, published
 from tests.e2e.processes import (
     PATIENCE_S,

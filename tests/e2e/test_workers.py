@@ -21,8 +21,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ingestor.config.load import load
-from ingestor.edge.devbroker import DevBroker
-from ingestor.feeds_registry import markets
+from ingestor.sources.registry import markets
+from ingestor.testbed.broker import DevBroker
 from tests.e2e.harness import published
 
 pytestmark = pytest.mark.slow
@@ -136,7 +136,7 @@ class Running:
 async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
     options = ("--json", "--symbols", str(SYMBOLS), "--rate", "20")
     with DevBroker() as broker:
-        async with process("ingestor.edge.simulated.simulator", *options) as simulator:
+        async with process("ingestor.testbed.simulated.simulator", *options) as simulator:
             assert simulator.stdout is not None
             about = json.loads(await simulator.stdout.readline())
             file = tmp_path / "c.toml"

@@ -14,7 +14,7 @@ from typing import Any
 
 import feeds
 from ingestor.adapter import FeedAdapter
-from ingestor.instruments import Instrument, InstrumentTable, instrument
+from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OUTCOMES = ("expect", "control", "rejected")

@@ -21,11 +21,11 @@ from ingestor.adapter import (
     Refused,
     Reply,
 )
-from ingestor.batch import Sealed, TickBuffer
-from ingestor.fixed import format_decimal
-from ingestor.instruments import InstrumentTable
-from ingestor.rows import CHANNEL_OF, Flag, Side
-from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.columns.buffer import Sealed, TickBuffer
+from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.model.decimals import format_decimal
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import CHANNEL_OF, Flag, Side
 from tests.feeds.fixtures import Fixture, Row, Step, by_kind, load
 
 CHANNELS = tuple(CHANNEL_OF.values())

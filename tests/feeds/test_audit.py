@@ -14,9 +14,9 @@ from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import Audited, FeedAdapter
-from ingestor.batch import TickBuffer
-from ingestor.edge.connections.bookaudit import is_audited
-from ingestor.instruments import InstrumentTable, instrument
+from ingestor.columns.buffer import TickBuffer
+from ingestor.model.instruments import InstrumentTable, instrument
+from ingestor.sources.live.book_audit import is_audited
 
 BIDS = [("100.5", "2"), ("100.0", "0.25")]
 ASKS = [("101.0", "7")]

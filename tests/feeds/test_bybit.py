@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from feeds.bybit import Bybit
-from ingestor.batch import TickBuffer
-from ingestor.instruments import InstrumentTable, instrument
-from ingestor.rows import TRADE, Rows
-from ingestor.session import FrameCounts, Session, SessionEvents
+from ingestor.columns.buffer import TickBuffer
+from ingestor.decode.session import FrameCounts, Session, SessionEvents
+from ingestor.model.instruments import InstrumentTable, instrument
+from ingestor.model.rows import TRADE, Rows
 
 TRADE_FRAME = (
     b'{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":[{"T":1700000000000,'

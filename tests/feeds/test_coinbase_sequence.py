@@ -8,9 +8,9 @@ import pytest
 
 from feeds.coinbase import Coinbase
 from ingestor.adapter import Control, Filtered, Notice, Reconnect
-from ingestor.batch import TickBuffer
-from ingestor.rows import Cause
-from ingestor.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.columns.buffer import TickBuffer
+from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.model.rows import Cause
 from tests.feeds.fixtures import load
 
 FIXTURE = load(Coinbase, "spot")

@@ -12,8 +12,8 @@ from zlib import crc32
 import pytest
 
 from ingestor.adapter import FeedAdapter, SnapshotSource
-from ingestor.instruments import InstrumentTable
-from ingestor.rows import CHANNEL_OF, CLASS_OF
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import CHANNEL_OF, CLASS_OF
 from tests.feeds.fixtures import Fixture, adapters, by_kind, load, markets, normal
 from tests.feeds.harness import CHANNELS, Connection, outcomes, rows_of
 

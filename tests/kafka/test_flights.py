@@ -1,6 +1,6 @@
 """Several batches of a lane under way to Apache Kafka when something fails in their midst.
 
-Apache Kafka refuses what is behind a failed batch (`tests/sequenced_broker.py` is modelled on it)
+Apache Kafka refuses what is behind a failed batch (`tests/fakes/broker.py` is modelled on it)
 and knows the last five again; the embedded broker does neither.
 """
 
@@ -17,18 +17,18 @@ import pytest
 from aiokafka import errors
 from aiokafka.conn import CloseReason
 
-from ingestor.batch import TickBatch
+from ingestor.columns.buffer import TickBatch
 from ingestor.consumer import EARLIEST, Consumer, audit
-from ingestor.edge.kafka import track
-from ingestor.edge.kafka.produce import Batches, Failures, Produce
-from ingestor.edge.kafka.sender import REQUESTS_MAX
-from ingestor.edge.kafka.settings import KafkaSettings
-from ingestor.edge.kafka.sink import KafkaSink
-from ingestor.instruments import InstrumentTable, instrument
-from ingestor.rows import Kind, RowClass
+from ingestor.kafka.settings import KafkaSettings
+from ingestor.model.instruments import InstrumentTable, instrument
+from ingestor.model.rows import Kind, RowClass
+from ingestor.sinks.kafka import track
+from ingestor.sinks.kafka.produce_request import Batches, Failures, Produce
+from ingestor.sinks.kafka.sender import REQUESTS_MAX
+from ingestor.sinks.kafka.sink import KafkaSink
+from tests.fakes.rows import Ledger, by_key, trades
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint
 from tests.kafka.test_sink import TABLE, feed, read, running, sink_of, submit
-from tests.tick_rows import Ledger, by_key, trades
 
 LATE_S = 0.03  # answers come so late that several batches are under way
 

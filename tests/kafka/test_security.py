@@ -15,18 +15,18 @@ import pytest
 import trustme
 from confluent_kafka.admin import AdminClient
 
-from ingestor.batch import TickBatch
+from ingestor.app.settings import kafka_settings
+from ingestor.columns.buffer import TickBatch
 from ingestor.config.load import load
 from ingestor.consumer import EARLIEST, Consumer
-from ingestor.edge.kafka.sink import KafkaSink
-from ingestor.edge.settings import kafka_settings
-from ingestor.errors import SinkUnavailable
-from ingestor.feeds_registry import markets
-from ingestor.rows import RowClass
+from ingestor.model.errors import SinkUnavailable
+from ingestor.model.rows import RowClass
+from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.sources.registry import markets
 from tests.e2e.processes import environment, ingestor, simulated_venue
+from tests.fakes.rows import Ledger, by_key, table_of, trades
 from tests.kafka.broker import SASL_PASSWORD, SASL_USER, KafkaBroker
 from tests.kafka.test_sink import running
-from tests.tick_rows import Ledger, by_key, table_of, trades
 
 TABLE = table_of()
 WRONG_PASSWORD = "canary-of-a-wrong-password"

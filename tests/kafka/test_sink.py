@@ -14,15 +14,15 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from ingestor.batch import TickBatch
+from ingestor.columns.buffer import TickBatch
 from ingestor.consumer import EARLIEST, Consumer, audit
-from ingestor.edge.kafka.settings import INSTRUMENTS, KafkaSettings
-from ingestor.edge.kafka.sink import KafkaSink
-from ingestor.instruments import InstrumentTable, instrument
-from ingestor.overload import Budget, Step
-from ingestor.rows import Cause, Kind, RowClass, Rows
+from ingestor.kafka.settings import INSTRUMENTS, KafkaSettings
+from ingestor.model.instruments import InstrumentTable, instrument
+from ingestor.model.rows import Cause, Kind, RowClass, Rows
+from ingestor.sinks.kafka.overload import Budget, Step
+from ingestor.sinks.kafka.sink import KafkaSink
+from tests.fakes.rows import MAKERS, Ledger, by_key, levels, quotes, table_of, trades
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint
-from tests.tick_rows import MAKERS, Ledger, by_key, levels, quotes, table_of, trades
 
 TABLE = table_of()
 

@@ -12,19 +12,19 @@ from typing import Any
 
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
-from ingestor.backoff import Backoff
-from ingestor.edge.connections.supervision import SupervisorEvents, SupervisorSettings
-from ingestor.edge.connections.supervisor import Supervisor
-from ingestor.edge.connections.sweep import Patience
-from ingestor.edge.connections.tap import Tap
-from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
-from ingestor.errors import TransportError
-from ingestor.instruments import InstrumentTable
-from ingestor.intake import Intake
-from ingestor.pipeline import Pipeline
-from ingestor.plan import PlannedConnection, Route, Wanted, make_plan
-from ingestor.rows import Kind
-from ingestor.session import Session
+from ingestor.decode.frame_queue import Intake
+from ingestor.decode.session import Session
+from ingestor.model.backoff import Backoff
+from ingestor.model.errors import TransportError
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import Kind
+from ingestor.pipeline.pipeline import Pipeline
+from ingestor.sources.live.events import SupervisorEvents, SupervisorSettings
+from ingestor.sources.live.health import Patience
+from ingestor.sources.live.plan import PlannedConnection, Route, Wanted, make_plan
+from ingestor.sources.live.supervisor import Supervisor
+from ingestor.sources.live.tap import Tap
+from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
 
 PATIENCE_S = 30.0
 QUICK = Backoff(base_s=0.05, cap_s=0.2)

@@ -1,4 +1,4 @@
-"""ingestor.edge.ratelimit, on a clock that the test turns."""
+"""ingestor.sources.rate_limiter, on a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ingestor.edge.ratelimit import RateLimiter
+from ingestor.sources.rate_limiter import RateLimiter
 
 
 class Clock:

@@ -17,11 +17,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from feeds.binance import Binance
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
-from ingestor.batch import TickBuffer
-from ingestor.edge.simulated.dialects import DIALECTS, DialectName, Kind, make_book
-from ingestor.edge.simulated.market import Encoded, header, make_walk
-from ingestor.edge.simulated.simulator import Shape, Simulator, SimulatorOptions
-from ingestor.instruments import InstrumentTable
+from ingestor.columns.buffer import TickBuffer
+from ingestor.model.instruments import InstrumentTable
+from ingestor.testbed.simulated.dialects import DIALECTS, DialectName, Kind, make_book
+from ingestor.testbed.simulated.market import Encoded, header, make_walk
+from ingestor.testbed.simulated.simulator import Shape, Simulator, SimulatorOptions
 
 PATIENCE_S = 20.0
 SHAPE = Shape(levels=20, depth=30, states=16, walks=2)
@@ -244,7 +244,15 @@ async def test_faults_in_the_stream() -> None:
 async def test_the_process_tells_its_addresses_and_ends_with_its_parent() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "ingestor.edge.simulated.simulator", "--json", "--symbols", "3", "--rate", "100"),
+        *(
+            "-m",
+            "ingestor.testbed.simulated.simulator",
+            "--json",
+            "--symbols",
+            "3",
+            "--rate",
+            "100",
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

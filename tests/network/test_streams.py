@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from ingestor.edge.transport import ClosedByUs, ConnectOptions, picows
-from ingestor.edge.transport.readiness import PORTION, Readiness
-from ingestor.edge.transport.streams import READ_BYTES, WRITE_BYTES_MAX, Stream, open_stream
-from ingestor.errors import PeerClosed
+from ingestor.model.errors import PeerClosed
+from ingestor.sources.websocket import picows
+from ingestor.sources.websocket.interface import ClosedByUs, ConnectOptions
+from ingestor.sources.websocket.poller import PORTION, Readiness
+from ingestor.sources.websocket.sockets import READ_BYTES, WRITE_BYTES_MAX, Stream, open_stream
 from tests.network.test_transport import PATIENCE_S, Listener, contexts, hold, raw, venue
 
 

@@ -18,15 +18,15 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from feeds.binance import Binance
 from feeds.simulated import Simulated
 from ingestor.adapter import Control
-from ingestor.batch import TickBuffer
-from ingestor.edge.connections.connection import PingTimeout
-from ingestor.edge.connections.supervisor import Supervisor
-from ingestor.edge.simulated.simulator import Simulator, SimulatorOptions
-from ingestor.errors import FeedStale, HandshakeRejected
-from ingestor.instruments import InstrumentTable, instrument
-from ingestor.intake import Intakes
-from ingestor.plan import Route, TransportName, Wanted, make_plan
-from ingestor.rows import Kind
+from ingestor.columns.buffer import TickBuffer
+from ingestor.decode.frame_queue import Intakes
+from ingestor.model.errors import FeedStale, HandshakeRejected
+from ingestor.model.instruments import InstrumentTable, instrument
+from ingestor.model.rows import Kind
+from ingestor.sources.live.connection import PingTimeout
+from ingestor.sources.live.plan import Route, TransportName, Wanted, make_plan
+from ingestor.sources.live.supervisor import Supervisor
+from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
 from tests.network.harness import Heard, bench, impatient, settings, until
 
 ONE_EACH = Route(streams_per_connection=3)  # all three channels of one symbol

@@ -16,7 +16,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from ingestor.edge.transport import (
+from ingestor.model.errors import HandshakeRejected, PeerClosed, TransportError
+from ingestor.sources.websocket import picows, websockets
+from ingestor.sources.websocket.interface import (
     ClosedByUs,
     Connect,
     ConnectFailed,
@@ -25,10 +27,7 @@ from ingestor.edge.transport import (
     OpenTimeout,
     ProtocolViolated,
     TlsFailed,
-    picows,
-    websockets,
 )
-from ingestor.errors import HandshakeRejected, PeerClosed, TransportError
 
 PATIENCE_S = 20.0
 Serve = Callable[[ServerConnection], Awaitable[None]]

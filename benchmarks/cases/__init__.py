@@ -1,0 +1,1 @@
+"""Measure one aspect of the program each."""

@@ -1,0 +1,1 @@
+"""Run processes, collect figures and write reports for the cases."""

@@ -1,0 +1,1 @@
+"""Run other programs on the same traffic for comparison."""

@@ -1,0 +1,310 @@
+"""Binance spot, USD-M and COIN-M futures: trades, best bid and ask, book deltas.
+
+Reference: Binance "WebSocket Streams" (spot), "Websocket Market Streams" (USD-M, COIN-M), REST
+"Exchange Information" and "Order Book" of each, read 2026-11-21.
+Units: prices and sizes are decimal text, times are ms. ts_event is the matching engine's time (T)
+where a message has one, else the event time (E); spot quotes and book snapshots have neither.
+Traps:
+- Spot is read from /ws, where an event comes alone; futures and recordings have it wrapped with
+  the name of its stream. Both are read.
+- `m` says that the buyer was the maker, so the seller is the aggressor.
+- Futures document no `trade` stream, so prints come from `aggTrade` there: one row is one taker
+  order at one price, its id is the aggregate's. Recordings hold both; both are read.
+- USD-M spreads its streams over two endpoints: depth and quotes on /public, trades on /market.
+- Subscribing to a symbol that doesn't exist is acknowledged like any other.
+- After a coarser tick or lot size comes into force, orders of the old ones stay in the book (a size
+  of 117924.5 at a lot size of 1): exponents come from the precision that is printed, not from the
+  increments alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+import msgspec
+import orjson
+
+from feeds.binance.batch_decoder import futures_decoder, is_whole_book, spot_decoder
+from feeds.binance.instruments import futures_instrument, spot_instrument
+from ingestor.adapter import (
+    MILLISECOND,
+    Ack,
+    BookRule,
+    Continuity,
+    Control,
+    DecodeError,
+    DecodeMany,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Flag,
+    Instrument,
+    Limits,
+    Market,
+    Notice,
+    Reconnect,
+    Refused,
+    RestRequest,
+    Side,
+    SnapshotSource,
+    TickBuffer,
+    UnknownMessage,
+)
+
+_LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
+_SNAPSHOT: Final = int(Flag.SNAPSHOT)
+_AGGRESSOR: Final = {True: int(Side.ASK), False: int(Side.BID)}  # by `m`, buyer is maker
+
+_SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
+_DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
+_DEPTH_WEIGHT: Final = {"spot": 50, "usdm": 20, "coinm": 20}
+_EXCHANGE_INFO: Final = {
+    "spot": RestRequest("/api/v3/exchangeInfo", {"showPermissionSets": "false"}, weight=20),
+    "usdm": RestRequest("/fapi/v1/exchangeInfo"),
+    "coinm": RestRequest("/dapi/v1/exchangeInfo"),
+}
+
+# 300 connects in 5 minutes: 30 at once and 0.9 a second. A spot connection may receive 5 messages
+# a second, our pongs among them, and 4 requests a second have been seen to be too many.
+_SPOT_LIMITS: Final = Limits(
+    streams_per_connection=1_024,
+    streams_per_subscribe=100,
+    connects_per_s=0.9,
+    connects_burst=30,
+    requests_per_s=2.0,
+    lifetime_s=86_400.0,
+)
+_FUTURES_LIMITS: Final = replace(_SPOT_LIMITS, streams_per_connection=200, requests_per_s=5.0)
+
+_SPOT_BOOK: Final = BookRule(Continuity.RANGE, SnapshotSource.REST, quote_oracle=True)
+_FUTURES_BOOK: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, quote_oracle=True)
+
+_STREAM: Final = {
+    "spot": {"trades": "trade", "quotes": "bookTicker", "book": "depth@100ms"},
+    "usdm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
+    "coinm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
+}
+
+_DECODED: Final = {"trade", "aggTrade", "bookTicker", "depthUpdate", None}
+# Documented events of streams that we never subscribe to; recordings hold them.
+_NOT_SUBSCRIBED: Final = {
+    *("24hrMiniTicker", "24hrTicker", "1hTicker", "4hTicker", "1dTicker", "avgPrice"),
+    *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "markPriceUpdate"),
+    *("indexPriceUpdate", "assetIndexUpdate", "compositeIndex", "contractInfo", "forceOrder"),
+}
+
+
+class _Data(msgspec.Struct, gc=False):
+    """What we read of an event: one type for all, since parsing into it costs half of a dict."""
+
+    s: str  # symbol
+    e: str | None = None  # event; spot quotes have none
+    T: int | None = None  # ms, matching engine
+    E: int | None = None  # ms, event
+    t: int | None = None  # trade id
+    p: Any = None
+    q: Any = None
+    m: bool | None = None  # the buyer was the maker
+    U: int | None = None  # first update id
+    u: int | None = None  # last update id
+    pu: int | None = None  # last update id of the event before, futures
+    b: Any = None  # best bid, or bid levels
+    B: Any = None
+    a: Any = None  # best ask, ask levels, or the id of an aggregate trade
+    A: Any = None
+
+
+class _Frame(_Data, gc=False):
+    """A frame of either kind: the event alone, or wrapped as combined streams have it."""
+
+    s: str = ""
+    data: _Data | None = None
+    stream: str = ""
+
+
+_parse: Final = msgspec.json.Decoder(_Frame).decode
+
+
+class Binance:
+    """One connection to one market of Binance."""
+
+    venue: ClassVar[str] = "binance"
+    reference: ClassVar[str] = "Binance WebSocket Streams, spot and futures, read 2026-11-21"
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": Market(
+            (Endpoint("wss://stream.binance.com:9443/ws"),),
+            "https://api.binance.com",
+            _SPOT_LIMITS,
+            _SPOT_BOOK,
+        ),
+        "usdm": Market(
+            (
+                Endpoint("wss://fstream.binance.com/public/stream", frozenset({"quotes", "book"})),
+                Endpoint("wss://fstream.binance.com/market/stream", frozenset({"trades"})),
+            ),
+            "https://fapi.binance.com",
+            _FUTURES_LIMITS,
+            _FUTURES_BOOK,
+        ),
+        "coinm": Market(
+            (Endpoint("wss://dstream.binance.com/stream"),),
+            "https://dapi.binance.com",
+            _FUTURES_LIMITS,
+            _FUTURES_BOOK,
+        ),
+    }
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
+        self._symbols = symbols
+        self._requests = 0
+        self._subscribing: dict[int, tuple[str, ...]] = {}  # request id -> its streams
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{symbol.lower()}@{_STREAM[self._market][channel]}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for some in _chunks(streams):
+            frame = self._request("SUBSCRIBE", some)
+            self._subscribing[self._requests] = some
+            yield frame
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for some in _chunks(streams):
+            yield self._request("UNSUBSCRIBE", some)
+
+    def _request(self, method: str, streams: tuple[str, ...]) -> bytes:
+        self._requests += 1
+        return orjson.dumps({"method": method, "params": streams, "id": self._requests})
+
+    def ping(self) -> bytes | None:
+        return None  # the server pings with websocket frames, which the transport answers
+
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
+        return (spot_decoder if market == "spot" else futures_decoder)(symbols)
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        """Take frames of every kind, wrapped or not."""
+        try:
+            frame = _parse(payload)
+        except msgspec.ValidationError as failure:
+            return self._other(payload, str(failure))
+        data: Any = frame.data or frame
+        match data.e:
+            case "trade":
+                trade_id = data.t
+            case "aggTrade":
+                trade_id = data.a
+            case _:
+                return self._rarer(payload, frame, data, ts_recv, out)
+        out.trade(
+            self._symbols[data.s],
+            data.T * MILLISECOND,
+            ts_recv,
+            trade_id,
+            data.p,
+            data.q,
+            _AGGRESSOR[data.m],
+            trade_id,
+        )
+        return None
+
+    def _rarer(
+        self, payload: bytes, frame: _Frame, data: Any, ts_recv: int, out: TickBuffer
+    ) -> Control | None:
+        event = data.e
+        if event not in _DECODED:
+            return self._not_data(event)
+        if not data.s:
+            return self._other(payload, "an event without symbol")
+        number = self._symbols[data.s]
+        match event:
+            case None:  # spot
+                out.quote(
+                    number, ts_recv, ts_recv, data.u, data.b, data.B, data.a, data.A, _LAST_UNTIMED
+                )
+            case "bookTicker":  # futures
+                time = data.T * MILLISECOND
+                out.quote(number, time, ts_recv, data.u, data.b, data.B, data.a, data.A)
+            case "depthUpdate":
+                if not is_whole_book(frame.stream):
+                    return Filtered("not_subscribed")
+                time, previous = (data.E, 0) if self._market == "spot" else (data.T, data.pu)
+                out.levels(
+                    number, time * MILLISECOND, ts_recv, data.U, data.u, data.b, data.a, previous
+                )
+        return None
+
+    def _other(self, payload: bytes, reason: str) -> Control | None:
+        """What is no event of a symbol: answers to requests, partial books, nonsense."""
+        message = orjson.loads(payload)
+        match message:
+            case {"result": None, "id": int(number)}:
+                streams = self._subscribing.pop(number, None)
+                return Notice.INFO if streams is None else Ack(streams)
+            case {"error": {"msg": str(text)}} | {"code": int(), "msg": str(text)}:
+                return Refused(text, self._subscribing.pop(message.get("id"), ()))
+            case {"e": str(event)} | {"data": {"e": str(event)}} if event not in _DECODED:
+                return self._not_data(event)
+            case {"lastUpdateId": _} | {"data": {"lastUpdateId": _}}:
+                return Filtered("not_subscribed")  # spot's partial books
+            case {"data": _} | {"e": _}:
+                raise DecodeError(self.venue, reason)
+        raise UnknownMessage(self.venue, f"{payload[:120]!r}")
+
+    def _not_data(self, event: object) -> Control:
+        if event in _NOT_SUBSCRIBED:
+            return Filtered("not_subscribed")
+        if event == "serverShutdown":
+            return Reconnect("the server is about to shut down")
+        raise UnknownMessage(self.venue, f"{event!r:.60}")
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return (_EXCHANGE_INFO[market],)
+
+    @classmethod
+    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
+        read = spot_instrument if market == "spot" else futures_instrument
+        return [
+            read(market, entry)
+            for body in bodies
+            for entry in orjson.loads(body)["symbols"]
+            if entry["contractStatus" if market == "coinm" else "status"] == "TRADING"
+        ]
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return RestRequest(
+            _DEPTH_PATH[self._market],
+            {"symbol": symbol, "limit": str(_SNAPSHOT_LEVELS)},
+            _DEPTH_WEIGHT[self._market],
+        )
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+        book = orjson.loads(body)
+        last, bids, asks = book["lastUpdateId"], book["bids"], book["asks"]
+        time = book.get("T")  # futures
+        flags = _SNAPSHOT if time is not None else _SNAPSHOT | Flag.NO_VENUE_TIME
+        if max(len(bids), len(asks)) >= _SNAPSHOT_LEVELS:
+            flags |= Flag.PARTIAL
+        out.levels(
+            self._symbols[symbol],
+            ts_recv if time is None else (time + 0) * MILLISECOND,
+            ts_recv,
+            last,
+            last,
+            bids,
+            asks,
+            flags=flags,
+        )
+
+
+def _chunks(streams: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    size = _SPOT_LIMITS.streams_per_subscribe
+    return (tuple(streams[start : start + size]) for start in range(0, len(streams), size))
+
+
+adapter: type[FeedAdapter] = Binance

@@ -1,0 +1,257 @@
+"""Bybit v5, spot, linear and inverse: trades, quotes and the book of 200 levels a side.
+
+Reference: "V5 API": WebSocket Stream (Connect, Trade, Orderbook), Get Instruments Info, Get
+Orderbook.
+Units: price, size are decimal text; times are milliseconds. Sizes are in base (spot, linear) or
+in quote (inverse: contracts of 1 USD).
+Traps:
+- Quotes are `orderbook.1`: a snapshot each time, repeated with the same `u` after 3 s of quiet.
+- `cts` is the matching engine's time and what ts_event holds; `ts` is when the message was made.
+- `u` of a book rises by one; `u` = 1 is a fresh image after a restart of the venue's service.
+- A trade's `S` is the taker's side. Its id is a UUID (derivatives) or a number (spot); `seq` is
+  shared by all trades of one match. The message type of trades says "snapshot" but means nothing.
+- REST images have a `u` of another depth; `seq` is what books of all depths have in common.
+- Acks name the request, not its topics. A refusal names a topic in its text, or nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from feeds.bybit.decoder import (
+    DEPTH,
+    KINDS,
+    MARK,
+    Best,
+    Kind,
+    append_book,
+    append_quote,
+    append_trades,
+    beginning,
+    decoder,
+)
+from ingestor.adapter import (
+    MILLISECOND,
+    Ack,
+    AuditImage,
+    BookRule,
+    Continuity,
+    Contract,
+    Control,
+    DecodeMany,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Instrument,
+    Limits,
+    Market,
+    Notice,
+    Refused,
+    RestRequest,
+    SizeUnit,
+    TickBuffer,
+    UnknownMessage,
+    instrument,
+    iso_text,
+)
+
+_TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{DEPTH}"}
+_LEFT_OUT: Final = {
+    name: Filtered(name)
+    for name in ("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "insurance")
+}
+_TOPIC: Final = re.compile(r"[A-Za-z]+\.[\w.\-/]*\w")
+_CONTRACTS: Final = {
+    "LinearPerpetual": Contract.PERPETUAL,
+    "LinearFutures": Contract.FUTURE,
+    "InversePerpetual": Contract.PERPETUAL,
+    "InverseFutures": Contract.FUTURE,
+}
+
+
+def _market(name: str) -> Market:
+    return Market(
+        endpoints=(Endpoint(f"wss://stream.bybit.com/v5/public/{name}"),),
+        rest_url="https://api.bybit.com",
+        limits=Limits(
+            streams_per_connection=300,  # all topics of a connection: at most 21,000 characters
+            streams_per_subscribe=10,  # the rule of spot; elsewhere it keeps refusals apart
+            connects_per_s=1.5,  # 500 in five minutes
+            ping_interval_s=20.0,
+        ),
+        book=BookRule(continuity=Continuity.INCREMENT),
+    )
+
+
+class Bybit:
+    venue: ClassVar[str] = "bybit"
+    reference: ClassVar[str] = "Bybit V5 API, read 2026-11-21"
+    markets: ClassVar[Mapping[str, Market]] = {
+        name: _market(name) for name in ("spot", "linear", "inverse")
+    }
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
+        self._symbols = symbols
+        self._requests: dict[str, tuple[str, ...]] = {}  # req_id -> the topics that it asked for
+        self._request = 0
+        self.best: dict[str, Best] = {}  # the last quote of each symbol
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{_TOPICS[channel]}.{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        for stream in streams:
+            self.best.pop(stream.rpartition(".")[2], None)  # what comes now is news again
+        yield from self._operations("subscribe", streams)
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        yield from self._operations("unsubscribe", streams)
+
+    def _operations(self, operation: str, streams: Sequence[str]) -> Iterator[bytes]:
+        size = self.markets[self._market].limits.streams_per_subscribe
+        for start in range(0, len(streams), size):
+            topics = tuple(streams[start : start + size])
+            self._request += 1
+            identifier = str(self._request)
+            if operation == "subscribe":
+                self._requests[identifier] = topics
+            yield orjson.dumps({"req_id": identifier, "op": operation, "args": topics})
+
+    def ping(self) -> bytes | None:
+        return b'{"op":"ping"}'
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        kind = KINDS.get(beginning(payload))
+        if kind is None:
+            message = orjson.loads(payload)
+            topic = message.get("topic")
+            if topic is None:
+                return self._operation(message)
+            name, _, rest = topic.partition(".")
+            if name in _LEFT_OUT:
+                return _LEFT_OUT[name]
+            kind = self._kind(name, rest)
+        if kind is Kind.TRADES:
+            append_trades(payload, self._symbols, ts_recv, out)
+        elif kind is Kind.BOOK:
+            append_book(payload, self._symbols, ts_recv, out)
+        else:
+            return append_quote(payload, self.best, self._symbols, ts_recv, out)
+        return None
+
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
+        return decoder(symbols)
+
+    def _kind(self, name: str, rest: str) -> Kind:
+        """Return the kind of a topic, `name.rest`."""
+        if name == "publicTrade":
+            return Kind.TRADES
+        if name == "orderbook":
+            return Kind.QUOTE if rest.startswith("1.") else Kind.BOOK
+        raise UnknownMessage(self.venue, f"topic {name!r:.60}")
+
+    def _operation(self, message: Any) -> Control:
+        match message:
+            case {"op": "pong"} | {"op": "ping", "ret_msg": "pong"}:
+                return Notice.HEARTBEAT
+            case {"op": "subscribe", "success": True}:
+                return self._acknowledged(message.get("req_id", ""))
+            case {"op": "subscribe", "success": False, "ret_msg": str(text)}:
+                return self._refused(message.get("req_id", ""), text)
+            case {"op": "unsubscribe", "success": bool()}:
+                return Notice.INFO
+        raise UnknownMessage(self.venue, f"{message!r:.60}")
+
+    def _acknowledged(self, identifier: str) -> Control:
+        if not identifier:
+            return Ack()
+        topics = self._requests.pop(identifier, ())
+        return Ack(topics) if topics else Notice.INFO
+
+    def _refused(self, identifier: str, text: str) -> Control:
+        """Name the topics of the refusal: those in its text, or the only one of its request."""
+        asked = self._requests.pop(identifier, ())
+        named = tuple(topic for topic in _TOPIC.findall(text) if topic in asked)
+        if "already subscribed" in text:
+            return Ack(named) if named else Notice.INFO
+        return Refused(text, named or (asked if len(asked) == 1 else ()))
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return [
+            RestRequest(
+                "/v5/market/instruments-info",
+                {"category": market, "limit": "1000"},
+                cursor=("result", "nextPageCursor"),
+            )
+        ]
+
+    @classmethod
+    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
+        return [
+            _instrument(market, one)
+            for body in bodies
+            for one in orjson.loads(body)["result"]["list"]
+            if one["status"] == "Trading"
+        ]
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return None
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+        raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        query = {"category": self._market, "symbol": symbol, "limit": str(depth)}
+        return RestRequest("/v5/market/orderbook", query)
+
+    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+        image = orjson.loads(body)["result"]
+        bids, asks = ([(price, size) for price, size in image[side]] for side in "ba")
+        return AuditImage(image.get("seq", 0) & MARK, bids, asks)
+
+
+def _instrument(market: str, one: Any) -> Instrument:
+    base, quote = one["baseCoin"], one["quoteCoin"]
+    pair = f"{base}-{quote}".upper()
+    tick_size = one["priceFilter"]["tickSize"]
+    lots = one["lotSizeFilter"]
+    if market == "spot":
+        return instrument(
+            Bybit.venue,
+            market,
+            one["symbol"],
+            pair,
+            base,
+            quote,
+            tick_size,
+            lots["basePrecision"],
+            settlement=quote,
+        )
+    contract = _CONTRACTS[one["contractType"]]
+    expiry_ns = int(one["deliveryTime"]) * MILLISECOND
+    is_future = contract is Contract.FUTURE
+    suffix = iso_text(expiry_ns)[:10].replace("-", "") if is_future else "PERP"
+    return instrument(
+        Bybit.venue,
+        market,
+        one["symbol"],
+        f"{pair}-{suffix}",
+        base,
+        quote,
+        tick_size,
+        lots["qtyStep"],
+        contract=contract,
+        settlement=one["settleCoin"],
+        size_unit=SizeUnit.QUOTE if market == "inverse" else SizeUnit.BASE,
+        expiry_ns=expiry_ns if is_future else 0,
+    )
+
+
+adapter: type[FeedAdapter] = Bybit

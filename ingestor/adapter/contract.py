@@ -1,0 +1,256 @@
+"""The contract between the program and a venue.
+
+A venue is one module in `feeds/` (or of a third party, through the entry-point group
+`ingestor.feeds`) whose name `adapter` is bound to a class that satisfies `FeedAdapter`. One object
+serves one connection. Adapters are names and translations: what a venue calls things, what it
+sends, what it wants to hear. They do no I/O, read no clock, and know nothing of Kafka, of queues or
+of each other. docs/adding-a-feed.md leads through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar, Protocol, runtime_checkable
+
+from ingestor.columns.buffer import TickBuffer
+from ingestor.model.instruments import Instrument
+
+
+class Continuity(Enum):
+    """How a venue numbers the updates of a book (docs/semantics.md has each rule in words)."""
+
+    NONE = "none"  # no numbers at all; nothing to check but checksum and oracle
+    RANGE = "range"  # first == last of the event before + 1 (Binance spot U/u)
+    PREVIOUS = "previous"  # previous == last of the event before (Binance futures pu, OKX)
+    INCREMENT = "increment"  # last == last of the event before + 1 (Bybit u)
+    CONNECTION = "connection"  # counted over the connection; the adapter calls `out.hole`
+
+
+class SnapshotSource(Enum):
+    SOCKET = "socket"  # the venue sends the snapshot on subscribe
+    REST = "rest"  # fetched with `snapshot_request`, deltas held meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class BookRule:
+    """A venue's book rules as data; `ingestor.books.manager` applies them.
+
+    depth_max: levels a side that the venue keeps; deeper ones are cut after each update (Kraken).
+    checksum: called with the book's best levels as scaled integers, [(price, size), ...] best
+    first, bids then asks; returns what `TickBuffer.levels(checksum=...)` carried.
+    checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
+    that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
+    quote_oracle: a quote whose sequence equals a book update's `last` must show its best levels.
+    quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
+    stream of "book", and the books derive QUOTE rows from what changes at the top.
+    A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, else by a REST one.
+    """
+
+    continuity: Continuity
+    snapshot: SnapshotSource = SnapshotSource.SOCKET
+    depth_max: int | None = None
+    checksum: Callable[[Sequence[tuple[int, int]], Sequence[tuple[int, int]]], int] | None = None
+    checksum_depth: int = 10
+    checksum_text: Callable[[int, int], str] | None = None
+    quote_oracle: bool = False
+    quotes_from_book: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a venue allows, from its documents. Rates are per second and source address."""
+
+    streams_per_connection: int = 200
+    streams_per_subscribe: int = 50
+    connects_per_s: float = 1.0
+    connects_burst: int = 5
+    requests_per_s: float = 5.0  # client messages per connection
+    frame_bytes_max: int = 1 << 20
+    ping_interval_s: float | None = None  # application ping, where the venue wants one
+    lifetime_s: float | None = None  # the venue cuts connections of this age
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A websocket address and the channels it carries. Config may replace scheme and host."""
+
+    url: str
+    channels: frozenset[str] = frozenset({"trades", "quotes", "book"})
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """One market of a venue (spot, linear, ...): where it is and what it allows."""
+
+    endpoints: tuple[Endpoint, ...]
+    rest_url: str  # scheme and host
+    limits: Limits
+    book: BookRule
+
+
+@dataclass(frozen=True, slots=True)
+class RestRequest:
+    """A GET. `path` begins with "/"; query values are text; weight counts against a rate limit.
+
+    cursor: where a paged answer says which page comes next, as keys into its JSON. While a text
+    stands there, the request is repeated with it as the query value `cursor`.
+    """
+
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    weight: int = 1
+    cursor: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditImage:
+    """The best levels of a book as a venue's REST endpoint gives them, to compare a book with.
+
+    number: the `mark` of the update after which the book must look like this; 0 = the venue doesn't
+    say. bids, asks: price text and size text, best first.
+    """
+
+    number: int
+    bids: Sequence[tuple[str, str]]
+    asks: Sequence[tuple[str, str]]
+
+
+# What a frame was, when it was not data. `decode` returns None for data that went into `out`.
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The venue confirms these streams (empty: it doesn't say which, all that are pending)."""
+
+    streams: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The venue refuses these streams (empty: it doesn't say which)."""
+
+    text: str
+    streams: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A control frame that wants this text frame as an answer (ping -> pong)."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """The venue announces that it will close this connection, or asks to reconnect."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """A data message that we leave out by a named rule (candles nobody asked for, a one-sided
+    ticker). `duplicate`: it repeats what was sent before."""
+
+    rule: str
+    duplicate: bool = False
+
+
+class Notice(Enum):
+    """Control frames that need nothing."""
+
+    HEARTBEAT = "heartbeat"
+    INFO = "info"
+
+
+Control = Ack | Refused | Reply | Reconnect | Filtered | Notice
+
+
+class FeedAdapter(Protocol):
+    """One venue, on one connection.
+
+    Required keys are indexed plainly: the session turns LookupError, TypeError, ValueError and
+    AttributeError into DecodeError and rolls the frame back. State that follows the data (a
+    connection's sequence number) is written last in `decode`, so that it is committed only with
+    the frame.
+    """
+
+    venue: ClassVar[str]
+    reference: ClassVar[str]  # the venue's document and the day it was read
+    markets: ClassVar[Mapping[str, Market]]
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        """symbols: venue symbol -> instrument number, live (InstrumentTable.symbols)."""
+
+    def stream(self, channel: str, symbol: str) -> str:
+        """Return the venue's name of a stream: the unit of subscribing, acks and staleness.
+
+        channel: "trades", "quotes" or "book". Two channels may share a stream (Coinbase takes
+        quotes from its book: see docs/semantics.md).
+        """
+
+    def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        """Yield the text frames that subscribe, at most Limits.streams_per_subscribe in each."""
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        """Yield the text frames that unsubscribe."""
+
+    def ping(self) -> bytes | None:
+        """Return the application ping, sent every Limits.ping_interval_s; None = none wanted."""
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        """Append one frame's rows to `out` and return None, or return what else it was.
+
+        ts_recv: ns. Raises DecodeError, or any of the four built-in errors named above.
+        """
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        """Return the REST requests that list the market's instruments."""
+
+    @classmethod
+    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
+        """Read their answers, in the order of the requests, pages after each other. Symbols that
+        aren't trading are left out. Raises as `decode` does."""
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        """Return the request for a book snapshot where BookRule.snapshot is REST, else None."""
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+        """Append the snapshot to `out` (one `levels` call with snapshot=True)."""
+
+
+@runtime_checkable
+class Audited(Protocol):
+    """What an adapter has besides, if nothing on its sockets proves the books: no checksum, no
+    quotes with the numbers of book updates. Its books are then compared with REST images, at times.
+    """
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        """Return the request for the best `depth` levels of each side."""
+
+    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+        """Read its answer. Raises as `decode` does."""
+
+
+# Decodes frames of several connections: payloads, ts_recv (ns), the frames' numbers, and the buffer
+# that it appends to with the calls that take many. Returns what those frames were that are no data:
+# notices and filtered ones, in any order. It takes these and plain data alone: it raises what
+# `decode` may raise, or DecodeError, when any of the frames is something else, such as an ack; they
+# then go to `decode`, one by one, and nothing of them stays in the buffer. A frame's session is
+# `out.sources[number]`; state in its `adapter` is written last, when nothing can fail any more.
+DecodeMany = Callable[[list[bytes], list[int], Sequence[int], TickBuffer], Sequence[Control]]
+
+
+@runtime_checkable
+class DecodesMany(Protocol):
+    """What an adapter may offer beside `decode`, for speed: the same events in the same order."""
+
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany | None:
+        """Return what decodes a market's frames together, None where nothing does.
+
+        symbols: venue symbol -> instrument number, live.
+        """

@@ -1,0 +1,1 @@
+"""Show operators the state of the process over HTTP and in the terminal."""

@@ -1,0 +1,114 @@
+"""Families of the parts that count for themselves: connections, Kafka, books, recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from prometheus_client.core import Metric
+
+from ingestor.admin.exposition import counter, gauge
+from ingestor.books.manager import BookStatistics
+from ingestor.recording.recorder import RecorderStatistics
+from ingestor.sinks.kafka.queue import ChannelStatistics
+from ingestor.sources.live.events import SupervisorStatistics
+
+_MARKET: Final = ("venue", "market")
+_BOOK_COUNTERS: Final = {
+    "updates": "Book updates applied.",
+    "verified": "Updates that a checksum, a quote or a REST image proved right.",
+    "mismatched": "Updates that a checksum, a quote or a REST image proved wrong.",
+    "crossed": "Updates that left the book crossed.",
+    "resets": "Times that a book began anew.",
+}
+
+
+def connection_families(found: SupervisorStatistics) -> Iterator[Metric]:
+    """Yield connections by state, reconnects by cause, streams that the venues don't serve."""
+    connections = gauge("connections", "Connections by state.", ("venue", "state"))
+    for labels, count in found.connections.items():
+        connections.add_metric(labels, count)
+    yield connections
+    reconnects = counter("reconnects", "Connections lost, attempts failed.", ("venue", "cause"))
+    for labels, count in found.reconnects.items():
+        reconnects.add_metric(labels, count)
+    yield reconnects
+    for name, text, by_venue in (
+        ("streams_refused", "Streams that the venue refused.", found.refused),
+        ("streams_unacknowledged", "Streams never confirmed.", found.unacknowledged),
+    ):
+        family = counter(name, text, ("venue",))
+        for venue, count in by_venue.items():
+            family.add_metric((venue,), count)
+        yield family
+
+
+def kafka_families(
+    found: ChannelStatistics, resets: Mapping[str, int], *, connected: bool
+) -> Iterator[Metric]:
+    """Yield the producer's state. resets: producers replaced, by cause."""
+    up = gauge("kafka_up", "1 while Kafka accepts rows.")
+    up.add_metric((), int(connected))
+    yield up
+    family = counter("producer_resets", "Producers replaced after an error.", ("cause",))
+    for cause, count in resets.items():
+        family.add_metric((cause,), count)
+    yield family
+    steps = counter("overload_steps", "Steps of the overload policy taken.", ("step",))
+    for step, count in found.steps.items():
+        steps.add_metric((step,), count)
+    yield steps
+    for name, text, value in (
+        ("reading_paused", "1 while sockets are not read.", int(found.paused)),
+        ("rows_in_flight", "Rows sent and not yet acknowledged.", found.rows_in_flight),
+        ("buffer_age_seconds", "How long the oldest queued row has waited.", found.age_s),
+        ("buffer_peak_bytes", "The most that the buffer ever held.", found.bytes_peak),
+    ):
+        one = gauge(name, text)
+        one.add_metric((), value)
+        yield one
+
+
+def book_families(found: Mapping[tuple[str, str], BookStatistics]) -> Iterator[Metric]:
+    """Yield what the books' audit says, by market."""
+    for name, text in _BOOK_COUNTERS.items():
+        family = counter(f"book_{name}", text, _MARKET)
+        for place, books in found.items():
+            family.add_metric(place, getattr(books, name))
+        yield family
+    valid = gauge("books", "Books by state.", (*_MARKET, "state"))
+    invalid = counter("book_invalid_seconds", "Seconds without a valid book, summed.", _MARKET)
+    repairs = counter("book_repairs", "Repairs asked for.", (*_MARKET, "cause"))
+    audits = counter("book_audits", "Comparisons with REST images.", (*_MARKET, "outcome"))
+    unverified = gauge("book_unverified_updates", "Updates not compared (yet).", _MARKET)
+    for place, books in found.items():
+        unverified.add_metric(place, books.unverifiable)
+        valid.add_metric((*place, "valid"), books.valid)
+        valid.add_metric((*place, "invalid"), books.books - books.valid)
+        invalid.add_metric(place, books.invalid_s)
+        for cause, count in books.repairs.items():
+            repairs.add_metric((*place, cause), count)
+        for outcome, count in books.audits.items():
+            audits.add_metric((*place, outcome), count)
+    yield from (valid, unverified, invalid, repairs, audits)
+
+
+def recorder_families(found: RecorderStatistics) -> Iterator[Metric]:
+    """Yield what the recorder did."""
+    state = gauge("recorder_state", "1 for the state that the recorder is in.", ("state",))
+    for one in type(found.state):
+        state.add_metric((one.value,), int(found.state is one))
+    yield state
+    for name, text, count in (
+        ("recorder_bytes", "Compressed bytes written.", found.bytes_written),
+        ("recorder_lines", "Lines written.", found.lines_written),
+        ("recorder_lost_lines", "Lines that were not recorded.", found.lines_lost),
+        ("recorder_lost_bytes", "Bytes of payload that were not recorded.", found.bytes_lost),
+        ("recorder_failures", "Times that the disk refused.", found.failures),
+    ):
+        family = counter(name, text)
+        family.add_metric((), count)
+        yield family
+    buffered = gauge("recorder_buffer_bytes", "Memory of what is not written yet.")
+    buffered.add_metric((), found.bytes_buffered)
+    yield buffered

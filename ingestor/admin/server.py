@@ -1,0 +1,201 @@
+"""Metrics, health and the status page over HTTP, in the program's own loop.
+
+| path | what |
+|---|---|
+| /metrics | all metrics of the process |
+| /metrics/feeds | four series per stream, off the main scrape |
+| /livez, /readyz, /startupz | 200 or 503, and why, as JSON |
+| /status.json | the snapshot that the terminal shows |
+| / | a page that polls it |
+
+GET only, loopback unless configured, no CORS; a request must call us by a name that is ours, so
+that a web page which rebinds its DNS name to 127.0.0.1 reads nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+import orjson
+from aiohttp import web
+
+from ingestor.admin.exposition import MetricSource, StreamState, metrics_text, streams_text
+from ingestor.config.model import HttpConfig, is_loopback
+from ingestor.model.errors import ListenFailed
+from ingestor.telemetry.status import Health, Status, liveness, startup
+
+HEARTBEAT_S: Final = 1.0
+PAGE: Final = Path(__file__).parent / "status_page"
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AdminSource(MetricSource, Protocol):
+    """What the application shows; all calls return at once."""
+
+    def status(self) -> Status: ...
+    def ready(self) -> Health: ...
+    def streams(self) -> Iterable[StreamState]: ...
+
+
+class AdminServer:
+    """The HTTP server; an asynchronous context manager. `port` is known once it is up."""
+
+    def __init__(
+        self,
+        config: HttpConfig,
+        source: AdminSource,
+        refresh: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """refresh: awaited before the source is asked for a page of metrics, with its path."""
+        self._config = config
+        self._source = source
+        self._refresh = refresh
+        self._runner: web.AppRunner | None = None
+        self._heart: asyncio.Task[None] | None = None
+        self._beat_s = time.monotonic()
+        self._rendering = asyncio.Lock()  # two scrapes at once would hold the loop twice
+        self.port = config.port
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. Raises ListenFailed."""
+        application = web.Application(middlewares=[self._guard], client_max_size=1024)
+        for path, respond in (
+            ("/", _file("index.html", "text/html")),
+            ("/status.js", _file("status.js", "text/javascript")),
+            ("/status.css", _file("status.css", "text/css")),
+            ("/status.json", self._status),
+            ("/metrics", self._metrics),
+            ("/metrics/feeds", self._streams),
+            ("/livez", self._live),
+            ("/readyz", self._ready),
+            ("/startupz", self._started),
+        ):
+            application.router.add_get(path, respond)
+        runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=1.0
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, self._config.host, self._config.port)
+        try:
+            await site.start()
+        except OSError as failure:
+            await runner.cleanup()
+            address = f"{self._config.host}:{self._config.port}"
+            hint = "set http.port (0 takes a free one)"
+            raise ListenFailed("the HTTP server", address, _reason(failure), hint=hint) from None
+        self._runner = runner
+        self.port = int(runner.addresses[0][1])
+        self._heart = asyncio.create_task(self._beat(), name="http-heartbeat")
+
+    async def stop(self) -> None:
+        """Close the port; may be called twice."""
+        if self._heart is not None:
+            self._heart.cancel()
+            self._heart = None
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _beat(self) -> None:
+        while True:
+            self._beat_s = time.monotonic()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Respond) -> web.StreamResponse:
+        """Refuse what isn't ours to answer, and put our headers on every answer."""
+        if not self._is_ours(request.host):
+            response: web.StreamResponse = web.Response(
+                status=421, text="unknown host: name it in http.allowed_hosts\n"
+            )
+        else:
+            try:
+                response = await handler(request)
+            except web.HTTPException as refusal:
+                response = web.Response(status=refusal.status, text=f"{refusal.reason}\n")
+                if "Allow" in refusal.headers:
+                    response.headers["Allow"] = refusal.headers["Allow"]
+        response.headers.update(_HEADERS)
+        return response
+
+    def _is_ours(self, host: str) -> bool:
+        """Addresses can't be rebound; names must be loopback's or configured."""
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        name = name.lower()
+        if is_loopback(name) or name in self._config.allowed_hosts:
+            return True
+        try:
+            ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        async with self._rendering:
+            if self._refresh is not None:
+                await self._refresh(request.path)
+            text = await metrics_text(self._source)
+        return web.Response(body=text, headers={"Content-Type": _TEXT})
+
+    async def _streams(self, request: web.Request) -> web.Response:
+        async with self._rendering:
+            if self._refresh is not None:
+                await self._refresh(request.path)
+            text = await streams_text(self._source.streams())
+        return web.Response(body=text, headers={"Content-Type": _TEXT})
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return _json(self._source.status().to_json())
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return _verdict(liveness(time.monotonic() - self._beat_s))
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return _verdict(self._source.ready())
+
+    async def _started(self, _: web.Request) -> web.Response:
+        return _verdict(startup(self._source.status()))
+
+
+def _file(name: str, content_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    content = (PAGE / name).read_bytes()
+
+    async def respond(_: web.Request) -> web.Response:
+        return web.Response(body=content, content_type=content_type, charset="utf-8")
+
+    return respond
+
+
+def _json(content: object, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(content), status=status, content_type="application/json")
+
+
+def _verdict(health: Health) -> web.Response:
+    return _json({"ok": health.ok, **health.checks}, 200 if health.ok else 503)
+
+
+def _reason(failure: OSError) -> str:
+    """The system's words alone: asyncio wraps them in a sentence of its own."""
+    return os.strerror(failure.errno) if failure.errno else str(failure)

@@ -1,0 +1,166 @@
+"""The terminal's view of a run: a live table, or a line a second where there is no terminal.
+
+At the end the ledger is printed: every row that was read, and what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ingestor.telemetry.status import Phase, Status
+
+INTERVAL_S: Final = 1.0
+_FEEDS_SHOWN: Final = 20
+_BUFFER_FULL: Final = 0.75
+_STYLE_OF_PHASE: Final = {Phase.RUNNING: "green", Phase.PAUSED: "yellow", Phase.DRAINING: "cyan"}
+
+
+async def show(
+    status: Callable[[], Status], console: Console, interval_s: float = INTERVAL_S
+) -> None:
+    """Show a snapshot each interval until cancelled."""
+    before = status()
+    if not console.is_terminal:
+        while True:
+            await asyncio.sleep(interval_s)
+            now = status()
+            console.print(line(now, before), markup=False, highlight=False, soft_wrap=True)
+            before = now
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            now = status()
+            live.update(picture(now, before), refresh=True)
+            before = now
+            await asyncio.sleep(interval_s)
+
+
+def line(now: Status, before: Status) -> str:
+    """Return one second's news as one line."""
+    return (
+        f"{now.phase} {now.uptime_s:.0f} s: {now.connected}/{sum(now.connections.values())} "
+        f"connections, {_per_s(now, before, 'frames')} frames/s, "
+        f"{_per_s(now, before, 'rows_appended')} ticks/s, lag p50 {_ms(now.lag_p50_ms)} "
+        f"p99 {_ms(now.lag_p99_ms)} ms, publish p99 {_ms(now.publish_p99_ms)} ms, "
+        f"queue {_share(now):.1%}" + "".join(f", {text}" for text in _trouble(now))
+    )
+
+
+def picture(now: Status, before: Status) -> RenderableType:
+    """Return what the terminal shows."""
+    states = ", ".join(f"{count:,} {state}" for state, count in now.connections.items() if count)
+    head = Text.assemble(
+        (now.phase.value, _STYLE_OF_PHASE.get(now.phase, "bold")),
+        f" {now.uptime_s:.0f} s   connections: {states or 'none'}",
+    )
+    numbers = Table.grid(padding=(0, 3))
+    for _ in range(4):
+        numbers.add_column(justify="right")
+        numbers.add_column()
+    rates = (_per_s(now, before, "frames"), _per_s(now, before, "rows_appended"))
+    numbers.add_row(
+        rates[0], "frames/s", rates[1], "ticks/s", _ms(now.lag_p99_ms), "ms lag p99",
+        _ms(now.publish_p99_ms), "ms publish p99",
+    )  # fmt: skip
+    numbers.add_row(
+        f"{now.frames:,}", "frames", f"{now.acked:,}", "acknowledged", f"{_share(now):.1%}",
+        "of the queue", _ms(now.loop_delay_p99_ms), "ms loop delay p99",
+    )  # fmt: skip
+    trouble = Text(", ".join(_trouble(now)) or "nothing lost", "red" if _trouble(now) else "green")
+    return Group(head, numbers, _feed_table(now, before), trouble)
+
+
+def _feed_table(now: Status, before: Status) -> Table:
+    table = Table(box=None, padding=(0, 2))
+    for title in ("feed", "ticks/s", "ticks", "lag p50 ms", "lag p99 ms", "venue lag p99 ms"):
+        table.add_column(title, justify="left" if title == "feed" else "right", no_wrap=True)
+    earlier = {feed.name: feed.rows for feed in before.feeds}
+    seconds = (now.time_ns - before.time_ns) / 1e9
+    worst_first = sorted(now.feeds, key=lambda feed: -(feed.lag_p99_ms or 0.0))
+    for feed in worst_first[:_FEEDS_SHOWN]:
+        table.add_row(
+            Text(feed.name),  # as it is: rich would read emoji out of `a:m:b`
+            _rate(feed.rows - earlier.get(feed.name, 0), seconds),
+            f"{feed.rows:,}",
+            _ms(feed.lag_p50_ms),
+            _ms(feed.lag_p99_ms),
+            _ms(feed.venue_lag_p99_ms),
+        )
+    if len(now.feeds) > _FEEDS_SHOWN:
+        table.add_row(f"... {len(now.feeds) - _FEEDS_SHOWN} more")
+    return table
+
+
+def ledger(status: Status) -> str:
+    """Return what became of every frame and row, as text of a few lines."""
+    data = status.frames - status.control
+    decoded = data - status.rejected - status.duplicate_frames - status.filtered_frames
+    by_class = ", ".join(f"{count:,} {name}" for name, count in status.rows.items() if count)
+    rows = (
+        ("acknowledged", status.acked),
+        ("duplicate", status.duplicates),
+        ("filtered", status.filtered),
+        ("conflated", status.conflated),
+        ("shed", status.shed),
+        ("dead-lettered", status.dead_lettered),
+        ("pending", status.pending),
+    )
+    frames = (
+        ("control", status.control),
+        ("decoded", decoded),
+        ("rejected", status.rejected),
+        ("duplicate", status.duplicate_frames),
+        ("filtered", status.filtered_frames),
+    )
+    lines = (
+        f"ledger after {status.uptime_s:.1f} s",
+        f"  frames {status.frames:>14,} = {_sum(frames)}",
+        f"  rows   {status.rows_appended:>14,} = {_sum(rows)}",
+        f"         {'of which':>14}   {by_class or 'none'}",
+        f"  declared: {status.gaps:,} gaps, {status.resets:,} books begun anew",
+        f"  reconnects: {status.reconnects:,}",
+        "  balanced" if status.unaccounted == 0 else f"  UNACCOUNTED: {status.unaccounted:,}",
+    )
+    return "\n".join(lines)
+
+
+def _sum(terms: Sequence[tuple[str, int]]) -> str:
+    return " + ".join(f"{count:,} {name}" for name, count in terms)
+
+
+def _trouble(now: Status) -> list[str]:
+    """What an operator should see at once."""
+    counts = (
+        (now.shed, "shed"),
+        (now.dead_lettered, "dead-lettered"),
+        (now.rejected, "frames rejected"),
+        (now.gaps, "gaps"),
+        (abs(now.unaccounted), "unaccounted"),
+    )
+    found = [f"{count:,} {name}" for count, name in counts if count]
+    if _share(now) >= _BUFFER_FULL:
+        found.insert(0, f"queue {_share(now):.0%} full")
+    return found + now.notes
+
+
+def _share(now: Status) -> float:
+    return now.queue_bytes / now.queue_limit_bytes if now.queue_limit_bytes else 0.0
+
+
+def _per_s(now: Status, before: Status, name: str) -> str:
+    difference: int = getattr(now, name) - getattr(before, name)
+    return _rate(difference, (now.time_ns - before.time_ns) / 1e9)
+
+
+def _rate(difference: int, seconds: float) -> str:
+    return f"{difference / seconds:,.0f}" if seconds > 0 else "-"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

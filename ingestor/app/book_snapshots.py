@@ -1,0 +1,69 @@
+"""Images of the books for the compacted topic: after each RESET, and of all at an interval."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from ingestor.app.auxiliary_records import Publishing
+from ingestor.books.manager import Books
+from ingestor.columns.buffer import TickBatch
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import Kind, RowClass
+from ingestor.sinks.kafka.sink import KafkaSink
+
+SLICE: Final = 8  # books published between two turns of the loop
+PAUSE_S: Final = 0.02
+
+
+class BookImages:
+    """Publishes the top of each book, a few at a time: 1,000 levels take a millisecond.
+
+    interval_s: between two images of one book; 0 = after each RESET alone.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        table: InstrumentTable,
+        sink: KafkaSink,
+        publishing: Publishing,
+        interval_s: float,
+    ) -> None:
+        self._books = books
+        self._table = table
+        self._sink = sink
+        self._publishing = publishing
+        self._interval_s = interval_s
+        self._known: set[int] = set()
+        self._due: dict[int, None] = {}  # in order
+
+    def hear(self, batch: TickBatch) -> None:
+        """A flush brought these rows: books that began anew are due."""
+        if batch.row_class is RowClass.LEVEL:
+            resets = batch.rows["instrument"][batch.rows["kind"] == Kind.RESET].tolist()
+            self._known.update(resets)
+            self._due.update(dict.fromkeys(resets))
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        again_s = time.monotonic() + self._interval_s
+        while True:
+            await asyncio.sleep(PAUSE_S)
+            if self._interval_s and time.monotonic() >= again_s:
+                again_s = time.monotonic() + self._interval_s
+                self._due.update(dict.fromkeys(sorted(self._known)))
+            if self._due:
+                some = list(self._due)[:SLICE]
+                for instrument in some:
+                    del self._due[instrument]
+                self._publish(some)
+
+    def _publish(self, instruments: Iterable[int]) -> None:
+        rows = self._books.snapshots(instruments).rows
+        for instrument in instruments:
+            of_instrument = rows[rows["instrument"] == instrument]
+            position = self._sink.position(RowClass.LEVEL, instrument)
+            self._publishing.book(self._table, of_instrument, position)

@@ -1,0 +1,45 @@
+"""What an operator reads about connections: up, down, refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from ingestor.decode.session import Session
+from ingestor.model.errors import TransportError
+from ingestor.sources.live.events import SupervisorEvents, cause_of
+from ingestor.sources.live.plan import PlannedConnection
+
+_NAMED: Final = 10  # streams in one line
+
+log = structlog.get_logger(__name__)
+
+
+class EventLog(SupervisorEvents):
+    """Logs what the supervisor reports; `ingestor.telemetry.logs` limits the lines of one cause."""
+
+    def up(self, planned: PlannedConnection, session: Session) -> None:
+        log.info("connection.up", **_where(planned), streams=len(session.streams))
+
+    def down(
+        self, planned: PlannedConnection, session: Session | None, failure: TransportError
+    ) -> None:
+        event = "connection.refused" if session is None else "connection.down"
+        log.warning(event, **_where(planned), cause=cause_of(failure), detail=str(failure))
+
+    def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
+        log.warning("streams.refused", **_where(planned), **_named(streams), reason=text)
+
+    def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
+        log.warning("streams.unacknowledged", **_where(planned), **_named(streams))
+
+
+def _where(planned: PlannedConnection) -> dict[str, object]:
+    return {"venue": planned.venue, "market": planned.market, "connection": planned.number}
+
+
+def _named(streams: Sequence[str]) -> dict[str, object]:
+    more = len(streams) - _NAMED
+    return {"streams": list(streams[:_NAMED])} | ({"more": more} if more > 0 else {})

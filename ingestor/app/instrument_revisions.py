@@ -1,0 +1,89 @@
+"""New revisions of instruments while running: asked for when a frame has a number that the metadata
+don't allow.
+
+A venue that makes a tick finer sends digits that the old exponent can't hold. They are refused,
+never rounded; the market's instruments are fetched anew, and what changed gets a new number in the
+table, so that rows sealed before keep their exponents and rows from now on have their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from ingestor.adapter import FeedAdapter
+from ingestor.columns.buffer import Rejected
+from ingestor.decode.session import Session
+from ingestor.model.errors import BadNumber
+from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.sources.rest.catalog import Catalogue, CatalogueSettings
+from ingestor.sources.rest.client import RestClient, RestSettings
+
+INTERVAL_S: Final = 60.0  # between two questions to one market
+
+log = structlog.get_logger(__name__)
+
+Market = tuple[str, str]
+
+
+class Revisions:
+    """Finds revised instruments. `rest_urls`: addresses that replace the venues' own."""
+
+    def __init__(
+        self,
+        table: InstrumentTable,
+        rest: RestSettings,
+        catalogue: CatalogueSettings,
+        rest_urls: Mapping[Market, str | None],
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._table = table
+        self._rest = rest
+        self._catalogue = catalogue
+        self._rest_urls = rest_urls
+        self._clock_s = clock_s
+        self._asked_s: dict[Market, float] = {}
+
+    def suspects(self, rejected: Sequence[Rejected]) -> list[tuple[type[FeedAdapter], str]]:
+        """Return whom to ask for the sake of these frames, each market at most once an interval."""
+        found: list[tuple[type[FeedAdapter], str]] = []
+        for one in rejected:
+            source = one.source
+            if one.reason != BadNumber.reason or not isinstance(source, Session):
+                continue
+            market = (source.adapter.venue, source.market)
+            now_s = self._clock_s()
+            if now_s - self._asked_s.get(market, -INTERVAL_S) >= INTERVAL_S:
+                self._asked_s[market] = now_s
+                found.append((type(source.adapter), source.market))
+        return found
+
+    async def refresh(self, adapter: type[FeedAdapter], market: str) -> list[Instrument]:
+        """Ask a venue for a market's instruments; return them, none when it can't be reached."""
+        async with RestClient(self._rest) as client:
+            catalogue = Catalogue(self._catalogue, client)
+            rest_url = self._rest_urls.get((adapter.venue, market))
+            return await catalogue.refresh(adapter, market, rest_url) or []
+
+    def revise(self, fresh: Iterable[Instrument]) -> dict[int, int]:
+        """Take what changed into the table; return its numbers, old -> new."""
+        return dict(pair for one in fresh if (pair := self._revised(one)) is not None)
+
+    def _revised(self, fresh: Instrument) -> tuple[int, int] | None:
+        symbols = self._table.symbols(fresh.venue, fresh.market)
+        if fresh.symbol not in symbols:
+            return None  # of the market, but not subscribed to
+        old = symbols[fresh.symbol]
+        new = self._table.add(fresh)
+        if new == old:
+            return None
+        log.warning(
+            "instrument.revised",
+            key=fresh.key,
+            tick_size=f"{self._table[old].tick_size} -> {fresh.tick_size}",
+            lot_size=f"{self._table[old].lot_size} -> {fresh.lot_size}",
+        )
+        return old, new

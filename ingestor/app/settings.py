@@ -1,0 +1,158 @@
+"""From the configuration to what each part is told. No part but the application reads `Config`."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ingestor.books.manager import BookSettings
+from ingestor.config.load import kafka_password
+from ingestor.config.model import (
+    BooksConfig,
+    BudgetConfig,
+    CatalogueConfig,
+    Config,
+    FeedConfig,
+    KafkaConfig,
+    LimitsConfig,
+    RecorderConfig,
+)
+from ingestor.kafka.settings import KafkaSettings
+from ingestor.model.backoff import Backoff
+from ingestor.model.errors import ConfigError
+from ingestor.recording.segments import RecorderSettings
+from ingestor.sinks.kafka.overload import Budget
+from ingestor.sources.live.plan import Route
+from ingestor.sources.rest.catalog import CatalogueSettings
+from ingestor.sources.rest.client import RestSettings
+
+
+def kafka_settings(config: KafkaConfig) -> KafkaSettings:
+    """Raises ConfigError when the password or a certificate can't be read."""
+    return KafkaSettings(
+        bootstrap_servers=config.bootstrap_servers,
+        topic_prefix=config.topic_prefix,
+        encoding=config.encoding,
+        partitions=config.partitions,
+        replication_factor=config.replication_factor,
+        retention_ms=config.retention_ms,
+        create_topics=config.create_topics,
+        compression=None if config.compression == "none" else config.compression,
+        max_batch_bytes=config.max_batch_bytes,
+        request_timeout_ms=config.request_timeout_ms,
+        security=_security(config),
+        ssl_context=_ssl_context(config),
+    )
+
+
+def budget(config: BudgetConfig) -> Budget:
+    return Budget(
+        bytes_max=config.bytes,
+        rows_max=config.rows,
+        age_max_s=config.age_max_s,
+        low=config.low_mark,
+        high=config.high_mark,
+        pause_max_s=config.pause_max_s,
+    )
+
+
+def book_settings(config: BooksConfig) -> BookSettings:
+    return BookSettings(
+        verify=config.verify,
+        repairs_per_s=config.repairs_per_s,
+        repair_backoff_s=config.repair_backoff_s,
+        repair_backoff_max_s=config.repair_backoff_max_s,
+        snapshot_timeout_s=config.snapshot_timeout_s,
+        held_updates_max=config.held_updates_max,
+        levels_max=config.levels_max,
+        snapshot_depth=config.snapshot_depth,
+    )
+
+
+def recorder_settings(config: RecorderConfig) -> RecorderSettings:
+    age_h = config.retention_age_h
+    return RecorderSettings(
+        path=config.path.expanduser(),
+        fsync=config.fsync,
+        segment_bytes=config.segment_bytes,
+        segment_s=config.segment_s,
+        buffer_bytes=config.buffer_bytes,
+        retention_age_s=None if age_h is None else age_h * 3600.0,
+        retention_bytes=config.retention_bytes,
+    )
+
+
+def catalogue_settings(config: CatalogueConfig) -> CatalogueSettings:
+    return CatalogueSettings(config.cache_dir.expanduser(), config.ttl_s)
+
+
+def rest_settings(config: CatalogueConfig) -> RestSettings:
+    return RestSettings(config.timeout_s)
+
+
+def backoff(config: LimitsConfig) -> Backoff:
+    return Backoff(base_s=config.backoff_base_s, cap_s=config.backoff_cap_s)
+
+
+def connects(config: LimitsConfig) -> tuple[float, int] | None:
+    """Return (per second, burst) where the configuration overrides the venues, else None."""
+    rate = config.connects_per_s
+    return None if rate is None else (rate, max(1, int(rate / 10)))
+
+
+def route(feed: FeedConfig) -> Route:
+    return Route(
+        origins=(feed.url,) if feed.url else (),
+        rest_origin=feed.rest_url,
+        transport=feed.transport,
+        streams_per_connection=feed.streams_per_connection,
+        source_addresses=feed.source_addresses,
+        proxy=feed.proxy.get_secret_value() if feed.proxy else None,
+        permessage_deflate=feed.compression,
+    )
+
+
+def secrets(config: Config) -> list[str]:
+    """Return every secret of a configuration, for the logs to star. Raises ConfigError."""
+    proxies = [feed.proxy.get_secret_value() for feed in config.feeds if feed.proxy]
+    passwords = [urlsplit(proxy).password for proxy in proxies]
+    return [one for one in (kafka_password(config.kafka), *proxies, *passwords) if one]
+
+
+def _security(config: KafkaConfig) -> dict[str, Any]:
+    """What aiokafka calls the options of SASL and TLS."""
+    options: dict[str, Any] = {"security_protocol": config.security_protocol}
+    if config.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": config.sasl_mechanism,
+            "sasl_plain_username": config.sasl_username,
+            "sasl_plain_password": kafka_password(config),
+        }
+    return options
+
+
+def _ssl_context(config: KafkaConfig) -> ssl.SSLContext | None:
+    """Certificates and host names are verified; there is no switch that turns it off."""
+    if not config.security_protocol.endswith("SSL"):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=_text(config.ssl_cafile))
+    except (OSError, ssl.SSLError) as failure:
+        raise _unusable("ssl_cafile", config.ssl_cafile, failure) from None
+    if config.ssl_certfile is not None:
+        try:
+            context.load_cert_chain(config.ssl_certfile.expanduser(), _text(config.ssl_keyfile))
+        except (OSError, ssl.SSLError) as failure:
+            raise _unusable("ssl_certfile", config.ssl_certfile, failure) from None
+    return context
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.expanduser())
+
+
+def _unusable(key: str, path: Path | None, failure: OSError) -> ConfigError:
+    reason = getattr(failure, "reason", None) or failure.strerror or "no PEM file"
+    return ConfigError(f"can't be used: {reason}", where=f"kafka.{key}: {path}")

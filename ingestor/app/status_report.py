@@ -1,0 +1,150 @@
+"""The snapshot of the whole process (`ingestor.telemetry.status.Status`), read off the parts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.decode.session import FrameCounts
+from ingestor.model.rows import RowClass
+from ingestor.pipeline.pipeline import Pipeline
+from ingestor.sinks.kafka.queue import ChannelStatistics
+from ingestor.sources.live.events import SupervisorStatistics
+from ingestor.telemetry.loop_lag import LoopWatch
+from ingestor.telemetry.metrics import Metrics, Stage, percentile_ns
+from ingestor.telemetry.status import FeedStatus, Phase, Status
+
+WINDOW_S: Final = 5.0  # of the lags shown while running
+_MS: Final = 1e-6
+
+
+class Reporter:
+    """Fills Status. `mark` is called about once a second; it bounds the window of recent lags."""
+
+    def __init__(self, pipeline: Pipeline, frames: Mapping[tuple[str, str], FrameCounts]) -> None:
+        self._pipeline = pipeline
+        self._frames = frames
+        self._started_s = time.monotonic()
+        self._past: deque[tuple[float, dict[Stage, NDArray[np.int64]]]] = deque()
+
+    def mark(self) -> None:
+        now_s = time.monotonic()
+        lag = self._pipeline.metrics.lag
+        self._past.append((now_s, {stage: lag[stage].counts.copy() for stage in Stage}))
+        while len(self._past) > 1 and now_s - self._past[0][0] > WINDOW_S:
+            self._past.popleft()
+
+    def status(
+        self,
+        phase: Phase,
+        connections: SupervisorStatistics | None,
+        channel: ChannelStatistics | None,
+        watch: LoopWatch,
+        *,
+        recent: bool = True,
+    ) -> Status:
+        """recent: lags of the last seconds; else of the whole run."""
+        metrics, ledger = self._pipeline.metrics, self._pipeline.ledger()
+        frames = list(self._frames.values())
+        books = self._pipeline.books.statistics().values()
+        status = Status(
+            time_ns=time.time_ns(),
+            uptime_s=time.monotonic() - self._started_s,
+            phase=phase,
+            frames=sum(one.frames for one in frames),
+            bytes_received=self._pipeline.bytes_received,
+            control=sum(one.control for one in frames),
+            rejected=sum(one.rejected for one in frames),
+            duplicate_frames=sum(one.duplicate for one in frames),
+            filtered_frames=sum(one.filtered for one in frames),
+            rows=self._rows(metrics),
+            acked=metrics.total("acked"),
+            conflated=metrics.total("conflated"),
+            shed=metrics.total("shed"),
+            dead_lettered=metrics.total("dead_lettered"),
+            duplicates=ledger.duplicate,
+            filtered=ledger.filtered,
+            gaps=metrics.total("gaps"),
+            resets=sum(one.resets for one in books),
+            feeds=self._feeds(metrics, recent=recent),
+            loop_delay_p99_ms=_milliseconds(watch.delay.percentile_ns(0.99)),
+        )
+        if connections is not None:
+            status.connections = dict(_by_state(connections))
+            status.reconnects = sum(connections.reconnects.values())
+        if channel is not None:
+            status.queue_bytes, status.queue_limit_bytes = channel.bytes, channel.bytes_max
+        self._lags(status, metrics, recent=recent)
+        queued = channel.rows if channel is not None else metrics.unsettled
+        status.pending = queued + ledger.held + self._pipeline.buffer.rows
+        status.unaccounted = (
+            abs(metrics.unsettled - queued)
+            + abs(ledger.unaccounted)
+            + sum(abs(one.unaccounted) for one in frames)
+        )
+        return status
+
+    def _counts(self, stage: Stage, *, recent: bool) -> NDArray[np.int64]:
+        counts = self._pipeline.metrics.lag[stage].counts
+        if not recent or not self._past:
+            return counts
+        before = self._past[0][1][stage]
+        since = counts.copy()
+        since[: len(before)] -= before
+        return since
+
+    def _lags(self, status: Status, metrics: Metrics, *, recent: bool) -> None:
+        total = self._counts(Stage.TOTAL, recent=recent).sum(axis=0)
+        publish = self._counts(Stage.PUBLISH, recent=recent).sum(axis=0)
+        status.lag_p50_ms = _milliseconds(percentile_ns(total, 0.5))
+        status.lag_p99_ms = _milliseconds(percentile_ns(total, 0.99))
+        status.publish_p50_ms = _milliseconds(percentile_ns(publish, 0.5))
+        status.publish_p99_ms = _milliseconds(percentile_ns(publish, 0.99))
+
+    def _rows(self, metrics: Metrics) -> dict[str, int]:
+        """Decoded rows by class, and the marks that were added."""
+        decoded = metrics.counter("decoded")
+        by_class = {
+            one.name.lower(): int(decoded[one - 1 :: len(RowClass)].sum()) for one in RowClass
+        }
+        return {**by_class, "mark": metrics.total("marks") + metrics.total("declared")}
+
+    def _feeds(self, metrics: Metrics, *, recent: bool) -> list[FeedStatus]:
+        decoded = metrics.counter("decoded")
+        total = self._counts(Stage.TOTAL, recent=recent)
+        venue = self._counts(Stage.VENUE, recent=recent)
+        feeds = []
+        for number, feed in enumerate(metrics.feeds.all):
+            skew_ns = metrics.skew.known(number)
+            if not decoded[number] and not metrics.counter("marks")[number]:
+                continue
+            feeds.append(
+                FeedStatus(
+                    feed.venue,
+                    feed.market,
+                    feed.channel,
+                    rows=int(decoded[number]),
+                    lag_p50_ms=_milliseconds(percentile_ns(total[number], 0.5)),
+                    lag_p99_ms=_milliseconds(percentile_ns(total[number], 0.99)),
+                    venue_lag_p99_ms=_milliseconds(percentile_ns(venue[number], 0.99)),
+                    skew_ms=None if skew_ns is None else skew_ns * _MS,
+                )
+            )
+        return feeds
+
+
+def _by_state(statistics: SupervisorStatistics) -> Counter[str]:
+    states: Counter[str] = Counter()
+    for (_, state), count in statistics.connections.items():
+        states[state] += count
+    return states
+
+
+def _milliseconds(ns: float) -> float | None:
+    return None if math.isnan(ns) else round(ns * _MS, 3)

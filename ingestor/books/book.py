@@ -1,0 +1,317 @@
+"""What an order book knows of itself, and the table that says what may happen next.
+
+A book is EMPTY until something is heard of it. It is *valid*, which means that consumers may use
+it, from its snapshot (SEEDED or LIVE) until it breaks; then a GAP stands in the stream, and the
+next valid row is a RESET with a snapshot behind it.
+
+- A socket snapshot (IMAGE) stands in order among the deltas of its stream: the book is LIVE.
+- A REST snapshot (SEED) does not. Deltas are held from the first one on; the snapshot discards what
+  it covers, and the first delta that it doesn't cover must continue it (SEEDED until then).
+- While a connection is down (OFFLINE) nobody is asked for a snapshot: the first delta after it
+  comes back does that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from ingestor.adapter import BookRule, Continuity, SnapshotSource
+from ingestor.columns.buffer import Source
+from ingestor.model.book_side import NOTHING, Ladder, TextLadder
+from ingestor.model.rows import Cause
+from ingestor.model.timestamps import SECOND
+
+Levels = list[tuple[int, int]]  # (key, size), best first
+Shown = tuple[int, Levels, Levels]  # mark or 0, bids, asks
+Top = tuple[int, int, int, int]  # bid price and size, ask price and size; 0, 0 = empty side
+Recent = list[tuple[int, Top]]  # update number, what the quote or the book showed
+
+
+class State(Enum):
+    EMPTY = "empty"  # never heard of
+    SYNCING = "syncing"  # waits for a snapshot; REST venues hold deltas meanwhile
+    SEEDED = "seeded"  # valid: REST snapshot applied, the first delta must continue it
+    LIVE = "live"  # valid: every delta continues the one before
+    OFFLINE = "offline"  # the connection is down
+
+
+class Event(Enum):
+    DELTA = "delta"
+    IMAGE = "image"  # a snapshot on the socket
+    SEED = "seed"  # a REST snapshot
+    BREAK = "break"  # a gap, a contradiction, a refused frame, rows that we shed
+    DISCONNECT = "disconnect"
+
+
+NEXT: Final[dict[tuple[State, Event], State]] = {
+    (State.EMPTY, Event.DELTA): State.SYNCING,
+    (State.EMPTY, Event.IMAGE): State.LIVE,
+    (State.EMPTY, Event.SEED): State.SEEDED,
+    (State.EMPTY, Event.BREAK): State.SYNCING,
+    (State.EMPTY, Event.DISCONNECT): State.OFFLINE,
+    (State.SYNCING, Event.DELTA): State.SYNCING,
+    (State.SYNCING, Event.IMAGE): State.LIVE,
+    (State.SYNCING, Event.SEED): State.SEEDED,
+    (State.SYNCING, Event.BREAK): State.SYNCING,
+    (State.SYNCING, Event.DISCONNECT): State.OFFLINE,
+    (State.SEEDED, Event.DELTA): State.LIVE,
+    (State.SEEDED, Event.IMAGE): State.LIVE,
+    (State.SEEDED, Event.SEED): State.SEEDED,  # not asked for: filtered
+    (State.SEEDED, Event.BREAK): State.SYNCING,
+    (State.SEEDED, Event.DISCONNECT): State.OFFLINE,
+    (State.LIVE, Event.DELTA): State.LIVE,
+    (State.LIVE, Event.IMAGE): State.LIVE,
+    (State.LIVE, Event.SEED): State.LIVE,  # not asked for: filtered
+    (State.LIVE, Event.BREAK): State.SYNCING,
+    (State.LIVE, Event.DISCONNECT): State.OFFLINE,
+    (State.OFFLINE, Event.DELTA): State.SYNCING,
+    (State.OFFLINE, Event.IMAGE): State.LIVE,
+    (State.OFFLINE, Event.SEED): State.OFFLINE,  # asked for before the connection ended: filtered
+    (State.OFFLINE, Event.BREAK): State.OFFLINE,
+    (State.OFFLINE, Event.DISCONNECT): State.OFFLINE,
+}
+
+VALID: Final = frozenset({State.SEEDED, State.LIVE})
+
+
+@dataclass(frozen=True, slots=True)
+class BookSettings:
+    """How books are verified, bounded and repaired. Rates and waits in seconds.
+
+    verify: check checksums and quotes against the books.
+    repairs_per_s: repairs that may start, per venue; first synchronisations don't count, the
+    venue's own REST limits govern them. held_updates_max: updates held per instrument.
+    levels_max: levels kept per side; deeper ones are removed, and consumers told so. (Beyond 1,024,
+    a side may exceed it by a few hundred until it is looked at again.)
+    healthy_s: after so long without a break the back-off starts anew.
+    """
+
+    verify: bool = True
+    repairs_per_s: float = 2.0
+    repair_backoff_s: float = 1.0
+    repair_backoff_max_s: float = 60.0
+    snapshot_timeout_s: float = 10.0
+    healthy_s: float = 60.0
+    held_updates_max: int = 10_000
+    levels_max: int = 100_000
+    snapshot_depth: int = 1_000
+    oracle_memory: int = 512  # quotes remembered per instrument
+
+
+@dataclass(slots=True)
+class BookTally:
+    """Sums over the books of one (venue, market).
+
+    updates: events applied, snapshots included. verified, mismatched: comparisons with a checksum,
+    a quote or a REST image. crossed: events that left a book crossed or held a negative size.
+    duplicates: events received twice. added: levels removed by us (the venue's depth limit), each
+    one row.
+    repairs: asked for, by cause; "first" is a first synchronisation. audits: comparisons with REST
+    images, by outcome. invalid_ns: summed over instruments, of the times that are over.
+    """
+
+    updates: int = 0
+    verified: int = 0
+    mismatched: int = 0
+    crossed: int = 0
+    duplicates: int = 0
+    gaps: int = 0
+    resets: int = 0
+    added: int = 0
+    invalid_ns: int = 0
+    repairs: dict[str, int] = field(default_factory=dict)
+    audits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unverifiable(self) -> int:
+        """Updates that nothing could be compared with (yet)."""
+        return max(self.updates - self.verified - self.mismatched, 0)
+
+    def reading(self, books: int, valid: int, held: int, invalid_ns: int) -> BookStatistics:
+        """Return a frozen copy, with what only the books themselves know."""
+        return BookStatistics(
+            books=books,
+            valid=valid,
+            held=held,
+            updates=self.updates,
+            verified=self.verified,
+            mismatched=self.mismatched,
+            unverifiable=self.unverifiable,
+            crossed=self.crossed,
+            duplicates=self.duplicates,
+            gaps=self.gaps,
+            resets=self.resets,
+            added=self.added,
+            repairs=dict(self.repairs),
+            audits=dict(self.audits),
+            invalid_s=invalid_ns / SECOND,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BookStatistics:
+    """A reading of one (venue, market). books, valid: instruments heard of, and usable now.
+    invalid_s: seconds without a valid book since each was first heard of, summed."""
+
+    books: int
+    valid: int
+    held: int
+    updates: int
+    verified: int
+    mismatched: int
+    unverifiable: int
+    crossed: int
+    duplicates: int
+    gaps: int
+    resets: int
+    added: int
+    repairs: dict[str, int]
+    audits: dict[str, int]
+    invalid_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One venue event. Keys as in `side`; bids before asks. at: index of its first level in
+    the flush it came with, -1 for one that was held."""
+
+    ts_event: int
+    ts_recv: int
+    first: int
+    last: int
+    previous: int
+    flags: int
+    checksum: int
+    bid_keys: list[int]
+    bid_sizes: list[int]
+    ask_keys: list[int]
+    ask_sizes: list[int]
+    at: int = -1
+
+    @property
+    def levels(self) -> int:
+        return len(self.bid_keys) + len(self.ask_keys)
+
+
+@dataclass(slots=True)
+class Trail:
+    """What a book showed, update by update, while an audit goes on."""
+
+    states: list[Shown] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Book:
+    """One instrument's book. last: the number of the newest update in it; 0 = not known.
+
+    partial: the venue's snapshot was cut at its depth. limit: levels kept a side.
+    trimmed: we cut it at `levels_max`.
+    recent_quotes, recent_tops: what has no partner yet, in ascending order of update numbers.
+    """
+
+    instrument: int
+    rule: BookRule
+    tally: BookTally
+    bids: Ladder
+    asks: Ladder
+    limit: int
+    continuity: Continuity
+    is_rest: bool
+    derives: bool
+    has_oracle: bool
+    is_provable: bool
+    texts: tuple[TextLadder, TextLadder] | None
+    state: State = State.EMPTY
+    last: int = 0
+    partial: bool = False
+    trimmed: bool = False
+    removed: tuple[list[int], list[int]] | None = None
+    source: Source | None = None
+    is_simple: bool = False  # see `settle`
+    remembers: bool = False  # its tops, for quotes that come later
+    held: list[Update] = field(default_factory=list)
+    held_levels: int = 0
+    recent_quotes: Recent = field(default_factory=list)
+    recent_tops: Recent = field(default_factory=list)
+    trail: Trail | None = None  # only while an audit goes on
+    shown: Top = (0, 0, 0, 0)
+    gap_open: bool = False  # consumers know that the book is invalid
+    invalid_since_ns: int = 0
+    valid_since_ns: int = 0
+    attempts: int = 0
+    repair_cause: Cause | None = None
+    deadline_ns: int = 0  # when a snapshot asked for is asked for again
+
+    @property
+    def is_valid(self) -> bool:
+        return self.state in VALID
+
+    def top(self) -> Top:
+        """Return bid price and size, ask price and size; 0, 0 for an empty side."""
+        bids, asks = self.bids, self.asks
+        bid, ask = bids.best, asks.best
+        if bid != NOTHING != ask:
+            return bid, bids.near[bid], -ask, asks.near[ask]
+        bid, bid_size = bids.first()
+        ask, ask_size = asks.first()
+        return bid, bid_size, -ask, ask_size
+
+    def cut(self) -> None:
+        """Cut both sides to the limit and note in `removed` what that cost."""
+        sides = (self.bids, self.asks)
+        self.removed = (self.bids.cut(), self.asks.cut())
+        if self.limit != self.rule.depth_max:  # the venue's book is deeper than what we keep
+            self.trimmed = True
+            for side, keys in zip(sides, self.removed, strict=True):
+                side.trimmed |= bool(keys)
+        self.settle()
+
+    def clear(self) -> None:
+        self.bids.clear()
+        self.asks.clear()
+        self.recent_tops.clear()
+        self.trail = None
+        self.last = 0
+        self.partial = self.trimmed = False
+        self.removed = None
+        self.settle()
+
+    def settle(self) -> None:
+        """Note whether an update needs nothing but a look at the best levels: no checksum, no
+        quote of its own, no trail, no levels missing below a cut."""
+        self.is_simple = not (
+            self.derives or self.trimmed or self.trail is not None or self.rule.checksum is not None
+        )
+
+
+def open_book(
+    instrument: int, rule: BookRule, tally: BookTally, levels_max: int, now_ns: int
+) -> Book:
+    """Return an EMPTY book whose sides suit the rule."""
+    limit = min(rule.depth_max or levels_max, levels_max)
+    bids, asks = Ladder(limit), Ladder(limit)
+    texts: tuple[TextLadder, TextLadder] | None = None
+    if rule.checksum_text is not None:
+        bids, asks = texts = (
+            TextLadder(limit, 1, rule.checksum_depth, rule.checksum_text),
+            TextLadder(limit, -1, rule.checksum_depth, rule.checksum_text),
+        )
+    book = Book(
+        instrument,
+        rule,
+        tally,
+        bids,
+        asks,
+        limit,
+        continuity=rule.continuity,
+        is_rest=rule.snapshot is SnapshotSource.REST,
+        derives=rule.quotes_from_book,
+        has_oracle=rule.quote_oracle,
+        is_provable=rule.quote_oracle or rule.checksum is not None,
+        texts=texts,
+        invalid_since_ns=now_ns,
+    )
+    book.settle()
+    return book

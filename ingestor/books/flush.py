@@ -1,0 +1,383 @@
+"""One flush of book updates: plain columns for the books to work on, LEVEL rows to publish.
+
+Most flushes are published as they came, so the rows of all updates are built at once with numpy.
+What the books decide meanwhile is kept as differences to that: levels left out, and rows put in
+between (marks, released updates, levels cut at the venue's depth).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
+from struct import Struct
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.books.book import Book, Top, Update
+from ingestor.columns.buffer import Sealed
+from ingestor.model.rows import LEVEL, QUOTE, UPDATE, Cause, Flag, Kind, Rows, Side
+
+_LEVEL: Final = Struct("<qqQIHBBqq")  # rows.LEVEL
+_QUOTE: Final = Struct("<qqQIHBBqqqq")
+assert (_LEVEL.size, _QUOTE.size) == (LEVEL.itemsize, QUOTE.itemsize)
+
+NEGATIVE: Final = 1 << 15  # flag of our own, never published: the update holds a negative size
+_PUBLISHED: Final = int(Flag.SNAPSHOT | Flag.PARTIAL | Flag.NO_VENUE_TIME)
+_MARK: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
+_SIGNS: Final = np.array([1, -1], np.int64)  # key of a level = sign * price: bids, asks
+_SIDES: Final = np.array([Side.BID, Side.ASK], np.uint8)
+_COPIED: Final = (
+    ("ts_event", "ts_event"),
+    ("ts_recv", "ts_recv"),
+    ("instrument", "instrument"),
+    ("sequence", "last"),
+)
+_UPDATE_FIELDS: Final = UPDATE.names or ()
+FEW: Final = 4  # updates in a flush up to which Python is faster than numpy
+_LAST: Final = np.uint16(Flag.LAST)
+
+
+class Flush:
+    """The updates of one `Sealed` as lists, and the rows that become of them.
+
+    bounds: update i has its bids at [bounds[2i], bounds[2i+1]), its asks up to bounds[2i+2].
+    keys, sizes: all levels; keys as in `side`. counts, tops: how many levels each side of each
+    update has, bids and asks in turn, and the greatest key (meaningless where there is none). at:
+    an index into the levels; rows are put in before it.
+    filtered: levels left out for good (levels that are held are not).
+
+    updates, levels: iterators over what was not taken yet, as `_columns` yields it and as (key,
+    size). taken: how many updates were. One iterator costs less than two slices for each side.
+    """
+
+    def __init__(self, sealed: Sealed, now_ns: int) -> None:
+        self.sealed = sealed
+        self.now_ns = now_ns
+        if len(sealed.updates) <= FEW:
+            self._read_few(sealed)
+            smallest = min(self.sizes, default=0)
+        else:
+            self._read_many(sealed)
+            smallest = int(sealed.sizes.min(initial=0))
+        self.updates = self._columns()
+        self.levels = zip(self.keys, self.sizes, strict=False)  # (keys has one more)
+        self.taken = 0
+        self.filtered = 0
+        self.added: list[int] = []  # instrument of each row that removes a level by our own choice
+        self._left_out: list[tuple[int, int]] = []
+        self._extra = bytearray()
+        self._extra_at: list[int] = []
+        self._not_last: list[int] = []
+        self._quotes = bytearray()
+        if smallest < 0:
+            self._flag_negative()
+
+    def _read_many(self, sealed: Sealed) -> None:
+        updates = sealed.updates
+        counts = _counts(updates)
+        keys = np.zeros(len(sealed.prices) + 1, np.int64)  # one more: there every part may begin
+        np.multiply(sealed.prices, np.repeat(np.tile(_SIGNS, len(updates)), counts), out=keys[:-1])
+        self.keys: list[int] = keys.tolist()
+        self.sizes: list[int] = sealed.sizes.tolist()
+        self.counts: list[int] = counts.tolist()
+        self.tops: list[int] = np.maximum.reduceat(keys, counts.cumsum() - counts).tolist()
+        self.instruments: list[int] = updates["instrument"].tolist()
+        self.firsts: list[int] = updates["first"].tolist()
+        self.lasts: list[int] = updates["last"].tolist()
+        self.previous: list[int] = updates["previous"].tolist()
+        self.checksums: list[int] = updates["checksum"].tolist()
+        self.flags: list[int] = updates["flags"].tolist()
+
+    def _read_few(self, sealed: Sealed) -> None:
+        """As `_read_many`, without the fixed cost of numpy's calls."""
+        columns = list(zip(*sealed.updates.tolist(), strict=True)) or [()] * len(_UPDATE_FIELDS)
+        fields = dict(zip(_UPDATE_FIELDS, map(list, columns), strict=True))
+        self.keys = sealed.prices.tolist()
+        self.sizes = sealed.sizes.tolist()
+        self.counts, self.tops = [], []
+        start = 0
+        for bids, asks in zip(fields["bids"], fields["asks"], strict=True):
+            middle, end = start + bids, start + bids + asks
+            self.keys[middle:end] = [-price for price in self.keys[middle:end]]
+            self.counts += (bids, asks)
+            self.tops.append(max(self.keys[start:middle], default=0))
+            self.tops.append(max(self.keys[middle:end], default=0))
+            start = end
+        self.instruments = fields["instrument"]
+        self.firsts = fields["first"]
+        self.lasts = fields["last"]
+        self.previous = fields["previous"]
+        self.checksums = fields["checksum"]
+        self.flags = fields["flags"]
+
+    def _flag_negative(self) -> None:
+        for index in range(len(self)):
+            start, end = self.bounds[2 * index], self.bounds[2 * index + 2]
+            if min(self.sizes[start:end], default=0) < 0:
+                self.flags[index] |= NEGATIVE
+
+    def __len__(self) -> int:
+        return len(self.instruments)
+
+    @cached_property
+    def bounds(self) -> list[int]:
+        return list(accumulate(self.counts, initial=0))
+
+    @cached_property
+    def _times(self) -> tuple[list[int], list[int]]:
+        updates = self.sealed.updates
+        return updates["ts_event"].tolist(), updates["ts_recv"].tolist()
+
+    def update(self, index: int) -> Update:
+        """Return one update as a record that can outlive the flush."""
+        start, middle, end = self.bounds[2 * index : 2 * index + 3]
+        ts_events, ts_recvs = self._times
+        return Update(
+            ts_event=ts_events[index],
+            ts_recv=ts_recvs[index],
+            first=self.firsts[index],
+            last=self.lasts[index],
+            previous=self.previous[index],
+            flags=self.flags[index],
+            checksum=self.checksums[index],
+            bid_keys=self.keys[start:middle],
+            bid_sizes=self.sizes[start:middle],
+            ask_keys=self.keys[middle:end],
+            ask_sizes=self.sizes[middle:end],
+            at=start,
+        )
+
+    def _columns(self) -> Iterator[tuple[int, ...]]:
+        """Yield for each update: instrument, flags, first, last, previous; how many bids and asks
+        it has, and the greatest key of each."""
+        return zip(
+            self.instruments,
+            self.flags,
+            self.firsts,
+            self.lasts,
+            self.previous,
+            self.counts[0::2],
+            self.counts[1::2],
+            self.tops[0::2],
+            self.tops[1::2],
+            strict=True,
+        )
+
+    def start(self, index: int) -> int:
+        """Where update `index` begins; `len(self)` gives the end of all."""
+        return self.bounds[2 * index]
+
+    def leave_out(self, update: Update) -> None:
+        """Don't publish the levels of this update here. No effect on one that was held before."""
+        if update.at >= 0 and update.levels:
+            self._left_out.append((update.at, update.at + update.levels))
+
+    def discard(self, update: Update) -> None:
+        """Leave an update out for good."""
+        self.leave_out(update)
+        self.filtered += update.levels
+
+    def gap(
+        self, at: int, instrument: int, ts_recv: int, cause: Cause, first: int = 0, last: int = 0
+    ) -> None:
+        """Put in a GAP mark. first, last: the missing numbers, 0 = not known."""
+        self._put(at, ts_recv, ts_recv, 0, instrument, _MARK, cause, Kind.GAP, first, last)
+
+    def reset(self, at: int, instrument: int, update: Update) -> None:
+        """Put in a RESET mark. Where its snapshot has no levels, the mark is flagged SNAPSHOT."""
+        flags = _MARK if update.levels else _MARK | Flag.SNAPSHOT
+        self._put(
+            at, update.ts_recv, update.ts_recv, update.last, instrument, flags, 0, Kind.RESET, 0, 0
+        )
+
+    def publish(self, at: int, instrument: int, update: Update) -> None:
+        """Put in the levels of an update that was held."""
+        waiting = update.levels
+        flags = update.flags & _PUBLISHED
+        for side, sign, keys, sizes in (
+            (Side.BID, 1, update.bid_keys, update.bid_sizes),
+            (Side.ASK, -1, update.ask_keys, update.ask_sizes),
+        ):
+            for key, size in zip(keys, sizes, strict=True):
+                waiting -= 1
+                self._put(
+                    at,
+                    update.ts_event,
+                    update.ts_recv,
+                    update.last,
+                    instrument,
+                    flags if waiting else flags | Flag.LAST,
+                    side,
+                    Kind.LEVEL,
+                    sign * key,
+                    size,
+                )
+
+    def remove(
+        self,
+        at: int,
+        instrument: int,
+        update: Update,
+        bid_keys: Sequence[int],
+        ask_keys: Sequence[int],
+    ) -> None:
+        """Put in rows that remove levels which fell out of the book, as the end of an event."""
+        if update.at >= 0:
+            self._not_last.append(at - 1)
+        else:
+            self._clear_last()
+        flags = update.flags & _PUBLISHED
+        prices = [(Side.BID, key) for key in bid_keys] + [(Side.ASK, -key) for key in ask_keys]
+        for side, price in prices:
+            self._put(
+                at,
+                update.ts_event,
+                update.ts_recv,
+                update.last,
+                instrument,
+                flags,
+                side,
+                Kind.LEVEL,
+                price,
+                0,
+            )
+            self.added.append(instrument)
+        self._extra[-_LEVEL.size :] = self._with_flags(flags | Flag.LAST)
+
+    def quote(self, instrument: int, update: Update, top: Top) -> None:
+        """Put out a quote taken from a book."""
+        flags = Flag.LAST | update.flags & Flag.NO_VENUE_TIME
+        self._quotes += _QUOTE.pack(
+            update.ts_event,
+            update.ts_recv,
+            update.last,
+            instrument,
+            flags,
+            0,
+            Kind.QUOTE,
+            *top,
+        )
+
+    @property
+    def quotes_out(self) -> int:
+        """How many quotes were put out so far."""
+        return len(self._quotes) // _QUOTE.size
+
+    def quotes(self) -> Rows:
+        """Return the QUOTE rows that were put out."""
+        return np.frombuffer(self._quotes, QUOTE)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all updates are published as they came, and nothing else."""
+        return not (self._left_out or self._extra_at)
+
+    def rows(self) -> Rows:
+        """Return the LEVEL rows to publish."""
+        rows = (_few_rows if len(self) <= FEW else _many_rows)(self.sealed)
+        if self._not_last:
+            rows["flags"][self._not_last] &= ~_LAST
+        if self.is_whole:
+            return rows
+        keep = np.ones(len(rows), np.bool_)
+        for start, end in self._left_out:
+            keep[start:end] = False
+        kept_before = np.concatenate(([0], np.cumsum(keep)))
+        extra = np.frombuffer(self._extra, LEVEL)
+        return np.insert(rows[keep], kept_before[self._extra_at], extra)
+
+    def _put(
+        self,
+        at: int,
+        ts_event: int,
+        ts_recv: int,
+        sequence: int,
+        instrument: int,
+        flags: int,
+        side: int,
+        kind: int,
+        price: int,
+        size: int,
+    ) -> None:
+        self._extra_at.append(at)
+        self._extra += _LEVEL.pack(
+            ts_event, ts_recv, sequence, instrument, flags, side, kind, price, size
+        )
+
+    def _clear_last(self) -> None:
+        """The newest row put in is no longer the last of its event."""
+        flags = _LEVEL.unpack_from(self._extra, len(self._extra) - _LEVEL.size)[4]
+        self._extra[-_LEVEL.size :] = self._with_flags(flags & ~int(Flag.LAST))
+
+    def _with_flags(self, flags: int) -> bytes:
+        row = list(_LEVEL.unpack_from(self._extra, len(self._extra) - _LEVEL.size))
+        row[4] = flags
+        return _LEVEL.pack(*row)
+
+
+def image(book: Book, depth: int, newest: np.void) -> Rows:
+    """Return the best `depth` levels a side as rows of one snapshot (an empty book: one RESET).
+
+    newest: the book's newest UPDATE.
+    """
+    bids, asks = book.bids.arrays(depth), book.asks.arrays(depth)
+    is_deeper = book.partial or book.trimmed or max(len(book.bids), len(book.asks)) > depth
+    levels = len(bids[0]) + len(asks[0])
+    rows = np.zeros(max(levels, 1), LEVEL)
+    rows["ts_event"], rows["ts_recv"] = newest["ts_event"], newest["ts_recv"]
+    rows["sequence"], rows["instrument"] = book.last, book.instrument
+    rows["flags"] = Flag.SNAPSHOT | (Flag.PARTIAL if is_deeper else 0)
+    rows["flags"][-1] |= _LAST
+    rows["kind"] = Kind.LEVEL if levels else Kind.RESET
+    for side, sign, (keys, sizes), start in (
+        (Side.BID, 1, bids, 0),
+        (Side.ASK, -1, asks, len(bids[0])),
+    ):
+        part = rows[start : start + len(keys)] if levels else rows[:0]
+        part["side"], part["price"], part["size"] = side, sign * keys, sizes
+    return rows
+
+
+def _counts(updates: Rows) -> NDArray[np.int64]:
+    """Return how many bids and asks each update has, in turn: int64[2n]."""
+    counts = np.empty(2 * len(updates), np.int64)
+    counts[0::2], counts[1::2] = updates["bids"], updates["asks"]
+    return counts
+
+
+def _many_rows(sealed: Sealed) -> Rows:
+    """Return all levels of the updates as rows."""
+    updates = sealed.updates
+    counts = _counts(updates)
+    heads = np.zeros((len(updates), 2), LEVEL)
+    for name, source in _COPIED:
+        heads[name] = updates[source][:, None]
+    heads["flags"] = (updates["flags"] & _PUBLISHED)[:, None]
+    heads["side"] = _SIDES
+    heads["kind"] = Kind.LEVEL
+    rows = np.repeat(heads.ravel(), counts)
+    rows["price"], rows["size"] = sealed.prices, sealed.sizes
+    levels = counts[0::2] + counts[1::2]
+    rows["flags"][levels.cumsum()[levels > 0] - 1] |= _LAST
+    return rows
+
+
+def _few_rows(sealed: Sealed) -> Rows:
+    """As `_many_rows`, without the fixed cost of numpy's calls: rows are repeated as bytes."""
+    parts: list[bytes] = []
+    for update in sealed.updates.tolist():
+        ts_event, ts_recv, _, last, _, instrument, bids, asks, _, _, flags, _ = update
+        flags &= _PUBLISHED
+        head = (ts_event, ts_recv, last, instrument)
+        bid = _LEVEL.pack(*head, flags, Side.BID, Kind.LEVEL, 0, 0)
+        ask = _LEVEL.pack(*head, flags, Side.ASK, Kind.LEVEL, 0, 0)
+        if bids + asks:
+            side = Side.ASK if asks else Side.BID
+            parts += (bid * (bids - (not asks)), ask * (asks - 1))
+            parts.append(_LEVEL.pack(*head, flags | Flag.LAST, side, Kind.LEVEL, 0, 0))
+    rows = np.frombuffer(bytearray().join(parts), LEVEL)
+    rows["price"], rows["size"] = sealed.prices, sealed.sizes
+    return rows

@@ -1,0 +1,507 @@
+"""Order books: sealed venue updates in; verified, venue-agnostic book rows out.
+
+What leaves `Books.apply` needs no venue rules: RESET, a snapshot, deltas, and GAP when that is the
+truth. A gap in the numbers, a checksum or a quote that contradicts, a crossed book, a negative
+size, a refused frame, a disconnect: each breaks the books concerned and no others. A broken book is
+empty, its GAP stands in the stream, a repair is asked for, and its next rows are RESET and a
+snapshot. `state` has the states, `sync` the sequence rules, `audit` the proofs.
+
+Every level that comes in is accounted for: it is published (snapshots one to one, whatever they
+replace), filtered, or held. Rows that we add are marks and the removals of `BookOutput.added`.
+
+    levels in + held before + added = level rows published + filtered + held now
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from ingestor.adapter import BookRule, Continuity
+from ingestor.books.book import (
+    NEXT,
+    Book,
+    BookSettings,
+    BookStatistics,
+    BookTally,
+    Event,
+    State,
+    Update,
+    open_book,
+)
+from ingestor.books.flush import NEGATIVE, Flush, image
+from ingestor.books.quote_queue import Witnesses
+from ingestor.books.repair_planner import Repair, Repairs
+from ingestor.books.sequence import Verdict, bridges, continues, missing
+from ingestor.books.verification import contradiction, remember, witness
+from ingestor.columns.buffer import Hole, Sealed, TickBatch
+from ingestor.model.errors import SequenceGap
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import LEVEL, UPDATE, Cause, Flag, RowClass, Rows
+from ingestor.model.timestamps import SECOND
+
+__all__ = ["BookOutput", "BookSettings", "BookStatistics", "Books", "Repair"]
+
+_SLOW: Final = int(Flag.SNAPSHOT) | NEGATIVE
+_RANGE: Final = Continuity.RANGE
+_PREVIOUS: Final = Continuity.PREVIOUS
+_INCREMENT: Final = Continuity.INCREMENT
+_UNNOTED_MAX: Final = 1_024  # updates
+# The rows that were lost may have held the GAP that is in force: it is declared again.
+_TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
+
+
+@dataclass(slots=True)
+class BookOutput:
+    """What one flush gives.
+
+    rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books. filtered: levels
+    that synchronisation discarded. held: levels waiting for a snapshot now. added: the instrument
+    of each row in `rows` that removes a level by our own choice (beyond the depth kept).
+    errors: what broke, for the log. quotes_before: how many of `quotes` precede each hole.
+    is_whole: `rows` are the levels of all updates as they came, nothing left out or put in.
+    """
+
+    rows: Rows
+    quotes: Rows
+    filtered: int
+    held: int
+    repairs: list[Repair]
+    added: list[int] = field(default_factory=list)
+    errors: list[SequenceGap] = field(default_factory=list)
+    quotes_before: list[int] = field(default_factory=list)
+    is_whole: bool = False
+
+
+class Books:
+    """All books of one loop. Pure: the caller passes the time."""
+
+    def __init__(
+        self,
+        table: InstrumentTable,
+        rule_of: Callable[[int], BookRule],
+        settings: BookSettings | None = None,
+    ) -> None:
+        """rule_of: instrument number -> the rule of its market."""
+        self._table = table
+        self._rule_of = rule_of
+        self._settings = settings or BookSettings()
+        self._books: dict[int, Book] = {}
+        self._tallies: dict[tuple[str, str], BookTally] = {}
+        self._breaks: list[tuple[int, Cause, int]] = []  # from outside, for the next flush
+        self._repairs = Repairs(table, self._settings)
+        self._errors: list[SequenceGap] = []
+        self._memory = self._settings.oracle_memory if self._settings.verify else 0
+        self._is_oracle = np.zeros(0, np.bool_)  # by instrument: do its quotes prove its book?
+        self._newest = np.zeros(0, UPDATE)  # by instrument: its newest update, for the times
+        self._unnoted: list[Rows] = []  # updates that `_newest` doesn't know yet, in order
+        self._unnoted_count = 0
+        self._held = 0
+        self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
+
+    def apply(self, sealed: Sealed, now_ns: int) -> BookOutput:
+        """Take one flush. An empty one is fine: it lets overdue repairs be asked for again.
+
+        Updates, quotes and holes are taken in the order in which they came, so that what becomes of
+        a book doesn't depend on where the flushes fell.
+        """
+        flush = Flush(sealed, now_ns)
+        self._fit(flush)
+        flush.filtered, self._forgotten = self._forgotten, 0
+        breaks, self._breaks = self._breaks, []
+        for instrument, cause, ts_ns in breaks:
+            self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
+        witnesses = Witnesses(sealed, self._is_oracle)
+        quotes_before: list[int] = []
+        for hole in sealed.holes:
+            self._run(flush, witnesses, hole.quote, hole.update)
+            quotes_before.append(flush.quotes_out)
+            self._hole(flush, hole)
+        self._run(flush, witnesses, len(sealed.quotes), len(flush))
+        self._repairs.ask_again(now_ns)
+        output = BookOutput(
+            rows=flush.rows(),
+            quotes=flush.quotes(),
+            filtered=flush.filtered,
+            held=self._held,
+            repairs=self._repairs.take(),
+            added=flush.added,
+            errors=self._errors,
+            quotes_before=quotes_before,
+            is_whole=flush.is_whole,
+        )
+        self._errors = []
+        return output
+
+    def invalidate(self, instrument: int, cause: Cause, now_ns: int) -> None:
+        """Break a book from outside (shed, stale). The GAP comes with the next `apply`."""
+        self._breaks.append((instrument, cause, now_ns))
+
+    def forget(self, instrument: int) -> None:
+        """Drop a book that will not be heard of again (delisted, a new revision took over)."""
+        book = self._books.pop(instrument, None)
+        if book is not None:
+            self._held -= book.held_levels
+            self._forgotten += book.held_levels
+            self._is_oracle[instrument] = False
+            self._repairs.done(book)
+
+    def snapshots(self, instruments: Iterable[int]) -> TickBatch:
+        """Return the best levels of the valid books among `instruments`, as LEVEL rows.
+
+        Rows are flagged SNAPSHOT, and PARTIAL where the book is deeper than what is shown. An empty
+        book is one RESET row flagged SNAPSHOT. `sequence` is the number of the newest update.
+        """
+        self._note()
+        broken = {instrument for instrument, _, _ in self._breaks}
+        parts = [
+            image(book, self._settings.snapshot_depth, self._newest[book.instrument])
+            for book in map(self._books.get, instruments)
+            if book is not None and book.is_valid and book.instrument not in broken
+        ]
+        rows = np.concatenate(parts) if parts else np.empty(0, LEVEL)
+        return TickBatch(RowClass.LEVEL, rows, self._table)
+
+    def is_valid(self, instrument: int) -> bool:
+        """Whether consumers may use this book now."""
+        return self.valid_book(instrument) is not None
+
+    def valid_book(self, instrument: int) -> Book | None:
+        """Return a book that consumers may use now, for audits: they change nothing else of it."""
+        book = self._books.get(instrument)
+        return book if book is not None and book.is_valid else None
+
+    def statistics(self, now_ns: int | None = None) -> dict[tuple[str, str], BookStatistics]:
+        """Return the sums by (venue, market). now_ns: counts the invalid times that still last."""
+        sums = {
+            key: [0, 0, 0, tally.invalid_ns] for key, tally in self._tallies.items()
+        }  # books, valid, held, invalid_ns
+        for book in self._books.values():
+            one = self._table[book.instrument]
+            line = sums[one.venue, one.market]
+            line[0] += 1
+            line[1] += book.is_valid
+            line[2] += book.held_levels
+            if now_ns is not None and not book.is_valid:
+                line[3] += now_ns - book.invalid_since_ns
+        return {
+            key: self._tallies[key].reading(books, valid, held, invalid_ns)
+            for key, (books, valid, held, invalid_ns) in sums.items()
+        }
+
+    def _fit(self, flush: Flush) -> None:
+        """Open the books that begin with this flush; keep its updates until `_note`."""
+        more = len(self._table) - len(self._is_oracle)
+        if more > 0:
+            self._is_oracle = np.concatenate([self._is_oracle, np.zeros(more, np.bool_)])
+            self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
+        if not len(flush):
+            return
+        if not self._books.keys() >= (heard := dict.fromkeys(flush.instruments)).keys():
+            for instrument in heard:
+                self._book(instrument, flush.now_ns)
+        self._unnoted.append(flush.sealed.updates)
+        self._unnoted_count += len(flush)
+        if self._unnoted_count > _UNNOTED_MAX:
+            self._note()
+
+    def _note(self) -> None:
+        """Note when each book was last heard of. Done for many flushes at once: it is rarely asked
+        for, and each time costs as much as some levels."""
+        if self._unnoted:
+            updates = np.concatenate(self._unnoted)
+            self._newest[updates["instrument"]] = updates
+            self._unnoted.clear()
+            self._unnoted_count = 0
+
+    def _run(self, flush: Flush, witnesses: Witnesses, quotes_end: int, end: int) -> None:
+        """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
+
+        This is the fast path of live books; all else goes to `_take`.
+        """
+        books, levels = self._books, flush.levels
+        live, tops_max = State.LIVE, self._memory // 8
+        indices = range(flush.taken, end)
+        flush.taken = end
+        for index, (
+            instrument,
+            flags,
+            first,
+            last,
+            previous,
+            bids,
+            asks,
+            top_bid,
+            top_ask,
+        ) in zip(indices, flush.updates, strict=False):
+            if index == witnesses.due:
+                self._hear(flush, witnesses, quotes_end, index)
+            book = books[instrument]
+            rule = book.continuity
+            if (
+                book.state is not live
+                or flags & _SLOW
+                or (rule is _RANGE and first != book.last + 1)
+                or (rule is _PREVIOUS and previous != book.last)
+                or (rule is _INCREMENT and last != book.last + 1)
+            ):
+                deque(islice(levels, bids + asks), 0)  # they are passed over
+                self._take(flush, index)
+                continue
+            if bids:
+                book.bids.apply(islice(levels, bids), top_bid)
+            if asks:
+                book.asks.apply(islice(levels, asks), top_ask)
+            if (
+                not book.is_simple
+                or book.bids.best + book.asks.best >= 0
+                or book.bids.is_over
+                or book.asks.is_over
+                or book.recent_quotes
+            ):
+                self._judge(flush, book, index)
+                continue
+            book.last = last
+            book.tally.updates += 1
+            if book.remembers:
+                remember(book, tops_max)
+        self._hear(flush, witnesses, quotes_end, end)
+
+    def _judge(self, flush: Flush, book: Book, index: int) -> None:
+        """An update's levels are in the book: prove it, and show what it did beyond its rows."""
+        cause = self._prove(book, flush.lasts[index], flush.flags[index], flush.checksums[index])
+        if cause is not None:
+            self._refuse(flush, book, flush.update(index), flush.start(index), cause)
+        elif book.removed is not None or (book.derives and book.top() != book.shown):
+            self._show(flush, book, flush.update(index), flush.start(index + 1))
+
+    def _hear(self, flush: Flush, witnesses: Witnesses, quotes_end: int, taken: int) -> None:
+        """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer."""
+        for instrument, number, ts_recv, quote in witnesses.take(taken, quotes_end):
+            book = self._books[instrument]
+            cause = witness(book, number, quote, self._memory)
+            if cause is not None and book.is_valid:
+                self._break(flush, book, flush.start(taken), ts_recv, cause)
+
+    def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
+        """The levels of an update are in the book: return what is wrong with it, if anything."""
+        book.last = last
+        book.tally.updates += 1
+        bids, asks = book.bids, book.asks
+        if bids.best + asks.best >= 0:  # prices of bids and minus those of asks
+            book.tally.crossed += 1
+            return Cause.CROSSED
+        if bids.is_over or asks.is_over:
+            book.cut()
+        elif book.trimmed and (bids.is_short() or asks.is_short()):
+            return Cause.SHED
+        if book.is_provable and self._memory:
+            return contradiction(book, flags, checksum, self._memory)
+        return None
+
+    def _take(self, flush: Flush, index: int) -> None:
+        """Take one update that isn't plainly the next delta of a live book."""
+        update = flush.update(index)
+        book = self._book(flush.instruments[index], flush.now_ns)
+        if book.state is not State.LIVE or update.flags & _SLOW:
+            book.source = flush.sealed.sources[int(flush.sealed.updates["frame"][index])]
+        if update.flags & NEGATIVE:
+            book.tally.crossed += 1
+            self._refuse(flush, book, update, update.at, Cause.CROSSED)
+        elif not update.flags & Flag.SNAPSHOT:
+            self._delta(flush, book, update, update.at)
+        elif book.is_rest:
+            self._seed(flush, book, update)
+        else:
+            self._replace(flush, book, update, Event.IMAGE)
+
+    def _delta(self, flush: Flush, book: Book, update: Update, at: int) -> None:
+        """Take one delta, by the rules. at: where its rows belong (it may have been held)."""
+        if not book.is_valid:
+            self._wait(flush, book, update)
+            return
+        judge = continues if book.state is State.LIVE else bridges
+        verdict = judge(book.continuity, book.last, update)
+        if verdict is Verdict.COVERED:
+            book.tally.duplicates += book.state is State.LIVE
+            flush.discard(update)
+        elif verdict is Verdict.MISSING:
+            first, last = missing(book.continuity, book.last, update)
+            self._break(flush, book, at, update.ts_recv, Cause.SEQUENCE, first, last)
+            self._wait(flush, book, update)
+        else:
+            for side, keys, sizes in (
+                (book.bids, update.bid_keys, update.bid_sizes),
+                (book.asks, update.ask_keys, update.ask_sizes),
+            ):
+                if keys:
+                    side.apply(zip(keys, sizes, strict=True), max(keys))
+            cause = self._prove(book, update.last, update.flags, update.checksum)
+            if cause is not None:
+                self._refuse(flush, book, update, at, cause)
+                return
+            book.state = NEXT[book.state, Event.DELTA]
+            if update.at < 0:
+                flush.publish(at, book.instrument, update)
+            self._show(flush, book, update, at if update.at < 0 else at + update.levels)
+
+    def _wait(self, flush: Flush, book: Book, update: Update) -> None:
+        """A delta on a book without snapshot: hold it where the snapshot comes by REST."""
+        before, book.state = book.state, NEXT[book.state, Event.DELTA]
+        is_first = before in {State.EMPTY, State.OFFLINE}
+        cause = Cause.DISCONNECT if before is State.OFFLINE else None
+        if not book.is_rest:
+            flush.discard(update)
+            if is_first:  # the snapshot was lost, or will come by itself
+                self._repairs.expect(book, cause, flush.now_ns)
+            return
+        if book.held and continues(book.continuity, book.held[-1].last, update) is Verdict.MISSING:
+            self._drop_held(flush, book, len(book.held))
+        flush.leave_out(update)
+        book.held.append(replace(update, at=-1))
+        book.held_levels += update.levels
+        self._held += update.levels
+        if len(book.held) > self._settings.held_updates_max:
+            self._drop_held(flush, book, len(book.held) // 4 + 1)
+        if is_first:
+            self._repairs.ask(book, cause, flush.now_ns)
+
+    def _drop_held(self, flush: Flush, book: Book, count: int) -> None:
+        """Discard the oldest `count` held updates."""
+        levels = sum(update.levels for update in book.held[:count])
+        del book.held[:count]
+        book.held_levels -= levels
+        self._held -= levels
+        flush.filtered += levels
+
+    def _seed(self, flush: Flush, book: Book, update: Update) -> None:
+        """Take a REST snapshot, then the held deltas that it doesn't cover."""
+        if book.is_valid or book.state is State.OFFLINE:
+            flush.discard(update)
+            return
+        verdicts = [bridges(book.continuity, update.last, one) for one in book.held]
+        covered = next(
+            (at for at, one in enumerate(verdicts) if one is not Verdict.COVERED), len(verdicts)
+        )
+        self._drop_held(flush, book, covered)
+        if book.held and verdicts[covered] is Verdict.MISSING:  # it is older than what we hold
+            flush.discard(update)
+            self._repairs.ask(book, book.repair_cause, flush.now_ns, again=True)
+            return
+        if self._replace(flush, book, update, Event.SEED):
+            held, book.held = book.held, []
+            self._held -= book.held_levels
+            book.held_levels = 0
+            for one in held:
+                self._delta(flush, book, one, update.at + update.levels)
+
+    def _replace(self, flush: Flush, book: Book, update: Update, event: Event) -> bool:
+        """Put a snapshot in the place of whatever the book was; return whether it was right."""
+        book.bids.replace(update.bid_keys, update.bid_sizes)
+        book.asks.replace(update.ask_keys, update.ask_sizes)
+        book.trimmed = False
+        book.settle()
+        cause = self._prove(book, update.last, update.flags, update.checksum)
+        if cause is not None:
+            self._refuse(flush, book, update, update.at, cause)
+            return False
+        if not book.is_valid:
+            book.tally.invalid_ns += flush.now_ns - book.invalid_since_ns
+            book.valid_since_ns = flush.now_ns
+        book.state = NEXT[book.state, event]
+        book.gap_open = False
+        book.partial = bool(update.flags & Flag.PARTIAL)
+        book.tally.resets += 1
+        self._repairs.done(book)
+        flush.reset(update.at, book.instrument, update)
+        self._show(flush, book, update, update.at + update.levels)
+        return True
+
+    def _show(self, flush: Flush, book: Book, update: Update, at: int) -> None:
+        """Publish what an update did beyond its own rows. at: behind them."""
+        if book.removed is not None:
+            flush.remove(at, book.instrument, update, *book.removed)
+            book.tally.added += len(book.removed[0]) + len(book.removed[1])
+            book.removed = None
+        if book.derives:
+            top = book.top()
+            if top != book.shown:
+                book.shown = top
+                flush.quote(book.instrument, update, top)
+
+    def _hole(self, flush: Flush, hole: Hole) -> None:
+        """Break the books that a hole concerns: those named, else all of the connection."""
+        subscribed = hole.source.instruments(RowClass.LEVEL)
+        if hole.instruments is not None:
+            named = set(hole.instruments)
+            subscribed = [one for one in subscribed if one in named]
+        is_down = hole.cause is Cause.DISCONNECT
+        for instrument in subscribed:
+            book = self._book(instrument, flush.now_ns)
+            if is_down and book.source not in {None, hole.source}:
+                continue  # another connection carries the book by now
+            book.source = hole.source
+            self._break(
+                flush,
+                book,
+                flush.start(hole.update),
+                hole.ts_recv,
+                hole.cause,
+                hole.first,
+                hole.last,
+                event=Event.DISCONNECT if is_down else Event.BREAK,
+            )
+
+    def _refuse(self, flush: Flush, book: Book, update: Update, at: int, cause: Cause) -> None:
+        """Leave an update out and break the book that it contradicts."""
+        flush.discard(update)
+        self._break(flush, book, at, update.ts_recv, cause)
+
+    def _break(
+        self,
+        flush: Flush,
+        book: Book,
+        at: int,
+        ts_recv: int,
+        cause: Cause,
+        first: int = 0,
+        last: int = 0,
+        event: Event = Event.BREAK,
+    ) -> None:
+        """The book can't be trusted: say so in the stream, empty it, ask for a repair."""
+        if not book.gap_open or cause in _TELL_AGAIN:
+            flush.gap(at, book.instrument, ts_recv, cause, first, last)
+            book.tally.gaps += 1
+            book.gap_open = True
+            if event is not Event.DISCONNECT:
+                key = self._table[book.instrument].key
+                self._errors.append(SequenceGap(key, cause.name.lower(), first, last))
+        if book.is_valid:
+            book.invalid_since_ns = flush.now_ns
+            if flush.now_ns - book.valid_since_ns > self._settings.healthy_s * SECOND:
+                book.attempts = 0
+        self._drop_held(flush, book, len(book.held))
+        book.clear()
+        book.state = NEXT[book.state, event]
+        if book.state is State.OFFLINE:
+            self._repairs.done(book)
+        else:
+            self._repairs.ask(book, cause, flush.now_ns)
+
+    def _book(self, instrument: int, now_ns: int) -> Book:
+        book = self._books.get(instrument)
+        if book is None:
+            one = self._table[instrument]
+            tally = self._tallies.setdefault((one.venue, one.market), BookTally())
+            levels_max = self._settings.levels_max
+            book = open_book(instrument, self._rule_of(instrument), tally, levels_max, now_ns)
+            self._books[instrument] = book
+            self._is_oracle[instrument] = book.remembers = bool(
+                book.rule.quote_oracle and self._memory
+            )
+        return book

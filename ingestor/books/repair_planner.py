@@ -1,0 +1,95 @@
+"""When a broken book may be repaired, and when it is asked for again. Pure: times are passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ingestor.books.book import Book, BookSettings
+from ingestor.columns.buffer import Source
+from ingestor.model.backoff import Backoff
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import Cause
+from ingestor.model.timestamps import SECOND
+
+_NEVER: Final = 2**63 - 1
+# Nothing is wrong with these books: no back-off and no share of `repairs_per_s`. The venue's own
+# REST limits govern them.
+_FIRST: Final = frozenset({None, Cause.DISCONNECT})
+
+
+@dataclass(slots=True)
+class Repair:
+    """A book that needs a snapshot: resubscribe its stream, or fetch the REST snapshot.
+
+    cause: None for the first synchronisation. source: the connection that carries the instrument,
+    None when nothing came from it yet. due_ns: not before; rate and back-off are in it.
+    """
+
+    instrument: int
+    cause: Cause | None
+    source: Source | None
+    due_ns: int
+
+
+class Repairs:
+    """Asks for snapshots: at once the first time, then backed off exponentially per instrument,
+    spread over `repairs_per_s` per venue, and again where none came within the timeout."""
+
+    def __init__(self, table: InstrumentTable, settings: BookSettings) -> None:
+        self._table = table
+        self._settings = settings
+        self._backoff = Backoff(settings.repair_backoff_s, settings.repair_backoff_max_s)
+        self._waiting: dict[int, Book] = {}  # a snapshot must come until `deadline_ns`
+        self._slots: dict[str, int] = {}  # venue -> when its next repair may start
+        self._asked: list[Repair] = []
+        self._next_deadline_ns = _NEVER
+
+    def take(self) -> list[Repair]:
+        """Return what was asked for since the last call."""
+        asked, self._asked = self._asked, []
+        return asked
+
+    def ask(self, book: Book, cause: Cause | None, now_ns: int, *, again: bool = False) -> None:
+        """Ask for a snapshot, unless one is on the way; `again` asks all the same."""
+        if book.instrument in self._waiting and not again:
+            return
+        due_ns = now_ns
+        if again or cause not in _FIRST:
+            if book.attempts:
+                due_ns += int(self._backoff.delay_s(book.attempts - 1, _full_window) * SECOND)
+            book.attempts += 1
+            venue = self._table[book.instrument].venue
+            due_ns = max(due_ns, self._slots.get(venue, 0))
+            self._slots[venue] = due_ns + int(SECOND / self._settings.repairs_per_s)
+        repairs = book.tally.repairs
+        name = cause.name.lower() if cause else "first"
+        repairs[name] = repairs.get(name, 0) + 1
+        self._asked.append(Repair(book.instrument, cause, book.source, due_ns))
+        self.expect(book, cause, due_ns)
+
+    def expect(self, book: Book, cause: Cause | None, from_ns: int) -> None:
+        """A snapshot must come within the timeout, or is asked for (again)."""
+        book.repair_cause = cause
+        book.deadline_ns = from_ns + int(self._settings.snapshot_timeout_s * SECOND)
+        self._waiting[book.instrument] = book
+        self._next_deadline_ns = min(self._next_deadline_ns, book.deadline_ns)
+
+    def done(self, book: Book) -> None:
+        """The snapshot came, or nobody waits for it any more."""
+        self._waiting.pop(book.instrument, None)
+
+    def ask_again(self, now_ns: int) -> None:
+        """Ask again for the snapshots that didn't come in time."""
+        if now_ns < self._next_deadline_ns:
+            return
+        self._next_deadline_ns = _NEVER
+        for book in list(self._waiting.values()):
+            if book.deadline_ns <= now_ns:
+                self.ask(book, book.repair_cause, now_ns, again=True)
+            self._next_deadline_ns = min(self._next_deadline_ns, book.deadline_ns)
+
+
+def _full_window() -> float:
+    """In place of a random number: the slots spread repairs, and they need no jitter."""
+    return 1.0

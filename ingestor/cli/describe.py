@@ -1,0 +1,165 @@
+"""Commands around the configuration: config, check, feeds, doctor."""
+
+# ruff: noqa: PLC0415 -- a command imports what it needs when it runs: `--help` is quick
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ingestor.cli.common import (
+    EXIT_FAILURE,
+    EXIT_USAGE,
+    ConfigFile,
+    Json,
+    OptionalConfigFile,
+    load_config,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from ingestor.cli.plan import PlanReport
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(check)
+    app.command()(feeds)
+    app.command()(doctor)
+    group = typer.Typer(
+        help="Show, check and describe configurations.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    group.command("show")(config_show)
+    group.command("check")(config_check)
+    group.command("schema")(config_schema)
+    app.add_typer(group, name="config")
+
+
+def check(path: ConfigFile, as_json: Json = False) -> None:
+    """Validate CONFIG and print the connection plan; no network.
+
+    Says which connection carries which subscriptions, and why. Symbols are checked against the
+    instrument lists that earlier runs left on this machine; where there is none, they are taken as
+    they are.
+
+    \b
+    Examples:
+      ingestor check config/binance.toml
+      ingestor check config/binance.toml --json
+    """
+    from ingestor.cli.plan import offline_plan
+
+    report: PlanReport = asyncio.run(offline_plan(load_config(path), str(path)))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        typer.echo(report.to_text())
+
+
+def feeds(
+    venue: Annotated[str | None, typer.Argument(help="One venue; without it, all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List venues with their markets, channels and limits.
+
+    \b
+    Examples:
+      ingestor feeds
+      ingestor feeds bybit --json
+    """
+    from ingestor.cli.plan import describe_feeds, feeds_text
+
+    found = describe_feeds(venue)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(feeds_text(found))
+
+
+def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:
+    """Look at this machine: versions, limits, the cache folder, the port, the broker.
+
+    Exit status 1 if something would keep the program from running.
+
+    \b
+    Examples:
+      ingestor doctor
+      ingestor doctor config/binance.toml
+    """
+    from ingestor.cli.doctor import examine
+
+    findings = asyncio.run(examine(load_config(path)))
+    if as_json:
+        print_json([{"what": one.what, "state": one.state, "text": one.text} for one in findings])
+    else:
+        for one in findings:
+            typer.echo(f"{one.state:<7} {one.what:<16} {one.text}")
+    if any(one.state == "failed" for one in findings):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def config_show(path: OptionalConfigFile = None, as_json: Json = False) -> None:
+    """Print the configuration in force, defaults included and secrets starred.
+
+    \b
+    Examples:
+      ingestor config show
+      INGESTOR__KAFKA__ENCODING=binary ingestor config show config/okx.toml
+    """
+    from ingestor.config.schema import to_toml
+
+    config = load_config(path)
+    if as_json:
+        typer.echo(config.model_dump_json())
+    else:
+        typer.echo(to_toml(config), nl=False)
+
+
+def config_check(path: OptionalConfigFile = None) -> None:
+    """Print all that is wrong with CONFIG, one line each.
+
+    \b
+    Example:
+      ingestor config check config/okx.toml
+    """
+    from ingestor.config.load import find_problems
+    from ingestor.sources.registry import markets
+
+    problems = find_problems(path, markets())
+    for one in problems:
+        typer.echo(f"ingestor: {one}", err=True)
+    if problems:
+        raise typer.Exit(EXIT_USAGE)
+    typer.echo(f"{path or 'the environment'}: nothing wrong")
+
+
+def config_schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the reference page instead.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+) -> None:
+    """Print the JSON Schema of configurations.
+
+    \b
+    Examples:
+      ingestor config schema > ingestor.schema.json
+      ingestor config schema --markdown --output docs/configuration.md
+    """
+    import orjson
+
+    from ingestor.config import schema as forms
+
+    text = (
+        forms.markdown()
+        if markdown
+        else orjson.dumps(forms.json_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
+    )
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, "utf-8")

@@ -1,0 +1,108 @@
+"""Runs an `Ingestor`, or several, for a command: signals, live view, ledger, exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import structlog
+from rich.console import Console
+
+from ingestor.admin import terminal as live
+from ingestor.admin.server import AdminServer
+from ingestor.cli.common import EXIT_FAILURE, print_json
+from ingestor.config.model import Config
+from ingestor.telemetry.status import Status
+
+log: Final = structlog.get_logger(__name__)
+
+
+class Ended(Protocol):
+    """How a run ended. lost: rows that were read and could not be delivered in time."""
+
+    @property
+    def status(self) -> Status: ...
+    @property
+    def lost(self) -> int: ...
+
+
+class Runnable(Protocol):
+    """An `Ingestor`, or `Workers`."""
+
+    config: Config
+    http: AdminServer | None
+
+    def status(self) -> Status: ...
+    def stop(self) -> None: ...
+    async def run(self, on_ready: Callable[[], None] | None = None) -> Ended: ...
+
+
+async def run_until_stopped(
+    ingestor: Runnable,
+    *,
+    seconds: float | None = None,
+    as_json: bool = False,
+    details: Callable[[], Mapping[str, Any]] = dict,
+    abandon: Callable[[], None] = lambda: None,
+) -> int:
+    """Run until SIGTERM, SIGINT or `seconds` after the start; return the exit status.
+
+    The first signal drains, the second leaves at once. as_json: the result is one JSON object, the
+    last line of standard output; what is live goes to standard error then. details: more for that
+    object. abandon: what to do before leaving at once.
+    """
+    loop = asyncio.get_running_loop()
+    console = Console(stderr=as_json)
+    signals = 0
+
+    def stop() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            _leave_at_once(ingestor, abandon)
+        log.info("ingestor.stopping", drain_s=ingestor.config.limits.drain_s)
+        ingestor.stop()
+
+    def started() -> None:
+        if seconds is not None:
+            loop.call_later(seconds, ingestor.stop)
+        if ingestor.http is not None:
+            config = ingestor.config.http
+            log.info("http.listening", url=f"http://{config.host}:{ingestor.http.port}/")
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, stop)
+    view = asyncio.create_task(live.show(ingestor.status, console), name="live view")
+    try:
+        ended = await ingestor.run(started)
+    finally:
+        view.cancel()
+        with suppress(asyncio.CancelledError):
+            await view
+        for one in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(one)
+    return _report(ended, console, details(), as_json=as_json)
+
+
+def _report(ended: Ended, console: Console, details: Mapping[str, Any], *, as_json: bool) -> int:
+    status = ended.status
+    console.print(live.ledger(status), markup=False, highlight=False, soft_wrap=True)
+    if ended.lost:
+        sys.stderr.write(f"ingestor: {ended.lost:,} rows could not be delivered in time\n")
+    if as_json:
+        print_json({**status.summary(), "lost": ended.lost, **details})
+    return EXIT_FAILURE if ended.lost or status.unaccounted else 0
+
+
+def _leave_at_once(ingestor: Runnable, abandon: Callable[[], None]) -> None:
+    """No clean-up that could wait for anything: the user has asked twice."""
+    abandon()
+    pending = ingestor.status().pending
+    sys.stderr.write(f"ingestor: left at once, {pending:,} rows were not acknowledged\n")
+    sys.stderr.flush()
+    os._exit(EXIT_FAILURE)

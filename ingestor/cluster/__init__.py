@@ -1,0 +1,1 @@
+"""Run several worker processes on one machine as one ingestor."""

@@ -1,0 +1,107 @@
+"""What both encodings share: a record's parts, instruments as they travel, the schemas' names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.columns.buffer import TickBatch
+from ingestor.model.instruments import Instrument
+from ingestor.model.rows import CHANNEL_OF, RowClass, Rows
+
+# key, value, timestamp in ms since the epoch, rows in it. A bare tuple: hundreds of thousands of
+# them are made a second.
+Record = tuple[bytes | None, bytes, int, int]
+
+Headers = list[tuple[str, bytes]]
+
+Part = tuple[Rows, int]  # consecutive rows of one partition, the sequence number of the first
+
+ENCODINGS: Final = ("json", "binary")
+VERSION: Final = 1
+RECORD_BYTES_MAX: Final = 256 << 10  # a value is cut into several records above this
+
+
+def schema_name(row_class: RowClass, encoding: str) -> str:
+    """Return what the header `schema` of every record holds: "md.trades.v1+json/1"."""
+    return f"md.{CHANNEL_OF[row_class]}.v1+{encoding}/{VERSION}"
+
+
+def headers(row_class: RowClass, encoding: str) -> Headers:
+    """Return the headers of every record of one class and encoding."""
+    return [("schema", schema_name(row_class, encoding).encode())]
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of all parts, at least one. numpy copies a structured array field by field,
+    which takes ten times as long as its bytes do."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.frombuffer(b"".join([one.tobytes() for one in parts]), parts[0].dtype)
+
+
+class Pieces:
+    """A text for each instrument, each made once. (An array of objects is three times as fast to
+    look up as a dict.)"""
+
+    def __init__(self, make: Callable[[int], bytes], instruments: Sized) -> None:
+        """make: returns the text of an instrument's number, never an empty one. instruments: by
+        number, may grow."""
+        self._make = make
+        self._instruments = instruments
+        self._texts: NDArray[np.object_] = np.empty(0, object)
+        self._lengths = np.empty(0, np.int64)  # 0 = not made yet
+
+    def take(self, numbers: NDArray[np.intp]) -> tuple[list[bytes], NDArray[np.int64]]:
+        """Return the texts of instruments, and their lengths."""
+        missing = len(self._instruments) - len(self._lengths)
+        if missing > 0:
+            self._texts = np.concatenate((self._texts, np.empty(missing, object)))
+            self._lengths = np.concatenate((self._lengths, np.zeros(missing, np.int64)))
+        lengths = self._lengths.take(numbers)
+        if not lengths.all():
+            for number in {*numbers[lengths == 0].tolist()}:
+                text = self._texts[number] = self._make(number)
+                self._lengths[number] = len(text)
+            lengths = self._lengths.take(numbers)
+        texts: list[bytes] = self._texts.take(numbers).tolist()
+        return texts, lengths
+
+
+@dataclass(frozen=True, slots=True)
+class WireInstrument:
+    """What a record says of an instrument; the rest is in the topic `instruments`."""
+
+    key: str
+    price_exponent: int
+    size_exponent: int
+    revision: int = 1
+
+    @classmethod
+    def of(cls, one: Instrument) -> WireInstrument:
+        return cls(one.key, one.price_exponent, one.size_exponent, one.revision)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """One record read: where it stands in its partition, and its rows.
+
+    session: 16 bytes, the publisher's. first_sequence: the sequence number of the first row; they
+    count rows, per session and (topic, partition), without holes.
+    """
+
+    session: bytes
+    first_sequence: int
+    batch: TickBatch
+
+    @property
+    def next_sequence(self) -> int:
+        return self.first_sequence + len(self.batch.rows)
+
+
+class CodecError(ValueError):
+    """Bytes that are no record of ours, or of a version that this program doesn't know."""

@@ -1,0 +1,1 @@
+"""Collect decoded fields by column and seal them into exact numpy rows."""

@@ -1,0 +1,513 @@
+"""Batches of rows, and the buffer that decoders append to until a flush seals it.
+
+A decoder keeps each trade and quote as the object that its parser made, with the function that
+reads such objects by columns: a column costs a tenth of what the same field costs row by row. Book
+updates are packed into the bytes of their rows, their levels' texts in one list. All numbers are
+converted and checked when the buffer is sealed (`ingestor.columns.sealing`). A frame is all or
+nothing. Levels that come as arrays of pairs stay JSON until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
+from struct import Struct, error
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from ingestor.columns.sealing import (
+    IS_RAW,
+    KEPT,
+    Hole,
+    Reader,
+    Rejected,
+    Sealed,
+    Source,
+    fill,
+    seal,
+)
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import UPDATE, Cause, Flag, RowClass, Rows
+
+__all__ = [
+    "Hole",
+    "InstrumentLike",
+    "Instruments",
+    "PackError",
+    "Reader",
+    "Rejected",
+    "Sealed",
+    "Source",
+    "TickBatch",
+    "TickBuffer",
+    "fill",
+]
+
+_UPDATE: Final = Struct("<qqQQQIIIIIHH")
+assert _UPDATE.size == UPDATE.itemsize
+
+_LAST: Final = int(Flag.LAST)
+_BIDS, _ASKS, _FRAME = 6, 7, 9  # where an update has them
+_CHECKSUM: Final = int(Flag.CHECKSUM)
+_LEVEL_TYPES: Final = {list, tuple}
+_PAIR: Final = {2}
+_RAW: Final = 11  # the member of an update that tells how its levels are kept
+_DIGITS: Final = b"0123456789."
+_PAIR_SKELETON: Final = b'["",""],'
+
+PackError = error  # what a number that doesn't fit its field raises; a ValueError to decoders
+
+
+class InstrumentLike(Protocol):
+    """What reading rows needs of an instrument; `Instrument` satisfies it."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def price_exponent(self) -> int: ...
+    @property
+    def size_exponent(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+
+
+class Instruments(Protocol):
+    """Instruments by number; `InstrumentTable` and any sequence satisfy it."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> InstrumentLike: ...
+
+
+@dataclass(slots=True)
+class TickBatch:
+    """Sealed rows of one class, in order per instrument: what sinks take and consumers get.
+
+    rows: array of TRADE, QUOTE or LEVEL, marks included. instruments: what the rows' `instrument`
+    field indexes: the process's table, or the table that came with a Kafka record or a file.
+    """
+
+    row_class: RowClass
+    rows: Rows
+    instruments: Instruments
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class TickBuffer:
+    """The events of one loop. Decoders append; `seal` hands over and starts anew.
+
+    frame: the number of the frame that what is appended comes with.
+    kept_trades, kept_quotes: KEPT members for each event, flat; a list of five for each event
+    would cost twice as much. Adapters whose frames hold one event append to them as `keep_trade`
+    and `keep_quote` do.
+    """
+
+    __slots__ = (
+        "_level_texts",
+        "_levels",
+        "_raw_levels",
+        "_updates",
+        "frame",
+        "frames",
+        "holes",
+        "kept_quotes",
+        "kept_trades",
+        "rejected",
+        "sources",
+    )
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self.kept_trades: list[Any] = []
+        self.kept_quotes: list[Any] = []
+        self._updates = bytearray()
+        self._levels = 0
+        self._level_texts: list[object] = []
+        self._raw_levels: list[bytes] = []
+        self.frames: list[bytes] = []
+        self.sources: list[Source] = []
+        self.frame = -1
+        self.holes: list[Hole] = []
+        self.rejected: list[Rejected] = []
+
+    @property
+    def rows(self) -> int:
+        """Rows waiting: trades, quotes and price levels. The measure of `full`."""
+        kept = len(self.kept_trades) + len(self.kept_quotes)
+        return kept // KEPT + self._levels
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.frames or self.holes or self.rejected)
+
+    def begin(self, source: Source, payload: bytes) -> None:
+        """Start a frame. Everything appended from here to the next `begin` belongs to it."""
+        self.frames.append(payload)
+        self.sources.append(source)
+        self.frame += 1
+
+    def begin_many(self, sources: Sequence[Source], payloads: Sequence[bytes]) -> range:
+        """Start frames that are decoded together; return their numbers."""
+        first = len(self.frames)
+        self.sources += sources
+        self.frames += payloads
+        self.frame = len(self.frames) - 1
+        return range(first, self.frame + 1)
+
+    def withdraw(self, first: int) -> None:
+        """Take back every frame from this number on, and all that came with them."""
+        self._rollback(first)
+        del self.sources[first:], self.frames[first:]
+        self.frame = first - 1
+
+    def keep_trade(self, reader: Reader, event: object, instrument: int, ts_recv: int) -> None:
+        """Append one trade: an event that `reader` reads when the buffer is sealed."""
+        self.kept_trades += (reader, event, instrument, ts_recv, self.frame)
+
+    def keep_quote(self, reader: Reader, event: object, instrument: int, ts_recv: int) -> None:
+        """Append one quote: an event that `reader` reads when the buffer is sealed."""
+        self.kept_quotes += (reader, event, instrument, ts_recv, self.frame)
+
+    def keep_trades(
+        self,
+        reader: Reader,
+        events: Sequence[object],
+        instruments: Sequence[int],
+        ts_recv: Sequence[int],
+        frames: Sequence[int],
+    ) -> None:
+        """Append trades of several frames, as `keep_trade` does each."""
+        self.kept_trades += _kept(reader, events, instruments, ts_recv, frames)
+
+    def keep_quotes(
+        self,
+        reader: Reader,
+        events: Sequence[object],
+        instruments: Sequence[int],
+        ts_recv: Sequence[int],
+        frames: Sequence[int],
+    ) -> None:
+        """Append quotes of several frames, as `keep_quote` does each."""
+        self.kept_quotes += _kept(reader, events, instruments, ts_recv, frames)
+
+    def trade(
+        self,
+        instrument: int,
+        ts_event: int,
+        ts_recv: int,
+        sequence: int,
+        price: object,
+        size: object,
+        side: int,
+        trade_id: int = 0,
+        trade_id_high: int = 0,
+        flags: int = _LAST,
+    ) -> None:
+        """Append one trade. price, size: decimal text. Times in ns; see `rows.TRADE`."""
+        event = (ts_event, sequence, price, size, side, trade_id, trade_id_high, flags)
+        self.kept_trades += (_read_trades, event, instrument, ts_recv, self.frame)
+
+    def quote(
+        self,
+        instrument: int,
+        ts_event: int,
+        ts_recv: int,
+        sequence: int,
+        bid_price: object,
+        bid_size: object,
+        ask_price: object,
+        ask_size: object,
+        flags: int = _LAST,
+    ) -> None:
+        """Append one quote. Prices and sizes: decimal text; an empty side is "0", "0".
+
+        ts_event: ns; where the venue gives none, pass ts_recv and Flag.NO_VENUE_TIME | Flag.LAST.
+        """
+        event = (ts_event, sequence, bid_price, bid_size, ask_price, ask_size, flags)
+        self.kept_quotes += (_read_quotes, event, instrument, ts_recv, self.frame)
+
+    def levels(
+        self,
+        instrument: int,
+        ts_event: int,
+        ts_recv: int,
+        first: int,
+        last: int,
+        bids: Sequence[Sequence[object]],
+        asks: Sequence[Sequence[object]],
+        previous: int = 0,
+        flags: int = 0,
+        checksum: int | None = None,
+        *,
+        are_pairs: bool = False,
+        mark: int = 0,
+    ) -> None:
+        """Append one book event. bids, asks: levels that begin with price text, size text.
+
+        Flag.SNAPSHOT replaces the book. first, last, previous: update numbers, 0 = none.
+        mark: 32 bits by which a REST image may name the state after this event; 0 = none. An event
+        has a checksum or a mark. A level may have more members than two; they are ignored.
+        Raises ValueError for a level that has fewer or is no list.
+        """
+        if not are_pairs:
+            bids, asks = _as_pairs(bids), _as_pairs(asks)
+        if checksum is not None:
+            flags |= _CHECKSUM
+        self._updates += _UPDATE.pack(
+            ts_event,
+            ts_recv,
+            first,
+            last,
+            previous,
+            instrument,
+            len(bids),
+            len(asks),
+            mark if checksum is None else checksum,
+            self.frame,
+            flags,
+            0,
+        )
+        self._levels += len(bids) + len(asks)
+        texts = self._level_texts
+        for level in bids:
+            texts += level
+        for level in asks:
+            texts += level
+
+    def raw_levels(
+        self,
+        instrument: int,
+        ts_event: int,
+        ts_recv: int,
+        first: int,
+        last: int,
+        bids: bytes,
+        asks: bytes,
+        previous: int = 0,
+        flags: int = 0,
+        mark: int = 0,
+    ) -> bool:
+        """Append one book event, as `levels` does, whose sides are still JSON: arrays of pairs of
+        plain decimal text, `[["1.5","20"],["1.4","3"]]`. No object is made of any number.
+
+        Returns False, and appends nothing, for any other form: `levels` must see to it.
+        """
+        bid_count, ask_count = _pairs_in(bids), _pairs_in(asks)
+        if bid_count < 0 or ask_count < 0:
+            return False
+        self._updates += _UPDATE.pack(
+            ts_event,
+            ts_recv,
+            first,
+            last,
+            previous,
+            instrument,
+            bid_count,
+            ask_count,
+            mark,
+            self.frame,
+            flags,
+            IS_RAW,
+        )
+        self._levels += bid_count + ask_count
+        self._raw_levels += (bids, asks)
+        return True
+
+    def raw_updates(
+        self,
+        instruments: Sequence[int],
+        ts_event: Sequence[int],
+        ts_recv: Sequence[int],
+        first: Sequence[int],
+        last: Sequence[int],
+        sides: Sequence[bytes],
+        frames: Sequence[int],
+        previous: Iterable[int] = repeat(0),
+        flags: Iterable[int] = repeat(0),
+        marks: Iterable[int] = repeat(0),
+    ) -> None:
+        """Append book events of several frames, as `raw_levels` does each. sides: bids and asks in
+        turns. Raises ValueError, and appends nothing, where `raw_levels` would return False."""
+        pairs = [side.count(b"]") - 1 for side in sides]
+        skeleton = b",".join(sides).translate(None, _DIGITS)
+        if skeleton != b",".join(map(_skeleton, pairs)) or pairs.count(0) != sides.count(b"[]"):
+            raise ValueError("levels that are no pairs of plain decimals")
+        self._updates += b"".join(
+            map(
+                _UPDATE.pack,
+                *(ts_event, ts_recv, first, last, previous, instruments),
+                *(pairs[0::2], pairs[1::2], marks, frames, flags, repeat(IS_RAW)),
+            )
+        )
+        self._levels += sum(pairs)
+        self._raw_levels += sides
+
+    def updates(
+        self,
+        instruments: Sequence[int],
+        ts_event: Iterable[int],
+        ts_recv: Sequence[int],
+        bids: Sequence[int],
+        asks: Sequence[int],
+        texts: Iterable[object],
+        frames: Sequence[int],
+        checksums: Sequence[int],
+    ) -> None:
+        """Append book events of several frames, with checksums and without numbers, as `levels`
+        does each. bids, asks: how many levels each event has. texts: price and size of each level,
+        bids then asks, event after event."""
+        none = repeat(0)
+        self._updates += b"".join(
+            map(
+                _UPDATE.pack,
+                *(ts_event, ts_recv, none, none, none, instruments),
+                *(bids, asks, checksums, frames, repeat(_CHECKSUM), none),
+            )
+        )
+        self._levels += sum(bids) + sum(asks)
+        self._level_texts += texts
+
+    def hole(
+        self,
+        cause: Cause,
+        ts_recv: int,
+        first: int = 0,
+        last: int = 0,
+        instruments: Sequence[int] | None = None,
+        source: Source | None = None,
+    ) -> None:
+        """Declare that rows may be missing here; `source` defaults to the current frame's."""
+        self.holes.append(
+            Hole(
+                source=source or self.sources[-1],
+                cause=cause,
+                ts_recv=ts_recv,
+                update=len(self._updates) // _UPDATE.size,
+                trade=len(self.kept_trades) // KEPT,
+                quote=len(self.kept_quotes) // KEPT,
+                frame=self.frame if source is None else -1,
+                first=first,
+                last=last,
+                instruments=instruments,
+            )
+        )
+
+    def reject(self, reason: str, detail: str, ts_recv: int, *, is_hole: bool = True) -> None:
+        """Take the current frame back and keep it as rejected. Its source has a hole here, unless
+        the frame was an answer that its asker will ask for again (a REST snapshot)."""
+        self._rollback(self.frame)
+        source = self.sources[-1]
+        self.rejected.append(Rejected(source, self.frames[-1], reason, detail, ts_recv))
+        if is_hole:
+            self.hole(Cause.REJECTED, ts_recv)
+
+    def _rollback(self, first: int) -> None:
+        """Take back every row of the frames from this number on."""
+        for kept in (self.kept_trades, self.kept_quotes):
+            while kept and kept[-1] >= first:
+                del kept[-KEPT:]
+        while self._updates and (update := _last_update(self._updates))[_FRAME] >= first:
+            del self._updates[-_UPDATE.size :]
+            levels = update[_BIDS] + update[_ASKS]
+            self._levels -= levels
+            if update[_RAW]:
+                del self._raw_levels[-2:]
+            else:
+                del self._level_texts[len(self._level_texts) - 2 * levels :]
+        while self.holes and self.holes[-1].frame >= first:
+            self.holes.pop()
+
+    def seal(self, table: InstrumentTable) -> Sealed:
+        """Convert all columns, take the frames out that don't fit, and start anew.
+
+        What does not fit: a number that is no plain decimal, finer than the instrument's increment
+        or out of its field's range, or a negative size. Such frames are in `rejected` and their
+        instruments in `holes`.
+        """
+        sealed = seal(
+            self.kept_trades,
+            self.kept_quotes,
+            np.frombuffer(self._updates, UPDATE),
+            self._level_texts,
+            self._raw_levels,
+            self.frames,
+            self.sources,
+            self.holes,
+            self.rejected,
+            table,
+        )
+        self._start()
+        return sealed
+
+
+def _kept(
+    reader: Reader,
+    events: Sequence[object],
+    instruments: Sequence[int],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+) -> list[Any]:
+    kept: list[Any] = [reader] * (KEPT * len(events))
+    kept[1::KEPT] = events
+    kept[2::KEPT] = instruments
+    kept[3::KEPT] = ts_recv
+    kept[4::KEPT] = frames
+    return kept
+
+
+def _read_trades(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
+    """Read what `TickBuffer.trade` keeps."""
+    ts_event, sequence, price, size, side, low, high, flags = zip(*events, strict=True)
+    fill(rows, "ts_event", ts_event)
+    fill(rows, "sequence", sequence)
+    fill(rows, "side", side)
+    fill(rows, "trade_id_low", low)
+    fill(rows, "trade_id_high", high)
+    fill(rows, "flags", flags)
+    return price, size
+
+
+def _read_quotes(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
+    """Read what `TickBuffer.quote` keeps."""
+    ts_event, sequence, *numbers, flags = zip(*events, strict=True)
+    fill(rows, "ts_event", ts_event)
+    fill(rows, "sequence", sequence)
+    fill(rows, "flags", flags)
+    return numbers
+
+
+def _as_pairs(levels: Sequence[Sequence[object]]) -> Sequence[Sequence[object]]:
+    """Return levels of price and size alone. Raises ValueError for what is none."""
+    if not {*map(type, levels)} <= _LEVEL_TYPES:
+        raise ValueError("a price level is no list")
+    widths = {*map(len, levels)}
+    if widths <= _PAIR:
+        return levels
+    if min(widths) < 2:
+        raise ValueError("a price level without price or size")
+    return [level[:2] for level in levels]
+
+
+def _pairs_in(side: bytes) -> int:
+    """Return how many pairs a JSON array has; -1 for what is no array of pairs of plain decimals.
+    (Whether each is a number, and which, is seen when sealing.)"""
+    skeleton = side.translate(None, _DIGITS)
+    pairs = len(skeleton) // len(_PAIR_SKELETON)
+    is_array = skeleton == _skeleton(pairs) and (pairs > 0 or side == b"[]")  # [5] has no pairs
+    return pairs if is_array else -1
+
+
+@lru_cache(maxsize=1_024)
+def _skeleton(pairs: int) -> bytes:
+    """Return what an array of so many pairs is without its digits and points."""
+    return b"[" + b",".join([_PAIR_SKELETON[:-1]] * pairs) + b"]"
+
+
+def _last_update(rows: bytearray) -> tuple[int, ...]:
+    return _UPDATE.unpack_from(rows, len(rows) - _UPDATE.size)

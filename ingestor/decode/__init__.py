@@ -1,0 +1,1 @@
+"""Turn frames into appended columns, one session for each connection."""

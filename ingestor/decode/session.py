@@ -1,0 +1,243 @@
+"""One connection's protocol, without I/O: payloads in; rows, replies and counts out.
+
+The transport calls `receive` for each text or binary frame. It is the boundary at which a venue's
+surprises become `DecodeError`: the frame is taken back whole, kept as rejected, and its
+connection's instruments have a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ingestor.adapter import (
+    Ack,
+    Control,
+    FeedAdapter,
+    Filtered,
+    Notice,
+    Reconnect,
+    Refused,
+    Reply,
+)
+from ingestor.columns.buffer import PackError, TickBuffer
+from ingestor.model.errors import DecodeError
+from ingestor.model.rows import CHANNEL_OF, Cause, RowClass
+
+MALFORMED: Final = (
+    *(LookupError, TypeError, ValueError, AttributeError, PackError, OverflowError),
+    RecursionError,  # of a parser, or of repr, over a message that is nested too deeply
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One channel of one instrument. `stream` is the adapter's name for it."""
+
+    instrument: int
+    symbol: str
+    channel: str
+    stream: str
+
+
+@dataclass(slots=True)
+class FrameCounts:
+    """The frame side of the ledger of one (venue, market).
+
+    frames = control + decoded + rejected + duplicate + filtered. Every term is counted where it
+    happens, so that the sum can fail: `unaccounted` is then not 0.
+    """
+
+    frames: int = 0
+    decoded: int = 0
+    control: int = 0
+    rejected: int = 0
+    duplicate: int = 0
+    filtered: int = 0
+    rejected_by_reason: dict[str, int] = field(default_factory=dict)
+    filtered_by_rule: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def data(self) -> int:
+        return self.decoded + self.rejected + self.duplicate + self.filtered
+
+    @property
+    def unaccounted(self) -> int:
+        return self.frames - self.control - self.data
+
+    def reject(self, reason: str) -> None:
+        self.rejected += 1
+        self.rejected_by_reason[reason] = self.rejected_by_reason.get(reason, 0) + 1
+
+    def filter(self, rule: str) -> None:
+        self.filtered += 1
+        self.filtered_by_rule[rule] = self.filtered_by_rule.get(rule, 0) + 1
+
+    def leave_out(self, control: Control) -> None:
+        """Count a frame that was no data."""
+        if not isinstance(control, Filtered):
+            self.control += 1
+        elif control.duplicate:
+            self.duplicate += 1
+        else:
+            self.filter(control.rule)
+
+
+class SessionEvents:
+    """What a session tells its owner. All are rare; the default does nothing."""
+
+    def refused(self, session: Session, streams: Sequence[str], text: str) -> None:
+        """The venue refuses these streams."""
+
+    def refused_together(self, session: Session, streams: Sequence[str]) -> None:
+        """The venue refuses a request for several streams: they must be asked for one by one."""
+
+    def reconnect(self, session: Session, reason: str) -> None:
+        """The venue wants this connection to be opened anew."""
+
+    def reply(self, session: Session, payload: bytes) -> None:
+        """The venue wants this text frame as an answer."""
+
+
+def _nothing_waits() -> None: ...
+
+
+class Session:
+    """One connection: its adapter, its subscriptions, its part of the ledger."""
+
+    __slots__ = (
+        "_buffer",
+        "_decode",
+        "_events",
+        "_settle",
+        "adapter",
+        "connection",
+        "counts",
+        "market",
+        "pending",
+        "subscriptions",
+    )
+
+    def __init__(
+        self,
+        connection: int,
+        adapter: FeedAdapter,
+        subscriptions: Iterable[Subscription],
+        buffer: TickBuffer,
+        counts: FrameCounts,
+        events: SessionEvents,
+        market: str = "",
+        settle: Callable[[], None] = _nothing_waits,
+    ) -> None:
+        """connection: a number unique in the process. counts: shared by a (venue, market).
+
+        settle: decodes what arrived and still waits (`Intake.decode`), before anything else about
+        this connection takes place."""
+        self.connection = connection
+        self.market = market
+        self.adapter = adapter
+        self.subscriptions = list(subscriptions)
+        self.counts = counts
+        self.pending: set[str] = set()
+        self._buffer = buffer
+        self._decode: Callable[[bytes, int, TickBuffer], Control | None] = adapter.decode
+        self._events = events
+        self._settle = settle
+
+    @property
+    def streams(self) -> list[str]:
+        """The distinct streams of the subscriptions, in order."""
+        return list(dict.fromkeys(one.stream for one in self.subscriptions))
+
+    def instruments(self, row_class: RowClass) -> Sequence[int]:
+        channel = CHANNEL_OF[row_class]
+        return [one.instrument for one in self.subscriptions if one.channel == channel]
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Some instruments have a new revision. numbers: old -> new."""
+        self._settle()
+        self.subscriptions = [
+            replace(one, instrument=numbers.get(one.instrument, one.instrument))
+            for one in self.subscriptions
+        ]
+
+    def opened(self) -> Iterable[bytes]:
+        """The connection is up: return the frames that subscribe to everything."""
+        streams = self.streams
+        self.pending = set(streams)
+        return self.adapter.subscribe(streams)
+
+    def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
+        """Take one frame; return the frame to answer with, if any. ts_recv: ns."""
+        counts = self.counts
+        counts.frames += 1
+        buffer = self._buffer
+        buffer.frames.append(payload)  # TickBuffer.begin, without the call
+        buffer.sources.append(self)
+        buffer.frame += 1
+        try:
+            control = self._decode(payload, ts_recv, buffer)
+        except DecodeError as failure:
+            buffer.reject(failure.reason, failure.detail, ts_recv)
+            counts.reject(failure.reason)
+            return None
+        except MALFORMED as failure:
+            buffer.reject(DecodeError.reason, f"{type(failure).__name__}: {failure}", ts_recv)
+            counts.reject(DecodeError.reason)
+            return None
+        if control is None:
+            counts.decoded += 1
+            return None
+        return self._control(control)
+
+    def reply(self, payload: bytes) -> None:
+        """Have an answer sent that `receive` gave."""
+        self._events.reply(self, payload)
+
+    def snapshot(self, symbol: str, body: bytes, ts_recv: int) -> bool:
+        """Take a REST book snapshot; return whether it could be read. Not a frame of the ledger:
+        the rejection, if any, is kept like a frame's."""
+        self._settle()
+        self._buffer.begin(self, body)
+        try:
+            self.adapter.decode_snapshot(symbol, body, ts_recv, self._buffer)
+        except (DecodeError, *MALFORMED) as failure:
+            self._buffer.reject("snapshot", f"{symbol}: {failure}", ts_recv, is_hole=False)
+            return False
+        return True
+
+    def closed(self, ts_recv: int) -> None:
+        """The connection ended: everything on it has a hole from here."""
+        self._settle()
+        self.pending.clear()
+        self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
+
+    def _control(self, control: Control) -> bytes | None:
+        self.counts.leave_out(control)
+        match control:
+            case Reply(payload):
+                return payload
+            case Ack(streams):
+                self._acked(streams)
+            case Refused(text, streams):
+                self._refused(text, streams)
+            case Reconnect(text):
+                self._events.reconnect(self, text)
+            case Notice() | Filtered():
+                pass
+        return None
+
+    def _acked(self, streams: Sequence[str]) -> None:
+        if streams:
+            self.pending.difference_update(streams)
+        else:
+            self.pending.clear()
+
+    def _refused(self, text: str, streams: Sequence[str]) -> None:
+        if len(streams) > 1:
+            self._events.refused_together(self, streams)
+            return
+        self.pending.difference_update(streams)
+        self.subscriptions = [one for one in self.subscriptions if one.stream not in streams]
+        self._events.refused(self, streams, text)

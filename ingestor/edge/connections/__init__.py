@@ -1,1 +1,0 @@
-"""Connections to venues: opened, kept alive, watched, repaired."""

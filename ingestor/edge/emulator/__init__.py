@@ -1,1 +1,0 @@
-"""Recordings played as the exchanges themselves."""

@@ -1,1 +1,0 @@
-"""The admin port: health, status and metrics."""

@@ -1,1 +1,0 @@
-"""Rows and side records into Kafka."""

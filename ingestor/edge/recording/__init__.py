@@ -1,1 +1,0 @@
-"""Recordings on disk: written, repaired, read, compacted to Parquet."""

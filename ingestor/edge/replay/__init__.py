@@ -1,1 +1,0 @@
-"""Recordings through the live path again."""

@@ -1,0 +1,19 @@
+"""Read recordings, Parquet files and topics back through one interface."""
+
+from ingestor.history.readable import (
+    Readable,
+)
+from ingestor.history.recordings import (
+    Recording,
+    Time,
+    open,  # noqa: A004  # called as history.open, as one opens a file
+    time_ns,
+)
+
+__all__ = [
+    "Readable",
+    "Recording",
+    "Time",
+    "open",
+    "time_ns",
+]

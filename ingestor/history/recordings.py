@@ -1,0 +1,226 @@
+"""Reading recordings back: batches of numpy rows, Arrow, Polars, pandas.
+
+    import ingestor.history as recordings
+
+    with_trades = recordings.open("recordings", start="2026-08-01T00:00:00Z", kinds=["trades"])
+    for batch in with_trades:
+        batch.rows["price"]          # int64, in units of 10^-exponent of its instrument
+    frame = with_trades.to_polars()  # needs the extra `parquet`
+
+A folder with `ticks/` is read from there (fast; each hour sorted by instrument, then time).
+Any other is replayed from raw frames (in the order of receipt). "kafka://localhost:9092/md." are
+the topics of that prefix, sought by time (in order per instrument).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ingestor.columns.buffer import TickBatch
+from ingestor.history.readable import Readable
+from ingestor.model.errors import ConfigError
+from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.model.rows import CLASS_OF, DTYPE_OF, RowClass, Rows
+from ingestor.model.timestamps import SECOND, iso_ns
+from ingestor.recording.reader import Problems
+from ingestor.sources.replay.replay import Replay, ReplayOptions
+
+Time = int | str | datetime
+
+_HOUR_S: Final = 3_600
+_BATCH_ROWS: Final = 1 << 16
+
+
+def time_ns(time: Time) -> int:
+    """Return a time as ns since the epoch: ns, "2026-08-01T02:53:53.184174Z" (the time of day may
+    be left out), or a datetime with a zone. Raises ConfigError."""
+    try:
+        match time:
+            case int():
+                return time
+            case datetime():
+                if time.tzinfo is None:
+                    raise ConfigError(f"{time!r} has no zone")
+                seconds = int(time.replace(microsecond=0).timestamp())
+                return seconds * SECOND + time.microsecond * 1_000
+        if time.isdigit():
+            return int(time)
+        if len(time) == len("2026-08-01"):
+            time += "T00:00:00"
+        return iso_ns(time if time.endswith("Z") else time + "Z")
+    except ValueError:
+        what = f"{time!r} is no time: ns since the epoch, or like 2026-08-01T02:53:53Z"
+        raise ConfigError(what) from None
+
+
+def open(  # noqa: A001  # called as recordings.open, as one opens a file
+    path: str | Path,
+    *,
+    start: Time | None = None,
+    end: Time | None = None,
+    symbols: Iterable[str] = (),
+    kinds: Iterable[str] = (),
+    venue: str = "",
+    market: str = "",
+    kafka: Mapping[str, Any] | None = None,
+) -> Readable:
+    """Open a recording. Rows with start <= ts_recv < end come out.
+
+    symbols: the venue's, canonical ones (not for topics, which don't name them) or keys. kinds:
+    trades, quotes, book. Empty means all. venue, market: how raw recordings of others are to be
+    read. kafka: options of aiokafka, for topics.
+    Raises ConfigError for a kind or a time that is none, and where nothing is recorded.
+    """
+    kinds = tuple(kinds)
+    for kind in kinds:
+        if kind not in CLASS_OF:
+            raise ConfigError(f"no kind {kind!r}", hint=f"kinds are {', '.join(CLASS_OF)}")
+    start_ns = None if start is None else time_ns(start)
+    end_ns = None if end is None else time_ns(end)
+    kinds = kinds or tuple(CLASS_OF)
+    if str(path).startswith("kafka://"):
+        from ingestor.history.topics import KafkaRecording, parse_url  # noqa: PLC0415  # slow
+
+        servers, prefix = parse_url(str(path))
+        wanted = frozenset(symbols)
+        return KafkaRecording(servers, prefix, kinds, start_ns, end_ns, wanted, options=kafka or {})
+    path = Path(path)
+    if not path.exists():
+        raise ConfigError("no such file or folder", where=str(path))
+    return Recording(
+        path=path,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        symbols=frozenset(symbols),
+        kinds=kinds,
+        venue=venue,
+        market=market,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Recording(Readable):
+    """A folder or file; what `open` returns for one."""
+
+    path: Path
+    start_ns: int | None
+    end_ns: int | None
+    symbols: frozenset[str]
+    kinds: tuple[str, ...]
+    venue: str = ""
+    market: str = ""
+
+    def __iter__(self) -> Iterator[TickBatch]:
+        """Yield the rows. Raises ConfigError where nothing is recorded."""
+        return self._parquet() if (self.path / "ticks").is_dir() else self._raw()
+
+    def _raw(self) -> Iterator[TickBatch]:
+        options = ReplayOptions(
+            (self.path,),
+            venue=self.venue,
+            market=self.market,
+            start_ns=self.start_ns,
+            end_ns=self.end_ns,
+            symbols=self.symbols,
+            channels=frozenset(self.kinds),
+        )
+        for result in Replay(options, problems=Problems()).results():
+            yield from result.batches
+
+    def _parquet(self) -> Iterator[TickBatch]:
+        for kind in self.kinds:
+            folder = self.path / "ticks" / f"kind={kind}"
+            files = sorted(folder.rglob("*.parquet"), key=_place)
+            for file in files:
+                if self._may_hold(file):
+                    yield from self._file(file, CLASS_OF[kind])
+
+    def _may_hold(self, file: Path) -> bool:
+        """Say whether a file's hour touches the range."""
+        date, hour, _ = _place(file)
+        begins = int(datetime.fromisoformat(f"{date}T{hour}:00:00+00:00").timestamp())
+        late_s = 5 * 60  # a frame may lie in the segment after its hour
+        return not (
+            (self.end_ns is not None and (begins - late_s) * SECOND >= self.end_ns)
+            or (self.start_ns is not None and (begins + _HOUR_S) * SECOND <= self.start_ns)
+        )
+
+    def _file(self, file: Path, row_class: RowClass) -> Iterator[TickBatch]:
+        import pyarrow.parquet as pq  # noqa: PLC0415  # an extra
+
+        from ingestor.recording.parquet import TABLE_KEY, column_names  # noqa: PLC0415  # needs it
+
+        source = pq.ParquetFile(file, read_dictionary=["instrument"])
+        with source:
+            texts = json.loads(source.schema_arrow.metadata[TABLE_KEY])
+            instruments = [Instrument.from_json(one) for one in texts]
+            by_key = _Numbers(instruments)
+            names = column_names(row_class)
+            wanted = ["instrument", *names.values(), *by_key.columns]
+            for columns in source.iter_batches(_BATCH_ROWS, columns=wanted):
+                rows: Rows = np.empty(len(columns), DTYPE_OF[row_class])
+                for field, name in names.items():
+                    rows[field] = columns.column(name).to_numpy()
+                rows["instrument"] = by_key.of(columns)
+                rows = self._within(rows, instruments)
+                if len(rows):
+                    yield TickBatch(row_class, rows, by_key.table)
+
+    def _within(self, rows: Rows, instruments: Sequence[Instrument]) -> Rows:
+        if self.symbols:
+            wanted = [
+                not self.symbols.isdisjoint((one.symbol, one.canonical, one.key))
+                for one in instruments
+            ]
+            rows = rows[np.array(wanted, np.bool_)[rows["instrument"]]]
+        if self.start_ns is not None:
+            rows = rows[rows["ts_recv"] >= self.start_ns]
+        if self.end_ns is not None:
+            rows = rows[rows["ts_recv"] < self.end_ns]
+        return rows
+
+
+class _Numbers:
+    """Instrument numbers of a file. Keys name them, but for two revisions of one instrument,
+    which their exponents tell apart."""
+
+    def __init__(self, instruments: Sequence[Instrument]) -> None:
+        self.table = InstrumentTable()
+        self._by_key: dict[str, int] = {}
+        self._by_exponents: dict[tuple[str, int, int], int] = {}
+        for one in instruments:
+            number = self.table.add(one)
+            self._by_key[one.key] = number
+            self._by_exponents[one.key, one.price_exponent, one.size_exponent] = number
+        self._is_plain = len(self._by_key) == len(instruments)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns beside `instrument` that are needed to tell them apart."""
+        return () if self._is_plain else ("price_exponent", "size_exponent")
+
+    def of(self, columns: Any) -> Any:
+        """Return the number of each row of an Arrow record batch."""
+        coded = columns.column("instrument")
+        keys = coded.dictionary.to_pylist()
+        codes = coded.indices.to_numpy()
+        if self._is_plain:
+            return np.array([self._by_key[key] for key in keys], np.uint32)[codes]
+        exponents = (columns.column(name).to_pylist() for name in self.columns)
+        return [
+            self._by_exponents[keys[code], price, size]
+            for code, price, size in zip(codes.tolist(), *exponents, strict=True)
+        ]
+
+
+def _place(file: Path) -> tuple[str, str, int]:
+    """Return date, hour and part of a Parquet file of ours."""
+    hour, _, part = file.stem.partition("-")
+    return file.parent.name.removeprefix("date="), hour, int(part)

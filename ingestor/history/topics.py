@@ -1,0 +1,88 @@
+"""Topics read back by time range, with the reading API of recordings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.columns.buffer import Instruments, TickBatch
+from ingestor.consumer import EARLIEST, Consumer
+from ingestor.history.readable import Readable
+from ingestor.model.timestamps import SECOND
+
+SCHEME: Final = "kafka://"
+DEFAULT_PREFIX: Final = "md."
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaRecording(Readable):
+    """Rows with start <= ts_recv < end out of tick topics; in order per instrument.
+
+    symbols: the venue's, or keys. margin_s: partitions are sought by record time, which several
+    publishers put out of order by as much as this. It ends at the end of the range, or where the
+    topics ended when reading began. options: passed on to aiokafka (security).
+    """
+
+    bootstrap_servers: str
+    prefix: str
+    kinds: tuple[str, ...]
+    start_ns: int | None = None
+    end_ns: int | None = None
+    symbols: frozenset[str] = frozenset()
+    margin_s: float = 10.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[TickBatch]:
+        """Yield the rows, on a loop of its own: inside asyncio, use `async for`.
+
+        Raises IngestError where Kafka or a topic is not there, CodecError for foreign records.
+        """
+        with asyncio.Runner() as runner:
+            batches = aiter(self)
+            while (batch := runner.run(anext(batches, None))) is not None:
+                yield batch
+
+    async def __aiter__(self) -> AsyncIterator[TickBatch]:
+        async with Consumer(
+            self.bootstrap_servers,
+            [f"{self.prefix}{kind}.v1" for kind in self.kinds],
+            start_ns=EARLIEST if self.start_ns is None else self.start_ns,
+            until_ns=self.end_ns,
+            margin_ns=int(self.margin_s * SECOND),
+            stop_at_end=self.end_ns is None,
+            **self.options,
+        ) as consumer:
+            async for batch in consumer:
+                wanted = self._wanted(batch)
+                if wanted.all():
+                    yield batch
+                elif wanted.any():
+                    yield TickBatch(batch.row_class, batch.rows[wanted], batch.instruments)
+
+    def _wanted(self, batch: TickBatch) -> NDArray[np.bool_]:
+        rows = batch.rows
+        wanted = np.ones(len(rows), np.bool_)
+        if self.start_ns is not None:
+            wanted &= rows["ts_recv"] >= self.start_ns
+        if self.end_ns is not None:
+            wanted &= rows["ts_recv"] < self.end_ns
+        if self.symbols:
+            wanted &= self._is_asked_for(batch.instruments)[rows["instrument"]]
+        return wanted
+
+    def _is_asked_for(self, instruments: Instruments) -> NDArray[np.bool_]:
+        keys = [instruments[number].key for number in range(len(instruments))]
+        symbols = self.symbols
+        return np.array([key in symbols or key.split(":", 2)[2] in symbols for key in keys])
+
+
+def parse_url(url: str) -> tuple[str, str]:
+    """Return (bootstrap servers, topic prefix) of "kafka://host:9092[,host...]/md."; without a
+    path the prefix is the default one."""
+    servers, slash, prefix = url.removeprefix(SCHEME).partition("/")
+    return servers, prefix if slash else DEFAULT_PREFIX

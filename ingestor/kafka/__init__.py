@@ -1,0 +1,1 @@
+"""Configure Kafka clients, topics and partitions, for sinks and consumers alike."""

@@ -1,0 +1,73 @@
+"""How to reach Kafka and what to publish there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ssl import SSLContext
+from typing import Any, Final
+
+from ingestor.codec import ENCODINGS
+from ingestor.model.rows import CHANNEL_OF, RowClass
+
+TICK_TOPICS: Final = {
+    row_class: f"{channel}.v1" for row_class, channel in CHANNEL_OF.items()
+}  # trades.v1, quotes.v1, book.v1
+STATUS: Final = "status.v1"
+INSTRUMENTS: Final = "instruments.v1"
+BOOK_SNAPSHOT: Final = "book_snapshot.v1"
+QUARANTINE: Final = "quarantine.v1"
+DEAD_LETTER: Final = "deadletter.v1"
+SIDE_TOPICS: Final = (STATUS, INSTRUMENTS, BOOK_SNAPSHOT, QUARANTINE, DEAD_LETTER)
+COMPACTED: Final = frozenset({INSTRUMENTS, BOOK_SNAPSHOT})
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Everything about the producer. Times in ms where Kafka's own settings are.
+
+    partitions: of the tick topics and book snapshots, when they are created here; a topic that
+    exists keeps its own count. retention_ms: of the topics that are not compacted; -1 = for ever.
+    security: passed on to aiokafka (security_protocol, sasl_*), the TLS context apart.
+    max_batch_bytes: of one request's part for one partition, before compression.
+    """
+
+    bootstrap_servers: str
+    topic_prefix: str = "md."
+    encoding: str = "json"
+    partitions: int = 8
+    replication_factor: int = -1  # the broker's default
+    retention_ms: int = 7 * 86_400_000
+    create_topics: bool = True
+    compression: str | None = "lz4"
+    max_batch_bytes: int = 512 << 10
+    request_timeout_ms: int = 20_000
+    retry_backoff_ms: int = 100
+    metadata_max_age_ms: int = 60_000
+    client_id: str = "ingestor"
+    security: dict[str, Any] = field(default_factory=dict, repr=False)  # holds the password
+    ssl_context: SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding {self.encoding!r} is none of {', '.join(ENCODINGS)}")
+        if self.partitions < 1:
+            raise ValueError("a topic has at least one partition")
+
+    def topic(self, name: str) -> str:
+        """Return the full name of one of the topics above."""
+        return self.topic_prefix + name
+
+    def tick_topic(self, row_class: RowClass) -> str:
+        return self.topic_prefix + TICK_TOPICS[row_class]
+
+    def client_options(self) -> dict[str, Any]:
+        """What every aiokafka client of this process is given."""
+        return {
+            "bootstrap_servers": self.bootstrap_servers,
+            "client_id": self.client_id,
+            "request_timeout_ms": self.request_timeout_ms,
+            "retry_backoff_ms": self.retry_backoff_ms,
+            "metadata_max_age_ms": self.metadata_max_age_ms,
+            "ssl_context": self.ssl_context,
+            **self.security,
+        }

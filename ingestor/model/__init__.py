@@ -1,0 +1,1 @@
+"""Define rows, instruments, exact numbers and errors, which every other package exchanges."""

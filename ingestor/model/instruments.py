@@ -1,0 +1,192 @@
+"""Instruments: what a symbol is, and the table that gives each one a number.
+
+Canonical names are one scheme over all venues, in upper case:
+
+| contract | canonical | example |
+|---|---|---|
+| spot | BASE-QUOTE | BTC-USDT |
+| perpetual | BASE-QUOTE-PERP | BTC-USDT-PERP, BTC-USD-PERP (inverse) |
+| future | BASE-QUOTE-YYYYMMDD | BTC-USD-20261225 |
+| option | BASE-QUOTE-YYYYMMDD-STRIKE-C or -P | BTC-USD-20261225-90000-C |
+
+The key of an instrument, and of its records on Kafka, is `venue:market:symbol` with the venue's
+own symbol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.model.decimals import exponent_of
+from ingestor.model.errors import UnknownInstrument
+
+
+class Contract(StrEnum):
+    SPOT = "spot"
+    PERPETUAL = "perpetual"
+    FUTURE = "future"
+    OPTION = "option"
+
+
+class SizeUnit(StrEnum):
+    """What a size of 1 is."""
+
+    BASE = "base"
+    QUOTE = "quote"
+    CONTRACT = "contract"
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One tradable symbol of one market of one venue, at one revision of its metadata.
+
+    tick_size, lot_size, multiplier: decimal text, as exact as the venue gives it.
+    multiplier: units of `base` (of `quote` for inverse contracts) in one contract; "1" for spot.
+    expiry_ns: ns since the epoch, 0 = none. revision: 1, 2, ... counted up when metadata change.
+    """
+
+    venue: str
+    market: str
+    symbol: str
+    canonical: str
+    base: str
+    quote: str
+    tick_size: str
+    lot_size: str
+    price_exponent: int
+    size_exponent: int
+    contract: Contract = Contract.SPOT
+    settlement: str = ""
+    size_unit: SizeUnit = SizeUnit.BASE
+    multiplier: str = "1"
+    expiry_ns: int = 0
+    revision: int = 1
+
+    @property
+    def key(self) -> str:
+        return f"{self.venue}:{self.market}:{self.symbol}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types, in the order of their declaration."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Instrument:
+        """Rebuild from `to_json`. Raises TypeError or ValueError when fields don't fit."""
+        known = dict(fields)
+        known["contract"] = Contract(known["contract"])
+        known["size_unit"] = SizeUnit(known["size_unit"])
+        return cls(**known)
+
+
+def instrument(
+    venue: str,
+    market: str,
+    symbol: str,
+    canonical: str,
+    base: str,
+    quote: str,
+    tick_size: str,
+    lot_size: str,
+    **more: Any,
+) -> Instrument:
+    """Build an Instrument whose exponents come from its tick and lot size.
+
+    Raises ValueError when an increment is no positive decimal or needs more than 18 decimals.
+    """
+    return Instrument(
+        venue=venue,
+        market=market,
+        symbol=symbol,
+        canonical=canonical,
+        base=base,
+        quote=quote,
+        tick_size=tick_size,
+        lot_size=lot_size,
+        price_exponent=exponent_of(tick_size),
+        size_exponent=exponent_of(lot_size),
+        **more,
+    )
+
+
+class Symbols(dict[str, int]):
+    """Venue symbol -> instrument number. A miss is a DecodeError of its own kind."""
+
+    def __init__(self, venue: str) -> None:
+        super().__init__()
+        self.venue = venue
+
+    def __missing__(self, symbol: str) -> int:
+        raise UnknownInstrument(self.venue, f"{symbol!r:.60}")
+
+
+class InstrumentTable:
+    """All instruments of the process; an instrument's number indexes it and never changes.
+
+    A new revision of an instrument gets a new number, so that rows sealed before keep their
+    exponents. `symbols(venue, market)` is the live mapping that adapters hold.
+    """
+
+    def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
+        self._all: list[Instrument] = []
+        self._symbols: dict[tuple[str, str], Symbols] = {}
+        self._exponents = np.zeros((64, 4), np.int64)
+        for one in instruments:
+            self.add(one)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, number: int) -> Instrument:
+        return self._all[number]
+
+    def __iter__(self) -> Iterator[Instrument]:
+        return iter(self._all)
+
+    def add(self, one: Instrument) -> int:
+        """Add an instrument, or a new revision of one; return its number.
+
+        Metadata equal to the revision in force add nothing and return its number.
+        """
+        symbols = self.symbols(one.venue, one.market)
+        number = symbols.get(one.symbol)
+        if number is not None:
+            current = self._all[number]
+            if replace(one, revision=current.revision) == current:
+                return number
+            one = replace(one, revision=max(one.revision, current.revision + 1))
+        number = len(self._all)
+        if number == len(self._exponents):
+            self._exponents = np.concatenate([self._exponents] * 2)
+        self._exponents[number] = (one.price_exponent, one.size_exponent) * 2
+        self._all.append(one)
+        symbols[one.symbol] = number
+        return number
+
+    def symbols(self, venue: str, market: str) -> Symbols:
+        """Return the live mapping of venue symbol to number. Callers only read it."""
+        found = self._symbols.get((venue, market))
+        if found is None:
+            found = self._symbols[venue, market] = Symbols(venue)
+        return found
+
+    @property
+    def exponents(self) -> NDArray[np.int64]:
+        """int64[instruments or more, 4]: of price and size, twice, as a quote has them."""
+        return self._exponents
+
+    @property
+    def price_exponents(self) -> NDArray[np.int64]:
+        """int64, indexed by instrument number (may be longer than the table)."""
+        return self._exponents[:, 0]
+
+    @property
+    def size_exponents(self) -> NDArray[np.int64]:
+        """int64, indexed by instrument number (may be longer than the table)."""
+        return self._exponents[:, 1]

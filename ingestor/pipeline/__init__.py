@@ -1,0 +1,1 @@
+"""Run one flush from columns to sink, and decide when it runs."""

@@ -1,0 +1,122 @@
+"""When to flush: at the end of a read burst when the batch is full, else after the linger.
+
+One scheduled callback per linger, whatever the number of connections; none when nothing arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from ingestor.books.manager import Repair
+from ingestor.columns.buffer import Rejected
+from ingestor.decode.frame_queue import Intake
+from ingestor.pipeline.linger import Linger
+from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.sinks.kafka.queue import Sink
+
+
+class Flusher:
+    """Takes the pipeline's rows to the sinks. What it is called with from the loop, timers and read
+    callbacks, goes to `on_bug` when it raises: there is nobody else to hear it."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        sinks: Sequence[Sink],
+        *,
+        rows_max: int,
+        linger_s: float,
+        on_repairs: Callable[[Sequence[Repair]], None],
+        on_rejected: Callable[[Sequence[Rejected]], None],
+        on_bug: Callable[[BaseException], None],
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """rows_max: rows that make a batch full. linger_s: the longest a row waits for others while
+        the loop has time to spare (`Linger`)."""
+        self._pipeline = pipeline
+        self._buffer = pipeline.buffer
+        self._sinks = tuple(sinks)
+        self._rows_max = rows_max
+        self._linger = Linger(linger_s)
+        self._on_repairs = on_repairs
+        self._on_rejected = on_rejected
+        self._on_bug = on_bug
+        self._clock_ns = clock_ns
+        self._timer: asyncio.TimerHandle | None = None
+        self._observers: list[Callable[[FlushResult, int], None]] = []
+        self._burst_ends: dict[Intake, Callable[[], None]] = {}
+        self.flushes = 0
+
+    def observe(self, observer: Callable[[FlushResult, int], None]) -> None:
+        """Call `observer(result, now_ns)` after each flush, before the next frame is read."""
+        self._observers.append(observer)
+
+    def burst_end_of(self, intake: Intake) -> Callable[[], None]:
+        """Return what is called after each burst of frames into `intake`: always the same."""
+        if intake not in self._burst_ends:
+            self._burst_ends[intake] = self._burst_end(intake)
+        return self._burst_ends[intake]
+
+    def _burst_end(self, intake: Intake) -> Callable[[], None]:
+        arrived, full = intake.arrived, intake.full
+
+        def burst_end() -> None:
+            if len(arrived) >= full:
+                try:
+                    intake.decode()
+                except Exception as failure:  # noqa: BLE001
+                    self._on_bug(failure)
+                self.touch()
+            elif self._timer is None:
+                self._arm()
+
+        return burst_end
+
+    def touch(self) -> None:
+        """Something was decoded: flush if the batch is full, else within the linger."""
+        if self._buffer.rows >= self._rows_max:
+            self._flush_from_loop()
+        elif self._timer is None:
+            self._arm()
+
+    def _arm(self) -> None:
+        loop, linger = asyncio.get_running_loop(), self._linger
+        now_s = loop.time()
+        if linger.is_due(now_s):
+            linger.observe(now_s, time.thread_time())
+        self._timer = loop.call_later(linger.seconds, self._flush_from_loop)
+
+    def _flush_from_loop(self) -> None:
+        try:
+            self.flush()
+        except Exception as failure:  # noqa: BLE001
+            self._on_bug(failure)
+
+    def flush(self) -> None:
+        """Decode, seal, run the books and hand everything to the sinks, now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._pipeline.is_empty:
+            self._flush()
+
+    def idle(self) -> None:
+        """Flush nothing, so that the books can ask again for what is overdue."""
+        if self._pipeline.is_empty:
+            self._flush()
+
+    def _flush(self) -> None:
+        now_ns = self._clock_ns()
+        result = self._pipeline.flush(now_ns)
+        self.flushes += 1
+        for batch in result.batches:
+            for sink in self._sinks:
+                sink.submit(batch, now_ns)
+        if result.rejected:
+            self._on_rejected(result.rejected)
+        if result.repairs:
+            self._on_repairs(result.repairs)
+        for observer in self._observers:
+            observer(result, now_ns)

@@ -1,0 +1,267 @@
+"""One flush: seal the columns, drop what was resent, run the books, hand over batches.
+
+Pure: the caller passes the time and takes the result to the sinks. Everything is per batch; the
+only per-row Python here is on rare paths (marks, resent trades).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.adapter import BookRule
+from ingestor.books.manager import BookOutput, Books, BookSettings, Repair
+from ingestor.columns.buffer import Hole, Rejected, Sealed, TickBatch, TickBuffer
+from ingestor.decode.frame_queue import Intakes
+from ingestor.decode.session import FrameCounts
+from ingestor.model.errors import SequenceGap
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import Flag, Kind, RowClass, Rows, mark
+from ingestor.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class FlushResult:
+    """What one flush gives: at most one batch per class, and what must be done about the rest.
+
+    repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
+    for the log.
+    """
+
+    batches: list[TickBatch] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    errors: list[SequenceGap] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """The row side of the ledger, up to the sinks: every decoded row is one of these."""
+
+    decoded: int
+    published: int
+    duplicate: int
+    filtered: int
+    held: int
+
+    @property
+    def unaccounted(self) -> int:
+        return self.decoded - self.published - self.duplicate - self.filtered - self.held
+
+
+class Pipeline:
+    """From the tick buffer to batches, for one loop."""
+
+    def __init__(
+        self,
+        table: InstrumentTable,
+        rule_of: Callable[[int], BookRule],
+        settings: BookSettings | None = None,
+    ) -> None:
+        self.table = table
+        self.buffer = TickBuffer()
+        self.intakes = Intakes(table, self.buffer)
+        self.books = Books(table, rule_of, settings or BookSettings())
+        self.metrics = Metrics(table)
+        self._rule_of = rule_of
+        self.bytes_received = 0  # payload of all frames, as of the last flush
+        self._held = 0
+        self._filtered = 0
+        self._last_trade = np.zeros(0, np.uint64)  # highest sequence seen, by instrument
+
+    def flush(self, now_ns: int) -> FlushResult:
+        """Take everything out of the intakes and the buffer. now_ns: ns since the epoch."""
+        self.intakes.decode()
+        sealed = self.buffer.seal(self.table)
+        self.bytes_received += sum(map(len, sealed.frames))
+        for rejected in sealed.rejected:
+            if rejected.at_sealing:
+                _recount(rejected)
+        trades = self._trades(sealed)
+        books = self.books.apply(sealed, now_ns)
+        quotes, derived = self._quotes(sealed, books)
+        self._held = books.held
+        self._filtered += books.filtered
+        result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
+        self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
+        self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, derived)
+        if len(sealed.updates):
+            updates = sealed.updates
+            levels = updates["bids"] + updates["asks"].astype(np.int64)
+            names = ("decoded", "published") if books.is_whole else ("decoded",)
+            instruments = updates["instrument"]
+            self.metrics.count_rows(names, RowClass.LEVEL, instruments, rows_each=levels)
+        if books.is_whole and len(books.rows):
+            self.metrics.sealed(RowClass.LEVEL, sealed.updates, now_ns)
+            result.batches.append(TickBatch(RowClass.LEVEL, books.rows, self.table))
+        else:
+            self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
+        if books.added:
+            added = np.array(books.added, np.uint32)
+            self.metrics.count_rows("published", RowClass.LEVEL, added, sign=-1)
+            self.metrics.count_rows("marks", RowClass.LEVEL, added)
+        return result
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be flushed."""
+        return self.buffer.is_empty and self.intakes.is_empty
+
+    def ledger(self) -> LedgerLine:
+        """Return the sums since the start, as of the last flush."""
+        total = self.metrics.total
+        return LedgerLine(
+            decoded=total("decoded"),
+            published=total("published"),
+            duplicate=total("duplicate"),
+            filtered=self._filtered,
+            held=self._held,
+        )
+
+    def _quotes(self, sealed: Sealed, books: BookOutput) -> tuple[Rows, Rows]:
+        """Return the decoded quotes and those taken from books, each with its GAP marks."""
+        holes = sealed.holes
+        if not holes:
+            return sealed.quotes, books.quotes
+        marks: list[_Mark] = []
+        derived: list[_Mark] = []
+        for hole, before in zip(holes, books.quotes_before, strict=True):
+            for number in _concerned(RowClass.QUOTE, hole):
+                if self._rule_of(number).quotes_from_book:
+                    derived.append((before, number, hole))
+                else:
+                    marks.append((hole.quote, number, hole))
+        return (
+            _with_gaps(RowClass.QUOTE, sealed.quotes, marks),
+            _with_gaps(RowClass.QUOTE, books.quotes, derived),
+        )
+
+    def _trades(self, sealed: Sealed) -> Rows:
+        holes = sealed.holes
+        marks = [(one.trade, n, one) for one in holes for n in _concerned(RowClass.TRADE, one)]
+        trades = _with_gaps(RowClass.TRADE, sealed.trades, marks)
+        if not len(trades):
+            return trades
+        resent = (trades["flags"] & Flag.SNAPSHOT) != 0
+        if resent.any():
+            keep = self._not_seen(trades, resent)
+            self.metrics.count_rows("duplicate", RowClass.TRADE, trades["instrument"][~keep])
+            trades = trades[keep]
+        self._fit_trades()
+        np.maximum.at(self._last_trade, trades["instrument"], trades["sequence"])
+        return trades
+
+    def _not_seen(self, trades: Rows, resent: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Venues resend recent trades on subscribe: drop those at or below the highest seen."""
+        self._fit_trades()
+        keep = np.ones(len(trades), np.bool_)
+        for instrument in np.unique(trades["instrument"][resent]).tolist():
+            of_instrument = np.flatnonzero(trades["instrument"] == instrument)
+            sequences = trades["sequence"][of_instrument]
+            seen = np.maximum.accumulate(
+                np.concatenate(([self._last_trade[instrument]], sequences))
+            )[:-1]
+            duplicate = resent[of_instrument] & (sequences <= seen) & (sequences > 0)
+            keep[of_instrument[duplicate]] = False
+        return keep
+
+    def _fit_trades(self) -> None:
+        missing = len(self.table) - len(self._last_trade)
+        if missing > 0:
+            self._last_trade = np.concatenate([self._last_trade, np.zeros(missing, np.uint64)])
+
+    def _settle(
+        self,
+        result: FlushResult,
+        row_class: RowClass,
+        decoded: Rows | None,
+        rows: Rows,
+        now_ns: int,
+        derived: Rows | None = None,
+    ) -> None:
+        """Count what became of one class and add its batch to the result.
+
+        decoded: what the buffer held (None: counted by the caller). rows: what is published of it,
+        with marks between. derived: quotes taken from books.
+        """
+        count = self.metrics.count_rows
+        if decoded is rows:
+            count(("decoded", "published"), row_class, rows["instrument"])
+        else:
+            if decoded is not None:
+                count("decoded", row_class, decoded["instrument"])
+            if len(rows):
+                self._count_marked(row_class, rows)
+        if derived is not None and len(derived):
+            count("marks", row_class, derived["instrument"])
+            is_gap = derived["kind"] == Kind.GAP
+            if is_gap.any():
+                count("gaps", row_class, derived["instrument"][is_gap])
+            rows = np.concatenate([rows, derived])
+        if len(rows):
+            self.metrics.sealed(row_class, rows, now_ns)
+            result.batches.append(TickBatch(row_class, rows, self.table))
+
+    def _count_marked(self, row_class: RowClass, rows: Rows) -> None:
+        """rows: decoded rows, perhaps with marks among them."""
+        count = self.metrics.count_rows
+        is_mark = rows["kind"] != Kind(row_class)
+        if is_mark.any():
+            count("marks", row_class, rows["instrument"][is_mark])
+            count("gaps", row_class, rows["instrument"][rows["kind"] == Kind.GAP])
+            rows = rows[~is_mark]
+        count("published", row_class, rows["instrument"])
+
+
+def _recount(rejected: Rejected) -> None:
+    """A frame that its session counted as decoded was refused at sealing."""
+    counts = getattr(rejected.source, "counts", None)
+    if isinstance(counts, FrameCounts):
+        counts.decoded -= 1
+        counts.reject(rejected.reason)
+
+
+_Mark = tuple[int, int, Hole]  # rows before it, instrument, what it marks
+
+
+def _concerned(row_class: RowClass, hole: Hole) -> Sequence[int]:
+    """Return the instruments whose rows of a class a hole may have cost."""
+    subscribed = hole.source.instruments(row_class)
+    if hole.instruments is None:
+        return subscribed
+    return [one for one in hole.instruments if one in set(subscribed)]
+
+
+def _with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[_Mark]) -> Rows:
+    """Insert GAP marks, given in the order of their holes.
+
+    Holes of one cause in a row and at one place are one GAP, so that the rows don't depend on
+    where a flush fell any more than `ingestor.sinks.digest` allows for.
+    """
+    gaps: list[Rows] = []
+    places: list[int] = []
+    last: dict[tuple[int, int], int] = {}
+    for place, instrument, hole in marks:
+        if last.get((place, instrument)) == hole.cause:
+            continue
+        last[place, instrument] = hole.cause
+        places.append(place)
+        gaps.append(
+            mark(
+                row_class,
+                Kind.GAP,
+                instrument,
+                hole.ts_recv,
+                cause=hole.cause,
+                first=hole.first,
+                last=hole.last,
+            )
+        )
+    return np.insert(rows, places, np.concatenate(gaps)) if gaps else rows

@@ -1,0 +1,1 @@
+"""Write, repair and read raw frames and Parquet files on disk."""

@@ -1,0 +1,298 @@
+"""The recording format: JSON lines, one object a line, in zstd frames.
+
+| t | fields | is |
+|---|---|---|
+| header | format, session, n, ts_ns, venue, instruments, connections | first line of each segment |
+| http | ts_ns, conn, n, venue, market, url, data | body of a REST answer |
+| connect | ts_ns, conn, n, venue, market, url, subscriptions, instruments | a socket is up |
+| disconnect | ts_ns, conn, n, reason | a socket ended |
+| send | ts_ns, conn, n, data | a frame we sent |
+| recv | ts_ns, conn, n, data | a frame we received, verbatim |
+| decided | ts_ns, conn, n, decision | what live decided by timer or load |
+
+`data` is text; a payload that is no UTF-8 stands in `b64` instead. `n` counts the lines of one
+(session, venue) but headers, over all of its segments: a jump says how many are missing; a header
+has the number of the line after it. `ts_ns` is our clock,
+ns since the epoch. `instruments` are those that the lines before did not name yet. Recordings of
+others have neither `format` nor `n`, and connections that are text; they are read all the same.
+
+Decisions, by `action`; `key` is an instrument's key:
+
+| action | fields | replay |
+|---|---|---|
+| invalidate | key, cause (name of a Cause) | invalidates the book |
+| revise | key (of one of them), instruments | takes the new metadata |
+| recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
+| any other | | nothing: what followed from it was recorded |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+import msgspec
+
+from ingestor.model.instruments import Instrument
+from ingestor.model.rows import Cause
+from ingestor.model.timestamps import SECOND
+
+FORMAT: Final = 1
+HOUR_NS: Final = 3_600 * SECOND
+FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 section 3.1.1
+SUFFIX: Final = ".jsonl.zst"
+UNFINISHED: Final = ".inprogress"
+INDEX: Final = ".index"
+LOST: Final = "recorder_lost"
+REVISE: Final = "revise"
+
+Connection = int | str
+SubscriptionText = tuple[str, str, str]  # symbol, channel, stream
+
+
+class Open(msgspec.Struct, omit_defaults=True):
+    """A connection that was open when a segment began."""
+
+    conn: Connection
+    market: str = ""
+    url: str = ""
+    subscriptions: list[SubscriptionText] = []
+
+
+class Header(msgspec.Struct, tag_field="t", tag="header", omit_defaults=True):
+    """format: 0 = a recording of others. instruments: `Instrument.to_json`."""
+
+    venue: str = ""
+    format: int = 0
+    session: str = ""
+    ts_ns: int = 0
+    n: int = -1
+    instruments: list[dict[str, Any]] = []
+    connections: list[Open] = []
+    channels: dict[str, list[str]] = {}
+
+
+class _Payload(msgspec.Struct, tag_field="t", omit_defaults=True, gc=False):
+    ts_ns: int
+    conn: Connection
+    data: str | None = None
+    b64: bytes | None = None
+    n: int = -1
+
+    @property
+    def payload(self) -> bytes:
+        return self.data.encode() if self.data is not None else self.b64 or b""
+
+
+class Recv(_Payload, tag="recv"):
+    pass
+
+
+class Send(_Payload, tag="send"):
+    pass
+
+
+class Http(msgspec.Struct, tag_field="t", tag="http", omit_defaults=True):
+    ts_ns: int
+    url: str
+    data: str | None = None
+    b64: bytes | None = None
+    conn: Connection | None = None
+    venue: str = ""
+    market: str = ""
+    n: int = -1
+
+    @property
+    def payload(self) -> bytes:
+        return self.data.encode() if self.data is not None else self.b64 or b""
+
+
+class Connect(msgspec.Struct, tag_field="t", tag="connect", omit_defaults=True):
+    ts_ns: int
+    conn: Connection
+    url: str = ""
+    venue: str = ""
+    market: str = ""
+    subscriptions: list[SubscriptionText] = []
+    instruments: list[dict[str, Any]] = []
+    n: int = -1
+
+
+class Disconnect(msgspec.Struct, tag_field="t", tag="disconnect", omit_defaults=True):
+    ts_ns: int
+    conn: Connection
+    reason: str = ""
+    n: int = -1
+
+
+class Decided(msgspec.Struct, tag_field="t", tag="decided", omit_defaults=True):
+    ts_ns: int
+    decision: dict[str, Any]
+    conn: Connection | None = None
+    n: int = -1
+
+
+Line = Header | Http | Connect | Disconnect | Send | Recv | Decided
+
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final[msgspec.json.Decoder[Line]] = msgspec.json.Decoder(Line)
+
+
+def encode_lines(lines: Sequence[Line]) -> bytes:
+    """Return the lines as JSON text, each ended by a newline."""
+    return _ENCODER.encode_lines(lines)
+
+
+def text_or_bytes(payload: bytes) -> tuple[str | None, bytes | None]:
+    """Return what the fields `data` and `b64` of a payload are."""
+    try:
+        return str(payload, "utf-8"), None
+    except UnicodeDecodeError:
+        return None, payload
+
+
+def parse_lines(text: bytes) -> list[Line]:
+    """Parse whole lines. Raises ValueError when any of them is none of ours."""
+    try:
+        return _DECODER.decode_lines(text)
+    except msgspec.MsgspecError as failure:
+        raise ValueError(str(failure)) from None
+
+
+def parse_line(text: bytes) -> Line:
+    """Parse one line. Raises ValueError, which says what is wrong with it."""
+    try:
+        return _DECODER.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as failure:
+        raise ValueError(str(failure)) from None
+
+
+def lost_line(
+    connection: int, ts_ns: int, n: int, *, lines: int, size: int, from_ns: int
+) -> Decided:
+    """Return the control line that says what the recorder could not keep.
+
+    n: of the line itself, after those lost. size: bytes of payload.
+    """
+    decision = {
+        "action": LOST,
+        "lines": lines,
+        "bytes": size,
+        "from_ns": from_ns,
+        "to_ns": ts_ns,
+    }
+    return Decided(ts_ns, decision, connection, n)
+
+
+def revision(instruments: Sequence[Instrument]) -> dict[str, Any]:
+    """Return the decision to take new metadata. instruments: of one venue, at least one."""
+    rows = [one.to_json() for one in instruments]
+    return {"action": REVISE, "key": instruments[0].key, "instruments": rows}
+
+
+def cause_of(decision: dict[str, Any]) -> Cause | None:
+    """Return why a decision invalidates a book; None when it doesn't."""
+    if decision.get("action") != "invalidate":
+        return None
+    return Cause.__members__.get(str(decision.get("cause", "")).upper(), Cause.STALE)
+
+
+# Where segments lie ------------------------------------------------------------------------------
+
+_NAME: Final = re.compile(
+    r"(?P<session>[A-Za-z0-9][A-Za-z0-9._-]*)-(?P<n>\d{12})\.jsonl\.zst(?:\.inprogress)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentName:
+    """What the path of a segment says. n: number of its header line. hour: hours since the epoch.
+
+    venue and hour are "" and -1 where the file lies outside the Hive-style folders.
+    """
+
+    session: str
+    n: int
+    venue: str
+    hour: int
+    finished: bool
+
+
+def segment_path(root: Path, venue: str, ts_ns: int, session: str, n: int) -> Path:
+    """Return raw/venue=.../date=.../hour=.../<session>-<n>.jsonl.zst below `root`."""
+    at = datetime.fromtimestamp(ts_ns // SECOND, UTC)
+    folder = root / "raw" / f"venue={venue}" / f"date={at:%Y-%m-%d}" / f"hour={at:%H}"
+    return folder / f"{session}-{n:012d}{SUFFIX}"
+
+
+def parse_segment_path(path: PurePath) -> SegmentName | None:
+    """Return what a segment's path says, or None when the file name is not of ours."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    keys = dict(part.split("=", 1) for part in path.parts[:-1] if "=" in part)
+    hour = -1
+    try:
+        at = datetime.fromisoformat(f"{keys['date']}T{keys['hour']}:00:00+00:00")
+        hour = int(at.timestamp()) // 3_600
+    except (KeyError, ValueError):
+        pass
+    return SegmentName(
+        session=match["session"],
+        n=int(match["n"]),
+        venue=keys.get("venue", ""),
+        hour=hour,
+        finished=not path.name.endswith(UNFINISHED),
+    )
+
+
+def finished_path(path: Path) -> Path:
+    """Return the path that a segment has once it is finished."""
+    return path.with_name(path.name.removesuffix(UNFINISHED))
+
+
+def index_path(path: Path) -> Path:
+    """Return where the index of a finished segment lies."""
+    return path.with_name(path.name + INDEX)
+
+
+class Indexed(msgspec.Struct, array_like=True):
+    """One zstd frame. offset: its first byte in the file; plain: its first byte of plain text."""
+
+    ts_ns: int
+    n: int
+    offset: int
+    plain: int
+
+
+class Index(msgspec.Struct):
+    """Where the zstd frames of a segment are, in order; ts_ns and n of the first line of each."""
+
+    frames: list[Indexed] = []
+    size: int = 0  # bytes of the file
+    last_ts_ns: int = 0
+
+    def before(self, ts_ns: int) -> Indexed | None:
+        """Return the last frame that begins before a time: where to start reading for it."""
+        found = None
+        for frame in self.frames:
+            if frame.ts_ns >= ts_ns:
+                break
+            found = frame
+        return found
+
+
+def encode_index(index: Index) -> bytes:
+    return _ENCODER.encode(index)
+
+
+def parse_index(text: bytes) -> Index:
+    """Raises ValueError when it is no index."""
+    try:
+        return msgspec.json.decode(text, type=Index)
+    except msgspec.MsgspecError as failure:
+        raise ValueError(str(failure)) from None

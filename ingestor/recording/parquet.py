@@ -1,0 +1,304 @@
+"""Normalised Parquet, derived from raw recordings by replay.
+
+    <root>/ticks/kind=trades|quotes|book/venue=.../date=.../<hour>-<part>.parquet
+
+Prices and sizes are int64 beside int8 exponents; times are int64 ns since the epoch. Each file is
+sorted by instrument and time (of receipt, then as it came). One hour of one venue is the unit:
+files appear whole, under names that depend on nothing but the recording, so compacting again gives
+the same files. A manifest says which segments each hour was made from; what is unchanged is left
+alone. Needs the extra `parquet`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ingestor.columns.buffer import TickBatch
+from ingestor.model.decimals import EXPONENT_MAX
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import CHANNEL_OF, DTYPE_OF, RowClass, Rows
+from ingestor.recording.format import HOUR_NS
+from ingestor.recording.segments import write_atomically
+
+ROWS_PER_FILE: Final = 4_000_000
+ROWS_PER_GROUP: Final = 1 << 18
+TABLE_KEY: Final = b"ingestor.instruments"  # file metadata: JSON list of `Instrument.to_json`
+MANIFEST: Final = "manifest.json"
+VERSION: Final = 1
+
+_CODED: Final = [
+    *("instrument", "flags", "side", "row_kind"),
+    *("price_exponent", "size_exponent"),
+]
+
+# Row field -> Parquet column; `side` is the cause on a GAP row. `instrument` is the key.
+_RENAMED: Final = {"kind": "row_kind"}
+
+
+def column_names(row_class: RowClass) -> dict[str, str]:
+    """Return row field -> Parquet column for every field but `instrument`."""
+    names = DTYPE_OF[row_class].names or ()
+    return {name: _RENAMED.get(name, name) for name in names if name != "instrument"}
+
+
+def schema(row_class: RowClass) -> pa.Schema:
+    """Return the columns of a file, in order."""
+    dtype = DTYPE_OF[row_class]
+    return pa.schema(
+        [
+            ("instrument", pa.dictionary(pa.int32(), pa.string())),
+            *(
+                (column, pa.from_numpy_dtype(dtype[name]))
+                for name, column in column_names(row_class).items()
+            ),
+            ("price_exponent", pa.int8()),
+            ("size_exponent", pa.int8()),
+        ]
+    )
+
+
+def to_table(rows: Rows, row_class: RowClass, table: InstrumentTable) -> pa.Table:
+    """Return rows as an Arrow table, sorted by instrument key and time of receipt.
+
+    rows: of one class, in the order they came.
+    """
+    numbers = np.unique(rows["instrument"])
+    numbers = np.array(sorted(numbers.tolist(), key=lambda one: (table[one].key, one)), np.uint32)
+    rank = np.zeros(int(numbers.max(initial=0)) + 1, np.int32)
+    rank[numbers] = np.arange(len(numbers))
+    ranks = rank[rows["instrument"]]
+    order = np.lexsort((rows["ts_recv"], ranks))  # stable: ties stay as they came
+    ranks, rows = ranks[order], rows[order]
+    instruments = [table[int(one)] for one in numbers]
+    columns: list[Any] = [
+        pa.DictionaryArray.from_arrays(
+            pa.array(ranks, pa.int32()), pa.array([one.key for one in instruments], pa.string())
+        )
+    ]
+    columns += [pa.array(np.ascontiguousarray(rows[name])) for name in column_names(row_class)]
+    for exponents in (table.price_exponents, table.size_exponents):
+        by_rank = exponents[numbers].astype(np.int8)
+        columns.append(pa.array(by_rank[ranks]))
+    metadata = {TABLE_KEY: json.dumps([one.to_json() for one in instruments]).encode()}
+    return pa.Table.from_arrays(columns, schema=schema(row_class).with_metadata(metadata))
+
+
+def to_arrow(batch: TickBatch) -> pa.Table:
+    """Return a batch as an Arrow table with the columns of the files, in the order of its rows."""
+    rows, row_class = batch.rows, batch.row_class
+    instruments = [batch.instruments[number] for number in range(len(batch.instruments))]
+    keys = pa.array([one.key for one in instruments], pa.string())
+    numbers = rows["instrument"].astype(np.int32)
+    columns: list[Any] = [pa.DictionaryArray.from_arrays(pa.array(numbers), keys)]
+    columns += [pa.array(np.ascontiguousarray(rows[name])) for name in column_names(row_class)]
+    for exponents in (
+        [one.price_exponent for one in instruments],
+        [one.size_exponent for one in instruments],
+    ):
+        columns.append(pa.array(np.array(exponents, np.int8)[numbers]))
+    return pa.Table.from_arrays(columns, schema=schema(row_class))
+
+
+def write_file(path: Path, table: pa.Table) -> None:
+    """Write a file that appears whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=1,
+            row_group_size=ROWS_PER_GROUP,
+            use_dictionary=_CODED,
+            write_statistics=["instrument", "ts_recv"],
+        )
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One hour of one venue. hour: hours since the epoch."""
+
+    venue: str
+    hour: int
+
+    def folder(self, root: Path, row_class: RowClass) -> Path:
+        date = datetime.fromtimestamp(self.hour * 3_600, UTC).date()
+        kind = CHANNEL_OF[row_class]
+        return root / "ticks" / f"kind={kind}" / f"venue={self.venue}" / f"date={date}"
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.hour % 24:02d}-"
+
+
+@dataclass(slots=True)
+class _Part:
+    chunks: list[Rows] = field(default_factory=list)
+    rows: int = 0
+    files: int = 0
+
+
+class UnitWriter:
+    """Gathers the rows of one unit and writes them as files; `close` removes what it replaces.
+
+    Files have temporary names until `close`, so a crash leaves the old ones in place.
+    """
+
+    def __init__(
+        self, root: Path, unit: Unit, table: InstrumentTable, rows_max: int = ROWS_PER_FILE
+    ) -> None:
+        self._root = root
+        self._unit = unit
+        self._table = table
+        self._rows_max = rows_max
+        self._parts = {row_class: _Part() for row_class in RowClass}
+        self.rows = 0
+
+    def add(self, row_class: RowClass, rows: Rows) -> None:
+        """Raises OSError."""
+        part = self._parts[row_class]
+        part.chunks.append(rows)
+        part.rows += len(rows)
+        self.rows += len(rows)
+        if part.rows >= self._rows_max:
+            self._write(row_class, part)
+
+    def close(self) -> list[Path]:
+        """Put the files in place; return them. Raises OSError."""
+        written = []
+        for row_class, part in self._parts.items():
+            self._write(row_class, part)
+            folder = self._unit.folder(self._root, row_class)
+            for number in range(part.files):
+                final = self._path(row_class, number)
+                final.with_name(final.name + ".new").replace(final)
+                written.append(final)
+            for old in folder.glob(f"{self._unit.prefix}*.parquet"):
+                if old not in written:
+                    old.unlink()
+        return written
+
+    def _path(self, row_class: RowClass, number: int) -> Path:
+        return self._unit.folder(self._root, row_class) / f"{self._unit.prefix}{number}.parquet"
+
+    def _write(self, row_class: RowClass, part: _Part) -> None:
+        if not part.rows:
+            return
+        rows = np.concatenate(part.chunks)
+        final = self._path(row_class, part.files)
+        write_file(final.with_name(final.name + ".new"), to_table(rows, row_class, self._table))
+        part.chunks.clear()
+        part.rows = 0
+        part.files += 1
+
+
+class ParquetSink:
+    """A sink of replays: rows by the hour and venue in which they were received.
+
+    Everything is held until `drain`, a file's worth at most for each hour and class, and nothing is
+    in place before it. Files of the same hours are replaced.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.files: list[Path] = []
+        self._root = root
+        self._units: dict[Unit, UnitWriter] = {}
+
+    def submit(self, batch: TickBatch, now_ns: int) -> None:
+        """Raises OSError. `batch` must come from a pipeline."""
+        table = batch.instruments
+        assert isinstance(table, InstrumentTable)
+        for unit, rows in by_unit(batch.rows, table):
+            writer = self._units.get(unit)
+            if writer is None:
+                writer = self._units[unit] = UnitWriter(self._root, unit, table)
+            writer.add(batch.row_class, rows)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Write what waits and put every file in place. Raises OSError."""
+        for writer in self._units.values():
+            self.files += writer.close()
+        self._units.clear()
+        return 0
+
+
+def by_unit(rows: Rows, table: InstrumentTable) -> Iterable[tuple[Unit, Rows]]:
+    """Split rows by venue and hour of receipt, each part in the order it came."""
+    hours = rows["ts_recv"] // HOUR_NS
+    names = [one.venue for one in table]
+    venues = sorted(set(names))
+    codes = np.array([venues.index(name) for name in names], np.int64)[rows["instrument"]]
+    keys: NDArray[np.int64] = hours * len(venues) + codes
+    for key in np.unique(keys).tolist():
+        hour, code = divmod(key, len(venues))
+        yield Unit(venues[code], hour), rows[keys == key]
+
+
+Manifest = dict[str, dict[str, int]]  # "venue hour" -> segment (relative to raw/) -> bytes
+
+
+def load_manifest(root: Path) -> Manifest:
+    """Return what each unit was made from; empty where there is no manifest of this version."""
+    try:
+        content: Mapping[str, Any] = json.loads((root / "ticks" / MANIFEST).read_bytes())
+        return dict(content["units"]) if content["version"] == VERSION else {}
+    except (OSError, ValueError, LookupError):
+        return {}
+
+
+def save_manifest(root: Path, manifest: Manifest) -> None:
+    """Raises OSError."""
+    content = json.dumps({"version": VERSION, "units": manifest}, indent=1, sort_keys=True)
+    path = root / "ticks" / MANIFEST
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content.encode(), sync=True)
+
+
+def _decimal(column: str, exponent: str) -> str:
+    cases = " ".join(
+        f"WHEN {digits} THEN CAST({'0.' + '0' * (digits - 1) + '1' if digits else '1'}"
+        f" AS DECIMAL(19, {EXPONENT_MAX}))"
+        for digits in range(EXPONENT_MAX + 1)
+    )
+    return f"CAST({column} AS DECIMAL(19, 0)) * (CASE {exponent} {cases} END) AS {column}"
+
+
+def duckdb_view(root: Path, kind: str) -> str:
+    """Return a SELECT for DuckDB over all files of a kind ("trades", "quotes", "book").
+
+    Prices and sizes are exact DECIMAL(38, 18), times are TIMESTAMP_NS in UTC; GAP and RESET rows
+    are left out.
+    """
+    prices = {"quotes": ("bid_price", "ask_price")}.get(kind, ("price",))
+    sizes = {"quotes": ("bid_size", "ask_size")}.get(kind, ("size",))
+    columns = [
+        "venue",
+        "instrument",
+        "make_timestamp_ns(ts_event) AS ts_event",
+        "make_timestamp_ns(ts_recv) AS ts_recv",
+        "sequence",
+        "flags",
+        "side",
+        *(_decimal(name, "price_exponent") for name in prices),
+        *(_decimal(name, "size_exponent") for name in sizes),
+    ]
+    files = str(root / "ticks" / f"kind={kind}" / "**" / "*.parquet").replace("'", "''")
+    return (  # the only text from outside is a path, quoted
+        f"SELECT {', '.join(columns)} FROM read_parquet('{files}', hive_partitioning = true)"  # noqa: S608
+        " WHERE row_kind <= 3"
+    )

@@ -1,0 +1,336 @@
+"""Recorded lines from files and folders, several merged by time. What is broken is told.
+
+A `Chain` is what one session recorded of one venue, segment after segment, or one file of others.
+Inside a chain the order of the files counts (their clocks step back here and there); between
+chains the time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
+from itertools import accumulate
+from pathlib import Path
+from typing import Final
+
+from ingestor.model.errors import RecordingError
+from ingestor.recording.format import (
+    FORMAT,
+    INDEX,
+    LOST,
+    SUFFIX,
+    UNFINISHED,
+    Decided,
+    Header,
+    Line,
+    index_path,
+    parse_index,
+    parse_line,
+    parse_lines,
+    parse_segment_path,
+)
+from ingestor.recording.zstd_frames import is_zstd, pieces
+
+_PROBLEMS_KEPT: Final = 100
+_PLAIN_BYTES: Final = 1 << 20
+_SLACK_NS: Final = 60_000_000_000  # how far a foreign clock may step back within a file
+
+
+Chunk = tuple[Path, list[Line]]  # lines that follow each other in one file
+
+
+@dataclass(slots=True)
+class Problems:
+    """What was wrong: the first hundred, and how many. `tell` hears each as it comes."""
+
+    count: int = 0
+    kept: list[RecordingError] = field(default_factory=list)
+    tell: Callable[[RecordingError], None] | None = None
+
+    def add(self, path: Path, offset: int, what: str) -> None:
+        """offset: in the plain text."""
+        problem = RecordingError(str(path), offset, what)
+        self.count += 1
+        if len(self.kept) < _PROBLEMS_KEPT:
+            self.kept.append(problem)
+        if self.tell is not None:
+            self.tell(problem)
+
+
+@dataclass(slots=True)
+class Chain:
+    """Files that continue each other. header: of the first; empty where it has none.
+
+    session: "" for a recording of others, which is known by its path alone.
+    """
+
+    name: str
+    session: str
+    header: Header
+    files: list[Path]
+
+    @property
+    def venue(self) -> str:
+        return self.header.venue
+
+    @property
+    def is_foreign(self) -> bool:
+        return self.header.format == 0
+
+
+def read_lines(
+    path: Path, problems: Problems, start: int = 0, plain_start: int = 0
+) -> Iterator[list[Line]]:
+    """Yield the lines of one file, chunk by chunk, without those that can't be read.
+
+    start, plain_start: a zstd frame's offset in the file and in its plain text (from an index).
+    """
+    offset = plain_start
+    rest = b""
+    try:
+        for text, broken in _texts(path, start):
+            whole = rest + text if rest else text
+            end = whole.rfind(b"\n") + 1
+            if end:
+                yield _parse(path, offset, whole[:end], problems)
+                offset += end
+            rest = whole[end:]
+            if broken:
+                at = offset + len(rest)
+                if not path.name.endswith(UNFINISHED):
+                    problems.add(path, at, f"{broken}; `ingestor repair` makes the file whole")
+                offset, rest = at, b""
+    except OSError as failure:
+        problems.add(path, offset, failure.strerror or str(failure))
+    if rest:
+        try:
+            yield [parse_line(rest)]
+        except ValueError:
+            problems.add(path, offset, "the last line is cut")
+
+
+def _texts(path: Path, start: int) -> Iterator[tuple[bytes, str]]:
+    """Yield plain text, and why it breaks off after it ("" when it doesn't)."""
+    if start or is_zstd(path):
+        for piece in pieces(path, start):
+            yield piece.plain, piece.broken
+        return
+    with path.open("rb") as file:
+        while text := file.read(_PLAIN_BYTES):
+            yield text, ""
+
+
+def _parse(path: Path, offset: int, text: bytes, problems: Problems) -> list[Line]:
+    try:
+        return parse_lines(text)
+    except ValueError:
+        pass
+    lines: list[Line] = []
+    for line in text.splitlines(keepends=True):
+        if line.strip():
+            try:
+                lines.append(parse_line(line))
+            except ValueError as failure:
+                problems.add(path, offset, f"not a line of a recording: {failure}")
+        offset += len(line)
+    return lines
+
+
+def find_files(paths: Iterable[Path], problems: Problems) -> list[Path]:
+    """Return the recordings among files and folders, each once, sorted within each folder."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(one for one in path.rglob("*") if one.is_file())
+        elif path.exists():
+            inside = [path]
+        else:
+            problems.add(path, 0, "no such file or folder")
+            continue
+        for one in inside:
+            name = one.name.removesuffix(UNFINISHED)
+            if one == path or name.endswith((SUFFIX, ".jsonl")):
+                found[one] = None
+            elif not name.endswith((INDEX, ".tmp", ".md")):
+                problems.add(one, 0, f"is no recording (no name in {SUFFIX} or .jsonl)")
+    return list(found)
+
+
+def find_chains(paths: Iterable[Path], problems: Problems) -> list[Chain]:
+    """Return the chains of all recordings below some paths, by time of their first line."""
+    chains: dict[tuple[str, str], list[tuple[int, Path, Header]]] = {}
+    for path in find_files(paths, problems):
+        header = peek(path, problems)
+        if header is None:
+            continue
+        own = header.format > 0
+        key = (header.session, header.venue) if own else (str(path), "")
+        chains.setdefault(key, []).append((header.n, path, header))
+    result = []
+    for (name, venue), members in chains.items():
+        members.sort(key=lambda member: member[0])
+        first = members[0][2]
+        label = f"{name} {venue}".rstrip()
+        files = [path for _, path, _ in members]
+        result.append(Chain(label, first.session, first, files))
+    result.sort(key=lambda chain: (chain.header.ts_ns, chain.name))
+    return result
+
+
+def peek(path: Path, problems: Problems) -> Header | None:
+    """Return a file's header, an empty one where it has none; None when it is not readable."""
+    scratch = Problems()
+    first = next((lines for lines in read_lines(path, scratch) if lines), None)
+    if first is None:
+        if scratch.kept:
+            problems.add(path, scratch.kept[0].offset, scratch.kept[0].what)
+        elif not path.name.endswith(UNFINISHED):
+            problems.add(path, 0, "is empty")
+        return None
+    header = first[0]
+    if not isinstance(header, Header):
+        name = parse_segment_path(path)
+        if name is not None and name.venue:
+            problems.add(path, 0, "the first line is no header; read as a recording of others")
+        return Header(ts_ns=header.ts_ns)
+    if header.format > FORMAT:
+        what = f"format {header.format} is not known; this version reads up to {FORMAT}"
+        problems.add(path, 0, what)
+        return None
+    if not header.ts_ns:
+        header.ts_ns = next((line.ts_ns for line in first[1:]), 0)
+    return header
+
+
+def chain_lines(
+    chain: Chain,
+    problems: Problems,
+    *,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    progress: Callable[[Path], None] | None = None,
+) -> Iterator[Chunk]:
+    """Yield a chain's lines from about `start_ns` (as an index allows) to before `end_ns`.
+
+    progress: called with each file that was read to its end.
+    """
+    files = chain.files
+    expected = -1
+    for path in files:
+        start, plain = _indexed_start(path, start_ns)
+        if start < 0:
+            continue
+        for lines in filter(None, read_lines(path, problems, start, plain)):
+            whole, expected = _with_losses(path, lines, expected, problems)
+            chunk, is_over = _before(whole, end_ns)
+            if chunk:
+                yield path, chunk
+            if is_over:
+                return
+        if progress is not None:
+            progress(path)
+
+
+def _indexed_start(path: Path, start_ns: int | None) -> tuple[int, int]:
+    """Return where to start in a file for a time; -1 when it ends before."""
+    if start_ns is None:
+        return 0, 0
+    try:
+        index = parse_index(index_path(path).read_bytes())
+        if index.size != path.stat().st_size:
+            return 0, 0
+    except (OSError, ValueError):
+        return 0, 0
+    if index.last_ts_ns < start_ns:
+        return -1, 0
+    frame = index.before(start_ns)
+    return (frame.offset, frame.plain) if frame else (0, 0)
+
+
+def _with_losses(
+    path: Path, lines: list[Line], expected: int, problems: Problems
+) -> tuple[list[Line], int]:
+    """Say which numbers are missing, and put a line in their place; return what should follow.
+
+    Where the recorder said itself that it lost lines, its own line stands for them.
+    """
+    at = int(isinstance(lines[0], Header))  # which has the number of the line after it
+    if at == len(lines):
+        return lines, expected
+    first, last = lines[at].n, lines[-1].n
+    if first < 0 or (last - first == len(lines) - at - 1 and expected in {-1, first}):
+        return lines, expected if first < 0 else last + 1
+    whole: list[Line] = []
+    for line in lines:
+        if line.n >= 0 and not isinstance(line, Header):
+            missing = line.n - expected if expected >= 0 else 0
+            if missing > 0:
+                what = f"{missing} lines are missing before line number {line.n}"
+                problems.add(path, 0, what)
+                if not (isinstance(line, Decided) and line.decision.get("action") == LOST):
+                    whole.append(Decided(line.ts_ns, {"action": LOST, "lines": missing}))
+            expected = line.n + 1
+        whole.append(line)
+    return whole, expected
+
+
+def _before(lines: list[Line], end_ns: int | None) -> tuple[list[Line], bool]:
+    """Return the lines before a time, and whether nothing before it can follow."""
+    if end_ns is None or lines[-1].ts_ns < end_ns - _SLACK_NS:
+        return lines, False
+    return (
+        [line for line in lines if line.ts_ns < end_ns],
+        lines[-1].ts_ns >= end_ns + _SLACK_NS,
+    )
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """A place in a chain: the chunk at hand, and the highest time seen at each of its lines."""
+
+    chain: Chain
+    source: Iterator[Chunk]
+    path: Path = Path()
+    lines: list[Line] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    at: int = 0
+    latest: int = 0
+
+    def fill(self) -> bool:
+        """Get the next chunk; return False at the end."""
+        for path, lines in self.source:
+            if lines:
+                times = accumulate((line.ts_ns for line in lines), max, initial=self.latest)
+                self.path, self.lines, self.times, self.at = path, lines, list(times)[1:], 0
+                self.latest = self.times[-1]
+                return True
+        return False
+
+
+def merge(
+    sources: Iterable[tuple[Chain, Iterator[Chunk]]],
+) -> Iterator[tuple[Chain, Path, list[Line]]]:
+    """Merge chains by time, run by run; at equal times in the order given."""
+    cursors = [_Cursor(chain, source) for chain, source in sources]
+    if len(cursors) == 1:
+        yield from ((cursors[0].chain, path, lines) for path, lines in cursors[0].source)
+        return
+    heap = [
+        (cursor.times[0], order, cursor) for order, cursor in enumerate(cursors) if cursor.fill()
+    ]
+    heapify(heap)
+    while heap:
+        _, order, cursor = heap[0]
+        others = [heap[at][:2] for at in (1, 2) if at < len(heap)]
+        end = len(cursor.lines)
+        if others:
+            time, other = min(others)
+            end = bisect_right(cursor.times, time if order < other else time - 1, cursor.at)
+        yield cursor.chain, cursor.path, cursor.lines[cursor.at : end]
+        cursor.at = end
+        if end < len(cursor.lines) or cursor.fill():
+            heapreplace(heap, (cursor.times[cursor.at], order, cursor))
+        else:
+            heappop(heap)

@@ -1,0 +1,1 @@
+"""Deliver rows to their destination and account for each of them."""

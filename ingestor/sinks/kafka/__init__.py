@@ -1,0 +1,1 @@
+"""Queue, encode and send rows to Kafka until they are acknowledged."""

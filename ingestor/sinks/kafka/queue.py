@@ -1,0 +1,390 @@
+"""The bounded queue between the pipeline and Kafka.
+
+One lane for each (row class, partition), FIFO. Queued rows are kept as bytes, copied in and out:
+what the budget counts is what is held, and a long outage leaves a few big chunks instead of a
+million small arrays. Sequence numbers are given when rows leave a lane for encoding, so that
+conflating and shedding leave no holes in them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from ingestor.columns.buffer import TickBatch
+from ingestor.model.rows import DTYPE_OF, LEVEL, TRADE, RowClass, Rows
+from ingestor.sinks.kafka.overload import (
+    Budget,
+    OverloadPolicy,
+    Step,
+    Throttle,
+    conflate,
+    largest,
+    shed,
+)
+
+log = structlog.get_logger(__name__)
+
+CHUNK_BYTES: Final = 256 << 10
+_CONFLATE_ROWS_MIN: Final = 16
+_ROW_BYTES_MAX: Final = max(dtype.itemsize for dtype in DTYPE_OF.values())
+_MARKS_BYTES: Final = TRADE.itemsize + LEVEL.itemsize  # what a shed instrument leaves behind
+
+
+class Sink(Protocol):
+    """Where sealed rows go."""
+
+    def submit(self, batch: TickBatch, now_ns: int) -> None:
+        """Take rows. Never blocks, never raises for a full queue: the overload policy decides."""
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait until everything is delivered; return the rows that are not."""
+
+
+class SinkCounts(Protocol):
+    """The sink's side of the ledger: rows in + declared = acked + conflated + shed + dead-lettered
+    + pending. Called with the rows themselves, so that the owner can count by feed."""
+
+    def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
+        """Kafka has these rows. now_ns: when the ack came; lag is this minus `ts_recv`. since_ns:
+        when the first of them was submitted."""
+
+    def conflated(self, row_class: RowClass, rows: Rows) -> None:
+        """These quotes gave way to later ones of their instrument."""
+
+    def shed(self, row_class: RowClass, rows: Rows) -> None:
+        """These rows (marks may be among them) were dropped for lack of room."""
+
+    def dead_lettered(self, row_class: RowClass, rows: Rows) -> None:
+        """Kafka would never accept these rows."""
+
+    def declared(self, row_class: RowClass, rows: Rows) -> None:
+        """The sink put these GAP marks into the stream itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """Now and at the worst. bytes and rows include what is in flight; age is of queued rows."""
+
+    bytes: int
+    bytes_peak: int
+    bytes_max: int
+    rows: int
+    rows_peak: int
+    rows_in_flight: int
+    age_s: float
+    age_peak_s: float
+    paused: bool
+    steps: dict[str, int]
+
+
+class Lane:
+    """The rows of one class bound for one partition."""
+
+    __slots__ = (
+        "_chunks",
+        "_dtype",
+        "_tail",
+        "_tail_since_ns",
+        "next_sequence",
+        "partition",
+        "row_class",
+        "rows",
+    )
+
+    def __init__(self, row_class: RowClass, partition: int) -> None:
+        self.row_class = row_class
+        self.partition = partition
+        self.rows = 0  # queued, not in flight
+        self.next_sequence = 0
+        self._dtype = DTYPE_OF[row_class]
+        self._chunks: deque[tuple[bytes, int]] = deque()
+        self._tail = bytearray()
+        self._tail_since_ns = 0
+
+    def put(self, rows: Rows, now_ns: int) -> None:
+        if not self._tail:
+            self._tail_since_ns = now_ns
+        self._tail += rows.tobytes()
+        self.rows += len(rows)
+        if len(self._tail) >= CHUNK_BYTES:
+            self._chunks.append((bytes(self._tail), self._tail_since_ns))
+            self._tail = bytearray()
+
+    def put_first(self, rows: Rows, now_ns: int) -> None:
+        """Queue rows before all others of this lane."""
+        self._chunks.appendleft((rows.tobytes(), now_ns))
+        self.rows += len(rows)
+
+    def take(self, rows_max: int) -> tuple[Rows, int]:
+        """Remove the oldest rows, at most `rows_max` (at least 1); may be none.
+
+        Returns them and since when (ns) the first of them waited.
+        """
+        since_ns = self._tail_since_ns
+        chunk: bytes | bytearray
+        if self._chunks:
+            chunk, since_ns = self._chunks.popleft()
+        else:
+            chunk, self._tail = self._tail, bytearray()
+        rows = np.frombuffer(chunk, self._dtype)
+        if len(rows) > rows_max:
+            self._chunks.appendleft((rows[rows_max:].tobytes(), since_ns))
+            rows = rows[:rows_max]
+        self.rows -= len(rows)
+        return rows, since_ns
+
+    def all(self) -> tuple[Rows, int]:
+        """Return every queued row, and since when (ns) the oldest waits."""
+        since_ns = self._chunks[0][1] if self._chunks else self._tail_since_ns
+        whole = b"".join([*(chunk for chunk, _ in self._chunks), self._tail])
+        return np.frombuffer(whole, self._dtype), since_ns
+
+    def replace(self, rows: Rows, since_ns: int) -> None:
+        """Put `rows` in the place of every queued row."""
+        self._chunks.clear()
+        self._tail = bytearray()
+        self.rows = 0
+        if len(rows):
+            self.put(rows, since_ns)
+
+    def since_ns(self) -> int | None:
+        """Since when the oldest queued row waits, None when there is none."""
+        if self._chunks:
+            return self._chunks[0][1]
+        return self._tail_since_ns if self._tail else None
+
+
+class Outbox:
+    """All lanes under one budget.
+
+    `on_pause` and `on_resume` are called when reading has to stop and may go on, whether the policy
+    or the throttle wants it.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        counts: SinkCounts,
+        *,
+        on_shed: Callable[[RowClass, int], None],
+        on_pause: Callable[[], None],
+        on_resume: Callable[[], None],
+    ) -> None:
+        self.budget = budget
+        self.policy = OverloadPolicy(budget)
+        self.lanes: dict[tuple[RowClass, int], Lane] = {}
+        self.bytes = 0
+        self.rows = 0
+        self.rows_in_flight = 0
+        self.throttle = Throttle(budget)
+        self.on_shed = on_shed
+        self.on_pause = on_pause
+        self.on_resume = on_resume
+        self._counts = counts
+        self._bytes_peak = 0
+        self._rows_peak = 0
+        self._age_peak_ns = 0
+        self._quotes_after_conflation = 0
+        self._bytes_in_flight = 0
+        self._is_reading = True
+        self.pressed = False  # above the low mark, or not reading, when last looked
+
+    def lane(self, row_class: RowClass, partition: int) -> Lane:
+        found = self.lanes.get((row_class, partition))
+        if found is None:
+            found = self.lanes[row_class, partition] = Lane(row_class, partition)
+        return found
+
+    def put(self, lane: Lane, rows: Rows, now_ns: int) -> None:
+        """Queue rows. `check` must follow before anything else runs."""
+        lane.put(rows, now_ns)
+        self.rows += len(rows)
+        self.bytes += rows.nbytes
+
+    def declare(self, lane: Lane, marks: Rows, now_ns: int) -> None:
+        """Put GAP marks of our own before everything that is queued in a lane."""
+        lane.put_first(marks, now_ns)
+        self._add(lane.row_class, marks)
+
+    def take(self, lane: Lane, rows_max: int) -> tuple[Rows, int]:
+        """Hand out the oldest rows of a lane (none: an empty array); they count until `settle`.
+
+        Returns them and since when (ns) the first of them waited.
+        """
+        rows, since_ns = lane.take(rows_max)
+        self.rows_in_flight += len(rows)
+        self._bytes_in_flight += rows.nbytes
+        return rows, since_ns
+
+    def settle(self, rows: Rows) -> None:
+        """Rows that were taken are acked or dead-lettered: forget them."""
+        self.rows_in_flight -= len(rows)
+        self._bytes_in_flight -= rows.nbytes
+        self._forget(rows)
+
+    def check(self, now_ns: int, *, with_age: bool = False) -> None:
+        """Apply the policy. with_age: look at the oldest row too (a walk over all lanes)."""
+        age_ns = self._age_ns(now_ns) if with_age else 0
+        level = self.budget.level(self.bytes, self.rows, age_ns)
+        if level > self.budget.low or self.pressed:
+            self._apply(age_ns, now_ns)
+            self.pressed = self.budget.level(self.bytes, self.rows, age_ns) > self.budget.low
+        self.throttle.decide(self.bytes - self._bytes_in_flight, now_ns)
+        self._read(not (self.throttle.is_on or self.policy.paused))
+        self._bytes_peak = max(self._bytes_peak, self.bytes)
+        self._rows_peak = max(self._rows_peak, self.rows)
+
+    def _read(self, goes_on: bool) -> None:
+        if goes_on != self._is_reading:
+            self._is_reading = goes_on
+            (self.on_resume if goes_on else self.on_pause)()
+        self.pressed |= not goes_on
+
+    def repartition(
+        self, row_class: RowClass, split: Callable[[Rows], Iterable[tuple[int, Rows]]]
+    ) -> None:
+        """Deal the queued rows of a class anew. Nothing of it may be in flight or numbered."""
+        old = [lane for lane in self.lanes.values() if lane.row_class is row_class]
+        for lane in old:
+            assert not lane.next_sequence, "rows of this class have been sent"
+            del self.lanes[row_class, lane.partition]
+        for lane in old:
+            rows, since_ns = lane.all()
+            if len(rows):
+                for partition, part in split(rows):
+                    self.lane(row_class, partition).put(part, since_ns)
+
+    def statistics(self, now_ns: int) -> ChannelStatistics:
+        return ChannelStatistics(
+            bytes=self.bytes,
+            bytes_peak=self._bytes_peak,
+            bytes_max=self.budget.bytes_max,
+            rows=self.rows,
+            rows_peak=self._rows_peak,
+            rows_in_flight=self.rows_in_flight,
+            age_s=self._age_ns(now_ns) / 1e9,
+            age_peak_s=self._age_peak_ns / 1e9,
+            paused=self.policy.paused,
+            steps={
+                "throttle": self.throttle.taken,
+                **{step.value: self.policy.taken[step] for step in Step},
+            },
+        )
+
+    def _age_ns(self, now_ns: int) -> int:
+        oldest = [lane.since_ns() for lane in self.lanes.values()]
+        age_ns = max((now_ns - since for since in oldest if since is not None), default=0)
+        self._age_peak_ns = max(self._age_peak_ns, age_ns)
+        return age_ns
+
+    def _apply(self, age_ns: int, now_ns: int) -> None:
+        level = self.budget.level(self.bytes, self.rows, age_ns)
+        for step in self.policy.decide(level, now_ns):
+            level = self.budget.level(self.bytes, self.rows, age_ns)
+            # An earlier step may have made the later ones needless.
+            if step in self.policy.decide(level, now_ns) and self._take_step(step, now_ns):
+                self.policy.took(step, level, now_ns)
+
+    def _take_step(self, step: Step, now_ns: int) -> bool:
+        """Do it; return whether it changed anything."""
+        match step:
+            case Step.CONFLATE:
+                return self._conflate()
+            case Step.PAUSE:
+                log.warning("sockets.paused", cause="the sink is behind")
+            case Step.RESUME:
+                log.warning("sockets.resumed", cause="the sink has room")
+            case Step.SHED:
+                return self._shed(now_ns)
+        return True
+
+    def _of(self, *classes: RowClass) -> list[Lane]:
+        return [lane for lane in self.lanes.values() if lane.row_class in classes and lane.rows]
+
+    def _conflate(self) -> bool:
+        """Conflate queued quotes when they doubled since the last time; return whether."""
+        lanes = self._of(RowClass.QUOTE)
+        queued = sum(lane.rows for lane in lanes)
+        if queued < 2 * self._quotes_after_conflation + _CONFLATE_ROWS_MIN:
+            return False
+        for lane in lanes:
+            rows, since_ns = lane.all()
+            kept, dropped = conflate(rows)
+            if len(dropped):
+                lane.replace(kept, since_ns)
+                self._forget(dropped)
+                self._counts.conflated(RowClass.QUOTE, dropped)
+        self._quotes_after_conflation = sum(lane.rows for lane in lanes)
+        return self._quotes_after_conflation < queued
+
+    def _shed(self, now_ns: int) -> bool:
+        """Shed quotes, then the largest instruments, then what is too old; return whether any."""
+        before = self.rows
+        quotes, others = self._of(RowClass.QUOTE), self._of(RowClass.TRADE, RowClass.LEVEL)
+        self._shed_lanes(quotes, _instruments(quotes), now_ns)
+        excess = self._excess_bytes()
+        if excess > 0 and others:
+            self._shed_lanes(others, largest(_bytes_held(others), excess, _MARKS_BYTES), now_ns)
+        too_old_ns = now_ns - int(self.budget.age_max_s * 1e9)
+        for lane in others:
+            since_ns = lane.since_ns()
+            if since_ns is not None and since_ns <= too_old_ns:
+                self._shed_lanes([lane], _instruments([lane]), now_ns)
+        return self.rows < before
+
+    def _excess_bytes(self) -> int:
+        """What must go to come down to `shed_to`; excess rows are reckoned at the widest row."""
+        budget = self.budget
+        excess_rows = self.rows - int(budget.rows_max * budget.shed_to)
+        return max(
+            self.bytes - int(budget.bytes_max * budget.shed_to), excess_rows * _ROW_BYTES_MAX
+        )
+
+    def _shed_lanes(self, lanes: list[Lane], victims: NDArray[np.int64], now_ns: int) -> None:
+        for lane in lanes:
+            rows, since_ns = lane.all()
+            # One row of an instrument frees nothing: a mark would take its place.
+            several = np.flatnonzero(np.bincount(rows["instrument"]) > 1)
+            doomed = np.intersect1d(victims, several)
+            if not len(doomed):
+                continue
+            kept, dropped, marks = shed(lane.row_class, rows, doomed)
+            too_old = now_ns - since_ns >= self.budget.age_max_s * 1e9
+            lane.replace(kept, now_ns if too_old else since_ns)
+            self._forget(dropped)
+            self._add(lane.row_class, marks)
+            self._counts.shed(lane.row_class, dropped)
+            for instrument in marks["instrument"].tolist():
+                self.on_shed(lane.row_class, instrument)
+
+    def _add(self, row_class: RowClass, marks: Rows) -> None:
+        self.rows += len(marks)
+        self.bytes += marks.nbytes
+        self._counts.declared(row_class, marks)
+
+    def _forget(self, rows: Rows) -> None:
+        self.rows -= len(rows)
+        self.bytes -= rows.nbytes
+
+
+def _instruments(lanes: list[Lane]) -> NDArray[np.int64]:
+    held = _bytes_held(lanes)
+    return np.flatnonzero(held)
+
+
+def _bytes_held(lanes: list[Lane]) -> NDArray[np.int64]:
+    """Return the queued bytes of each instrument, indexed by its number."""
+    held = np.zeros(0, np.int64)
+    for lane in lanes:
+        rows, _ = lane.all()
+        counted = np.bincount(rows["instrument"], minlength=len(held)) * rows.dtype.itemsize
+        counted[: len(held)] += held
+        held = counted
+    return held

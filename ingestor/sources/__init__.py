@@ -1,0 +1,1 @@
+"""Turn live sockets or recordings into frames for the decoders."""

@@ -1,0 +1,1 @@
+"""Plan, open, watch and repair the live connections to venues."""

@@ -1,0 +1,177 @@
+"""The slow audit: one book after the other is compared with an image that the venue gives by REST.
+
+For venues whose adapters are `Audited`. One comparison at a time, at most one each interval, so a
+process asks a venue for a few images a minute whatever the number of its books.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Protocol
+
+import structlog
+
+from ingestor.adapter import Audited, FeedAdapter, RestRequest
+from ingestor.books import verification as book_audit
+from ingestor.books.book import Book, Shown
+from ingestor.books.manager import Books
+from ingestor.books.verification import AUDIT_DEPTH, Finding
+from ingestor.model.backoff import Backoff
+from ingestor.model.errors import DecodeError, TransportError
+from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.sources.live.connection import Connection, Line
+from ingestor.sources.rate_limiter import RateLimiter
+from ingestor.sources.rest.client import RestClient, RestSettings
+
+_REST: Final = RestSettings(timeout_s=10.0, body_bytes_max=1 << 20, attempts_max=1)
+_WEIGHT_PER_S: Final = 1.0  # per origin
+_BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)  # after failures in a row: refused, blocked
+_UNREADABLE: Final = (DecodeError, LookupError, TypeError, ValueError, AttributeError)
+
+log: Final = structlog.get_logger(__name__)
+
+
+@cache
+def is_audited(adapter: type[FeedAdapter]) -> bool:
+    return issubclass(adapter, Audited)
+
+
+class Connections(Protocol):
+    """What auditing needs of the supervisor."""
+
+    @property
+    def lines(self) -> Sequence[Line]: ...
+    @property
+    def is_paused(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """interval_s: between two comparisons, at least. lead_s: how long before the request a book's
+    states are kept: an image may come from a cache. settle_s: how long after the answer the update
+    that it shows may come. poll_s: how often it is looked for."""
+
+    interval_s: float
+    lead_s: float = 1.0
+    settle_s: float = 2.0
+    poll_s: float = 0.1
+
+
+class BookAuditor:
+    """Runs the audits. on_mismatch(instrument): a book is proved wrong; the caller breaks it."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        books: Books,
+        table: InstrumentTable,
+        settings: AuditSettings,
+        on_mismatch: Callable[[int], None],
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._connections = connections
+        self._books = books
+        self._table = table
+        self._settings = settings
+        self._on_mismatch = on_mismatch
+        self._ssl_context = ssl_context
+        self._clients: dict[str, RestClient] = {}
+        self._closing = AsyncExitStack()
+        self._failures = 0  # in a row
+        self._turn = self._candidates()
+
+    async def run(self) -> None:
+        """Audit until cancelled."""
+        async with self._closing:
+            while True:
+                started_s = time.monotonic()
+                chosen = None if self._connections.is_paused else self._next()
+                if chosen is not None:
+                    await self._audit(*chosen)
+                spent_s = time.monotonic() - started_s
+                await asyncio.sleep(max(self._settings.interval_s - spent_s, self._hold_s()))
+
+    def _hold_s(self) -> float:
+        if not self._failures:
+            return 0.0
+        return _BACKOFF.delay_s(self._failures - 1, random.random)
+
+    def _next(self) -> tuple[Connection, str, int] | None:
+        """Return the next valid book in turn: its connection, symbol and instrument."""
+        found = next(self._turn, None)
+        if found is None:
+            self._turn = self._candidates()
+            found = next(self._turn, None)
+        return found
+
+    def _candidates(self) -> Iterator[tuple[Connection, str, int]]:
+        for line in self._connections.lines:
+            if not is_audited(line.planned.adapter):
+                continue
+            for one in line.planned.subscriptions:
+                connection = line.connection
+                if connection is None:
+                    break
+                if one.channel == "book" and self._books.is_valid(one.instrument):
+                    yield connection, one.symbol, one.instrument
+
+    async def _audit(self, connection: Connection, symbol: str, instrument: int) -> None:
+        book = self._books.valid_book(instrument)
+        assert book is not None  # chosen just now
+        adapter = connection.session.adapter
+        assert isinstance(adapter, Audited)
+        book_audit.begin(book)
+        outcome = "failed"
+        try:
+            await asyncio.sleep(self._settings.lead_s)
+            shown = await self._image(connection, adapter, symbol, self._table[instrument])
+            if shown is not None:
+                outcome = (await self._settled(book, shown)).value
+        finally:
+            book_audit.end(book, outcome)
+        if outcome == Finding.MISMATCHED.value:
+            self._on_mismatch(instrument)
+
+    async def _image(
+        self, connection: Connection, adapter: Audited, symbol: str, one: Instrument
+    ) -> Shown | None:
+        """Return what the venue shows of a book, None when it can't be had or read."""
+        request = adapter.audit_request(symbol, AUDIT_DEPTH)
+        try:
+            body = await self._get(connection.line.planned.rest_url, request)
+            image = adapter.decode_audit(symbol, body)
+            shown = book_audit.read(image, one.price_exponent, one.size_exponent)
+        except (TransportError, *_UNREADABLE) as failure:
+            self._failures += 1
+            reason = str(failure) or repr(failure)
+            log.warning("book.audit.failed", cause=type(failure).__name__, reason=reason)
+            return None
+        self._failures = 0
+        return shown
+
+    async def _settled(self, book: Book, shown: Shown) -> Finding:
+        """Compare until something is proved, the book breaks, or time is up."""
+        deadline_s = time.monotonic() + self._settings.settle_s
+        finding = Finding.UNVERIFIABLE
+        while book.trail is not None and finding is Finding.UNVERIFIABLE:
+            finding = book_audit.compare(book.trail, shown)
+            if time.monotonic() >= deadline_s:
+                break
+            if finding is Finding.UNVERIFIABLE:
+                await asyncio.sleep(self._settings.poll_s)
+        return finding
+
+    async def _get(self, origin: str, request: RestRequest) -> bytes:
+        client = self._clients.get(origin)
+        if client is None:
+            limiter = RateLimiter(_WEIGHT_PER_S)
+            client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
+            self._clients[origin] = await self._closing.enter_async_context(client)
+        return await client.get(origin, request)

@@ -1,0 +1,203 @@
+"""One planned connection, and each socket that serves it in turn.
+
+A `Line` is a place in the plan and lives as long as the process; a `Connection` is one socket's
+life on it, with a session and an adapter of its own. An idle connection is these objects and the
+transport's: no task, no timer. What is due by time is found by the supervisor's sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from time import time_ns
+from typing import Final, Protocol
+
+from ingestor.decode.frame_queue import Arrival, Arrive
+from ingestor.decode.session import Session
+from ingestor.model.errors import TransportError
+from ingestor.sources.live.plan import PlannedConnection
+from ingestor.sources.live.tap import Tap
+from ingestor.sources.rate_limiter import RateLimiter
+from ingestor.sources.websocket.interface import Link
+
+
+class State(StrEnum):
+    """What a line is doing."""
+
+    WAITING = "waiting"  # for its turn under the venue's connect limit, or for its backoff
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    STOPPED = "stopped"
+
+
+class PingTimeout(TransportError):
+    """The peer answered no ping: a half-open connection."""
+
+
+class PlannedReconnect(TransportError):
+    """We replaced the connection: it grew old, or the venue asked for it."""
+
+
+class Line:
+    """A planned connection. attempt: failures since it last was stable; the backoff's argument."""
+
+    __slots__ = ("attempt", "busy", "connection", "planned", "started_s", "state", "ticket")
+
+    def __init__(self, planned: PlannedConnection) -> None:
+        self.planned = planned
+        self.state = State.WAITING
+        self.connection: Connection | None = None
+        self.attempt = 0
+        self.started_s = -float("inf")  # when the last attempt began; the loop's clock
+        self.busy = False  # an attempt is under way
+        self.ticket = 0  # which entry of the connector's schedule is in force
+
+
+class Owner(Protocol):
+    """What a connection tells the supervisor."""
+
+    def opened(self, connection: Connection) -> None: ...
+    def closed(self, connection: Connection, failure: TransportError) -> None: ...
+    def bug(self, failure: BaseException) -> None: ...
+
+
+NEVER: Final = 2**63 - 1  # ns
+
+
+class Connection:
+    """The handler of one socket. Frames pass it by: the transport calls `arrive`."""
+
+    __slots__ = (
+        "_owner",
+        "ack_due_ns",
+        "app_ping_ns",
+        "arrive",
+        "burst_end",
+        "due_ns",
+        "expires_ns",
+        "line",
+        "link",
+        "opened_ns",
+        "pinged_ns",
+        "requests",
+        "resubscribed",
+        "session",
+        "stable",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        line: Line,
+        session: Session,
+        arrive: Arrive,
+        burst_end: Callable[[], None],
+    ) -> None:
+        """arrive: called with each frame. burst_end: called after each burst of frames."""
+        self._owner = owner
+        self.arrive = arrive
+        self.burst_end = burst_end
+        self.line = line
+        self.session = session
+        self.link: Link | None = None
+        self.requests = line_limiter(line.planned)
+        self.verdict: TransportError | None = None  # why we end it, where it is us
+        self.opened_ns = 0
+        self.due_ns = NEVER  # when the sweep looks at it next; all below in ns since the epoch
+        self.pinged_ns = 0  # a ping that no byte has followed; 0 = none
+        self.app_ping_ns = NEVER
+        self.ack_due_ns = NEVER
+        self.expires_ns = NEVER
+        self.resubscribed = False
+        self.stable = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.link is not None
+
+    # Handler
+
+    def opened(self, link: Link) -> None:
+        self.link = link
+        self.opened_ns = time_ns()
+        self._owner.opened(self)
+
+    def closed(self, failure: TransportError) -> None:
+        self.link = None
+        self.due_ns = NEVER
+        try:
+            self._owner.closed(self, self.verdict or failure)
+        except Exception as bug:  # noqa: BLE001
+            self._owner.bug(bug)
+
+    # What the supervisor does with it
+
+    def send(self, payload: bytes) -> None:
+        if self.link is not None:
+            self.link.send(payload)
+
+    async def send_paced(self, payloads: Iterable[bytes]) -> None:
+        """Send text frames no faster than the venue allows; stops when the connection ends."""
+        for payload in payloads:
+            await self.requests.acquire()
+            if self.link is None:
+                return
+            self.send(payload)
+
+    def fail(self, verdict: TransportError) -> None:
+        """End it for this reason, at once."""
+        if self.verdict is None:
+            self.verdict = verdict
+        if self.link is not None:
+            self.link.abort()
+
+    def retire(self, verdict: TransportError) -> None:
+        """End it with a closing handshake; what still arrives is counted and left out, since its
+        successor brings the same."""
+        self.verdict = verdict
+        if self.link is not None:
+            self.link.deliver_to(self._leave_out)
+            self.link.close()
+
+    def _leave_out(self, _arrival: Arrival) -> None:
+        counts = self.session.counts
+        counts.frames += 1
+        counts.filter("retired")
+
+
+class TappedConnection(Connection):
+    """The same, heard by a recorder. A class of its own, so that no frame asks whether there is
+    one."""
+
+    __slots__ = ("_arrive", "_number", "_tap")
+
+    def __init__(
+        self,
+        owner: Owner,
+        line: Line,
+        session: Session,
+        arrive: Arrive,
+        burst_end: Callable[[], None],
+        tap: Tap,
+    ) -> None:
+        super().__init__(owner, line, session, self._heard, burst_end)
+        self._arrive = arrive
+        self._tap = tap
+        self._number = session.connection
+
+    def _heard(self, arrival: Arrival) -> None:
+        _, payload, ts_recv = arrival
+        self._tap.received(self._number, ts_recv, payload)
+        self._arrive(arrival)
+
+    def send(self, payload: bytes) -> None:
+        if self.link is not None:
+            self._tap.sent(self._number, time_ns(), payload)
+        super().send(payload)
+
+
+def line_limiter(planned: PlannedConnection) -> RateLimiter:
+    """The limiter of a connection's own messages."""
+    rate = planned.limits.requests_per_s
+    return RateLimiter(rate, max(1, int(rate)))

@@ -1,0 +1,169 @@
+"""What is due by time on open connections: pings and their pongs, acks, age.
+
+One timer for all connections looks at a tenth of them every 100 ms, and at each of those only when
+something can be due: ten thousand idle connections cost ten thousand comparisons a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import time_ns
+from typing import Final, Protocol
+
+from ingestor.model.errors import TransportError
+from ingestor.model.timestamps import SECOND
+from ingestor.sources.live.connection import NEVER, Connection, Line, PingTimeout, PlannedReconnect
+
+_SLICES: Final = 10
+_SLICE_S: Final = 0.1
+_MATTERS: Final = 20  # a pause of a twentieth of the time that a pong may take, and more
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a connection may be silent, in seconds.
+
+    ping_interval_s: after so much silence a websocket ping is sent. ping_timeout_s: after so much
+    more the peer is dead. ack_timeout_s: for the answer to a subscription, once repeated.
+    stable_s: a connection that lasted so long starts its backoff from the beginning.
+    """
+
+    ping_interval_s: float = 10.0
+    ping_timeout_s: float = 10.0
+    ack_timeout_s: float = 10.0
+    stable_s: float = 30.0
+
+
+class Remedies(Protocol):
+    """What the supervisor does about what the sweep finds."""
+
+    def replace(self, connection: Connection, reason: TransportError) -> None: ...
+    def ask_again(self, connection: Connection, streams: Sequence[str]) -> None: ...
+    def unacknowledged(self, connection: Connection, streams: Sequence[str]) -> None: ...
+
+
+class Sweep:
+    """The shared timer. Times of a connection are ns since the epoch; see `Connection`."""
+
+    def __init__(self, patience: Patience, remedies: Remedies, random: Callable[[], float]) -> None:
+        self._interval_ns = round(patience.ping_interval_s * SECOND)
+        self._timeout_ns = round(patience.ping_timeout_s * SECOND)
+        self._ack_ns = round(patience.ack_timeout_s * SECOND)
+        self._stable_ns = round(patience.stable_s * SECOND)
+        self._remedies = remedies
+        self._random = random
+
+    async def run(self, lines: Sequence[Line], paused: Callable[[], bool]) -> None:
+        """Runs until cancelled. While reading is paused nothing is due."""
+        place = 0
+        while True:
+            await asyncio.sleep(_SLICE_S)
+            size = -(-len(lines) // _SLICES)
+            if not paused():
+                self.look(lines[place : place + size], time_ns())
+            place = place + size if place + size < len(lines) else 0
+
+    def look(self, lines: Sequence[Line], now_ns: int) -> None:
+        """Act on what is due on these lines."""
+        for line in lines:
+            connection = line.connection
+            if connection is not None and connection.due_ns <= now_ns:
+                self._check(connection, now_ns)
+
+    def started(self, connection: Connection) -> None:
+        """A connection opened: set what will be due."""
+        now_ns = connection.opened_ns
+        limits = connection.line.planned.limits
+        if limits.ping_interval_s is not None and connection.session.adapter.ping() is not None:
+            connection.app_ping_ns = now_ns + round(limits.ping_interval_s * SECOND)
+        if limits.lifetime_s is not None:
+            # Spread over a tenth of the lifetime, and never up to the venue's own cut.
+            share = 0.85 + 0.1 * self._random()
+            connection.expires_ns = now_ns + round(limits.lifetime_s * share * SECOND)
+        connection.due_ns = self._next_due(connection)
+
+    def subscribed(self, connection: Connection, now_ns: int) -> None:
+        """Subscriptions were sent: their acks are due."""
+        connection.ack_due_ns = now_ns + self._ack_ns
+        connection.due_ns = min(connection.due_ns, connection.ack_due_ns)
+
+    def resumed(self, connections: Iterable[Connection], now_ns: int, paused_ns: int) -> None:
+        """Reading goes on: what was not read is no silence of the peer. A short pause is no matter
+        (the throttle's come often, and are soon over)."""
+        if paused_ns < self._timeout_ns // _MATTERS:
+            return
+        for connection in connections:
+            if connection.link is None:
+                continue
+            connection.pinged_ns = 0
+            connection.link.received_ns = now_ns
+            if connection.ack_due_ns != NEVER:
+                connection.ack_due_ns += paused_ns
+            connection.due_ns = self._next_due(connection)
+
+    def _next_due(self, connection: Connection) -> int:
+        link = connection.link
+        if link is None:
+            return NEVER
+        if connection.pinged_ns:
+            alive_ns = connection.pinged_ns + self._timeout_ns
+        else:
+            alive_ns = link.received_ns + self._interval_ns
+        stable_ns = NEVER if connection.stable else connection.opened_ns + self._stable_ns
+        return min(
+            alive_ns,
+            stable_ns,
+            connection.app_ping_ns,
+            connection.ack_due_ns,
+            connection.expires_ns,
+        )
+
+    def _check(self, connection: Connection, now_ns: int) -> None:
+        link = connection.link
+        if link is None:
+            connection.due_ns = NEVER
+            return
+        url = connection.line.planned.url
+        if link.received_ns > connection.pinged_ns:
+            connection.pinged_ns = 0
+        if connection.pinged_ns:
+            if now_ns - connection.pinged_ns >= self._timeout_ns:
+                silence_s = (now_ns - link.received_ns) / SECOND
+                connection.fail(PingTimeout(url, f"no answer to a ping, {silence_s:.1f} s silent"))
+                return
+        elif now_ns - link.received_ns >= self._interval_ns:
+            connection.pinged_ns = now_ns
+            link.ping()
+        if now_ns >= connection.app_ping_ns:
+            self._app_ping(connection, now_ns)
+        if now_ns >= connection.ack_due_ns:
+            self._acks(connection, now_ns)
+        if not connection.stable and now_ns - connection.opened_ns >= self._stable_ns:
+            connection.stable = True
+            connection.line.attempt = 0
+        if now_ns >= connection.expires_ns:
+            connection.expires_ns = NEVER
+            self._remedies.replace(connection, PlannedReconnect(url, "lifetime"))
+        connection.due_ns = self._next_due(connection)
+
+    def _app_ping(self, connection: Connection, now_ns: int) -> None:
+        payload = connection.session.adapter.ping()
+        interval_s = connection.line.planned.limits.ping_interval_s
+        if payload is None or interval_s is None:
+            connection.app_ping_ns = NEVER
+            return
+        connection.send(payload)
+        connection.app_ping_ns = now_ns + round(interval_s * SECOND)
+
+    def _acks(self, connection: Connection, now_ns: int) -> None:
+        connection.ack_due_ns = NEVER
+        streams = sorted(connection.session.pending)
+        if not streams:
+            return
+        if connection.resubscribed:
+            self._remedies.unacknowledged(connection, streams)
+        else:
+            connection.resubscribed = True
+            self._remedies.ask_again(connection, streams)

@@ -1,0 +1,266 @@
+"""Subscriptions -> connections: which connection carries which streams, and why.
+
+Pure and deterministic: the same wishes give the same plan, so that `ingestor check` shows what
+`ingestor run` does, and any number of workers can each take their share of it without talking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Literal
+from urllib.parse import urlsplit
+
+from ingestor.adapter import BookRule, Endpoint, FeedAdapter, Limits, Market
+from ingestor.decode.session import Subscription
+from ingestor.model.errors import ConfigError
+from ingestor.model.instruments import InstrumentTable
+
+TransportName = Literal["picows", "websockets"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a market is reached, where that differs from what the venue documents.
+
+    origins: scheme, host and port that replace the venue's; connections take them in turn.
+    streams_per_connection: lower than the venue's limit; a higher one has no effect.
+    source_addresses: local IP addresses that connections are spread over.
+    """
+
+    origins: tuple[str, ...] = ()
+    rest_origin: str | None = None
+    transport: TransportName = "picows"
+    streams_per_connection: int | None = None
+    source_addresses: tuple[str, ...] = ()
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
+    permessage_deflate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Some channels of some instruments of one market. instruments: numbers of the table."""
+
+    adapter: type[FeedAdapter]
+    market: str
+    instruments: Sequence[int]
+    channels: Sequence[str]
+    route: Route = Route()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedConnection:
+    """One connection. number: its place in the whole plan, whatever share of it is run."""
+
+    number: int
+    adapter: type[FeedAdapter]
+    market: str
+    url: str
+    rest_url: str
+    subscriptions: tuple[Subscription, ...]
+    route: Route
+    source_address: str | None
+    why: str
+
+    @property
+    def venue(self) -> str:
+        return self.adapter.venue
+
+    @property
+    def rules(self) -> Market:
+        return self.adapter.markets[self.market]
+
+    @property
+    def limits(self) -> Limits:
+        return self.rules.limits
+
+    @property
+    def book(self) -> BookRule:
+        return self.rules.book
+
+    @property
+    def streams(self) -> list[str]:
+        """The distinct streams, in order."""
+        return list(dict.fromkeys(one.stream for one in self.subscriptions))
+
+    def renumbered(self, numbers: Mapping[int, int]) -> PlannedConnection:
+        """Return the same with new revisions of some instruments. numbers: old -> new."""
+        if not any(one.instrument in numbers for one in self.subscriptions):
+            return self
+        subscriptions = tuple(
+            replace(one, instrument=numbers.get(one.instrument, one.instrument))
+            for one in self.subscriptions
+        )
+        return replace(self, subscriptions=subscriptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All connections, or one worker's share. workers: how many share the venues' rate limits."""
+
+    connections: tuple[PlannedConnection, ...]
+    workers: int = 1
+
+    def __len__(self) -> int:
+        return len(self.connections)
+
+    def __iter__(self) -> Iterator[PlannedConnection]:
+        return iter(self.connections)
+
+    def share(self, index: int, workers: int) -> Plan:
+        """Return the part of worker `index` (from 0) of `workers`: every workers-th connection,
+        market by market, so that the parts are equal to within one, of each market too."""
+        if not 0 <= index < workers:
+            raise ValueError(f"no worker {index} among {workers}")
+        groups: dict[tuple[str, str, str], list[PlannedConnection]] = {}
+        for one in self.connections:
+            groups.setdefault((one.venue, one.market, urlsplit(one.url).path), []).append(one)
+        dealt = [one for group in groups.values() for one in group]
+        return replace(
+            self, connections=tuple(dealt[index::workers]), workers=self.workers * workers
+        )
+
+    def book_rules(self) -> dict[tuple[str, str], BookRule]:
+        """Return the book rule of each (venue, market). Where nobody subscribes to quotes, none
+        will prove a book, and none of its tops need be remembered."""
+        rules = {(one.venue, one.market): one.book for one in self.connections}
+        quoted = {
+            (one.venue, one.market)
+            for one in self.connections
+            if any(subscription.channel == "quotes" for subscription in one.subscriptions)
+        }
+        return {
+            key: rule if key in quoted else replace(rule, quote_oracle=False)
+            for key, rule in rules.items()
+        }
+
+
+def make_plan(wanted: Iterable[Wanted], table: InstrumentTable) -> Plan:
+    """Spread all wishes over connections; a channel of an instrument wished twice is taken once.
+
+    Raises ConfigError for a market or a channel that the venue doesn't have.
+    """
+    numbers = count()
+    seen: set[tuple[int, str]] = set()
+    connections: list[PlannedConnection] = []
+    for wish in wanted:
+        connections.extend(_of_one(wish, table, numbers, seen))
+    return Plan(tuple(connections))
+
+
+def _of_one(
+    wish: Wanted, table: InstrumentTable, numbers: Iterator[int], seen: set[tuple[int, str]]
+) -> Iterator[PlannedConnection]:
+    venue = wish.adapter.venue
+    rules = wish.adapter.markets.get(wish.market)
+    if rules is None:
+        known = ", ".join(wish.adapter.markets)
+        raise ConfigError(f"{venue} has no market {wish.market!r}", hint=f"it has {known}")
+    adapter = wish.adapter(wish.market, table.symbols(venue, wish.market))
+    groups: dict[Endpoint, list[list[Subscription]]] = {}
+    for instrument in sorted(set(wish.instruments), key=lambda number: table[number].symbol):
+        symbol = table[instrument].symbol
+        by_endpoint: dict[Endpoint, list[Subscription]] = {}
+        for channel in dict.fromkeys(wish.channels):
+            if (instrument, channel) in seen:
+                continue
+            seen.add((instrument, channel))
+            endpoint = _endpoint(rules, channel, venue, wish.market)
+            stream = adapter.stream(channel, symbol)
+            by_endpoint.setdefault(endpoint, []).append(
+                Subscription(instrument, symbol, channel, stream)
+            )
+        for endpoint, subscriptions in by_endpoint.items():
+            groups.setdefault(endpoint, []).append(subscriptions)
+    for endpoint in rules.endpoints:
+        if endpoint in groups:
+            yield from _spread(wish, rules, endpoint, groups[endpoint], numbers)
+
+
+def _endpoint(rules: Market, channel: str, venue: str, market: str) -> Endpoint:
+    for endpoint in rules.endpoints:
+        if channel in endpoint.channels:
+            return endpoint
+    known = sorted({one for endpoint in rules.endpoints for one in endpoint.channels})
+    raise ConfigError(
+        f"{venue} {market} has no channel {channel!r}", hint=f"it has {', '.join(known)}"
+    )
+
+
+def _spread(
+    wish: Wanted,
+    rules: Market,
+    endpoint: Endpoint,
+    instruments: list[list[Subscription]],
+    numbers: Iterator[int],
+) -> Iterator[PlannedConnection]:
+    """Fill connections evenly, an instrument's streams together. instruments: each one's own."""
+    allowed = rules.limits.streams_per_connection
+    most = min(allowed, wish.route.streams_per_connection or allowed)
+    units = [part for one in instruments for part in _fitting(one, most)]
+    total = sum(_streams(unit) for unit in units)
+    bins = _fill(units, most, -(-total // -(-total // most)))
+    reason = f"{total} streams of {len(instruments)} instruments"
+    if len(instruments) == 1:
+        reason = f"{total} streams of 1 instrument"
+    limit = f"the venue allows {allowed} streams on a connection"
+    if most < allowed:
+        limit = f"configured: {most} streams on a connection ({limit})"
+    for place, held in enumerate(bins):
+        subscriptions = tuple(one for unit in held for one in unit)
+        origins, sources = wish.route.origins, wish.route.source_addresses
+        channels = ", ".join(dict.fromkeys(one.channel for one in subscriptions))
+        yield PlannedConnection(
+            number=next(numbers),
+            adapter=wish.adapter,
+            market=wish.market,
+            url=_at_origin(endpoint.url, origins[place % len(origins)] if origins else None),
+            rest_url=wish.route.rest_origin or rules.rest_url,
+            subscriptions=subscriptions,
+            route=wish.route,
+            source_address=sources[place % len(sources)] if sources else None,
+            why=f"{_streams(subscriptions)} of {reason} ({channels}), "
+            f"connection {place + 1} of {len(bins)}: {limit}",
+        )
+
+
+def _streams(subscriptions: Iterable[Subscription]) -> int:
+    return len({one.stream for one in subscriptions})
+
+
+def _fitting(subscriptions: list[Subscription], most: int) -> Iterator[list[Subscription]]:
+    """Cut an instrument with more streams than a connection may have; else leave it whole."""
+    part: list[Subscription] = []
+    for one in subscriptions:
+        if part and _streams([*part, one]) > most:
+            yield part
+            part = []
+        part.append(one)
+    if part:
+        yield part
+
+
+def _fill(
+    units: list[list[Subscription]], most: int, target: int
+) -> list[list[list[Subscription]]]:
+    """Put units into bins, in order: a bin is full at `target` streams and never above `most`."""
+    bins: list[list[list[Subscription]]] = []
+    room_to_target = room = 0
+    for unit in units:
+        size = _streams(unit)
+        if not bins or room_to_target <= 0 or size > room:
+            bins.append([])
+            room_to_target, room = target, most
+        bins[-1].append(unit)
+        room_to_target -= size
+        room -= size
+    return bins
+
+
+def _at_origin(url: str, origin: str | None) -> str:
+    """Replace scheme, host and port; path and query are the venue's."""
+    if origin is None:
+        return url
+    target, parts = urlsplit(origin), urlsplit(url)
+    return parts._replace(scheme=target.scheme, netloc=target.netloc).geturl()

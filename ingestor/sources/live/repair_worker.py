@@ -1,0 +1,203 @@
+"""Brings broken books their snapshots: by subscribing again, or over REST.
+
+Books decide what and when (`Repair.due_ns` holds rate and backoff) and ask again when nothing
+came; so a repair that can't be done now, its connection being down, is dropped here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import ssl
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from time import time_ns
+from typing import Final, Protocol
+from urllib.parse import urlencode
+
+from ingestor.adapter import RestRequest, SnapshotSource
+from ingestor.books.manager import Repair
+from ingestor.decode.session import Subscription
+from ingestor.model.errors import TransportError
+from ingestor.model.timestamps import SECOND
+from ingestor.sources.live.connection import Connection
+from ingestor.sources.live.tap import Tap
+from ingestor.sources.rate_limiter import RateLimiter
+from ingestor.sources.rest.client import RestClient, RestSettings
+
+_AT_ONCE: Final = 32  # REST requests and resubscriptions under way
+_WEIGHT_PER_S: Final = 40.0  # of REST requests, per origin: 40 % of what Binance allows
+_WEIGHT_BURST: Final = 200
+_REST: Final = RestSettings(timeout_s=20.0)
+
+
+class Connections(Protocol):
+    """What repairing needs of the supervisor."""
+
+    def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
+    def sent_again(self, connection: Connection, streams: Iterable[str]) -> None: ...
+
+
+class Repairs:
+    """A schedule of repairs and the few tasks that do them.
+
+    counts: resubscribed, asked_again, fetched, failed (REST), dropped (no connection).
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        tap: Tap | None,
+        touch: Callable[[], None],
+        ssl_context: ssl.SSLContext | None,
+        workers: int = 1,
+    ) -> None:
+        """workers: processes that share what the venues allow."""
+        self._workers = workers
+        self.counts: Counter[str] = Counter()
+        self._connections = connections
+        self._ssl_context = ssl_context
+        self._clients: dict[str, RestClient] = {}
+        self._closing = AsyncExitStack()
+        self._tap = tap
+        self._touch = touch
+        self._schedule: list[tuple[int, int]] = []  # due_ns, instrument
+        self._waiting: set[int] = set()
+        self._work: list[Callable[[], Coroutine[None, None, None]]] = []
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._wake = asyncio.Event()
+
+    def submit(self, repairs: Iterable[Repair]) -> None:
+        """Do each when it is due; an instrument that waits already keeps its place."""
+        for repair in repairs:
+            if repair.instrument not in self._waiting:
+                self._waiting.add(repair.instrument)
+                heapq.heappush(self._schedule, (repair.due_ns, repair.instrument))
+        self._wake.set()
+
+    def resubscribe(self, connection: Connection, streams: Sequence[str]) -> None:
+        """Unsubscribe and subscribe again, at the venue's pace."""
+        self._work.append(partial(self._resubscribe, connection, list(streams)))
+        self._wake.set()
+
+    def subscribe_singly(self, connection: Connection, streams: Sequence[str]) -> None:
+        """Ask for each in a request of its own: the venue refused them together, or was silent."""
+        self._work.append(partial(self._subscribe_singly, connection, list(streams)))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        async with self._closing, asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                while self._work:
+                    await self._slots.acquire()
+                    self._start(group, self._work.pop()())
+                now_ns = time_ns()
+                while self._schedule and self._schedule[0][0] <= now_ns:
+                    await self._slots.acquire()
+                    _, instrument = heapq.heappop(self._schedule)
+                    self._waiting.discard(instrument)
+                    self._start(group, self._repair(instrument))
+                timer: asyncio.TimerHandle | None = None
+                if self._schedule:
+                    delay_s = max(0, self._schedule[0][0] - time_ns()) / SECOND
+                    timer = loop.call_later(delay_s, self._wake.set)
+                try:
+                    await self._wake.wait()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+
+    def _start(self, group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
+        group.create_task(work).add_done_callback(lambda _task: self._slots.release())
+
+    async def _repair(self, instrument: int) -> None:
+        connection = self._connections.connection_of(instrument)
+        subscription = _subscription(connection, instrument)
+        if connection is None or subscription is None:
+            self.counts["dropped"] += 1
+            return
+        planned = connection.line.planned
+        request = None
+        if planned.book.snapshot is SnapshotSource.REST:
+            request = connection.session.adapter.snapshot_request(subscription.symbol)
+        if self._tap is not None:
+            self._tap.decided(
+                connection.session.connection,
+                time_ns(),
+                {
+                    "action": "repair",
+                    "instrument": instrument,
+                    "symbol": subscription.symbol,
+                    "by": "subscribe" if request is None else "rest",
+                },
+            )
+        if request is None:
+            await self._resubscribe(connection, [subscription.stream])
+        else:
+            await self._fetch(connection, subscription.symbol, request)
+
+    async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
+        adapter = connection.session.adapter
+        await connection.send_paced(adapter.unsubscribe(streams))
+        await connection.send_paced(adapter.subscribe(streams))
+        if connection.is_open:
+            self.counts["resubscribed"] += 1
+            self._connections.sent_again(connection, streams)
+
+    async def _subscribe_singly(self, connection: Connection, streams: list[str]) -> None:
+        for stream in streams:
+            await connection.send_paced(connection.session.adapter.subscribe([stream]))
+        if connection.is_open:
+            self.counts["asked_again"] += 1
+            self._connections.sent_again(connection, connection.session.pending)
+
+    async def _fetch(self, connection: Connection, symbol: str, request: RestRequest) -> None:
+        planned = connection.line.planned
+        try:
+            client = await self._client(planned.rest_url)
+            body = await client.get(planned.rest_url, request)
+        except TransportError:
+            self.counts["failed"] += 1
+            return
+        if not connection.is_open:
+            self.counts["dropped"] += 1
+            return
+        now_ns = time_ns()
+        session = connection.session
+        if self._tap is not None:
+            url = _address(planned.rest_url, request)
+            self._tap.fetched(session.connection, now_ns, planned.venue, planned.market, url, body)
+        session.snapshot(symbol, body, now_ns)
+        self.counts["fetched"] += 1
+        self._touch()
+
+    async def _client(self, origin: str) -> RestClient:
+        client = self._clients.get(origin)
+        if client is None:
+            limiter = RateLimiter(
+                _WEIGHT_PER_S / self._workers, max(1, _WEIGHT_BURST // self._workers)
+            )
+            client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
+            self._clients[origin] = await self._closing.enter_async_context(client)
+        return client
+
+
+def _address(origin: str, request: RestRequest) -> str:
+    query = f"?{urlencode(request.query)}" if request.query else ""
+    return f"{origin}{request.path}{query}"
+
+
+def _subscription(connection: Connection | None, instrument: int) -> Subscription | None:
+    if connection is None:
+        return None
+    wanted = (
+        one
+        for one in connection.session.subscriptions
+        if one.instrument == instrument and one.channel == "book"
+    )
+    return next(wanted, None)

@@ -1,0 +1,253 @@
+"""When is silence suspicious? Learned per stream, never a fixed timeout.
+
+A stream is one class of rows of one instrument. Its gaps between arrivals teach what silence is
+usual: the mean gap as a random moment sees it, E[g^2] / E[g], which unlike the plain mean grows
+with clusters and lulls, and the longest gap of late. A silence beyond a multiple of both is
+suspicious: for arrivals at random, 25 mean gaps, which by chance happens once in 10^10 gaps.
+
+- A stream whose limit is above the ceiling is *quiet*: time alone never makes it suspicious. The
+  other channels of its symbol can: when they had far more events than usual since it last spoke,
+  it is suspected at the ceiling at the latest.
+- When all streams of a connection are silent, and those beside the fastest should have spoken
+  many times, they need no probe: reconnect.
+- Only rows count. Heartbeats, acks and pings prove the socket, not the stream.
+- Time that we spent paused by our own backpressure is taken out (`paused`).
+
+First a probe (resubscribe), and when that brings nothing, a reconnect. All arrays are indexed by
+stream = 4 x instrument + class; `heard` and `check` are one numpy sweep each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.model.rows import RowClass
+from ingestor.model.timestamps import SECOND
+
+_CLASSES: Final = 4  # RowClass values are 1 to 3
+_NONE: Final = -1
+_Index = NDArray[np.int64]
+_Numbers = NDArray[np.float64]
+
+
+class Action(Enum):
+    PROBE = "probe"  # resubscribe the stream
+    RECONNECT = "reconnect"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A stream that should have spoken."""
+
+    instrument: int
+    row_class: RowClass
+    silence_s: float
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class StalenessSettings:
+    """floor_s: no stream is suspected sooner. ceiling_s: streams that are silent for longer as a
+    matter of course are not judged by time. half_life_s: of what was learned.
+    gaps_min: gaps to be seen before a stream is judged."""
+
+    floor_s: float = 5.0
+    ceiling_s: float = 300.0
+    half_life_s: float = 1_800.0
+    gaps_min: int = 20
+    mean_multiple: float = 12.5
+    longest_multiple: float = 3.0
+
+
+class _Gaps:
+    """Decaying statistics of the gaps of many sequences of events, by index."""
+
+    def __init__(self, settings: StalenessSettings) -> None:
+        self._settings = settings
+        self.last = np.zeros(0)  # the place of the last event: s, or a count of other events
+        self._count = np.zeros(0)
+        self._sum = np.zeros(0)
+        self._squares = np.zeros(0)
+        self._longest = np.zeros(0)
+
+    def fit(self, size: int) -> None:
+        """Make room for indices below `size`."""
+        more = np.zeros(max(size - len(self.last), 0))
+        if len(more):
+            for name in ("last", "_count", "_sum", "_squares", "_longest"):
+                setattr(self, name, np.concatenate([getattr(self, name), more]))
+
+    def learn(self, index: _Index, place: _Numbers, keep: _Numbers) -> None:
+        """Take one event of each of these sequences. keep: how much of the old still counts."""
+        gaps = np.maximum(place - self.last[index], 0.0)
+        self._count[index] = self._count[index] * keep + (gaps > 0)
+        self._sum[index] = self._sum[index] * keep + gaps
+        self._squares[index] = self._squares[index] * keep + gaps * gaps
+        self._longest[index] = np.maximum(self._longest[index] * keep, gaps)
+        self.last[index] = place
+
+    def limit(self) -> _Numbers:
+        """Return the longest unsuspicious silence, by index; infinite until enough was seen."""
+        settings = self._settings
+        mean = np.divide(
+            self._squares, self._sum, out=np.zeros_like(self._sum), where=self._sum > 0
+        )
+        limit = np.maximum(settings.mean_multiple * mean, settings.longest_multiple * self._longest)
+        return np.where(self._count >= settings.gaps_min, limit, np.inf)
+
+
+class Staleness:
+    """Watches all streams of the process. Pure: times are passed in, ns since the epoch."""
+
+    def __init__(self, settings: StalenessSettings | None = None) -> None:
+        self._settings = settings or StalenessSettings()
+        self._streams = _Gaps(self._settings)  # by time
+        self._by_others = _Gaps(self._settings)  # by events of the symbol's other channels
+        self._connection = np.zeros(0, np.int64)  # of each stream; _NONE = not watched
+        self._probed = np.zeros(0)  # when each stream was probed, s; 0 = not
+        self._events = np.zeros(0)  # events of each stream
+        self._epoch_ns = 0  # times are floats of seconds from here: exact to a microsecond
+
+    def watch(
+        self, connection: int, row_class: RowClass, instruments: Sequence[int], now_ns: int
+    ) -> None:
+        """These streams were subscribed to on this connection: their silence counts from now.
+
+        What was learned of a stream before is kept.
+        """
+        if not len(instruments):
+            return
+        self._epoch_ns = self._epoch_ns or now_ns
+        streams = np.asarray(instruments, np.int64) * _CLASSES + int(row_class)
+        self._fit(int(streams.max()) + 1)
+        now = self._seconds(now_ns)
+        self._connection[streams] = connection
+        self._probed[streams] = 0.0
+        self._streams.last[streams] = now
+        self._by_others.last[streams] = self._others()[streams]
+
+    def unwatch(self, connection: int) -> None:
+        """The connection ended: nothing is expected of its streams until `watch`."""
+        self._connection[self._connection == connection] = _NONE
+
+    def forget(self, row_class: RowClass, instruments: Sequence[int]) -> None:
+        """Nothing is expected of these streams any more: the venue refuses them."""
+        streams = np.asarray(instruments, np.int64) * _CLASSES + int(row_class)
+        self._connection[streams[streams < len(self._connection)]] = _NONE
+
+    def heard(
+        self, row_class: RowClass, instruments: NDArray[np.int64], ts_recv: NDArray[np.int64]
+    ) -> None:
+        """These streams spoke: instrument numbers, each once, and when (ns) it was last."""
+        if not len(instruments):
+            return
+        self._epoch_ns = self._epoch_ns or int(ts_recv[0])
+        streams = instruments * _CLASSES + int(row_class)
+        times = (ts_recv - self._epoch_ns) / SECOND
+        self._fit(int(streams.max()) + 1)
+        before = np.minimum(self._streams.last[streams] - times.max(), 0.0)
+        keep = np.exp2(before / self._settings.half_life_s)
+        of_symbol = self._events.reshape(-1, _CLASSES)[instruments].sum(axis=1)
+        self._by_others.learn(streams, of_symbol - self._events[streams], keep)
+        self._streams.learn(streams, times, keep)
+        self._events[streams] += 1.0
+        self._probed[streams] = 0.0
+
+    def check(self, now_ns: int) -> list[Suspect]:
+        """Return the streams that should have spoken. A probed stream is returned again, for a
+        reconnect, when it stays silent for as long once more."""
+        settings, now = self._settings, self._seconds(now_ns)
+        watched = np.flatnonzero(self._connection != _NONE)
+        if not len(watched):
+            return []
+        silence = now - self._streams.last[watched]
+        usual = self._streams.limit()[watched]
+        by_time = np.maximum(usual, settings.floor_s)
+        is_quiet = by_time > settings.ceiling_s
+        unheard = self._others()[watched] - self._by_others.last[watched]
+        by_others = unheard > self._by_others.limit()[watched]
+        limit = np.where(is_quiet & by_others, settings.ceiling_s, by_time)
+        can_judge = ~is_quiet | by_others
+        dead = self._dead_connections(watched, usual, now)
+        stale = (can_judge & (silence > limit)) | (dead & np.isfinite(usual))
+        probed = self._probed[watched]
+        due = np.where(probed > 0, now - probed > np.minimum(limit, settings.ceiling_s), True)
+        suspects = []
+        for at in np.flatnonzero(stale & (due | dead)).tolist():
+            stream = int(watched[at])
+            is_last = bool(dead[at]) or probed[at] > 0
+            self._probed[stream] = now
+            if is_last:  # judged anew from here; `watch` comes with the new connection
+                self._streams.last[stream] = now
+                self._probed[stream] = 0.0
+            suspects.append(
+                Suspect(
+                    stream // _CLASSES,
+                    RowClass(stream % _CLASSES),
+                    float(silence[at]),
+                    Action.RECONNECT if is_last else Action.PROBE,
+                )
+            )
+        return suspects
+
+    def paused(self, duration_ns: int) -> None:
+        """We did not read the sockets for so long: it is nobody's silence."""
+        duration = duration_ns / SECOND
+        self._streams.last += duration
+        self._probed[self._probed > 0] += duration
+
+    def limit_s(self, row_class: RowClass, instrument: int) -> float:
+        """Return the silence at which a stream is suspected by time; infinite: never."""
+        stream = instrument * _CLASSES + int(row_class)
+        if stream >= len(self._probed):
+            return float("inf")
+        limit = max(float(self._streams.limit()[stream]), self._settings.floor_s)
+        return limit if limit <= self._settings.ceiling_s else float("inf")
+
+    def _dead_connections(self, watched: _Index, usual: _Numbers, now: float) -> NDArray[np.bool_]:
+        """Return, for each watched stream, whether its whole connection must be dead.
+
+        usual: the streams' limits, which say how fast they speak. The slower streams of the
+        connection together, without the fastest (its silence may be its own), should have spoken 25
+        times by now.
+        """
+        settings, of_stream = self._settings, self._connection[watched]
+        rates = 2 * settings.mean_multiple / usual
+        total = np.bincount(of_stream, rates)
+        fastest, last = np.zeros(len(total)), np.full(len(total), -np.inf)
+        np.maximum.at(fastest, of_stream, rates)
+        np.maximum.at(last, of_stream, self._streams.last[watched])
+        silence = np.where(np.isneginf(last), 0.0, now - last)  # -inf: a number without streams
+        dead = (silence > settings.floor_s) & (
+            (total - fastest) * silence > 2 * settings.mean_multiple
+        )
+        return dead[of_stream]
+
+    def _others(self) -> _Numbers:
+        """Return, by stream, the events so far of its symbol's other channels."""
+        by_symbol = self._events.reshape(-1, _CLASSES)
+        others: _Numbers = by_symbol.sum(axis=1, keepdims=True) - by_symbol
+        return others.ravel()
+
+    def _seconds(self, ns: int) -> float:
+        return (ns - self._epoch_ns) / SECOND
+
+    def _fit(self, streams: int) -> None:
+        streams = -(-streams // _CLASSES) * _CLASSES
+        missing = streams - len(self._probed)
+        if missing > 0:
+            missing = max(missing, len(self._probed))  # doubling
+            missing += -missing % _CLASSES
+            size = len(self._probed) + missing
+            self._streams.fit(size)
+            self._by_others.fit(size)
+            none = np.full(missing, _NONE, np.int64)
+            self._connection = np.concatenate([self._connection, none])
+            self._probed = np.concatenate([self._probed, np.zeros(missing)])
+            self._events = np.concatenate([self._events, np.zeros(missing)])

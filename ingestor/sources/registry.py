@@ -1,0 +1,131 @@
+"""Finds the venues' adapters: by name in the `feeds` package, then by entry point.
+
+A venue of a third party is an entry point of the group `ingestor.feeds` whose name is the venue and
+whose value is a module with the name `adapter` bound, or the adapter itself (`module:attribute`).
+A venue is found once: a second claim on a name is refused, whoever makes it. Nothing is imported
+before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
+
+import feeds
+from ingestor.adapter import FeedAdapter, Market
+from ingestor.config.load import nearest
+from ingestor.model.errors import ConfigError
+
+GROUP = "ingestor.feeds"
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSource:
+    """Where an adapter is: `module` or `module:attribute`, and who brings it."""
+
+    name: str
+    target: str
+    owner: str = "this program"
+
+
+@dataclass(slots=True)
+class FeedRegistry:
+    """The venues that can be had, by name. `sources` is in order of names."""
+
+    sources: dict[str, FeedSource]
+    _loaded: dict[str, type[FeedAdapter]] = field(default_factory=dict)
+
+    def __contains__(self, venue: str) -> bool:
+        return venue in self.sources
+
+    def load(self, venue: str, where: str = "") -> type[FeedAdapter]:
+        """Import a venue's adapter. `where`: the file and key that name it, for the message.
+
+        Raises ConfigError for an unknown venue, naming the nearest one, and for one that can't be
+        imported or is no adapter.
+        """
+        source = self.sources.get(venue)
+        if source is None:
+            hint = nearest(venue, self.sources)
+            raise ConfigError(f"unknown venue {venue!r}", where=where, hint=hint)
+        if venue not in self._loaded:
+            self._loaded[venue] = _import(source, where)
+        return self._loaded[venue]
+
+    def market(self, venue: str, market: str, where: str = "") -> Market:
+        """Return a market of a venue. Raises ConfigError, naming the nearest one."""
+        markets = self.load(venue, where).markets
+        if market not in markets:
+            what = f"{venue} has no market {market!r}"
+            raise ConfigError(what, where=where, hint=nearest(market, markets))
+        return markets[market]
+
+    def load_all(self) -> dict[str, type[FeedAdapter]]:
+        """Import every adapter, in order of names. Raises ConfigError for the first bad one."""
+        return {name: self.load(name) for name in self.sources}
+
+
+def discover(
+    package: ModuleType, entry_points: Iterable[importlib.metadata.EntryPoint]
+) -> FeedRegistry:
+    """Find the modules of a package and the entry points.
+
+    Raises ConfigError when two claim one name: rows must not change their decoder by an installed
+    package. An entry point that names the package's own module is no second claim.
+    """
+    sources = {
+        module.name: FeedSource(module.name, f"{package.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(package.__path__)
+    }
+    for point in entry_points:
+        owner = point.dist.name if point.dist else point.value
+        found = FeedSource(point.name, point.value, owner)
+        present = sources.setdefault(point.name, found)
+        if present.target != found.target:
+            raise ConfigError(
+                f"venue {point.name!r} is claimed by {present.owner} and by {owner}",
+                where=f"entry points {GROUP}",
+                hint=f"uninstall {owner} or have it use another name",
+            )
+    return FeedRegistry(dict(sorted(sources.items())))
+
+
+@cache
+def registry() -> FeedRegistry:
+    """Return the registry of this installation. Raises ConfigError as `discover` does."""
+    return discover(feeds, importlib.metadata.entry_points(group=GROUP))
+
+
+def adapter_of(venue: str, where: str = "") -> type[FeedAdapter]:
+    """Return a venue's adapter. Raises ConfigError as `FeedRegistry.load` does."""
+    return registry().load(venue, where)
+
+
+def markets() -> dict[str, list[str]]:
+    """Return every venue of this installation with its markets, as the configuration wants it.
+
+    Imports all adapters. Raises ConfigError for the first bad one.
+    """
+    return {venue: list(adapter.markets) for venue, adapter in registry().load_all().items()}
+
+
+def _import(source: FeedSource, where: str) -> type[FeedAdapter]:
+    module_name, _, attribute = source.target.partition(":")
+    try:
+        adapter: type[FeedAdapter] = getattr(
+            importlib.import_module(module_name), attribute or "adapter"
+        )
+        venue, markets = adapter.venue, adapter.markets
+    except Exception as failure:  # whatever a third party's module raises
+        what = f"venue {source.name!r} of {source.owner} can't be loaded"
+        hint = f"{type(failure).__name__}: {failure}"
+        raise ConfigError(what, where=where, hint=hint) from failure
+    if venue != source.name or not markets:
+        what = f"venue {source.name!r} of {source.owner} calls itself {venue!r}"
+        raise ConfigError(what, where=where, hint="the entry point has the venue's name")
+    return adapter

@@ -1,0 +1,1 @@
+"""Feed recordings through the live pipeline."""

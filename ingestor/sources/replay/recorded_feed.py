@@ -1,0 +1,177 @@
+"""What a recording says about its instruments and connections, made into sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ingestor.adapter import FeedAdapter
+from ingestor.decode.frame_queue import Arrive, Intakes
+from ingestor.decode.session import Session, SessionEvents, Subscription
+from ingestor.model.errors import ConfigError
+from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.recording.format import Connection, Header, Http, SubscriptionText
+from ingestor.recording.reader import Chain
+from ingestor.sources.replay.survey import Survey, snapshot_symbol
+
+
+class Feed:
+    """One chain's sessions: made from its lines, or from a survey, as the lines come."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        adapter: type[FeedAdapter],
+        market: str,
+        table: InstrumentTable,
+        intakes: Intakes,
+    ) -> None:
+        """market: of connections that don't say theirs."""
+        self.chain = chain
+        self.adapter = adapter
+        self.venue = adapter.venue
+        self.market = market
+        self.survey: Survey | None = None
+        self.sessions: dict[Connection, Session] = {}
+        self.receivers: dict[Connection, tuple[Arrive, Session]] = {}
+        self._table = table
+        self._intakes = intakes
+        self._waiting: list[tuple[str, bytes, int]] = []  # snapshots that came before a session
+
+    def open(
+        self,
+        connection: Connection,
+        market: str,
+        ts_ns: int,
+        subscriptions: Iterable[SubscriptionText],
+    ) -> Session:
+        """Begin a connection; one of the same number that is still open ends."""
+        if connection in self.sessions:
+            self.close(connection, ts_ns)
+        market = market or self.market
+        symbols = self._table.symbols(self.venue, market)
+        adapter = self.adapter(market, symbols)
+        intake = self._intakes.of(self.adapter, market)
+        session = Session(
+            len(self.sessions),
+            adapter,
+            [
+                Subscription(symbols[symbol], symbol, channel, stream)
+                for symbol, channel, stream in subscriptions
+                if symbol in symbols
+            ],
+            intake.buffer,
+            intake.counts,
+            SessionEvents(),
+            market,
+            intake.decode,
+        )
+        for _ in session.opened():  # an adapter may count what it asks for
+            pass
+        self.sessions[connection] = session
+        self.receivers[connection] = intake.arrive, session
+        for waiting in list(self._waiting):
+            if _carries(session, waiting[0]):
+                session.snapshot(*waiting)
+                self._waiting.remove(waiting)
+        return session
+
+    def open_surveyed(self, connection: Connection, ts_ns: int) -> Session:
+        """Begin a connection of a recording that does not say what it carries."""
+        pairs = self.survey.subscriptions.get(connection, []) if self.survey else []
+        names = self.adapter(self.market, self._table.symbols(self.venue, self.market))
+        subscriptions = [(one, channel, names.stream(channel, one)) for one, channel in pairs]
+        return self.open(connection, self.market, ts_ns, subscriptions)
+
+    def close(self, connection: Connection, ts_ns: int) -> None:
+        session = self.sessions.pop(connection, None)
+        self.receivers.pop(connection, None)
+        if session is not None:
+            session.closed(ts_ns)
+
+    def header(self, header: Header) -> None:
+        """A segment begins: bring the connections to what it says was open."""
+        for one in header.connections:
+            if one.conn not in self.sessions:
+                self.open(one.conn, one.market, header.ts_ns, one.subscriptions)
+        open_now = {one.conn for one in header.connections}
+        for connection in [one for one in self.sessions if one not in open_now]:
+            self.close(connection, header.ts_ns)
+
+    def add_instruments(self, rows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+        """Return the numbers of those that are new revisions, old -> new.
+
+        Raises ValueError for what is no instrument.
+        """
+        try:
+            instruments = [Instrument.from_json(row) for row in rows]
+        except (LookupError, TypeError) as failure:
+            raise ValueError(f"no instrument: {failure}") from None
+        numbers = {}
+        for one in instruments:
+            old = self._table.symbols(one.venue, one.market).get(one.symbol)
+            new = self._table.add(one)
+            if old is not None and old != new:
+                numbers[old] = new
+        return numbers
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Some instruments have a new revision. numbers: old -> new."""
+        for session in self.sessions.values():
+            session.renumber(numbers)
+
+    def fetched(self, line: Http) -> None:
+        """A REST answer: a book snapshot. Of ours, an answer to no connection is a list of
+        instruments; those in force are said by headers, connects and decisions."""
+        if not self.chain.is_foreign and line.conn is None:
+            return
+        found = self._snapshot(line)
+        if found is None:
+            return
+        symbol, session = found
+        if session is not None:
+            session.snapshot(symbol, line.payload, line.ts_ns)
+        elif self.chain.is_foreign:
+            self._waiting.append((symbol, line.payload, line.ts_ns))
+
+    def _snapshot(self, line: Http) -> tuple[str, Session | None] | None:
+        """Return whose snapshot it is, and the session that takes it; None when it is none."""
+        session = self.sessions.get(line.conn) if line.conn is not None else None
+        adapter = session.adapter if session else self.adapter(self.market, {})
+        symbol = snapshot_symbol(adapter, line.url)
+        if symbol is None:
+            return None
+        symbol = symbol or self._only_symbol()
+        if session is None:
+            session = next((one for one in self.sessions.values() if _carries(one, symbol)), None)
+        return (symbol, session) if symbol else None
+
+    def _only_symbol(self) -> str:
+        subscribed = self.survey.subscriptions.values() if self.survey else ()
+        symbols = {symbol for pairs in subscribed for symbol, _ in pairs}
+        return symbols.pop() if len(symbols) == 1 else ""
+
+
+def _carries(session: Session, symbol: str) -> bool:
+    return any(one.symbol == symbol and one.channel == "book" for one in session.subscriptions)
+
+
+def load_instruments(path: Path) -> list[Instrument]:
+    """Read `Instrument.to_json` objects: a JSON array, or one a line. Raises ConfigError."""
+    try:
+        text = path.read_bytes()
+        rows: list[dict[str, Any]] = (
+            msgspec.json.decode(text)
+            if text.lstrip().startswith(b"[")
+            else msgspec.json.Decoder().decode_lines(text)
+        )
+        return [Instrument.from_json(row) for row in rows]
+    except OSError as failure:
+        raise ConfigError("can't be read", where=str(path), hint=str(failure)) from failure
+    except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as failure:
+        raise ConfigError("is no list of instruments", where=str(path), hint=str(failure)) from (
+            failure
+        )

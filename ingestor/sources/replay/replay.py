@@ -1,0 +1,431 @@
+"""Replay: the live path fed from recordings.
+
+The same sessions, pipeline and sinks as live; `ts_recv` is the recorded one, and what live decided
+by timer or load is taken from the recording. The rows don't depend on when a replay flushes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+
+from ingestor.adapter import BookRule, FeedAdapter
+from ingestor.books.manager import BookSettings
+from ingestor.columns.buffer import TickBatch
+from ingestor.model.errors import ConfigError
+from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.model.rows import CHANNEL_OF, Cause
+from ingestor.model.timestamps import SECOND
+from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.recording.format import (
+    LOST,
+    REVISE,
+    Connect,
+    Decided,
+    Disconnect,
+    Header,
+    Http,
+    Line,
+    Recv,
+    Send,
+    cause_of,
+)
+from ingestor.recording.reader import Chain, Problems, chain_lines, find_chains, merge
+from ingestor.sinks.kafka.queue import Sink
+from ingestor.sources.registry import adapter_of
+from ingestor.sources.replay.recorded_feed import Feed, load_instruments
+from ingestor.sources.replay.survey import add_surveyed, survey
+
+_CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
+_Part = TypeVar("_Part")
+AdapterOf = Callable[[str], type[FeedAdapter]]
+
+
+class Gate(Protocol):
+    """Holds a replay up while its sink has no room; an `asyncio.Event` is one."""
+
+    def is_set(self) -> bool: ...
+    async def wait(self) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """What to replay. Empty sets mean all.
+
+    venue, market: how recordings of others are to be read (ours say it themselves).
+    start_ns, end_ns: rows with start <= ts_recv < end come out; what lies before is replayed
+    silently, so that books are warm. symbols: the venue's, canonical ones or keys. channels:
+    trades, quotes, book. instruments: file of `Instrument.to_json` objects.
+    linger_ns: at a speed, the longest that a row waits for its flush.
+    """
+
+    paths: tuple[Path, ...]
+    venue: str = ""
+    market: str = ""
+    start_ns: int | None = None
+    end_ns: int | None = None
+    venues: frozenset[str] = frozenset()
+    symbols: frozenset[str] = frozenset()
+    channels: frozenset[str] = frozenset()
+    instruments: Path | None = None
+    flush_rows: int = 1_000
+    linger_ns: int = 5_000_000
+
+
+@dataclass(slots=True)
+class ReplayTotals:
+    """lines: read, by what they are. late: frames of connections that were never opened.
+
+    origins: symbols by where their instruments came from: recorded, given, inferred.
+    """
+
+    lines: dict[str, int] = field(default_factory=dict)
+    frames: int = 0
+    late: int = 0
+    origins: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Replay:
+    """One run over recordings. `results` gives what each flush gives; iterate it once."""
+
+    def __init__(
+        self,
+        options: ReplayOptions,
+        *,
+        adapters: AdapterOf = adapter_of,
+        settings: BookSettings | None = None,
+        problems: Problems | None = None,
+        on_file: Callable[[Path], None] | None = None,
+    ) -> None:
+        """on_file: hears each file that was read to its end (progress; `files` are all of them).
+
+        Raises ConfigError when there is nothing to replay or it can't be known as what.
+        """
+        self.options = options
+        self.problems = problems or Problems()
+        self.table = InstrumentTable()
+        self.totals = ReplayTotals()
+        self.pipeline = Pipeline(self.table, self._rule_of, settings)
+        self.counts = self.pipeline.intakes.counts
+        self._adapters = adapters
+        self._on_file = on_file
+        self._now_ns = 0
+        for one in load_instruments(options.instruments) if options.instruments else ():
+            self.table.add(one)
+        chains = find_chains(options.paths, self.problems)
+        self._feeds = [feed for chain in chains if (feed := self._feed_or_none(chain)) is not None]
+        if not self._feeds:
+            where = ", ".join(str(path) for path in options.paths)
+            raise ConfigError("there is nothing to replay", where=where, hint=self._hint())
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for feed in self._feeds for path in feed.chain.files]
+
+    @property
+    def sessions(self) -> list[str]:
+        """Ids of the recordings' sessions, for the headers of what is published again."""
+        return list(dict.fromkeys(feed.chain.session or feed.chain.name for feed in self._feeds))
+
+    def results(self) -> Iterator[FlushResult]:
+        """Replay as fast as possible. Each result holds the rows asked for."""
+        return (result for _, result in self.results_by(lambda path: None))
+
+    def results_by(self, part: Callable[[Path], _Part]) -> Iterator[tuple[_Part, FlushResult]]:
+        """The same, with the part that the rows' file belongs to: a flush where it changes."""
+        buffer, rows_max = self.pipeline.buffer, self.options.flush_rows
+        until_check = _CHECK_FRAMES
+        current: _Part | None = None
+        for feed, path, lines in self._runs():
+            if (here := part(path)) != current:
+                if current is not None:
+                    yield current, self._flush()
+                current = here
+            receivers = feed.receivers
+            for line in lines:
+                if type(line) is Recv and (receiver := receivers.get(line.conn)) is not None:
+                    arrive, session = receiver
+                    data = line.data
+                    payload = data.encode() if data is not None else line.payload
+                    arrive((session, payload, line.ts_ns))
+                    until_check -= 1
+                    if until_check:
+                        continue
+                    until_check = _CHECK_FRAMES
+                    self._now_ns = line.ts_ns
+                    self.pipeline.intakes.decode()
+                else:
+                    for result in self._take(feed, line):
+                        yield here, result
+                if buffer.rows >= rows_max:
+                    yield here, self._flush()
+            self._now_ns = lines[-1].ts_ns
+            last = here
+        if self._now_ns:
+            yield last, self._flush()
+
+    async def run(
+        self,
+        sink: Sink,
+        *,
+        speed: float | None = None,
+        gate: Gate | None = None,
+        on_frame: Callable[[int], None] | None = None,
+    ) -> None:
+        """Replay into a sink. speed: 1.0 as recorded, None as fast as the sink takes it.
+
+        gate: nothing is read while it is not set. on_frame: hears the recorded time of each frame
+        at the moment it is played.
+        """
+        if speed is not None:
+            await self._run_paced(sink, speed, gate, on_frame)
+            return
+        for result in self.results():
+            self._submit(sink, result)
+            if gate is not None:
+                await gate.wait()
+            await asyncio.sleep(0)
+
+    async def _run_paced(
+        self,
+        sink: Sink,
+        speed: float,
+        gate: Gate | None,
+        on_frame: Callable[[int], None] | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        began_s, began_ns = loop.time(), 0
+        oldest_ns = 0  # recorded time of the oldest frame that is not flushed
+        start_ns = self.options.start_ns or 0
+        for feed, _, lines in self._runs():
+            for line in lines:
+                ts_ns = line.ts_ns
+                if oldest_ns and ts_ns - oldest_ns >= self.options.linger_ns * speed:
+                    self._submit(sink, self._flush())
+                    oldest_ns = 0
+                if ts_ns >= start_ns and not began_ns:
+                    began_s, began_ns = loop.time(), ts_ns
+                wait_s = (ts_ns - began_ns) / SECOND / speed - (loop.time() - began_s)
+                if began_ns and wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                if gate is not None and not gate.is_set():
+                    paused_s = loop.time()
+                    await gate.wait()
+                    began_s += loop.time() - paused_s
+                for result in self._play(feed, line):
+                    self._submit(sink, result)
+                if on_frame is not None and began_ns and isinstance(line, Recv):
+                    on_frame(ts_ns)
+                oldest_ns = oldest_ns or ts_ns
+        self._submit(sink, self._flush())
+
+    def _play(self, feed: Feed, line: Line) -> Iterator[FlushResult]:
+        self._now_ns = line.ts_ns
+        receiver = feed.receivers.get(line.conn) if isinstance(line, Recv) else None
+        if receiver is not None and isinstance(line, Recv):
+            arrive, session = receiver
+            arrive((session, line.payload, line.ts_ns))
+            self.pipeline.intakes.decode()
+        else:
+            yield from self._take(feed, line)
+        if self.pipeline.buffer.rows >= self.options.flush_rows:
+            yield self._flush()
+
+    def _submit(self, sink: Sink, result: FlushResult) -> None:
+        """Sinks live in the present: to them a row's age is what it has waited now."""
+        for batch in result.batches:
+            sink.submit(batch, time.time_ns())
+
+    # Lines ---------------------------------------------------------------------------------------
+
+    def _runs(self) -> Iterator[tuple[Feed, Path, list[Line]]]:
+        """Yield lines by time, run by run, with whose they are."""
+        feeds = {id(feed.chain): feed for feed in self._feeds}
+        end_ns = self.options.end_ns
+        sources = [
+            (
+                feed.chain,
+                chain_lines(feed.chain, self.problems, end_ns=end_ns, progress=self._on_file),
+            )
+            for feed in self._feeds
+        ]
+        for chain, path, lines in merge(sources):
+            yield feeds[id(chain)], path, lines
+
+    def _take(self, feed: Feed, line: Line) -> Iterator[FlushResult]:
+        """Take a line that is no frame of an open connection."""
+        self.pipeline.intakes.decode()
+        match line:
+            case Recv():
+                self._late(feed, line)
+            case Connect():
+                yield from self._add_instruments(feed, line.instruments)
+                if feed.chain.is_foreign:
+                    feed.open_surveyed(line.conn, line.ts_ns)
+                else:
+                    feed.open(line.conn, line.market, line.ts_ns, line.subscriptions)
+            case Disconnect():
+                feed.close(line.conn, line.ts_ns)
+            case Http():
+                feed.fetched(line)
+            case Decided():
+                yield from self._decided(feed, line)
+            case Header() if line.format:
+                yield from self._add_instruments(feed, line.instruments)
+                feed.header(line)
+            case Header() | Send():
+                pass
+
+    def _add_instruments(
+        self, feed: Feed, rows: Iterable[Mapping[str, Any]]
+    ) -> Iterator[FlushResult]:
+        """Take instruments; of those that are new revisions, everything before is flushed."""
+        try:
+            numbers = feed.add_instruments(rows)
+        except ValueError as failure:
+            self.problems.add(feed.chain.files[0], 0, str(failure))
+            return
+        if not numbers:
+            return
+        yield self._flush()
+        for one in self._feeds:
+            one.renumber(numbers)
+        for old in numbers:
+            self.pipeline.books.forget(old)
+
+    def _late(self, feed: Feed, line: Recv) -> None:
+        """A frame of a connection that no line opened: recordings of others may have none."""
+        if not feed.chain.is_foreign and not feed.market:
+            self.totals.late += 1
+            return
+        session = feed.open_surveyed(line.conn, line.ts_ns)
+        session.receive(line.payload, line.ts_ns)
+
+    def _decided(self, feed: Feed, line: Decided) -> Iterator[FlushResult]:
+        """Do what live decided, where it decided it."""
+        if line.decision.get("action") == LOST:
+            for connection, session in feed.sessions.items():
+                if line.conn is None or line.conn == connection:
+                    self.pipeline.buffer.hole(Cause.SHED, line.ts_ns, source=session)
+            return
+        if line.decision.get("action") == REVISE:
+            self._now_ns = line.ts_ns
+            yield from self._add_instruments(feed, line.decision.get("instruments", ()))
+            return
+        cause = cause_of(line.decision)
+        key = str(line.decision.get("key", ""))
+        venue, _, rest = key.partition(":")
+        market, _, symbol = rest.partition(":")
+        number = self.table.symbols(venue, market).get(symbol)
+        if cause is not None and number is not None:
+            self._now_ns = line.ts_ns
+            yield self._flush()
+            self.pipeline.books.invalidate(number, cause, line.ts_ns)
+
+    def _flush(self) -> FlushResult:
+        result = self.pipeline.flush(self._now_ns)
+        if self._filters:
+            result.batches = [kept for one in result.batches if len(kept := self._kept(one))]
+        return result
+
+    @property
+    def _filters(self) -> bool:
+        options = self.options
+        return bool(options.start_ns or options.symbols or options.channels)
+
+    def _kept(self, batch: TickBatch) -> TickBatch:
+        options = self.options
+        rows = batch.rows
+        if options.channels and CHANNEL_OF[batch.row_class] not in options.channels:
+            return TickBatch(batch.row_class, rows[:0], batch.instruments)
+        if options.start_ns:
+            rows = rows[rows["ts_recv"] >= options.start_ns]
+        if options.symbols and len(rows):
+            wanted = np.array([self._is_wanted(one) for one in self.table], np.bool_)
+            rows = rows[wanted[rows["instrument"]]]
+        return TickBatch(batch.row_class, rows, batch.instruments)
+
+    def _is_wanted(self, one: Instrument) -> bool:
+        names = [one.symbol, one.canonical, one.key]
+        if one.canonical == one.symbol:  # inferred: nobody said what its base and quote are
+            names += [asked for asked in self.options.symbols if _bare(asked) == _bare(one.symbol)]
+        return not self.options.symbols.isdisjoint(names)
+
+    # Feeds ---------------------------------------------------------------------------------------
+
+    def _feed_or_none(self, chain: Chain) -> Feed | None:
+        try:
+            return self._feed(chain)
+        except ConfigError as failure:
+            hint = f"; {failure.hint}" if failure.hint else ""
+            self.problems.add(chain.files[0], 0, f"{failure.what}{hint}")
+            return None
+
+    def _feed(self, chain: Chain) -> Feed | None:
+        """Return whose frames a chain holds, or None when they are not wanted or unknown."""
+        options = self.options
+        venue = chain.venue
+        if chain.is_foreign:
+            venue = options.venue or venue.lower().partition("_")[0]
+            if options.venue and chain.venue and venue not in chain.venue.lower():
+                what = f"the header says {chain.venue}, read as {options.venue} all the same"
+                self.problems.add(chain.files[0], 0, what)
+        elif options.venue and venue != options.venue:
+            self.problems.add(chain.files[0], 0, f"records {venue}, not {options.venue}")
+            return None
+        if options.venues and venue not in options.venues:
+            return None
+        if not venue:
+            raise ConfigError(
+                "the recording does not say its venue",
+                where=str(chain.files[0]),
+                hint="say it with --venue and --market",
+            )
+        adapter = self._adapters(venue)
+        market = self._market(chain, adapter)
+        feed = Feed(chain, adapter, market, self.table, self.pipeline.intakes)
+        if chain.is_foreign:
+            feed.survey = survey(chain, adapter, market)
+            for origin, symbols in add_surveyed(feed.survey, venue, market, self.table).items():
+                self.totals.origins.setdefault(origin, []).extend(symbols)
+        return feed
+
+    def _market(self, chain: Chain, adapter: type[FeedAdapter]) -> str:
+        """Return the market of connections that don't say theirs."""
+        market = self.options.market
+        if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:
+            market = ""  # said of other venues' recordings
+        if not market and chain.is_foreign:
+            if len(adapter.markets) > 1:
+                raise ConfigError(
+                    "the recording does not say its market",
+                    where=str(chain.files[0]),
+                    hint=f"say --market {' or '.join(adapter.markets)}",
+                )
+            market = next(iter(adapter.markets))
+        if market and market not in adapter.markets:
+            raise ConfigError(
+                f"{adapter.venue} has no market {market!r}",
+                where=str(chain.files[0]),
+                hint=f"its markets are {', '.join(adapter.markets)}",
+            )
+        return market
+
+    def _rule_of(self, number: int) -> BookRule:
+        one = self.table[number]
+        return self._adapters(one.venue).markets[one.market].book
+
+    def _hint(self) -> str:
+        kept = self.problems.kept
+        return str(kept[0]) if kept else "no recording matches"
+
+
+def _bare(symbol: str) -> str:
+    """Return BTC-USDT, BTC/USDT and btcusdt as one."""
+    return "".join(filter(str.isalnum, symbol)).upper()

@@ -1,0 +1,1 @@
+"""Fetch REST answers and instrument lists from venues within their limits."""

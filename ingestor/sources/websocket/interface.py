@@ -1,0 +1,164 @@
+"""Websocket clients behind one small interface: `picows` (default) and `websockets`.
+
+A transport knows a websocket library and nothing else: no venue, no queue, no retry. It calls a
+`Handler` from the read callback of the loop; whole messages only, text and binary alike, as bytes
+that are ours to keep. What a library does on its own initiative (keepalive, redirects, proxies from
+the environment) is switched off: the supervisor decides, for all connections at once.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar, Final, Protocol
+
+from ingestor.model.errors import TransportError
+
+CLOSE_TIMEOUT_S: Final = 2.0  # how long the closing handshake may take before the socket is dropped
+ABNORMAL_CLOSURE: Final = 1006  # RFC 6455 section 7.1.5: the connection ended without a close frame
+NO_STATUS: Final = 1005  # the close frame carried no code
+# The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
+# we could still act on, and one turn of the loop would work through that for each connection. This
+# is 2.5 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
+RECEIVE_BUFFER_BYTES: Final = 256 << 10
+
+
+class ConnectFailed(TransportError):
+    """No connection: the name doesn't resolve, or the address refuses or can't be reached."""
+
+
+class OpenTimeout(TransportError):
+    """The connection was not open within ConnectOptions.open_timeout_s."""
+
+
+class TlsFailed(TransportError):
+    """The certificate is not the venue's, or the two sides share no version of TLS."""
+
+
+class ProtocolViolated(TransportError):
+    """The peer broke RFC 6455 or our frame limit; `code` is the close code that we sent."""
+
+    def __init__(self, url: str, code: int, reason: str) -> None:
+        super().__init__(url, f"closed by us with code {code}: {reason}")
+        self.code = code
+
+
+class ClosedByUs(TransportError):
+    """`Link.close` or `Link.abort` was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """How to open one connection.
+
+    url: ws:// or wss://. ssl_context: None = the system's trusted certificates, verified.
+    frame_bytes_max: bound of a whole message, joined and inflated. open_timeout_s: for name, TCP,
+    TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, of the picows transport alone.
+    source_address: local IP address. proxy: http://, https:// or socks5:// address;
+    permessage_deflate: whether to offer it; both are for the websockets transport alone.
+    """
+
+    url: str
+    ssl_context: ssl.SSLContext | None = None
+    frame_bytes_max: int = 1 << 20
+    open_timeout_s: float = 10.0
+    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
+    source_address: str | None = None
+    proxy: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    permessage_deflate: bool = False
+
+    @property
+    def is_secure(self) -> bool:
+        return self.url.startswith("wss:")
+
+
+Arrive = Callable[[tuple[Any, bytes, int]], None]
+
+
+class Link(Protocol):
+    """An open connection. All calls return at once; after the end they do nothing."""
+
+    received_ns: int  # when something last arrived; ns since the epoch
+
+    def send(self, payload: bytes) -> None:
+        """Send a text message. payload: UTF-8."""
+
+    def ping(self) -> None:
+        """Send a ping; its pong shows in `received_ns`."""
+
+    def close(self) -> None:
+        """Close with code 1000; the socket is dropped after CLOSE_TIMEOUT_S at the latest."""
+
+    def abort(self) -> None:
+        """Drop the socket."""
+
+    def pause_reading(self) -> None:
+        """Stop reading the socket; what is in the read buffer is still handed over."""
+
+    def resume_reading(self) -> None: ...
+
+    def deliver_to(self, arrive: Arrive) -> None:
+        """Call this with frames from now on, in place of the handler's `arrive`."""
+
+
+class Handler(Protocol):
+    """Who hears of a connection."""
+
+    def opened(self, link: Link) -> None:
+        """The handshake is done. Comes before any frame."""
+
+    @property
+    def session(self) -> object:
+        """What `arrive` is to be told: whose frame it is."""
+
+    @property
+    def arrive(self) -> Arrive:
+        """Called with (session, payload, ts_recv) for each whole message. ts_recv: ns since the
+        epoch, taken once for each socket read."""
+
+    @property
+    def burst_end(self) -> Callable[[], None]:
+        """Called when the last message of one socket read was handed over, or many of a long one;
+        once for several sockets that are read together and share it."""
+
+    def closed(self, failure: TransportError) -> None:
+        """The connection ended. Exactly once, after `opened`; nothing follows."""
+
+
+class Connect(Protocol):
+    """A transport: `picows.connect` or `websockets.connect`."""
+
+    async def __call__(self, options: ConnectOptions, handler: Handler) -> Link:
+        """Open a connection. Raises TransportError; `handler` then hears nothing."""
+
+
+class Transport(Protocol):
+    connect: ClassVar[Connect]
+
+
+@cache
+def default_ssl_context() -> ssl.SSLContext:
+    """The context of every connection that brings none: one object, its certificates read once."""
+    return ssl.create_default_context()
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header; None for none, a date or nonsense."""
+    if value is None or not value.strip().isdecimal():
+        return None
+    return float(value)
+
+
+def connect_failure(url: str, failure: Exception, open_timeout_s: float) -> TransportError:
+    """Translate what opening a connection raises: OSError, ssl.SSLError, TimeoutError."""
+    if isinstance(failure, TimeoutError):
+        return OpenTimeout(url, f"not open within {open_timeout_s:g} s")
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return TlsFailed(url, f"certificate refused: {failure.verify_message}")
+    if isinstance(failure, ssl.SSLError):
+        return TlsFailed(url, f"TLS failed: {failure.reason or failure}")
+    text = failure.strerror if isinstance(failure, OSError) else None
+    return ConnectFailed(url, text or str(failure) or type(failure).__name__)

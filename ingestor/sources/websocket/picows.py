@@ -1,0 +1,461 @@
+"""The default transport: picows' protocol on streams of our own (`streams`).
+
+Whole data frames, all but a few in a million, are taken from the read buffer here. The handshake
+and every other frame go to the library: it checks, masks and closes. What it leaves to its user is
+done here too: fragments are joined, close and ping frames answered. docs/adr/0018 has the
+measurement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from struct import Struct
+from time import time_ns
+from typing import Final
+
+from picows import (
+    WSAutoPingStrategy,
+    WSCloseCode,
+    WSFrame,
+    WSHandshakeError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+)
+from picows.picows import WSCloseHandshake, WSProtocol  # type: ignore[attr-defined]
+from picows.url import parse_url
+
+from ingestor.model.errors import HandshakeRejected, PeerClosed, TransportError
+from ingestor.sources.websocket.interface import (
+    ABNORMAL_CLOSURE,
+    CLOSE_TIMEOUT_S,
+    NO_STATUS,
+    Arrive,
+    ClosedByUs,
+    ConnectOptions,
+    Handler,
+    ProtocolViolated,
+    connect_failure,
+    retry_after_s,
+)
+from ingestor.sources.websocket.poller import BurstEnd
+from ingestor.sources.websocket.sockets import READ_BYTES, Receive, Stream, open_stream
+
+LIBRARY_BUFFER_BYTES: Final = 2_048  # the library's own, for what is handed to it; it grows
+# One read may bring hundreds of frames: the owner is asked to flush within it, so that batches stay
+# as small as the processor's cache. A power of two.
+BURST_FRAMES_MAX: Final = 64
+# RFC 6455 section 5.2: final text and binary frames without extensions, and the lengths that mean
+# that 16 or 64 bits of length follow (or, above, that the frame is masked, as no server's may be).
+_DATA_FIRST: Final = frozenset({0x81, 0x82})
+_header: Final = Struct(">BBH").unpack_from
+_HEAD_BYTES: Final = 4
+_LENGTH_16: Final = 126
+_LENGTH: Final = 0x7F
+_HEAD_END: Final = b"\r\n\r\n"
+_HEAD_BYTES_MAX: Final = 32 << 10
+_EVERYTHING: Final = 1 << 62
+_DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
+
+# The library logs each connection, and each violation that we report ourselves. An adapter, not a
+# logger: it would make one more Logger object for each connection.
+_logger = logging.getLogger(f"{__name__}.library")
+_logger.setLevel(logging.CRITICAL + 1)
+_QUIET: Final = logging.LoggerAdapter(_logger, {})
+
+
+class _PicowsLink(WSListener):
+    """The library's listener and our Link in one object."""
+
+    __slots__ = (
+        "_abandoned",
+        "_arrive",
+        "_burst_end",
+        "_failure",
+        "_flows",
+        "_handler",
+        "_library",
+        "_library_waits",
+        "_message_bytes_max",
+        "_parts",
+        "_parts_bytes",
+        "_receive",
+        "_rest",
+        "_session",
+        "_stream",
+        "_transport",
+        "_url",
+        "received_ns",
+    )
+
+    _receive: Receive
+    _stream: Stream
+
+    def __init__(self, options: ConnectOptions, handler: Handler) -> None:
+        self._handler = handler
+        self._session = handler.session
+        self._arrive = handler.arrive
+        self._burst_end = handler.burst_end
+        self._url = options.url
+        self._message_bytes_max = options.frame_bytes_max
+        self._transport: WSTransport | None = None
+        self._failure: TransportError | None = None
+        self._flows = False  # frame follows frame: nothing before that concerns what arrives now
+        self._rest = b""  # of a frame that has not arrived whole
+        self._library: WSProtocol | None = None  # it holds us: let go of it at the end
+        self._library_waits = 0  # for so many bytes more, which belong to what it was given
+        self._parts: list[bytes] | None = None
+        self._parts_bytes = 0
+        self._abandoned = False
+        self.received_ns = 0
+
+    def start(self, stream: Stream, library: WSProtocol) -> None:
+        """Ask for the handshake, on a stream that is connected."""
+        self._stream, self._library, self._receive = stream, library, stream.receive
+        stream.start(library, self)
+
+    # What the stream calls
+
+    def readable(self, descriptor: int) -> BurstEnd | None:
+        """Read once, and hand over what came; return the handler's `burst_end` if that is due."""
+        receive = self._receive  # slots are slow to call as methods
+        try:
+            data = receive(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as failure:
+            self._stream.ended(failure)
+            return None
+        if not data:
+            self._stream.ended()
+            return None
+        self.received_ns = ts_recv = time_ns()
+        size = len(data)
+        if self._flows and not self._rest and _HEAD_BYTES <= size < READ_BYTES:
+            # One whole frame and nothing else, as nearly always: what `_whole_frames` does for it.
+            first, length, length_16 = _header(data)
+            if size < _LENGTH_16 + 2:
+                start, is_alone = 2, length == size - 2
+            else:
+                start, is_alone = 4, length == _LENGTH_16 and length_16 == size - 4
+            if is_alone and first in _DATA_FIRST and size - start <= self._message_bytes_max:
+                arrive = self._arrive
+                arrive((self._session, data[start:], ts_recv))
+                return self._burst_end
+        self._frames(data)
+        return None
+
+    def _frames(self, data: bytes) -> None:
+        """Hand over what is whole of any frames, as a burst of its own."""
+        has_more = len(data) == READ_BYTES
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        at = self._whole_frames(data, 0) if self._flows else 0
+        if at < len(data):
+            at = self._odd_frames(data, at)
+            self._rest = data[at:]
+        burst_end = self._burst_end
+        burst_end()
+        if has_more:
+            self._stream.read_again()
+
+    def _whole_frames(self, data: bytes, at: int) -> int:
+        """Hand over data frames that are whole, from `at`; return where something else begins."""
+        arrive, session, ts_recv = self._arrive, self._session, self.received_ns
+        longest, size = self._message_bytes_max, len(data)
+        frames = 0
+        while at + _HEAD_BYTES <= size:
+            first, length, length_16 = _header(data, at)
+            start = at + 2
+            if length >= _LENGTH_16:
+                if length > _LENGTH_16:
+                    break
+                start, length = at + _HEAD_BYTES, length_16
+            end = start + length
+            if end > size or first not in _DATA_FIRST or length > longest:
+                break
+            arrive((session, data[start:end], ts_recv))
+            at = end
+            frames += 1
+            if frames == BURST_FRAMES_MAX:
+                frames = 0
+                self._burst_end()
+        return at
+
+    def _odd_frames(self, data: bytes, at: int) -> int:
+        """Hand over whatever comes, from `at`; return where a frame begins that is to be kept until
+        there is more of it."""
+        if self._library_waits:
+            at = self._feed(data, at, min(at + self._library_waits, len(data)))
+        elif self._transport is None:
+            at = self._answered(data)
+        while at + 1 < len(data) and self._transport is not None:
+            if self._flows:
+                at = self._whole_frames(data, at)
+            end = self._hand_over(data, at)
+            if end == at:
+                break
+            at = end
+        return at
+
+    def _hand_over(self, data: bytes, at: int) -> int:
+        """Give the frame at `at` to the library, as much as there is of it; return the end of what
+        it was given: `at` itself for a frame that is none of its own, or without a whole header."""
+        second = data[at + 1] if at + 1 < len(data) else 0
+        start, length = at + 2, second & _LENGTH
+        if length >= _LENGTH_16:
+            start += 2 if length == _LENGTH_16 else 8
+            length = int.from_bytes(data[at + 2 : start])
+        if start > len(data):
+            return at
+        end = start + length
+        is_ours = self._flows and data[at] in _DATA_FIRST and second <= _LENGTH_16
+        if is_ours and len(data) < end and length <= self._message_bytes_max:
+            return at
+        self._library_waits = end - at
+        return self._feed(data, at, min(end, len(data)))
+
+    def _answered(self, data: bytes) -> int:
+        """Give the answer to our handshake to the library; return the end of it, 0: not whole."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        if end < len(_HEAD_END):
+            if len(data) < _HEAD_BYTES_MAX:
+                return 0
+            end = len(data)
+        self._library_waits = end
+        at = self._feed(data, 0, end)
+        if self._transport is None:  # refused; the body says why
+            self._library_waits = _EVERYTHING
+            return self._feed(data, at, len(data))
+        return at
+
+    def _feed(self, data: bytes, at: int, end: int) -> int:
+        """Give bytes to the library, which waited for so many at least; return their end. Once a
+        close frame was sent it gets everything, to hear of the answer; nothing else counts."""
+        library, view = self._library, memoryview(data)
+        assert library is not None, "not started, or ended"
+        self._library_waits -= end - at
+        while at < end:
+            room = library.get_buffer(-1)
+            part = min(len(room), end - at)
+            room[:part] = view[at : at + part]
+            library.buffer_updated(part)
+            at += part
+            transport = self._transport
+            if transport is not None and transport.is_close_frame_sent:
+                self._library_waits, end = _EVERYTHING, len(data)
+        self._flows = (
+            self._transport is not None and self._parts is None and not self._library_waits
+        )
+        return at
+
+    # What the library calls
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self.received_ns = time_ns()
+        self._handler.opened(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if transport.is_close_frame_sent:
+            self._after_close(transport, frame)
+        elif self._parts is None and frame.fin and frame.msg_type in _DATA:
+            self._arrive((self._session, frame.get_payload_as_bytes(), self.received_ns))
+        else:
+            self._rare(transport, frame)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._library = None
+        if self._abandoned:
+            return
+        self._abandoned = True
+        self._handler.closed(self._failure or self._why_closed(transport))
+
+    # What the supervisor calls
+
+    def send(self, payload: bytes) -> None:
+        if self._transport is not None:
+            self._transport.send(WSMsgType.TEXT, payload)
+
+    def ping(self) -> None:
+        if self._transport is not None:
+            self._transport.send_ping()
+
+    def close(self) -> None:
+        if self._failure is None:
+            self._failure = ClosedByUs(self._url, "closed by us")
+            self._close(WSCloseCode.OK, "")
+
+    def abort(self) -> None:
+        if self._failure is None:
+            self._failure = ClosedByUs(self._url, "dropped by us")
+        if self._transport is not None:
+            self._transport.disconnect(False)
+
+    def pause_reading(self) -> None:
+        self._stream.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._stream.resume_reading()
+
+    def deliver_to(self, arrive: Arrive) -> None:
+        self._arrive = arrive
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
+
+    def abandon(self) -> None:
+        """Nobody waits for this connection any more, and its stream is aborted."""
+        self._library = None
+        if self._transport is None:
+            self._abandoned = True
+        else:
+            self.abort()
+
+    # Everything but whole data frames
+
+    def _after_close(self, transport: WSTransport, frame: WSFrame) -> None:
+        """We sent a close frame, or the library did, which then parses on: hear only the answer."""
+        if frame.msg_type is WSMsgType.CLOSE:
+            self._peer_closes(transport, frame)
+
+    def _rare(self, transport: WSTransport, frame: WSFrame) -> None:
+        match frame.msg_type:
+            case WSMsgType.PING:
+                transport.send_pong(frame.get_payload_as_bytes())
+            case WSMsgType.PONG:
+                pass
+            case WSMsgType.CLOSE:
+                self._peer_closes(transport, frame)
+            case WSMsgType.CONTINUATION if self._parts is None:
+                self._violated(WSCloseCode.PROTOCOL_ERROR, "continuation of no message")
+            case WSMsgType.TEXT | WSMsgType.BINARY if self._parts is not None:
+                self._violated(WSCloseCode.PROTOCOL_ERROR, "message inside a fragmented message")
+            case _:
+                self._join(frame)
+
+    def _join(self, frame: WSFrame) -> None:
+        if self._parts is None:
+            self._parts = []
+            self._parts_bytes = 0
+        self._parts_bytes += frame.payload_size
+        if self._parts_bytes > self._message_bytes_max:
+            self._parts = []
+            self._violated(
+                WSCloseCode.MESSAGE_TOO_BIG, f"message of more than {self._message_bytes_max} bytes"
+            )
+            return
+        self._parts.append(frame.get_payload_as_bytes())
+        if frame.fin:
+            payload = b"".join(self._parts)
+            self._parts = None
+            self._arrive((self._session, payload, self.received_ns))
+
+    def _peer_closes(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self._failure is None and transport.close_handshake.sent is not None:
+            self._failure = self._why_closed(transport)  # this is the answer to our own
+        if self._failure is None:
+            payload = frame.get_payload_as_bytes()
+            code = int.from_bytes(payload[:2], "big") if payload else NO_STATUS
+            reason = payload[2:].decode(errors="replace")
+            self._failure = PeerClosed(self._url, code, reason)
+            transport.send(WSMsgType.CLOSE, payload[:2])
+        transport.disconnect()
+
+    def _violated(self, code: WSCloseCode, reason: str) -> None:
+        if self._failure is None:
+            self._failure = ProtocolViolated(self._url, code.value, reason)
+            self._close(code, reason)
+
+    def _close(self, code: WSCloseCode, reason: str) -> None:
+        """Send a close frame; the peer drops the socket, or we do when it takes too long."""
+        transport = self._transport
+        if transport is not None and not transport.is_disconnected:
+            self._library_waits, self._flows = _EVERYTHING, False
+            transport.send_close(code, reason)
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.disconnect, False)
+
+    def _why_closed(self, transport: WSTransport) -> TransportError:
+        # None before any close frame, whatever the library's stubs say.
+        handshake: WSCloseHandshake | None = transport.close_handshake
+        if handshake is not None and (sent := handshake.sent) is not None:
+            # The library found a violation itself; its exception waits to be fetched.
+            _fetch_exception(transport)
+            return ProtocolViolated(self._url, sent.code.value, sent.reason)
+        return PeerClosed(self._url, ABNORMAL_CLOSURE, "connection lost")
+
+
+_fetching: set[asyncio.Task[None]] = set()
+
+
+def _fetch_exception(transport: WSTransport) -> None:
+    async def fetch() -> None:
+        with suppress(Exception):
+            await transport.wait_disconnected()
+
+    task = asyncio.get_running_loop().create_task(fetch())
+    _fetching.add(task)
+    task.add_done_callback(_fetching.discard)
+
+
+async def connect(options: ConnectOptions, handler: Handler) -> _PicowsLink:
+    """Open a connection; see `transport.Connect`. A proxy takes the websockets transport."""
+    assert options.proxy is None, "picows: no proxy"
+    link = _PicowsLink(options, handler)
+    try:
+        async with asyncio.timeout(options.open_timeout_s):
+            await _open(link, options)
+    except BaseException as failure:
+        link.abandon()
+        if isinstance(failure, WSHandshakeError):
+            raise _rejected(options.url, failure) from failure
+        if isinstance(failure, Exception):
+            raise connect_failure(options.url, failure, options.open_timeout_s) from failure
+        raise
+    if not link.is_open:  # the peer hung up instead of answering the handshake
+        raise connect_failure(
+            options.url, ConnectionResetError("closed during the handshake"), options.open_timeout_s
+        )
+    return link
+
+
+async def _open(link: _PicowsLink, options: ConnectOptions) -> None:
+    address = parse_url(options.url)
+    library = WSProtocol(
+        address.netloc,
+        address.resource_name,
+        True,  # we are the client
+        lambda *_: link,
+        _QUIET,
+        True,  # disconnect on exceptions
+        None,  # no timeout of its own
+        False,  # no pings of its own
+        1.0,
+        1.0,
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,  # nor pongs: they are ours to send
+        options.frame_bytes_max,
+        options.headers,
+        LIBRARY_BUFFER_BYTES,
+    )
+    stream = await open_stream(options, address.host, address.port)
+    try:
+        link.start(stream, library)
+        await library.wait_until_handshake_complete()
+    except BaseException:
+        stream.abort()
+        raise
+
+
+def _rejected(url: str, failure: WSHandshakeError) -> TransportError:
+    response = failure.response
+    if response is None or response.status == 101:
+        return TransportError(url, f"handshake failed: {failure}")
+    return HandshakeRejected(
+        url,
+        int(response.status),
+        retry_after_s=retry_after_s(response.headers.get("Retry-After")),
+    )

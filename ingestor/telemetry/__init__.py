@@ -1,0 +1,1 @@
+"""Count, measure and log what the process does."""

@@ -1,0 +1,1 @@
+"""Simulate venues, serve recordings as venues, and run a development broker."""

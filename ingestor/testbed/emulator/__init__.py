@@ -1,0 +1,1 @@
+"""Serve a recording as the exchange that it was recorded from."""

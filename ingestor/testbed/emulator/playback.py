@@ -1,0 +1,277 @@
+"""What the emulator reads out of recordings: one pass to know what is there, one to play it.
+
+`survey` reads everything once and returns a `Recording` for each venue and market it finds; its
+`frames` reads again, bounded in memory. Recordings of others don't say whose they are: the name in
+their header, an address or the shape of the first frame tells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from ingestor.model.errors import ConfigError
+from ingestor.recording.format import Connect, Connection, Header, Http, Line, Recv
+from ingestor.recording.reader import Chain, Problems, chain_lines, find_chains, merge
+from ingestor.testbed.emulator.venue import Change, Venue, parse
+from ingestor.testbed.emulator.venues.registry import VENUES
+
+Key = tuple[str, str]  # venue, market; OKX carries all markets on one connection: ""
+
+_HEADER_NAMES: Final[dict[str, Key]] = {
+    "BINANCE": ("binance", "spot"),
+    "BINANCE_FUTURES": ("binance", "usdm"),
+    "BINANCE_DELIVERY": ("binance", "coinm"),
+    "BYBIT": ("bybit", "linear"),
+    "COINBASE": ("coinbase", "spot"),
+    "KRAKEN": ("kraken", "spot"),
+    "OKX": ("okx", ""),
+}
+_HOSTS: Final[dict[str, Key]] = {
+    "stream.binance.com": ("binance", "spot"),
+    "fstream.binance.com": ("binance", "usdm"),
+    "dstream.binance.com": ("binance", "coinm"),
+    "advanced-trade-ws.coinbase.com": ("coinbase", "spot"),
+    "ws.kraken.com": ("kraken", "spot"),
+    "ws.okx.com": ("okx", ""),
+}
+
+_UNREADABLE: Final = (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError)
+
+
+@dataclass(slots=True)
+class Frame:
+    """A recorded frame that is data. streams: whose; changes: what it does to books."""
+
+    ts_ns: int
+    payload: bytes
+    streams: tuple[str, ...]
+    changes: list[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class RestAnswer:
+    path: str
+    query: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Digits:
+    """Decimals seen in an instrument's prices and sizes."""
+
+    price: int = 0
+    size: int = 0
+
+
+@dataclass(slots=True)
+class Recording:
+    """One venue and market of some recordings.
+
+    streams: data frames of each. digits: by symbol. instruments: as `Instrument.to_json`, by
+    symbol, where the recorder was ours. answers: REST, in order.
+    """
+
+    exchange: Venue
+    market: str
+    chains: list[Chain]
+    streams: Counter[str] = field(default_factory=Counter)
+    digits: dict[str, Digits] = field(default_factory=dict)
+    instruments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    answers: list[RestAnswer] = field(default_factory=list)
+
+    @property
+    def venue(self) -> str:
+        return self.exchange.name
+
+    @property
+    def key(self) -> Key:
+        return self.venue, self.market
+
+    @property
+    def symbols(self) -> list[str]:
+        found = {self.exchange.channel(stream)[0]: None for stream in self.streams}
+        return [symbol for symbol in found if symbol]
+
+    def frames(self) -> Iterator[Frame]:
+        """Read the data frames again, in order."""
+        for key, line in _keyed_lines(self.chains, Problems()):
+            if key == self.key and isinstance(line, Recv):
+                frame = self.frame(line)
+                if frame is not None:
+                    yield frame
+
+    def frame(self, line: Recv) -> Frame | None:
+        """Classify a frame; None when it is no data, or nothing says whose it is.
+
+        Where only its book levels can't be read it is played all the same.
+        """
+        payload = line.payload
+        try:
+            message = parse(payload)
+            streams = tuple(self.exchange.streams(message))
+        except _UNREADABLE:
+            return None
+        try:
+            changes = list(self.exchange.changes(message))
+        except _UNREADABLE:
+            changes = []
+        return Frame(line.ts_ns, payload, streams, changes) if streams else None
+
+    def note(self, line: Line) -> None:
+        """Take a line into account."""
+        match line:
+            case Recv():
+                self._note_frame(line)
+            case Http(url=url):
+                parts = urlsplit(url)
+                query = dict(parse_qsl(parts.query))
+                self.answers.append(RestAnswer(parts.path, query, line.payload))
+            case Header(instruments=instruments) | Connect(instruments=instruments):
+                for one in instruments:
+                    if one.get("market") == self.market or not self.market:
+                        self.instruments[one["symbol"]] = one
+
+    def _note_frame(self, line: Recv) -> None:
+        frame = self.frame(line)
+        if frame is None:
+            return
+        self.streams.update(frame.streams)
+        try:
+            prints = list(self.exchange.prints(parse(frame.payload)))
+        except _UNREADABLE:
+            return
+        pads = self.exchange.pads_digits
+        for symbol, price, size in prints:
+            digits = self.digits.setdefault(symbol, Digits())
+            digits.price = max(digits.price, _decimals(price, strip=pads))
+            digits.size = max(digits.size, _decimals(size, strip=pads))
+
+
+def _decimals(text: str, *, strip: bool) -> int:
+    if "e" in text.lower():
+        exponent = Decimal(text).as_tuple().exponent
+        return max(0, -exponent) if isinstance(exponent, int) else 0
+    fraction = text.partition(".")[2]
+    return len(fraction.rstrip("0") if strip else fraction)
+
+
+def survey(paths: Iterable[Path]) -> list[Recording]:
+    """Read recordings once and tell what each venue and market in them is.
+
+    Raises ConfigError where there is nothing to play.
+    """
+    problems = Problems()
+    chains = find_chains(paths, problems)
+    found: dict[Key, Recording] = {}
+    for key, line in _keyed_lines(chains, problems):
+        recording = found.get(key)
+        if recording is None:
+            venue, market = key
+            recording = found[key] = Recording(VENUES[venue], market, chains)
+        recording.note(line)
+    playable = [recording for recording in found.values() if recording.streams]
+    if not playable:
+        reason = str(problems.kept[0]) if problems.kept else "no frames of a known venue"
+        raise ConfigError(f"nothing to play: {reason}")
+    return playable
+
+
+def choose(recordings: Sequence[Recording], venue: str | None, market: str | None) -> Recording:
+    """Return the one that is meant. Raises ConfigError when that is none or several."""
+    fitting = [
+        one
+        for one in recordings
+        if venue in {None, one.venue} and (market in {None, one.market} or not one.market)
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(":".join(one.key).rstrip(":") for one in recordings)
+    wanted = ":".join(part or "any" for part in (venue, market))
+    problem = "is in none" if not fitting else "is more than one"
+    raise ConfigError(f"{wanted} {problem} of the recordings", hint=f"there are {there}")
+
+
+def _keyed_lines(chains: Sequence[Chain], problems: Problems) -> Iterator[tuple[Key, Line]]:
+    """Yield every line with the venue and market it is of; lines of unknown venues are left out."""
+    owners: dict[tuple[str, Connection | None], Key] = {}
+    foreign = {chain.name: _foreign_key(chain) for chain in chains if chain.is_foreign}
+    for chain, _, lines in merge((chain, chain_lines(chain, problems)) for chain in chains):
+        fixed = foreign.get(chain.name)
+        for line in lines:
+            if fixed is not None:
+                yield fixed, line
+            elif not chain.is_foreign:
+                for key in _keys(chain, line, owners):
+                    if key[0] in VENUES:
+                        yield key, line
+
+
+def _keys(
+    chain: Chain, line: Line, owners: dict[tuple[str, Connection | None], Key]
+) -> Iterable[Key]:
+    """Return whom a line of our own format concerns, and learn what connections are."""
+    match line:
+        case Header(venue=venue):
+            for one in line.connections:
+                owners[chain.name, one.conn] = _own_key(venue, one.market)
+            return {_own_key(venue, one["market"]) for one in line.instruments}
+        case Connect():
+            key = _own_key(line.venue or chain.venue, line.market)
+            owners[chain.name, line.conn] = key
+            return (key,)
+        case Http():
+            return (_own_key(line.venue or chain.venue, line.market),)
+    key = owners.get((chain.name, line.conn), ("", ""))
+    return (key,)
+
+
+def _own_key(venue: str, market: str) -> Key:
+    return venue, "" if venue == "okx" else market
+
+
+def _foreign_key(chain: Chain) -> Key | None:
+    """Tell whose recording this is; None when nothing in it says so."""
+    found = _HEADER_NAMES.get(chain.venue.upper())
+    if found is not None:
+        return found
+    for _, lines in chain_lines(chain, Problems()):
+        for line in lines:
+            if isinstance(line, Connect) and (found := _of_address(line.url)):
+                return found
+            if isinstance(line, Recv) and (found := _of_frame(line.payload)):
+                return found
+    return None
+
+
+def _of_address(url: str) -> Key | None:
+    parts = urlsplit(url)
+    if parts.hostname == "stream.bybit.com":
+        return "bybit", parts.path.rstrip("/").rpartition("/")[2]
+    return _HOSTS.get(parts.hostname or "")
+
+
+def _of_frame(payload: bytes) -> Key | None:
+    try:
+        message = parse(payload)
+    except msgspec.DecodeError:
+        return None
+    match message:
+        case {"stream": _, "data": dict(data)}:
+            return "binance", "usdm" if "T" in data and "M" not in data else "spot"
+        case {"sequence_num": _}:
+            return "coinbase", "spot"
+        case {"topic": _}:
+            return "bybit", "linear"
+        case {"arg": _, "data": _}:
+            return "okx", ""
+        case {"channel": str()} | {"method": str()}:
+            return "kraken", "spot"
+    return None

@@ -1,0 +1,371 @@
+"""Recordings played as the exchanges themselves, over real websockets, to any client.
+
+A client connects, subscribes and asks for books and instrument lists as the venue documents it; it
+gets the recorded data frames verbatim and in order, those of its streams only. Answers, pongs and
+heartbeats of the connection are made for it, recorded ones are not replayed. REST is answered on
+the same port.
+
+What is not as it was recorded, and why:
+- A subscription without a recorded stream of its name gets the one of its symbol and kind: any
+  depth and interval of a book gets the recorded book, any trade stream the recorded trades.
+- Coinbase numbers the messages of a connection. A client that subscribes to less, or hears its
+  answers at other places than the recorder did, gets its own contiguous numbers; nothing else in
+  a frame is touched. Who asks for everything gets the recorded numbers once the answers are over.
+- Binance wraps each frame on `/stream` and doesn't on `/ws`: wrapped or unwrapped as wanted.
+- Who subscribes to a book while it is being played first gets a snapshot made of the book at that
+  position, where the venue sends one.
+- A silent stream is silent: a symbol that the recording lists but has no frames of is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from decimal import InvalidOperation
+from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from ingestor.testbed.emulator.client import Client
+from ingestor.testbed.emulator.faults import Fault, Faults
+from ingestor.testbed.emulator.playback import Frame, Recording, choose, survey
+from ingestor.testbed.emulator.rest import RestDesk, Snapshots
+from ingestor.testbed.emulator.venue import Book
+
+StartWhen = Literal["first", "all", "manual"] | int
+AtEnd = Literal["keep", "close"]
+
+MAX_SPEED: Final = math.inf
+_CHUNK: Final = 128  # frames read ahead
+_NO_FAULTS: Final = Faults()
+
+
+@dataclass(slots=True)
+class EmulatorStatistics:
+    """frames_played: data frames of the recording that playback has passed. frames_sent: by
+    recorded stream, over all clients, as if without faults. faults: deliveries that one befell."""
+
+    frames_played: int = 0
+    frames_sent: Counter[str] = field(default_factory=Counter)
+    faults: Counter[Fault] = field(default_factory=Counter)
+    clients: int = 0
+    clients_open: int = 0
+    subscribed: int = 0
+    refused: int = 0
+    rest_requests: Counter[str] = field(default_factory=Counter)
+
+
+class VenueEmulator:
+    """One venue and market of some recordings, served on one port while the context is open."""
+
+    def __init__(
+        self,
+        paths: Iterable[Path] | Recording,
+        venue: str | None = None,
+        market: str | None = None,
+        *,
+        speed: float = 1.0,
+        faults: Faults | None = None,
+        start_when: StartWhen = "all",
+        start_after_s: float | None = 1.0,
+        at_end: AtEnd = "keep",
+        snapshots: Snapshots = "position",
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        """paths: files or folders, or what `survey` found in them.
+
+        venue, market: needed where the recordings hold several. speed: times the recorded pace,
+        MAX_SPEED = as fast as the sockets take it. start_when: playback begins with the first
+        subscription, when all recorded streams, or so many, are subscribed to, or by `start()`.
+        start_after_s: and at the latest so long after the first subscription. at_end: what becomes
+        of the connections. snapshots: whether books by REST are those of the position, or always
+        the recorded ones. port: 0 = any.
+        """
+        self.finished = asyncio.Event()
+        self.statistics = EmulatorStatistics()
+        self._paths = paths
+        self._wanted = (venue, market)
+        self._speed = speed
+        self._faults = faults or _NO_FAULTS
+        self._start_when = start_when
+        self._start_after_s = start_after_s
+        self._at_end = at_end
+        self._snapshots = snapshots
+        self._address = (host, port)
+        self._clients: list[Client] = []
+        self._books: dict[str, Book] = {}
+        self._started = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stack = AsyncExitStack()
+        self._server: Server
+        self._recording: Recording
+        self._rest: RestDesk
+
+    @property
+    def ws_url(self) -> str:
+        """The origin in place of the venue's websocket host; paths are the venue's."""
+        return f"ws://{self._origin}"
+
+    @property
+    def rest_url(self) -> str:
+        """The origin in place of the venue's REST host."""
+        return f"http://{self._origin}"
+
+    @property
+    def _origin(self) -> str:
+        host, port = next(iter(self._server.sockets)).getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def recording(self) -> Recording:
+        """What is played: venue, market, streams."""
+        return self._recording
+
+    async def __aenter__(self) -> Self:
+        """Raises ConfigError when there is nothing to play, OSError when the port is taken."""
+        if isinstance(self._paths, Recording):
+            self._recording = self._paths
+        else:
+            found = await asyncio.to_thread(survey, list(self._paths))
+            self._recording = choose(found, *self._wanted)
+        self._rest = RestDesk(self._recording, self._snapshots)
+        host, port = self._address
+        self._server = await serve_websockets(
+            self._serve, host, port, process_request=self._request, compression=None
+        )
+        self._stack.push_async_callback(self._stop_server)
+        player = asyncio.create_task(self._play())
+        self._stack.push_async_callback(_stop, player)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._stack.aclose()
+
+    async def _stop_server(self) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    def start(self) -> None:
+        """Begin to play, whoever is there."""
+        self._started.set()
+
+    @property
+    def _streams_to_start(self) -> int:
+        match self._start_when:
+            case int(number):
+                return number
+            case "first":
+                return 1
+        return len(self._recording.streams)
+
+    # Names ---------------------------------------------------------------------------------
+
+    def resolve(self, stream: str) -> tuple[bool, str | None]:
+        """See `emulator_client.Catalogue`."""
+        venue, streams = self._recording.exchange, self._recording.streams
+        symbol, kind = venue.channel(stream)
+        if stream in streams:
+            return True, stream
+        standing_in = next((one for one in streams if venue.channel(one) == (symbol, kind)), None)
+        exists = not venue.refuses_unknown or stream in venue.always or self.has_symbol(symbol)
+        if not exists:
+            self.statistics.refused += 1
+        return exists, standing_in
+
+    def has_symbol(self, symbol: str) -> bool:
+        return symbol in self._recording.symbols or self._rest.lists(symbol)
+
+    # Clients -------------------------------------------------------------------------------
+
+    def _request(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Answer what is no websocket handshake."""
+        if "Upgrade" in request.headers:
+            return None
+        self.statistics.rest_requests[request.path.partition("?")[0]] += 1
+        status, body = self._rest.answer(request.path)
+        headers = Headers(
+            {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+            }
+        )
+        return Response(status, HTTPStatus(status).phrase, headers, body)
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        statistics = self.statistics
+        venue = self._recording.exchange
+        client = Client(statistics.clients, socket, venue, self, self._faults)
+        statistics.clients += 1
+        statistics.clients_open += 1
+        self._clients.append(client)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                helpers = [tasks.create_task(client.send_all()), tasks.create_task(client.beat())]
+                await self._listen(socket, client)
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            client.close()
+            self._clients.remove(client)
+            statistics.clients_open -= 1
+
+    async def _listen(self, socket: ServerConnection, client: Client) -> None:
+        venue = self._recording.exchange
+        for answer in venue.opening(client, client.path):
+            client.push(answer)
+        self._look_after(client)
+        try:
+            async for message in socket:
+                text = message.encode() if isinstance(message, str) else message
+                for answer in venue.receive(text, client):
+                    client.push(answer)
+                self._look_after(client)
+                await client.room()
+        except ConnectionClosed:
+            pass
+
+    def _look_after(self, client: Client) -> None:
+        """Give who subscribed late the book as it is now; begin to play when it is time."""
+        for stream in client.fresh:
+            self.statistics.subscribed += 1
+            book = self._books.get(stream)
+            image = None if book is None else self._recording.exchange.image(stream, book)
+            if image is not None:
+                client.push(image)
+        client.fresh.clear()
+        if self._started.is_set() or self._start_when == "manual":
+            return
+        streams = set().union(*(one.recorded for one in self._clients))
+        if len(streams) >= self._streams_to_start:
+            self.start()
+        elif streams and self._start_after_s is not None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._start_after_s, self.start)
+
+    # Playback ------------------------------------------------------------------------------
+
+    async def _play(self) -> None:
+        try:
+            await self._started.wait()
+            pace = _Pace(self._speed)
+            frames = self._recording.frames()
+            while chunk := await asyncio.to_thread(lambda: list(islice(frames, _CHUNK))):
+                for frame in chunk:
+                    await pace.until(frame.ts_ns)
+                    await self._pass(frame)
+            for client in list(self._clients):
+                await client.flush()
+        finally:
+            self.finished.set()
+        if self._at_end == "close":
+            for client in list(self._clients):
+                await client.hang_up()
+
+    async def _pass(self, frame: Frame) -> None:
+        """Move the position past a frame, and give it to whom it is for."""
+        statistics = self.statistics
+        for change in frame.changes:
+            with suppress(InvalidOperation):  # recorded nonsense: played, but in no book
+                if self._recording.venue == "binance":
+                    self._rest.played(change)
+                else:
+                    self._books.setdefault(change.stream, Book()).apply(change)
+        number = statistics.frames_played
+        statistics.frames_played += 1
+        fault = self._faults.decide(number, frame.streams)
+        concerned = [(client, client.wants(frame.streams)) for client in self._clients]
+        for client, stream in concerned:
+            if stream is None:
+                continue
+            await client.room()
+            if client.is_closed:
+                continue
+            client.deliver(frame.payload, stream, fault)
+            statistics.frames_sent[stream] += 1
+            if fault is not None:
+                statistics.faults[fault] += 1
+
+
+class _Pace:
+    """Keeps the recorded gaps, divided by the speed."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._first: tuple[int, float] | None = None
+
+    async def until(self, ts_ns: int) -> None:
+        """Sleep until a recorded time has come."""
+        if math.isinf(self._speed):
+            return
+        now_s = asyncio.get_running_loop().time()
+        if self._first is None:
+            self._first = (ts_ns, now_s)
+        first_ns, started_s = self._first
+        wait_s = started_s + (ts_ns - first_ns) / 1e9 / self._speed - now_s
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    """Cancel a task; raise what it failed of."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def serve(
+    paths: Iterable[Path],
+    *,
+    venue: str | None = None,
+    market: str | None = None,
+    speed: float = 1.0,
+    faults: Faults | None = None,
+    start_when: StartWhen = "all",
+    start_after_s: float | None = 1.0,
+    at_end: AtEnd = "keep",
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    tell: Callable[[VenueEmulator], None] = lambda emulator: None,
+) -> None:
+    """Play every venue and market found in some recordings, each on a port of its own from `port`
+    upwards (0 = any), until cancelled. `tell` hears of each that is up.
+
+    Raises ConfigError when there is nothing to play, OSError when a port is taken.
+    """
+    found = await asyncio.to_thread(survey, list(paths))
+    if venue is not None or market is not None:
+        found = [choose(found, venue, market)]
+    async with AsyncExitStack() as stack:
+        for place, recording in enumerate(found):
+            emulator = VenueEmulator(
+                recording,
+                speed=speed,
+                faults=faults,
+                start_when=start_when,
+                start_after_s=start_after_s,
+                at_end=at_end,
+                host=host,
+                port=port + place if port else 0,
+            )
+            tell(await stack.enter_async_context(emulator))
+        await asyncio.Event().wait()

@@ -1,0 +1,1 @@
+"""Describe, one module a venue, how the emulator speaks as that venue."""

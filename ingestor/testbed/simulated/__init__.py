@@ -1,0 +1,1 @@
+"""Simulate a venue with its markets, streams and faults."""

@@ -1,0 +1,246 @@
+"""The venues whose language the simulated venue speaks: its own, and Binance's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
+
+import orjson
+
+from ingestor.testbed.simulated.market import (
+    LOT_SIZE,
+    TICK_SIZE,
+    Encoded,
+    Event,
+    Shape,
+    State,
+    Walk,
+    make_walk,
+)
+
+Kind = Literal["trade", "aggregate", "quote", "book"]
+DialectName = Literal["simulated", "binance"]
+
+
+class Dialect(Protocol):
+    """A venue's way of saying what happens."""
+
+    def symbol(self, number: int) -> str: ...
+    def split(self, stream: str) -> tuple[Kind, str] | None:
+        """Return kind and symbol of a stream's name, None when it is none."""
+
+    def event(self, kind: Kind, event: Event) -> str: ...
+    def snapshot(self, state: State) -> str | None:
+        """What the venue sends on subscribing to a book; None = nothing."""
+
+    def instruments(self, symbols: Sequence[str]) -> tuple[str, bytes]:
+        """Return path and body of the REST answer that lists the instruments."""
+
+    def depth(self, state: State) -> tuple[str, str] | None:
+        """Return path and body (with marks) of the REST book snapshot, None = it has none."""
+
+    def request(self, message: Any) -> tuple[bool, list[str]] | None:
+        """Return (subscribe?, streams) of a client's message, None for anything else."""
+
+    def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]: ...
+
+
+class SimulatedDialect:
+    """feeds/simulated.py documents it."""
+
+    def symbol(self, number: int) -> str:
+        return f"S{number:05}-USD"
+
+    def split(self, stream: str) -> tuple[Kind, str] | None:
+        kind, _, symbol = stream.partition(":")
+        match kind:
+            case "trade" | "quote" | "book":
+                return kind, symbol
+        return None
+
+    def event(self, kind: Kind, event: Event) -> str:
+        if kind == "trade":
+            side = "buy" if event.is_buy else "sell"
+            return (
+                f'{{"ch":"trade","s":"@S","t":@T,"i":@N,"p":"{event.price}","q":"{event.size}",'
+                f'"m":"{side}"}}'
+            )
+        if kind == "quote":
+            bid, bid_size, ask, ask_size = event.quote
+            return (
+                f'{{"ch":"quote","s":"@S","t":@T,"u":@N,"b":["{bid}","{bid_size}"],'
+                f'"a":["{ask}","{ask_size}"]}}'
+            )
+        return (
+            f'{{"ch":"book","s":"@S","t":@T,"U":@N,"u":@N,"b":{_json(event.bids)},'
+            f'"a":{_json(event.asks)}}}'
+        )
+
+    def snapshot(self, state: State) -> str | None:
+        bids, asks = state.levels()
+        return f'{{"ch":"snapshot","s":"@S","t":@T,"u":@N,"b":{_json(bids)},"a":{_json(asks)}}}'
+
+    def instruments(self, symbols: Sequence[str]) -> tuple[str, bytes]:
+        listed = [
+            {
+                "symbol": symbol,
+                "base": symbol.partition("-")[0],
+                "quote": symbol.partition("-")[2],
+                "tick_size": TICK_SIZE,
+                "lot_size": LOT_SIZE,
+                "trading": True,
+            }
+            for symbol in symbols
+        ]
+        return "/instruments", orjson.dumps({"instruments": listed})
+
+    def depth(self, state: State) -> tuple[str, str] | None:
+        return None
+
+    def request(self, message: Any) -> tuple[bool, list[str]] | None:
+        match message:
+            case {"op": "subscribe" | "unsubscribe" as operation, "streams": [*streams]}:
+                return operation == "subscribe", streams
+        return None
+
+    def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]:
+        answers = [orjson.dumps({"op": "ack", "streams": good})] if good else []
+        if bad:
+            text = "no such stream"
+            answers.append(orjson.dumps({"op": "error", "streams": bad, "text": text}))
+        return answers
+
+
+_BINANCE_KINDS: Final[dict[str, Kind]] = {
+    "trade": "trade",
+    "aggTrade": "aggregate",
+    "bookTicker": "quote",
+    "depth": "book",
+}
+
+
+class BinanceDialect:
+    """The shapes of Binance spot's raw streams, for benchmarks. Aggregate trades come as in a
+    combined stream, since that is how the clients that take them ask for them."""
+
+    def symbol(self, number: int) -> str:
+        return f"S{number:05}USD"
+
+    def split(self, stream: str) -> tuple[Kind, str] | None:
+        symbol, _, name = stream.partition("@")
+        kind = _BINANCE_KINDS.get(name.partition("@")[0])
+        return None if kind is None else (kind, symbol.upper())
+
+    def event(self, kind: Kind, event: Event) -> str:
+        if kind == "trade":
+            maker = "false" if event.is_buy else "true"
+            return (
+                '{"e":"trade","E":@M,"s":"@S","t":@N,'
+                f'"p":"{event.price}000000","q":"{event.size}0000","T":@M,"m":{maker},"M":true}}'
+            )
+        if kind == "aggregate":
+            maker = "false" if event.is_buy else "true"
+            return (
+                '{"stream":"@L@aggTrade","data":{"e":"aggTrade","E":@M,"s":"@S","a":@N,'
+                f'"p":"{event.price}000000","q":"{event.size}0000","f":@N,"l":@N,"T":@M,'
+                f'"m":{maker},"M":true}}}}'
+            )
+        if kind == "quote":
+            bid, bid_size, ask, ask_size = event.quote
+            return (
+                '{"u":@N,"s":"@S",'
+                f'"b":"{bid}000000","B":"{bid_size}0000",'
+                f'"a":"{ask}000000","A":"{ask_size}0000"}}'
+            )
+        return (
+            '{"e":"depthUpdate","E":@M,"s":"@S","U":@N,"u":@N,'
+            f'"b":{_json(event.bids)},"a":{_json(event.asks)}}}'
+        )
+
+    def snapshot(self, state: State) -> str | None:
+        return None
+
+    def instruments(self, symbols: Sequence[str]) -> tuple[str, bytes]:
+        filters = [
+            {"filterType": "PRICE_FILTER", "tickSize": TICK_SIZE},
+            {"filterType": "LOT_SIZE", "stepSize": LOT_SIZE, "maxQty": "9000.0000"},
+        ]
+        listed = [
+            {
+                "symbol": symbol,
+                "status": "TRADING",
+                "baseAsset": symbol[:-3],
+                "baseAssetPrecision": 8,
+                "quoteAsset": symbol[-3:],
+                "quotePrecision": 8,
+                "quoteAssetPrecision": 8,
+                "filters": filters,
+            }
+            for symbol in symbols
+        ]
+        return "/api/v3/exchangeInfo", orjson.dumps({"symbols": listed})
+
+    def depth(self, state: State) -> tuple[str, str] | None:
+        bids, asks = state.levels()
+        body = f'{{"lastUpdateId":@N,"bids":{_json(bids)},"asks":{_json(asks)}}}'
+        return "/api/v3/depth", body
+
+    def request(self, message: Any) -> tuple[bool, list[str]] | None:
+        match message:
+            case {"method": "SUBSCRIBE" | "UNSUBSCRIBE" as method, "params": [*streams]}:
+                return method == "SUBSCRIBE", streams
+        return None
+
+    def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]:
+        if bad:
+            error = {"code": 2, "msg": f"Invalid request: unknown stream {bad[0]}"}
+            return [orjson.dumps({"error": error, "id": message.get("id")})]
+        return [orjson.dumps({"result": None, "id": message.get("id")})]
+
+
+DIALECTS: Final[dict[DialectName, Callable[[], Dialect]]] = {
+    "simulated": SimulatedDialect,
+    "binance": BinanceDialect,
+}
+
+
+@dataclass(slots=True)
+class Book:
+    """Walks of one dialect, encoded when they are first needed."""
+
+    dialect: Dialect
+    shape: Shape
+    symbol_bytes: int
+    walks: list[Walk]
+    _events: dict[tuple[int, Kind], list[Encoded]] = field(default_factory=dict)
+    _snapshots: dict[tuple[int, int], Encoded | None] = field(default_factory=dict)
+
+    def events(self, walk: int, kind: Kind) -> list[Encoded]:
+        """Return the encoded events of one kind, in order."""
+        found = self._events.get((walk, kind))
+        if found is None:
+            found = self._events[walk, kind] = [
+                Encoded(self.dialect.event(kind, event), self.symbol_bytes)
+                for event in self.walks[walk].events
+            ]
+        return found
+
+    def snapshot(self, walk: int, place: int) -> Encoded | None:
+        """Return the encoded snapshot of the state after event `place`."""
+        if (walk, place) not in self._snapshots:
+            text = self.dialect.snapshot(self.walks[walk].states[place])
+            encoded = None if text is None else Encoded(text, self.symbol_bytes)
+            self._snapshots[walk, place] = encoded
+        return self._snapshots[walk, place]
+
+
+def make_book(name: DialectName, shape: Shape, seed: int) -> Book:
+    """Return the walks of a dialect. seed: the same gives the same."""
+    dialect = DIALECTS[name]()
+    walks = [make_walk(seed * 1_000 + number, shape) for number in range(shape.walks)]
+    return Book(dialect, shape, len(dialect.symbol(0)), walks)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,87 @@
+"""What deploy/ and docs/ say of metrics is what the program exports."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ingestor.admin.exposition import _STREAM_FAMILIES
+from ingestor.cluster.view import worker_families
+from tests.unit.admin.test_server import App
+
+ROOT = Path(__file__).parents[1]
+ALERTS = ROOT / "deploy" / "prometheus-alerts.yaml"
+DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
+OPERATIONS = ROOT / "docs" / "operations.md"
+NAME = re.compile(r"\bingestor_[a-z_]+")
+
+
+def exported() -> set[str]:
+    """The names under which Prometheus knows what `/metrics` has."""
+    suffixes = {"counter": "_total", "info": "_info"}
+    families = [*App().exposition.families(), *worker_families({})]
+    return {family.name + suffixes.get(family.type, "") for family in families}
+
+
+def named_in(path: Path) -> set[str]:
+    return {re.sub(r"_(bucket|count|sum)$", "", name) for name in NAME.findall(path.read_text())}
+
+
+@pytest.mark.parametrize("path", [ALERTS, DASHBOARD], ids=lambda path: path.name)
+def test_every_metric_that_is_used_is_exported(path: Path) -> None:
+    assert named_in(path)
+    assert named_in(path) - exported() == set()
+
+
+def test_the_documentation_has_every_metric_and_no_other() -> None:
+    streams = {name for name, _, _ in _STREAM_FAMILIES}
+    assert named_in(OPERATIONS) == exported() | streams
+
+
+def test_the_documentation_has_every_alert() -> None:
+    alerts = set(re.findall(r"alert: (\w+)", ALERTS.read_text()))
+    table = OPERATIONS.read_text().split("## Alerts")[1].split("## Overload")[0]
+    assert set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE)) - {"alert"} == alerts
+
+
+def test_the_dashboard_is_json_that_fits_the_screen() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) > 10
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["check", "rules", str(ALERTS)], ["test", "rules"]], ids=["check", "test"]
+)
+def test_promtool_accepts_the_alerts(arguments: list[str]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool (Debian package prometheus)")
+    if arguments == ["test", "rules"]:
+        arguments = [*arguments, str(ALERTS.with_suffix(".test.yaml"))]
+    done = subprocess.run([promtool, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: path.name
+)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    from tests.unit.cli.test_main import COMMANDS
+
+    used = set(re.findall(r"^ingestor ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert used
+    assert used <= set(COMMANDS)

@@ -1,0 +1,123 @@
+"""The comparison of books with REST images, without any I/O."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingestor.adapter import AuditImage
+from ingestor.books.book import Book
+from ingestor.books.verification import AUDIT_DEPTH, Finding, begin, compare, end, read
+from ingestor.model.rows import Cause
+from tests.fakes.books import SOCKET, Desk
+
+BIDS, ASKS = [(10, 5), (9, 4)], [(11, 6), (12, 7)]
+
+
+def audited() -> tuple[Desk, Book]:
+    """A desk whose live book is being audited since update 100."""
+    desk = Desk(SOCKET)
+    desk.snapshot(100, BIDS, ASKS)
+    desk.flush()
+    book = desk.books.valid_book(0)
+    assert book is not None
+    begin(book)
+    return desk, book
+
+
+def judged(book: Book, number: int, bids: list[tuple[int, int]] = BIDS) -> Finding:
+    assert book.trail is not None
+    texts = [[(str(price), str(size)) for price, size in side] for side in (bids, ASKS)]
+    return compare(book.trail, read(AuditImage(number, *texts), 0, 0))
+
+
+def states(book: Book) -> int:
+    return len(book.trail.states) if book.trail is not None else 0
+
+
+def test_an_image_that_names_an_update_must_equal_the_book_after_it() -> None:
+    desk, book = audited()
+    desk.delta(101, 101, [(10, 6)], mark=7)
+    desk.delta(102, 102, [(10, 8)], mark=9)
+    desk.flush()
+    assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.VERIFIED
+    assert judged(book, 9, [(10, 8), (9, 4)]) is Finding.VERIFIED
+    assert judged(book, 9, [(10, 6), (9, 4)]) is Finding.MISMATCHED
+    assert judged(book, 9, [(10, 8)]) is Finding.MISMATCHED  # a ghost level in the book
+
+
+def test_an_image_that_is_ahead_of_the_book_waits_for_its_update() -> None:
+    desk, book = audited()
+    assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.UNVERIFIABLE
+    desk.delta(101, 101, [(10, 6)], mark=7)
+    desk.flush()
+    assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.VERIFIED
+
+
+@pytest.mark.parametrize("number", [0, 8])
+def test_an_image_that_names_no_known_update_never_accuses(number: int) -> None:
+    desk, book = audited()
+    desk.delta(101, 101, [(10, 6)], mark=7)
+    desk.delta(102, 102, [(10, 8)], mark=9)
+    desk.flush()
+    assert judged(book, number, [(10, 6), (9, 4)]) is Finding.VERIFIED  # it was so once
+    assert judged(book, number) is Finding.VERIFIED  # and when the audit began
+    assert judged(book, number, [(10, 7), (9, 4)]) is Finding.UNVERIFIABLE
+
+
+def test_only_the_best_levels_count() -> None:
+    desk = Desk(SOCKET)
+    bids = [(1_000 - number, 1) for number in range(AUDIT_DEPTH + 5)]
+    desk.snapshot(100, bids, [(2_000, 1)])
+    desk.flush()
+    book = desk.books.valid_book(0)
+    assert book is not None
+    begin(book)
+    assert book.trail is not None
+    asks = [("2000", "1")]
+    for depth, finding in (
+        (AUDIT_DEPTH, Finding.VERIFIED),
+        (AUDIT_DEPTH + 5, Finding.VERIFIED),
+        (AUDIT_DEPTH - 1, Finding.UNVERIFIABLE),
+    ):
+        image = AuditImage(0, [(str(price), str(size)) for price, size in bids[:depth]], asks)
+        assert compare(book.trail, read(image, 0, 0)) is finding
+
+
+def test_numbers_finer_than_the_instrument_are_refused() -> None:
+    with pytest.raises(ValueError, match="decimals"):
+        read(AuditImage(0, [("1.5", "1")], []), 0, 0)
+
+
+def test_the_trail_is_bounded_and_ends_with_the_audit() -> None:
+    desk, book = audited()
+    for number in range(101, 1_500):
+        desk.delta(number, number, [(10, number)], mark=number)
+    desk.flush()
+    assert 0 < states(book) <= 512
+    assert judged(book, 1_499, [(10, 1_499), (9, 4)]) is Finding.VERIFIED
+    end(book, "verified")
+    desk.delta(1_500, 1_500, [(10, 1)], mark=1_500)
+    desk.flush()
+    assert states(book) == 0
+    assert not book.is_provable
+
+
+def test_a_book_that_breaks_meanwhile_has_no_trail() -> None:
+    desk, book = audited()
+    desk.hole(Cause.REJECTED)
+    desk.flush()
+    assert book.trail is None
+    end(book, "unverifiable")
+    desk.snapshot(200, BIDS, ASKS)
+    desk.flush()
+    assert book.trail is None
+
+
+def test_outcomes_are_counted() -> None:
+    desk, book = audited()
+    for outcome in ("verified", "mismatched", "unverifiable", "failed", "verified"):
+        begin(book)
+        end(book, outcome)
+    [found] = desk.books.statistics().values()
+    assert found.audits == {"verified": 2, "mismatched": 1, "unverifiable": 1, "failed": 1}
+    assert (found.verified, found.mismatched) == (2, 1)

@@ -1,0 +1,335 @@
+"""A frame is all or nothing; columns are exact; a bad number costs its frame alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingestor.columns.buffer import TickBuffer, fill
+from ingestor.model.instruments import InstrumentTable, instrument
+from ingestor.model.rows import UPDATE, Cause, Flag, RowClass, Rows, Side
+
+
+class Connection:
+    """The least a source must be."""
+
+    def __init__(self, *instruments: int) -> None:
+        self._instruments = instruments
+
+    def instruments(self, row_class: RowClass) -> Sequence[int]:
+        return self._instruments
+
+
+@pytest.fixture
+def table() -> InstrumentTable:
+    return InstrumentTable(
+        instrument("acme", "spot", f"S{n}", f"S{n}-USD", f"S{n}", "USD", "0.01", "0.001")
+        for n in range(3)
+    )
+
+
+def trade(buffer: TickBuffer, number: int, price: object = "1.25", size: object = "2") -> None:
+    buffer.trade(number, 10, 20, 30, price, size, Side.ASK, 40, 50)
+
+
+def test_rows_hold_what_was_appended(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    source = Connection(0, 1)
+    buffer.begin(source, b"frame 0")
+    trade(buffer, 1)
+    buffer.begin(source, b"frame 1")
+    buffer.quote(0, 11, 21, 31, "1.00", "3", "1.010", "0.5")
+    buffer.levels(
+        2,
+        12,
+        22,
+        5,
+        7,
+        [["1.00", "3"], ["0.99", "0.000"]],
+        [["1.01", "1.5"]],
+        previous=4,
+        flags=int(Flag.SNAPSHOT),
+        checksum=0xFFFF_FFFF,
+    )
+    assert (buffer.rows, buffer.is_empty) == (5, False)
+    sealed = buffer.seal(table)
+    assert sealed.trades[0].item() == (10, 20, 30, 1, Flag.LAST, Side.ASK, 1, 125, 2000, 50, 40)
+    assert sealed.quotes[0].item() == (11, 21, 31, 0, Flag.LAST, 0, 2, 100, 3000, 101, 500)
+    flags = Flag.SNAPSHOT | Flag.CHECKSUM
+    assert sealed.updates[0].item() == (12, 22, 5, 7, 4, 2, 2, 1, 0xFFFF_FFFF, 1, flags, 0)
+    assert sealed.prices.tolist() == [100, 99, 101]
+    assert sealed.sizes.tolist() == [3000, 0, 1500]
+    assert sealed.frames == [b"frame 0", b"frame 1"]
+    assert sealed.rows == 5
+    assert buffer.is_empty
+
+
+def test_levels_may_be_wider_than_price_and_size(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    buffer.levels(0, 1, 1, 0, 0, [["1.5", "2", "0", "4"]], [["1.6", "3", "0", "1"]])
+    sealed = buffer.seal(table)
+    assert sealed.prices.tolist() == [150, 160]
+    assert sealed.sizes.tolist() == [2000, 3000]
+
+
+@pytest.mark.parametrize(
+    "levels", [[["1"]], [["1", "2"], []], [{"1": "2"}], ["12"], [["1", "2"], None], 5]
+)
+def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[list[str]]) -> None:
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    with pytest.raises((ValueError, TypeError)):
+        buffer.levels(0, 1, 1, 0, 0, [["1", "2"]], levels)
+    assert buffer.rows == 0
+
+
+@pytest.mark.parametrize("number", [-1, 2**64, "7", None, 1.5])
+def test_a_number_that_does_not_fit_its_field_costs_its_frame_alone(
+    table: InstrumentTable, number: int
+) -> None:
+    buffer = TickBuffer()
+    source = Connection(0)
+    for payload, sequence in ((b"0", 1), (b"1", number), (b"2", 3)):
+        buffer.begin(source, payload)
+        buffer.trade(0, 1, 9, sequence, "1", "2", 1)
+        buffer.quote(0, 1, 9, sequence, "1", "2", "3", "4")
+    sealed = buffer.seal(table)
+    assert sealed.trades["sequence"].tolist() == sealed.quotes["sequence"].tolist() == [1, 3]
+    assert sealed.quote_frames.tolist() == [0, 2]
+    (rejected,) = sealed.rejected
+    assert (rejected.payload, rejected.reason, rejected.at_sealing) == (b"1", "malformed", True)
+    (hole,) = sealed.holes
+    assert (hole.trade, hole.quote, hole.ts_recv, hole.instruments) == (1, 1, 9, [0])
+
+
+def test_events_of_several_readers_keep_their_order_and_their_rows(table: InstrumentTable) -> None:
+    """Two venues in one flush: each reader reads its own, rows stay in order of arrival."""
+
+    def read(events: list[int], rows: Rows) -> tuple[list[str], list[str]]:
+        fill(rows, "sequence", [10 * event for event in events])
+        return [f"{event}.5" for event in events], ["1"] * len(events)
+
+    buffer = TickBuffer()
+    for number in range(1, 7):
+        buffer.begin(Connection(0), b"")
+        if number % 3:
+            buffer.keep_trade(read, number, 0, number)
+        else:
+            buffer.trade(0, 1, number, number, str(number), "2", 1)
+    trades = buffer.seal(table).trades
+    assert trades["sequence"].tolist() == [10, 20, 3, 40, 50, 6]
+    assert trades["price"].tolist() == [150, 250, 300, 450, 550, 600]
+    assert trades["ts_recv"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_rejected_frame_is_taken_back_whole(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    source = Connection(0, 1, 2)
+    buffer.begin(source, b"good")
+    trade(buffer, 0)
+    buffer.levels(0, 1, 1, 1, 1, [["1", "2"]], [])
+    buffer.begin(source, b"bad")
+    trade(buffer, 1)
+    buffer.quote(1, 1, 1, 1, "1", "1", "2", "1")
+    buffer.levels(1, 1, 1, 1, 1, [["1", "2"]], [["3", "4"], ["5", "6"]])
+    buffer.hole(Cause.SEQUENCE, 1, first=5, last=6)
+    buffer.reject("malformed", "cut", 99)
+    buffer.begin(source, b"good too")
+    trade(buffer, 2)
+    sealed = buffer.seal(table)
+    assert sealed.trades["instrument"].tolist() == [0, 2]
+    assert len(sealed.quotes) == 0
+    assert sealed.updates["instrument"].tolist() == [0]
+    assert sealed.prices.tolist() == [100]
+    assert [(one.payload, one.reason, one.at_sealing) for one in sealed.rejected] == [
+        (b"bad", "malformed", False)
+    ]
+    (hole,) = sealed.holes
+    assert (hole.cause, hole.trade, hole.update, hole.instruments) == (Cause.REJECTED, 1, 1, None)
+    assert (hole.ts_recv, hole.source) == (99, source)
+
+
+@pytest.mark.parametrize(
+    ("price", "size"), [("1.255", "1"), ("NaN", "1"), ("1", "-1"), ("1_0", "1"), (None, "1")]
+)
+def test_a_bad_number_costs_its_frame_alone(
+    table: InstrumentTable, price: object, size: object
+) -> None:
+    buffer = TickBuffer()
+    source = Connection(0, 1, 2)
+    buffer.begin(source, b"0")
+    trade(buffer, 0)
+    buffer.hole(Cause.SEQUENCE, 7)
+    buffer.begin(source, b"1")
+    trade(buffer, 1, "3.00")
+    trade(buffer, 2, price, size)
+    buffer.levels(1, 1, 1, 1, 1, [["1", "2"]], [])
+    buffer.begin(source, b"2")
+    trade(buffer, 2, "4.00")
+    buffer.hole(Cause.SEQUENCE, 8)
+    buffer.levels(2, 1, 1, 1, 1, [["9", "2"]], [])
+    sealed = buffer.seal(table)
+    assert sealed.trades["price"].tolist() == [125, 400]
+    assert sealed.updates["instrument"].tolist() == [2]
+    assert sealed.prices.tolist() == [900]
+    (rejected,) = sealed.rejected
+    assert (rejected.payload, rejected.reason, rejected.at_sealing) == (b"1", "bad_number", True)
+    assert [(hole.cause, hole.trade, hole.update, hole.instruments) for hole in sealed.holes] == [
+        (Cause.SEQUENCE, 1, 0, None),
+        (Cause.REJECTED, 1, 0, [1, 2]),
+        (Cause.SEQUENCE, 2, 0, None),
+    ]
+
+
+def test_a_bad_level_and_a_bad_quote_are_found_too(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    source = Connection(0)
+    for payload, level, ask in ((b"0", "1", "2"), (b"1", "1.0001", "2"), (b"2", "1", "x")):
+        buffer.begin(source, payload)
+        buffer.levels(0, 1, 1, 1, 1, [["1", "1"], [level, "1"]], [["5", "1"]])
+        buffer.quote(0, 1, 1, 1, "1", "1", ask, "1")
+    sealed = buffer.seal(table)
+    assert [one.payload for one in sealed.rejected] == [b"1", b"2"]
+    assert (len(sealed.updates), len(sealed.prices), len(sealed.quotes)) == (1, 3, 1)
+    assert sealed.quotes[0]["ask_price"] == 200
+
+
+def test_a_source_may_declare_a_hole_without_a_frame(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    source = Connection(1)
+    buffer.hole(Cause.DISCONNECT, 5, source=source)
+    assert not buffer.is_empty
+    (hole,) = buffer.seal(table).holes
+    assert (hole.source, hole.cause, hole.frame) == (source, Cause.DISCONNECT, -1)
+
+
+def test_sealed_rows_of_an_old_revision_keep_their_exponent(table: InstrumentTable) -> None:
+    finer = instrument("acme", "spot", "S0", "S0-USD", "S0", "USD", "0.0001", "0.001")
+    number = table.add(finer)
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    trade(buffer, 0, "1.25")
+    trade(buffer, number, "1.2501")
+    assert buffer.seal(table).trades["price"].tolist() == [125, 12501]
+
+
+def _json(side: list[list[str]]) -> bytes:
+    return orjson.dumps(side)
+
+
+SIDE = st.lists(
+    st.lists(
+        st.one_of(
+            st.from_regex(r"[0-9]{1,12}(\.[0-9]{0,4})?", fullmatch=True),
+            st.sampled_from(["0", "0.00", "7.", ".5", "1.2.3", "", ".", "9" * 30]),
+        ),
+        min_size=2,
+        max_size=2,
+    ),
+    max_size=5,
+)
+
+
+@given(st.lists(st.tuples(SIDE, SIDE, st.booleans()), min_size=1, max_size=6))
+def test_raw_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...]]) -> None:
+    """Also beside updates that came as texts, and with frames that are refused for a number."""
+    table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
+    sealed = []
+    for is_raw in (False, True):
+        buffer = TickBuffer()
+        for number, (bids, asks, may_be_raw) in enumerate(updates):
+            buffer.begin(Connection(0), b"%d" % number)
+            if is_raw and may_be_raw:
+                assert buffer.raw_levels(
+                    0, 1, 2, number, number, _json(bids), _json(asks), number, 1, mark=7
+                )
+            else:
+                buffer.levels(0, 1, 2, number, number, bids, asks, number, 1, mark=7)
+        assert buffer.rows == sum(len(bids) + len(asks) for bids, asks, _ in updates)
+        sealed.append(buffer.seal(table))
+    texts, raw = sealed
+    assert raw.prices.tolist() == texts.prices.tolist()
+    assert raw.sizes.tolist() == texts.sizes.tolist()
+    fields = [name for name in UPDATE.names or () if name != "spare"]
+    assert raw.updates[fields].tolist() == texts.updates[fields].tolist()
+    assert [one.payload for one in raw.rejected] == [one.payload for one in texts.rejected]
+
+
+@given(st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=6), st.integers(0, 6))
+def test_updates_of_several_frames_are_what_levels_are(
+    updates: list[tuple[list[list[str]], list[list[str]]]], kept: int
+) -> None:
+    """Also when the last frames are taken back."""
+    table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
+    one_by_one, together = TickBuffer(), TickBuffer()
+    for number, (bids, asks) in enumerate(updates[:kept]):
+        one_by_one.begin(Connection(0), b"%d" % number)
+        one_by_one.levels(0, number, 2, 0, 0, bids, asks, checksum=number)
+    count = len(updates)
+    frames = together.begin_many([Connection(0)] * count, [b"%d" % n for n in range(count)])
+    together.updates(
+        [0] * count,
+        range(count),
+        [2] * count,
+        [len(bids) for bids, _ in updates],
+        [len(asks) for _, asks in updates],
+        [text for sides in updates for side in sides for level in side for text in level],
+        frames,
+        range(count),
+    )
+    together.withdraw(kept)
+    assert together.rows == one_by_one.rows
+    sealed, wanted = together.seal(table), one_by_one.seal(table)
+    assert sealed.updates.tolist() == wanted.updates.tolist()
+    assert sealed.prices.tolist() == wanted.prices.tolist()
+    assert sealed.sizes.tolist() == wanted.sizes.tolist()
+    assert [one.payload for one in sealed.rejected] == [one.payload for one in wanted.rejected]
+
+
+@pytest.mark.parametrize(
+    "side",
+    [
+        b'[["1","2"], ["3","4"]]',
+        b'[["1","2","3"]]',
+        b'[["1"]]',
+        b'["1","2"]',
+        b'[[1,"2"]]',
+        b'[["1e5","2"]]',
+        b'[["-1","2"]]',
+        b'[["1","2"],]',
+        b"[[]]",
+        b"[5]",
+        b"null",
+        b"{}",
+        b'[["1","2"]',
+        b"",
+    ],
+)
+def test_levels_of_another_form_are_left_to_others(side: bytes) -> None:
+    buffer = TickBuffer()
+    buffer.begin(Connection(0), b"")
+    assert not buffer.raw_levels(0, 1, 1, 0, 0, b'[["1","2"]]', side)
+    assert not buffer.raw_levels(0, 1, 1, 0, 0, side, b"[]")
+    for sides in ([b'[["1","2"]]', side], [side, b"[]"]):
+        with pytest.raises(ValueError, match="plain decimals"):
+            buffer.raw_updates([0], [1], [1], [0], [0], sides, [0])
+    assert buffer.rows == 0
+
+
+def test_a_rejected_frame_takes_its_raw_levels_back(table: InstrumentTable) -> None:
+    buffer = TickBuffer()
+    for frame, price in enumerate(("1", "2", "3")):
+        buffer.begin(Connection(0), b"%d" % frame)
+        side = _json([[price, "1"], [price, "2"]])
+        assert buffer.raw_levels(0, 1, 9, frame, frame, side, b"[]")
+        if frame == 1:
+            buffer.levels(0, 1, 9, frame, frame, [["7", "7"]], [])
+            buffer.reject("malformed", "", 9)
+    sealed = buffer.seal(table)
+    assert sealed.prices.tolist() == [100, 100, 300, 300]
+    assert sealed.updates["last"].tolist() == [0, 2]

@@ -1,0 +1,230 @@
+"""The session: counts, replies, refusals, and the boundary where surprises become DecodeError."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import orjson
+import pytest
+
+from ingestor.adapter import (
+    Ack,
+    BookRule,
+    Continuity,
+    Control,
+    Endpoint,
+    Filtered,
+    Limits,
+    Market,
+    Notice,
+    Reconnect,
+    Refused,
+    Reply,
+    RestRequest,
+)
+from ingestor.columns.buffer import TickBuffer
+from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.model.errors import UnknownMessage
+from ingestor.model.instruments import Instrument, InstrumentTable, instrument
+from ingestor.model.rows import Cause, RowClass, Side
+
+TABLE = InstrumentTable(
+    instrument("acme", "spot", name, f"{name}-USD", name, "USD", "0.01", "0.01")
+    for name in ("A", "B")
+)
+
+
+class Acme:
+    """A venue whose frames say what to do with them."""
+
+    venue: ClassVar[str] = "acme"
+    reference: ClassVar[str] = "none: made for these tests"
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": Market(
+            (Endpoint("wss://acme"),), "https://acme", Limits(), BookRule(Continuity.NONE)
+        )
+    }
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{channel}.{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        return [orjson.dumps({"sub": list(streams)})]
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        return [orjson.dumps({"unsub": list(streams)})]
+
+    def ping(self) -> bytes | None:
+        return None
+
+    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+        message: Any = orjson.loads(payload)
+        match message["do"]:
+            case "trade":
+                number = self._symbols[message["s"]]
+                out.trade(number, 1, ts_recv, 1, "1.00", "1", Side.BID)
+                out.trade(number, 1, ts_recv, message["n"], "1.00", "1", Side.BID)
+                return None
+            case "ack":
+                return Ack(tuple(message["streams"]))
+            case "refuse":
+                return Refused("no such symbol", tuple(message["streams"]))
+            case "ping":
+                return Reply(b"pong")
+            case "beat":
+                return Notice.HEARTBEAT
+            case "again":
+                return Filtered("resent", duplicate=True)
+            case "candle":
+                return Filtered("not_subscribed")
+            case "bye":
+                return Reconnect("maintenance")
+        raise UnknownMessage(self.venue, str(message))
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return ()
+
+    @classmethod
+    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
+        return []
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return None
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+        out.levels(self._symbols[symbol], ts_recv, ts_recv, 1, 1, orjson.loads(body)["b"], [])
+
+
+class Events(SessionEvents):
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    def refused(self, session: Session, streams: Sequence[str], text: str) -> None:
+        self.seen.append(("refused", tuple(streams), text))
+
+    def refused_together(self, session: Session, streams: Sequence[str]) -> None:
+        self.seen.append(("refused together", tuple(streams)))
+
+    def reconnect(self, session: Session, reason: str) -> None:
+        self.seen.append(("reconnect", reason))
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()
+
+
+@pytest.fixture
+def session(events: Events) -> Session:
+    wanted = [
+        Subscription(number, TABLE[number].symbol, channel, f"{channel}.{TABLE[number].symbol}")
+        for number in (0, 1)
+        for channel in ("trades", "book")
+    ]
+    adapter = Acme("spot", TABLE.symbols("acme", "spot"))
+    return Session(3, adapter, wanted, TickBuffer(), FrameCounts(), events, "spot")
+
+
+def send(session: Session, **message: Any) -> bytes | None:
+    return session.receive(orjson.dumps(message), 1000)
+
+
+def buffer_of(session: Session) -> TickBuffer:
+    return session._buffer
+
+
+def test_opening_subscribes_and_acks_settle(session: Session) -> None:
+    frames = list(session.opened())
+    assert orjson.loads(frames[0]) == {"sub": ["trades.A", "book.A", "trades.B", "book.B"]}
+    assert session.pending == {"trades.A", "book.A", "trades.B", "book.B"}
+    send(session, do="ack", streams=["trades.A", "book.A"])
+    assert session.pending == {"trades.B", "book.B"}
+    send(session, do="ack", streams=[])
+    assert session.pending == set()
+
+
+def test_every_frame_is_counted_as_what_it_is(session: Session) -> None:
+    assert send(session, do="trade", s="A", n=2) is None
+    assert send(session, do="ping") == b"pong"
+    send(session, do="beat")
+    send(session, do="again")
+    send(session, do="candle")
+    send(session, do="unheard of")
+    session.receive(b"\xff\xfe", 1000)
+    counts = session.counts
+    assert (counts.frames, counts.decoded, counts.control) == (7, 1, 2)
+    assert (counts.duplicate, counts.filtered, counts.rejected) == (1, 1, 2)
+    assert counts.filtered_by_rule == {"not_subscribed": 1}
+    assert counts.rejected_by_reason == {"unknown_message": 1, "malformed": 1}
+    assert (counts.data, counts.unaccounted) == (5, 0)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "malformed"),
+        (b"[1]", "malformed"),
+        (b'{"do": "trade"}', "malformed"),
+        (b'{"do": "trade", "s": "A", "n": "text"}', "malformed"),
+        (b'{"do": "trade", "s": "A", "n": -1}', "malformed"),
+        (b'{"do": "trade", "s": "A", "n": 99999999999999999999999}', "malformed"),
+        (b'{"do": "trade", "s": "X", "n": 1}', "unknown_instrument"),
+        (b'{"do": "?"}', "unknown_message"),
+    ],
+)
+def test_surprises_cost_their_frame_alone(session: Session, payload: bytes, reason: str) -> None:
+    send(session, do="trade", s="A", n=2)
+    assert session.receive(payload, 1000) is None
+    send(session, do="trade", s="B", n=3)
+    sealed = buffer_of(session).seal(TABLE)
+    assert sealed.trades["instrument"].tolist() == [0, 0, 1, 1]
+    assert [(one.payload, one.reason) for one in sealed.rejected] == [(payload, reason)]
+    (hole,) = sealed.holes
+    assert (hole.cause, hole.trade, hole.source) == (Cause.REJECTED, 2, session)
+    assert session.instruments(RowClass.TRADE) == [0, 1]
+
+
+def test_a_refused_stream_leaves_its_neighbours(session: Session, events: Events) -> None:
+    list(session.opened())
+    send(session, do="refuse", streams=["book.A"])
+    assert session.streams == ["trades.A", "trades.B", "book.B"]
+    assert session.instruments(RowClass.LEVEL) == [1]
+    assert "book.A" not in session.pending
+    assert events.seen == [("refused", ("book.A",), "no such symbol")]
+
+
+def test_streams_refused_together_are_not_given_up(session: Session, events: Events) -> None:
+    list(session.opened())
+    send(session, do="refuse", streams=["book.A", "book.B"])
+    assert session.pending >= {"book.A", "book.B"}
+    assert session.instruments(RowClass.LEVEL) == [0, 1]
+    assert events.seen == [("refused together", ("book.A", "book.B"))]
+
+
+def test_the_venue_may_ask_for_a_new_connection(session: Session, events: Events) -> None:
+    send(session, do="bye")
+    assert events.seen == [("reconnect", "maintenance")]
+    assert session.counts.control == 1
+
+
+def test_snapshots_go_the_same_way(session: Session) -> None:
+    assert session.snapshot("A", b'{"b": [["1.00", "2"]]}', 5)
+    assert not session.snapshot("B", b'{"error": "busy"}', 6)
+    sealed = buffer_of(session).seal(TABLE)
+    assert sealed.updates["instrument"].tolist() == [0]
+    assert [one.reason for one in sealed.rejected] == ["snapshot"]
+    assert sealed.holes == []  # whoever asked for it asks again
+    assert session.counts.frames == 0
+
+
+def test_closing_is_a_hole_of_everything(session: Session) -> None:
+    list(session.opened())
+    session.closed(7)
+    (hole,) = buffer_of(session).seal(TABLE).holes
+    assert (hole.cause, hole.instruments, hole.ts_recv) == (Cause.DISCONNECT, None, 7)
+    assert session.pending == set()

@@ -1,0 +1,105 @@
+"""When the flusher decodes and flushes, and who hears of its errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from feeds.simulated import Simulated
+from ingestor.adapter import DecodeMany
+from ingestor.columns.buffer import TickBatch, TickBuffer
+from ingestor.decode.frame_queue import FRAMES_FULL, Intake
+from ingestor.decode.session import Session, SessionEvents
+from ingestor.model.instruments import InstrumentTable, instrument
+from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.pipeline import Pipeline
+
+LINGER_S = 0.02
+TRADE = b'{"ch":"trade","s":"A","t":1,"i":%d,"p":"1.00","q":"0.50","m":"buy"}'
+
+
+class Broken(Simulated):
+    """An adapter with a bug."""
+
+    @classmethod
+    def decoder_of_many(cls, market: str, symbols: object) -> DecodeMany:
+        def decode(
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+        ) -> int:
+            raise AssertionError("our own bug")
+
+        return decode
+
+
+@dataclass
+class Bench:
+    """A flusher with a sink that keeps what it gets."""
+
+    adapter: type[Simulated] = Simulated
+    rows_max: int = 1_000
+    rows: list[int] = field(default_factory=list)
+    bugs: list[BaseException] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        one = instrument("simulated", "spot", "A", "A-USD", "A", "USD", "0.01", "0.01")
+        table = InstrumentTable([one])
+        self.pipeline = Pipeline(table, lambda _number: Simulated.markets["spot"].book)
+        self.flusher = Flusher(
+            self.pipeline,
+            [self],
+            rows_max=self.rows_max,
+            linger_s=LINGER_S,
+            on_repairs=lambda _repairs: None,
+            on_rejected=lambda _rejected: None,
+            on_bug=self.bugs.append,
+        )
+        self.intake: Intake = self.pipeline.intakes.of(self.adapter, "spot")
+        symbols = table.symbols("simulated", "spot")
+        self.session = Session(
+            *(1, self.adapter("spot", symbols), [], self.intake.buffer, self.intake.counts),
+            *(SessionEvents(), "spot", self.intake.decode),
+        )
+        self.burst_end = self.flusher.burst_end_of(self.intake)
+
+    def submit(self, batch: TickBatch, now_ns: int) -> None:
+        self.rows.append(len(batch))
+
+    def arrive(self, frames: int) -> None:
+        """One burst of so many trades."""
+        for number in range(frames):
+            self.intake.arrive((self.session, TRADE % number, 1))
+        self.burst_end()
+
+
+async def test_what_arrived_waits_for_the_linger() -> None:
+    bench = Bench()
+    bench.arrive(1)
+    bench.arrive(2)
+    assert bench.intake.counts.frames == 0, "nothing is decoded yet"
+    assert bench.rows == []
+    await asyncio.sleep(3 * LINGER_S)
+    assert bench.rows == [3]
+    assert bench.flusher.flushes == 1, "and nothing when nothing arrives"
+
+
+async def test_many_frames_are_decoded_at_once_and_flushed_when_the_batch_is_full() -> None:
+    bench = Bench(rows_max=2 * FRAMES_FULL)
+    bench.arrive(FRAMES_FULL)
+    assert bench.intake.counts.frames == FRAMES_FULL
+    assert bench.rows == []
+    bench.arrive(FRAMES_FULL)
+    assert bench.rows == [2 * FRAMES_FULL]
+    await asyncio.sleep(3 * LINGER_S)
+    assert bench.flusher.flushes == 1, "its timer was taken back"
+
+
+@pytest.mark.parametrize("frames", [FRAMES_FULL, FRAMES_FULL - 1], ids=["in a burst", "by timer"])
+async def test_a_bug_is_heard_of(frames: int) -> None:
+    """A read callback and a timer would both keep it for themselves."""
+    bench = Bench(adapter=Broken)
+    bench.arrive(frames)
+    await asyncio.sleep(3 * LINGER_S)
+    assert [str(bug) for bug in bench.bugs] == ["our own bug"]

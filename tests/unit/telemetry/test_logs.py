@@ -1,0 +1,172 @@
+"""ingestor.telemetry.logs: one line an event, limited per cause, and no secret in any of them."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import orjson
+import pytest
+import structlog
+
+from ingestor.config.model import LogConfig
+from ingestor.telemetry.logs import RateLimit, Redactor, configure, label
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines_of(stream: io.BytesIO) -> list[dict[str, object]]:
+    return [orjson.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_lines_have_time_level_event_and_fields() -> None:
+    stream = io.BytesIO()
+    configure(LogConfig(format="json"), stream=stream)
+    structlog.get_logger().info("session.reconnect", venue="okx", attempt=2, key="okx:spot:A")
+    (line,) = lines_of(stream)
+    assert str(line.pop("ts")).endswith("Z")
+    assert line == {
+        "level": "info",
+        "event": "session.reconnect",
+        "venue": "okx",
+        "attempt": 2,
+        "key": "okx:spot:A",
+    }
+
+
+def test_a_labelled_process_says_so_on_every_line() -> None:
+    stream = io.BytesIO()
+    configure(LogConfig(format="json"), stream=stream)
+    label(worker=1)
+    structlog.get_logger().info("a")
+    logging.getLogger("library").warning("b")
+    assert [line["worker"] for line in lines_of(stream)] == [1, 1]
+
+
+def test_the_level_filters() -> None:
+    stream = io.BytesIO()
+    configure(LogConfig(format="json", level="warning"), stream=stream)
+    structlog.get_logger().info("a")
+    structlog.get_logger().warning("b")
+    assert [line["event"] for line in lines_of(stream)] == ["b"]
+
+
+def test_the_console_format_is_one_line() -> None:
+    stream = io.BytesIO()
+    configure(LogConfig(format="console"), stream=stream)
+    structlog.get_logger().info("feed.up", venue="okx")
+    text = stream.getvalue().decode()
+    assert text.count("\n") == 1
+    assert "feed.up" in text
+    assert "venue=okx" in text
+
+
+def test_libraries_log_through_us_from_warning_on() -> None:
+    stream = io.BytesIO()
+    configure(LogConfig(format="json", level="debug"), stream=stream)
+    logging.getLogger("websockets").debug("> GET / HTTP/1.1 secret")
+    logging.getLogger("aiokafka").warning("lost %s", "node 1")
+    (line,) = lines_of(stream)
+    assert (line["event"], line["logger"], line["message"]) == (
+        "library",
+        "aiokafka",
+        "lost node 1",
+    )
+
+
+def test_a_cause_that_repeats_is_counted() -> None:
+    now_s = 0.0
+    limit = RateLimit(2, lambda: now_s)
+
+    def passes(**event: object) -> dict[str, object] | None:
+        try:
+            return dict(limit(None, "info", {"event": "reconnect", **event}))
+        except structlog.DropEvent:
+            return None
+
+    assert [bool(passes(cause="closed")) for _ in range(5)] == [True, True, False, False, False]
+    assert passes(cause="timeout") == {"event": "reconnect", "cause": "timeout"}
+    assert passes(reason="other")
+    now_s = 60.0
+    assert passes(cause="closed") == {"event": "reconnect", "cause": "closed", "suppressed": 3}
+    assert passes(cause="closed") == {"event": "reconnect", "cause": "closed"}
+
+
+def test_causes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestor.telemetry.logs.CAUSES_MAX", 10)
+    limit = RateLimit(1, lambda: 0.0)
+    for number in range(100):
+        limit(None, "info", {"event": "e", "cause": str(number)})
+    assert len(limit._windows) == 10
+
+
+CANARIES = [f"canary{number:02}Zq" for number in range(20)]
+
+
+def plant(log: structlog.typing.FilteringBoundLogger) -> None:
+    """Put each canary where a secret may turn up."""
+    c = CANARIES
+    log.info("a", sasl_password=c[0], url=f"wss://user:{c[1]}@venue.example/ws")
+    log.info(
+        "b", url=f"wss://venue.example/ws?apiKey={c[2]}&stream=x", headers={"Authorization": c[3]}
+    )
+    log.info(
+        "c", detail=f"https://venue.example/?x=1&signature={c[4]}", nested={"a": [{"token": c[5]}]}
+    )
+    log.info("d", text=f'{{"op":"login","passphrase":"{c[6]}","secret": "{c[7]}"}}')
+    log.info("e", raw=f"api_key={c[8]}; next".encode())
+    log.info("f", error=ValueError(f"password: {c[9]}"))
+    log.info(" ".join(["g", "secret=" + c[10]]))
+    log.warning("h", header=f"Authorization: Bearer {c[11]}", cookie=c[12])
+    log.info("i", known=f"anywhere {c[13]} at all", **{c[14]: 1})
+    try:
+        local = c[15]  # a traceback with variables would show it
+        raise RuntimeError(f"proxy http://{c[16]}@proxy:3128 refused, token={local}")
+    except RuntimeError:
+        log.exception("j")
+    logging.getLogger("aiokafka").error("SASL failed: password=%s", c[17])
+    log.info("k", url=f"https://venue.example/?key={c[18]}", tuple_of=(c[19],))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_twenty_canaries_are_in_no_line(form: str) -> None:
+    stream = io.BytesIO()
+    known = [CANARIES[number] for number in (13, 14, 15, 19)]
+    configure(LogConfig.model_validate({"format": form, "level": "debug"}), known, stream)
+    plant(structlog.get_logger())
+    text = stream.getvalue().decode()
+    assert [one for one in CANARIES if one in text] == []
+    assert text.count("***") >= len(CANARIES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "okx:spot:BTC-USDT price=1.5 size=2",
+        "wss://venue.example/ws?streams=btcusdt@trade",
+        "closed with code 1006",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert Redactor(["abcd"]).text(text) == text
+
+
+def test_short_known_values_are_left() -> None:
+    """A password of three letters would star half of the words."""
+    assert Redactor(["a", "BTC"]).text("BTC-USDT at a") == "BTC-USDT at a"
+
+
+def test_a_log_that_nobody_can_read_stops_nothing() -> None:
+    stream = io.BytesIO()
+    configure(LogConfig(format="json"), stream=stream)
+    stream.close()
+    structlog.get_logger().info("a")
+    logging.getLogger("aiokafka").warning("b")
