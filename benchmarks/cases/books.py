@@ -22,10 +22,12 @@ from benchmarks.harness.frames import receive
 from feeds.binance import Binance
 from feeds.kraken import Kraken
 from ingestor.adapter import BookRule
-from ingestor.books.manager import Books, BookSettings
+from ingestor.adapter.contract import Subscription
+from ingestor.books.manager import Books
+from ingestor.books.settings import BookSettings
 from ingestor.columns.buffer import TickBuffer
 from ingestor.decode.frame_queue import Intake
-from ingestor.decode.session import Session, SessionEvents, Subscription
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.timestamps import SECOND
 

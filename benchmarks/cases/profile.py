@@ -29,12 +29,14 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from benchmarks.harness.frames import SHAPES, Shape, connection, receive, table
 from benchmarks.harness.processes import Child, LoadServer
-from ingestor.codec import Partitions, Record, encoder
-from ingestor.columns.buffer import Sealed, TickBuffer
+from ingestor.codec import Record, encoder
+from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.sealed import Sealed
+from ingestor.kafka.aiokafka_compat import use_fast_compression
+from ingestor.kafka.partitions import Partitions
 from ingestor.model.decimals import parse_column
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import RowClass, Rows
-from ingestor.sinks.kafka.producer import use_fast_compression
 
 BATCH_ROWS: Final = 2_000
 PARTITIONS: Final = 8

@@ -17,9 +17,9 @@ import numpy as np
 import uvloop
 
 from ingestor.codec import ENCODINGS
-from ingestor.columns.buffer import TickBatch
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.kafka.settings import TICK_TOPICS, KafkaSettings
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import DTYPE_OF, Flag, Kind, RowClass, Rows, Side
 from ingestor.sinks.kafka.sink import KafkaSink

@@ -26,12 +26,12 @@ import numpy as np
 from benchmarks.cases import disk_full, recording_cost
 from benchmarks.harness.frames import SHAPES, START_MS, SYMBOLS, Shape, table
 from ingestor import history as recordings
-from ingestor.decode.session import Subscription
+from ingestor.adapter.contract import Subscription
 from ingestor.model.rows import TRADE, Flag, Kind, RowClass
 from ingestor.recording.recorder import Recorder
 from ingestor.recording.segments import RecorderSettings
+from ingestor.sinks.digest import AuditSink
 from ingestor.sources.replay.replay import Replay, ReplayOptions
-from ingestor.sources.replay.report import AuditSink
 
 BURST: Final = 50  # frames a socket read
 GAPS_S: Final = (0.0005, 0.002, 0.010, 0.030)

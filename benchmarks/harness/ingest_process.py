@@ -27,7 +27,8 @@ from ingestor.model.rows import RowClass, Rows
 from ingestor.sinks.kafka.produce_request import Batches, Failures, Produce
 from ingestor.sources.live import repair_worker as repairs
 from ingestor.telemetry import logs
-from ingestor.telemetry.metrics import Histogram, Metrics, Stage, percentile_ns
+from ingestor.telemetry.histogram import Histogram, percentile_ns
+from ingestor.telemetry.metrics import Metrics, Stage
 
 
 class Lags:

@@ -20,16 +20,14 @@ from ingestor.adapter.contract import (
     Reply,
     RestRequest,
     SnapshotSource,
+    Subscription,
 )
 from ingestor.adapter.grouping import (
     by_kind,
     flat,
 )
-from ingestor.columns.buffer import (
-    Reader,
-    TickBuffer,
-    fill,
-)
+from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.sealing import Reader, fill
 from ingestor.model.decimals import (
     INT64_MAX,
 )
@@ -93,6 +91,7 @@ __all__ = [
     "Side",
     "SizeUnit",
     "SnapshotSource",
+    "Subscription",
     "TickBuffer",
     "UnknownInstrument",
     "UnknownMessage",

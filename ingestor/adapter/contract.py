@@ -254,3 +254,13 @@ class DecodesMany(Protocol):
 
         symbols: venue symbol -> instrument number, live.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One channel of one instrument. `stream` is the adapter's name for it."""
+
+    instrument: int
+    symbol: str
+    channel: str
+    stream: str

@@ -26,8 +26,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import ingestor
-from ingestor.decode.session import FrameCounts
-from ingestor.telemetry.metrics import EDGES_NS, EXPORTED, Histogram, Metrics, Stage
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram
+from ingestor.telemetry.metrics import Metrics, Stage
 from ingestor.telemetry.status import Status
 
 SLICE_S: Final = 0.004

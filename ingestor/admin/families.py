@@ -8,10 +8,10 @@ from typing import Final
 from prometheus_client.core import Metric
 
 from ingestor.admin.exposition import counter, gauge
-from ingestor.books.manager import BookStatistics
+from ingestor.books.statistics import BookStatistics
 from ingestor.recording.recorder import RecorderStatistics
 from ingestor.sinks.kafka.queue import ChannelStatistics
-from ingestor.sources.live.events import SupervisorStatistics
+from ingestor.sources.live.statistics import SupervisorStatistics
 
 _MARKET: Final = ("venue", "market")
 _BOOK_COUNTERS: Final = {

@@ -4,6 +4,7 @@
 order: sockets first, then the last flush, then the sink's drain.
 """
 
-from ingestor.app.ingestor import Drained, Ingestor, load_plan
+from ingestor.app.ingestor import Drained, Ingestor
+from ingestor.app.planning import load_plan
 
 __all__ = ["Drained", "Ingestor", "load_plan"]

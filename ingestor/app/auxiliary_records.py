@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import orjson
 
-from ingestor.columns.buffer import Rejected
+from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
 from ingestor.model.decimals import format_decimal
 from ingestor.model.errors import TransportError

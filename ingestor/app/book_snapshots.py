@@ -9,7 +9,7 @@ from typing import Final
 
 from ingestor.app.auxiliary_records import Publishing
 from ingestor.books.manager import Books
-from ingestor.columns.buffer import TickBatch
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind, RowClass
 from ingestor.sinks.kafka.sink import KafkaSink

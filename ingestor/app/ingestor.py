@@ -15,6 +15,7 @@ import structlog
 from prometheus_client.core import Metric
 
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.contract import Subscription
 from ingestor.admin.exposition import Exposition, StreamState
 from ingestor.admin.families import (
     book_families,
@@ -28,12 +29,11 @@ from ingestor.app.auxiliary_records import Publishing
 from ingestor.app.book_snapshots import BookImages
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_revisions import Revisions
-from ingestor.app.planning import Planned, make_planned
+from ingestor.app.planning import Planned
 from ingestor.app.status_report import Reporter
-from ingestor.books.manager import Repair
-from ingestor.columns.buffer import Rejected
+from ingestor.books.repair_planner import Repair
+from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
-from ingestor.decode.session import Subscription
 from ingestor.model.rows import CLASS_OF, Cause, RowClass
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
@@ -41,12 +41,11 @@ from ingestor.recording.format import revision
 from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
-from ingestor.sources.live.events import EventsOfAll, SupervisorEvents, SupervisorSettings
+from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
+from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StaleWatch
 from ingestor.sources.live.supervisor import Supervisor
-from ingestor.sources.rest.catalog import Catalogue
-from ingestor.sources.rest.client import RestClient
 from ingestor.telemetry.loop_lag import LoopWatch
 from ingestor.telemetry.status import Health, Phase, Status, readiness
 
@@ -57,16 +56,6 @@ REPORT_S: Final = 1.0  # also a flush of nothing, for books to ask again for wha
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 log = structlog.get_logger(__name__)
-
-
-async def load_plan(config: Config, file: str = "") -> Planned:
-    """Load instruments and plan the connections: what `ingestor check` shows and `run` does.
-
-    file: the configuration's name, for messages. Raises as `make_planned`.
-    """
-    async with RestClient(settings.rest_settings(config.catalogue)) as client:
-        catalogue = Catalogue(settings.catalogue_settings(config.catalogue), client)
-        return await make_planned(config, catalogue, file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from ingestor.adapter import FeedAdapter
-from ingestor.columns.buffer import Rejected
+from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
 from ingestor.model.errors import BadNumber
 from ingestor.model.instruments import Instrument, InstrumentTable

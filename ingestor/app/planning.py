@@ -13,7 +13,8 @@ from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.live.plan import Plan, Wanted, make_plan
 from ingestor.sources.registry import adapter_of
-from ingestor.sources.rest.catalog import resolve
+from ingestor.sources.rest.catalog import Catalogue, resolve
+from ingestor.sources.rest.client import RestClient
 
 
 class InstrumentSource(Protocol):
@@ -61,3 +62,13 @@ async def make_planned(config: Config, source: InstrumentSource, file: str = "")
 
 def _add(table: InstrumentTable, chosen: Iterable[Instrument]) -> Sequence[int]:
     return [table.add(one) for one in chosen]
+
+
+async def load_plan(config: Config, file: str = "") -> Planned:
+    """Load instruments and plan the connections: what `ingestor check` shows and `run` does.
+
+    file: the configuration's name, for messages. Raises as `make_planned`.
+    """
+    async with RestClient(settings.rest_settings(config.catalogue)) as client:
+        catalogue = Catalogue(settings.catalogue_settings(config.catalogue), client)
+        return await make_planned(config, catalogue, file)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ingestor.books.manager import BookSettings
+from ingestor.books.settings import BookSettings
 from ingestor.config.load import kafka_password
 from ingestor.config.model import (
     BooksConfig,

@@ -11,13 +11,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.decode.session import FrameCounts
+from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.rows import RowClass
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sinks.kafka.queue import ChannelStatistics
-from ingestor.sources.live.events import SupervisorStatistics
+from ingestor.sources.live.statistics import SupervisorStatistics
+from ingestor.telemetry.histogram import percentile_ns
 from ingestor.telemetry.loop_lag import LoopWatch
-from ingestor.telemetry.metrics import Metrics, Stage, percentile_ns
+from ingestor.telemetry.metrics import Metrics, Stage
 from ingestor.telemetry.status import FeedStatus, Phase, Status
 
 WINDOW_S: Final = 5.0  # of the lags shown while running

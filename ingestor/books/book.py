@@ -18,10 +18,10 @@ from enum import Enum
 from typing import Final
 
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
-from ingestor.columns.buffer import Source
+from ingestor.books.statistics import BookTally
+from ingestor.columns.sealed import Source
 from ingestor.model.book_side import NOTHING, Ladder, TextLadder
 from ingestor.model.rows import Cause
-from ingestor.model.timestamps import SECOND
 
 Levels = list[tuple[int, int]]  # (key, size), best first
 Shown = tuple[int, Levels, Levels]  # mark or 0, bids, asks
@@ -74,102 +74,6 @@ NEXT: Final[dict[tuple[State, Event], State]] = {
 }
 
 VALID: Final = frozenset({State.SEEDED, State.LIVE})
-
-
-@dataclass(frozen=True, slots=True)
-class BookSettings:
-    """How books are verified, bounded and repaired. Rates and waits in seconds.
-
-    verify: check checksums and quotes against the books.
-    repairs_per_s: repairs that may start, per venue; first synchronisations don't count, the
-    venue's own REST limits govern them. held_updates_max: updates held per instrument.
-    levels_max: levels kept per side; deeper ones are removed, and consumers told so. (Beyond 1,024,
-    a side may exceed it by a few hundred until it is looked at again.)
-    healthy_s: after so long without a break the back-off starts anew.
-    """
-
-    verify: bool = True
-    repairs_per_s: float = 2.0
-    repair_backoff_s: float = 1.0
-    repair_backoff_max_s: float = 60.0
-    snapshot_timeout_s: float = 10.0
-    healthy_s: float = 60.0
-    held_updates_max: int = 10_000
-    levels_max: int = 100_000
-    snapshot_depth: int = 1_000
-    oracle_memory: int = 512  # quotes remembered per instrument
-
-
-@dataclass(slots=True)
-class BookTally:
-    """Sums over the books of one (venue, market).
-
-    updates: events applied, snapshots included. verified, mismatched: comparisons with a checksum,
-    a quote or a REST image. crossed: events that left a book crossed or held a negative size.
-    duplicates: events received twice. added: levels removed by us (the venue's depth limit), each
-    one row.
-    repairs: asked for, by cause; "first" is a first synchronisation. audits: comparisons with REST
-    images, by outcome. invalid_ns: summed over instruments, of the times that are over.
-    """
-
-    updates: int = 0
-    verified: int = 0
-    mismatched: int = 0
-    crossed: int = 0
-    duplicates: int = 0
-    gaps: int = 0
-    resets: int = 0
-    added: int = 0
-    invalid_ns: int = 0
-    repairs: dict[str, int] = field(default_factory=dict)
-    audits: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def unverifiable(self) -> int:
-        """Updates that nothing could be compared with (yet)."""
-        return max(self.updates - self.verified - self.mismatched, 0)
-
-    def reading(self, books: int, valid: int, held: int, invalid_ns: int) -> BookStatistics:
-        """Return a frozen copy, with what only the books themselves know."""
-        return BookStatistics(
-            books=books,
-            valid=valid,
-            held=held,
-            updates=self.updates,
-            verified=self.verified,
-            mismatched=self.mismatched,
-            unverifiable=self.unverifiable,
-            crossed=self.crossed,
-            duplicates=self.duplicates,
-            gaps=self.gaps,
-            resets=self.resets,
-            added=self.added,
-            repairs=dict(self.repairs),
-            audits=dict(self.audits),
-            invalid_s=invalid_ns / SECOND,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class BookStatistics:
-    """A reading of one (venue, market). books, valid: instruments heard of, and usable now.
-    invalid_s: seconds without a valid book since each was first heard of, summed."""
-
-    books: int
-    valid: int
-    held: int
-    updates: int
-    verified: int
-    mismatched: int
-    unverifiable: int
-    crossed: int
-    duplicates: int
-    gaps: int
-    resets: int
-    added: int
-    repairs: dict[str, int]
-    audits: dict[str, int]
-    invalid_s: float
 
 
 @dataclass(frozen=True, slots=True)

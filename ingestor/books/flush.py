@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.books.book import Book, Top, Update
-from ingestor.columns.buffer import Sealed
+from ingestor.columns.sealed import Sealed
 from ingestor.model.rows import LEVEL, QUOTE, UPDATE, Cause, Flag, Kind, Rows, Side
 
 _LEVEL: Final = Struct("<qqQIHBBqq")  # rows.LEVEL

@@ -23,23 +23,16 @@ from typing import Final
 import numpy as np
 
 from ingestor.adapter import BookRule, Continuity
-from ingestor.books.book import (
-    NEXT,
-    Book,
-    BookSettings,
-    BookStatistics,
-    BookTally,
-    Event,
-    State,
-    Update,
-    open_book,
-)
+from ingestor.books.book import NEXT, Book, Event, State, Update, open_book
 from ingestor.books.flush import NEGATIVE, Flush, image
 from ingestor.books.quote_queue import Witnesses
 from ingestor.books.repair_planner import Repair, Repairs
 from ingestor.books.sequence import Verdict, bridges, continues, missing
+from ingestor.books.settings import BookSettings
+from ingestor.books.statistics import BookStatistics, BookTally
 from ingestor.books.verification import contradiction, remember, witness
-from ingestor.columns.buffer import Hole, Sealed, TickBatch
+from ingestor.columns.sealed import Hole, Sealed
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import LEVEL, UPDATE, Cause, Flag, RowClass, Rows

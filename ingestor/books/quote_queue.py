@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.books.book import Top
-from ingestor.columns.buffer import Sealed
+from ingestor.columns.sealed import Sealed
 
 _FIELDS: Final = (
     *("instrument", "sequence", "ts_recv"),

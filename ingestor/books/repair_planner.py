@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ingestor.books.book import Book, BookSettings
-from ingestor.columns.buffer import Source
+from ingestor.books.book import Book
+from ingestor.books.settings import BookSettings
+from ingestor.columns.sealed import Source
 from ingestor.model.backoff import Backoff
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause

@@ -1,177 +1,95 @@
-"""What `ingestor consume` and `ingestor audit` do."""
+"""Commands that read what was published: consume, audit."""
+
+# ruff: noqa: PLC0415 -- a command imports what it needs when it runs: `--help` is quick
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+import asyncio
+from typing import Annotated
 
-import orjson
 import typer
-from aiokafka.errors import KafkaError
 
-from ingestor import consumer
-from ingestor.codec import CodecError, decode
-from ingestor.codec.json_encoder import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
-from ingestor.columns.buffer import InstrumentLike, TickBatch
-from ingestor.consumer import Audit, Consumer
-from ingestor.kafka.diagnosis import reason_of
-from ingestor.kafka.settings import STATUS, TICK_TOPICS, KafkaSettings
-from ingestor.model.decimals import format_decimal
-from ingestor.model.errors import SinkUnavailable
-from ingestor.model.rows import MARK_FIELDS, Flag, Kind, RowClass, Side
-from ingestor.model.timestamps import iso_text
-
-_HOLES_SHOWN: Final = 20
-_BOOK_SIDES: Final = {Side.BID: "bid", Side.ASK: "ask"}
+from ingestor.cli.common import (
+    EXIT_FAILURE,
+    ConfigOption,
+    Json,
+    Servers,
+    load_config,
+    print_json,
+    until_signal,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumeOptions:
-    """start_ns: None = from the end. limit: rows, None = no limit."""
-
-    topic: str
-    start_ns: int | None
-    limit: int | None
-    to_end: bool
-    as_json: bool
+def register(app: typer.Typer) -> None:
+    app.command()(consume)
+    app.command()(audit)
 
 
-async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
-    """Print rows until the limit, the end, or for ever. Raises SinkUnavailable, TopicAbsent."""
-    left = options.limit
-    is_rows = options.topic.endswith(tuple(TICK_TOPICS.values()))
-    consuming = Consumer(
-        kafka.bootstrap_servers,
-        [options.topic],
-        start_ns=options.start_ns,
-        stop_at_end=options.to_end,
-        **_client_options(kafka),
-    )
-    try:
-        async with consuming:
-            async for _, _, value in consuming.records():
-                for line in _lines(value, options) if is_rows else [value.decode()]:
-                    typer.echo(line)
-                    if left is not None:
-                        left -= 1
-                        if not left:
-                            return
-    except KafkaError as failure:
-        raise await _unavailable(kafka, failure) from None
+def consume(
+    topic: Annotated[str, typer.Argument(help="Such as md.trades.v1.")],
+    config: ConfigOption = None,
+    servers: Servers = None,
+    start: Annotated[
+        str, typer.Option("--from", help="`beginning`, `end`, or a time: ISO 8601 UTC, or ns.")
+    ] = "end",
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many rows.")] = None,
+    to_end: Annotated[bool, typer.Option("--to-end", help="Stop at the topic's end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the rows of TOPIC, in either encoding; other topics as they are.
+
+    \b
+    Examples:
+      ingestor consume md.trades.v1
+      ingestor consume md.book.v1 --from beginning --to-end --json
+      ingestor consume md.status.v1 --from beginning --bootstrap-servers kafka:9092
+    """
+    from ingestor.app.settings import kafka_settings
+    from ingestor.cli.topic_text import ConsumeOptions, print_topic
+
+    kafka = kafka_settings(load_config(config, servers).kafka)
+    options = ConsumeOptions(topic, _start_ns(start), limit, to_end, as_json)
+    asyncio.run(until_signal(print_topic(kafka, options)))
 
 
-async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start_ns: int) -> Audit:
-    """Raises SinkUnavailable, TopicAbsent."""
-    wanted = topics or [kafka.tick_topic(row_class) for row_class in RowClass]
-    options = {**_client_options(kafka), "start_ns": start_ns}
-    try:
-        return await consumer.audit(kafka.bootstrap_servers, wanted, kafka.topic(STATUS), **options)
-    except KafkaError as failure:
-        raise await _unavailable(kafka, failure) from None
+def audit(
+    topics: Annotated[
+        list[str] | None, typer.Argument(help="Topics of rows; without any, all three.")
+    ] = None,
+    config: ConfigOption = None,
+    servers: Servers = None,
+    start: Annotated[
+        str, typer.Option("--from", help="`beginning`, or a time: ISO 8601 UTC, or ns.")
+    ] = "beginning",
+    as_json: Json = False,
+) -> None:
+    """Prove that topics hold every row that was published, or name the holes.
+
+    Each row has a number in its session and partition; numbers whose records Kafka refused are
+    declared in the status topic. Exit status 1 if rows are missing.
+
+    \b
+    Examples:
+      ingestor audit
+      ingestor audit md.trades.v1 --bootstrap-servers kafka:9092 --json
+    """
+    from ingestor.app.settings import kafka_settings
+    from ingestor.cli.topic_text import audit_text, audit_topics
+
+    kafka = kafka_settings(load_config(config, servers).kafka)
+    report = asyncio.run(audit_topics(kafka, topics or [], _start_ns(start) or 0))
+    if as_json:
+        from dataclasses import asdict
+
+        content = {**asdict(report), "sessions": sorted(report.sessions)}
+        print_json({**content, "complete": report.complete})
+    else:
+        typer.echo(audit_text(report))
+    if not report.complete:
+        raise typer.Exit(EXIT_FAILURE)
 
 
-def audit_text(report: Audit) -> str:
-    """Return the verdict first, then the holes."""
-    verdict = "complete" if report.complete else "INCOMPLETE"
-    lines = [
-        (
-            f"{verdict}: {report.rows:,} rows in {report.partitions} partitions of "
-            f"{len(report.sessions)} sessions, {report.duplicates:,} sent twice, "
-            f"{len(report.void)} ranges declared void"
-        )
-    ]
-    for hole in report.holes[:_HOLES_SHOWN]:
-        where = f"{hole.topic}[{hole.partition}] session {hole.session}"
-        lines.append(f"  {where}: rows {hole.first:,} to {hole.last:,} are missing")
-    if len(report.holes) > _HOLES_SHOWN:
-        lines.append(f"  ... and {len(report.holes) - _HOLES_SHOWN} more")
-    return "\n".join(lines)
+def _start_ns(text: str) -> int | None:
+    from ingestor.cli.common import time_ns_of
 
-
-def _client_options(kafka: KafkaSettings) -> dict[str, Any]:
-    options = kafka.client_options()
-    del options["bootstrap_servers"]
-    return options
-
-
-async def _unavailable(kafka: KafkaSettings, failure: KafkaError) -> SinkUnavailable:
-    reason = await reason_of(failure, kafka.client_options())
-    return SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", reason.text)
-
-
-def _lines(value: bytes, options: ConsumeOptions) -> Iterator[str]:
-    try:
-        batch = decode(value).batch
-    except CodecError as failure:
-        typer.echo(f"ingestor: {options.topic}: a record is skipped: {failure}", err=True)
-        return
-    for row in rows_of(batch):
-        yield orjson.dumps(row).decode() if options.as_json else _text(row)
-
-
-def rows_of(batch: TickBatch) -> Iterator[dict[str, Any]]:
-    """Yield each row as JSON types, prices and sizes as decimal text."""
-    for row in batch.rows:
-        instrument = batch.instruments[int(row["instrument"])]
-        kind = Kind(int(row["kind"]))
-        yield {
-            "kind": KIND_NAMES[kind],
-            "instrument": instrument.key,
-            "ts_event": int(row["ts_event"]),
-            "ts_recv": int(row["ts_recv"]),
-            "sequence": int(row["sequence"]),
-            "flags": [one.name.lower() for one in Flag(int(row["flags"])) if one.name],
-            **_fields(row, kind, batch.row_class, instrument),
-        }
-
-
-def _fields(
-    row: Any, kind: Kind, row_class: RowClass, instrument: InstrumentLike
-) -> dict[str, Any]:
-    def price(name: str) -> str:
-        return format_decimal(int(row[name]), instrument.price_exponent)
-
-    def size(name: str) -> str:
-        return format_decimal(int(row[name]), instrument.size_exponent)
-
-    match kind:
-        case Kind.TRADE:
-            trade_id = int(row["trade_id_high"]) << 64 | int(row["trade_id_low"])
-            side = SIDE_NAMES[Side(int(row["side"]))]
-            return {
-                "side": side,
-                "price": price("price"),
-                "size": size("size"),
-                "trade_id": str(trade_id),
-            }
-        case Kind.QUOTE:
-            return {
-                "bid_price": price("bid_price"),
-                "bid_size": size("bid_size"),
-                "ask_price": price("ask_price"),
-                "ask_size": size("ask_size"),
-            }
-        case Kind.LEVEL:
-            side = _BOOK_SIDES[Side(int(row["side"]))]
-            return {"side": side, "price": price("price"), "size": size("size")}
-        case Kind.GAP:
-            first, last = MARK_FIELDS[row_class]
-            return {
-                "cause": CAUSE_NAMES[int(row["side"])],
-                "first": int(row[first]),
-                "last": int(row[last]),
-            }
-        case Kind.RESET:
-            return {"cause": CAUSE_NAMES[int(row["side"])]}
-
-
-def _text(row: dict[str, Any]) -> str:
-    """One line: time, instrument, kind, then what the kind has."""
-    rest = [
-        f"{name}={value}"
-        for name, value in row.items()
-        if name not in {"kind", "instrument", "ts_event", "ts_recv", "flags"}
-    ]
-    flags = ",".join(row["flags"])
-    return " ".join((iso_text(row["ts_event"]), row["instrument"], row["kind"], *rest, flags))
+    return {"beginning": 0, "end": None}[text] if text in {"beginning", "end"} else time_ns_of(text)

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 
 from ingestor import __version__
-from ingestor.cli import data as cli_data
+from ingestor.cli import consume as cli_consume
 from ingestor.cli import describe as cli_config
 from ingestor.cli import recordings as cli_recording
 from ingestor.cli import run as cli_run
@@ -52,7 +52,7 @@ def _root(
     """Crypto market data from exchange websockets into Kafka, exactly and accountably."""
 
 
-for module in (cli_run, cli_config, cli_data, cli_recording):
+for module in (cli_run, cli_config, cli_consume, cli_recording):
     module.register(app)
 
 

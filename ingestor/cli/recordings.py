@@ -260,8 +260,8 @@ def _speed(text: str) -> float | None:
 
 
 def _channel(text: str) -> str:
-    from ingestor.config.load import nearest
     from ingestor.model.rows import CLASS_OF
+    from ingestor.model.suggest import nearest
 
     if text not in CLASS_OF:
         what = f"unknown channel {text!r}; {nearest(text, CLASS_OF)}"
@@ -270,7 +270,7 @@ def _channel(text: str) -> str:
 
 
 def _faults(texts: tuple[str, ...] | list[str], seed: int) -> Faults:
-    from ingestor.config.load import nearest
+    from ingestor.model.suggest import nearest
     from ingestor.testbed.emulator.faults import Fault, Faults
 
     chances: dict[str, Any] = {}

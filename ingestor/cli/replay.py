@@ -20,10 +20,11 @@ from ingestor.app.settings import book_settings, kafka_settings
 from ingestor.cli.common import load_config
 from ingestor.model.errors import ConfigError, RecordingError, SinkUnavailable
 from ingestor.recording.reader import Problems
+from ingestor.sinks.digest import AuditSink
+from ingestor.sinks.interface import Sink, Tee
 from ingestor.sinks.kafka.overload import Budget
-from ingestor.sinks.kafka.queue import Sink
 from ingestor.sources.replay.replay import Replay, ReplayOptions
-from ingestor.sources.replay.report import AuditSink, Tee, report
+from ingestor.sources.replay.report import report
 
 if TYPE_CHECKING:
     from ingestor.codec import Headers

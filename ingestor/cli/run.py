@@ -166,7 +166,8 @@ def simulate(
     import uvloop
 
     from ingestor.model.errors import ListenFailed
-    from ingestor.testbed.simulated.simulator import SimulatorOptions, serve
+    from ingestor.testbed.simulated.simulator import serve
+    from ingestor.testbed.simulated.state import SimulatorOptions
 
     options = SimulatorOptions(symbols=symbols, rate_per_s=rate, hosts=(host,), ports=(port,))
     try:

@@ -1,22 +1,17 @@
 """Turn rows into Kafka records and records into rows, in JSON and in binary."""
 
-from ingestor.codec.encoder import (
+from ingestor.codec.encoder import Encoder, decode, encoder, position
+from ingestor.codec.record import (
     ENCODINGS,
     RECORD_BYTES_MAX,
     CodecError,
     Decoded,
-    Encoder,
     Headers,
     Part,
-    Partitions,
     Record,
     WireInstrument,
-    decode,
-    encoder,
     headers,
     joined,
-    partition_of_key,
-    position,
     schema_name,
 )
 
@@ -28,14 +23,12 @@ __all__ = [
     "Encoder",
     "Headers",
     "Part",
-    "Partitions",
     "Record",
     "WireInstrument",
     "decode",
     "encoder",
     "headers",
     "joined",
-    "partition_of_key",
     "position",
     "schema_name",
 ]

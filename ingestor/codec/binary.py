@@ -45,7 +45,7 @@ from ingestor.codec.record import (
     WireInstrument,
     joined,
 )
-from ingestor.columns.buffer import Instruments, TickBatch
+from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.rows import DTYPE_OF, RowClass, Rows
 
 MAGIC: Final = b"MDR"

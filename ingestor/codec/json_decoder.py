@@ -11,7 +11,7 @@ import orjson
 
 from ingestor.codec.json_encoder import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
 from ingestor.codec.record import CodecError, Decoded, WireInstrument
-from ingestor.columns.buffer import TickBatch
+from ingestor.model.batch import TickBatch
 from ingestor.model.rows import (
     CLASS_OF,
     DTYPE_OF,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ingestor.codec.digits import decimal_texts, integer_texts
 from ingestor.codec.record import Part, Pieces, Record, joined
-from ingestor.columns.buffer import Instruments
+from ingestor.model.batch import Instruments
 from ingestor.model.decimals import format_decimal
 from ingestor.model.rows import (
     CHANNEL_OF,

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.columns.buffer import TickBatch
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import Instrument
 from ingestor.model.rows import CHANNEL_OF, RowClass, Rows
 

@@ -10,41 +10,17 @@ nothing. Levels that come as arrays of pairs stay JSON until then.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
 from struct import Struct, error
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
-from ingestor.columns.sealing import (
-    IS_RAW,
-    KEPT,
-    Hole,
-    Reader,
-    Rejected,
-    Sealed,
-    Source,
-    fill,
-    seal,
-)
+from ingestor.columns.sealed import Hole, Rejected, Sealed, Source
+from ingestor.columns.sealing import IS_RAW, KEPT, Reader, fill, seal
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import UPDATE, Cause, Flag, RowClass, Rows
-
-__all__ = [
-    "Hole",
-    "InstrumentLike",
-    "Instruments",
-    "PackError",
-    "Reader",
-    "Rejected",
-    "Sealed",
-    "Source",
-    "TickBatch",
-    "TickBuffer",
-    "fill",
-]
+from ingestor.model.rows import UPDATE, Cause, Flag, Rows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
 assert _UPDATE.size == UPDATE.itemsize
@@ -59,42 +35,6 @@ _DIGITS: Final = b"0123456789."
 _PAIR_SKELETON: Final = b'["",""],'
 
 PackError = error  # what a number that doesn't fit its field raises; a ValueError to decoders
-
-
-class InstrumentLike(Protocol):
-    """What reading rows needs of an instrument; `Instrument` satisfies it."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def price_exponent(self) -> int: ...
-    @property
-    def size_exponent(self) -> int: ...
-    @property
-    def revision(self) -> int: ...
-
-
-class Instruments(Protocol):
-    """Instruments by number; `InstrumentTable` and any sequence satisfy it."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, number: int, /) -> InstrumentLike: ...
-
-
-@dataclass(slots=True)
-class TickBatch:
-    """Sealed rows of one class, in order per instrument: what sinks take and consumers get.
-
-    rows: array of TRADE, QUOTE or LEVEL, marks included. instruments: what the rows' `instrument`
-    field indexes: the process's table, or the table that came with a Kafka record or a file.
-    """
-
-    row_class: RowClass
-    rows: Rows
-    instruments: Instruments
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 class TickBuffer:

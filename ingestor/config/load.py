@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -22,6 +21,7 @@ from pydantic_settings import SettingsError
 
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, KafkaConfig
 from ingestor.model.errors import ConfigError
+from ingestor.model.suggest import nearest
 
 Venues = Mapping[str, Collection[str]]  # venue -> its markets
 Place = tuple[int | str, ...]  # ("feeds", 0, "venue")
@@ -29,7 +29,6 @@ Place = tuple[int | str, ...]  # ("feeds", 0, "venue")
 _FILES: Final = ("sasl_password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
 _FIELD: Final = re.compile('field "([a-z_]+)"')  # in the text of a SettingsError
 _SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic's sentences begin
-_LISTED_MAX: Final = 12
 
 
 def load(path: Path | None, venues: Venues) -> Config:
@@ -70,17 +69,6 @@ def kafka_password(kafka: KafkaConfig) -> str | None:
     if kafka.sasl_password_file is None:
         return None
     return _read_text(kafka.sasl_password_file, "kafka.sasl_password_file").removesuffix("\n")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint: the known word that was probably meant, else all of them."""
-    choices = sorted(known)
-    close = get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]}?"
-    if len(choices) > _LISTED_MAX:
-        return f"known are {', '.join(choices[:_LISTED_MAX])}, ..."
-    return f"known are {', '.join(choices)}" if choices else "none is known"
 
 
 def _read(path: Path | None, venues: Venues) -> tuple[Config | None, list[ConfigError]]:

@@ -1,17 +1,8 @@
 """Read Kafka topics back into batches of rows and order books."""
 
-from ingestor.consumer.consumer import (
-    EARLIEST,
-    Audit,
-    BookImage,
-    Consumer,
-    Hole,
-    Progress,
-    audit,
-    book_image,
-    remainder,
-    void_of,
-)
+from ingestor.consumer.audit import Audit, audit, remainder, void_of
+from ingestor.consumer.book_snapshot import BookImage, book_image
+from ingestor.consumer.consumer import EARLIEST, Consumer, Hole, Progress
 from ingestor.consumer.orderbook import (
     BookInvalid,
     Levels,

@@ -19,22 +19,15 @@ a GAP row says that the publisher knows of some it never had.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-import numpy as np
-import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from ingestor.codec import CodecError, Decoded, WireInstrument, decode, position
-from ingestor.columns.buffer import TickBatch
-from ingestor.kafka.aiokafka_compat import fail_writes_to_lost_sockets
-from ingestor.model.decimals import parse_decimal
+from ingestor.codec import Decoded, decode
+from ingestor.kafka.aiokafka_compat import fail_writes_to_lost_sockets, topics_of, wait_for_metadata
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TopicAbsent
-from ingestor.model.rows import LEVEL, Flag, Kind, RowClass, Side
-
-__all__ = ["Audit", "BookImage", "Consumer", "Hole", "Progress", "audit", "book_image", "decode"]
 
 EARLIEST: Final = 0
 _POLL_MS: Final = 500
@@ -172,8 +165,7 @@ class Consumer:
     async def _seek(self) -> None:
         """Assign every partition, go to the start, note the ends."""
         kafka = self._kafka
-        # All topics: a request that names one would create it where the broker does that.
-        known = (await kafka._client.fetch_all_metadata()).topics()  # noqa: SLF001
+        known = await topics_of(kafka)
         for topic in self._topics:
             if topic not in known:
                 raise TopicAbsent(topic, self._servers)
@@ -201,8 +193,7 @@ class Consumer:
             self._ends = await kafka.end_offsets(partitions)
 
     async def _partitions_of(self, topic: str) -> set[int]:
-        # Metadata of a topic that nobody asked for yet come with the next update.
-        await self._kafka._client._wait_on_metadata(topic)  # noqa: SLF001
+        await wait_for_metadata(self._kafka, topic)
         partitions: set[int] | None = self._kafka.partitions_for_topic(topic)
         return partitions or set()
 
@@ -230,162 +221,3 @@ class Consumer:
         if found is None:
             found = self.progress[partition] = Progress(partition.topic, partition.partition)
         return found
-
-
-@dataclass(slots=True)
-class Audit:
-    """Whether topics hold every row that was numbered.
-
-    holes: missing rows that nobody accounts for. void: sequence ranges that the publisher declared
-    will never come (dead-lettered records).
-    """
-
-    rows: int = 0
-    duplicates: int = 0
-    partitions: int = 0
-    sessions: set[str] = field(default_factory=set)
-    holes: list[Hole] = field(default_factory=list)
-    void: list[Hole] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        return not self.holes
-
-
-async def audit(
-    bootstrap_servers: str, topics: Sequence[str], status_topic: str | None = None, **options: Any
-) -> Audit:
-    """Read topics from start to end and prove each partition's sequence numbers contiguous.
-
-    A session that a topic's retention has cut begins with what is left of it. status_topic: where
-    VOID ranges are; without it a dead-lettered record is a hole. options: as for Consumer (security
-    and, to audit a part, start_ns and until_ns). Raises TopicAbsent.
-    """
-    options = {"start_ns": EARLIEST, **options}
-    stop_at_end = options.get("until_ns") is None
-    report = Audit()
-    holes: list[Hole] = []
-    async with Consumer(bootstrap_servers, topics, stop_at_end=stop_at_end, **options) as consumer:
-        async for partition, _, value in consumer.records():
-            consumer.progress_of(partition).see(*position(value))
-        holes = consumer.holes
-        for progress in consumer.progress.values():
-            report.rows += progress.rows
-            report.duplicates += progress.duplicates
-            report.sessions |= progress.sessions().keys()
-        report.partitions = len(consumer.progress)
-    if status_topic is not None:
-        with suppress(TopicAbsent):  # then nothing was declared void
-            await _read_void(report, bootstrap_servers, status_topic, options)
-    for hole in holes:
-        report.holes += remainder(hole, report.void)
-    return report
-
-
-async def _read_void(
-    report: Audit, bootstrap_servers: str, status_topic: str, options: dict[str, Any]
-) -> None:
-    limits = {"start_ns": EARLIEST, "until_ns": None}
-    async with Consumer(
-        bootstrap_servers, [status_topic], stop_at_end=True, **options | limits
-    ) as consumer:
-        async for _, _, value in consumer.records():
-            # A replaced producer may have declared it twice.
-            report.void += [one for one in void_of(value) if one not in report.void]
-
-
-def void_of(value: bytes) -> list[Hole]:
-    """Return the VOID range that a status record declares, if it is one that does."""
-    message = orjson.loads(value)
-    if message.get("kind") != "void":
-        return []
-    fields = ("topic", "partition", "session", "first", "last")
-    return [Hole(*(message[name] for name in fields))]
-
-
-def remainder(hole: Hole, void: Iterable[Hole]) -> list[Hole]:
-    """Return what is left of a hole when VOID ranges are taken out of it."""
-    left: list[Hole] = []
-    first = hole.first
-    where = (hole.topic, hole.partition, hole.session)
-    same = [one for one in void if (one.topic, one.partition, one.session) == where]
-    for one in sorted(same, key=lambda one: one.first):
-        if one.last < first or one.first > hole.last:
-            continue
-        if one.first > first:
-            left.append(Hole(*where, first, one.first - 1))
-        first = max(first, one.last + 1)
-    if first <= hole.last:
-        left.append(Hole(*where, first, hole.last))
-    return left
-
-
-@dataclass(frozen=True, slots=True)
-class BookImage:
-    """A record of the topic `book_snapshot`: an instrument's book, and where to read on.
-
-    batch: its levels as one SNAPSHOT (an empty book: one RESET). topic, partition, session (16
-    bytes), sequence: from where on rows are to be read.
-
-        image = book_image(value)
-        books.feed(image.batch)
-        for decoded in ...:                    # the records of that partition, from any place
-            books.feed(image.after(decoded))
-    """
-
-    batch: TickBatch
-    topic: str
-    partition: int
-    session: bytes
-    sequence: int
-
-    def after(self, decoded: Decoded) -> TickBatch:
-        """Return the instrument's rows of a record that the image may lack.
-
-        Sizes are absolute, so the few that it has already do no harm. Of another session, rows
-        received later count: they begin with a RESET.
-        """
-        rows, instruments = decoded.batch.rows, decoded.batch.instruments
-        key = self.batch.instruments[0].key
-        numbers = [one for one in range(len(instruments)) if instruments[one].key == key]
-        keep = np.isin(rows["instrument"], numbers)
-        if decoded.session == self.session:
-            keep &= decoded.first_sequence + np.arange(len(rows)) >= self.sequence
-        else:
-            keep &= rows["ts_recv"] > self.batch.rows["ts_recv"][0]
-        return TickBatch(decoded.batch.row_class, rows[keep], instruments)
-
-
-def book_image(value: bytes) -> BookImage:
-    """Read a record of the topic `book_snapshot`. Raises CodecError."""
-    try:
-        return _book_image(orjson.loads(value))
-    except (LookupError, TypeError, ValueError) as failure:
-        raise CodecError(f"no book image: {failure!r}") from failure
-
-
-def _book_image(message: Any) -> BookImage:
-    one = WireInstrument(
-        message["key"], message["price_exponent"], message["size_exponent"], message["revision"]
-    )
-    levels = [
-        (side, parse_decimal(price, one.price_exponent), parse_decimal(size, one.size_exponent))
-        for side, some in ((Side.BID, message["bids"]), (Side.ASK, message["asks"]))
-        for price, size in some
-    ]
-    rows = np.zeros(max(len(levels), 1), LEVEL)
-    for name in ("ts_event", "ts_recv", "sequence"):
-        rows[name] = message[name]
-    rows["kind"] = Kind.LEVEL if levels else Kind.RESET
-    rows["flags"] = Flag.SNAPSHOT | (Flag.PARTIAL if message["partial"] else 0)
-    rows["flags"][-1] |= np.uint16(Flag.LAST)
-    if levels:
-        rows["side"], rows["price"], rows["size"] = np.array(levels, np.int64).T
-    resume = message["resume"]
-    return BookImage(
-        TickBatch(RowClass.LEVEL, rows, [one]),
-        resume["topic"],
-        resume["partition"],
-        bytes.fromhex(resume["session"]),
-        resume["sequence"],
-    )

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.columns.buffer import TickBatch
+from ingestor.model.batch import TickBatch
 from ingestor.model.book_side import Ladder
 from ingestor.model.decimals import format_decimal
 from ingestor.model.errors import IngestError, Recovery

@@ -13,7 +13,8 @@ from typing import Final, cast
 
 from ingestor.adapter import DecodeMany, DecodesMany, FeedAdapter
 from ingestor.columns.buffer import TickBuffer
-from ingestor.decode.session import MALFORMED, FrameCounts, Session
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.session import MALFORMED, Session
 from ingestor.model.errors import DecodeError
 from ingestor.model.instruments import InstrumentTable
 

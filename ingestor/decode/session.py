@@ -8,7 +8,7 @@ connection's instruments have a hole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from ingestor.adapter import (
@@ -21,7 +21,9 @@ from ingestor.adapter import (
     Refused,
     Reply,
 )
+from ingestor.adapter.contract import Subscription
 from ingestor.columns.buffer import PackError, TickBuffer
+from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.errors import DecodeError
 from ingestor.model.rows import CHANNEL_OF, Cause, RowClass
 
@@ -29,59 +31,6 @@ MALFORMED: Final = (
     *(LookupError, TypeError, ValueError, AttributeError, PackError, OverflowError),
     RecursionError,  # of a parser, or of repr, over a message that is nested too deeply
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """One channel of one instrument. `stream` is the adapter's name for it."""
-
-    instrument: int
-    symbol: str
-    channel: str
-    stream: str
-
-
-@dataclass(slots=True)
-class FrameCounts:
-    """The frame side of the ledger of one (venue, market).
-
-    frames = control + decoded + rejected + duplicate + filtered. Every term is counted where it
-    happens, so that the sum can fail: `unaccounted` is then not 0.
-    """
-
-    frames: int = 0
-    decoded: int = 0
-    control: int = 0
-    rejected: int = 0
-    duplicate: int = 0
-    filtered: int = 0
-    rejected_by_reason: dict[str, int] = field(default_factory=dict)
-    filtered_by_rule: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def data(self) -> int:
-        return self.decoded + self.rejected + self.duplicate + self.filtered
-
-    @property
-    def unaccounted(self) -> int:
-        return self.frames - self.control - self.data
-
-    def reject(self, reason: str) -> None:
-        self.rejected += 1
-        self.rejected_by_reason[reason] = self.rejected_by_reason.get(reason, 0) + 1
-
-    def filter(self, rule: str) -> None:
-        self.filtered += 1
-        self.filtered_by_rule[rule] = self.filtered_by_rule.get(rule, 0) + 1
-
-    def leave_out(self, control: Control) -> None:
-        """Count a frame that was no data."""
-        if not isinstance(control, Filtered):
-            self.control += 1
-        elif control.duplicate:
-            self.duplicate += 1
-        else:
-            self.filter(control.rule)
 
 
 class SessionEvents:

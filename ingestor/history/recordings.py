@@ -23,8 +23,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ingestor.columns.buffer import TickBatch
 from ingestor.history.readable import Readable
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.rows import CLASS_OF, DTYPE_OF, RowClass, Rows

@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.columns.buffer import Instruments, TickBatch
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.history.readable import Readable
+from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.timestamps import SECOND
 
 SCHEME: Final = "kafka://"

@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from ingestor.books.manager import Repair
-from ingestor.columns.buffer import Rejected
+from ingestor.books.repair_planner import Repair
+from ingestor.columns.sealed import Rejected
 from ingestor.decode.frame_queue import Intake
 from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
-from ingestor.sinks.kafka.queue import Sink
+from ingestor.sinks.interface import Sink
 
 
 class Flusher:

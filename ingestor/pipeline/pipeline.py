@@ -6,20 +6,25 @@ only per-row Python here is on rare paths (marks, resent trades).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ingestor.adapter import BookRule
-from ingestor.books.manager import BookOutput, Books, BookSettings, Repair
-from ingestor.columns.buffer import Hole, Rejected, Sealed, TickBatch, TickBuffer
+from ingestor.books.manager import BookOutput, Books
+from ingestor.books.repair_planner import Repair
+from ingestor.books.settings import BookSettings
+from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.sealed import Rejected, Sealed
+from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import Intakes
-from ingestor.decode.session import FrameCounts
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import Flag, Kind, RowClass, Rows, mark
+from ingestor.model.rows import Kind, RowClass, Rows
+from ingestor.pipeline.gaps import Mark, concerned, with_gaps
+from ingestor.pipeline.resent_trades import ResentTrades
 from ingestor.telemetry.metrics import Metrics
 
 
@@ -74,7 +79,7 @@ class Pipeline:
         self.bytes_received = 0  # payload of all frames, as of the last flush
         self._held = 0
         self._filtered = 0
-        self._last_trade = np.zeros(0, np.uint64)  # highest sequence seen, by instrument
+        self._resent_trades = ResentTrades(table)
 
     def flush(self, now_ns: int) -> FlushResult:
         """Take everything out of the intakes and the buffer. now_ns: ns since the epoch."""
@@ -130,52 +135,29 @@ class Pipeline:
         holes = sealed.holes
         if not holes:
             return sealed.quotes, books.quotes
-        marks: list[_Mark] = []
-        derived: list[_Mark] = []
+        marks: list[Mark] = []
+        derived: list[Mark] = []
         for hole, before in zip(holes, books.quotes_before, strict=True):
-            for number in _concerned(RowClass.QUOTE, hole):
+            for number in concerned(RowClass.QUOTE, hole):
                 if self._rule_of(number).quotes_from_book:
                     derived.append((before, number, hole))
                 else:
                     marks.append((hole.quote, number, hole))
         return (
-            _with_gaps(RowClass.QUOTE, sealed.quotes, marks),
-            _with_gaps(RowClass.QUOTE, books.quotes, derived),
+            with_gaps(RowClass.QUOTE, sealed.quotes, marks),
+            with_gaps(RowClass.QUOTE, books.quotes, derived),
         )
 
     def _trades(self, sealed: Sealed) -> Rows:
         holes = sealed.holes
-        marks = [(one.trade, n, one) for one in holes for n in _concerned(RowClass.TRADE, one)]
-        trades = _with_gaps(RowClass.TRADE, sealed.trades, marks)
+        marks = [(one.trade, n, one) for one in holes for n in concerned(RowClass.TRADE, one)]
+        trades = with_gaps(RowClass.TRADE, sealed.trades, marks)
         if not len(trades):
             return trades
-        resent = (trades["flags"] & Flag.SNAPSHOT) != 0
-        if resent.any():
-            keep = self._not_seen(trades, resent)
-            self.metrics.count_rows("duplicate", RowClass.TRADE, trades["instrument"][~keep])
-            trades = trades[keep]
-        self._fit_trades()
-        np.maximum.at(self._last_trade, trades["instrument"], trades["sequence"])
+        trades, repeated = self._resent_trades.drop(trades)
+        if len(repeated):
+            self.metrics.count_rows("duplicate", RowClass.TRADE, repeated)
         return trades
-
-    def _not_seen(self, trades: Rows, resent: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Venues resend recent trades on subscribe: drop those at or below the highest seen."""
-        self._fit_trades()
-        keep = np.ones(len(trades), np.bool_)
-        for instrument in np.unique(trades["instrument"][resent]).tolist():
-            of_instrument = np.flatnonzero(trades["instrument"] == instrument)
-            sequences = trades["sequence"][of_instrument]
-            seen = np.maximum.accumulate(
-                np.concatenate(([self._last_trade[instrument]], sequences))
-            )[:-1]
-            duplicate = resent[of_instrument] & (sequences <= seen) & (sequences > 0)
-            keep[of_instrument[duplicate]] = False
-        return keep
-
-    def _fit_trades(self) -> None:
-        missing = len(self.table) - len(self._last_trade)
-        if missing > 0:
-            self._last_trade = np.concatenate([self._last_trade, np.zeros(missing, np.uint64)])
 
     def _settle(
         self,
@@ -226,42 +208,3 @@ def _recount(rejected: Rejected) -> None:
     if isinstance(counts, FrameCounts):
         counts.decoded -= 1
         counts.reject(rejected.reason)
-
-
-_Mark = tuple[int, int, Hole]  # rows before it, instrument, what it marks
-
-
-def _concerned(row_class: RowClass, hole: Hole) -> Sequence[int]:
-    """Return the instruments whose rows of a class a hole may have cost."""
-    subscribed = hole.source.instruments(row_class)
-    if hole.instruments is None:
-        return subscribed
-    return [one for one in hole.instruments if one in set(subscribed)]
-
-
-def _with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[_Mark]) -> Rows:
-    """Insert GAP marks, given in the order of their holes.
-
-    Holes of one cause in a row and at one place are one GAP, so that the rows don't depend on
-    where a flush fell any more than `ingestor.sinks.digest` allows for.
-    """
-    gaps: list[Rows] = []
-    places: list[int] = []
-    last: dict[tuple[int, int], int] = {}
-    for place, instrument, hole in marks:
-        if last.get((place, instrument)) == hole.cause:
-            continue
-        last[place, instrument] = hole.cause
-        places.append(place)
-        gaps.append(
-            mark(
-                row_class,
-                Kind.GAP,
-                instrument,
-                hole.ts_recv,
-                cause=hole.cause,
-                first=hole.first,
-                last=hole.last,
-            )
-        )
-    return np.insert(rows, places, np.concatenate(gaps)) if gaps else rows

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ingestor.columns.buffer import TickBatch
+from ingestor.model.batch import TickBatch
 from ingestor.model.decimals import EXPONENT_MAX
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import CHANNEL_OF, DTYPE_OF, RowClass, Rows

@@ -16,19 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from ingestor.model.errors import RecordingError
-from ingestor.recording.format import (
-    FORMAT,
+from ingestor.recording.format import FORMAT, LOST, Decided, Header, Line, parse_line, parse_lines
+from ingestor.recording.layout import (
     INDEX,
-    LOST,
     SUFFIX,
     UNFINISHED,
-    Decided,
-    Header,
-    Line,
     index_path,
     parse_index,
-    parse_line,
-    parse_lines,
     parse_segment_path,
 )
 from ingestor.recording.zstd_frames import is_zstd, pieces

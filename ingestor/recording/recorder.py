@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ingestor.decode.session import Subscription
+from ingestor.adapter.contract import Subscription
 from ingestor.model.instruments import InstrumentTable
 from ingestor.recording.format import Decided, Disconnect, Http, Send, text_or_bytes
 from ingestor.recording.segments import RecorderSettings

@@ -13,18 +13,15 @@ from pathlib import Path
 import zstandard
 
 from ingestor.model.errors import RecordingError
-from ingestor.recording.format import (
+from ingestor.recording.format import Header, Line, parse_line, parse_lines
+from ingestor.recording.layout import (
     SUFFIX,
     UNFINISHED,
-    Header,
     Index,
     Indexed,
-    Line,
     encode_index,
     finished_path,
     index_path,
-    parse_line,
-    parse_lines,
 )
 from ingestor.recording.segments import lock, sync_folder, write_atomically
 from ingestor.recording.zstd_frames import is_zstd, pieces

@@ -17,17 +17,13 @@ from typing import Final, Literal
 import zstandard
 
 from ingestor.model.timestamps import SECOND
-from ingestor.recording.format import (
-    FORMAT,
-    HOUR_NS,
+from ingestor.recording.format import FORMAT, HOUR_NS, Header, Line, encode_lines
+from ingestor.recording.layout import (
     SUFFIX,
     UNFINISHED,
-    Header,
     Index,
     Indexed,
-    Line,
     encode_index,
-    encode_lines,
     index_path,
     segment_path,
 )

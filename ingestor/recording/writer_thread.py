@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from ingestor.decode.session import Subscription
+from ingestor.adapter.contract import Subscription
 from ingestor.model.instruments import InstrumentTable
 from ingestor.recording.format import (
     Connect,

@@ -18,8 +18,8 @@ from types import ModuleType
 
 import feeds
 from ingestor.adapter import FeedAdapter, Market
-from ingestor.config.load import nearest
 from ingestor.model.errors import ConfigError
+from ingestor.model.suggest import nearest
 
 GROUP = "ingestor.feeds"
 

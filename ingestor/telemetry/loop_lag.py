@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Final
 
-from ingestor.telemetry.metrics import Histogram
+from ingestor.telemetry.histogram import Histogram
 
 INTERVAL_S: Final = 0.05
 

@@ -22,10 +22,14 @@ from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
-from ingestor.books.manager import Books, BookSettings
-from ingestor.columns.buffer import TickBatch, TickBuffer
+from ingestor.adapter.contract import Subscription
+from ingestor.books.manager import Books
+from ingestor.books.settings import BookSettings
+from ingestor.columns.buffer import TickBuffer
 from ingestor.consumer.orderbook import OrderBooks
-from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.session import Session, SessionEvents
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, Symbols, instrument
 from ingestor.model.rows import Flag, Kind, RowClass
 from tests.captures.frames import lines

@@ -18,9 +18,11 @@ import pytest
 from feeds.binance import Binance
 from feeds.kraken import Kraken, book_checksum
 from ingestor.adapter import FeedAdapter
-from ingestor.columns.buffer import Sealed, TickBuffer
+from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.sealed import Sealed
+from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import FRAMES_FULL, Intake
-from ingestor.decode.session import FrameCounts, Session, SessionEvents
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Flag
 from tests.captures.frames import inferred, lines, listed

@@ -23,7 +23,8 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
-from ingestor.columns.buffer import Sealed, TickBuffer
+from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_queue import FRAMES_FULL, Intake
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, Symbols

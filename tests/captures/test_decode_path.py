@@ -23,10 +23,12 @@ from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import Endpoint, FeedAdapter, RestRequest
-from ingestor.books.manager import Repair
-from ingestor.columns.buffer import TickBatch
+from ingestor.adapter.contract import Subscription
+from ingestor.books.repair_planner import Repair
+from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import Intake
-from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.decode.session import Session, SessionEvents
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Flag, Kind, RowClass, Side

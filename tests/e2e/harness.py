@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ingestor.app import Drained, Ingestor, load_plan
-from ingestor.columns.buffer import TickBatch
 from ingestor.config.model import Config
 from ingestor.consumer import EARLIEST, Consumer
+from ingestor.model.batch import TickBatch
 from ingestor.model.rows import CHANNEL_OF, Flag, Kind, RowClass, Side
 from ingestor.telemetry.status import Status
 from tests.e2e.reference import Level, Quote, Trade

@@ -12,7 +12,8 @@ import pytest
 from ingestor.config.model import Config
 from ingestor.model.rows import CHANNEL_OF, RowClass
 from ingestor.testbed.broker import DevBroker
-from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
+from ingestor.testbed.simulated.server import Simulator
+from ingestor.testbed.simulated.state import SimulatorOptions
 from tests.e2e.harness import TOPICS, published, side_records, until
 from tests.e2e.processes import closed_port, command, environment, ingestor
 

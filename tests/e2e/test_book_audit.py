@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiohttp import WSMsgType, web
 
-from ingestor.books.book import BookStatistics, BookTally
+from ingestor.books.statistics import BookStatistics, BookTally
 from tests.e2e.harness import Running, make_config, running
 from tests.e2e.test_digest import Seen, decisions, replayed
 

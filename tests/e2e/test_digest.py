@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 import pytest
 
-from ingestor.columns.buffer import TickBatch
 from ingestor.config.model import Config
+from ingestor.model.batch import TickBatch
 from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.pipeline import FlushResult

@@ -19,7 +19,8 @@ import numpy as np
 from ingestor.consumer.orderbook import OrderBook
 from ingestor.model.rows import Cause, Kind, RowClass
 from ingestor.testbed.broker import DevBroker
-from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
+from ingestor.testbed.simulated.server import Simulator
+from ingestor.testbed.simulated.state import SimulatorOptions
 from tests.e2e.harness import (
     TOPICS,
     Published,

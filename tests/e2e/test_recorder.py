@@ -16,8 +16,8 @@ from prometheus_client.core import Metric
 from ingestor.model.timestamps import SECOND
 from ingestor.recording.format import HOUR_NS, LOST, Decided, Line, Recv
 from ingestor.recording.reader import Problems, chain_lines, find_chains
-from ingestor.recording.recorder import RecorderState
 from ingestor.recording.repair import repair_all
+from ingestor.recording.writer_thread import RecorderState
 from ingestor.testbed.broker import DevBroker
 from tests.e2e.harness import Running, make_config, published, running
 from tests.e2e.processes import Venue, command, environment, simulated_venue

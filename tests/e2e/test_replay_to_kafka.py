@@ -15,8 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from ingestor import history as recordings
-from ingestor.columns.buffer import TickBatch
 from ingestor.history.topics import KafkaRecording
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import IngestError
 from ingestor.model.rows import RowClass, Rows
 from ingestor.sources.replay.replay import Replay, ReplayOptions

@@ -10,7 +10,8 @@ from aiohttp.test_utils import TestServer
 
 from ingestor.model.rows import RowClass
 from ingestor.testbed.broker import DevBroker
-from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
+from ingestor.testbed.simulated.server import Simulator
+from ingestor.testbed.simulated.state import SimulatorOptions
 from tests.e2e.harness import make_config, running
 from tests.e2e.test_digest import Seen, decisions, replayed
 

@@ -19,9 +19,10 @@ from ingestor.kafka.settings import (
     STATUS,
 )
 from ingestor.model.rows import RowClass
-from ingestor.sinks.kafka.in_flight import dead_letter, void
+from ingestor.sinks.kafka.auxiliary_queue import dead_letter, void
 from ingestor.testbed.broker import DevBroker
-from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
+from ingestor.testbed.simulated.server import Simulator
+from ingestor.testbed.simulated.state import SimulatorOptions
 from tests.e2e.harness import TOPICS, make_config, running, side_records
 from tests.fakes.rows import table_of, trades
 

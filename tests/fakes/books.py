@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
-from ingestor.books.manager import BookOutput, Books, BookSettings
-from ingestor.columns.buffer import TickBatch, TickBuffer
+from ingestor.books.manager import BookOutput, Books
+from ingestor.books.settings import BookSettings
+from ingestor.columns.buffer import TickBuffer
 from ingestor.consumer.orderbook import OrderBooks
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, Side
 from ingestor.model.timestamps import SECOND

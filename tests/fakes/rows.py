@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from ingestor.columns.buffer import TickBatch
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import LEVEL, QUOTE, TRADE, Flag, Kind, RowClass, Rows, Side
 

@@ -21,8 +21,11 @@ from ingestor.adapter import (
     Refused,
     Reply,
 )
-from ingestor.columns.buffer import Sealed, TickBuffer
-from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.adapter.contract import Subscription
+from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.sealed import Sealed
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.decimals import format_decimal
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import CHANNEL_OF, Flag, Side

@@ -10,7 +10,8 @@ import pytest
 
 from feeds.bybit import Bybit
 from ingestor.columns.buffer import TickBuffer
-from ingestor.decode.session import FrameCounts, Session, SessionEvents
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import TRADE, Rows
 

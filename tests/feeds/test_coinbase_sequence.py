@@ -8,8 +8,10 @@ import pytest
 
 from feeds.coinbase import Coinbase
 from ingestor.adapter import Control, Filtered, Notice, Reconnect
+from ingestor.adapter.contract import Subscription
 from ingestor.columns.buffer import TickBuffer
-from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.rows import Cause
 from tests.feeds.fixtures import load
 

@@ -18,9 +18,10 @@ from feeds.bybit import Bybit
 from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import DecodesMany, FeedAdapter
-from ingestor.columns.buffer import Sealed
+from ingestor.adapter.contract import Subscription
+from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_queue import FRAMES_FULL, Intake, Intakes
-from ingestor.decode.session import Session, SessionEvents, Subscription
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.rows import CHANNEL_OF, UPDATE
 from ingestor.pipeline.pipeline import Pipeline
 from tests.feeds.fixtures import load, markets

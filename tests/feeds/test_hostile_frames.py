@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingestor.adapter import DecodesMany, FeedAdapter
-from ingestor.columns.buffer import Rejected
+from ingestor.columns.sealed import Rejected
+from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import Intake
-from ingestor.decode.session import FrameCounts
 from ingestor.model.errors import BadNumber, DecodeError, UnknownInstrument, UnknownMessage
 from tests.feeds.fixtures import Fixture, Row, load, markets
 from tests.feeds.harness import TS_RECV, Connection, rows_of

@@ -17,12 +17,12 @@ import pytest
 from aiokafka import errors
 from aiokafka.conn import CloseReason
 
-from ingestor.columns.buffer import TickBatch
 from ingestor.consumer import EARLIEST, Consumer, audit
 from ingestor.kafka.settings import KafkaSettings
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import Kind, RowClass
-from ingestor.sinks.kafka import track
+from ingestor.sinks.kafka import in_flight
 from ingestor.sinks.kafka.produce_request import Batches, Failures, Produce
 from ingestor.sinks.kafka.sender import REQUESTS_MAX
 from ingestor.sinks.kafka.sink import KafkaSink
@@ -49,7 +49,7 @@ class Faults:
         self._under_way: Counter[object] = Counter()
         self._send = Produce.send
         patch.setattr(Produce, "send", lambda *given: self.send(*given))
-        patch.setattr(track, "BESIDE_S", 0.0)
+        patch.setattr(in_flight, "BESIDE_S", 0.0)
 
     async def send(self, produce: Produce, node: int, batches: Batches) -> Failures:
         self._under_way.update(list(batches))

@@ -16,9 +16,9 @@ import trustme
 from confluent_kafka.admin import AdminClient
 
 from ingestor.app.settings import kafka_settings
-from ingestor.columns.buffer import TickBatch
 from ingestor.config.load import load
 from ingestor.consumer import EARLIEST, Consumer
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SinkUnavailable
 from ingestor.model.rows import RowClass
 from ingestor.sinks.kafka.sink import KafkaSink

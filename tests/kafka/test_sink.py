@@ -14,9 +14,9 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from ingestor.columns.buffer import TickBatch
 from ingestor.consumer import EARLIEST, Consumer, audit
 from ingestor.kafka.settings import INSTRUMENTS, KafkaSettings
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import Cause, Kind, RowClass, Rows
 from ingestor.sinks.kafka.overload import Budget, Step

@@ -19,12 +19,14 @@ from ingestor.model.errors import TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.sources.live.events import SupervisorEvents, SupervisorSettings
+from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.health import Patience
 from ingestor.sources.live.plan import PlannedConnection, Route, Wanted, make_plan
+from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.live.tap import Tap
-from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
+from ingestor.testbed.simulated.server import Simulator
+from ingestor.testbed.simulated.state import SimulatorOptions
 
 PATIENCE_S = 30.0
 QUICK = Backoff(base_s=0.05, cap_s=0.2)

@@ -20,8 +20,9 @@ from ingestor.adapter import FeedAdapter
 from ingestor.columns.buffer import TickBuffer
 from ingestor.model.instruments import InstrumentTable
 from ingestor.testbed.simulated.dialects import DIALECTS, DialectName, Kind, make_book
-from ingestor.testbed.simulated.market import Encoded, header, make_walk
-from ingestor.testbed.simulated.simulator import Shape, Simulator, SimulatorOptions
+from ingestor.testbed.simulated.market import Encoded, Shape, header, make_walk
+from ingestor.testbed.simulated.server import Simulator
+from ingestor.testbed.simulated.state import SimulatorOptions
 
 PATIENCE_S = 20.0
 SHAPE = Shape(levels=20, depth=30, states=16, walks=2)

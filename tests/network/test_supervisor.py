@@ -26,7 +26,8 @@ from ingestor.model.rows import Kind
 from ingestor.sources.live.connection import PingTimeout
 from ingestor.sources.live.plan import Route, TransportName, Wanted, make_plan
 from ingestor.sources.live.supervisor import Supervisor
-from ingestor.testbed.simulated.simulator import Simulator, SimulatorOptions
+from ingestor.testbed.simulated.server import Simulator
+from ingestor.testbed.simulated.state import SimulatorOptions
 from tests.network.harness import Heard, bench, impatient, settings, until
 
 ONE_EACH = Route(streams_per_connection=3)  # all three channels of one symbol

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from ingestor.adapter import BookRule
-from ingestor.books.book import BookStatistics
 from ingestor.books.flush import FEW
-from ingestor.books.manager import BookSettings
-from ingestor.columns.buffer import TickBatch
+from ingestor.books.settings import BookSettings
+from ingestor.books.statistics import BookStatistics
+from ingestor.model.batch import TickBatch
 from ingestor.model.rows import LEVEL, Cause, Flag, Kind, RowClass, Rows
 from ingestor.sinks.digest import Digest
 from tests.fakes.books import FUTURES, SOCKET, SPOT, Desk, Pairs

@@ -12,7 +12,8 @@ import websockets
 
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.recording.recorder import Recorder, RecorderSettings
+from ingestor.recording.recorder import Recorder
+from ingestor.recording.segments import RecorderSettings
 from ingestor.testbed.emulator.server import MAX_SPEED, VenueEmulator, serve
 from tests.testbed.made import (
     ALL,

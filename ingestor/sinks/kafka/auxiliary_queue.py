@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from aiokafka import AIOKafkaProducer, errors
 
+from ingestor.codec import Record
 from ingestor.sinks.kafka.producer import Verdict, verdict
 
 SIDE_RECORDS_MAX: Final = 20_000
@@ -93,3 +96,42 @@ class SideQueue:
 
     def _forget(self, record: SideRecord) -> None:
         self._bytes -= record.size
+
+
+RAW_BYTES_MAX: Final = 64 << 10  # of a refused value, kept in its dead letter
+
+
+def dead_letter(
+    topic: str, partition: int, session: bytes, first: int, record: Record, reason: str
+) -> bytes:
+    """Return the value of a record for the topic `deadletter`: who, where, why, and the bytes."""
+    key, value, ts_ms, rows = record
+    return orjson.dumps(
+        {
+            "topic": topic,
+            "partition": partition,
+            "session": session.hex(),
+            "seq": first,
+            "rows": rows,
+            "ts_ms": ts_ms,
+            "reason": reason,
+            "key": None if key is None else key.decode(),
+            "value_bytes": len(value),
+            "value_base64": base64.b64encode(value[:RAW_BYTES_MAX]).decode(),
+        }
+    )
+
+
+def void(topic: str, partition: int, session: bytes, first: int, rows: int, reason: str) -> bytes:
+    """Return the value of a status record: these sequence numbers will never be in the topic."""
+    return orjson.dumps(
+        {
+            "kind": "void",
+            "topic": topic,
+            "partition": partition,
+            "session": session.hex(),
+            "first": first,
+            "last": first + rows - 1,
+            "reason": reason,
+        }
+    )

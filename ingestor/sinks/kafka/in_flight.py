@@ -1,16 +1,29 @@
-"""Rows on their way to one partition: taken from the queue, numbered, not yet settled."""
+"""Rows on their way to one partition: taken from the queue, numbered, not yet settled.
+
+Several batches of one lane under way at a time, and their order when one of them fails.
+
+The broker takes the requests of a connection one after another, and of one producer and partition
+only the batch whose sequence numbers follow the last one's (it knows the last five again). So order
+holds as long as batches are built and written in order. When one fails, those behind it are refused
+too (OutOfOrderSequenceNumber): that says nothing about them. The track is mended then: nothing new
+starts, all that is under way is waited for, and what is left is sent again as it is, from the
+oldest on, one after another.
+
+A partition that knows nothing of a producer takes any sequence number, so that the second batch
+would pass where the first failed: the first one goes alone until it is acked.
+"""
 
 from __future__ import annotations
 
-import base64
+from collections import deque
 from typing import Final
 
-import orjson
+from aiokafka import TopicPartition, errors
 
-from ingestor.codec import Part, Record
+from ingestor.codec import Part
 from ingestor.model.rows import Rows
-
-RAW_BYTES_MAX: Final = 64 << 10  # of a refused value, kept in its dead letter
+from ingestor.sinks.kafka.produce_request import Connection
+from ingestor.sinks.kafka.queue import Lane
 
 
 class Flight:
@@ -47,37 +60,109 @@ class Flight:
         return rest
 
 
-def dead_letter(
-    topic: str, partition: int, session: bytes, first: int, record: Record, reason: str
-) -> bytes:
-    """Return the value of a record for the topic `deadletter`: who, where, why, and the bytes."""
-    key, value, ts_ms, rows = record
-    return orjson.dumps(
-        {
-            "topic": topic,
-            "partition": partition,
-            "session": session.hex(),
-            "seq": first,
-            "rows": rows,
-            "ts_ms": ts_ms,
-            "reason": reason,
-            "key": None if key is None else key.decode(),
-            "value_bytes": len(value),
-            "value_base64": base64.b64encode(value[:RAW_BYTES_MAX]).decode(),
-        }
-    )
+# A lane's next batch starts beside one under way when that one is so old: before the flush that
+# follows at the default linger, and not so soon that a lane at its limit, whose batches grow while
+# they wait for an answer, sends many small ones instead.
+BESIDE_S: Final = 0.004
 
 
-def void(topic: str, partition: int, session: bytes, first: int, rows: int, reason: str) -> bytes:
-    """Return the value of a status record: these sequence numbers will never be in the topic."""
-    return orjson.dumps(
-        {
-            "kind": "void",
-            "topic": topic,
-            "partition": partition,
-            "session": session.hex(),
-            "first": first,
-            "last": first + rows - 1,
-            "reason": reason,
-        }
+IDLE_S: Final = 3_600.0  # brokers forget a producer after a day without a batch
+
+
+_CLOCK_S: Final = 0.001  # uvloop's clock and timers know no less: a shorter wait would be a spin
+
+
+class Track:
+    """The flights of one lane, in the order of their rows, and when the next one may start."""
+
+    __slots__ = (
+        "_beside_s",
+        "_connection",
+        "_is_known",
+        "_is_mending",
+        "flights",
+        "is_held",
+        "is_refused",
+        "lane",
+        "place",
+        "under_way",
     )
+
+    def __init__(self, lane: Lane, place: TopicPartition) -> None:
+        self.lane = lane
+        self.place = place
+        self.flights: deque[Flight] = deque()  # not settled
+        self.reset()
+
+    def reset(self) -> None:
+        """Another producer begins: what is left is to be sent in its name, as after a failure."""
+        self.under_way = 0
+        self.is_held = False  # a flight failed: until all have landed and it may be tried again
+        self.is_refused = False  # until there is another producer
+        self._is_mending = bool(self.flights)
+        self._is_known = False  # the partition has a batch of this producer
+        self._connection: Connection | None = None  # of those under way
+        self._beside_s = 0.0
+        for flight in self.flights:
+            flight.payload = None
+            flight.is_under_way = False
+
+    def wait_s(self, connection: Connection, now_s: float) -> float | None:
+        """Return in how many seconds a flight may start over a connection; None: there is nothing
+        to start, or something else must happen first."""
+        if self.is_held or self.is_refused:
+            return None
+        if not self.under_way:
+            return 0.0 if self.flights or self.lane.rows else None
+        if self._is_mending or not self._is_known or connection is not self._connection:
+            return None
+        if not self.lane.rows and self.flights[-1].is_under_way:
+            return None
+        left_s = self._beside_s - now_s
+        return left_s if left_s > _CLOCK_S / 2 else 0.0
+
+    def next(self) -> Flight | None:
+        """Return the oldest flight that isn't under way, None when new rows are to be taken."""
+        return next((one for one in self.flights if not one.is_under_way), None)
+
+    def start(self, flight: Flight, connection: Connection, now_s: float) -> None:
+        """A flight, the newest one or the only one to be mended, is about to be sent."""
+        if now_s - self._beside_s > IDLE_S:
+            self._is_known = False
+        flight.is_under_way = True
+        self.under_way += 1
+        self._connection = connection
+        self._beside_s = now_s + BESIDE_S
+
+    def land(self, flight: Flight) -> None:
+        """A flight was answered, or never will be."""
+        flight.is_under_way = False
+        self.under_way -= 1
+
+    def is_final(self, flight: Flight, failure: errors.KafkaError) -> bool:
+        """Say whether a failure is to be judged; else the flight is sent again as it is.
+
+        Only the oldest flight's is: why a younger one was refused, an older one may have caused.
+        """
+        return flight is self.flights[0] and not failure.retriable
+
+    def fail(self) -> None:
+        """A flight that has landed is to be sent again."""
+        self._is_mending = self.is_held = True
+
+    def cut(self, flight: Flight, rows: int) -> None:
+        """Divide a flight after `rows` rows: the rest follows it as another one."""
+        self.flights.insert(self.flights.index(flight) + 1, flight.cut(rows))
+
+    def bisect(self, flight: Flight) -> bool:
+        """Halve a flight; return False when it is one row already."""
+        if len(flight.rows) == 1:
+            return False
+        self.cut(flight, len(flight.rows) // 2)
+        return True
+
+    def drop(self, flight: Flight) -> None:
+        """A flight is settled: acked, or set aside before another producer begins."""
+        self.flights.remove(flight)
+        self._is_known = True
+        self._is_mending = self._is_mending and bool(self.flights)

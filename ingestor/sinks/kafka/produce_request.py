@@ -5,8 +5,6 @@ wakes one task for each: at light load, where every flush makes a small batch fo
 that is what publishing costs. Here one request carries all batches that are bound for one broker,
 and one coroutine sends it and learns what became of each. Record batches, compression, sequence
 numbers, metadata and connections stay aiokafka's.
-
-Beside `producer`, the only module that reaches into its insides.
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ from struct import Struct
 from typing import Any, Final, Protocol, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
-from aiokafka.client import ConnectionGroup
 from aiokafka.conn import CloseReason
 from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from ingestor.codec import Headers, Record
+from ingestor.kafka.aiokafka_compat import connection_to, transactions_of
 
 Batches = Mapping[TopicPartition, bytes | bytearray]
 Failures = dict[TopicPartition, errors.KafkaError | None]
@@ -62,7 +60,7 @@ class Produce:
         """producer: started, idempotent. timeout_ms: what the broker may take."""
         self._client = producer.client
         self._cluster = producer.client.cluster
-        self._transactions = producer._txn_manager  # noqa: SLF001
+        self._transactions = transactions_of(producer)
         self._codec = _CODECS[compression]
         self._timeout_ms = timeout_ms
 
@@ -100,9 +98,8 @@ class Produce:
 
     def connection(self, node: int) -> Connection | None:
         """Return the connection to a broker, None when there is none now."""
-        connections: dict[Any, Connection] = self._client._conns  # noqa: SLF001
-        connection = connections.get((node, ConnectionGroup.DEFAULT))
-        return connection if connection is not None and connection.connected() else None
+        connection: Connection | None = connection_to(self._client, node)
+        return connection
 
     async def connect(self, node: int) -> bool:
         """Connect to a broker; return whether that worked."""

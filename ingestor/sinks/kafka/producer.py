@@ -3,34 +3,19 @@
 aiokafka's idempotent producer counts a batch's sequence numbers when it sends it and never takes
 them back, so that after one final error the broker refuses everything else of that partition
 (aio-libs/aiokafka#1017). Its owner must start a new one, with a new producer id.
-
-This module, `produce` and `ingestor.kafka.aiokafka_compat` alone reach into aiokafka's insides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
-import cramjam
-import structlog
 from aiokafka import AIOKafkaProducer, errors
-from aiokafka.record import default_records as _record_batches
 
+from ingestor.kafka.aiokafka_compat import end_producer, use_fast_compression
 from ingestor.kafka.settings import KafkaSettings
-
-try:
-    from aiokafka.record._crecords import default_records as _record_batches_in_c
-except ImportError:  # aiokafka was built, or is run, without its extensions
-    _record_batches_in_c = None
-
-log = structlog.get_logger(__name__)
-
-STOP_TIMEOUT_S: Final = 2.0
-CONNECT_TIMEOUT_S: Final = 1.0
 
 
 class Verdict(Enum):
@@ -107,67 +92,6 @@ async def start_producer(settings: KafkaSettings) -> AIOKafkaProducer:
         await end_producer(producer)
         raise
     return producer
-
-
-async def end_producer(producer: AIOKafkaProducer) -> None:
-    """End a producer without waiting for its batches: their futures fail with ProducerClosed.
-
-    `AIOKafkaProducer.stop` waits for every batch, for ever when the broker is gone.
-    """
-    connecting: asyncio.Lock = producer.client._get_conn_lock  # noqa: SLF001
-    with suppress(TimeoutError):
-        # aiokafka loses sight of a connection whose making is cancelled.
-        await asyncio.wait_for(connecting.acquire(), CONNECT_TIMEOUT_S)
-    sender_task = producer._sender.sender_task  # noqa: SLF001
-    if sender_task is not None:
-        await _end_task(sender_task)  # before `stop`, which would be cancelled along with it
-    _fail_batches(producer)
-    stopping = asyncio.ensure_future(producer.stop())
-    await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
-    await _end_task(stopping)
-
-
-async def _end_task(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end. aiokafka's sender first waits for its requests, which
-    takes a second cancelling when the broker doesn't answer."""
-    for _ in range(2):
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=STOP_TIMEOUT_S)
-    if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
-        log.debug("kafka.producer.ended_with", reason=repr(failure))
-
-
-def _fail_batches(producer: AIOKafkaProducer) -> None:
-    accumulator: Any = producer._message_accumulator  # noqa: SLF001
-    batches = [one for queue in accumulator._batches.values() for one in queue]  # noqa: SLF001
-    # A batch that waits to be sent again is expected here when its future ends.
-    accumulator._pending_batches.update(batches)  # noqa: SLF001
-    batches = list(accumulator._pending_batches)  # noqa: SLF001
-    accumulator.fail_all(errors.ProducerClosed())
-    for batch in batches:
-        sent_alone = (future for future, _ in batch._msg_futures)  # noqa: SLF001
-        for future in (batch.future, batch._drain_waiter, *sent_alone):  # noqa: SLF001
-            if future.done() and not future.cancelled():
-                future.exception()  # marks it as seen: asyncio would log it as never retrieved
-
-
-def use_fast_compression() -> None:
-    """Let aiokafka compress lz4 at the level that producers want. May be called again.
-
-    It asks for level 9, high compression: 64 MB/s, two thirds of the cost of a JSON record. The
-    fastest level makes 1,050 MB/s and 15 % more bytes, in the same frame format.
-    """
-    for module in (_record_batches, _record_batches_in_c):
-        if hasattr(module, "lz4_encode"):
-            module.lz4_encode = _lz4_encode
-
-
-def _lz4_encode(payload: bytes) -> bytes:
-    # Brokers want independent blocks (KIP-57).
-    compressor = cramjam.lz4.Compressor(level=1, content_checksum=False, block_linked=False)
-    compressor.compress(payload)
-    return bytes(compressor.finish())
 
 
 class OncePerSecond(logging.Filter):

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from ingestor.columns.buffer import TickBatch
 from ingestor.model.rows import DTYPE_OF, LEVEL, TRADE, RowClass, Rows
+from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.overload import (
     Budget,
     OverloadPolicy,
@@ -35,37 +35,6 @@ CHUNK_BYTES: Final = 256 << 10
 _CONFLATE_ROWS_MIN: Final = 16
 _ROW_BYTES_MAX: Final = max(dtype.itemsize for dtype in DTYPE_OF.values())
 _MARKS_BYTES: Final = TRADE.itemsize + LEVEL.itemsize  # what a shed instrument leaves behind
-
-
-class Sink(Protocol):
-    """Where sealed rows go."""
-
-    def submit(self, batch: TickBatch, now_ns: int) -> None:
-        """Take rows. Never blocks, never raises for a full queue: the overload policy decides."""
-
-    async def drain(self, timeout_s: float) -> int:
-        """Wait until everything is delivered; return the rows that are not."""
-
-
-class SinkCounts(Protocol):
-    """The sink's side of the ledger: rows in + declared = acked + conflated + shed + dead-lettered
-    + pending. Called with the rows themselves, so that the owner can count by feed."""
-
-    def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
-        """Kafka has these rows. now_ns: when the ack came; lag is this minus `ts_recv`. since_ns:
-        when the first of them was submitted."""
-
-    def conflated(self, row_class: RowClass, rows: Rows) -> None:
-        """These quotes gave way to later ones of their instrument."""
-
-    def shed(self, row_class: RowClass, rows: Rows) -> None:
-        """These rows (marks may be among them) were dropped for lack of room."""
-
-    def dead_lettered(self, row_class: RowClass, rows: Rows) -> None:
-        """Kafka would never accept these rows."""
-
-    def declared(self, row_class: RowClass, rows: Rows) -> None:
-        """The sink put these GAP marks into the stream itself."""
 
 
 @dataclass(frozen=True, slots=True)

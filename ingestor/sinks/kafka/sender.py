@@ -27,11 +27,11 @@ from ingestor.codec import Encoder, Headers, Record, joined
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.rows import DTYPE_OF, RowClass, Rows
-from ingestor.sinks.kafka.in_flight import Flight
+from ingestor.sinks.interface import SinkCounts
+from ingestor.sinks.kafka.in_flight import Flight, Track
 from ingestor.sinks.kafka.produce_request import Failures, Produce
 from ingestor.sinks.kafka.producer import Verdict, cause, verdict
-from ingestor.sinks.kafka.queue import Lane, Outbox, SinkCounts
-from ingestor.sinks.kafka.track import Track
+from ingestor.sinks.kafka.queue import Lane, Outbox
 
 log = structlog.get_logger(__name__)
 

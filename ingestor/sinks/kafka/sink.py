@@ -18,19 +18,21 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaProducer, errors
 
-from ingestor.codec import Headers, Partitions, encoder, headers
-from ingestor.columns.buffer import Instruments, TickBatch
-from ingestor.kafka.aiokafka_compat import fail_writes_to_lost_sockets
+from ingestor.codec import Headers, encoder, headers
+from ingestor.kafka.aiokafka_compat import end_producer, fail_writes_to_lost_sockets
 from ingestor.kafka.diagnosis import Reason, reason_of
+from ingestor.kafka.partitions import Partitions
 from ingestor.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.kafka.topics import count_partitions, create_topics
+from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.errors import SinkUnavailable
 from ingestor.model.rows import Cause, Kind, RowClass, mark
-from ingestor.sinks.kafka.auxiliary_queue import SideQueue, SideRecord
-from ingestor.sinks.kafka.in_flight import Flight, dead_letter, void
+from ingestor.sinks.interface import SinkCounts
+from ingestor.sinks.kafka.auxiliary_queue import SideQueue, SideRecord, dead_letter, void
+from ingestor.sinks.kafka.in_flight import Flight
 from ingestor.sinks.kafka.overload import Budget
-from ingestor.sinks.kafka.producer import cause, end_producer, limit_logging, start_producer
-from ingestor.sinks.kafka.queue import ChannelStatistics, Lane, Outbox, SinkCounts
+from ingestor.sinks.kafka.producer import cause, limit_logging, start_producer
+from ingestor.sinks.kafka.queue import ChannelStatistics, Lane, Outbox
 from ingestor.sinks.kafka.sender import BACKOFF, ProducerFailed, Sender
 
 log = structlog.get_logger(__name__)

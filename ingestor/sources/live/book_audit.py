@@ -19,10 +19,10 @@ from typing import Final, Protocol
 import structlog
 
 from ingestor.adapter import Audited, FeedAdapter, RestRequest
-from ingestor.books import verification as book_audit
+from ingestor.books import rest_check as book_audit
 from ingestor.books.book import Book, Shown
 from ingestor.books.manager import Books
-from ingestor.books.verification import AUDIT_DEPTH, Finding
+from ingestor.books.rest_check import AUDIT_DEPTH, Finding
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from ingestor.decode.session import Session
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import FeedStale, HandshakeRejected, PeerClosed, TransportError
 from ingestor.sources.live.connection import PingTimeout, PlannedReconnect
-from ingestor.sources.live.health import Patience
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.websocket.interface import (
-    RECEIVE_BUFFER_BYTES,
     ConnectFailed,
     OpenTimeout,
     ProtocolViolated,
@@ -23,43 +19,6 @@ from ingestor.sources.websocket.interface import (
 
 _LASTING: Final = Backoff(base_s=30.0, cap_s=300.0, floor_s=5.0)
 _CLOSE_CODES: Final = range(1000, 1016)
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisorSettings:
-    """open_timeout_s: name, TCP, TLS and handshake. receive_buffer_bytes: SO_RCVBUF.
-
-    lasting: the backoff after answers such as 403. too_many_s: how long a venue is left alone after
-    429 or 418 without Retry-After. attempts_max: connections being opened at the same time, per
-    venue and source address. attempt_interval_s: between the starts of two attempts of one line.
-    connects: (per second, burst) instead of the venue's limits, for our own server.
-    """
-
-    open_timeout_s: float = 10.0
-    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
-    patience: Patience = field(default_factory=Patience)
-    backoff: Backoff = field(default_factory=Backoff)
-    lasting: Backoff = _LASTING
-    too_many_s: float = 10.0
-    attempts_max: int = 64
-    attempt_interval_s: float = 1.0
-    connects: tuple[float, int] | None = None
-
-
-@dataclass(slots=True)
-class SupervisorStatistics:
-    """Sums since the start; `connections` and `pending` as of now.
-
-    connections: by (venue, state). reconnects: connections lost and attempts failed, by (venue,
-    cause). refused, unacknowledged: streams by venue. pending: streams that wait for their ack.
-    """
-
-    connections: Counter[tuple[str, str]] = field(default_factory=Counter)
-    reconnects: Counter[tuple[str, str]] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    unacknowledged: Counter[str] = field(default_factory=Counter)
-    repairs: Counter[str] = field(default_factory=Counter)
-    pending: int = 0
 
 
 class SupervisorEvents:

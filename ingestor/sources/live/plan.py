@@ -13,7 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from ingestor.adapter import BookRule, Endpoint, FeedAdapter, Limits, Market
-from ingestor.decode.session import Subscription
+from ingestor.adapter.contract import Subscription
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
 

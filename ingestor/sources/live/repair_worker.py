@@ -18,8 +18,8 @@ from typing import Final, Protocol
 from urllib.parse import urlencode
 
 from ingestor.adapter import RestRequest, SnapshotSource
-from ingestor.books.manager import Repair
-from ingestor.decode.session import Subscription
+from ingestor.adapter.contract import Subscription
+from ingestor.books.repair_planner import Repair
 from ingestor.model.errors import TransportError
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.live.connection import Connection

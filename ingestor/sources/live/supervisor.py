@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time_ns
 from typing import Final
 
-from ingestor.books.manager import Repair
+from ingestor.adapter.contract import Subscription
+from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_queue import Intake, Intakes
-from ingestor.decode.session import Session, SessionEvents, Subscription
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.sources.live.connection import (
@@ -32,15 +33,12 @@ from ingestor.sources.live.connection import (
     TappedConnection,
 )
 from ingestor.sources.live.dialer import Connector
-from ingestor.sources.live.events import (
-    SupervisorEvents,
-    SupervisorSettings,
-    SupervisorStatistics,
-    cause_of,
-)
+from ingestor.sources.live.events import SupervisorEvents, cause_of
 from ingestor.sources.live.health import Sweep
 from ingestor.sources.live.plan import Plan, PlannedConnection
 from ingestor.sources.live.repair_worker import Repairs
+from ingestor.sources.live.settings import SupervisorSettings
+from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.sources.live.tap import Tap
 from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.websocket import picows, websockets

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ingestor.model.errors import ConfigError
-from ingestor.recording.format import SUFFIX, parse_segment_path
+from ingestor.recording.layout import SUFFIX, parse_segment_path
 from ingestor.recording.parquet import Manifest, Unit, UnitWriter, load_manifest, save_manifest
 from ingestor.recording.reader import Problems
 from ingestor.sources.registry import adapter_of

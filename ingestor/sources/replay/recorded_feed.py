@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.contract import Subscription
 from ingestor.decode.frame_queue import Arrive, Intakes
-from ingestor.decode.session import Session, SessionEvents, Subscription
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText

@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol, TypeVar
 import numpy as np
 
 from ingestor.adapter import BookRule, FeedAdapter
-from ingestor.books.manager import BookSettings
-from ingestor.columns.buffer import TickBatch
+from ingestor.books.settings import BookSettings
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.rows import CHANNEL_OF, Cause
@@ -37,7 +37,7 @@ from ingestor.recording.format import (
     cause_of,
 )
 from ingestor.recording.reader import Chain, Problems, chain_lines, find_chains, merge
-from ingestor.sinks.kafka.queue import Sink
+from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.recorded_feed import Feed, load_instruments
 from ingestor.sources.replay.survey import add_surveyed, survey

@@ -5,46 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
-
-from ingestor.columns.buffer import TickBatch
-from ingestor.model.rows import Kind
-from ingestor.sinks.digest import Digest
-from ingestor.sinks.kafka.queue import Sink
+from ingestor.sinks.digest import AuditSink
 from ingestor.sources.replay.replay import Replay
-
-
-class AuditSink:
-    """A sink that keeps no rows: their number by kind, and the digest."""
-
-    def __init__(self, *, receive_times: bool = True) -> None:
-        self.digest = Digest(receive_times=receive_times)
-        self._kinds = np.zeros(max(Kind) + 1, np.int64)
-
-    @property
-    def rows(self) -> dict[str, int]:
-        return {kind.name.lower(): int(self._kinds[kind]) for kind in Kind}
-
-    def submit(self, batch: TickBatch, now_ns: int) -> None:
-        self._kinds += np.bincount(batch.rows["kind"], minlength=len(self._kinds))
-        self.digest.add(batch)
-
-    async def drain(self, timeout_s: float) -> int:
-        return 0
-
-
-class Tee:
-    """A sink of several."""
-
-    def __init__(self, *sinks: Sink) -> None:
-        self._sinks = sinks
-
-    def submit(self, batch: TickBatch, now_ns: int) -> None:
-        for sink in self._sinks:
-            sink.submit(batch, now_ns)
-
-    async def drain(self, timeout_s: float) -> int:
-        return sum([await sink.drain(timeout_s) for sink in self._sinks])
 
 
 def audit(replay: Replay) -> dict[str, Any]:

@@ -23,15 +23,16 @@ from ingestor.admin.families import (
     recorder_families,
 )
 from ingestor.admin.server import AdminServer
-from ingestor.books.book import BookTally
+from ingestor.books.statistics import BookTally
 from ingestor.config.model import HttpConfig
-from ingestor.decode.session import FrameCounts
+from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.errors import ListenFailed
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import TRADE, Flag, Kind, RowClass
-from ingestor.recording.recorder import RecorderState, RecorderStatistics
+from ingestor.recording.recorder import RecorderStatistics
+from ingestor.recording.writer_thread import RecorderState
 from ingestor.sinks.kafka.queue import ChannelStatistics
-from ingestor.sources.live.events import SupervisorStatistics
+from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.telemetry.metrics import Metrics
 from ingestor.telemetry.status import FeedStatus, Health, Phase, Status
 

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from ingestor.app import settings
-from ingestor.books.manager import BookSettings
+from ingestor.books.settings import BookSettings
 from ingestor.config.model import Config, FeedConfig, KafkaConfig
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.errors import ConfigError

@@ -10,9 +10,10 @@ import pytest
 
 from ingestor.adapter import BookRule, Continuity
 from ingestor.books.book import NEXT, Event, State
-from ingestor.books.manager import Books, BookSettings
-from ingestor.columns.buffer import TickBatch
+from ingestor.books.manager import Books
+from ingestor.books.settings import BookSettings
 from ingestor.consumer.orderbook import BookInvalid, OrderBooks
+from ingestor.model.batch import TickBatch
 from ingestor.model.rows import Cause, Flag, RowClass
 from ingestor.model.timestamps import SECOND
 from tests.fakes.books import FUTURES, OKX, SOCKET, SPOT, START, UNNUMBERED, Desk, words

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ingestor.adapter import BookRule, SnapshotSource
-from ingestor.books.manager import BookSettings
+from ingestor.books.settings import BookSettings
 from ingestor.consumer.orderbook import BookInvalid
 from ingestor.model.rows import Cause
 from tests.fakes.books import FUTURES, OKX, SOCKET, SPOT, UNNUMBERED, Desk

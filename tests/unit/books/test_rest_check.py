@@ -6,7 +6,7 @@ import pytest
 
 from ingestor.adapter import AuditImage
 from ingestor.books.book import Book
-from ingestor.books.verification import AUDIT_DEPTH, Finding, begin, compare, end, read
+from ingestor.books.rest_check import AUDIT_DEPTH, Finding, begin, compare, end, read
 from ingestor.model.rows import Cause
 from tests.fakes.books import SOCKET, Desk
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.columns.buffer import TickBuffer, fill
+from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.sealing import fill
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import UPDATE, Cause, Flag, RowClass, Rows, Side
 

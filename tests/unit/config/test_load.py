@@ -8,10 +8,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from ingestor.config.load import find_problems, kafka_password, load, nearest
+from ingestor.config.load import find_problems, kafka_password, load
 from ingestor.config.model import Config, is_loopback, split_address
 from ingestor.config.schema import json_schema, markdown, to_toml
 from ingestor.model.errors import ConfigError
+from ingestor.model.suggest import nearest
 
 ROOT = Path(__file__).parents[3]
 VENUES = {

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from ingestor.columns.buffer import TickBatch
 from ingestor.consumer.orderbook import BookInvalid, OrderBook, OrderBooks
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import Recovery
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import LEVEL, QUOTE, Cause, Flag, Kind, RowClass, Rows, Side, mark

@@ -23,8 +23,10 @@ from ingestor.adapter import (
     Reply,
     RestRequest,
 )
+from ingestor.adapter.contract import Subscription
 from ingestor.columns.buffer import TickBuffer
-from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.errors import UnknownMessage
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import Cause, RowClass, Side

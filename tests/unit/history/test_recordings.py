@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import ingestor.history as recordings
-from ingestor.columns.buffer import TickBatch
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.rows import Kind, RowClass
 from ingestor.model.timestamps import iso_text
-from ingestor.recording.format import HOUR_NS, SUFFIX
+from ingestor.recording.format import HOUR_NS
+from ingestor.recording.layout import SUFFIX
 from ingestor.recording.parquet import ParquetSink, duckdb_view
 from ingestor.sinks.digest import Digest
 from ingestor.sources.replay.compact import CompactReport, compact

@@ -10,9 +10,10 @@ import pytest
 
 from feeds.simulated import Simulated
 from ingestor.adapter import DecodeMany
-from ingestor.columns.buffer import TickBatch, TickBuffer
+from ingestor.columns.buffer import TickBuffer
 from ingestor.decode.frame_queue import FRAMES_FULL, Intake
 from ingestor.decode.session import Session, SessionEvents
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import Pipeline

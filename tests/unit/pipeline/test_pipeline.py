@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from ingestor.adapter import BookRule, Continuity
-from ingestor.columns.buffer import TickBatch
-from ingestor.decode.session import FrameCounts
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import Cause, Flag, Kind, RowClass, Side
 from ingestor.pipeline.pipeline import FlushResult, Pipeline

@@ -10,24 +10,26 @@ from ingestor.recording.format import (
     Decided,
     Header,
     Http,
-    Index,
-    Indexed,
     Line,
     Open,
     Recv,
-    SegmentName,
     Send,
     cause_of,
-    encode_index,
     encode_lines,
-    finished_path,
     lost_line,
-    parse_index,
     parse_line,
     parse_lines,
+    text_or_bytes,
+)
+from ingestor.recording.layout import (
+    Index,
+    Indexed,
+    SegmentName,
+    encode_index,
+    finished_path,
+    parse_index,
     parse_segment_path,
     segment_path,
-    text_or_bytes,
 )
 
 T0 = 1_790_000_000_000_000_000

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from ingestor.decode.session import Subscription
+from ingestor.adapter.contract import Subscription
 from ingestor.model.errors import RecordingError
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.recording.format import (
@@ -31,15 +31,13 @@ from ingestor.recording.format import (
     Recv,
     Send,
     encode_lines,
-    index_path,
-    parse_index,
-    parse_segment_path,
 )
+from ingestor.recording.layout import index_path, parse_index, parse_segment_path
 from ingestor.recording.reader import Problems, chain_lines, find_chains, merge
-from ingestor.recording.recorder import Recorder, RecorderSettings, RecorderState
+from ingestor.recording.recorder import Recorder
 from ingestor.recording.repair import repair, repair_all
-from ingestor.recording.segments import FRAME_BYTES_MAX
-from ingestor.recording.writer_thread import ENTRY_BYTES, Entry, Run, take_chunk
+from ingestor.recording.segments import FRAME_BYTES_MAX, RecorderSettings
+from ingestor.recording.writer_thread import ENTRY_BYTES, Entry, RecorderState, Run, take_chunk
 
 T0 = 1_790_000_000_000_000_000 // HOUR_NS * HOUR_NS + 60_000_000_000
 SUBSCRIPTIONS = [Subscription(0, "AAAUSD", "trades", "aaausd@trade")]

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.columns.buffer import TickBatch
+from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import TRADE, Cause, Flag, Kind, RowClass, Rows, mark
 from ingestor.sinks.digest import Digest, combined

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import LEVEL, TRADE, Cause, Flag, Kind, RowClass, Rows, mark
-from ingestor.telemetry.metrics import (
-    EDGES_NS,
-    EXPORTED,
-    Feed,
-    Histogram,
-    LastSeen,
-    Metrics,
-    Skew,
-    Stage,
-)
+from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram
+from ingestor.telemetry.metrics import Feed, LastSeen, Metrics, Skew, Stage
 
 SECOND = 1_000_000_000
 

@@ -18,8 +18,8 @@ from ingestor.codec import encoder
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.rows import RowClass
+from ingestor.sinks.kafka import in_flight
 from ingestor.sinks.kafka import sender as module
-from ingestor.sinks.kafka import track as track_module
 from ingestor.sinks.kafka.in_flight import Flight
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.queue import Lane, Outbox
@@ -151,7 +151,7 @@ async def running(
     patch.setattr(module, "Produce", broker.produce)
     patch.setattr(module, "BACKOFF", Backoff(base_s=0.0, cap_s=0.0))
     patch.setattr(module, "GRACE_S", 0.05)
-    patch.setattr(track_module, "BESIDE_S", beside_s)
+    patch.setattr(in_flight, "BESIDE_S", beside_s)
     bench = Bench(broker, max_batch_bytes)
     serving = asyncio.create_task(bench.serve())
     await asyncio.sleep(0)
@@ -223,9 +223,9 @@ async def test_the_first_batch_of_a_producer_goes_alone(patched: pytest.MonkeyPa
 
 def test_a_lane_that_was_idle_begins_with_one_batch() -> None:
     lane, connection = Lane(RowClass.TRADE, 0), Connection()
-    one = track_module.Track(lane, FIRST)
+    one = in_flight.Track(lane, FIRST)
     beside = []
-    for now_s in (1.0, 2.0, 3.0, 3.0 + 2 * track_module.IDLE_S):
+    for now_s in (1.0, 2.0, 3.0, 3.0 + 2 * in_flight.IDLE_S):
         flight = Flight(trades(1), 0, 0)
         one.flights.append(flight)
         one.start(flight, connection, now_s)  # type: ignore[arg-type]

@@ -15,11 +15,11 @@ import orjson
 import pytest
 from aiokafka import errors
 
-from ingestor.codec import partition_of_key
-from ingestor.columns.buffer import TickBatch
 from ingestor.consumer import EARLIEST, Consumer, audit
 from ingestor.kafka.diagnosis import Reason, reason_of
+from ingestor.kafka.partitions import partition_of_key
 from ingestor.kafka.settings import DEAD_LETTER, SIDE_TOPICS, STATUS, KafkaSettings
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SinkUnavailable, TopicAbsent
 from ingestor.model.rows import Cause, Kind, RowClass
 from ingestor.sinks.kafka.sink import KafkaSink

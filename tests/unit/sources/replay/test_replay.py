@@ -23,19 +23,24 @@ from ingestor.adapter import (
     RestRequest,
     SnapshotSource,
 )
-from ingestor.columns.buffer import TickBatch, TickBuffer
-from ingestor.decode.session import FrameCounts, Session, SessionEvents, Subscription
+from ingestor.adapter.contract import Subscription
+from ingestor.columns.buffer import TickBuffer
+from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.session import Session, SessionEvents
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import Cause, Flag, Kind, RowClass
 from ingestor.model.timestamps import iso_text
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.recording.format import HOUR_NS, SUFFIX
+from ingestor.recording.format import HOUR_NS
+from ingestor.recording.layout import SUFFIX
 from ingestor.recording.reader import Problems
-from ingestor.recording.recorder import Recorder, RecorderSettings
-from ingestor.sinks.digest import Digest
+from ingestor.recording.recorder import Recorder
+from ingestor.recording.segments import RecorderSettings
+from ingestor.sinks.digest import AuditSink, Digest
 from ingestor.sources.replay.replay import Replay, ReplayOptions
-from ingestor.sources.replay.report import AuditSink, audit
+from ingestor.sources.replay.report import audit
 
 T0 = 1_790_000_000_000_000_000 // HOUR_NS * HOUR_NS + 60_000_000_000
 MS = 1_000_000

@@ -1,0 +1,73 @@
+"""Compares a book with a REST image that names no update: where it fits, and what that proves."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from ingestor.adapter import AuditImage
+from ingestor.books.book import Book, Shown, Trail
+from ingestor.model.book_side import NEAR_MIN
+from ingestor.model.decimals import parse_decimal
+
+AUDIT_DEPTH: Final = NEAR_MIN  # levels a side that are compared: those always at hand
+
+
+class Finding(Enum):
+    """What the comparison of a book with a REST image comes to."""
+
+    VERIFIED = "verified"
+    MISMATCHED = "mismatched"
+    UNVERIFIABLE = "unverifiable"  # (so far: the update that it shows may still come)
+
+
+def begin(book: Book) -> None:
+    """Keep the book's trail from now on."""
+    book.trail = Trail()
+    book.is_provable = True
+    book.settle()
+    note(book, book.trail, 0)
+
+
+def end(book: Book, outcome: str) -> None:
+    """Keep no trail any more and count what the audit came to: a Finding's value, or "failed"."""
+    book.trail = None
+    book.is_provable = book.rule.quote_oracle or book.rule.checksum is not None
+    book.settle()
+    tally = book.tally
+    tally.audits[outcome] = tally.audits.get(outcome, 0) + 1
+    tally.verified += outcome == Finding.VERIFIED.value
+    tally.mismatched += outcome == Finding.MISMATCHED.value
+
+
+def note(book: Book, trail: Trail, mark: int) -> None:
+    """Add the book's best levels to its trail."""
+    trail.states.append((mark, book.bids.top(AUDIT_DEPTH), book.asks.top(AUDIT_DEPTH)))
+    if len(trail.states) > _STATES_MAX:
+        del trail.states[: _STATES_MAX // 2]
+
+
+def read(image: AuditImage, price_exponent: int, size_exponent: int) -> Shown:
+    """Return an image as a trail holds states. Raises ValueError for a bad number."""
+    bids, asks = (
+        [
+            (sign * parse_decimal(price, price_exponent), parse_decimal(size, size_exponent))
+            for price, size in side[:AUDIT_DEPTH]
+        ]
+        for sign, side in ((1, image.bids), (-1, image.asks))
+    )
+    return image.number, bids, asks
+
+
+def compare(trail: Trail, shown: Shown) -> Finding:
+    """Compare what an image of AUDIT_DEPTH levels shows with a trail."""
+    number = shown[0]
+    named = [state[1:] == shown[1:] for state in trail.states if state[0] == number != 0]
+    if named:
+        return Finding.VERIFIED if any(named) else Finding.MISMATCHED
+    if any(state[1:] == shown[1:] for state in trail.states):
+        return Finding.VERIFIED
+    return Finding.UNVERIFIABLE
+
+
+_STATES_MAX: Final = 512

@@ -1,0 +1,81 @@
+"""What sealing gives: rows, declared holes and rejected frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.model.rows import Cause, RowClass, Rows
+
+
+class Source(Protocol):
+    """Who a frame came from: one connection."""
+
+    def instruments(self, row_class: RowClass) -> Sequence[int]:
+        """Return the numbers of the instruments subscribed to on it, for one class."""
+
+
+@dataclass(slots=True)
+class Hole:
+    """Rows that a source may have lost, at a place in the stream.
+
+    update, trade, quote: rows of each class that were appended before it. ts_recv: ns.
+    instruments: who is concerned; None = every instrument of the source.
+    """
+
+    source: Source
+    cause: Cause
+    ts_recv: int
+    update: int
+    trade: int
+    quote: int
+    frame: int = -1
+    first: int = 0
+    last: int = 0
+    instruments: Sequence[int] | None = None
+
+
+@dataclass(slots=True)
+class Rejected:
+    """A frame that was refused: its raw bytes and why.
+
+    at_sealing: found only when columns were converted; its session had counted it as decoded.
+    """
+
+    source: Source
+    payload: bytes
+    reason: str
+    detail: str
+    ts_recv: int
+    at_sealing: bool = False
+
+
+@dataclass(slots=True)
+class Sealed:
+    """What one flush took out of the buffer.
+
+    trades, quotes: arrays of TRADE and QUOTE rows. updates: array of UPDATE; their levels are
+    prices and sizes (int64, bids then asks, update after update). All in order of arrival.
+    frames, sources: the raw frames and where they came from; UPDATE.frame and quote_frames (one
+    for each quote) index both.
+    """
+
+    trades: Rows
+    quotes: Rows
+    updates: Rows
+    prices: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    quote_frames: NDArray[np.int64]
+    frames: list[bytes]
+    sources: list[Source]
+    holes: list[Hole] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows decoded: trades, quotes and price levels."""
+        return len(self.trades) + len(self.quotes) + len(self.prices)

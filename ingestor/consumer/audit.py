@@ -1,0 +1,102 @@
+"""Proves that topics hold every row that was published, or names the holes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from ingestor.codec import position
+from ingestor.consumer.consumer import EARLIEST, Consumer, Hole
+from ingestor.model.errors import TopicAbsent
+
+
+@dataclass(slots=True)
+class Audit:
+    """Whether topics hold every row that was numbered.
+
+    holes: missing rows that nobody accounts for. void: sequence ranges that the publisher declared
+    will never come (dead-lettered records).
+    """
+
+    rows: int = 0
+    duplicates: int = 0
+    partitions: int = 0
+    sessions: set[str] = field(default_factory=set)
+    holes: list[Hole] = field(default_factory=list)
+    void: list[Hole] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return not self.holes
+
+
+async def audit(
+    bootstrap_servers: str, topics: Sequence[str], status_topic: str | None = None, **options: Any
+) -> Audit:
+    """Read topics from start to end and prove each partition's sequence numbers contiguous.
+
+    A session that a topic's retention has cut begins with what is left of it. status_topic: where
+    VOID ranges are; without it a dead-lettered record is a hole. options: as for Consumer (security
+    and, to audit a part, start_ns and until_ns). Raises TopicAbsent.
+    """
+    options = {"start_ns": EARLIEST, **options}
+    stop_at_end = options.get("until_ns") is None
+    report = Audit()
+    holes: list[Hole] = []
+    async with Consumer(bootstrap_servers, topics, stop_at_end=stop_at_end, **options) as consumer:
+        async for partition, _, value in consumer.records():
+            consumer.progress_of(partition).see(*position(value))
+        holes = consumer.holes
+        for progress in consumer.progress.values():
+            report.rows += progress.rows
+            report.duplicates += progress.duplicates
+            report.sessions |= progress.sessions().keys()
+        report.partitions = len(consumer.progress)
+    if status_topic is not None:
+        with suppress(TopicAbsent):  # then nothing was declared void
+            await _read_void(report, bootstrap_servers, status_topic, options)
+    for hole in holes:
+        report.holes += remainder(hole, report.void)
+    return report
+
+
+async def _read_void(
+    report: Audit, bootstrap_servers: str, status_topic: str, options: dict[str, Any]
+) -> None:
+    limits = {"start_ns": EARLIEST, "until_ns": None}
+    async with Consumer(
+        bootstrap_servers, [status_topic], stop_at_end=True, **options | limits
+    ) as consumer:
+        async for _, _, value in consumer.records():
+            # A replaced producer may have declared it twice.
+            report.void += [one for one in void_of(value) if one not in report.void]
+
+
+def void_of(value: bytes) -> list[Hole]:
+    """Return the VOID range that a status record declares, if it is one that does."""
+    message = orjson.loads(value)
+    if message.get("kind") != "void":
+        return []
+    fields = ("topic", "partition", "session", "first", "last")
+    return [Hole(*(message[name] for name in fields))]
+
+
+def remainder(hole: Hole, void: Iterable[Hole]) -> list[Hole]:
+    """Return what is left of a hole when VOID ranges are taken out of it."""
+    left: list[Hole] = []
+    first = hole.first
+    where = (hole.topic, hole.partition, hole.session)
+    same = [one for one in void if (one.topic, one.partition, one.session) == where]
+    for one in sorted(same, key=lambda one: one.first):
+        if one.last < first or one.first > hole.last:
+            continue
+        if one.first > first:
+            left.append(Hole(*where, first, one.first - 1))
+        first = max(first, one.last + 1)
+    if first <= hole.last:
+        left.append(Hole(*where, first, hole.last))
+    return left

@@ -1,0 +1,21 @@
+"""Suggests the nearest known word for one that is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint: the known word that was probably meant, else all of them."""
+    choices = sorted(known)
+    close = get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    if len(choices) > _LISTED_MAX:
+        return f"known are {', '.join(choices[:_LISTED_MAX])}, ..."
+    return f"known are {', '.join(choices)}" if choices else "none is known"
+
+
+_LISTED_MAX: Final = 12

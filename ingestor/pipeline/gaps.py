@@ -1,0 +1,48 @@
+"""Inserts GAP rows where a hole may have cost rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ingestor.columns.sealed import Hole
+from ingestor.model.rows import Kind, RowClass, Rows, mark
+
+Mark = tuple[int, int, Hole]  # rows before it, instrument, what it marks
+
+
+def concerned(row_class: RowClass, hole: Hole) -> Sequence[int]:
+    """Return the instruments whose rows of a class a hole may have cost."""
+    subscribed = hole.source.instruments(row_class)
+    if hole.instruments is None:
+        return subscribed
+    return [one for one in hole.instruments if one in set(subscribed)]
+
+
+def with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[Mark]) -> Rows:
+    """Insert GAP marks, given in the order of their holes.
+
+    Holes of one cause in a row and at one place are one GAP, so that the rows don't depend on
+    where a flush fell any more than `ingestor.sinks.digest` allows for.
+    """
+    gaps: list[Rows] = []
+    places: list[int] = []
+    last: dict[tuple[int, int], int] = {}
+    for place, instrument, hole in marks:
+        if last.get((place, instrument)) == hole.cause:
+            continue
+        last[place, instrument] = hole.cause
+        places.append(place)
+        gaps.append(
+            mark(
+                row_class,
+                Kind.GAP,
+                instrument,
+                hole.ts_recv,
+                cause=hole.cause,
+                first=hole.first,
+                last=hole.last,
+            )
+        )
+    return np.insert(rows, places, np.concatenate(gaps)) if gaps else rows

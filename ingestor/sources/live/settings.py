@@ -1,0 +1,33 @@
+"""Settings of the live connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ingestor.model.backoff import Backoff
+from ingestor.sources.live.events import _LASTING
+from ingestor.sources.live.health import Patience
+from ingestor.sources.websocket.interface import (
+    RECEIVE_BUFFER_BYTES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """open_timeout_s: name, TCP, TLS and handshake. receive_buffer_bytes: SO_RCVBUF.
+
+    lasting: the backoff after answers such as 403. too_many_s: how long a venue is left alone after
+    429 or 418 without Retry-After. attempts_max: connections being opened at the same time, per
+    venue and source address. attempt_interval_s: between the starts of two attempts of one line.
+    connects: (per second, burst) instead of the venue's limits, for our own server.
+    """
+
+    open_timeout_s: float = 10.0
+    receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
+    patience: Patience = field(default_factory=Patience)
+    backoff: Backoff = field(default_factory=Backoff)
+    lasting: Backoff = _LASTING
+    too_many_s: float = 10.0
+    attempts_max: int = 64
+    attempt_interval_s: float = 1.0
+    connects: tuple[float, int] | None = None
