@@ -26,9 +26,10 @@ from msgspec import Meta, Struct
 from ingestor.adapter import (
     INT64_MAX,
     Ack,
-    AuditImage,
     BookRule,
     Cause,
+    ColumnBuffer,
+    ColumnReader,
     Continuity,
     Control,
     DecodeError,
@@ -40,18 +41,17 @@ from ingestor.adapter import (
     Limits,
     Market,
     Notice,
-    Reader,
     Reconnect,
     Refused,
     RestRequest,
+    RestSnapshot,
     Rows,
     Side,
-    TickBuffer,
     UnknownMessage,
-    fill,
     instrument,
     iso_column_ns,
     iso_ns,
+    set_column,
 )
 
 _CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
@@ -113,8 +113,8 @@ _parse: Final = msgspec.json.Decoder(_Message).decode  # one for all connections
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = iso_column_ns([one.time for one in trades])
-    fill(rows, "sequence", [int(one.trade_id) for one in trades])
-    fill(rows, "side", [_AGGRESSORS[one.side] for one in trades])
+    set_column(rows, "sequence", [int(one.trade_id) for one in trades])
+    set_column(rows, "side", [_AGGRESSORS[one.side] for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.size for one in trades]
 
@@ -124,7 +124,7 @@ def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
     return _read_trades(trades, rows)
 
 
-_TRADE_READERS: Final[dict[str, Reader]] = {"update": _read_trades, "snapshot": _read_resent}
+_TRADE_READERS: Final[dict[str, ColumnReader]] = {"update": _read_trades, "snapshot": _read_resent}
 
 
 class Coinbase:
@@ -150,7 +150,7 @@ class Coinbase:
         self._next = 0  # the sequence_num that the next message should carry
         self._late = (0, 0)  # late messages in a row, and what was expected meanwhile
         self._asked: set[str] = set()  # streams asked for and neither confirmed nor refused
-        self._decoders: dict[str, Callable[[_Message, int, TickBuffer], None]] = {
+        self._decoders: dict[str, Callable[[_Message, int, ColumnBuffer], None]] = {
             "market_trades": self._trades,
             "l2_data": self._levels,
         }
@@ -180,7 +180,7 @@ class Coinbase:
     def ping(self) -> bytes | None:
         return None
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         message = _parse(payload)
         channel, number = message.channel, message.sequence_num
         if channel is None:
@@ -200,7 +200,7 @@ class Coinbase:
         self._next = number + 1
         return control
 
-    def _out_of_order(self, number: int, ts_recv: int, out: TickBuffer) -> Control | None:
+    def _out_of_order(self, number: int, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Declare what was skipped. A message whose number was passed is left out: its numbers are
         declared missing already, and an old level must not overwrite a newer one."""
         expected = self._next
@@ -218,16 +218,16 @@ class Coinbase:
             return Reconnect(f"sequence_num fell from {expected} to {number} and stays there")
         return _LATE
 
-    def _trades(self, message: _Message, ts_recv: int, out: TickBuffer) -> None:
+    def _trades(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         symbols = self._symbols
         for event in message.events or ():
             reader = _TRADE_READERS[event.type]
             if event.trades is None:
                 raise DecodeError(self.venue, "market_trades without trades")
             for trade in reversed(event.trades):
-                out.keep_trade(reader, trade, symbols[trade.product_id], ts_recv)
+                out.add_trade(reader, trade, symbols[trade.product_id], ts_recv)
 
-    def _levels(self, message: _Message, ts_recv: int, out: TickBuffer) -> None:
+    def _levels(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         number = message.sequence_num
         for event in message.events or ():
             bids: list[tuple[str, str]] = []
@@ -305,19 +305,19 @@ class Coinbase:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         query = {"product_id": symbol, "limit": str(depth)}
         return RestRequest("/api/v3/brokerage/market/product_book", query)
 
-    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         image = orjson.loads(body)["pricebook"]
         bids, asks = (
             [(level["price"], level["size"]) for level in image[side]] for side in ("bids", "asks")
         )
-        return AuditImage(0, bids, asks)
+        return RestSnapshot(0, bids, asks)
 
 
 def _request(kind: str, channel: str, symbols: Sequence[str] = ()) -> bytes:

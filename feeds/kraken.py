@@ -29,6 +29,8 @@ import orjson
 from ingestor.adapter import (
     Ack,
     BookRule,
+    ColumnBuffer,
+    ColumnReader,
     Continuity,
     Control,
     DecodeError,
@@ -41,19 +43,17 @@ from ingestor.adapter import (
     Limits,
     Market,
     Notice,
-    Reader,
     Refused,
     RestRequest,
     Rows,
     Side,
-    TickBuffer,
     UnknownMessage,
     by_kind,
-    fill,
     flat,
     instrument,
     iso_column_ns,
     iso_ns,
+    set_column,
 )
 
 BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
@@ -155,8 +155,8 @@ _pair: Final = attrgetter("price", "qty")
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = iso_column_ns([one.timestamp for one in trades])
-    fill(rows, "sequence", [one.trade_id for one in trades])
-    fill(rows, "side", [_AGGRESSOR[one.side] for one in trades])
+    set_column(rows, "sequence", [one.trade_id for one in trades])
+    set_column(rows, "side", [_AGGRESSOR[one.side] for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.qty for one in trades]
 
@@ -166,7 +166,7 @@ def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     return _read_trades(trades, rows)
 
 
-_TRADE_READERS: Final[dict[str, Reader]] = {"update": _read_trades, "snapshot": _read_resent}
+_TRADE_READERS: Final[dict[str, ColumnReader]] = {"update": _read_trades, "snapshot": _read_resent}
 
 
 def _read_tickers(tickers: list[_Ticker], rows: Rows) -> Sequence[list[Any]]:
@@ -189,16 +189,16 @@ def _quotes(tickers: list[_Ticker]) -> Sequence[list[Any]]:
     )
 
 
-def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: TickBuffer) -> None:
+def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer) -> None:
     match frame:
         case _Trades():
             reader = _TRADE_READERS[frame.type]
             for trade in frame.data:
-                out.keep_trade(reader, trade, symbols[trade.symbol], ts_recv)
+                out.add_trade(reader, trade, symbols[trade.symbol], ts_recv)
         case _Tickers():
             for ticker in frame.data:
                 reader = _read_untimed if ticker.timestamp is None else _read_tickers
-                out.keep_quote(reader, ticker, symbols[ticker.symbol], ts_recv)
+                out.add_quote(reader, ticker, symbols[ticker.symbol], ts_recv)
         case _Books():
             flags = _FLAGS[frame.type]
             for book in frame.data:
@@ -219,7 +219,7 @@ def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: TickBuf
 
 
 def _append_many(
-    kind: type, part: Sequence[Sequence[Any]], symbols: Mapping[str, int], out: TickBuffer
+    kind: type, part: Sequence[Sequence[Any]], symbols: Mapping[str, int], out: ColumnBuffer
 ) -> None:
     """Append frames of one kind of data. part: the frames as parsed, ts_recv, their numbers."""
     some, ts_recv, frames = part
@@ -230,9 +230,9 @@ def _append_many(
         for frame, time, out.frame in zip(some, ts_recv, frames, strict=True):
             _append(frame, symbols, time, out)
     elif kind is _Trades:
-        out.keep_trades(_read_trades, events, numbers, received, at)
+        out.add_trades(_read_trades, events, numbers, received, at)
     elif kind is _Tickers:
-        out.keep_quotes(_read_tickers, events, numbers, received, at)
+        out.add_quotes(_read_tickers, events, numbers, received, at)
     else:
         levels = [level for one in events for side in (one.bids, one.asks) for level in side]
         out.updates(
@@ -295,7 +295,7 @@ class Kraken:
     def ping(self) -> bytes | None:
         return b'{"method":"ping"}'
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         try:
             frame = _parse(payload)
         except msgspec.ValidationError as failure:
@@ -308,7 +308,7 @@ class Kraken:
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
             if {*map(_third, payloads)} != _CHANNEL_BEGINS:
                 raise DecodeError(cls.venue, "answers to requests are among them")
@@ -369,7 +369,7 @@ class Kraken:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "book snapshots come on the socket")
 
 

@@ -31,8 +31,8 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     Ack,
-    AuditImage,
     BookRule,
+    ColumnBuffer,
     Continuity,
     Contract,
     Control,
@@ -48,17 +48,17 @@ from ingestor.adapter import (
     Reconnect,
     Refused,
     RestRequest,
+    RestSnapshot,
     Rows,
     Side,
     SizeUnit,
-    TickBuffer,
     UnknownMessage,
     by_kind,
-    fill,
     flat,
     instrument,
     iso_text,
     milliseconds_ns,
+    set_column,
 )
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
@@ -166,15 +166,15 @@ _NONE: Final = [_Level("0", "0")]
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = milliseconds_ns([int(one.ts) for one in trades])
-    fill(rows, "sequence", [int(one.tradeId) for one in trades])
-    fill(rows, "side", [_SIDES[one.side] for one in trades])
+    set_column(rows, "sequence", [int(one.tradeId) for one in trades])
+    set_column(rows, "side", [_SIDES[one.side] for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.px for one in trades], [one.sz for one in trades]
 
 
 def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = milliseconds_ns([int(one.ts) for one in quotes])
-    fill(rows, "sequence", [one.seqId for one in quotes])
+    set_column(rows, "sequence", [one.seqId for one in quotes])
     bids = [(one.bids or _NONE)[0] for one in quotes]
     asks = [(one.asks or _NONE)[0] for one in quotes]
     return (
@@ -191,12 +191,14 @@ def _spread(
     ts_recv: Sequence[int],
     frames: Sequence[int],
 ) -> tuple[Sequence[Any], ...]:
-    """Return the events of frames, with the columns that `TickBuffer.keep_trades` takes."""
+    """Return the events of frames, with the columns that `ColumnBuffer.add_trades` takes."""
     numbers = [symbols[one.arg.instId] for one in parsed]
     return flat([one.data for one in parsed], numbers, ts_recv, frames)
 
 
-def _append_book(payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: TickBuffer) -> None:
+def _append_book(
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
+) -> None:
     book = _parse_book(payload)
     instrument = symbols[book.arg.instId]
     flags = _BOOK_FLAGS[book.action]
@@ -238,7 +240,7 @@ class Okx:
     def ping(self) -> bytes | None:
         return b"ping"
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         channel = _CHANNEL_OF.get(_beginning(payload))
         if channel is None:
             try:
@@ -256,12 +258,12 @@ class Okx:
                 trades = _parse_trades(payload)
                 number = symbols[trades.arg.instId]
                 for trade in trades.data:
-                    out.keep_trade(_read_trades, trade, number, ts_recv)
+                    out.add_trade(_read_trades, trade, number, ts_recv)
             case "bbo-tbt":
                 quotes = _parse_quotes(payload)
                 number = symbols[quotes.arg.instId]
                 for quote in quotes.data:
-                    out.keep_quote(_read_quotes, quote, number, ts_recv)
+                    out.add_quote(_read_quotes, quote, number, ts_recv)
             case "books":
                 _append_book(payload, symbols, ts_recv, out)
             case _:
@@ -271,16 +273,16 @@ class Okx:
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
             channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
             for channel, (some, *columns) in by_kind(channels, payloads, ts_recv, frames):
                 if channel == "trades":
                     trades = list(map(_parse_trades, some))
-                    out.keep_trades(_read_trades, *_spread(trades, symbols, *columns))
+                    out.add_trades(_read_trades, *_spread(trades, symbols, *columns))
                 elif channel == "bbo-tbt":
                     quotes = list(map(_parse_quotes, some))
-                    out.keep_quotes(_read_quotes, *_spread(quotes, symbols, *columns))
+                    out.add_quotes(_read_quotes, *_spread(quotes, symbols, *columns))
                 else:
                     for payload, received, out.frame in zip(some, *columns, strict=True):
                         _append_book(payload, symbols, received, out)
@@ -324,17 +326,17 @@ class Okx:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(depth)})
 
-    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """Images have no number: the document shows none."""
         [image] = orjson.loads(body)["data"]
         bids, asks = ([(level[0], level[1]) for level in image[side]] for side in ("bids", "asks"))
-        return AuditImage(0, bids, asks)
+        return RestSnapshot(0, bids, asks)
 
 
 def _operations(operation: str, streams: Sequence[str]) -> Iterator[bytes]:

@@ -31,6 +31,7 @@ import orjson
 from ingestor.adapter import (
     Ack,
     BookRule,
+    ColumnBuffer,
     Continuity,
     Control,
     DecodeError,
@@ -49,11 +50,10 @@ from ingestor.adapter import (
     RestRequest,
     Rows,
     Side,
-    TickBuffer,
     UnknownMessage,
     by_kind,
-    fill,
     instrument,
+    set_column,
 )
 
 _PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
@@ -104,16 +104,16 @@ _parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book).decode
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[str]]:
-    fill(rows, "ts_event", [one.t for one in trades])
-    fill(rows, "sequence", [one.i for one in trades])
-    fill(rows, "side", [_SIDES[one.m] for one in trades])
+    set_column(rows, "ts_event", [one.t for one in trades])
+    set_column(rows, "sequence", [one.i for one in trades])
+    set_column(rows, "side", [_SIDES[one.m] for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.p for one in trades], [one.q for one in trades]
 
 
 def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[Sequence[str]]:
-    fill(rows, "ts_event", [one.t for one in quotes])
-    fill(rows, "sequence", [one.u for one in quotes])
+    set_column(rows, "ts_event", [one.t for one in quotes])
+    set_column(rows, "sequence", [one.u for one in quotes])
     bid_prices, bid_sizes = zip(*[one.b for one in quotes], strict=True)
     ask_prices, ask_sizes = zip(*[one.a for one in quotes], strict=True)
     return bid_prices, bid_sizes, ask_prices, ask_sizes
@@ -124,7 +124,7 @@ def _append_many(
     symbols: Mapping[str, int],
     ts_recv: Sequence[int],
     frames: Sequence[int],
-    out: TickBuffer,
+    out: ColumnBuffer,
 ) -> None:
     numbers = [symbols[one.s] for one in parsed]
     kinds: list[type] = list(map(type, parsed))
@@ -132,22 +132,22 @@ def _append_many(
         kinds = [_Book if kind is _Snapshot else kind for kind in kinds]
     for kind, (events, *columns) in by_kind(kinds, parsed, numbers, ts_recv, frames):
         if kind is _Trade:
-            out.keep_trades(_read_trades, events, *columns)
+            out.add_trades(_read_trades, events, *columns)
         elif kind is _Quote:
-            out.keep_quotes(_read_quotes, events, *columns)
+            out.add_quotes(_read_quotes, events, *columns)
         else:
             for event, number, received, out.frame in zip(events, *columns, strict=True):
                 _append(event, number, received, out)
 
 
 def _append(
-    event: _Trade | _Quote | _Snapshot | _Book, number: int, ts_recv: int, out: TickBuffer
+    event: _Trade | _Quote | _Snapshot | _Book, number: int, ts_recv: int, out: ColumnBuffer
 ) -> None:
     match event:
         case _Trade():
-            out.keep_trade(_read_trades, event, number, ts_recv)
+            out.add_trade(_read_trades, event, number, ts_recv)
         case _Quote():
-            out.keep_quote(_read_quotes, event, number, ts_recv)
+            out.add_quote(_read_quotes, event, number, ts_recv)
         case _Book(t=time, U=first, u=last, b=bids, a=asks):
             out.levels(number, time, ts_recv, first, last, bids, asks, are_pairs=True)
         case _Snapshot(t=time, u=last, b=bids, a=asks):
@@ -168,7 +168,7 @@ class Simulated:
                 connects_burst=100,
                 requests_per_s=50.0,
             ),
-            book=BookRule(continuity=Continuity.RANGE, quote_oracle=True),
+            book=BookRule(continuity=Continuity.RANGE, verify_with_quotes=True),
         )
     }
 
@@ -192,7 +192,7 @@ class Simulated:
     def ping(self) -> bytes | None:
         return None
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         try:
             event = _parse(payload)
         except msgspec.ValidationError as failure:
@@ -221,7 +221,7 @@ class Simulated:
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
             notices = payloads.count(_HEARTBEAT)
             if notices:
@@ -260,7 +260,7 @@ class Simulated:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "snapshots come on the socket")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ingestor.codec import encoder
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, mark
+from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, control_row
 from tests.fakes.rows import levels, quotes, trades
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -42,9 +42,10 @@ def cases() -> dict[str, tuple[RowClass, Rows]]:
     book = levels(3, instruments=3)
     book["flags"][3:6] += np.uint16(Flag.SNAPSHOT)
     gaps = {
-        cls: mark(cls, Kind.GAP, 1, TS, cause=Cause.SEQUENCE, first=7, last=9) for cls in RowClass
+        cls: control_row(cls, Kind.GAP, 1, TS, cause=Cause.SEQUENCE, first=7, last=9)
+        for cls in RowClass
     }
-    reset = mark(RowClass.LEVEL, Kind.RESET, 2, TS)
+    reset = control_row(RowClass.LEVEL, Kind.RESET, 2, TS)
     return {
         "trades": (RowClass.TRADE, np.concatenate([some_trades, gaps[RowClass.TRADE]])),
         "quotes": (

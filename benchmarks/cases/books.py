@@ -23,10 +23,10 @@ from feeds.binance import Binance
 from feeds.kraken import Kraken
 from ingestor.adapter import BookRule
 from ingestor.adapter.contract import Subscription
-from ingestor.books.manager import Books
+from ingestor.books.manager import BookManager
 from ingestor.books.settings import BookSettings
-from ingestor.columns.buffer import TickBuffer
-from ingestor.decode.frame_queue import Intake
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.decode.frame_queue import FrameQueue
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.timestamps import SECOND
@@ -40,10 +40,10 @@ SIBLINGS: Final = 200
 class Bench:
     """A session with its buffer and books, and the frames to feed."""
 
-    intake: Intake
+    intake: FrameQueue
     session: Session
-    buffer: TickBuffer
-    books: Books
+    buffer: ColumnBuffer
+    books: BookManager
     table: InstrumentTable
     frames: list[bytes]
 
@@ -115,8 +115,8 @@ def _bench(adapter: type[Any], symbols: Sequence[str], tick: str, lot: str) -> B
         instrument(venue, "spot", symbol, symbol, symbol, "X", tick, lot) for symbol in symbols
     )
     rule: BookRule = adapter.markets["spot"].book
-    buffer = TickBuffer()
-    intake = Intake(adapter, "spot", table.symbols(venue, "spot"), buffer)
+    buffer = ColumnBuffer()
+    intake = FrameQueue(adapter, "spot", table.symbols(venue, "spot"), buffer)
     subscriptions = [
         Subscription(number, symbol, "book", f"book:{symbol}")
         for number, symbol in enumerate(symbols)
@@ -127,7 +127,7 @@ def _bench(adapter: type[Any], symbols: Sequence[str], tick: str, lot: str) -> B
         *(SessionEvents(), "spot", intake.decode),
     )
     settings = BookSettings(repairs_per_s=1_000)
-    return Bench(intake, session, buffer, Books(table, lambda _: rule, settings), table, [])
+    return Bench(intake, session, buffer, BookManager(table, lambda _: rule, settings), table, [])
 
 
 def _text(value: int, exponent: int) -> str:

@@ -15,7 +15,7 @@ import orjson
 
 from benchmarks.harness.frames import SHAPES, Shape, connection, receive, table
 from ingestor.app.ingestor import GC_THRESHOLDS
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 
 BATCH_ROWS = 2_000
 
@@ -51,7 +51,7 @@ class Case:
 
     def turn(self) -> None:
         """Decode and seal one batch on a session of its own."""
-        shape, buffer = self.shape, TickBuffer()
+        shape, buffer = self.shape, ColumnBuffer()
         intake, session = connection(shape, self._instruments, buffer)
         fresh = [bytes(memoryview(frame)) for frame in self._frames]
         start = time.process_time()

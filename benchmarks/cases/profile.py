@@ -30,7 +30,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from benchmarks.harness.frames import SHAPES, Shape, connection, receive, table
 from benchmarks.harness.processes import Child, LoadServer
 from ingestor.codec import Record, encoder
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
 from ingestor.kafka.aiokafka_compat import use_fast_compression
 from ingestor.kafka.partitions import Partitions
@@ -162,7 +162,7 @@ def _time_batch(
     watch.lap("parse")
     del kept
 
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     intake, session = connection(shape, instruments, buffer)
     watch.start()
     receive(intake, session, frames, ts_recv)

@@ -9,8 +9,8 @@ from typing import Final
 
 import orjson
 
-from ingestor.columns.buffer import TickBuffer
-from ingestor.decode.frame_queue import Intake
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.decode.frame_queue import FrameQueue
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.sources.registry import adapter_of
@@ -46,12 +46,12 @@ def table(shapes: Sequence[Shape]) -> InstrumentTable:
 
 
 def connection(
-    shape: Shape, instruments: InstrumentTable, buffer: TickBuffer
-) -> tuple[Intake, Session]:
+    shape: Shape, instruments: InstrumentTable, buffer: ColumnBuffer
+) -> tuple[FrameQueue, Session]:
     """Return one connection to a shape's market, and the intake that its frames go to."""
     adapter = adapter_of(shape.venue)
     symbols = instruments.symbols(shape.venue, shape.market)
-    intake = Intake(adapter, shape.market, symbols, buffer)
+    intake = FrameQueue(adapter, shape.market, symbols, buffer)
     session = Session(
         *(0, adapter(shape.market, symbols), [], buffer, intake.counts),
         *(SessionEvents(), shape.market, intake.decode),
@@ -59,7 +59,7 @@ def connection(
     return intake, session
 
 
-def receive(intake: Intake, session: Session, frames: Sequence[bytes], ts_recv: int) -> None:
+def receive(intake: FrameQueue, session: Session, frames: Sequence[bytes], ts_recv: int) -> None:
     """Receive and decode frames as the ingestor does when it is busy."""
     arrive, arrived, full = intake.arrive, intake.arrived, intake.full
     for frame in frames:

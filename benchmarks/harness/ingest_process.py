@@ -24,7 +24,7 @@ from ingestor.app import Ingestor, load_plan
 from ingestor.app.planning import Planned
 from ingestor.config.model import Config
 from ingestor.model.rows import RowClass, Rows
-from ingestor.sinks.kafka.produce_request import Batches, Failures, Produce
+from ingestor.sinks.kafka.produce_request import Batches, Failures, ProduceClient
 from ingestor.sources.live import repair_worker as repairs
 from ingestor.telemetry import logs
 from ingestor.telemetry.histogram import Histogram, percentile_ns
@@ -54,15 +54,15 @@ class RoundTrips:
 
     def __init__(self) -> None:
         self._took_ns: list[int] = []
-        send = Produce.send
+        send = ProduceClient.send
 
-        async def timed(produce: Produce, node: int, batches: Batches) -> Failures:
+        async def timed(produce: ProduceClient, node: int, batches: Batches) -> Failures:
             started_ns = time.perf_counter_ns()
             failures = await send(produce, node, batches)
             self._took_ns.append(time.perf_counter_ns() - started_ns)
             return failures
 
-        Produce.send = timed  # type: ignore[method-assign,assignment]
+        ProduceClient.send = timed  # type: ignore[method-assign,assignment]
 
     def take(self) -> dict[str, float]:
         took_ns, self._took_ns = self._took_ns, []
@@ -142,7 +142,7 @@ async def run(given: dict[str, Any], cache: Path) -> None:
             "resets": status.resets,
             "rejected": status.rejected,
             "shed": status.shed + status.conflated,
-            "throttled": sink.outbox.throttle.taken,
+            "throttled": sink.queue.throttle.taken,
             "queue_bytes": status.queue_bytes,
             "flushes": ingestor.flusher.flushes,
             **{

@@ -32,6 +32,7 @@ from ingestor.adapter import (
     MILLISECOND,
     Ack,
     BookRule,
+    ColumnBuffer,
     Continuity,
     Control,
     DecodeError,
@@ -49,7 +50,6 @@ from ingestor.adapter import (
     RestRequest,
     Side,
     SnapshotSource,
-    TickBuffer,
     UnknownMessage,
 )
 
@@ -78,8 +78,8 @@ _SPOT_LIMITS: Final = Limits(
 )
 _FUTURES_LIMITS: Final = replace(_SPOT_LIMITS, streams_per_connection=200, requests_per_s=5.0)
 
-_SPOT_BOOK: Final = BookRule(Continuity.RANGE, SnapshotSource.REST, quote_oracle=True)
-_FUTURES_BOOK: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, quote_oracle=True)
+_SPOT_BOOK: Final = BookRule(Continuity.RANGE, SnapshotSource.REST, verify_with_quotes=True)
+_FUTURES_BOOK: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, verify_with_quotes=True)
 
 _STREAM: Final = {
     "spot": {"trades": "trade", "quotes": "bookTicker", "book": "depth@100ms"},
@@ -186,7 +186,7 @@ class Binance:
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         return (spot_decoder if market == "spot" else futures_decoder)(symbols)
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Take frames of every kind, wrapped or not."""
         try:
             frame = _parse(payload)
@@ -213,7 +213,7 @@ class Binance:
         return None
 
     def _rarer(
-        self, payload: bytes, frame: _Frame, data: Any, ts_recv: int, out: TickBuffer
+        self, payload: bytes, frame: _Frame, data: Any, ts_recv: int, out: ColumnBuffer
     ) -> Control | None:
         event = data.e
         if event not in _DECODED:
@@ -283,7 +283,7 @@ class Binance:
             _DEPTH_WEIGHT[self._market],
         )
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         book = orjson.loads(body)
         last, bids, asks = book["lastUpdateId"], book["bids"], book["asks"]
         time = book.get("T")  # futures

@@ -13,16 +13,16 @@ import numpy as np
 
 from ingestor.adapter import (
     MILLISECOND,
+    ColumnBuffer,
+    ColumnReader,
     Control,
     DecodeMany,
     Flag,
-    Reader,
     Rows,
     Side,
-    TickBuffer,
     by_kind,
-    fill,
     milliseconds_ns,
+    set_column,
 )
 
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
@@ -119,7 +119,7 @@ _parse_wrapped: Final = msgspec.json.Decoder(_Wrapped).decode
 
 def _read_trades(trades: list[_Trade | _AggregateTrade], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in trades])
-    fill(rows, "sequence", [one.t for one in trades])
+    set_column(rows, "sequence", [one.t for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     rows["side"] = _AGGRESSORS[np.frombuffer(bytes([one.m for one in trades]), np.uint8)]
     return [one.p for one in trades], [one.q for one in trades]
@@ -128,7 +128,7 @@ def _read_trades(trades: list[_Trade | _AggregateTrade], rows: Rows) -> Sequence
 def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = rows["ts_recv"]
     rows["flags"] = _LAST_UNTIMED
-    fill(rows, "sequence", [one.u for one in quotes])
+    set_column(rows, "sequence", [one.u for one in quotes])
     return (
         [one.b for one in quotes],
         [one.B for one in quotes],
@@ -139,7 +139,7 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
 
 def _read_tickers(quotes: list[_BookTicker], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in quotes])
-    fill(rows, "sequence", [one.u for one in quotes])
+    set_column(rows, "sequence", [one.u for one in quotes])
     return (
         [one.b for one in quotes],
         [one.B for one in quotes],
@@ -149,7 +149,7 @@ def _read_tickers(quotes: list[_BookTicker], rows: Rows) -> Sequence[list[str]]:
 
 
 _TRADES: Final = {_Trade, _AggregateTrade}
-_QUOTE_READERS: Final[dict[type, Reader]] = {_Quote: _read_quotes, _BookTicker: _read_tickers}
+_QUOTE_READERS: Final[dict[type, ColumnReader]] = {_Quote: _read_quotes, _BookTicker: _read_tickers}
 
 
 def _append(
@@ -157,17 +157,17 @@ def _append(
     events: Sequence[Any],
     ts_recv: Sequence[int],
     frames: Sequence[int],
-    out: TickBuffer,
+    out: ColumnBuffer,
 ) -> None:
     """Append events of one kind."""
     kind = type(events[0])
     numbers = [symbols[one.s] for one in events]
     if kind in _TRADES:
-        out.keep_trades(_read_trades, events, numbers, ts_recv, frames)
+        out.add_trades(_read_trades, events, numbers, ts_recv, frames)
     elif kind in _QUOTE_READERS:
-        out.keep_quotes(_QUOTE_READERS[kind], events, numbers, ts_recv, frames)
+        out.add_quotes(_QUOTE_READERS[kind], events, numbers, ts_recv, frames)
     else:
-        out.raw_updates(
+        out.json_updates(
             numbers,
             [one.T * MILLISECOND for one in events],
             ts_recv,
@@ -203,7 +203,7 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
     """Return what decodes the events of futures' combined streams. symbols: as adapters get."""
 
     def decode(
-        payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+        payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
     ) -> Sequence[Control]:
         parsed = list(map(_parse_wrapped, payloads))
         events = [one.data for one in parsed]
@@ -222,7 +222,7 @@ def spot_decoder(symbols: Mapping[str, int]) -> DecodeMany:
     """Return what decodes spot's events, of one kind or of several. symbols: as adapters get."""
 
     def decode(
-        payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+        payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
     ) -> Sequence[Control]:
         parse = _parser(payloads[0])
         try:

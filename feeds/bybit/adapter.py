@@ -23,9 +23,9 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from feeds.bybit.decoder import (
+    CHECK_BITS,
     DEPTH,
     KINDS,
-    MARK,
     Best,
     Kind,
     append_book,
@@ -37,8 +37,8 @@ from feeds.bybit.decoder import (
 from ingestor.adapter import (
     MILLISECOND,
     Ack,
-    AuditImage,
     BookRule,
+    ColumnBuffer,
     Continuity,
     Contract,
     Control,
@@ -52,8 +52,8 @@ from ingestor.adapter import (
     Notice,
     Refused,
     RestRequest,
+    RestSnapshot,
     SizeUnit,
-    TickBuffer,
     UnknownMessage,
     instrument,
     iso_text,
@@ -125,7 +125,7 @@ class Bybit:
     def ping(self) -> bytes | None:
         return b'{"op":"ping"}'
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         kind = KINDS.get(beginning(payload))
         if kind is None:
             message = orjson.loads(payload)
@@ -204,17 +204,17 @@ class Bybit:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         query = {"category": self._market, "symbol": symbol, "limit": str(depth)}
         return RestRequest("/v5/market/orderbook", query)
 
-    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         image = orjson.loads(body)["result"]
         bids, asks = ([(price, size) for price, size in image[side]] for side in "ba")
-        return AuditImage(image.get("seq", 0) & MARK, bids, asks)
+        return RestSnapshot(image.get("seq", 0) & CHECK_BITS, bids, asks)
 
 
 def _instrument(market: str, one: Any) -> Instrument:

@@ -17,17 +17,17 @@ import orjson
 
 from ingestor.adapter import (
     MILLISECOND,
+    ColumnBuffer,
     Control,
     DecodeMany,
     Filtered,
     Flag,
     Rows,
     Side,
-    TickBuffer,
     by_kind,
-    fill,
     flat,
     milliseconds_ns,
+    set_column,
 )
 
 DEPTH: Final = 200
@@ -36,7 +36,7 @@ _SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
 _UUID_DIGITS: Final = 32
-MARK: Final = 0xFFFFFFFF
+CHECK_BITS: Final = 0xFFFFFFFF
 
 
 class Kind(IntEnum):
@@ -113,8 +113,8 @@ _NONE: Final = [_Level("0", "0")]
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in trades])
-    fill(rows, "sequence", [one.seq for one in trades])
-    fill(rows, "side", [_SIDES[one.S] for one in trades])
+    set_column(rows, "sequence", [one.seq for one in trades])
+    set_column(rows, "side", [_SIDES[one.S] for one in trades])
     rows["trade_id_high"], rows["trade_id_low"] = _identifiers([one.i for one in trades])
     return [one.p for one in trades], [one.v for one in trades]
 
@@ -136,7 +136,7 @@ def _identifiers(texts: list[str]) -> tuple[Any, Any]:
 
 def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
     rows["ts_event"] = milliseconds_ns([one.cts for one in quotes])
-    fill(rows, "sequence", [one.data.u for one in quotes])
+    set_column(rows, "sequence", [one.data.u for one in quotes])
     bids = [(one.data.b or _NONE)[0] for one in quotes]
     asks = [(one.data.a or _NONE)[0] for one in quotes]
     return (
@@ -148,23 +148,31 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
 
 
 def append_trades(
-    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: TickBuffer
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
 ) -> None:
     for trade in _parse_trades(payload).data:
-        out.keep_trade(_read_trades, trade, symbols[trade.s], ts_recv)
+        out.add_trade(_read_trades, trade, symbols[trade.s], ts_recv)
 
 
-def append_book(payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: TickBuffer) -> None:
+def append_book(
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
+) -> None:
     book = _parse_book(payload)
     data, flags = book.data, _flags(book)
     event = (symbols[data.s], book.cts * MILLISECOND, ts_recv, data.u, data.u)
-    bids, asks, mark = bytes(data.b), bytes(data.a), data.seq & MARK
-    if not out.raw_levels(*event, bids, asks, 0, flags, mark):
-        out.levels(*event, orjson.loads(bids), orjson.loads(asks), 0, flags, mark=mark)
+    bids, asks, check_value = bytes(data.b), bytes(data.a), data.seq & CHECK_BITS
+    if not out.json_levels(*event, bids, asks, 0, flags, check_value):
+        out.levels(
+            *event, orjson.loads(bids), orjson.loads(asks), 0, flags, check_value=check_value
+        )
 
 
 def append_quote(
-    payload: bytes, best: dict[str, Best], symbols: Mapping[str, int], ts_recv: int, out: TickBuffer
+    payload: bytes,
+    best: dict[str, Best],
+    symbols: Mapping[str, int],
+    ts_recv: int,
+    out: ColumnBuffer,
 ) -> Control | None:
     """best: what the connection knows, by symbol."""
     quote = _parse_quote(payload)
@@ -172,7 +180,7 @@ def append_quote(
     _check_known(quote, best)
     if not _is_news(quote, best):
         return _UNCHANGED
-    out.keep_quote(_read_quotes, quote, number, ts_recv)
+    out.add_quote(_read_quotes, quote, number, ts_recv)
     return None
 
 
@@ -227,7 +235,7 @@ def decoder(symbols: Mapping[str, int]) -> DecodeMany:
     """Return what decodes frames of all kinds together. symbols: as adapters get."""
 
     def decode(
-        payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+        payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
     ) -> Sequence[Control]:
         kinds = [KINDS[beginning(one)] for one in payloads]
         unchanged = 0
@@ -248,11 +256,11 @@ def _append_many_trades(
     symbols: Mapping[str, int],
     ts_recv: Sequence[int],
     frames: Sequence[int],
-    out: TickBuffer,
+    out: ColumnBuffer,
 ) -> None:
     groups = [_parse_trades(one).data for one in payloads]
     trades, *columns = flat(groups, ts_recv, frames)
-    out.keep_trades(_read_trades, trades, [symbols[one.s] for one in trades], *columns)
+    out.add_trades(_read_trades, trades, [symbols[one.s] for one in trades], *columns)
 
 
 def _append_many_books(
@@ -260,12 +268,12 @@ def _append_many_books(
     symbols: Mapping[str, int],
     ts_recv: Sequence[int],
     frames: Sequence[int],
-    out: TickBuffer,
+    out: ColumnBuffer,
 ) -> None:
     books = list(map(_parse_book, payloads))
     updates = [one.data for one in books]
     numbers = [one.u for one in updates]
-    out.raw_updates(
+    out.json_updates(
         [symbols[one.s] for one in updates],
         [one.cts * MILLISECOND for one in books],
         ts_recv,
@@ -274,7 +282,7 @@ def _append_many_books(
         [bytes(side) for one in updates for side in (one.b, one.a)],
         frames,
         flags=list(map(_flags, books)),
-        marks=[one.seq & MARK for one in updates],
+        marks=[one.seq & CHECK_BITS for one in updates],
     )
 
 
@@ -283,7 +291,7 @@ def _append_many_quotes(
     symbols: Mapping[str, int],
     ts_recv: Sequence[int],
     frames: Sequence[int],
-    out: TickBuffer,
+    out: ColumnBuffer,
 ) -> int:
     """Return how many frames are no news. It comes last: connections then know what they said."""
     quotes = list(map(_parse_quote, payloads))
@@ -294,5 +302,5 @@ def _append_many_quotes(
         _check_known(quote, best)
     is_news = list(map(_is_news, quotes, known))
     columns = [list(compress(column, is_news)) for column in (numbers, ts_recv, frames)]
-    out.keep_quotes(_read_quotes, list(compress(quotes, is_news)), *columns)
+    out.add_quotes(_read_quotes, list(compress(quotes, is_news)), *columns)
     return is_news.count(False)

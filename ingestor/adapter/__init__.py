@@ -3,7 +3,6 @@
 from ingestor.adapter.contract import (
     Ack,
     Audited,
-    AuditImage,
     BookRule,
     Continuity,
     Control,
@@ -19,6 +18,7 @@ from ingestor.adapter.contract import (
     Refused,
     Reply,
     RestRequest,
+    RestSnapshot,
     SnapshotSource,
     Subscription,
 )
@@ -26,8 +26,8 @@ from ingestor.adapter.grouping import (
     by_kind,
     flat,
 )
-from ingestor.columns.buffer import TickBuffer
-from ingestor.columns.sealing import Reader, fill
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
 )
@@ -63,11 +63,12 @@ __all__ = [
     "MILLISECOND",
     "SECOND",
     "Ack",
-    "AuditImage",
     "Audited",
     "BadNumber",
     "BookRule",
     "Cause",
+    "ColumnBuffer",
+    "ColumnReader",
     "Continuity",
     "Contract",
     "Control",
@@ -82,25 +83,24 @@ __all__ = [
     "Limits",
     "Market",
     "Notice",
-    "Reader",
     "Reconnect",
     "Refused",
     "Reply",
     "RestRequest",
+    "RestSnapshot",
     "Rows",
     "Side",
     "SizeUnit",
     "SnapshotSource",
     "Subscription",
-    "TickBuffer",
     "UnknownInstrument",
     "UnknownMessage",
     "by_kind",
-    "fill",
     "flat",
     "instrument",
     "iso_column_ns",
     "iso_ns",
     "iso_text",
     "milliseconds_ns",
+    "set_column",
 ]

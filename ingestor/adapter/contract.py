@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Protocol, runtime_checkable
 
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import Instrument
 
 
@@ -39,10 +39,11 @@ class BookRule:
 
     depth_max: levels a side that the venue keeps; deeper ones are cut after each update (Kraken).
     checksum: called with the book's best levels as scaled integers, [(price, size), ...] best
-    first, bids then asks; returns what `TickBuffer.levels(checksum=...)` carried.
+    first, bids then asks; returns what `ColumnBuffer.levels(checksum=...)` carried.
     checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
-    quote_oracle: a quote whose sequence equals a book update's `last` must show its best levels.
+    verify_with_quotes: a quote whose sequence equals a book update's `last` must show its best
+    levels.
     quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
     stream of "book", and the books derive QUOTE rows from what changes at the top.
     A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, else by a REST one.
@@ -54,7 +55,7 @@ class BookRule:
     checksum: Callable[[Sequence[tuple[int, int]], Sequence[tuple[int, int]]], int] | None = None
     checksum_depth: int = 10
     checksum_text: Callable[[int, int], str] | None = None
-    quote_oracle: bool = False
+    verify_with_quotes: bool = False
     quotes_from_book: bool = False
 
 
@@ -105,7 +106,7 @@ class RestRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditImage:
+class RestSnapshot:
     """The best levels of a book as a venue's REST endpoint gives them, to compare a book with.
 
     number: the `mark` of the update after which the book must look like this; 0 = the venue doesn't
@@ -200,7 +201,7 @@ class FeedAdapter(Protocol):
     def ping(self) -> bytes | None:
         """Return the application ping, sent every Limits.ping_interval_s; None = none wanted."""
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Append one frame's rows to `out` and return None, or return what else it was.
 
         ts_recv: ns. Raises DecodeError, or any of the four built-in errors named above.
@@ -218,7 +219,7 @@ class FeedAdapter(Protocol):
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         """Return the request for a book snapshot where BookRule.snapshot is REST, else None."""
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         """Append the snapshot to `out` (one `levels` call with snapshot=True)."""
 
 
@@ -231,7 +232,7 @@ class Audited(Protocol):
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         """Return the request for the best `depth` levels of each side."""
 
-    def decode_audit(self, symbol: str, body: bytes) -> AuditImage:
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """Read its answer. Raises as `decode` does."""
 
 
@@ -241,7 +242,7 @@ class Audited(Protocol):
 # `decode` may raise, or DecodeError, when any of the frames is something else, such as an ack; they
 # then go to `decode`, one by one, and nothing of them stays in the buffer. A frame's session is
 # `out.sources[number]`; state in its `adapter` is written last, when nothing can fail any more.
-DecodeMany = Callable[[list[bytes], list[int], Sequence[int], TickBuffer], Sequence[Control]]
+DecodeMany = Callable[[list[bytes], list[int], Sequence[int], ColumnBuffer], Sequence[Control]]
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from ingestor.admin.exposition import counter, gauge
 from ingestor.books.statistics import BookStatistics
 from ingestor.recording.recorder import RecorderStatistics
-from ingestor.sinks.kafka.queue import ChannelStatistics
+from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
 
 _MARKET: Final = ("venue", "market")
@@ -44,7 +44,7 @@ def connection_families(found: SupervisorStatistics) -> Iterator[Metric]:
 
 
 def kafka_families(
-    found: ChannelStatistics, resets: Mapping[str, int], *, connected: bool
+    found: QueueStatistics, resets: Mapping[str, int], *, connected: bool
 ) -> Iterator[Metric]:
     """Yield the producer's state. resets: producers replaced, by cause."""
     up = gauge("kafka_up", "1 while Kafka accepts rows.")

@@ -32,7 +32,7 @@ _RAW_BYTES_MAX: Final = 64 << 10
 _MILLISECOND_NS: Final = 1_000_000
 
 
-class SideSink(Protocol):
+class AuxiliarySink(Protocol):
     """Where side records go; `KafkaSink` is one."""
 
     session: bytes
@@ -40,10 +40,10 @@ class SideSink(Protocol):
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None: ...
 
 
-class Publishing(SupervisorEvents):
+class AuxiliaryRecords(SupervisorEvents):
     """Turns what happens into side records."""
 
-    def __init__(self, sink: SideSink) -> None:
+    def __init__(self, sink: AuxiliarySink) -> None:
         self._sink = sink
         self._session = sink.session.hex()
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from ingestor.app.auxiliary_records import Publishing
-from ingestor.books.manager import Books
+from ingestor.app.auxiliary_records import AuxiliaryRecords
+from ingestor.books.manager import BookManager
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind, RowClass
@@ -18,7 +18,7 @@ SLICE: Final = 8  # books published between two turns of the loop
 PAUSE_S: Final = 0.02
 
 
-class BookImages:
+class BookSnapshotPublisher:
     """Publishes the top of each book, a few at a time: 1,000 levels take a millisecond.
 
     interval_s: between two images of one book; 0 = after each RESET alone.
@@ -26,10 +26,10 @@ class BookImages:
 
     def __init__(
         self,
-        books: Books,
+        books: BookManager,
         table: InstrumentTable,
         sink: KafkaSink,
-        publishing: Publishing,
+        publishing: AuxiliaryRecords,
         interval_s: float,
     ) -> None:
         self._books = books

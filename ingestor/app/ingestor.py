@@ -25,12 +25,12 @@ from ingestor.admin.families import (
 )
 from ingestor.admin.server import AdminServer
 from ingestor.app import settings
-from ingestor.app.auxiliary_records import Publishing
-from ingestor.app.book_snapshots import BookImages
+from ingestor.app.auxiliary_records import AuxiliaryRecords
+from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_revisions import Revisions
 from ingestor.app.planning import Planned
-from ingestor.app.status_report import Reporter
+from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
@@ -44,9 +44,9 @@ from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
-from ingestor.sources.live.staleness_monitor import StaleWatch
+from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
-from ingestor.telemetry.loop_lag import LoopWatch
+from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Health, Phase, Status, readiness
 
 CONNECT_KAFKA_S: Final = 15.0
@@ -78,7 +78,7 @@ class Ingestor:
         self.session = session or os.urandom(16)
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
-        self._watch = LoopWatch()
+        self._watch = LoopLag()
         table = planned.table
         rules = planned.plan.book_rules()
         self.pipeline = Pipeline(
@@ -98,7 +98,7 @@ class Ingestor:
             if publish
             else None
         )
-        self.publishing = Publishing(self.sink) if self.sink is not None else None
+        self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
         self.recorder = (
             Recorder(
                 settings.recorder_settings(config.recorder),
@@ -110,7 +110,7 @@ class Ingestor:
             else None
         )
         self.stalewatch = (
-            StaleWatch(
+            StalenessMonitor(
                 Staleness(StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)),
                 metrics.last_seen,
             )
@@ -131,7 +131,7 @@ class Ingestor:
             table,
             self.pipeline.intakes,
             self.flusher.burst_end_of,
-            self.flusher.touch,
+            self.flusher.request_flush,
             tap=self.recorder,
             settings=SupervisorSettings(
                 open_timeout_s=config.limits.connect_timeout_s,
@@ -141,7 +141,7 @@ class Ingestor:
             ),
             events=EventsOfAll(self._listeners()),
         )
-        self.reporter = Reporter(self.pipeline, self.supervisor.counts)
+        self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
         self.http = AdminServer(config.http, self) if config.http.enabled else None
         self._exposition = Exposition(metrics, self.supervisor.counts, self.status, [self._parts])
         self._revisions = Revisions(
@@ -153,7 +153,7 @@ class Ingestor:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: list[asyncio.Task[None]] = []  # all that `run` cancels at its end
         self.images = (
-            BookImages(
+            BookSnapshotPublisher(
                 self.pipeline.books,
                 table,
                 self.sink,
@@ -273,7 +273,7 @@ class Ingestor:
 
     async def _report(self) -> None:
         while True:
-            self.reporter.mark()
+            self.reporter.sample()
             await asyncio.sleep(REPORT_S)
             if self.pipeline.is_empty:
                 self.flusher.idle()
@@ -323,12 +323,12 @@ class Ingestor:
         numbers = self._revisions.revise(fresh)
         if not numbers:
             return
-        self.supervisor.renumber(numbers)
+        self.supervisor.replace_instruments(numbers)
         for old in numbers:
             self.pipeline.books.forget(old)
         revised = [self.planned.table[new] for new in numbers.values()]
         if self.recorder is not None:
-            self.recorder.decided(None, time.time_ns(), revision(revised))
+            self.recorder.record_decision(None, time.time_ns(), revision(revised))
         if self.publishing is not None:
             self.publishing.instruments(revised)
 
@@ -351,7 +351,7 @@ class Ingestor:
             if self.recorder is not None:
                 key, why = self.planned.table[instrument].key, cause.name.lower()
                 decision = {"action": "invalidate", "key": key, "cause": why}
-                self.recorder.decided(None, now_ns, decision)
+                self.recorder.record_decision(None, now_ns, decision)
             self.pipeline.books.invalidate(instrument, cause, now_ns)
 
     def _subscriptions_of(self, connection: int) -> Sequence[Subscription]:

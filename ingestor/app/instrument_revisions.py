@@ -19,7 +19,7 @@ from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
 from ingestor.model.errors import BadNumber
 from ingestor.model.instruments import Instrument, InstrumentTable
-from ingestor.sources.rest.catalog import Catalogue, CatalogueSettings
+from ingestor.sources.rest.catalog import Catalog, CatalogSettings
 from ingestor.sources.rest.client import RestClient, RestSettings
 
 INTERVAL_S: Final = 60.0  # between two questions to one market
@@ -36,7 +36,7 @@ class Revisions:
         self,
         table: InstrumentTable,
         rest: RestSettings,
-        catalogue: CatalogueSettings,
+        catalogue: CatalogSettings,
         rest_urls: Mapping[Market, str | None],
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,7 +64,7 @@ class Revisions:
     async def refresh(self, adapter: type[FeedAdapter], market: str) -> list[Instrument]:
         """Ask a venue for a market's instruments; return them, none when it can't be reached."""
         async with RestClient(self._rest) as client:
-            catalogue = Catalogue(self._catalogue, client)
+            catalogue = Catalog(self._catalogue, client)
             rest_url = self._rest_urls.get((adapter.venue, market))
             return await catalogue.refresh(adapter, market, rest_url) or []
 

@@ -13,12 +13,12 @@ from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.live.plan import Plan, Wanted, make_plan
 from ingestor.sources.registry import adapter_of
-from ingestor.sources.rest.catalog import Catalogue, resolve
+from ingestor.sources.rest.catalog import Catalog, resolve
 from ingestor.sources.rest.client import RestClient
 
 
 class InstrumentSource(Protocol):
-    """Where instrument lists come from; `Catalogue` satisfies it."""
+    """Where instrument lists come from; `Catalog` satisfies it."""
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
@@ -70,5 +70,5 @@ async def load_plan(config: Config, file: str = "") -> Planned:
     file: the configuration's name, for messages. Raises as `make_planned`.
     """
     async with RestClient(settings.rest_settings(config.catalogue)) as client:
-        catalogue = Catalogue(settings.catalogue_settings(config.catalogue), client)
+        catalogue = Catalog(settings.catalogue_settings(config.catalogue), client)
         return await make_planned(config, catalogue, file)

@@ -25,7 +25,7 @@ from ingestor.model.errors import ConfigError
 from ingestor.recording.segments import RecorderSettings
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sources.live.plan import Route
-from ingestor.sources.rest.catalog import CatalogueSettings
+from ingestor.sources.rest.catalog import CatalogSettings
 from ingestor.sources.rest.client import RestSettings
 
 
@@ -84,8 +84,8 @@ def recorder_settings(config: RecorderConfig) -> RecorderSettings:
     )
 
 
-def catalogue_settings(config: CatalogueConfig) -> CatalogueSettings:
-    return CatalogueSettings(config.cache_dir.expanduser(), config.ttl_s)
+def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
+    return CatalogSettings(config.cache_dir.expanduser(), config.ttl_s)
 
 
 def rest_settings(config: CatalogueConfig) -> RestSettings:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.rows import RowClass
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.sinks.kafka.queue import ChannelStatistics
+from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.telemetry.histogram import percentile_ns
-from ingestor.telemetry.loop_lag import LoopWatch
+from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.metrics import Metrics, Stage
 from ingestor.telemetry.status import FeedStatus, Phase, Status
 
@@ -25,8 +25,8 @@ WINDOW_S: Final = 5.0  # of the lags shown while running
 _MS: Final = 1e-6
 
 
-class Reporter:
-    """Fills Status. `mark` is called about once a second; it bounds the window of recent lags."""
+class StatusReporter:
+    """Fills Status. `sample` is called about once a second; it bounds the window of recent lags."""
 
     def __init__(self, pipeline: Pipeline, frames: Mapping[tuple[str, str], FrameCounts]) -> None:
         self._pipeline = pipeline
@@ -34,7 +34,7 @@ class Reporter:
         self._started_s = time.monotonic()
         self._past: deque[tuple[float, dict[Stage, NDArray[np.int64]]]] = deque()
 
-    def mark(self) -> None:
+    def sample(self) -> None:
         now_s = time.monotonic()
         lag = self._pipeline.metrics.lag
         self._past.append((now_s, {stage: lag[stage].counts.copy() for stage in Stage}))
@@ -45,8 +45,8 @@ class Reporter:
         self,
         phase: Phase,
         connections: SupervisorStatistics | None,
-        channel: ChannelStatistics | None,
-        watch: LoopWatch,
+        channel: QueueStatistics | None,
+        watch: LoopLag,
         *,
         recent: bool = True,
     ) -> Status:

@@ -18,15 +18,15 @@ from enum import Enum
 from typing import Final
 
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
-from ingestor.books.statistics import BookTally
+from ingestor.books.statistics import BookCounters
 from ingestor.columns.sealed import Source
-from ingestor.model.book_side import NOTHING, Ladder, TextLadder
+from ingestor.model.book_side import NOTHING, BookSide, ChecksumBookSide
 from ingestor.model.rows import Cause
 
 Levels = list[tuple[int, int]]  # (key, size), best first
-Shown = tuple[int, Levels, Levels]  # mark or 0, bids, asks
-Top = tuple[int, int, int, int]  # bid price and size, ask price and size; 0, 0 = empty side
-Recent = list[tuple[int, Top]]  # update number, what the quote or the book showed
+BookState = tuple[int, Levels, Levels]  # mark or 0, bids, asks
+BestBidAsk = tuple[int, int, int, int]  # bid price and size, ask price and size; 0, 0 = empty side
+Recent = list[tuple[int, BestBidAsk]]  # update number, what the quote or the book showed
 
 
 class State(Enum):
@@ -100,10 +100,10 @@ class Update:
 
 
 @dataclass(slots=True)
-class Trail:
+class StateHistory:
     """What a book showed, update by update, while an audit goes on."""
 
-    states: list[Shown] = field(default_factory=list)
+    states: list[BookState] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -117,16 +117,16 @@ class Book:
 
     instrument: int
     rule: BookRule
-    tally: BookTally
-    bids: Ladder
-    asks: Ladder
+    counters: BookCounters
+    bids: BookSide
+    asks: BookSide
     limit: int
     continuity: Continuity
     is_rest: bool
-    derives: bool
+    quotes_from_book: bool
     has_oracle: bool
     is_provable: bool
-    texts: tuple[TextLadder, TextLadder] | None
+    texts: tuple[ChecksumBookSide, ChecksumBookSide] | None
     state: State = State.EMPTY
     last: int = 0
     partial: bool = False
@@ -139,8 +139,8 @@ class Book:
     held_levels: int = 0
     recent_quotes: Recent = field(default_factory=list)
     recent_tops: Recent = field(default_factory=list)
-    trail: Trail | None = None  # only while an audit goes on
-    shown: Top = (0, 0, 0, 0)
+    history: StateHistory | None = None  # only while an audit goes on
+    shown: BestBidAsk = (0, 0, 0, 0)
     gap_open: bool = False  # consumers know that the book is invalid
     invalid_since_ns: int = 0
     valid_since_ns: int = 0
@@ -152,12 +152,12 @@ class Book:
     def is_valid(self) -> bool:
         return self.state in VALID
 
-    def top(self) -> Top:
+    def top(self) -> BestBidAsk:
         """Return bid price and size, ask price and size; 0, 0 for an empty side."""
         bids, asks = self.bids, self.asks
         bid, ask = bids.best, asks.best
         if bid != NOTHING != ask:
-            return bid, bids.near[bid], -ask, asks.near[ask]
+            return bid, bids.top_levels[bid], -ask, asks.top_levels[ask]
         bid, bid_size = bids.first()
         ask, ask_size = asks.first()
         return bid, bid_size, -ask, ask_size
@@ -176,7 +176,7 @@ class Book:
         self.bids.clear()
         self.asks.clear()
         self.recent_tops.clear()
-        self.trail = None
+        self.history = None
         self.last = 0
         self.partial = self.trimmed = False
         self.removed = None
@@ -186,34 +186,37 @@ class Book:
         """Note whether an update needs nothing but a look at the best levels: no checksum, no
         quote of its own, no trail, no levels missing below a cut."""
         self.is_simple = not (
-            self.derives or self.trimmed or self.trail is not None or self.rule.checksum is not None
+            self.quotes_from_book
+            or self.trimmed
+            or self.history is not None
+            or self.rule.checksum is not None
         )
 
 
 def open_book(
-    instrument: int, rule: BookRule, tally: BookTally, levels_max: int, now_ns: int
+    instrument: int, rule: BookRule, counters: BookCounters, levels_max: int, now_ns: int
 ) -> Book:
     """Return an EMPTY book whose sides suit the rule."""
     limit = min(rule.depth_max or levels_max, levels_max)
-    bids, asks = Ladder(limit), Ladder(limit)
-    texts: tuple[TextLadder, TextLadder] | None = None
+    bids, asks = BookSide(limit), BookSide(limit)
+    texts: tuple[ChecksumBookSide, ChecksumBookSide] | None = None
     if rule.checksum_text is not None:
         bids, asks = texts = (
-            TextLadder(limit, 1, rule.checksum_depth, rule.checksum_text),
-            TextLadder(limit, -1, rule.checksum_depth, rule.checksum_text),
+            ChecksumBookSide(limit, 1, rule.checksum_depth, rule.checksum_text),
+            ChecksumBookSide(limit, -1, rule.checksum_depth, rule.checksum_text),
         )
     book = Book(
         instrument,
         rule,
-        tally,
+        counters,
         bids,
         asks,
         limit,
         continuity=rule.continuity,
         is_rest=rule.snapshot is SnapshotSource.REST,
-        derives=rule.quotes_from_book,
-        has_oracle=rule.quote_oracle,
-        is_provable=rule.quote_oracle or rule.checksum is not None,
+        quotes_from_book=rule.quotes_from_book,
+        has_oracle=rule.verify_with_quotes,
+        is_provable=rule.verify_with_quotes or rule.checksum is not None,
         texts=texts,
         invalid_since_ns=now_ns,
     )

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.books.book import Book, Top, Update
+from ingestor.books.book import BestBidAsk, Book, Update
 from ingestor.columns.sealed import Sealed
 from ingestor.model.rows import LEVEL, QUOTE, UPDATE, Cause, Flag, Kind, Rows, Side
 
@@ -247,7 +247,7 @@ class Flush:
             self.added.append(instrument)
         self._extra[-_LEVEL.size :] = self._with_flags(flags | Flag.LAST)
 
-    def quote(self, instrument: int, update: Update, top: Top) -> None:
+    def quote(self, instrument: int, update: Update, top: BestBidAsk) -> None:
         """Put out a quote taken from a book."""
         flags = Flag.LAST | update.flags & Flag.NO_VENUE_TIME
         self._quotes += _QUOTE.pack(

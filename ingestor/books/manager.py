@@ -1,7 +1,8 @@
 """Order books: sealed venue updates in; verified, venue-agnostic book rows out.
 
-What leaves `Books.apply` needs no venue rules: RESET, a snapshot, deltas, and GAP when that is the
-truth. A gap in the numbers, a checksum or a quote that contradicts, a crossed book, a negative
+What leaves `BookManager.apply` needs no venue rules: RESET, a snapshot, deltas, and GAP when that
+is the truth. A gap in the numbers, a checksum or a quote that contradicts, a crossed book, a
+negative
 size, a refused frame, a disconnect: each breaks the books concerned and no others. A broken book is
 empty, its GAP stands in the stream, a repair is asked for, and its next rows are RESET and a
 snapshot. `state` has the states, `sync` the sequence rules, `audit` the proofs.
@@ -26,19 +27,19 @@ from ingestor.adapter import BookRule, Continuity
 from ingestor.books.book import NEXT, Book, Event, State, Update, open_book
 from ingestor.books.flush import NEGATIVE, Flush, image
 from ingestor.books.quote_queue import Witnesses
-from ingestor.books.repair_planner import Repair, Repairs
-from ingestor.books.sequence import Verdict, bridges, continues, missing
+from ingestor.books.repair_planner import Repair, RepairPlanner
+from ingestor.books.sequence import DeliveryAction, bridges, continues, missing
 from ingestor.books.settings import BookSettings
-from ingestor.books.statistics import BookStatistics, BookTally
-from ingestor.books.verification import contradiction, remember, witness
-from ingestor.columns.sealed import Hole, Sealed
+from ingestor.books.statistics import BookCounters, BookStatistics
+from ingestor.books.verification import remember, verify, verify_quote
+from ingestor.columns.sealed import Gap, Sealed
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import LEVEL, UPDATE, Cause, Flag, RowClass, Rows
 from ingestor.model.timestamps import SECOND
 
-__all__ = ["BookOutput", "BookSettings", "BookStatistics", "Books", "Repair"]
+__all__ = ["BookManager", "BookOutput", "BookSettings", "BookStatistics", "Repair"]
 
 _SLOW: Final = int(Flag.SNAPSHOT) | NEGATIVE
 _RANGE: Final = Continuity.RANGE
@@ -71,7 +72,7 @@ class BookOutput:
     is_whole: bool = False
 
 
-class Books:
+class BookManager:
     """All books of one loop. Pure: the caller passes the time."""
 
     def __init__(
@@ -85,9 +86,9 @@ class Books:
         self._rule_of = rule_of
         self._settings = settings or BookSettings()
         self._books: dict[int, Book] = {}
-        self._tallies: dict[tuple[str, str], BookTally] = {}
+        self._tallies: dict[tuple[str, str], BookCounters] = {}
         self._breaks: list[tuple[int, Cause, int]] = []  # from outside, for the next flush
-        self._repairs = Repairs(table, self._settings)
+        self._repairs = RepairPlanner(table, self._settings)
         self._errors: list[SequenceGap] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
         self._is_oracle = np.zeros(0, np.bool_)  # by instrument: do its quotes prove its book?
@@ -172,7 +173,7 @@ class Books:
     def statistics(self, now_ns: int | None = None) -> dict[tuple[str, str], BookStatistics]:
         """Return the sums by (venue, market). now_ns: counts the invalid times that still last."""
         sums = {
-            key: [0, 0, 0, tally.invalid_ns] for key, tally in self._tallies.items()
+            key: [0, 0, 0, counters.invalid_ns] for key, counters in self._tallies.items()
         }  # books, valid, held, invalid_ns
         for book in self._books.values():
             one = self._table[book.instrument]
@@ -215,7 +216,7 @@ class Books:
     def _run(self, flush: Flush, witnesses: Witnesses, quotes_end: int, end: int) -> None:
         """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
 
-        This is the fast path of live books; all else goes to `_take`.
+        This is the fast path of live books; all else goes to `_apply_slow_path`.
         """
         books, levels = self._books, flush.levels
         live, tops_max = State.LIVE, self._memory // 8
@@ -233,7 +234,7 @@ class Books:
             top_ask,
         ) in zip(indices, flush.updates, strict=False):
             if index == witnesses.due:
-                self._hear(flush, witnesses, quotes_end, index)
+                self._apply_quotes(flush, witnesses, quotes_end, index)
             book = books[instrument]
             rule = book.continuity
             if (
@@ -244,7 +245,7 @@ class Books:
                 or (rule is _INCREMENT and last != book.last + 1)
             ):
                 deque(islice(levels, bids + asks), 0)  # they are passed over
-                self._take(flush, index)
+                self._apply_slow_path(flush, index)
                 continue
             if bids:
                 book.bids.apply(islice(levels, bids), top_bid)
@@ -257,54 +258,56 @@ class Books:
                 or book.asks.is_over
                 or book.recent_quotes
             ):
-                self._judge(flush, book, index)
+                self._verify_update(flush, book, index)
                 continue
             book.last = last
-            book.tally.updates += 1
+            book.counters.updates += 1
             if book.remembers:
                 remember(book, tops_max)
-        self._hear(flush, witnesses, quotes_end, end)
+        self._apply_quotes(flush, witnesses, quotes_end, end)
 
-    def _judge(self, flush: Flush, book: Book, index: int) -> None:
+    def _verify_update(self, flush: Flush, book: Book, index: int) -> None:
         """An update's levels are in the book: prove it, and show what it did beyond its rows."""
         cause = self._prove(book, flush.lasts[index], flush.flags[index], flush.checksums[index])
         if cause is not None:
             self._refuse(flush, book, flush.update(index), flush.start(index), cause)
-        elif book.removed is not None or (book.derives and book.top() != book.shown):
+        elif book.removed is not None or (book.quotes_from_book and book.top() != book.shown):
             self._show(flush, book, flush.update(index), flush.start(index + 1))
 
-    def _hear(self, flush: Flush, witnesses: Witnesses, quotes_end: int, taken: int) -> None:
+    def _apply_quotes(
+        self, flush: Flush, witnesses: Witnesses, quotes_end: int, taken: int
+    ) -> None:
         """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer."""
         for instrument, number, ts_recv, quote in witnesses.take(taken, quotes_end):
             book = self._books[instrument]
-            cause = witness(book, number, quote, self._memory)
+            cause = verify_quote(book, number, quote, self._memory)
             if cause is not None and book.is_valid:
                 self._break(flush, book, flush.start(taken), ts_recv, cause)
 
     def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
         """The levels of an update are in the book: return what is wrong with it, if anything."""
         book.last = last
-        book.tally.updates += 1
+        book.counters.updates += 1
         bids, asks = book.bids, book.asks
         if bids.best + asks.best >= 0:  # prices of bids and minus those of asks
-            book.tally.crossed += 1
+            book.counters.crossed += 1
             return Cause.CROSSED
         if bids.is_over or asks.is_over:
             book.cut()
         elif book.trimmed and (bids.is_short() or asks.is_short()):
             return Cause.SHED
         if book.is_provable and self._memory:
-            return contradiction(book, flags, checksum, self._memory)
+            return verify(book, flags, checksum, self._memory)
         return None
 
-    def _take(self, flush: Flush, index: int) -> None:
+    def _apply_slow_path(self, flush: Flush, index: int) -> None:
         """Take one update that isn't plainly the next delta of a live book."""
         update = flush.update(index)
         book = self._book(flush.instruments[index], flush.now_ns)
         if book.state is not State.LIVE or update.flags & _SLOW:
             book.source = flush.sealed.sources[int(flush.sealed.updates["frame"][index])]
         if update.flags & NEGATIVE:
-            book.tally.crossed += 1
+            book.counters.crossed += 1
             self._refuse(flush, book, update, update.at, Cause.CROSSED)
         elif not update.flags & Flag.SNAPSHOT:
             self._delta(flush, book, update, update.at)
@@ -320,10 +323,10 @@ class Books:
             return
         judge = continues if book.state is State.LIVE else bridges
         verdict = judge(book.continuity, book.last, update)
-        if verdict is Verdict.COVERED:
-            book.tally.duplicates += book.state is State.LIVE
+        if verdict is DeliveryAction.COVERED:
+            book.counters.duplicates += book.state is State.LIVE
             flush.discard(update)
-        elif verdict is Verdict.MISSING:
+        elif verdict is DeliveryAction.MISSING:
             first, last = missing(book.continuity, book.last, update)
             self._break(flush, book, at, update.ts_recv, Cause.SEQUENCE, first, last)
             self._wait(flush, book, update)
@@ -353,7 +356,10 @@ class Books:
             if is_first:  # the snapshot was lost, or will come by itself
                 self._repairs.expect(book, cause, flush.now_ns)
             return
-        if book.held and continues(book.continuity, book.held[-1].last, update) is Verdict.MISSING:
+        if (
+            book.held
+            and continues(book.continuity, book.held[-1].last, update) is DeliveryAction.MISSING
+        ):
             self._drop_held(flush, book, len(book.held))
         flush.leave_out(update)
         book.held.append(replace(update, at=-1))
@@ -379,10 +385,13 @@ class Books:
             return
         verdicts = [bridges(book.continuity, update.last, one) for one in book.held]
         covered = next(
-            (at for at, one in enumerate(verdicts) if one is not Verdict.COVERED), len(verdicts)
+            (at for at, one in enumerate(verdicts) if one is not DeliveryAction.COVERED),
+            len(verdicts),
         )
         self._drop_held(flush, book, covered)
-        if book.held and verdicts[covered] is Verdict.MISSING:  # it is older than what we hold
+        if (
+            book.held and verdicts[covered] is DeliveryAction.MISSING
+        ):  # it is older than what we hold
             flush.discard(update)
             self._repairs.ask(book, book.repair_cause, flush.now_ns, again=True)
             return
@@ -404,12 +413,12 @@ class Books:
             self._refuse(flush, book, update, update.at, cause)
             return False
         if not book.is_valid:
-            book.tally.invalid_ns += flush.now_ns - book.invalid_since_ns
+            book.counters.invalid_ns += flush.now_ns - book.invalid_since_ns
             book.valid_since_ns = flush.now_ns
         book.state = NEXT[book.state, event]
         book.gap_open = False
         book.partial = bool(update.flags & Flag.PARTIAL)
-        book.tally.resets += 1
+        book.counters.resets += 1
         self._repairs.done(book)
         flush.reset(update.at, book.instrument, update)
         self._show(flush, book, update, update.at + update.levels)
@@ -419,15 +428,15 @@ class Books:
         """Publish what an update did beyond its own rows. at: behind them."""
         if book.removed is not None:
             flush.remove(at, book.instrument, update, *book.removed)
-            book.tally.added += len(book.removed[0]) + len(book.removed[1])
+            book.counters.added += len(book.removed[0]) + len(book.removed[1])
             book.removed = None
-        if book.derives:
+        if book.quotes_from_book:
             top = book.top()
             if top != book.shown:
                 book.shown = top
                 flush.quote(book.instrument, update, top)
 
-    def _hole(self, flush: Flush, hole: Hole) -> None:
+    def _hole(self, flush: Flush, hole: Gap) -> None:
         """Break the books that a hole concerns: those named, else all of the connection."""
         subscribed = hole.source.instruments(RowClass.LEVEL)
         if hole.instruments is not None:
@@ -469,7 +478,7 @@ class Books:
         """The book can't be trusted: say so in the stream, empty it, ask for a repair."""
         if not book.gap_open or cause in _TELL_AGAIN:
             flush.gap(at, book.instrument, ts_recv, cause, first, last)
-            book.tally.gaps += 1
+            book.counters.gaps += 1
             book.gap_open = True
             if event is not Event.DISCONNECT:
                 key = self._table[book.instrument].key
@@ -490,11 +499,11 @@ class Books:
         book = self._books.get(instrument)
         if book is None:
             one = self._table[instrument]
-            tally = self._tallies.setdefault((one.venue, one.market), BookTally())
+            counters = self._tallies.setdefault((one.venue, one.market), BookCounters())
             levels_max = self._settings.levels_max
-            book = open_book(instrument, self._rule_of(instrument), tally, levels_max, now_ns)
+            book = open_book(instrument, self._rule_of(instrument), counters, levels_max, now_ns)
             self._books[instrument] = book
             self._is_oracle[instrument] = book.remembers = bool(
-                book.rule.quote_oracle and self._memory
+                book.rule.verify_with_quotes and self._memory
             )
         return book

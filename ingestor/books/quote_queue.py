@@ -8,14 +8,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.books.book import Top
+from ingestor.books.book import BestBidAsk
 from ingestor.columns.sealed import Sealed
 
 _FIELDS: Final = (
     *("instrument", "sequence", "ts_recv"),
     *("bid_price", "bid_size", "ask_price", "ask_size"),
 )
-Quote = tuple[int, int, int, Top]  # instrument, update number, ts_recv, what it shows
+Quote = tuple[int, int, int, BestBidAsk]  # instrument, update number, ts_recv, what it shows
 
 
 class Witnesses:

@@ -33,7 +33,7 @@ class Repair:
     due_ns: int
 
 
-class Repairs:
+class RepairPlanner:
     """Asks for snapshots: at once the first time, then backed off exponentially per instrument,
     spread over `repairs_per_s` per venue, and again where none came within the timeout."""
 
@@ -63,7 +63,7 @@ class Repairs:
             venue = self._table[book.instrument].venue
             due_ns = max(due_ns, self._slots.get(venue, 0))
             self._slots[venue] = due_ns + int(SECOND / self._settings.repairs_per_s)
-        repairs = book.tally.repairs
+        repairs = book.counters.repairs
         name = cause.name.lower() if cause else "first"
         repairs[name] = repairs.get(name, 0) + 1
         self._asked.append(Repair(book.instrument, cause, book.source, due_ns))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from ingestor.adapter import AuditImage
-from ingestor.books.book import Book, Shown, Trail
-from ingestor.model.book_side import NEAR_MIN
+from ingestor.adapter import RestSnapshot
+from ingestor.books.book import Book, BookState, StateHistory
+from ingestor.model.book_side import TOP_LEVELS_MIN
 from ingestor.model.decimals import parse_decimal
 
-AUDIT_DEPTH: Final = NEAR_MIN  # levels a side that are compared: those always at hand
+AUDIT_DEPTH: Final = TOP_LEVELS_MIN  # levels a side that are compared: those always at hand
 
 
 class Finding(Enum):
@@ -23,31 +23,31 @@ class Finding(Enum):
 
 def begin(book: Book) -> None:
     """Keep the book's trail from now on."""
-    book.trail = Trail()
+    book.history = StateHistory()
     book.is_provable = True
     book.settle()
-    note(book, book.trail, 0)
+    note(book, book.history, 0)
 
 
 def end(book: Book, outcome: str) -> None:
     """Keep no trail any more and count what the audit came to: a Finding's value, or "failed"."""
-    book.trail = None
-    book.is_provable = book.rule.quote_oracle or book.rule.checksum is not None
+    book.history = None
+    book.is_provable = book.rule.verify_with_quotes or book.rule.checksum is not None
     book.settle()
-    tally = book.tally
-    tally.audits[outcome] = tally.audits.get(outcome, 0) + 1
-    tally.verified += outcome == Finding.VERIFIED.value
-    tally.mismatched += outcome == Finding.MISMATCHED.value
+    counters = book.counters
+    counters.audits[outcome] = counters.audits.get(outcome, 0) + 1
+    counters.verified += outcome == Finding.VERIFIED.value
+    counters.mismatched += outcome == Finding.MISMATCHED.value
 
 
-def note(book: Book, trail: Trail, mark: int) -> None:
+def note(book: Book, history: StateHistory, check_value: int) -> None:
     """Add the book's best levels to its trail."""
-    trail.states.append((mark, book.bids.top(AUDIT_DEPTH), book.asks.top(AUDIT_DEPTH)))
-    if len(trail.states) > _STATES_MAX:
-        del trail.states[: _STATES_MAX // 2]
+    history.states.append((check_value, book.bids.top(AUDIT_DEPTH), book.asks.top(AUDIT_DEPTH)))
+    if len(history.states) > _STATES_MAX:
+        del history.states[: _STATES_MAX // 2]
 
 
-def read(image: AuditImage, price_exponent: int, size_exponent: int) -> Shown:
+def read(image: RestSnapshot, price_exponent: int, size_exponent: int) -> BookState:
     """Return an image as a trail holds states. Raises ValueError for a bad number."""
     bids, asks = (
         [
@@ -59,13 +59,13 @@ def read(image: AuditImage, price_exponent: int, size_exponent: int) -> Shown:
     return image.number, bids, asks
 
 
-def compare(trail: Trail, shown: Shown) -> Finding:
+def compare(history: StateHistory, shown: BookState) -> Finding:
     """Compare what an image of AUDIT_DEPTH levels shows with a trail."""
     number = shown[0]
-    named = [state[1:] == shown[1:] for state in trail.states if state[0] == number != 0]
+    named = [state[1:] == shown[1:] for state in history.states if state[0] == number != 0]
     if named:
         return Finding.VERIFIED if any(named) else Finding.MISMATCHED
-    if any(state[1:] == shown[1:] for state in trail.states):
+    if any(state[1:] == shown[1:] for state in history.states):
         return Finding.VERIFIED
     return Finding.UNVERIFIABLE
 

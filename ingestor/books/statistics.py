@@ -8,7 +8,7 @@ from ingestor.model.timestamps import SECOND
 
 
 @dataclass(slots=True)
-class BookTally:
+class BookCounters:
     """Sums over the books of one (venue, market).
 
     updates: events applied, snapshots included. verified, mismatched: comparisons with a checksum,

@@ -18,16 +18,16 @@ from bisect import bisect_left
 from operator import itemgetter
 from typing import Final
 
-from ingestor.books.book import Book, Recent, Top
+from ingestor.books.book import BestBidAsk, Book, Recent
 from ingestor.books.rest_check import note
-from ingestor.model.book_side import Ladder, text_checksum
+from ingestor.model.book_side import BookSide, text_checksum
 from ingestor.model.rows import Cause, Flag
 
 _CHECKSUM: Final = int(Flag.CHECKSUM)
 _NUMBER: Final = itemgetter(0)
 
 
-def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
+def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
     """Compare a book that was just updated with what proves it; return CHECKSUM or None.
 
     flags, checksum: of the update. memory: an eighth of it in tops of book is remembered, for
@@ -43,8 +43,8 @@ def contradiction(book: Book, flags: int, checksum: int, memory: int) -> Cause |
             if quote is not None:
                 return _count(book, quote == book.top())
         remember(book, memory // 8)
-    elif book.trail is not None:
-        note(book, book.trail, checksum)
+    elif book.history is not None:
+        note(book, book.history, checksum)
     return None
 
 
@@ -56,7 +56,7 @@ def remember(book: Book, tops_max: int) -> None:
         del tops[: tops_max // 2]
 
 
-def witness(book: Book, number: int, quote: Top, memory: int) -> Cause | None:
+def verify_quote(book: Book, number: int, quote: BestBidAsk, memory: int) -> Cause | None:
     """Take a quote: compare it with the update of its number, or remember it for one to come.
 
     Only a book of which an update is known has updates to come that are worth it.
@@ -74,7 +74,7 @@ def witness(book: Book, number: int, quote: Top, memory: int) -> Cause | None:
     return None
 
 
-def _partner(recent: Recent, number: int) -> Top | None:
+def _partner(recent: Recent, number: int) -> BestBidAsk | None:
     """Take what bears this number out of `recent`, and all before it: numbers ascend."""
     if not recent or number < recent[0][0]:
         return None
@@ -96,13 +96,13 @@ def _checksum_of(book: Book) -> int:
     return rule.checksum(_levels(book.bids, depth, 1), _levels(book.asks, depth, -1))
 
 
-def _levels(side: Ladder, depth: int, sign: int) -> list[tuple[int, int]]:
+def _levels(side: BookSide, depth: int, sign: int) -> list[tuple[int, int]]:
     return [(sign * key, size) for key, size in side.top(depth)]
 
 
 def _count(book: Book, agrees: bool) -> Cause | None:
     if agrees:
-        book.tally.verified += 1
+        book.counters.verified += 1
         return None
-    book.tally.mismatched += 1
+    book.counters.mismatched += 1
     return Cause.CHECKSUM

@@ -105,11 +105,11 @@ def verdict(failure: Exception) -> tuple[str, int] | None:
                 return f"this needs the package {name}; {hint}", EXIT_USAGE
         case OSError():
             names = [str(name) for name in (failure.filename, failure.filename2) if name]
-            return ": ".join([*names, reason_of(failure)]), EXIT_FAILURE
+            return ": ".join([*names, explain_connection_failure(failure)]), EXIT_FAILURE
     return None
 
 
-def reason_of(failure: OSError) -> str:
+def explain_connection_failure(failure: OSError) -> str:
     """Return the system's words alone: asyncio wraps them in a sentence of its own."""
     if failure.errno and failure.errno > 0:
         return os.strerror(failure.errno)

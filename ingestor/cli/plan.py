@@ -14,7 +14,7 @@ from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import Instrument, instrument
 from ingestor.sources.live.plan import Plan, PlannedConnection
 from ingestor.sources.registry import adapter_of, registry
-from ingestor.sources.rest.catalog import Catalogue
+from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.client import RestClient
 from ingestor.telemetry import logs
 
@@ -72,7 +72,7 @@ class _Offline:
 
     def __init__(self, config: Config) -> None:
         client = _NoNetwork(settings.rest_settings(config.catalogue))
-        self._catalogue = Catalogue(settings.catalogue_settings(config.catalogue), client)
+        self._catalogue = Catalog(settings.catalogue_settings(config.catalogue), client)
         self._config = config
         self.assumed: list[str] = []
 

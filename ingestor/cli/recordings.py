@@ -15,8 +15,8 @@ from ingestor.cli.common import (
     EXIT_FAILURE,
     ConfigOption,
     Json,
+    explain_connection_failure,
     print_json,
-    reason_of,
     time_ns_of,
     until_signal,
 )
@@ -170,7 +170,7 @@ def serve(
     except OSError as failure:
         hint = "say --port 0 for free ones"
         raise ListenFailed(
-            "the emulator", f"{host}:{port}", reason_of(failure), hint=hint
+            "the emulator", f"{host}:{port}", explain_connection_failure(failure), hint=hint
         ) from None
 
 

@@ -112,7 +112,7 @@ class _Room:
         self._sink = sink
 
     def is_set(self) -> bool:
-        return self._sink.outbox.rows < ROWS_WAITING_MAX
+        return self._sink.queue.rows < ROWS_WAITING_MAX
 
     async def wait(self) -> None:
         await self._sink.room(ROWS_WAITING_MAX)

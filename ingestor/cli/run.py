@@ -12,8 +12,8 @@ import typer
 
 from ingestor.cli.common import (
     ConfigFile,
+    explain_connection_failure,
     load_config,
-    reason_of,
     unless_signal,
     until_signal,
 )
@@ -176,7 +176,7 @@ def simulate(
         raise ListenFailed(
             "the simulated venue",
             f"{host}:{port}",
-            reason_of(failure),
+            explain_connection_failure(failure),
             hint="say --port 0 for a free one",
         ) from None
 

@@ -13,12 +13,12 @@ from aiokafka.errors import KafkaError
 from ingestor.codec import CodecError, decode
 from ingestor.codec.json_encoder import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
 from ingestor.consumer import Audit, Consumer, audit
-from ingestor.kafka.diagnosis import reason_of
+from ingestor.kafka.diagnosis import explain_connection_failure
 from ingestor.kafka.settings import STATUS, TICK_TOPICS, KafkaSettings
 from ingestor.model.batch import InstrumentLike, TickBatch
 from ingestor.model.decimals import format_decimal
 from ingestor.model.errors import SinkUnavailable
-from ingestor.model.rows import MARK_FIELDS, Flag, Kind, RowClass, Side
+from ingestor.model.rows import CONTROL_FIELDS, Flag, Kind, RowClass, Side
 from ingestor.model.timestamps import iso_text
 
 _HOLES_SHOWN: Final = 20
@@ -95,7 +95,7 @@ def _client_options(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 async def _unavailable(kafka: KafkaSettings, failure: KafkaError) -> SinkUnavailable:
-    reason = await reason_of(failure, kafka.client_options())
+    reason = await explain_connection_failure(failure, kafka.client_options())
     return SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", reason.text)
 
 
@@ -155,7 +155,7 @@ def _fields(
             side = _BOOK_SIDES[Side(int(row["side"]))]
             return {"side": side, "price": price("price"), "size": size("size")}
         case Kind.GAP:
-            first, last = MARK_FIELDS[row_class]
+            first, last = CONTROL_FIELDS[row_class]
             return {
                 "cause": CAUSE_NAMES[int(row["side"])],
                 "first": int(row[first]),

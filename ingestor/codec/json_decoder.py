@@ -14,9 +14,9 @@ from ingestor.codec.record import CodecError, Decoded, WireInstrument
 from ingestor.model.batch import TickBatch
 from ingestor.model.rows import (
     CLASS_OF,
+    CONTROL_FIELDS,
     DTYPE_OF,
     LEVEL,
-    MARK_FIELDS,
     NUMBERS,
     QUOTE,
     TRADE,
@@ -123,7 +123,7 @@ def _read_mark(row_class: RowClass, kind: Kind, message: Any) -> _Packed:
     for field in ("ts_event", "ts_recv", "sequence", "flags"):
         rows[field] = message[field]
     rows["kind"], rows["side"] = kind, _CAUSES[message["cause"]]
-    first, last = MARK_FIELDS[row_class]
+    first, last = CONTROL_FIELDS[row_class]
     rows[first], rows[last] = message["first"], message["last"]
     price, size = message["decimals"]
     return rows.tobytes(), (price, size)

@@ -27,7 +27,7 @@ from ingestor.model.batch import Instruments
 from ingestor.model.decimals import format_decimal
 from ingestor.model.rows import (
     CHANNEL_OF,
-    MARK_FIELDS,
+    CONTROL_FIELDS,
     NUMBERS,
     TRADE,
     Cause,
@@ -234,7 +234,7 @@ class JsonEncoder:
 
     def _mark(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
         one = self._instruments[int(row["instrument"])]
-        first, last = (int(row[field]) for field in MARK_FIELDS[row_class])
+        first, last = (int(row[field]) for field in CONTROL_FIELDS[row_class])
         fields = {
             "cause": CAUSE_NAMES[int(row["side"])],
             "first": first,

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ingestor.columns.sealed import Hole, Rejected, Sealed, Source
-from ingestor.columns.sealing import IS_RAW, KEPT, Reader, fill, seal
+from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
+from ingestor.columns.sealing import DEFERRED_WIDTH, IS_RAW, ColumnReader, seal, set_column
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import UPDATE, Cause, Flag, Rows
 
@@ -37,13 +37,13 @@ _PAIR_SKELETON: Final = b'["",""],'
 PackError = error  # what a number that doesn't fit its field raises; a ValueError to decoders
 
 
-class TickBuffer:
+class ColumnBuffer:
     """The events of one loop. Decoders append; `seal` hands over and starts anew.
 
     frame: the number of the frame that what is appended comes with.
-    kept_trades, kept_quotes: KEPT members for each event, flat; a list of five for each event
-    would cost twice as much. Adapters whose frames hold one event append to them as `keep_trade`
-    and `keep_quote` do.
+    kept_trades, kept_quotes: DEFERRED_WIDTH members for each event, flat; a list of five for each
+    event would cost twice as much. Adapters whose frames hold one event append to them as
+    `add_trade` and `add_quote` do.
     """
 
     __slots__ = (
@@ -73,14 +73,14 @@ class TickBuffer:
         self.frames: list[bytes] = []
         self.sources: list[Source] = []
         self.frame = -1
-        self.holes: list[Hole] = []
+        self.holes: list[Gap] = []
         self.rejected: list[Rejected] = []
 
     @property
     def rows(self) -> int:
         """Rows waiting: trades, quotes and price levels. The measure of `full`."""
-        kept = len(self.kept_trades) + len(self.kept_quotes)
-        return kept // KEPT + self._levels
+        deferred = len(self.kept_trades) + len(self.kept_quotes)
+        return deferred // DEFERRED_WIDTH + self._levels
 
     @property
     def is_empty(self) -> bool:
@@ -106,35 +106,35 @@ class TickBuffer:
         del self.sources[first:], self.frames[first:]
         self.frame = first - 1
 
-    def keep_trade(self, reader: Reader, event: object, instrument: int, ts_recv: int) -> None:
+    def add_trade(self, reader: ColumnReader, event: object, instrument: int, ts_recv: int) -> None:
         """Append one trade: an event that `reader` reads when the buffer is sealed."""
         self.kept_trades += (reader, event, instrument, ts_recv, self.frame)
 
-    def keep_quote(self, reader: Reader, event: object, instrument: int, ts_recv: int) -> None:
+    def add_quote(self, reader: ColumnReader, event: object, instrument: int, ts_recv: int) -> None:
         """Append one quote: an event that `reader` reads when the buffer is sealed."""
         self.kept_quotes += (reader, event, instrument, ts_recv, self.frame)
 
-    def keep_trades(
+    def add_trades(
         self,
-        reader: Reader,
+        reader: ColumnReader,
         events: Sequence[object],
         instruments: Sequence[int],
         ts_recv: Sequence[int],
         frames: Sequence[int],
     ) -> None:
-        """Append trades of several frames, as `keep_trade` does each."""
-        self.kept_trades += _kept(reader, events, instruments, ts_recv, frames)
+        """Append trades of several frames, as `add_trade` does each."""
+        self.kept_trades += _deferred(reader, events, instruments, ts_recv, frames)
 
-    def keep_quotes(
+    def add_quotes(
         self,
-        reader: Reader,
+        reader: ColumnReader,
         events: Sequence[object],
         instruments: Sequence[int],
         ts_recv: Sequence[int],
         frames: Sequence[int],
     ) -> None:
-        """Append quotes of several frames, as `keep_quote` does each."""
-        self.kept_quotes += _kept(reader, events, instruments, ts_recv, frames)
+        """Append quotes of several frames, as `add_quote` does each."""
+        self.kept_quotes += _deferred(reader, events, instruments, ts_recv, frames)
 
     def trade(
         self,
@@ -186,7 +186,7 @@ class TickBuffer:
         checksum: int | None = None,
         *,
         are_pairs: bool = False,
-        mark: int = 0,
+        check_value: int = 0,
     ) -> None:
         """Append one book event. bids, asks: levels that begin with price text, size text.
 
@@ -208,7 +208,7 @@ class TickBuffer:
             instrument,
             len(bids),
             len(asks),
-            mark if checksum is None else checksum,
+            check_value if checksum is None else checksum,
             self.frame,
             flags,
             0,
@@ -220,7 +220,7 @@ class TickBuffer:
         for level in asks:
             texts += level
 
-    def raw_levels(
+    def json_levels(
         self,
         instrument: int,
         ts_event: int,
@@ -231,7 +231,7 @@ class TickBuffer:
         asks: bytes,
         previous: int = 0,
         flags: int = 0,
-        mark: int = 0,
+        check_value: int = 0,
     ) -> bool:
         """Append one book event, as `levels` does, whose sides are still JSON: arrays of pairs of
         plain decimal text, `[["1.5","20"],["1.4","3"]]`. No object is made of any number.
@@ -250,7 +250,7 @@ class TickBuffer:
             instrument,
             bid_count,
             ask_count,
-            mark,
+            check_value,
             self.frame,
             flags,
             IS_RAW,
@@ -259,7 +259,7 @@ class TickBuffer:
         self._raw_levels += (bids, asks)
         return True
 
-    def raw_updates(
+    def json_updates(
         self,
         instruments: Sequence[int],
         ts_event: Sequence[int],
@@ -272,8 +272,8 @@ class TickBuffer:
         flags: Iterable[int] = repeat(0),
         marks: Iterable[int] = repeat(0),
     ) -> None:
-        """Append book events of several frames, as `raw_levels` does each. sides: bids and asks in
-        turns. Raises ValueError, and appends nothing, where `raw_levels` would return False."""
+        """Append book events of several frames, as `json_levels` does each. sides: bids and asks in
+        turns. Raises ValueError, and appends nothing, where `json_levels` would return False."""
         pairs = [side.count(b"]") - 1 for side in sides]
         skeleton = b",".join(sides).translate(None, _DIGITS)
         if skeleton != b",".join(map(_skeleton, pairs)) or pairs.count(0) != sides.count(b"[]"):
@@ -324,13 +324,13 @@ class TickBuffer:
     ) -> None:
         """Declare that rows may be missing here; `source` defaults to the current frame's."""
         self.holes.append(
-            Hole(
+            Gap(
                 source=source or self.sources[-1],
                 cause=cause,
                 ts_recv=ts_recv,
                 update=len(self._updates) // _UPDATE.size,
-                trade=len(self.kept_trades) // KEPT,
-                quote=len(self.kept_quotes) // KEPT,
+                trade=len(self.kept_trades) // DEFERRED_WIDTH,
+                quote=len(self.kept_quotes) // DEFERRED_WIDTH,
                 frame=self.frame if source is None else -1,
                 first=first,
                 last=last,
@@ -349,9 +349,9 @@ class TickBuffer:
 
     def _rollback(self, first: int) -> None:
         """Take back every row of the frames from this number on."""
-        for kept in (self.kept_trades, self.kept_quotes):
-            while kept and kept[-1] >= first:
-                del kept[-KEPT:]
+        for deferred in (self.kept_trades, self.kept_quotes):
+            while deferred and deferred[-1] >= first:
+                del deferred[-DEFERRED_WIDTH:]
         while self._updates and (update := _last_update(self._updates))[_FRAME] >= first:
             del self._updates[-_UPDATE.size :]
             levels = update[_BIDS] + update[_ASKS]
@@ -386,39 +386,39 @@ class TickBuffer:
         return sealed
 
 
-def _kept(
-    reader: Reader,
+def _deferred(
+    reader: ColumnReader,
     events: Sequence[object],
     instruments: Sequence[int],
     ts_recv: Sequence[int],
     frames: Sequence[int],
 ) -> list[Any]:
-    kept: list[Any] = [reader] * (KEPT * len(events))
-    kept[1::KEPT] = events
-    kept[2::KEPT] = instruments
-    kept[3::KEPT] = ts_recv
-    kept[4::KEPT] = frames
-    return kept
+    deferred: list[Any] = [reader] * (DEFERRED_WIDTH * len(events))
+    deferred[1::DEFERRED_WIDTH] = events
+    deferred[2::DEFERRED_WIDTH] = instruments
+    deferred[3::DEFERRED_WIDTH] = ts_recv
+    deferred[4::DEFERRED_WIDTH] = frames
+    return deferred
 
 
 def _read_trades(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
-    """Read what `TickBuffer.trade` keeps."""
+    """Read what `ColumnBuffer.trade` keeps."""
     ts_event, sequence, price, size, side, low, high, flags = zip(*events, strict=True)
-    fill(rows, "ts_event", ts_event)
-    fill(rows, "sequence", sequence)
-    fill(rows, "side", side)
-    fill(rows, "trade_id_low", low)
-    fill(rows, "trade_id_high", high)
-    fill(rows, "flags", flags)
+    set_column(rows, "ts_event", ts_event)
+    set_column(rows, "sequence", sequence)
+    set_column(rows, "side", side)
+    set_column(rows, "trade_id_low", low)
+    set_column(rows, "trade_id_high", high)
+    set_column(rows, "flags", flags)
     return price, size
 
 
 def _read_quotes(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
-    """Read what `TickBuffer.quote` keeps."""
+    """Read what `ColumnBuffer.quote` keeps."""
     ts_event, sequence, *numbers, flags = zip(*events, strict=True)
-    fill(rows, "ts_event", ts_event)
-    fill(rows, "sequence", sequence)
-    fill(rows, "flags", flags)
+    set_column(rows, "ts_event", ts_event)
+    set_column(rows, "sequence", sequence)
+    set_column(rows, "flags", flags)
     return numbers
 
 

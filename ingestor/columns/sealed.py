@@ -20,7 +20,7 @@ class Source(Protocol):
 
 
 @dataclass(slots=True)
-class Hole:
+class Gap:
     """Rows that a source may have lost, at a place in the stream.
 
     update, trade, quote: rows of each class that were appended before it. ts_recv: ns.
@@ -72,7 +72,7 @@ class Sealed:
     quote_frames: NDArray[np.int64]
     frames: list[bytes]
     sources: list[Source]
-    holes: list[Hole] = field(default_factory=list)
+    holes: list[Gap] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
     @property

@@ -16,20 +16,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.columns.sealed import Hole, Rejected, Sealed, Source
+from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
 from ingestor.model.decimals import Lines, parse_column
 from ingestor.model.errors import BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import NUMBERS, QUOTE, TRADE, Cause, Flag, Kind, RowClass, Rows
 
-# Fills in the rows of some events: `fill` for integers; returns a column of decimal text for each
-# number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds and
-# Flag.LAST in place. An event that doesn't fit may raise anything of UNFIT.
-Reader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
+# Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
+# each number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds
+# and Flag.LAST in place. An event that doesn't fit may raise anything of UNFIT.
+ColumnReader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
 UNFIT: Final = (LookupError, TypeError, ValueError, OverflowError, AttributeError, error)
 IS_RAW: Final = 1  # in UPDATE.spare: the levels are JSON
-KEPT: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
+DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
 
 _LAST: Final = int(Flag.LAST)
 _DTYPES: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE}
@@ -43,7 +43,7 @@ _NO_NUMBERS: Final = np.empty((0, 2), np.int64)
 _NO_FRAMES: Final = np.empty(0, np.int64)
 
 
-def fill(rows: Rows, name: str, values: Iterable[int]) -> None:
+def set_column(rows: Rows, name: str, values: Iterable[int]) -> None:
     """Set a field of trades or quotes. values: as many integers as there are rows.
 
     Raises TypeError for what is no integer, OverflowError for what the field can't hold.
@@ -56,21 +56,21 @@ def seal(
     quotes: list[Any],
     updates: Rows,
     level_texts: list[object],
-    raw_levels: list[bytes],
+    json_levels: list[bytes],
     frames: list[bytes],
     sources: list[Source],
-    holes: list[Hole],
+    holes: list[Gap],
     rejected: list[Rejected],
     table: InstrumentTable,
 ) -> Sealed:
     """Convert all columns and take the frames out that don't fit.
 
-    trades, quotes: KEPT members for each event, in order. level_texts: prices and sizes of the
-    updates' levels, in turns; raw_levels: sides, in turns, of the updates that are IS_RAW.
+    trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
+    of the updates' levels, in turns; json_levels: sides, in turns, of the updates that are IS_RAW.
     """
     trade, trade_bad = _convert(RowClass.TRADE, trades, table)
     quote, quote_bad = _convert(RowClass.QUOTE, quotes, table)
-    levels, level_bad = _levels(updates, level_texts, raw_levels, table)
+    levels, level_bad = _levels(updates, level_texts, json_levels, table)
     sealed = Sealed(
         trades=trade.rows,
         quotes=quote.rows,
@@ -102,19 +102,19 @@ class Part:
 _EMPTY: Final = {name: Part(np.empty(0, dtype), _NO_FRAMES) for name, dtype in _DTYPES.items()}
 
 
-def read_kept(row_class: RowClass, kept: list[Any]) -> tuple[Part, list[object], Bad]:
+def read_deferred(row_class: RowClass, deferred: list[Any]) -> tuple[Part, list[object], Bad]:
     """Read kept events: their rows without numbers, the texts of the numbers, row after row, and
     the frames that can't be read."""
-    count = len(kept) // KEPT
+    count = len(deferred) // DEFERRED_WIDTH
     rows = np.zeros(count, _DTYPES[row_class])
-    rows["instrument"] = array("I", kept[2::KEPT])
-    rows["ts_recv"] = array("q", kept[3::KEPT])
+    rows["instrument"] = array("I", deferred[2::DEFERRED_WIDTH])
+    rows["ts_recv"] = array("q", deferred[3::DEFERRED_WIDTH])
     rows["flags"] = _LAST
     rows["kind"] = _KINDS[row_class]
-    frames = np.frombuffer(array("q", kept[4::KEPT]), np.int64)
+    frames = np.frombuffer(array("q", deferred[4::DEFERRED_WIDTH]), np.int64)
     texts: list[object] = [None] * (count * len(NUMBERS[row_class]))
     bad: Bad = {}
-    readers, events = kept[0::KEPT], kept[1::KEPT]
+    readers, events = deferred[0::DEFERRED_WIDTH], deferred[1::DEFERRED_WIDTH]
     if readers.count(readers[0]) == count:
         _read(readers[0], events, rows, texts, frames, bad)
     else:
@@ -122,10 +122,10 @@ def read_kept(row_class: RowClass, kept: list[Any]) -> tuple[Part, list[object],
     return Part(rows, frames), texts, bad
 
 
-def _convert(row_class: RowClass, kept: list[Any], table: InstrumentTable) -> tuple[Part, Bad]:
-    if not kept:
+def _convert(row_class: RowClass, deferred: list[Any], table: InstrumentTable) -> tuple[Part, Bad]:
+    if not deferred:
         return _EMPTY[row_class], {}
-    part, texts, bad = read_kept(row_class, kept)
+    part, texts, bad = read_deferred(row_class, deferred)
     names = NUMBERS[row_class]
     numbers, cells = _numbers(texts, part.rows["instrument"], len(names), table)
     for cell in cells:
@@ -137,7 +137,7 @@ def _convert(row_class: RowClass, kept: list[Any], table: InstrumentTable) -> tu
 
 
 def _read(
-    reader: Reader,
+    reader: ColumnReader,
     events: list[Any],
     rows: Rows,
     texts: list[object],
@@ -164,7 +164,7 @@ def _read(
 
 
 def _read_apart(
-    readers: list[Reader],
+    readers: list[ColumnReader],
     events: list[Any],
     rows: Rows,
     texts: list[object],
@@ -172,7 +172,7 @@ def _read_apart(
     bad: Bad,
 ) -> None:
     """Several venues in one flush: each reader gets its own events, in order."""
-    places: dict[Reader, list[int]] = {}
+    places: dict[ColumnReader, list[int]] = {}
     for place, reader in enumerate(readers):
         places.setdefault(reader, []).append(place)
     width = len(texts) // len(events)
@@ -259,7 +259,7 @@ def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad) -> None
             Rejected(source, sealed.frames[frame], reason, detail, ts_recv, at_sealing=True)
         )
         sealed.holes.append(
-            Hole(
+            Gap(
                 source=source,
                 cause=Cause.REJECTED,
                 ts_recv=ts_recv,

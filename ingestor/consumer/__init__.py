@@ -1,8 +1,8 @@
 """Read Kafka topics back into batches of rows and order books."""
 
 from ingestor.consumer.audit import Audit, audit, remainder, void_of
-from ingestor.consumer.book_snapshot import BookImage, book_image
-from ingestor.consumer.consumer import EARLIEST, Consumer, Hole, Progress
+from ingestor.consumer.book_snapshot import BookSnapshot, book_snapshot
+from ingestor.consumer.consumer import EARLIEST, Consumer, MissingRange, Progress
 from ingestor.consumer.orderbook import (
     BookInvalid,
     Levels,
@@ -13,16 +13,16 @@ from ingestor.consumer.orderbook import (
 __all__ = [
     "EARLIEST",
     "Audit",
-    "BookImage",
     "BookInvalid",
+    "BookSnapshot",
     "Consumer",
-    "Hole",
     "Levels",
+    "MissingRange",
     "OrderBook",
     "OrderBooks",
     "Progress",
     "audit",
-    "book_image",
+    "book_snapshot",
     "remainder",
     "void_of",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from ingestor.codec import position
-from ingestor.consumer.consumer import EARLIEST, Consumer, Hole
+from ingestor.consumer.consumer import EARLIEST, Consumer, MissingRange
 from ingestor.model.errors import TopicAbsent
 
 
@@ -26,8 +26,8 @@ class Audit:
     duplicates: int = 0
     partitions: int = 0
     sessions: set[str] = field(default_factory=set)
-    holes: list[Hole] = field(default_factory=list)
-    void: list[Hole] = field(default_factory=list)
+    holes: list[MissingRange] = field(default_factory=list)
+    void: list[MissingRange] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -46,7 +46,7 @@ async def audit(
     options = {"start_ns": EARLIEST, **options}
     stop_at_end = options.get("until_ns") is None
     report = Audit()
-    holes: list[Hole] = []
+    holes: list[MissingRange] = []
     async with Consumer(bootstrap_servers, topics, stop_at_end=stop_at_end, **options) as consumer:
         async for partition, _, value in consumer.records():
             consumer.progress_of(partition).see(*position(value))
@@ -76,18 +76,18 @@ async def _read_void(
             report.void += [one for one in void_of(value) if one not in report.void]
 
 
-def void_of(value: bytes) -> list[Hole]:
+def void_of(value: bytes) -> list[MissingRange]:
     """Return the VOID range that a status record declares, if it is one that does."""
     message = orjson.loads(value)
     if message.get("kind") != "void":
         return []
     fields = ("topic", "partition", "session", "first", "last")
-    return [Hole(*(message[name] for name in fields))]
+    return [MissingRange(*(message[name] for name in fields))]
 
 
-def remainder(hole: Hole, void: Iterable[Hole]) -> list[Hole]:
+def remainder(hole: MissingRange, void: Iterable[MissingRange]) -> list[MissingRange]:
     """Return what is left of a hole when VOID ranges are taken out of it."""
-    left: list[Hole] = []
+    left: list[MissingRange] = []
     first = hole.first
     where = (hole.topic, hole.partition, hole.session)
     same = [one for one in void if (one.topic, one.partition, one.session) == where]
@@ -95,8 +95,8 @@ def remainder(hole: Hole, void: Iterable[Hole]) -> list[Hole]:
         if one.last < first or one.first > hole.last:
             continue
         if one.first > first:
-            left.append(Hole(*where, first, one.first - 1))
+            left.append(MissingRange(*where, first, one.first - 1))
         first = max(first, one.last + 1)
     if first <= hole.last:
-        left.append(Hole(*where, first, hole.last))
+        left.append(MissingRange(*where, first, hole.last))
     return left

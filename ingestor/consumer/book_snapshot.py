@@ -15,13 +15,13 @@ from ingestor.model.rows import LEVEL, Flag, Kind, RowClass, Side
 
 
 @dataclass(frozen=True, slots=True)
-class BookImage:
+class BookSnapshot:
     """A record of the topic `book_snapshot`: an instrument's book, and where to read on.
 
     batch: its levels as one SNAPSHOT (an empty book: one RESET). topic, partition, session (16
     bytes), sequence: from where on rows are to be read.
 
-        image = book_image(value)
+        image = book_snapshot(value)
         books.feed(image.batch)
         for decoded in ...:                    # the records of that partition, from any place
             books.feed(image.after(decoded))
@@ -50,7 +50,7 @@ class BookImage:
         return TickBatch(decoded.batch.row_class, rows[keep], instruments)
 
 
-def book_image(value: bytes) -> BookImage:
+def book_snapshot(value: bytes) -> BookSnapshot:
     """Read a record of the topic `book_snapshot`. Raises CodecError."""
     try:
         return _book_image(orjson.loads(value))
@@ -58,7 +58,7 @@ def book_image(value: bytes) -> BookImage:
         raise CodecError(f"no book image: {failure!r}") from failure
 
 
-def _book_image(message: Any) -> BookImage:
+def _book_image(message: Any) -> BookSnapshot:
     one = WireInstrument(
         message["key"], message["price_exponent"], message["size_exponent"], message["revision"]
     )
@@ -76,7 +76,7 @@ def _book_image(message: Any) -> BookImage:
     if levels:
         rows["side"], rows["price"], rows["size"] = np.array(levels, np.int64).T
     resume = message["resume"]
-    return BookImage(
+    return BookSnapshot(
         TickBatch(RowClass.LEVEL, rows, [one]),
         resume["topic"],
         resume["partition"],

@@ -35,7 +35,7 @@ _SESSIONS_MAX: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
+class MissingRange:
     """Sequence numbers first..last of a session that a partition doesn't hold."""
 
     topic: str
@@ -54,7 +54,7 @@ class Progress:
 
     topic: str
     partition: int
-    holes: list[Hole] = field(default_factory=list)
+    holes: list[MissingRange] = field(default_factory=list)
     rows: int = 0
     duplicates: int = 0
     _next: dict[bytes, int] = field(default_factory=dict)
@@ -67,7 +67,9 @@ class Progress:
             if len(self._next) >= _SESSIONS_MAX:
                 del self._next[next(iter(self._next))]
         if first > expected:
-            self.holes.append(Hole(self.topic, self.partition, session.hex(), expected, first - 1))
+            self.holes.append(
+                MissingRange(self.topic, self.partition, session.hex(), expected, first - 1)
+            )
         known = min(max(expected - first, 0), rows)
         self.duplicates += known
         self.rows += rows - known
@@ -130,7 +132,7 @@ class Consumer:
         await self._kafka.stop()
 
     @property
-    def holes(self) -> list[Hole]:
+    def holes(self) -> list[MissingRange]:
         """Rows that were published and never came."""
         return [hole for progress in self.progress.values() for hole in progress.holes]
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.model.batch import TickBatch
-from ingestor.model.book_side import Ladder
+from ingestor.model.book_side import BookSide
 from ingestor.model.decimals import format_decimal
 from ingestor.model.errors import IngestError, Recovery
 from ingestor.model.rows import LEVEL, Cause, Flag, Kind, Rows, Side
@@ -68,8 +68,8 @@ class OrderBook:
         self.ts_event = 0
         self.ts_recv = 0
         self.partial = False
-        self._bids = Ladder()
-        self._asks = Ladder()
+        self._bids = BookSide()
+        self._asks = BookSide()
         self._invalid = "no snapshot yet"  # why; empty = valid
         self._in_snapshot = False
         self._waiting: list[Rows] = []  # the rows of an event whose LAST is still to come
@@ -151,7 +151,7 @@ class OrderBook:
         if self._invalid:
             raise BookInvalid(self.instrument, self._invalid)
 
-    def _levels(self, side: Ladder, depth: int | None, sign: int) -> Levels:
+    def _levels(self, side: BookSide, depth: int | None, sign: int) -> Levels:
         self._require()
         keys, sizes = side.arrays(len(side) if depth is None else depth)
         return Levels(sign * keys, sizes.copy())

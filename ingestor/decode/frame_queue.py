@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from ingestor.adapter import DecodeMany, DecodesMany, FeedAdapter
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import MALFORMED, Session
 from ingestor.model.errors import DecodeError
@@ -28,7 +28,7 @@ _FAILURES_MAX: Final = 8  # in one go: two odd frames are searched for; then all
 WIDTH: Final = 3  # members of an arrival
 
 
-class Intake:
+class FrameQueue:
     """What waits to be decoded for one (venue, market).
 
     arrive: takes an `Arrival`; on the hot path, so it is the list's own method. arrived: that list,
@@ -41,7 +41,7 @@ class Intake:
         adapter: type[FeedAdapter],
         market: str,
         symbols: Mapping[str, int],
-        buffer: TickBuffer,
+        buffer: ColumnBuffer,
     ) -> None:
         """symbols: venue symbol -> instrument number, live (InstrumentTable.symbols)."""
         self.buffer = buffer
@@ -111,21 +111,21 @@ class Intake:
         return True
 
 
-class Intakes:
+class FrameQueues:
     """All intakes of a process. counts: the frame side of the ledger, by venue and market."""
 
-    def __init__(self, table: InstrumentTable, buffer: TickBuffer) -> None:
+    def __init__(self, table: InstrumentTable, buffer: ColumnBuffer) -> None:
         self._table = table
         self._buffer = buffer
-        self._intakes: dict[tuple[str, str], Intake] = {}
+        self._intakes: dict[tuple[str, str], FrameQueue] = {}
         self.counts: dict[tuple[str, str], FrameCounts] = {}
 
-    def of(self, adapter: type[FeedAdapter], market: str) -> Intake:
+    def of(self, adapter: type[FeedAdapter], market: str) -> FrameQueue:
         """Return the intake of a (venue, market); made when it is first asked for."""
         key = (adapter.venue, market)
         if key not in self._intakes:
             symbols = self._table.symbols(*key)
-            intake = self._intakes[key] = Intake(adapter, market, symbols, self._buffer)
+            intake = self._intakes[key] = FrameQueue(adapter, market, symbols, self._buffer)
             self.counts[key] = intake.counts
         return self._intakes[key]
 

@@ -22,7 +22,7 @@ from ingestor.adapter import (
     Reply,
 )
 from ingestor.adapter.contract import Subscription
-from ingestor.columns.buffer import PackError, TickBuffer
+from ingestor.columns.buffer import ColumnBuffer, PackError
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.errors import DecodeError
 from ingestor.model.rows import CHANNEL_OF, Cause, RowClass
@@ -73,7 +73,7 @@ class Session:
         connection: int,
         adapter: FeedAdapter,
         subscriptions: Iterable[Subscription],
-        buffer: TickBuffer,
+        buffer: ColumnBuffer,
         counts: FrameCounts,
         events: SessionEvents,
         market: str = "",
@@ -81,8 +81,8 @@ class Session:
     ) -> None:
         """connection: a number unique in the process. counts: shared by a (venue, market).
 
-        settle: decodes what arrived and still waits (`Intake.decode`), before anything else about
-        this connection takes place."""
+        settle: decodes what arrived and still waits (`FrameQueue.decode`), before anything else
+        about this connection takes place."""
         self.connection = connection
         self.market = market
         self.adapter = adapter
@@ -90,7 +90,7 @@ class Session:
         self.counts = counts
         self.pending: set[str] = set()
         self._buffer = buffer
-        self._decode: Callable[[bytes, int, TickBuffer], Control | None] = adapter.decode
+        self._decode: Callable[[bytes, int, ColumnBuffer], Control | None] = adapter.decode
         self._events = events
         self._settle = settle
 
@@ -103,7 +103,7 @@ class Session:
         channel = CHANNEL_OF[row_class]
         return [one.instrument for one in self.subscriptions if one.channel == channel]
 
-    def renumber(self, numbers: Mapping[int, int]) -> None:
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Some instruments have a new revision. numbers: old -> new."""
         self._settle()
         self.subscriptions = [
@@ -122,7 +122,7 @@ class Session:
         counts = self.counts
         counts.frames += 1
         buffer = self._buffer
-        buffer.frames.append(payload)  # TickBuffer.begin, without the call
+        buffer.frames.append(payload)  # ColumnBuffer.begin, without the call
         buffer.sources.append(self)
         buffer.frame += 1
         try:

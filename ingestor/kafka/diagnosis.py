@@ -31,7 +31,7 @@ class Reason:
     is_final: bool = False
 
 
-async def reason_of(failure: BaseException, options: Mapping[str, Any]) -> Reason:
+async def explain_connection_failure(failure: BaseException, options: Mapping[str, Any]) -> Reason:
     """Return the reason of a failure to connect; where the failure has none, ask the brokers.
 
     options: as given to the aiokafka client that failed. Nothing secret is in the text.

@@ -11,9 +11,9 @@ from aiokafka import AIOKafkaProducer, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from ingestor.kafka.settings import (
+    AUXILIARY_TOPICS,
     BOOK_SNAPSHOT,
     COMPACTED,
-    SIDE_TOPICS,
     TICK_TOPICS,
     KafkaSettings,
 )
@@ -65,7 +65,7 @@ def _new_topics(settings: KafkaSettings) -> list[NewTopic]:
             replica_assignments={},  # aiokafka wants it beside the default replication factor
             topic_configs={"cleanup.policy": "compact"} if name in COMPACTED else retention,
         )
-        for name in (*TICK_TOPICS.values(), *SIDE_TOPICS)
+        for name in (*TICK_TOPICS.values(), *AUXILIARY_TOPICS)
     ]
 
 

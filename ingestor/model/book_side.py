@@ -3,13 +3,13 @@
 A level is addressed by its *key*: the price for bids, minus the price for asks, so that on both
 sides the best level has the greatest key and one piece of code serves both.
 
-Nearly every question is about the best few levels. So the levels at and above a floor, 16 to 192 of
-them, are in a dict, `near`, small enough to be searched for its maximum when the best level goes.
-Deeper levels are two sorted arrays, 16 bytes a level where a dict of integers takes 100, and a dict
-of what changed since these were made. Nothing is kept sorted level by level. Measured on the deltas
-of benchmarks/cases/books.py: 140 ns a level against 220 ns with the best keys in a sorted list
-beside a dict of all, which in turn was faster than all keys sorted. A book of 1,000
-levels a side takes 130 KiB at most.
+Nearly every question is about the best few levels. So the levels at and above a boundary, 16 to
+192 of them, are in a dict, `top_levels`, small enough to be searched for its maximum when the best
+level goes. Deeper levels are two sorted arrays, 16 bytes a level where a dict of integers takes
+100, and a dict of what changed since these were made. Nothing is kept sorted level by level.
+Measured on the deltas of benchmarks/cases/books.py: 140 ns a level against 220 ns with the best
+keys in a sorted list beside a dict of all, which in turn was faster than all keys sorted. A book of
+1,000 levels a side takes 130 KiB at most.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-NEAR: Final = 64  # levels in `near` after it was made anew
-NEAR_MIN: Final = 16
-NEAR_MAX: Final = 192
-WHOLE_MAX: Final = 1_024  # a side with a limit up to this is all in `near`
+TOP_LEVELS: Final = 64  # levels in `top_levels` after it was made anew
+TOP_LEVELS_MIN: Final = 16
+TOP_LEVELS_MAX: Final = 192
+WHOLE_MAX: Final = 1_024  # a side with a limit up to this is all in `top_levels`
 CHANGES_MIN: Final = 320  # deep levels that change before the arrays are made anew; a quarter of
 NOTHING: Final = -(2**64)  # the arrays where that is more. NOTHING is a key below every other.
 
@@ -33,26 +33,27 @@ Array = NDArray[np.int64]
 _EMPTY: Final[Array] = np.empty(0, np.int64)
 
 
-class Ladder:
-    """One side. `best`: its greatest key, NOTHING when empty. `near`: {key: size}, the best levels.
+class BookSide:
+    """One side. `best`: its greatest key, NOTHING when empty. `top_levels`: {key: size}, the best
+    levels.
 
     is_over: it holds more levels than its limit, and `cut` is due. (A limit beyond WHOLE_MAX may be
     exceeded by as many levels as change between two lookings.)
     """
 
     __slots__ = (
+        "_boundary",
         "_changes",
         "_changes_max",
         "_deep_keys",
         "_deep_sizes",
-        "_floor",
         "_is_whole",
         "_limit",
-        "_near_max",
-        "_near_min",
+        "_top_max",
+        "_top_min",
         "best",
         "is_over",
-        "near",
+        "top_levels",
         "trimmed",
     )
     best: int
@@ -61,29 +62,32 @@ class Ladder:
         """limit: levels that it should hold."""
         self._limit = limit
         self._is_whole = limit <= WHOLE_MAX
-        self._near_max = limit if self._is_whole else NEAR_MAX
+        self._top_max = limit if self._is_whole else TOP_LEVELS_MAX
         self.replace((), ())
 
     def __len__(self) -> int:
         self._merge()
-        return len(self.near) + len(self._deep_keys)
+        return len(self.top_levels) + len(self._deep_keys)
 
     def apply(self, levels: Iterable[tuple[int, int]], top: int) -> None:
         """Set levels (key, size) one after the other; size 0 removes one that may exist or not.
 
         top: the greatest key of them.
         """
-        near, changes, floor = self.near, self._changes, self._floor
+        top_levels, changes, boundary = self.top_levels, self._changes, self._boundary
         for key, size in levels:
-            if key < floor:
+            if key < boundary:
                 changes[key] = size
             elif size:
-                near[key] = size
-            elif key in near:
-                del near[key]
+                top_levels[key] = size
+            elif key in top_levels:
+                del top_levels[key]
         if top >= self.best:
-            self.best = top if top in near else max(near, default=NOTHING)
-        if not self._near_min <= len(near) <= self._near_max or len(changes) > self._changes_max:
+            self.best = top if top in top_levels else max(top_levels, default=NOTHING)
+        if (
+            not self._top_min <= len(top_levels) <= self._top_max
+            or len(changes) > self._changes_max
+        ):
             self._balance()
 
     def replace(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
@@ -94,12 +98,12 @@ class Ladder:
         self._deep_keys = self._deep_sizes = _EMPTY
         self._changes: dict[int, int] = {}
         self._changes_max = CHANGES_MIN
-        if len(levels) <= self._near_max or self._is_whole:
-            self.near = levels
+        if len(levels) <= self._top_max or self._is_whole:
+            self.top_levels = levels
             self.best = max(levels, default=NOTHING)
-            self._set_floor(NOTHING)
+            self._set_boundary(NOTHING)
         else:
-            self.near = {}
+            self.top_levels = {}
             self._deep_keys, self._deep_sizes = _arrays(levels)
             self._refill()
 
@@ -113,9 +117,9 @@ class Ladder:
         if excess <= 0:
             return []
         if not len(self._deep_keys):
-            removed = sorted(self.near)[:excess]
+            removed = sorted(self.top_levels)[:excess]
             for key in removed:
-                del self.near[key]
+                del self.top_levels[key]
         else:
             removed = self._deep_keys[:excess].tolist()
             self._deep_keys = self._deep_keys[excess:].copy()
@@ -127,23 +131,26 @@ class Ladder:
 
         (Changes of deep levels count when they are merged.)
         """
-        return self.trimmed and 2 * (len(self.near) + len(self._deep_keys)) < self._limit
+        return self.trimmed and 2 * (len(self.top_levels) + len(self._deep_keys)) < self._limit
 
     def first(self) -> tuple[int, int]:
         """Return (key, size) of the best level; (0, 0) when the side is empty."""
-        return (self.best, self.near[self.best]) if self.near else (0, 0)
+        return (self.best, self.top_levels[self.best]) if self.top_levels else (0, 0)
 
     def top(self, depth: int) -> list[tuple[int, int]]:
-        """Return [(key, size), ...] of the best `depth` levels, best first. Fast up to NEAR_MIN."""
-        if depth > len(self.near) and self._floor != NOTHING:
+        """Return [(key, size), ...] of the best `depth` levels, best first.
+
+        Fast up to TOP_LEVELS_MIN.
+        """
+        if depth > len(self.top_levels) and self._boundary != NOTHING:
             keys, sizes = self.arrays(depth)
             return list(zip(keys.tolist(), sizes.tolist(), strict=True))
-        return sorted(self.near.items(), reverse=True)[:depth]
+        return sorted(self.top_levels.items(), reverse=True)[:depth]
 
     def arrays(self, depth: int) -> tuple[Array, Array]:
         """Return keys and sizes of the best `depth` levels, best first: int64 arrays."""
-        keys, sizes = _arrays(self.near)
-        if depth > len(keys) and self._floor != NOTHING:
+        keys, sizes = _arrays(self.top_levels)
+        if depth > len(keys) and self._boundary != NOTHING:
             self._merge()
             keys = np.concatenate([self._deep_keys, keys])
             sizes = np.concatenate([self._deep_sizes, sizes])
@@ -151,37 +158,37 @@ class Ladder:
 
     def _balance(self) -> None:
         """Something is too long or too short: restore it. Runs once in some hundred changes."""
-        near = self.near
-        if len(near) > self._near_max:
+        top_levels = self.top_levels
+        if len(top_levels) > self._top_max:
             if self._is_whole:
                 self.is_over = True
                 return
-            keys = sorted(near)
-            for key in keys[:-NEAR]:
-                self._changes[key] = near.pop(key)
-            self._set_floor(keys[-NEAR])
-            self.near = dict(near)  # a dict that shrinks keeps its size
-        elif len(near) < self._near_min:
+            keys = sorted(top_levels)
+            for key in keys[:-TOP_LEVELS]:
+                self._changes[key] = top_levels.pop(key)
+            self._set_boundary(keys[-TOP_LEVELS])
+            self.top_levels = dict(top_levels)  # a dict that shrinks keeps its size
+        elif len(top_levels) < self._top_min:
             self._refill()
         if len(self._changes) > self._changes_max:
             self._merge()
-            self.is_over = len(near) + len(self._deep_keys) > self._limit
+            self.is_over = len(top_levels) + len(self._deep_keys) > self._limit
 
     def _refill(self) -> None:
-        """Take the best of the deep levels into `near`."""
+        """Take the best of the deep levels into `top_levels`."""
         self._merge()
-        count = NEAR - len(self.near)
+        count = TOP_LEVELS - len(self.top_levels)
         keys, sizes = self._deep_keys[-count:].tolist(), self._deep_sizes[-count:].tolist()
-        self.near.update(zip(keys, sizes, strict=True))
+        self.top_levels.update(zip(keys, sizes, strict=True))
         self._deep_keys = self._deep_keys[:-count].copy()
         self._deep_sizes = self._deep_sizes[:-count].copy()
-        self._set_floor(keys[0] if len(self._deep_keys) else NOTHING)
-        self.best = max(self.near, default=NOTHING)
+        self._set_boundary(keys[0] if len(self._deep_keys) else NOTHING)
+        self.best = max(self.top_levels, default=NOTHING)
 
-    def _set_floor(self, floor: int) -> None:
-        """`near` holds every level at and above the floor, the arrays and the changes the rest."""
-        self._floor = floor
-        self._near_min = 0 if floor == NOTHING else NEAR_MIN
+    def _set_boundary(self, boundary: int) -> None:
+        """Let `top_levels` hold the levels at and above the boundary, the arrays the others."""
+        self._boundary = boundary
+        self._top_min = 0 if boundary == NOTHING else TOP_LEVELS_MIN
 
     def _merge(self) -> None:
         """Bring the changes of deep levels into the arrays."""
@@ -210,7 +217,7 @@ def _arrays(levels: dict[int, int]) -> tuple[Array, Array]:
     return keys[order], sizes[order]
 
 
-class TextLadder(Ladder):
+class ChecksumBookSide(BookSide):
     """A side of few levels that knows the checksum text of the best of them.
 
     A level's text is made once and kept until the level changes, in the order of the levels until
@@ -235,24 +242,24 @@ class TextLadder(Ladder):
         super().__init__(limit)
 
     def apply(self, levels: Iterable[tuple[int, int]], top: int) -> None:
-        near, texts, sign, text_of = self.near, self._texts, self._sign, self._text_of
+        top_levels, texts, sign, text_of = self.top_levels, self._texts, self._sign, self._text_of
         for key, size in levels:
             if size:
-                if key not in near:
+                if key not in top_levels:
                     self._is_sorted = False
-                near[key] = size
+                top_levels[key] = size
                 texts[key] = text_of(sign * key, size)
-            elif key in near:
-                del near[key], texts[key]
+            elif key in top_levels:
+                del top_levels[key], texts[key]
         if top >= self.best:
-            self.best = top if top in near else max(near, default=NOTHING)
-        self.is_over = len(near) > self._limit
+            self.best = top if top in top_levels else max(top_levels, default=NOTHING)
+        self.is_over = len(top_levels) > self._limit
         self.known_text = self.known_crc = None
 
     def replace(self, keys: Sequence[int], sizes: Sequence[int]) -> None:
         super().replace(keys, sizes)
         sign, text_of = self._sign, self._text_of
-        self._texts = {key: text_of(sign * key, size) for key, size in self.near.items()}
+        self._texts = {key: text_of(sign * key, size) for key, size in self.top_levels.items()}
         self._is_sorted = False
         self.known_text = self.known_crc = None
 
@@ -274,7 +281,7 @@ class TextLadder(Ladder):
         return "".join(texts).encode()
 
 
-def text_checksum(bids: TextLadder, asks: TextLadder) -> int:
+def text_checksum(bids: ChecksumBookSide, asks: ChecksumBookSide) -> int:
     """Return the CRC32 of asks and bids; a side that did not change is not read again."""
     crc = asks.known_crc
     if crc is None:

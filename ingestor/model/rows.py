@@ -9,7 +9,7 @@
 Every class begins with the same 32-byte header. Prices and sizes are int64 in units of
 10^-exponent, the exponents belonging to the instrument. Times are ns since the Unix epoch (UTC).
 A row of kind GAP or RESET is a mark: it stands in the stream of its class, in order, with the same
-dtype (see `mark`). docs/semantics.md is the one place that says what every field means.
+dtype (see `control_row`). docs/semantics.md is the one place that says what every field means.
 """
 
 from __future__ import annotations
@@ -146,14 +146,14 @@ NUMBERS: Final = {
 
 # The two fields of a mark that say what is missing: GAP holds the first missing sequence number
 # and the last (0 = not known) where a tick holds its numbers.
-MARK_FIELDS: Final = {
+CONTROL_FIELDS: Final = {
     RowClass.TRADE: ("price", "size"),
     RowClass.QUOTE: ("bid_price", "bid_size"),
     RowClass.LEVEL: ("price", "size"),
 }
 
 
-def mark(
+def control_row(
     row_class: RowClass,
     kind: Kind,
     instrument: int,
@@ -173,7 +173,7 @@ def mark(
     row["flags"] = Flag.LAST | Flag.NO_VENUE_TIME
     row["kind"] = kind
     row["side"] = cause or 0
-    first_field, last_field = MARK_FIELDS[row_class]
+    first_field, last_field = CONTROL_FIELDS[row_class]
     row[first_field] = first
     row[last_field] = last
     return row

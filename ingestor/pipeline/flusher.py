@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
-from ingestor.decode.frame_queue import Intake
+from ingestor.decode.frame_queue import FrameQueue
 from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.sinks.interface import Sink
@@ -46,35 +46,35 @@ class Flusher:
         self._clock_ns = clock_ns
         self._timer: asyncio.TimerHandle | None = None
         self._observers: list[Callable[[FlushResult, int], None]] = []
-        self._burst_ends: dict[Intake, Callable[[], None]] = {}
+        self._burst_ends: dict[FrameQueue, Callable[[], None]] = {}
         self.flushes = 0
 
     def observe(self, observer: Callable[[FlushResult, int], None]) -> None:
         """Call `observer(result, now_ns)` after each flush, before the next frame is read."""
         self._observers.append(observer)
 
-    def burst_end_of(self, intake: Intake) -> Callable[[], None]:
+    def burst_end_of(self, intake: FrameQueue) -> Callable[[], None]:
         """Return what is called after each burst of frames into `intake`: always the same."""
         if intake not in self._burst_ends:
-            self._burst_ends[intake] = self._burst_end(intake)
+            self._burst_ends[intake] = self._on_read_complete(intake)
         return self._burst_ends[intake]
 
-    def _burst_end(self, intake: Intake) -> Callable[[], None]:
+    def _on_read_complete(self, intake: FrameQueue) -> Callable[[], None]:
         arrived, full = intake.arrived, intake.full
 
-        def burst_end() -> None:
+        def on_read_complete() -> None:
             if len(arrived) >= full:
                 try:
                     intake.decode()
                 except Exception as failure:  # noqa: BLE001
                     self._on_bug(failure)
-                self.touch()
+                self.request_flush()
             elif self._timer is None:
                 self._arm()
 
-        return burst_end
+        return on_read_complete
 
-    def touch(self) -> None:
+    def request_flush(self) -> None:
         """Something was decoded: flush if the batch is full, else within the linger."""
         if self._buffer.rows >= self._rows_max:
             self._flush_from_loop()

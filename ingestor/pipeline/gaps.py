@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingestor.columns.sealed import Hole
-from ingestor.model.rows import Kind, RowClass, Rows, mark
+from ingestor.columns.sealed import Gap
+from ingestor.model.rows import Kind, RowClass, Rows, control_row
 
-Mark = tuple[int, int, Hole]  # rows before it, instrument, what it marks
+Mark = tuple[int, int, Gap]  # rows before it, instrument, what it marks
 
 
-def concerned(row_class: RowClass, hole: Hole) -> Sequence[int]:
+def concerned(row_class: RowClass, hole: Gap) -> Sequence[int]:
     """Return the instruments whose rows of a class a hole may have cost."""
     subscribed = hole.source.instruments(row_class)
     if hole.instruments is None:
@@ -35,7 +35,7 @@ def with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[Mark]) -> Rows:
         last[place, instrument] = hole.cause
         places.append(place)
         gaps.append(
-            mark(
+            control_row(
                 row_class,
                 Kind.GAP,
                 instrument,

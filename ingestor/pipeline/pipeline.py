@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ingestor.adapter import BookRule
-from ingestor.books.manager import BookOutput, Books
+from ingestor.books.manager import BookManager, BookOutput
 from ingestor.books.repair_planner import Repair
 from ingestor.books.settings import BookSettings
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Rejected, Sealed
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.decode.frame_queue import Intakes
+from ingestor.decode.frame_queue import FrameQueues
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
@@ -71,9 +71,9 @@ class Pipeline:
         settings: BookSettings | None = None,
     ) -> None:
         self.table = table
-        self.buffer = TickBuffer()
-        self.intakes = Intakes(table, self.buffer)
-        self.books = Books(table, rule_of, settings or BookSettings())
+        self.buffer = ColumnBuffer()
+        self.intakes = FrameQueues(table, self.buffer)
+        self.books = BookManager(table, rule_of, settings or BookSettings())
         self.metrics = Metrics(table)
         self._rule_of = rule_of
         self.bytes_received = 0  # payload of all frames, as of the last flush
@@ -194,11 +194,11 @@ class Pipeline:
     def _count_marked(self, row_class: RowClass, rows: Rows) -> None:
         """rows: decoded rows, perhaps with marks among them."""
         count = self.metrics.count_rows
-        is_mark = rows["kind"] != Kind(row_class)
-        if is_mark.any():
-            count("marks", row_class, rows["instrument"][is_mark])
+        is_control_row = rows["kind"] != Kind(row_class)
+        if is_control_row.any():
+            count("marks", row_class, rows["instrument"][is_control_row])
             count("gaps", row_class, rows["instrument"][rows["kind"] == Kind.GAP])
-            rows = rows[~is_mark]
+            rows = rows[~is_control_row]
         count("published", row_class, rows["instrument"])
 
 

@@ -1,8 +1,8 @@
 """Recorded lines from files and folders, several merged by time. What is broken is told.
 
-A `Chain` is what one session recorded of one venue, segment after segment, or one file of others.
-Inside a chain the order of the files counts (their clocks step back here and there); between
-chains the time.
+A `SegmentChain` is what one session recorded of one venue, segment after segment, or one file of
+others. Inside a chain the order of the files counts (their clocks step back here and there);
+between chains the time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Problems:
 
 
 @dataclass(slots=True)
-class Chain:
+class SegmentChain:
     """Files that continue each other. header: of the first; empty where it has none.
 
     session: "" for a recording of others, which is known by its path alone.
@@ -152,7 +152,7 @@ def find_files(paths: Iterable[Path], problems: Problems) -> list[Path]:
     return list(found)
 
 
-def find_chains(paths: Iterable[Path], problems: Problems) -> list[Chain]:
+def find_chains(paths: Iterable[Path], problems: Problems) -> list[SegmentChain]:
     """Return the chains of all recordings below some paths, by time of their first line."""
     chains: dict[tuple[str, str], list[tuple[int, Path, Header]]] = {}
     for path in find_files(paths, problems):
@@ -168,7 +168,7 @@ def find_chains(paths: Iterable[Path], problems: Problems) -> list[Chain]:
         first = members[0][2]
         label = f"{name} {venue}".rstrip()
         files = [path for _, path, _ in members]
-        result.append(Chain(label, first.session, first, files))
+        result.append(SegmentChain(label, first.session, first, files))
     result.sort(key=lambda chain: (chain.header.ts_ns, chain.name))
     return result
 
@@ -199,7 +199,7 @@ def peek(path: Path, problems: Problems) -> Header | None:
 
 
 def chain_lines(
-    chain: Chain,
+    chain: SegmentChain,
     problems: Problems,
     *,
     start_ns: int | None = None,
@@ -284,7 +284,7 @@ def _before(lines: list[Line], end_ns: int | None) -> tuple[list[Line], bool]:
 class _Cursor:
     """A place in a chain: the chunk at hand, and the highest time seen at each of its lines."""
 
-    chain: Chain
+    chain: SegmentChain
     source: Iterator[Chunk]
     path: Path = Path()
     lines: list[Line] = field(default_factory=list)
@@ -304,8 +304,8 @@ class _Cursor:
 
 
 def merge(
-    sources: Iterable[tuple[Chain, Iterator[Chunk]]],
-) -> Iterator[tuple[Chain, Path, list[Line]]]:
+    sources: Iterable[tuple[SegmentChain, Iterator[Chunk]]],
+) -> Iterator[tuple[SegmentChain, Path, list[Line]]]:
     """Merge chains by time, run by run; at equal times in the order given."""
     cursors = [_Cursor(chain, source) for chain, source in sources]
     if len(cursors) == 1:

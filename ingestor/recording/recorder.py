@@ -24,13 +24,13 @@ from ingestor.recording.segments import RecorderSettings
 from ingestor.recording.writer_thread import (
     ENTRY_BYTES,
     WAKE_S,
-    Connected,
+    ConnectionOpened,
     ControlEntry,
     Entry,
-    Lost,
+    FrameRun,
+    LostFrames,
     RecorderState,
     RecorderWorker,
-    Run,
     take_chunk,
 )
 
@@ -56,7 +56,7 @@ class RecorderStatistics:
 
 
 class Recorder:
-    """A `Tap` that writes segments (`ingestor.recording.format`); called from one thread."""
+    """A `FrameTap` that writes segments (`ingestor.recording.format`); called from one thread."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class Recorder:
         self._bytes_in = 0  # written by the loop alone
         self._bytes_out = 0  # written by the thread alone
         self._limit = settings.buffer_bytes
-        self._lost: dict[int, Lost] = {}
-        self._run: Run | None = None  # the frames of the current read; the buffer's last entry
+        self._lost: dict[int, LostFrames] = {}
+        self._run: FrameRun | None = None  # the frames of the current read; the buffer's last entry
         self._connection = self._ts_ns = -1  # of the run
         self._is_kept = True  # the buffer had room for it
         self._hear: Callable[[bytes], None] = list[bytes]().append
@@ -112,7 +112,7 @@ class Recorder:
 
     def connected(self, connection: int, ts_ns: int, venue: str, market: str, url: str) -> None:
         subscriptions = self._subscriptions(connection)
-        self._put(Connected(connection, ts_ns, venue, market, url, subscriptions))
+        self._put(ConnectionOpened(connection, ts_ns, venue, market, url, subscriptions))
 
     def disconnected(self, connection: int, ts_ns: int, reason: str) -> None:
         self._put(Disconnect(ts_ns, connection, reason))
@@ -124,7 +124,7 @@ class Recorder:
         line = Http(ts_ns, url, text, binary, connection, venue, market)
         self._take(-1 if connection is None else connection, ts_ns, body, line)
 
-    def decided(self, connection: int | None, ts_ns: int, decision: dict[str, Any]) -> None:
+    def record_decision(self, connection: int | None, ts_ns: int, decision: dict[str, Any]) -> None:
         self._put(Decided(ts_ns, decision, connection))
 
     def statistics(self) -> RecorderStatistics:
@@ -148,7 +148,7 @@ class Recorder:
     def _begin(self, connection: int, ts_ns: int) -> None:
         """A read brings frames: what is heard next is a run of its own."""
         self._close()
-        run = self._run = Run(connection, ts_ns)
+        run = self._run = FrameRun(connection, ts_ns)
         self._connection, self._ts_ns, self._hear = connection, ts_ns, run.payloads.append
         self._is_kept = self._has_room()
         if self._is_kept:
@@ -197,7 +197,7 @@ class Recorder:
             return  # stopped
         lost_here = self._lost.get(connection)
         if lost_here is None:
-            lost_here = self._lost[connection] = Lost(connection, ts_ns, ts_ns)
+            lost_here = self._lost[connection] = LostFrames(connection, ts_ns, ts_ns)
         lost_here.to_ns = ts_ns
         size = sum(map(len, payloads))
         lost_here.lines += len(payloads)

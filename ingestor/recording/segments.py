@@ -147,7 +147,7 @@ class SegmentWriter:
         self._settings = settings
         self._session = session
         self._header = header
-        self._outbox: deque[_Block | None] = deque()  # None: finish the open file
+        self._queue: deque[_Block | None] = deque()  # None: finish the open file
         self._file: _File | None = None
         self._segment: Path | None = None
         self._segment_hour = 0
@@ -164,7 +164,7 @@ class SegmentWriter:
     @property
     def lines_pending(self) -> int:
         """Lines that were taken and are in no file yet."""
-        waiting = sum(block.lines for block in self._outbox if block is not None)
+        waiting = sum(block.lines for block in self._queue if block is not None)
         return len(self.lines) + self._lines + waiting
 
     def encode(self, now_s: float) -> None:
@@ -226,7 +226,7 @@ class SegmentWriter:
             first_n=self._first[1],
             last_ts_ns=self._last_ts_ns,
         )
-        self._outbox.append(block)
+        self._queue.append(block)
         self._parts.clear()
         self._plain = self._lines = 0
         self._segment_bytes += len(block.compressed)
@@ -238,7 +238,7 @@ class SegmentWriter:
         self._cut()
         if self._segment is not None:
             self._segment = None
-            self._outbox.append(None)
+            self._queue.append(None)
 
     def tick(self, now_s: float) -> None:
         """End what is old enough. now_s: monotonic."""
@@ -250,8 +250,8 @@ class SegmentWriter:
     def write(self) -> int:
         """Write all that is cut; return the number of segments finished. Raises OSError."""
         finished = 0
-        while self._outbox:
-            block = self._outbox[0]
+        while self._queue:
+            block = self._queue[0]
             if block is None:
                 if self._file is not None:
                     self._file.finish()
@@ -263,7 +263,7 @@ class SegmentWriter:
                 self._file.append(block)
                 self.lines_written += block.lines
                 self.bytes_written += len(block.compressed)
-            self._outbox.popleft()
+            self._queue.popleft()
         return finished
 
     def abandon(self) -> None:

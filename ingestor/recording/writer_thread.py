@@ -42,7 +42,7 @@ class RecorderState(StrEnum):
 
 
 @dataclass(slots=True)
-class Lost:
+class LostFrames:
     """Entries of one connection that the full buffer did not take."""
 
     connection: int
@@ -53,7 +53,7 @@ class Lost:
 
 
 @dataclass(slots=True)
-class Connected:
+class ConnectionOpened:
     connection: int
     ts_ns: int
     venue: str
@@ -63,7 +63,7 @@ class Connected:
 
 
 @dataclass(slots=True)
-class Run:
+class FrameRun:
     """Frames of one read, one after the other. The loop appends to it until it closes it, the
     thread takes what is there. size: what the loop added to `_bytes_in` for it."""
 
@@ -75,8 +75,8 @@ class Run:
     taken: int = 0  # payloads; the thread's
 
 
-ControlEntry = Connected | Lost | Disconnect | Send | Http | Decided
-Entry = Run | ControlEntry
+ControlEntry = ConnectionOpened | LostFrames | Disconnect | Send | Http | Decided
+Entry = FrameRun | ControlEntry
 Frames = tuple[int, int, list[bytes]]  # connection, ts_ns, payloads
 
 
@@ -87,7 +87,7 @@ def take_chunk(entries: deque[Entry]) -> tuple[list[Frames | ControlEntry], int]
     size = 0
     while entries and (size < _CHUNK_BYTES or not chunk):
         entry = entries[0]
-        if isinstance(entry, Run):
+        if isinstance(entry, FrameRun):
             is_closed = entry.is_closed  # asked first: nothing is added after it
             payloads = entry.payloads[entry.taken :]
             if payloads:
@@ -132,7 +132,7 @@ class RecorderWorker:
         self._session = session
         self._instruments = instruments
         self._subscriptions = subscriptions
-        self._open: dict[int, Connected] = {}
+        self._open: dict[int, ConnectionOpened] = {}
         self._by_connection: dict[int, SegmentWriter] = {}
 
     def take(self, entries: Sequence[Frames | ControlEntry]) -> None:
@@ -162,9 +162,9 @@ class RecorderWorker:
 
     def _control(self, entry: ControlEntry) -> None:
         match entry:
-            case Connected():
+            case ConnectionOpened():
                 self._connected(entry)
-            case Lost():
+            case LostFrames():
                 for writer in self._writers_of(entry.connection):
                     writer.n += entry.lines
                     line = lost_line(
@@ -194,7 +194,7 @@ class RecorderWorker:
                     # Each writer numbers it differently.
                     _put(writer, Decided(entry.ts_ns, entry.decision, entry.conn))
 
-    def _connected(self, entry: Connected) -> None:
+    def _connected(self, entry: ConnectionOpened) -> None:
         writer = self._writer(entry.venue)
         self._by_connection[entry.connection] = writer
         line = Connect(entry.ts_ns, entry.connection, entry.url, entry.venue, entry.market)

@@ -11,7 +11,7 @@ from ingestor.telemetry.histogram import Histogram
 INTERVAL_S: Final = 0.05
 
 
-class LoopWatch:
+class LoopLag:
     """Measures the delay of a periodic timer; `delay` is a histogram of one feed (number 0)."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram, percenti
 __all__ = [
     "EDGES_NS",
     "EXPORTED",
-    "Feed",
+    "FeedKey",
     "Feeds",
     "Histogram",
     "LastSeen",
@@ -56,7 +56,7 @@ _VENUE, _SEAL, _PUBLISH, _TOTAL = Stage
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class FeedKey:
     venue: str
     market: str
     channel: str
@@ -69,13 +69,13 @@ class Feeds:
         self._table = table
         self._markets: dict[tuple[str, str], int] = {}
         self._feed_of = np.zeros((_CLASSES, 0), np.intp)  # by class and instrument
-        self.all: list[Feed] = []
+        self.all: list[FeedKey] = []
 
     def market(self, venue: str, market: str) -> int:
         number = self._markets.get((venue, market))
         if number is None:
             number = self._markets[venue, market] = len(self._markets)
-            self.all += [Feed(venue, market, CHANNEL_OF[one]) for one in RowClass]
+            self.all += [FeedKey(venue, market, CHANNEL_OF[one]) for one in RowClass]
         return number
 
     def of_rows(self, row_class: RowClass, instruments: NDArray[np.uint32]) -> NDArray[np.intp]:

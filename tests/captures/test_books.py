@@ -23,9 +23,9 @@ from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
 from ingestor.adapter.contract import Subscription
-from ingestor.books.manager import Books
+from ingestor.books.manager import BookManager
 from ingestor.books.settings import BookSettings
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.consumer.orderbook import OrderBooks
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
@@ -114,9 +114,9 @@ class Run:
     def __post_init__(self) -> None:
         recording = self.recording
         self.symbols = Found(self.table, recording)
-        self.buffer = TickBuffer()
+        self.buffer = ColumnBuffer()
         rule = recording.adapter.markets[recording.market].book
-        self.books = Books(self.table, lambda _: rule, BookSettings(repairs_per_s=1_000))
+        self.books = BookManager(self.table, lambda _: rule, BookSettings(repairs_per_s=1_000))
         self.session = Session(
             0,
             recording.adapter(recording.market, self.symbols),

@@ -18,10 +18,10 @@ import pytest
 from feeds.binance import Binance
 from feeds.kraken import Kraken, book_checksum
 from ingestor.adapter import FeedAdapter
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.decode.frame_queue import FRAMES_FULL, Intake
+from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Flag
@@ -142,10 +142,10 @@ def decoded(
     table: InstrumentTable,
     frames: list[tuple[bytes, int]],
     full: int,
-) -> tuple[TickBuffer, Session]:
+) -> tuple[ColumnBuffer, Session]:
     """Decode frames, so many of them together. frames: payload, ts_recv."""
-    buffer, symbols = TickBuffer(), table.symbols(adapter.venue, market)
-    intake = Intake(adapter, market, symbols, buffer)
+    buffer, symbols = ColumnBuffer(), table.symbols(adapter.venue, market)
+    intake = FrameQueue(adapter, market, symbols, buffer)
     feed, counts = adapter(market, symbols), intake.counts
     session = Session(0, feed, (), buffer, counts, SessionEvents(), market, intake.decode)
     for number, frame in enumerate(frames, 1):
@@ -233,7 +233,7 @@ def test_every_kraken_checksum_is_verified(captures: Path) -> None:
     table = InstrumentTable(inferred("kraken", "spot", reading.numbers()))
     assert (table[0].price_exponent, table[0].size_exponent) == (1, 8)
     feed = Kraken("spot", table.symbols("kraken", "spot"))
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     session = Session(0, feed, (), buffer, FrameCounts(), SessionEvents(), "spot")
     for frame in received:
         session.receive(frame.encode(), 1)

@@ -23,9 +23,9 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
-from ingestor.decode.frame_queue import FRAMES_FULL, Intake
+from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, Symbols
 from ingestor.model.rows import UPDATE, Flag, Side
@@ -156,8 +156,8 @@ class Decoded:
             if venue == "okx" or name == market:
                 symbols.update(self.table.symbols(venue, name))
         self.frames = change([one["data"] for one in content if one["t"] == "recv"])
-        buffer = TickBuffer()
-        intake = Intake(adapter, market, symbols, buffer)
+        buffer = ColumnBuffer()
+        intake = FrameQueue(adapter, market, symbols, buffer)
         self.counts = intake.counts
         session = Session(1, adapter(market, symbols), [], buffer, self.counts, SessionEvents())
         for number, frame in enumerate(self.frames):

@@ -26,7 +26,7 @@ from ingestor.adapter import Endpoint, FeedAdapter, RestRequest
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.decode.frame_queue import Intake
+from ingestor.decode.frame_queue import FrameQueue
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
@@ -79,7 +79,7 @@ class Sink:
 class Connection(SessionEvents):
     """A transport's handler: one session, flushed at the end of each burst."""
 
-    def __init__(self, sink: Sink, intake: Intake) -> None:
+    def __init__(self, sink: Sink, intake: FrameQueue) -> None:
         self.session: Session
         self.arrive = intake.arrive
         self._sink = sink
@@ -95,7 +95,7 @@ class Connection(SessionEvents):
         assert self._link is not None
         self._link.send(payload)
 
-    def burst_end(self) -> None:
+    def on_read_complete(self) -> None:
         self._sink.flush()
 
     def closed(self, failure: TransportError) -> None:

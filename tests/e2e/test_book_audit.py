@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiohttp import WSMsgType, web
 
-from ingestor.books.statistics import BookStatistics, BookTally
+from ingestor.books.statistics import BookCounters, BookStatistics
 from tests.e2e.harness import Running, make_config, running
 from tests.e2e.test_digest import Seen, decisions, replayed
 
@@ -144,7 +144,7 @@ async def audited(tmp_path: Path, venue: Venue, seen: Seen | None = None) -> Asy
 
 def books_of(run: Running) -> BookStatistics:
     found = run.ingestor.pipeline.books.statistics()
-    return found.get(("bybit", "spot")) or BookTally().reading(0, 0, 0, 0)
+    return found.get(("bybit", "spot")) or BookCounters().reading(0, 0, 0, 0)
 
 
 async def test_right_images_verify_the_book(tmp_path: Path) -> None:

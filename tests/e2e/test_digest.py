@@ -219,7 +219,7 @@ async def test_a_run_that_paused_and_shed(name: str, captures: Path, tmp_path: P
                 run.ingestor.flusher.observe(live.observe)
                 sink = run.ingestor.sink
                 assert sink is not None
-                steps = sink.outbox.policy.taken
+                steps = sink.queue.policy.taken
                 await run.subscribed()
                 broker.set_down()
                 emulator.start()

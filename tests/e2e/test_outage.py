@@ -140,7 +140,7 @@ async def test_a_small_budget_meets_every_step_in_order(
         sink, shed = run.ingestor.sink, set[tuple[RowClass, int]]()
         assert sink is not None
         take_notice = sink.on_shed
-        events = sink.outbox.policy.events
+        events = sink.queue.policy.events
 
         def on_shed(row_class: RowClass, instrument: int) -> None:
             shed.add((row_class, instrument))

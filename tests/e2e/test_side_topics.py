@@ -11,11 +11,11 @@ from jsonschema import Draft202012Validator
 
 from ingestor.codec import encoder
 from ingestor.kafka.settings import (
+    AUXILIARY_TOPICS,
     BOOK_SNAPSHOT,
     DEAD_LETTER,
     INSTRUMENTS,
     QUARANTINE,
-    SIDE_TOPICS,
     STATUS,
 )
 from ingestor.model.rows import RowClass
@@ -59,7 +59,7 @@ def check(topic: str, values: list[bytes]) -> list[dict[str, Any]]:
 
 async def test_every_side_topic_of_a_run_follows_its_schema(tmp_path: Path) -> None:
     prefix = "sides."
-    topics = {f"{prefix}{name}": 1 for name in (*TOPICS.values(), *SIDE_TOPICS)}
+    topics = {f"{prefix}{name}": 1 for name in (*TOPICS.values(), *AUXILIARY_TOPICS)}
     with DevBroker(topics) as broker:
         async with Simulator(SimulatorOptions(symbols=3, rate_per_s=50.0)) as venue:
             venue.faults.bad_symbols = {venue.symbols[2]}

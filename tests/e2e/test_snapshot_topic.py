@@ -10,7 +10,7 @@ import pytest
 
 from ingestor.codec import decode
 from ingestor.config.model import Config
-from ingestor.consumer import EARLIEST, BookImage, Consumer, book_image
+from ingestor.consumer import EARLIEST, BookSnapshot, Consumer, book_snapshot
 from ingestor.consumer.orderbook import OrderBooks
 from ingestor.model.rows import Side
 from tests.e2e.harness import PATIENCE_S, make_config, running, side_records
@@ -39,7 +39,7 @@ async def test_a_late_joiner_has_the_live_book(
             table = run.ingestor.planned.table
             live = run.ingestor.pipeline.books.snapshots(range(len(table)))
     assert drained.status.unaccounted == 0
-    found = [(key, book_image(value)) for key, value in await side_records(config, BOOKS)]
+    found = [(key, book_snapshot(value)) for key, value in await side_records(config, BOOKS)]
     images = dict(found)
     assert len(images) == SYMBOLS
     assert len(found) >= 2 * SYMBOLS  # after the first RESET, then by time
@@ -59,7 +59,7 @@ async def test_a_late_joiner_has_the_live_book(
 BOOKS = "book_snapshot.v1"
 
 
-async def join(config: Config, images: list[BookImage]) -> OrderBooks:
+async def join(config: Config, images: list[BookSnapshot]) -> OrderBooks:
     """Images first, then what the book topic has after each, which is not all."""
     books = OrderBooks()
     for image in images:

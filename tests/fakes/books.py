@@ -1,13 +1,13 @@
-"""What the tests of books share: a venue desk that speaks through a real TickBuffer, and models."""
+"""What the tests of books share: a venue that speaks through a real ColumnBuffer, and models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
-from ingestor.books.manager import BookOutput, Books
+from ingestor.books.manager import BookManager, BookOutput
 from ingestor.books.settings import BookSettings
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.consumer.orderbook import OrderBooks
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
@@ -17,8 +17,8 @@ from ingestor.model.timestamps import SECOND
 START = 1_800_000_000 * SECOND
 Pairs = Sequence[tuple[int, int]]
 
-SPOT = BookRule(Continuity.RANGE, SnapshotSource.REST, quote_oracle=True)
-FUTURES = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, quote_oracle=True)
+SPOT = BookRule(Continuity.RANGE, SnapshotSource.REST, verify_with_quotes=True)
+FUTURES = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, verify_with_quotes=True)
 SOCKET = BookRule(Continuity.INCREMENT)
 OKX = BookRule(Continuity.PREVIOUS)
 UNNUMBERED = BookRule(Continuity.NONE)
@@ -46,8 +46,8 @@ class Desk:
             instrument("acme", "spot", symbol, symbol, symbol, "USD", "1", "1")
             for symbol in ("AAA", "BBB")
         )
-        self.buffer = TickBuffer()
-        self.books = Books(self.table, lambda _: rule, settings)
+        self.buffer = ColumnBuffer()
+        self.books = BookManager(self.table, lambda _: rule, settings)
         self.connection = Connection([0, 1])
         self.consumer = OrderBooks()
         self.now = START
@@ -79,7 +79,7 @@ class Desk:
             previous,
             flags,
             checksum,
-            mark=mark,
+            check_value=mark,
         )
 
     def snapshot(

@@ -1,11 +1,11 @@
 """A model of what Apache Kafka does with the batches of idempotent producers, for tests of order.
 
-It takes the place of `Produce`: requests of one connection are taken one after another, in the
-order in which they were sent, when the test says so and with the outcome that it says. A batch is
-appended when its sequence number follows the last one of its producer and partition, or when it is
-the first of them, whatever its number; answered again when it is one of the last five; and refused
-(OUT_OF_ORDER_SEQUENCE_NUMBER) else.
-`tests/kafka/test_flights.py` asks Apache Kafka itself for the same.
+It takes the place of `ProduceClient`: requests of one connection are taken one after another, in
+the order in which they were sent, when the test says so and with the outcome that it says. A batch
+is appended when its sequence number follows the last one of its producer and partition, or when it
+is the first of them, whatever its number; answered again when it is one of the last five; and
+refused (OUT_OF_ORDER_SEQUENCE_NUMBER) else. `tests/kafka/test_flights.py` asks Apache Kafka itself
+for the same.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class SequencedBroker:
 
 
 class SequencedProduce:
-    """`Produce`, in the name of one producer."""
+    """`ProduceClient`, in the name of one producer."""
 
     def __init__(self, broker: SequencedBroker, producer: int) -> None:
         self._broker = broker

@@ -1,4 +1,4 @@
-"""Runs fixtures and frames through a real adapter, Session and TickBuffer, and reads the rows."""
+"""Runs fixtures and frames through a real adapter, Session and ColumnBuffer, and reads the rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ingestor.adapter import (
     Reply,
 )
 from ingestor.adapter.contract import Subscription
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
@@ -54,7 +54,7 @@ class Connection:
     def __init__(self, fixture: Fixture, table: InstrumentTable | None = None) -> None:
         self.fixture = fixture
         self.table = fixture.table() if table is None else table
-        self.buffer = TickBuffer()
+        self.buffer = ColumnBuffer()
         self.counts = FrameCounts()
         self._open()
 
@@ -119,7 +119,7 @@ class _Listening:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         control = self._adapter.decode(payload, ts_recv, out)
         if control is not None:
             self._connection.heard.append(control)

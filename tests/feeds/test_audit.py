@@ -14,7 +14,7 @@ from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import Audited, FeedAdapter
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.sources.live.book_audit import is_audited
 
@@ -120,7 +120,7 @@ def test_a_book_update_of_bybit_has_the_mark_that_its_images_name() -> None:
         "data": data,
     }
     payload = orjson.dumps(message)
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     buffer.begin(None, payload)  # type: ignore[arg-type]  # nobody asks where it came from
     assert feed.decode(payload, 1, buffer) is None
     assert buffer.seal(table).updates["checksum"].tolist() == [77]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from feeds.bybit import Bybit
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, instrument
@@ -28,11 +28,11 @@ IDS = [
 ]
 
 
-def buffer_of(frames: list[bytes]) -> tuple[TickBuffer, InstrumentTable]:
+def buffer_of(frames: list[bytes]) -> tuple[ColumnBuffer, InstrumentTable]:
     table = InstrumentTable(
         [instrument("bybit", "spot", "BTCUSDT", "BTC-USDT", "BTC", "USDT", "1", "1")]
     )
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     feed = Bybit("spot", table.symbols("bybit", "spot"))
     session = Session(0, feed, (), buffer, FrameCounts(), SessionEvents())
     for frame in frames:

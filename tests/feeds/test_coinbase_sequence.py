@@ -9,7 +9,7 @@ import pytest
 from feeds.coinbase import Coinbase
 from ingestor.adapter import Control, Filtered, Notice, Reconnect
 from ingestor.adapter.contract import Subscription
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.rows import Cause
@@ -23,7 +23,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.table = FIXTURE.table()
-        self.buffer = TickBuffer()
+        self.buffer = ColumnBuffer()
         self.adapter = Coinbase("spot", self.table.symbols("coinbase", "spot"))
         self.counts = FrameCounts()
         wanted = [
@@ -36,7 +36,7 @@ class Wire:
         )
 
     def trade(self, number: object, symbol: str = "BTC-USD") -> None:
-        fill = {
+        set_column = {
             "trade_id": "7",
             "product_id": symbol,
             "price": "1",
@@ -47,7 +47,7 @@ class Wire:
         message = {
             "channel": "market_trades",
             "sequence_num": number,
-            "events": [{"type": "update", "trades": [fill]}],
+            "events": [{"type": "update", "trades": [set_column]}],
         }
         self.session.receive(json.dumps(message).encode(), 5)
 

@@ -20,7 +20,7 @@ from feeds.okx import Okx
 from ingestor.adapter import DecodesMany, FeedAdapter
 from ingestor.adapter.contract import Subscription
 from ingestor.columns.sealed import Sealed
-from ingestor.decode.frame_queue import FRAMES_FULL, Intake, Intakes
+from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.rows import CHANNEL_OF, UPDATE
 from ingestor.pipeline.pipeline import Pipeline
@@ -286,7 +286,7 @@ def test_what_a_session_does_comes_after_what_arrived() -> None:
     bench.arrive(0, TRADE % 1, TS_RECV)
     bench.sessions[0].closed(TS_RECV + 1)
     bench.arrive(1, TRADE % 2, TS_RECV + 2)
-    bench.sessions[1].renumber({})
+    bench.sessions[1].replace_instruments({})
     assert bench.pipeline.intakes.is_empty
     sealed = bench.sealed()
     assert [hole[4] for hole in sealed["holes"]] == [1], "the hole lies between the two trades"
@@ -305,9 +305,11 @@ def test_a_flush_decodes_what_arrived() -> None:
 
 def test_each_market_has_one_intake() -> None:
     table = load(Binance, "spot").table()
-    intakes = Intakes(table, Pipeline(table, lambda _number: Binance.markets["spot"].book).buffer)
+    intakes = FrameQueues(
+        table, Pipeline(table, lambda _number: Binance.markets["spot"].book).buffer
+    )
     spot = intakes.of(Binance, "spot")
     assert intakes.of(Binance, "spot") is spot
-    assert isinstance(intakes.of(Binance, "usdm"), Intake)
+    assert isinstance(intakes.of(Binance, "usdm"), FrameQueue)
     assert set(intakes.counts) == {("binance", "spot"), ("binance", "usdm")}
     assert np.isin(list(spot.arrived), []).all()

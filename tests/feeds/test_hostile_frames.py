@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from ingestor.adapter import DecodesMany, FeedAdapter
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.decode.frame_queue import Intake
+from ingestor.decode.frame_queue import FrameQueue
 from ingestor.model.errors import BadNumber, DecodeError, UnknownInstrument, UnknownMessage
 from tests.feeds.fixtures import Fixture, Row, load, markets
 from tests.feeds.harness import TS_RECV, Connection, rows_of
@@ -179,7 +179,7 @@ def test_bombs_among_frames_that_are_decoded_together(adapter: AdapterType, mark
     for frame in good:
         alone, together = Connection(fixture), Connection(fixture)
         symbols = together.table.symbols(adapter.venue, market)
-        intake = Intake(adapter, market, symbols, together.buffer)
+        intake = FrameQueue(adapter, market, symbols, together.buffer)
         intake.counts = together.counts
         for bomb in bombs:
             for mutated in replaced(json.loads(frame), bomb):

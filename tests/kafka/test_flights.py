@@ -22,8 +22,8 @@ from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import Kind, RowClass
-from ingestor.sinks.kafka import in_flight
-from ingestor.sinks.kafka.produce_request import Batches, Failures, Produce
+from ingestor.sinks.kafka import in_flight as in_flight_module
+from ingestor.sinks.kafka.produce_request import Batches, Failures, ProduceClient
 from ingestor.sinks.kafka.sender import REQUESTS_MAX
 from ingestor.sinks.kafka.sink import KafkaSink
 from tests.fakes.rows import Ledger, by_key, trades
@@ -47,11 +47,11 @@ class Faults:
         self._random = random.Random(1)
         self._share = share
         self._under_way: Counter[object] = Counter()
-        self._send = Produce.send
-        patch.setattr(Produce, "send", lambda *given: self.send(*given))
-        patch.setattr(in_flight, "BESIDE_S", 0.0)
+        self._send = ProduceClient.send
+        patch.setattr(ProduceClient, "send", lambda *given: self.send(*given))
+        patch.setattr(in_flight_module, "BESIDE_S", 0.0)
 
-    async def send(self, produce: Produce, node: int, batches: Batches) -> Failures:
+    async def send(self, produce: ProduceClient, node: int, batches: Batches) -> Failures:
         self._under_way.update(list(batches))
         self.under_way_peak = max(self.under_way_peak, *self._under_way.values())
         try:
@@ -59,7 +59,7 @@ class Faults:
         finally:
             self._under_way.subtract(list(batches))
 
-    async def _with_faults(self, produce: Produce, node: int, batches: Batches) -> Failures:
+    async def _with_faults(self, produce: ProduceClient, node: int, batches: Batches) -> Failures:
         lost = {place for place in batches if self._happens()}
         kept = {place for place in batches if self._happens()} - lost
         rest = {place: batch for place, batch in batches.items() if place not in lost}

@@ -170,7 +170,7 @@ async def test_paused_for_twenty_seconds(private_kafka: KafkaBroker) -> None:
     assert ledger.counts == {"acked": submitted}
     found = by_key(await read(sink, RowClass.TRADE))
     assert found == by_key([TickBatch(RowClass.TRADE, trades(submitted), TABLE)])
-    assert not sink.outbox.policy.taken
+    assert not sink.queue.policy.taken
 
 
 async def test_a_small_budget_meets_every_step_in_order(private_kafka: KafkaBroker) -> None:
@@ -196,13 +196,13 @@ async def test_a_small_budget_meets_every_step_in_order(private_kafka: KafkaBrok
                 rows = make(60, first=first)
                 submit(sink, row_class, rows)
                 rows_in += len(rows)
-                assert sink.outbox.bytes <= budget.bytes_max
-                assert ledger.unexplained(rows_in, sink.outbox.rows) == 0
+                assert sink.queue.bytes <= budget.bytes_max
+                assert ledger.unexplained(rows_in, sink.queue.rows) == 0
             await asyncio.sleep(0.02)
         private_kafka.resume()
         assert await sink.drain(30) == 0
     first_of: dict[Step, int] = {}
-    for _, step, _ in sink.outbox.policy.events:
+    for _, step, _ in sink.queue.policy.events:
         first_of.setdefault(step, len(first_of))
     assert sorted(first_of, key=first_of.__getitem__)[:3] == [Step.CONFLATE, Step.PAUSE, Step.SHED]
     assert heard[:2] == ["pause", "resume"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
-from ingestor.decode.frame_queue import Intake
+from ingestor.decode.frame_queue import FrameQueue
 from ingestor.decode.session import Session
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import TransportError
@@ -20,11 +20,11 @@ from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sources.live.events import SupervisorEvents
-from ingestor.sources.live.health import Patience
+from ingestor.sources.live.health import HealthTimeouts
 from ingestor.sources.live.plan import PlannedConnection, Route, Wanted, make_plan
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.supervisor import Supervisor
-from ingestor.sources.live.tap import Tap
+from ingestor.sources.live.tap import FrameTap
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
 
@@ -133,7 +133,7 @@ async def bench(
     adapter: type[FeedAdapter] = Simulated,
     channels: Sequence[str] = ALL,
     route: Route | None = None,
-    tap: Tap | None = None,
+    tap: FrameTap | None = None,
     paused: bool = False,
     before: Callable[[Simulator], None] = lambda _simulator: None,
     **more: Any,
@@ -188,7 +188,7 @@ async def bench(
         await until(lambda: not simulator.clients)
 
 
-def decode(intake: Intake, on_bug: Callable[[BaseException], None]) -> None:
+def decode(intake: FrameQueue, on_bug: Callable[[BaseException], None]) -> None:
     """Decode after each burst; what the loop would keep for itself goes to the supervisor."""
     try:
         intake.decode()
@@ -196,5 +196,5 @@ def decode(intake: Intake, on_bug: Callable[[BaseException], None]) -> None:
         on_bug(failure)
 
 
-def impatient(**seconds: float) -> Patience:
-    return Patience(**seconds)
+def impatient(**seconds: float) -> HealthTimeouts:
+    return HealthTimeouts(**seconds)

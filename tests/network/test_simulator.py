@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from feeds.binance import Binance
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import InstrumentTable
 from ingestor.testbed.simulated.dialects import DIALECTS, DialectName, Kind, make_book
 from ingestor.testbed.simulated.market import Encoded, Shape, header, make_walk
@@ -29,23 +29,23 @@ SHAPE = Shape(levels=20, depth=30, states=16, walks=2)
 
 
 def test_a_walk_is_never_crossed_and_has_no_seam() -> None:
-    walk = make_walk(7, SHAPE)
-    assert len(walk) == 2 * SHAPE.states - 2
-    bids, asks = (dict(side) for side in walk.states[0].levels())
-    for place in [*range(1, len(walk)), *range(len(walk))]:
-        event = walk.events[place]
+    price_walk = make_walk(7, SHAPE)
+    assert len(price_walk) == 2 * SHAPE.states - 2
+    bids, asks = (dict(side) for side in price_walk.states[0].levels())
+    for place in [*range(1, len(price_walk)), *range(len(price_walk))]:
+        event = price_walk.events[place]
         for side, delta in ((bids, event.bids), (asks, event.asks)):
             for price, size in delta:
                 if float(size):
                     side[price] = size
                 else:
                     del side[price]
-        assert (bids, asks) == tuple(dict(side) for side in walk.states[place].levels())
+        assert (bids, asks) == tuple(dict(side) for side in price_walk.states[place].levels())
         best_bid, best_ask = max(map(float, bids)), min(map(float, asks))
         assert best_bid < best_ask
         assert [float(text) for text in event.quote[0::2]] == [best_bid, best_ask]
         assert len(bids) == len(asks) == SHAPE.depth
-    assert make_walk(7, SHAPE) == walk != make_walk(8, SHAPE)
+    assert make_walk(7, SHAPE) == price_walk != make_walk(8, SHAPE)
 
 
 @pytest.mark.parametrize("levels", [2, 20, 200])
@@ -84,7 +84,7 @@ def test_adapters_read_what_is_sent(
     assert path == adapter.instrument_requests("spot")[0].path
     table = InstrumentTable(adapter.parse_instruments("spot", [body]))
     feed = adapter("spot", table.symbols(adapter.venue, "spot"))
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     now_ns = time_ns()
     for number, encoded in enumerate(book.events(1, kind)):
         symbol = symbols[number % 2].encode()

@@ -18,7 +18,12 @@ from ingestor.model.errors import PeerClosed
 from ingestor.sources.websocket import picows
 from ingestor.sources.websocket.interface import ClosedByUs, ConnectOptions
 from ingestor.sources.websocket.poller import PORTION, Readiness
-from ingestor.sources.websocket.sockets import READ_BYTES, WRITE_BYTES_MAX, Stream, open_stream
+from ingestor.sources.websocket.sockets import (
+    READ_BYTES,
+    WRITE_BYTES_MAX,
+    SocketTransport,
+    open_stream,
+)
 from tests.network.test_transport import PATIENCE_S, Listener, contexts, hold, raw, venue
 
 
@@ -225,8 +230,8 @@ class Protocol(asyncio.Protocol):
         self.lost.set_result(exc)
 
 
-def a_stream(pairs: Pairs) -> tuple[Stream, Protocol]:
-    stream, protocol = Stream(pairs.ours[0]), Protocol()
+def a_stream(pairs: Pairs) -> tuple[SocketTransport, Protocol]:
+    stream, protocol = SocketTransport(pairs.ours[0]), Protocol()
     stream.start(protocol, Calls(lambda: None))
     return stream, protocol
 

@@ -18,8 +18,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from feeds.binance import Binance
 from feeds.simulated import Simulated
 from ingestor.adapter import Control
-from ingestor.columns.buffer import TickBuffer
-from ingestor.decode.frame_queue import Intakes
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.decode.frame_queue import FrameQueues
 from ingestor.model.errors import FeedStale, HandshakeRejected
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import Kind
@@ -150,7 +150,7 @@ def supervisor_of(server: Server, **more: Any) -> tuple[Supervisor, Heard]:
     supervisor = Supervisor(
         plan,
         table,
-        Intakes(table, TickBuffer()),
+        FrameQueues(table, ColumnBuffer()),
         lambda intake: intake.decode,
         lambda: None,
         settings=settings(**more),
@@ -373,7 +373,7 @@ class Notebook:
     ) -> None:
         self._note(connection, "fetched")
 
-    def decided(self, connection: int | None, ts_ns: int, decision: dict[str, Any]) -> None:
+    def record_decision(self, connection: int | None, ts_ns: int, decision: dict[str, Any]) -> None:
         self._note(connection, f"decided {decision['action']}")
 
 
@@ -399,7 +399,7 @@ async def test_a_recorder_hears_everything() -> None:
 class Broken(Simulated):
     """An adapter with a bug."""
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         raise AssertionError("our own bug")
 
 

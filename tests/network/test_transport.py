@@ -64,7 +64,7 @@ class Listener:
         self.times.append(ts_recv)
         self.changed.set()
 
-    def burst_end(self) -> None:
+    def on_read_complete(self) -> None:
         self.bursts += 1
 
     def closed(self, failure: TransportError) -> None:

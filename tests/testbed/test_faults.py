@@ -47,8 +47,8 @@ async def _hear(path: Path, faults: Faults) -> tuple[list[str], VenueEmulator, P
 
 
 def _predicted(faults: Faults) -> dict[int, Fault]:
-    decided = {number: faults.decide(number, [TOPIC]) for number in range(COUNT)}
-    return {number: fault for number, fault in decided.items() if fault is not None}
+    record_decision = {number: faults.decide(number, [TOPIC]) for number in range(COUNT)}
+    return {number: fault for number, fault in record_decision.items() if fault is not None}
 
 
 async def test_drop(recording: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingestor.adapter import Ack, Notice, Refused
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.testbed.emulator.server import VenueEmulator
 from tests.testbed.made import ALL, peer
 from tests.testbed.test_rest import ADAPTERS
@@ -122,7 +122,7 @@ async def test_our_adapters_understand_acks_and_refusals(venue: str, tmp_path: P
             await one.socket.send(frame.decode())
         confirmed: set[str] = set()
         refused: set[str] = set()
-        out = TickBuffer()
+        out = ColumnBuffer()
         heard = 0
         while not (confirmed >= set(streams) and (refused or unknown in confirmed)):
             text = (await one.until(heard + 1))[heard]

@@ -12,7 +12,7 @@ import orjson
 from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.codec import Record
-from ingestor.sinks.kafka.producer import Verdict, verdict
+from ingestor.sinks.kafka.producer import DeliveryAction, classify_failure
 
 SIDE_RECORDS_MAX: Final = 20_000
 SIDE_BYTES_MAX: Final = 16 << 20
@@ -20,7 +20,7 @@ _WINDOW: Final = 256  # records sent before their acks are awaited
 
 
 @dataclass(frozen=True, slots=True)
-class SideRecord:
+class AuxiliaryRecord:
     topic: str
     key: bytes | None
     value: bytes
@@ -31,7 +31,7 @@ class SideRecord:
         return len(self.value) + len(self.key or b"")
 
 
-class SideQueue:
+class AuxiliaryQueue:
     """Bounded; what doesn't fit is dropped and counted by topic. Order is kept by key."""
 
     def __init__(self, progress: asyncio.Event) -> None:
@@ -39,8 +39,8 @@ class SideQueue:
         self._progress = progress
         self.dropped: Counter[str] = Counter()
         self.acked: Counter[str] = Counter()
-        self._queue: deque[SideRecord] = deque()
-        self._in_flight: list[SideRecord] = []
+        self._queue: deque[AuxiliaryRecord] = deque()
+        self._in_flight: list[AuxiliaryRecord] = []
         self._bytes = 0
         self.failures = 0  # in a row
         self._wake = asyncio.Event()
@@ -48,7 +48,7 @@ class SideQueue:
     def __len__(self) -> int:
         return len(self._queue) + len(self._in_flight)
 
-    def put(self, record: SideRecord) -> None:
+    def put(self, record: AuxiliaryRecord) -> None:
         if len(self) >= SIDE_RECORDS_MAX or self._bytes + record.size > SIDE_BYTES_MAX:
             self.dropped[record.topic] += 1
             return
@@ -83,7 +83,7 @@ class SideQueue:
             asyncio.gather(*acks, return_exceptions=True)  # marks their exceptions as seen
             self.failures += 1
             alone = len(self._in_flight) == 1
-            if alone and verdict(failure, self.failures) is Verdict.BISECT:
+            if alone and classify_failure(failure, self.failures) is DeliveryAction.BISECT:
                 self.dropped[self._in_flight[0].topic] += 1
                 self._forget(self._in_flight.pop())
             raise
@@ -94,7 +94,7 @@ class SideQueue:
         self._in_flight = []
         self._progress.set()
 
-    def _forget(self, record: SideRecord) -> None:
+    def _forget(self, record: AuxiliaryRecord) -> None:
         self._bytes -= record.size
 
 

@@ -23,10 +23,10 @@ from aiokafka import TopicPartition, errors
 from ingestor.codec import Part
 from ingestor.model.rows import Rows
 from ingestor.sinks.kafka.produce_request import Connection
-from ingestor.sinks.kafka.queue import Lane
+from ingestor.sinks.kafka.queue import PartitionQueue
 
 
-class Flight:
+class InFlightBatch:
     """Rows with their sequence numbers that are sent as one batch.
 
     Records are not kept: encoding is pure, and for another producer they are made again.
@@ -53,9 +53,9 @@ class Flight:
         self.payload = None
         return self.part()
 
-    def cut(self, rows: int) -> Flight:
+    def cut(self, rows: int) -> InFlightBatch:
         """Keep the first `rows` rows; return the others as a flight of their own."""
-        rest = Flight(self.rows[rows:], self.first_sequence + rows, self.since_ns)
+        rest = InFlightBatch(self.rows[rows:], self.first_sequence + rows, self.since_ns)
         self.rows = self.rows[:rows]
         return rest
 
@@ -72,7 +72,7 @@ IDLE_S: Final = 3_600.0  # brokers forget a producer after a day without a batch
 _CLOCK_S: Final = 0.001  # uvloop's clock and timers know no less: a shorter wait would be a spin
 
 
-class Track:
+class InFlightWindow:
     """The flights of one lane, in the order of their rows, and when the next one may start."""
 
     __slots__ = (
@@ -80,18 +80,18 @@ class Track:
         "_connection",
         "_is_known",
         "_is_mending",
-        "flights",
+        "in_flight_batches",
         "is_held",
         "is_refused",
-        "lane",
+        "partition_queue",
         "place",
         "under_way",
     )
 
-    def __init__(self, lane: Lane, place: TopicPartition) -> None:
-        self.lane = lane
+    def __init__(self, partition_queue: PartitionQueue, place: TopicPartition) -> None:
+        self.partition_queue = partition_queue
         self.place = place
-        self.flights: deque[Flight] = deque()  # not settled
+        self.in_flight_batches: deque[InFlightBatch] = deque()  # not settled
         self.reset()
 
     def reset(self) -> None:
@@ -99,13 +99,13 @@ class Track:
         self.under_way = 0
         self.is_held = False  # a flight failed: until all have landed and it may be tried again
         self.is_refused = False  # until there is another producer
-        self._is_mending = bool(self.flights)
+        self._is_mending = bool(self.in_flight_batches)
         self._is_known = False  # the partition has a batch of this producer
         self._connection: Connection | None = None  # of those under way
         self._beside_s = 0.0
-        for flight in self.flights:
-            flight.payload = None
-            flight.is_under_way = False
+        for in_flight in self.in_flight_batches:
+            in_flight.payload = None
+            in_flight.is_under_way = False
 
     def wait_s(self, connection: Connection, now_s: float) -> float | None:
         """Return in how many seconds a flight may start over a connection; None: there is nothing
@@ -113,56 +113,58 @@ class Track:
         if self.is_held or self.is_refused:
             return None
         if not self.under_way:
-            return 0.0 if self.flights or self.lane.rows else None
+            return 0.0 if self.in_flight_batches or self.partition_queue.rows else None
         if self._is_mending or not self._is_known or connection is not self._connection:
             return None
-        if not self.lane.rows and self.flights[-1].is_under_way:
+        if not self.partition_queue.rows and self.in_flight_batches[-1].is_under_way:
             return None
         left_s = self._beside_s - now_s
         return left_s if left_s > _CLOCK_S / 2 else 0.0
 
-    def next(self) -> Flight | None:
+    def next(self) -> InFlightBatch | None:
         """Return the oldest flight that isn't under way, None when new rows are to be taken."""
-        return next((one for one in self.flights if not one.is_under_way), None)
+        return next((one for one in self.in_flight_batches if not one.is_under_way), None)
 
-    def start(self, flight: Flight, connection: Connection, now_s: float) -> None:
+    def start(self, in_flight: InFlightBatch, connection: Connection, now_s: float) -> None:
         """A flight, the newest one or the only one to be mended, is about to be sent."""
         if now_s - self._beside_s > IDLE_S:
             self._is_known = False
-        flight.is_under_way = True
+        in_flight.is_under_way = True
         self.under_way += 1
         self._connection = connection
         self._beside_s = now_s + BESIDE_S
 
-    def land(self, flight: Flight) -> None:
+    def land(self, in_flight: InFlightBatch) -> None:
         """A flight was answered, or never will be."""
-        flight.is_under_way = False
+        in_flight.is_under_way = False
         self.under_way -= 1
 
-    def is_final(self, flight: Flight, failure: errors.KafkaError) -> bool:
+    def is_final(self, in_flight: InFlightBatch, failure: errors.KafkaError) -> bool:
         """Say whether a failure is to be judged; else the flight is sent again as it is.
 
         Only the oldest flight's is: why a younger one was refused, an older one may have caused.
         """
-        return flight is self.flights[0] and not failure.retriable
+        return in_flight is self.in_flight_batches[0] and not failure.retriable
 
     def fail(self) -> None:
         """A flight that has landed is to be sent again."""
         self._is_mending = self.is_held = True
 
-    def cut(self, flight: Flight, rows: int) -> None:
+    def cut(self, in_flight: InFlightBatch, rows: int) -> None:
         """Divide a flight after `rows` rows: the rest follows it as another one."""
-        self.flights.insert(self.flights.index(flight) + 1, flight.cut(rows))
+        self.in_flight_batches.insert(
+            self.in_flight_batches.index(in_flight) + 1, in_flight.cut(rows)
+        )
 
-    def bisect(self, flight: Flight) -> bool:
+    def bisect(self, in_flight: InFlightBatch) -> bool:
         """Halve a flight; return False when it is one row already."""
-        if len(flight.rows) == 1:
+        if len(in_flight.rows) == 1:
             return False
-        self.cut(flight, len(flight.rows) // 2)
+        self.cut(in_flight, len(in_flight.rows) // 2)
         return True
 
-    def drop(self, flight: Flight) -> None:
+    def drop(self, in_flight: InFlightBatch) -> None:
         """A flight is settled: acked, or set aside before another producer begins."""
-        self.flights.remove(flight)
+        self.in_flight_batches.remove(in_flight)
         self._is_known = True
-        self._is_mending = self._is_mending and bool(self.flights)
+        self._is_mending = self._is_mending and bool(self.in_flight_batches)

@@ -28,7 +28,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import MARK_FIELDS, Cause, Flag, Kind, RowClass, Rows
+from ingestor.model.rows import CONTROL_FIELDS, Cause, Flag, Kind, RowClass, Rows
 
 EVENTS_MAX: Final = 1_000
 THROTTLE_BYTES: Final = 2 << 20  # a tenth of a second or two of rows
@@ -185,7 +185,7 @@ def _gaps(row_class: RowClass, first: Rows, last: Rows) -> Rows:
     marks["flags"] = Flag.LAST | Flag.NO_VENUE_TIME
     marks["kind"] = Kind.GAP
     marks["side"] = Cause.SHED
-    for field, rows in zip(MARK_FIELDS[row_class], (first, last), strict=True):
+    for field, rows in zip(CONTROL_FIELDS[row_class], (first, last), strict=True):
         # A mark at either end, or no number, leaves that end unknown (0).
         known = (rows["kind"] < _FIRST_MARK) & (rows["sequence"] <= _INT64_MAX)
         marks[field] = np.where(known, rows["sequence"], 0)

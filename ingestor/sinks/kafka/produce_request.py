@@ -51,7 +51,7 @@ class Connection(Protocol):
     def close(self, reason: CloseReason) -> object: ...
 
 
-class Produce:
+class ProduceClient:
     """Builds batches in the name of one producer, and sends them."""
 
     def __init__(

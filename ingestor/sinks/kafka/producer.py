@@ -18,7 +18,7 @@ from ingestor.kafka.aiokafka_compat import end_producer, use_fast_compression
 from ingestor.kafka.settings import KafkaSettings
 
 
-class Verdict(Enum):
+class DeliveryAction(Enum):
     """What a failed delivery means for its batch. The producer is replaced in every case."""
 
     RESEND = "resend"  # the producer's fault: send the same again
@@ -48,21 +48,21 @@ _OF_RIGHTS: Final = (
 _UNKNOWN_RESENDS: Final = 3
 
 
-def verdict(failure: BaseException, failures: int) -> Verdict:
+def classify_failure(failure: BaseException, failures: int) -> DeliveryAction:
     """Classify. failures: how often this batch has failed in a row, now included.
 
     aiokafka knows the errors up to code 79 only, and calls later ones (87, INVALID_RECORD, is one)
     unknown: they count as the producer's fault at first, as a record's when they come back.
     """
     if isinstance(failure, errors.CorruptRecordException) and failures <= 1:
-        return Verdict.RESEND
+        return DeliveryAction.RESEND
     if isinstance(failure, _OF_RECORDS):
-        return Verdict.BISECT
+        return DeliveryAction.BISECT
     if isinstance(failure, _OF_RIGHTS):
-        return Verdict.HOLD
+        return DeliveryAction.HOLD
     if type(failure) is errors.UnknownError and failures > _UNKNOWN_RESENDS:
-        return Verdict.BISECT
-    return Verdict.RESEND
+        return DeliveryAction.BISECT
+    return DeliveryAction.RESEND
 
 
 def cause(failure: BaseException) -> str:

@@ -38,7 +38,7 @@ _MARKS_BYTES: Final = TRADE.itemsize + LEVEL.itemsize  # what a shed instrument 
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelStatistics:
+class QueueStatistics:
     """Now and at the worst. bytes and rows include what is in flight; age is of queued rows."""
 
     bytes: int
@@ -53,7 +53,7 @@ class ChannelStatistics:
     steps: dict[str, int]
 
 
-class Lane:
+class PartitionQueue:
     """The rows of one class bound for one partition."""
 
     __slots__ = (
@@ -130,7 +130,7 @@ class Lane:
         return self._tail_since_ns if self._tail else None
 
 
-class Outbox:
+class PublishQueue:
     """All lanes under one budget.
 
     `on_pause` and `on_resume` are called when reading has to stop and may go on, whether the policy
@@ -148,7 +148,7 @@ class Outbox:
     ) -> None:
         self.budget = budget
         self.policy = OverloadPolicy(budget)
-        self.lanes: dict[tuple[RowClass, int], Lane] = {}
+        self.partition_queues: dict[tuple[RowClass, int], PartitionQueue] = {}
         self.bytes = 0
         self.rows = 0
         self.rows_in_flight = 0
@@ -165,29 +165,31 @@ class Outbox:
         self._is_reading = True
         self.pressed = False  # above the low mark, or not reading, when last looked
 
-    def lane(self, row_class: RowClass, partition: int) -> Lane:
-        found = self.lanes.get((row_class, partition))
+    def partition_queue(self, row_class: RowClass, partition: int) -> PartitionQueue:
+        found = self.partition_queues.get((row_class, partition))
         if found is None:
-            found = self.lanes[row_class, partition] = Lane(row_class, partition)
+            found = self.partition_queues[row_class, partition] = PartitionQueue(
+                row_class, partition
+            )
         return found
 
-    def put(self, lane: Lane, rows: Rows, now_ns: int) -> None:
+    def put(self, partition_queue: PartitionQueue, rows: Rows, now_ns: int) -> None:
         """Queue rows. `check` must follow before anything else runs."""
-        lane.put(rows, now_ns)
+        partition_queue.put(rows, now_ns)
         self.rows += len(rows)
         self.bytes += rows.nbytes
 
-    def declare(self, lane: Lane, marks: Rows, now_ns: int) -> None:
+    def declare(self, partition_queue: PartitionQueue, marks: Rows, now_ns: int) -> None:
         """Put GAP marks of our own before everything that is queued in a lane."""
-        lane.put_first(marks, now_ns)
-        self._add(lane.row_class, marks)
+        partition_queue.put_first(marks, now_ns)
+        self._add(partition_queue.row_class, marks)
 
-    def take(self, lane: Lane, rows_max: int) -> tuple[Rows, int]:
+    def take(self, partition_queue: PartitionQueue, rows_max: int) -> tuple[Rows, int]:
         """Hand out the oldest rows of a lane (none: an empty array); they count until `settle`.
 
         Returns them and since when (ns) the first of them waited.
         """
-        rows, since_ns = lane.take(rows_max)
+        rows, since_ns = partition_queue.take(rows_max)
         self.rows_in_flight += len(rows)
         self._bytes_in_flight += rows.nbytes
         return rows, since_ns
@@ -220,18 +222,22 @@ class Outbox:
         self, row_class: RowClass, split: Callable[[Rows], Iterable[tuple[int, Rows]]]
     ) -> None:
         """Deal the queued rows of a class anew. Nothing of it may be in flight or numbered."""
-        old = [lane for lane in self.lanes.values() if lane.row_class is row_class]
-        for lane in old:
-            assert not lane.next_sequence, "rows of this class have been sent"
-            del self.lanes[row_class, lane.partition]
-        for lane in old:
-            rows, since_ns = lane.all()
+        old = [
+            partition_queue
+            for partition_queue in self.partition_queues.values()
+            if partition_queue.row_class is row_class
+        ]
+        for partition_queue in old:
+            assert not partition_queue.next_sequence, "rows of this class have been sent"
+            del self.partition_queues[row_class, partition_queue.partition]
+        for partition_queue in old:
+            rows, since_ns = partition_queue.all()
             if len(rows):
                 for partition, part in split(rows):
-                    self.lane(row_class, partition).put(part, since_ns)
+                    self.partition_queue(row_class, partition).put(part, since_ns)
 
-    def statistics(self, now_ns: int) -> ChannelStatistics:
-        return ChannelStatistics(
+    def statistics(self, now_ns: int) -> QueueStatistics:
+        return QueueStatistics(
             bytes=self.bytes,
             bytes_peak=self._bytes_peak,
             bytes_max=self.budget.bytes_max,
@@ -248,7 +254,7 @@ class Outbox:
         )
 
     def _age_ns(self, now_ns: int) -> int:
-        oldest = [lane.since_ns() for lane in self.lanes.values()]
+        oldest = [partition_queue.since_ns() for partition_queue in self.partition_queues.values()]
         age_ns = max((now_ns - since for since in oldest if since is not None), default=0)
         self._age_peak_ns = max(self._age_peak_ns, age_ns)
         return age_ns
@@ -274,23 +280,29 @@ class Outbox:
                 return self._shed(now_ns)
         return True
 
-    def _of(self, *classes: RowClass) -> list[Lane]:
-        return [lane for lane in self.lanes.values() if lane.row_class in classes and lane.rows]
+    def _of(self, *classes: RowClass) -> list[PartitionQueue]:
+        return [
+            partition_queue
+            for partition_queue in self.partition_queues.values()
+            if partition_queue.row_class in classes and partition_queue.rows
+        ]
 
     def _conflate(self) -> bool:
         """Conflate queued quotes when they doubled since the last time; return whether."""
-        lanes = self._of(RowClass.QUOTE)
-        queued = sum(lane.rows for lane in lanes)
+        partition_queues = self._of(RowClass.QUOTE)
+        queued = sum(partition_queue.rows for partition_queue in partition_queues)
         if queued < 2 * self._quotes_after_conflation + _CONFLATE_ROWS_MIN:
             return False
-        for lane in lanes:
-            rows, since_ns = lane.all()
+        for partition_queue in partition_queues:
+            rows, since_ns = partition_queue.all()
             kept, dropped = conflate(rows)
             if len(dropped):
-                lane.replace(kept, since_ns)
+                partition_queue.replace(kept, since_ns)
                 self._forget(dropped)
                 self._counts.conflated(RowClass.QUOTE, dropped)
-        self._quotes_after_conflation = sum(lane.rows for lane in lanes)
+        self._quotes_after_conflation = sum(
+            partition_queue.rows for partition_queue in partition_queues
+        )
         return self._quotes_after_conflation < queued
 
     def _shed(self, now_ns: int) -> bool:
@@ -302,10 +314,10 @@ class Outbox:
         if excess > 0 and others:
             self._shed_lanes(others, largest(_bytes_held(others), excess, _MARKS_BYTES), now_ns)
         too_old_ns = now_ns - int(self.budget.age_max_s * 1e9)
-        for lane in others:
-            since_ns = lane.since_ns()
+        for partition_queue in others:
+            since_ns = partition_queue.since_ns()
             if since_ns is not None and since_ns <= too_old_ns:
-                self._shed_lanes([lane], _instruments([lane]), now_ns)
+                self._shed_lanes([partition_queue], _instruments([partition_queue]), now_ns)
         return self.rows < before
 
     def _excess_bytes(self) -> int:
@@ -316,22 +328,24 @@ class Outbox:
             self.bytes - int(budget.bytes_max * budget.shed_to), excess_rows * _ROW_BYTES_MAX
         )
 
-    def _shed_lanes(self, lanes: list[Lane], victims: NDArray[np.int64], now_ns: int) -> None:
-        for lane in lanes:
-            rows, since_ns = lane.all()
+    def _shed_lanes(
+        self, partition_queues: list[PartitionQueue], victims: NDArray[np.int64], now_ns: int
+    ) -> None:
+        for partition_queue in partition_queues:
+            rows, since_ns = partition_queue.all()
             # One row of an instrument frees nothing: a mark would take its place.
             several = np.flatnonzero(np.bincount(rows["instrument"]) > 1)
             doomed = np.intersect1d(victims, several)
             if not len(doomed):
                 continue
-            kept, dropped, marks = shed(lane.row_class, rows, doomed)
+            kept, dropped, marks = shed(partition_queue.row_class, rows, doomed)
             too_old = now_ns - since_ns >= self.budget.age_max_s * 1e9
-            lane.replace(kept, now_ns if too_old else since_ns)
+            partition_queue.replace(kept, now_ns if too_old else since_ns)
             self._forget(dropped)
-            self._add(lane.row_class, marks)
-            self._counts.shed(lane.row_class, dropped)
+            self._add(partition_queue.row_class, marks)
+            self._counts.shed(partition_queue.row_class, dropped)
             for instrument in marks["instrument"].tolist():
-                self.on_shed(lane.row_class, instrument)
+                self.on_shed(partition_queue.row_class, instrument)
 
     def _add(self, row_class: RowClass, marks: Rows) -> None:
         self.rows += len(marks)
@@ -343,16 +357,16 @@ class Outbox:
         self.bytes -= rows.nbytes
 
 
-def _instruments(lanes: list[Lane]) -> NDArray[np.int64]:
-    held = _bytes_held(lanes)
+def _instruments(partition_queues: list[PartitionQueue]) -> NDArray[np.int64]:
+    held = _bytes_held(partition_queues)
     return np.flatnonzero(held)
 
 
-def _bytes_held(lanes: list[Lane]) -> NDArray[np.int64]:
+def _bytes_held(partition_queues: list[PartitionQueue]) -> NDArray[np.int64]:
     """Return the queued bytes of each instrument, indexed by its number."""
     held = np.zeros(0, np.int64)
-    for lane in lanes:
-        rows, _ = lane.all()
+    for partition_queue in partition_queues:
+        rows, _ = partition_queue.all()
         counted = np.bincount(rows["instrument"], minlength=len(held)) * rows.dtype.itemsize
         counted[: len(held)] += held
         held = counted

@@ -20,19 +20,19 @@ from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.codec import Headers, encoder, headers
 from ingestor.kafka.aiokafka_compat import end_producer, fail_writes_to_lost_sockets
-from ingestor.kafka.diagnosis import Reason, reason_of
+from ingestor.kafka.diagnosis import Reason, explain_connection_failure
 from ingestor.kafka.partitions import Partitions
 from ingestor.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.kafka.topics import count_partitions, create_topics
 from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.errors import SinkUnavailable
-from ingestor.model.rows import Cause, Kind, RowClass, mark
+from ingestor.model.rows import Cause, Kind, RowClass, control_row
 from ingestor.sinks.interface import SinkCounts
-from ingestor.sinks.kafka.auxiliary_queue import SideQueue, SideRecord, dead_letter, void
-from ingestor.sinks.kafka.in_flight import Flight
+from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, AuxiliaryRecord, dead_letter, void
+from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.producer import cause, limit_logging, start_producer
-from ingestor.sinks.kafka.queue import ChannelStatistics, Lane, Outbox
+from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue, QueueStatistics
 from ingestor.sinks.kafka.sender import BACKOFF, ProducerFailed, Sender
 
 log = structlog.get_logger(__name__)
@@ -66,7 +66,7 @@ class KafkaSink:
         self.on_pause: Callable[[], None] = lambda: None
         self.on_resume: Callable[[], None] = lambda: None
         self._progress = asyncio.Event()  # something was settled, or failed
-        self.side = SideQueue(self._progress)
+        self.side = AuxiliaryQueue(self._progress)
         self.producer_resets: Counter[str] = Counter()
         self.failure: str | None = "not started"  # why nothing is accepted now; None = connected
         self._instruments = instruments
@@ -75,7 +75,7 @@ class KafkaSink:
         self._encoder = encoder(settings.encoding, instruments, session)
         self._topics = {cls: settings.tick_topic(cls) for cls in RowClass}
         self._partitions = {cls: Partitions(instruments, settings.partitions) for cls in RowClass}
-        self.outbox = Outbox(
+        self.queue = PublishQueue(
             budget or Budget(),
             counts,
             on_shed=self._was_shed,
@@ -85,7 +85,7 @@ class KafkaSink:
         more = more_headers or []
         self._sender = Sender(
             settings,
-            self.outbox,
+            self.queue,
             counts,
             self._encoder,
             {cls: headers(cls, settings.encoding) + more for cls in RowClass},
@@ -103,19 +103,19 @@ class KafkaSink:
         """Queue rows for their partitions. Never blocks and never fails for lack of room."""
         if not len(batch.rows):
             return
-        row_class, outbox = batch.row_class, self.outbox
-        lanes = []
+        row_class, queue = batch.row_class, self.queue
+        partition_queues = []
         for partition, rows in self._partitions[row_class].split(batch.rows):
-            lane = outbox.lane(row_class, partition)
-            outbox.put(lane, rows, now_ns)
-            lanes.append(lane)
-        outbox.check(now_ns)
-        self._sender.wake(lanes)
+            partition_queue = queue.partition_queue(row_class, partition)
+            queue.put(partition_queue, rows, now_ns)
+            partition_queues.append(partition_queue)
+        queue.check(now_ns)
+        self._sender.wake(partition_queues)
 
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
         """Queue one record for a side topic; `topic` without the prefix. Dropped, and counted in
         `side.dropped`, when the side queue is full."""
-        self.side.put(SideRecord(self.settings.topic(topic), key, value, ts_ms))
+        self.side.put(AuxiliaryRecord(self.settings.topic(topic), key, value, ts_ms))
 
     def position(self, row_class: RowClass, instrument: int) -> dict[str, object]:
         """Return where a reader of an image taken now goes on: topic, partition, session, and a
@@ -123,16 +123,16 @@ class KafkaSink:
 
         Rows that are queued now are read once more: sizes are absolute, so that does no harm."""
         partition = self._partitions[row_class].of(instrument)
-        lane = self.outbox.lanes.get((row_class, partition))
+        partition_queue = self.queue.partition_queues.get((row_class, partition))
         return {
             "topic": self._topics[row_class],
             "partition": partition,
             "session": self.session.hex(),
-            "sequence": lane.next_sequence if lane is not None else 0,
+            "sequence": partition_queue.next_sequence if partition_queue is not None else 0,
         }
 
-    def statistics(self) -> ChannelStatistics:
-        return self.outbox.statistics(self._clock())
+    def statistics(self) -> QueueStatistics:
+        return self.queue.statistics(self._clock())
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Wait until Kafka has accepted us and the topics are there.
@@ -150,13 +150,13 @@ class KafkaSink:
         """Wait until all rows are settled and the side queue is empty; return the rows left."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.outbox.rows or self.side:
+                while self.queue.rows or self.side:
                     await self._next_progress()
-        return self.outbox.rows
+        return self.queue.rows
 
     async def room(self, rows_max: int) -> None:
         """Wait until fewer rows than this are not settled: for a publisher that can wait."""
-        while self.outbox.rows >= rows_max:
+        while self.queue.rows >= rows_max:
             await self._next_progress()
 
     async def _next_progress(self) -> None:
@@ -213,7 +213,7 @@ class KafkaSink:
         """What time alone brings about: the end of a pause, the age of a row."""
         while True:
             await asyncio.sleep(TICK_S)
-            self.outbox.check(self._clock(), with_age=True)
+            self.queue.check(self._clock(), with_age=True)
 
     async def _connect(self) -> AIOKafkaProducer:
         settings = self.settings
@@ -235,7 +235,7 @@ class KafkaSink:
     async def _reason(self, failure: Exception) -> Reason:
         if isinstance(failure, SinkUnavailable):
             return Reason(failure.reason)
-        return await reason_of(failure, self.settings.client_options())
+        return await explain_connection_failure(failure, self.settings.client_options())
 
     def _learn_partitions(self, found: dict[str, int]) -> None:
         """Route by the topics' real partitions. They are fixed for the session: a topic that grows
@@ -244,7 +244,7 @@ class KafkaSink:
             if found[topic] != self.settings.partitions:
                 partitions = Partitions(self._instruments, found[topic])
                 self._partitions[row_class] = partitions
-                self.outbox.repartition(row_class, partitions.split)
+                self.queue.repartition(row_class, partitions.split)
         self._topics_known = True
 
     async def _serve(self, producer: AIOKafkaProducer) -> None:
@@ -269,20 +269,24 @@ class KafkaSink:
             delay_s = BACKOFF.delay_s(self.side.failures, random.random)
             await self._sender.give_up(failure, delay_s)
 
-    def _dead_letter(self, lane: Lane, flight: Flight, reason: str) -> None:
+    def _dead_letter(
+        self, partition_queue: PartitionQueue, in_flight: InFlightBatch, reason: str
+    ) -> None:
         """Put the one row of the first span aside and declare what it leaves behind."""
-        [record] = self._encoder.encode(lane.row_class, *flight.part())
-        rows, first = flight.settle()
-        topic, now_ns = self._topics[lane.row_class], self._clock()
-        where = (topic, lane.partition, self.session, first)
+        [record] = self._encoder.encode(partition_queue.row_class, *in_flight.part())
+        rows, first = in_flight.settle()
+        topic, now_ns = self._topics[partition_queue.row_class], self._clock()
+        where = (topic, partition_queue.partition, self.session, first)
         letter = dead_letter(*where, record, reason)
         self.publish(DEAD_LETTER, record[0], letter, ts_ms=now_ns // 1_000_000)
         self.publish(STATUS, None, void(*where, len(rows), reason), ts_ms=now_ns // 1_000_000)
         log.error("kafka.dead_letter", topic=topic, seq=first, rows=len(rows), reason=reason)
-        self.outbox.settle(rows)
-        self._counts.dead_lettered(lane.row_class, rows)
+        self.queue.settle(rows)
+        self._counts.dead_lettered(partition_queue.row_class, rows)
         instrument = int(rows["instrument"][0])
         if rows["kind"][0] != Kind.GAP:  # else every mark that is refused would bring another
-            gap = mark(lane.row_class, Kind.GAP, instrument, now_ns, cause=Cause.DEAD_LETTER)
-            self.outbox.declare(lane, gap, now_ns)
-        self.on_shed(lane.row_class, instrument)
+            gap = control_row(
+                partition_queue.row_class, Kind.GAP, instrument, now_ns, cause=Cause.DEAD_LETTER
+            )
+            self.queue.declare(partition_queue, gap, now_ns)
+        self.on_shed(partition_queue.row_class, instrument)

@@ -20,13 +20,13 @@ import structlog
 
 from ingestor.adapter import Audited, FeedAdapter, RestRequest
 from ingestor.books import rest_check as book_audit
-from ingestor.books.book import Book, Shown
-from ingestor.books.manager import Books
+from ingestor.books.book import Book, BookState
+from ingestor.books.manager import BookManager
 from ingestor.books.rest_check import AUDIT_DEPTH, Finding
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
-from ingestor.sources.live.connection import Connection, Line
+from ingestor.sources.live.connection import Connection, ConnectionSlot
 from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.rest.client import RestClient, RestSettings
 
@@ -47,7 +47,7 @@ class Connections(Protocol):
     """What auditing needs of the supervisor."""
 
     @property
-    def lines(self) -> Sequence[Line]: ...
+    def lines(self) -> Sequence[ConnectionSlot]: ...
     @property
     def is_paused(self) -> bool: ...
 
@@ -70,7 +70,7 @@ class BookAuditor:
     def __init__(
         self,
         connections: Connections,
-        books: Books,
+        books: BookManager,
         table: InstrumentTable,
         settings: AuditSettings,
         on_mismatch: Callable[[int], None],
@@ -141,7 +141,7 @@ class BookAuditor:
 
     async def _image(
         self, connection: Connection, adapter: Audited, symbol: str, one: Instrument
-    ) -> Shown | None:
+    ) -> BookState | None:
         """Return what the venue shows of a book, None when it can't be had or read."""
         request = adapter.audit_request(symbol, AUDIT_DEPTH)
         try:
@@ -156,12 +156,12 @@ class BookAuditor:
         self._failures = 0
         return shown
 
-    async def _settled(self, book: Book, shown: Shown) -> Finding:
+    async def _settled(self, book: Book, shown: BookState) -> Finding:
         """Compare until something is proved, the book breaks, or time is up."""
         deadline_s = time.monotonic() + self._settings.settle_s
         finding = Finding.UNVERIFIABLE
-        while book.trail is not None and finding is Finding.UNVERIFIABLE:
-            finding = book_audit.compare(book.trail, shown)
+        while book.history is not None and finding is Finding.UNVERIFIABLE:
+            finding = book_audit.compare(book.history, shown)
             if time.monotonic() >= deadline_s:
                 break
             if finding is Finding.UNVERIFIABLE:

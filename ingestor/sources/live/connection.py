@@ -1,8 +1,8 @@
 """One planned connection, and each socket that serves it in turn.
 
-A `Line` is a place in the plan and lives as long as the process; a `Connection` is one socket's
-life on it, with a session and an adapter of its own. An idle connection is these objects and the
-transport's: no task, no timer. What is due by time is found by the supervisor's sweep.
+A `ConnectionSlot` is a place in the plan and lives as long as the process; a `Connection` is one
+socket's life on it, with a session and an adapter of its own. An idle connection is these objects
+and the transport's: no task, no timer. What is due by time is found by the supervisor's sweep.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ingestor.decode.frame_queue import Arrival, Arrive
 from ingestor.decode.session import Session
 from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
-from ingestor.sources.live.tap import Tap
+from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.websocket.interface import Link
 
@@ -38,7 +38,7 @@ class PlannedReconnect(TransportError):
     """We replaced the connection: it grew old, or the venue asked for it."""
 
 
-class Line:
+class ConnectionSlot:
     """A planned connection. attempt: failures since it last was stable; the backoff's argument."""
 
     __slots__ = ("attempt", "busy", "connection", "planned", "started_s", "state", "ticket")
@@ -72,11 +72,11 @@ class Connection:
         "ack_due_ns",
         "app_ping_ns",
         "arrive",
-        "burst_end",
         "due_ns",
         "expires_ns",
         "line",
         "link",
+        "on_read_complete",
         "opened_ns",
         "pinged_ns",
         "requests",
@@ -89,15 +89,15 @@ class Connection:
     def __init__(
         self,
         owner: Owner,
-        line: Line,
+        line: ConnectionSlot,
         session: Session,
         arrive: Arrive,
-        burst_end: Callable[[], None],
+        on_read_complete: Callable[[], None],
     ) -> None:
         """arrive: called with each frame. burst_end: called after each burst of frames."""
         self._owner = owner
         self.arrive = arrive
-        self.burst_end = burst_end
+        self.on_read_complete = on_read_complete
         self.line = line
         self.session = session
         self.link: Link | None = None
@@ -175,13 +175,13 @@ class TappedConnection(Connection):
     def __init__(
         self,
         owner: Owner,
-        line: Line,
+        line: ConnectionSlot,
         session: Session,
         arrive: Arrive,
-        burst_end: Callable[[], None],
-        tap: Tap,
+        on_read_complete: Callable[[], None],
+        tap: FrameTap,
     ) -> None:
-        super().__init__(owner, line, session, self._heard, burst_end)
+        super().__init__(owner, line, session, self._heard, on_read_complete)
         self._arrive = arrive
         self._tap = tap
         self._number = session.connection

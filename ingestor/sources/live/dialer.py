@@ -11,25 +11,30 @@ import asyncio
 import heapq
 from collections.abc import Awaitable, Callable
 
-from ingestor.sources.live.connection import Line
+from ingestor.sources.live.connection import ConnectionSlot
 from ingestor.sources.rate_limiter import RateLimiter
 
 
-class Connector:
+class Dialer:
     """schedule: lines and when they may be opened; the rest follows from limiter and slots."""
 
     def __init__(
-        self, attempt: Callable[[Line], Awaitable[None]], limiter: RateLimiter, attempts_max: int
+        self,
+        attempt: Callable[[ConnectionSlot], Awaitable[None]],
+        limiter: RateLimiter,
+        attempts_max: int,
     ) -> None:
         """attempt: opens a line and handles its failures. attempts_max: at the same time."""
         self._attempt = attempt
         self._limiter = limiter
         self._slots = asyncio.Semaphore(attempts_max)
-        self._schedule: list[tuple[float, int, int, Line]] = []  # due_s, order, ticket, line
+        self._schedule: list[
+            tuple[float, int, int, ConnectionSlot]
+        ] = []  # due_s, order, ticket, line
         self._order = 0
         self._wake = asyncio.Event()
 
-    def schedule(self, line: Line, delay_s: float) -> None:
+    def schedule(self, line: ConnectionSlot, delay_s: float) -> None:
         """Open `line` after so long; an earlier entry for it is void."""
         self._order += 1
         line.ticket = self._order
@@ -51,10 +56,10 @@ class Connector:
                 task = group.create_task(self._one(line))
                 task.add_done_callback(lambda _task: self._slots.release())
 
-    async def _one(self, line: Line) -> None:
+    async def _one(self, line: ConnectionSlot) -> None:
         await self._attempt(line)
 
-    async def _next(self) -> Line:
+    async def _next(self) -> ConnectionSlot:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()

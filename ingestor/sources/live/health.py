@@ -14,7 +14,13 @@ from typing import Final, Protocol
 
 from ingestor.model.errors import TransportError
 from ingestor.model.timestamps import SECOND
-from ingestor.sources.live.connection import NEVER, Connection, Line, PingTimeout, PlannedReconnect
+from ingestor.sources.live.connection import (
+    NEVER,
+    Connection,
+    ConnectionSlot,
+    PingTimeout,
+    PlannedReconnect,
+)
 
 _SLICES: Final = 10
 _SLICE_S: Final = 0.1
@@ -22,7 +28,7 @@ _MATTERS: Final = 20  # a pause of a twentieth of the time that a pong may take,
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class HealthTimeouts:
     """How long a connection may be silent, in seconds.
 
     ping_interval_s: after so much silence a websocket ping is sent. ping_timeout_s: after so much
@@ -44,10 +50,12 @@ class Remedies(Protocol):
     def unacknowledged(self, connection: Connection, streams: Sequence[str]) -> None: ...
 
 
-class Sweep:
+class HealthChecker:
     """The shared timer. Times of a connection are ns since the epoch; see `Connection`."""
 
-    def __init__(self, patience: Patience, remedies: Remedies, random: Callable[[], float]) -> None:
+    def __init__(
+        self, patience: HealthTimeouts, remedies: Remedies, random: Callable[[], float]
+    ) -> None:
         self._interval_ns = round(patience.ping_interval_s * SECOND)
         self._timeout_ns = round(patience.ping_timeout_s * SECOND)
         self._ack_ns = round(patience.ack_timeout_s * SECOND)
@@ -55,7 +63,7 @@ class Sweep:
         self._remedies = remedies
         self._random = random
 
-    async def run(self, lines: Sequence[Line], paused: Callable[[], bool]) -> None:
+    async def run(self, lines: Sequence[ConnectionSlot], paused: Callable[[], bool]) -> None:
         """Runs until cancelled. While reading is paused nothing is due."""
         place = 0
         while True:
@@ -65,7 +73,7 @@ class Sweep:
                 self.look(lines[place : place + size], time_ns())
             place = place + size if place + size < len(lines) else 0
 
-    def look(self, lines: Sequence[Line], now_ns: int) -> None:
+    def look(self, lines: Sequence[ConnectionSlot], now_ns: int) -> None:
         """Act on what is due on these lines."""
         for line in lines:
             connection = line.connection

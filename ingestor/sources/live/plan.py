@@ -131,7 +131,7 @@ class Plan:
             if any(subscription.channel == "quotes" for subscription in one.subscriptions)
         }
         return {
-            key: rule if key in quoted else replace(rule, quote_oracle=False)
+            key: rule if key in quoted else replace(rule, verify_with_quotes=False)
             for key, rule in rules.items()
         }
 

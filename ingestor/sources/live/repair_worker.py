@@ -23,7 +23,7 @@ from ingestor.books.repair_planner import Repair
 from ingestor.model.errors import TransportError
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.live.connection import Connection
-from ingestor.sources.live.tap import Tap
+from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.rest.client import RestClient, RestSettings
 
@@ -40,7 +40,7 @@ class Connections(Protocol):
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None: ...
 
 
-class Repairs:
+class RepairWorker:
     """A schedule of repairs and the few tasks that do them.
 
     counts: resubscribed, asked_again, fetched, failed (REST), dropped (no connection).
@@ -49,8 +49,8 @@ class Repairs:
     def __init__(
         self,
         connections: Connections,
-        tap: Tap | None,
-        touch: Callable[[], None],
+        tap: FrameTap | None,
+        request_flush: Callable[[], None],
         ssl_context: ssl.SSLContext | None,
         workers: int = 1,
     ) -> None:
@@ -62,7 +62,7 @@ class Repairs:
         self._clients: dict[str, RestClient] = {}
         self._closing = AsyncExitStack()
         self._tap = tap
-        self._touch = touch
+        self._touch = request_flush
         self._schedule: list[tuple[int, int]] = []  # due_ns, instrument
         self._waiting: set[int] = set()
         self._work: list[Callable[[], Coroutine[None, None, None]]] = []
@@ -126,7 +126,7 @@ class Repairs:
         if planned.book.snapshot is SnapshotSource.REST:
             request = connection.session.adapter.snapshot_request(subscription.symbol)
         if self._tap is not None:
-            self._tap.decided(
+            self._tap.record_decision(
                 connection.session.connection,
                 time_ns(),
                 {

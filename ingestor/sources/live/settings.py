@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ingestor.model.backoff import Backoff
 from ingestor.sources.live.events import _LASTING
-from ingestor.sources.live.health import Patience
+from ingestor.sources.live.health import HealthTimeouts
 from ingestor.sources.websocket.interface import (
     RECEIVE_BUFFER_BYTES,
 )
@@ -24,7 +24,7 @@ class SupervisorSettings:
 
     open_timeout_s: float = 10.0
     receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
-    patience: Patience = field(default_factory=Patience)
+    patience: HealthTimeouts = field(default_factory=HealthTimeouts)
     backoff: Backoff = field(default_factory=Backoff)
     lasting: Backoff = _LASTING
     too_many_s: float = 10.0

@@ -38,7 +38,7 @@ class Remedies(Protocol):
     def stale(self, instrument: int, channel: str, silence_s: float, *, probed: bool) -> None: ...
 
 
-class StaleWatch(SupervisorEvents):
+class StalenessMonitor(SupervisorEvents):
     """Hears of connections, looks at the streams, asks for probes and reconnects."""
 
     def __init__(self, staleness: Staleness, last_seen: LastSeen) -> None:

@@ -21,25 +21,25 @@ from typing import Final
 
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
-from ingestor.decode.frame_queue import Intake, Intakes
+from ingestor.decode.frame_queue import FrameQueue, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.sources.live.connection import (
     Connection,
-    Line,
+    ConnectionSlot,
     PlannedReconnect,
     State,
     TappedConnection,
 )
-from ingestor.sources.live.dialer import Connector
+from ingestor.sources.live.dialer import Dialer
 from ingestor.sources.live.events import SupervisorEvents, cause_of
-from ingestor.sources.live.health import Sweep
+from ingestor.sources.live.health import HealthChecker
 from ingestor.sources.live.plan import Plan, PlannedConnection
-from ingestor.sources.live.repair_worker import Repairs
+from ingestor.sources.live.repair_worker import RepairWorker
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.statistics import SupervisorStatistics
-from ingestor.sources.live.tap import Tap
+from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.websocket import picows, websockets
 from ingestor.sources.websocket.interface import Connect, ConnectOptions
@@ -61,11 +61,11 @@ class Supervisor(SessionEvents):
         self,
         plan: Plan,
         table: InstrumentTable,
-        intakes: Intakes,
-        burst_end_of: Callable[[Intake], Callable[[], None]],
-        touch: Callable[[], None],
+        intakes: FrameQueues,
+        burst_end_of: Callable[[FrameQueue], Callable[[], None]],
+        request_flush: Callable[[], None],
         *,
-        tap: Tap | None = None,
+        tap: FrameTap | None = None,
         settings: SupervisorSettings | None = None,
         events: SupervisorEvents | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -74,13 +74,13 @@ class Supervisor(SessionEvents):
         """burst_end_of: gives what is called after each burst of frames. touch: called after what
         is put into the buffer out of turn.
         ssl_context: None = the system's trusted certificates. random: uniform in [0, 1)."""
-        self.lines = [Line(planned) for planned in plan]
+        self.lines = [ConnectionSlot(planned) for planned in plan]
         self._plan = plan
         self._table = table
         self.counts = intakes.counts
         self._intakes = intakes
         self._burst_end_of = burst_end_of
-        self._touch = touch
+        self._touch = request_flush
         self._tap = tap
         self._settings = settings or SupervisorSettings()
         self._events = events or SupervisorEvents()
@@ -89,14 +89,14 @@ class Supervisor(SessionEvents):
         self._sessions = 0
         self._by_session: dict[int, Connection] = {}
         self._statistics = SupervisorStatistics()
-        self._sweep = Sweep(self._settings.patience, self, random)
-        self._repairs = Repairs(self, tap, touch, ssl_context, plan.workers)
-        self._line_of: dict[tuple[int, str], Line] = {}
+        self._sweep = HealthChecker(self._settings.patience, self, random)
+        self._repairs = RepairWorker(self, tap, request_flush, ssl_context, plan.workers)
+        self._line_of: dict[tuple[int, str], ConnectionSlot] = {}
         for line in self.lines:
             intakes.of(line.planned.adapter, line.planned.market)
             for one in line.planned.subscriptions:
                 self._line_of[one.instrument, one.channel] = line
-        self._connectors: dict[tuple[str, str | None], Connector] = {}
+        self._connectors: dict[tuple[str, str | None], Dialer] = {}
         self._paused_ns = 0  # since when; 0 = reading
         self._stopping = False
         self._bug: asyncio.Future[None] | None = None
@@ -132,7 +132,7 @@ class Supervisor(SessionEvents):
             rate, burst = self._settings.connects or (rate, burst)  # noqa: PLW2901
             workers = self._plan.workers
             limiter = RateLimiter(rate / workers, max(1, burst // workers))
-            self._connectors[at] = Connector(self._attempt, limiter, self._settings.attempts_max)
+            self._connectors[at] = Dialer(self._attempt, limiter, self._settings.attempts_max)
 
     async def _stop(self) -> None:
         for line in self.lines:
@@ -146,12 +146,12 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.abort()
 
-    def _schedule(self, line: Line, delay_s: float) -> None:
+    def _schedule(self, line: ConnectionSlot, delay_s: float) -> None:
         self._connectors[_at(line)].schedule(line, delay_s)
 
     # ------------------------------------------------------------------ opening
 
-    async def _attempt(self, line: Line) -> None:
+    async def _attempt(self, line: ConnectionSlot) -> None:
         """Open a line, or replace its connection; whatever fails is scheduled again."""
         served = line.connection is not None and line.connection.verdict is None
         if line.busy or served:
@@ -174,7 +174,7 @@ class Supervisor(SessionEvents):
         await connection.send_paced(connection.session.opened())
         self._sweep.subscribed(connection, time_ns())
 
-    def _make_connection(self, line: Line) -> Connection:
+    def _make_connection(self, line: ConnectionSlot) -> Connection:
         planned = line.planned
         venue, market = planned.venue, planned.market
         intake = self._intakes.of(planned.adapter, market)
@@ -189,10 +189,10 @@ class Supervisor(SessionEvents):
             market,
             intake.decode,
         )
-        burst_end = self._burst_end_of(intake)
+        on_read_complete = self._burst_end_of(intake)
         if self._tap is None:
-            return Connection(self, line, session, intake.arrive, burst_end)
-        return TappedConnection(self, line, session, intake.arrive, burst_end, self._tap)
+            return Connection(self, line, session, intake.arrive, on_read_complete)
+        return TappedConnection(self, line, session, intake.arrive, on_read_complete, self._tap)
 
     def _options(self, planned: PlannedConnection) -> ConnectOptions:
         return ConnectOptions(
@@ -256,7 +256,7 @@ class Supervisor(SessionEvents):
         self._touch()
         self._events.down(connection.line.planned, connection.session, failure)
 
-    def _again(self, line: Line, failure: TransportError) -> None:
+    def _again(self, line: ConnectionSlot, failure: TransportError) -> None:
         """Schedule a line after a failure."""
         self._statistics.reconnects[line.planned.venue, cause_of(failure)] += 1
         backoff = self._settings.backoff
@@ -334,7 +334,7 @@ class Supervisor(SessionEvents):
         line = self._line_of.get((instrument, channel))
         return line.connection if line is not None else None
 
-    def renumber(self, numbers: Mapping[int, int]) -> None:
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Some instruments have a new revision. numbers: old -> new."""
         for (instrument, channel), line in list(self._line_of.items()):
             if instrument in numbers:
@@ -342,7 +342,7 @@ class Supervisor(SessionEvents):
         for line in self.lines:
             line.planned = line.planned.renumbered(numbers)
         for connection in self._by_session.values():
-            connection.session.renumber(numbers)
+            connection.session.replace_instruments(numbers)
 
     def subscriptions_of(self, connection: int) -> Sequence[Subscription]:
         """Return what is subscribed to on an open connection, by its session's number."""
@@ -392,7 +392,7 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.pause_reading()
         if self._tap is not None:
-            self._tap.decided(None, self._paused_ns, {"action": "pause"})
+            self._tap.record_decision(None, self._paused_ns, {"action": "pause"})
 
     def resume(self) -> None:
         """Read on."""
@@ -405,7 +405,7 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.resume_reading()
         if self._tap is not None:
-            self._tap.decided(None, now_ns, {"action": "resume"})
+            self._tap.record_decision(None, now_ns, {"action": "resume"})
 
     # ------------------------------------------------------------------ numbers
 
@@ -422,5 +422,5 @@ class Supervisor(SessionEvents):
         return statistics
 
 
-def _at(line: Line) -> tuple[str, str | None]:
+def _at(line: ConnectionSlot) -> tuple[str, str | None]:
     return line.planned.venue, line.planned.source_address

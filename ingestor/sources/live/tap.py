@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 
-class Tap(Protocol):
+class FrameTap(Protocol):
     """Hears everything that a recording holds. Calls return at once and never raise.
 
     connection: the process-wide number of a connection. Times in ns since the epoch.
@@ -21,5 +21,5 @@ class Tap(Protocol):
     ) -> None:
         """A REST answer; connection: whose session takes it (book snapshots), None = metadata."""
 
-    def decided(self, connection: int | None, ts_ns: int, decision: dict[str, Any]) -> None:
+    def record_decision(self, connection: int | None, ts_ns: int, decision: dict[str, Any]) -> None:
         """A decision that live took by timer or load (pause, shed, repair), for replay to take."""

@@ -10,25 +10,25 @@ import msgspec
 
 from ingestor.adapter import FeedAdapter
 from ingestor.adapter.contract import Subscription
-from ingestor.decode.frame_queue import Arrive, Intakes
+from ingestor.decode.frame_queue import Arrive, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText
-from ingestor.recording.reader import Chain
+from ingestor.recording.reader import SegmentChain
 from ingestor.sources.replay.survey import Survey, snapshot_symbol
 
 
-class Feed:
+class RecordedFeed:
     """One chain's sessions: made from its lines, or from a survey, as the lines come."""
 
     def __init__(
         self,
-        chain: Chain,
+        chain: SegmentChain,
         adapter: type[FeedAdapter],
         market: str,
         table: InstrumentTable,
-        intakes: Intakes,
+        intakes: FrameQueues,
     ) -> None:
         """market: of connections that don't say theirs."""
         self.chain = chain
@@ -119,10 +119,10 @@ class Feed:
                 numbers[old] = new
         return numbers
 
-    def renumber(self, numbers: Mapping[int, int]) -> None:
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Some instruments have a new revision. numbers: old -> new."""
         for session in self.sessions.values():
-            session.renumber(numbers)
+            session.replace_instruments(numbers)
 
     def fetched(self, line: Http) -> None:
         """A REST answer: a book snapshot. Of ours, an answer to no connection is a list of

@@ -36,10 +36,10 @@ from ingestor.recording.format import (
     Send,
     cause_of,
 )
-from ingestor.recording.reader import Chain, Problems, chain_lines, find_chains, merge
+from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
-from ingestor.sources.replay.recorded_feed import Feed, load_instruments
+from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
 from ingestor.sources.replay.survey import add_surveyed, survey
 
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
@@ -225,7 +225,7 @@ class Replay:
                 oldest_ns = oldest_ns or ts_ns
         self._submit(sink, self._flush())
 
-    def _play(self, feed: Feed, line: Line) -> Iterator[FlushResult]:
+    def _play(self, feed: RecordedFeed, line: Line) -> Iterator[FlushResult]:
         self._now_ns = line.ts_ns
         receiver = feed.receivers.get(line.conn) if isinstance(line, Recv) else None
         if receiver is not None and isinstance(line, Recv):
@@ -244,7 +244,7 @@ class Replay:
 
     # Lines ---------------------------------------------------------------------------------------
 
-    def _runs(self) -> Iterator[tuple[Feed, Path, list[Line]]]:
+    def _runs(self) -> Iterator[tuple[RecordedFeed, Path, list[Line]]]:
         """Yield lines by time, run by run, with whose they are."""
         feeds = {id(feed.chain): feed for feed in self._feeds}
         end_ns = self.options.end_ns
@@ -258,7 +258,7 @@ class Replay:
         for chain, path, lines in merge(sources):
             yield feeds[id(chain)], path, lines
 
-    def _take(self, feed: Feed, line: Line) -> Iterator[FlushResult]:
+    def _take(self, feed: RecordedFeed, line: Line) -> Iterator[FlushResult]:
         """Take a line that is no frame of an open connection."""
         self.pipeline.intakes.decode()
         match line:
@@ -283,7 +283,7 @@ class Replay:
                 pass
 
     def _add_instruments(
-        self, feed: Feed, rows: Iterable[Mapping[str, Any]]
+        self, feed: RecordedFeed, rows: Iterable[Mapping[str, Any]]
     ) -> Iterator[FlushResult]:
         """Take instruments; of those that are new revisions, everything before is flushed."""
         try:
@@ -295,11 +295,11 @@ class Replay:
             return
         yield self._flush()
         for one in self._feeds:
-            one.renumber(numbers)
+            one.replace_instruments(numbers)
         for old in numbers:
             self.pipeline.books.forget(old)
 
-    def _late(self, feed: Feed, line: Recv) -> None:
+    def _late(self, feed: RecordedFeed, line: Recv) -> None:
         """A frame of a connection that no line opened: recordings of others may have none."""
         if not feed.chain.is_foreign and not feed.market:
             self.totals.late += 1
@@ -307,7 +307,7 @@ class Replay:
         session = feed.open_surveyed(line.conn, line.ts_ns)
         session.receive(line.payload, line.ts_ns)
 
-    def _decided(self, feed: Feed, line: Decided) -> Iterator[FlushResult]:
+    def _decided(self, feed: RecordedFeed, line: Decided) -> Iterator[FlushResult]:
         """Do what live decided, where it decided it."""
         if line.decision.get("action") == LOST:
             for connection, session in feed.sessions.items():
@@ -359,7 +359,7 @@ class Replay:
 
     # Feeds ---------------------------------------------------------------------------------------
 
-    def _feed_or_none(self, chain: Chain) -> Feed | None:
+    def _feed_or_none(self, chain: SegmentChain) -> RecordedFeed | None:
         try:
             return self._feed(chain)
         except ConfigError as failure:
@@ -367,7 +367,7 @@ class Replay:
             self.problems.add(chain.files[0], 0, f"{failure.what}{hint}")
             return None
 
-    def _feed(self, chain: Chain) -> Feed | None:
+    def _feed(self, chain: SegmentChain) -> RecordedFeed | None:
         """Return whose frames a chain holds, or None when they are not wanted or unknown."""
         options = self.options
         venue = chain.venue
@@ -389,14 +389,14 @@ class Replay:
             )
         adapter = self._adapters(venue)
         market = self._market(chain, adapter)
-        feed = Feed(chain, adapter, market, self.table, self.pipeline.intakes)
+        feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.intakes)
         if chain.is_foreign:
             feed.survey = survey(chain, adapter, market)
             for origin, symbols in add_surveyed(feed.survey, venue, market, self.table).items():
                 self.totals.origins.setdefault(origin, []).extend(symbols)
         return feed
 
-    def _market(self, chain: Chain, adapter: type[FeedAdapter]) -> str:
+    def _market(self, chain: SegmentChain, adapter: type[FeedAdapter]) -> str:
         """Return the market of connections that don't say theirs."""
         market = self.options.market
         if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:

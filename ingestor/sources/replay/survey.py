@@ -16,13 +16,13 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from ingestor.adapter import FeedAdapter, RestRequest
-from ingestor.columns.buffer import TickBuffer
-from ingestor.columns.sealing import KEPT, read_kept
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.columns.sealing import DEFERRED_WIDTH, read_deferred
 from ingestor.model.errors import IngestError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import CHANNEL_OF, RowClass
 from ingestor.recording.format import Connection, Http, Recv
-from ingestor.recording.reader import Chain, Problems, read_lines
+from ingestor.recording.reader import Problems, SegmentChain, read_lines
 
 UNREADABLE: Final = (IngestError, LookupError, TypeError, ValueError, AttributeError)
 _DIGITS_MAX: Final = 18
@@ -64,7 +64,7 @@ class Finder(dict[str, int]):
         return self[symbol]
 
 
-class Probe(TickBuffer):
+class Probe(ColumnBuffer):
     """A buffer that keeps no rows: only which channels an instrument has, and its digits."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Probe(TickBuffer):
     ) -> None:
         self._see(instrument, "book", (*bids, *asks))
 
-    def raw_levels(
+    def json_levels(
         self,
         instrument: int,
         ts_event: int,
@@ -125,11 +125,11 @@ class Probe(TickBuffer):
             self.kept_quotes = []
 
     def _keep(self, row_class: RowClass, kept: list[Any]) -> None:
-        for number in kept[2::KEPT]:
+        for number in kept[2::DEFERRED_WIDTH]:
             self.channels[number, CHANNEL_OF[row_class]] = None
         unread = self._unread[row_class]
         unread += kept
-        if len(unread) >= _UNREAD_MAX * KEPT:
+        if len(unread) >= _UNREAD_MAX * DEFERRED_WIDTH:
             self.read()
 
     def read(self) -> None:
@@ -137,7 +137,7 @@ class Probe(TickBuffer):
         for row_class, kept in self._unread.items():
             if not kept:
                 continue
-            part, texts, _ = read_kept(row_class, kept)
+            part, texts, _ = read_deferred(row_class, kept)
             width = len(texts) // len(part.rows)
             for row, number in enumerate(part.rows["instrument"].tolist()):
                 prices = self.prices.setdefault(number, Digits())
@@ -160,7 +160,7 @@ class Survey:
     listed: dict[tuple[str, str], Instrument] = field(default_factory=dict)
 
 
-def survey(chain: Chain, adapter: type[FeedAdapter], market: str) -> Survey:
+def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Survey:
     """Read a foreign recording once. Frames that can't be decoded are passed over."""
     found = Survey()
     finder, probe = Finder(), Probe()

@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueSettings:
+class CatalogSettings:
     """ttl_s: age at which answers on disk are asked for again."""
 
     cache_dir: Path
@@ -52,12 +52,12 @@ class _Kept:
     bodies: list[bytes]
 
 
-class Catalogue:
+class Catalog:
     """Instruments of every market that is asked for. `client` must be open."""
 
     def __init__(
         self,
-        settings: CatalogueSettings,
+        settings: CatalogSettings,
         client: RestClient,
         *,
         now_ns: Callable[[], int] = time_ns,

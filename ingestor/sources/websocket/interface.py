@@ -120,7 +120,7 @@ class Handler(Protocol):
         epoch, taken once for each socket read."""
 
     @property
-    def burst_end(self) -> Callable[[], None]:
+    def on_read_complete(self) -> Callable[[], None]:
         """Called when the last message of one socket read was handed over, or many of a long one;
         once for several sockets that are read together and share it."""
 

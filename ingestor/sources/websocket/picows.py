@@ -40,8 +40,8 @@ from ingestor.sources.websocket.interface import (
     connect_failure,
     retry_after_s,
 )
-from ingestor.sources.websocket.poller import BurstEnd
-from ingestor.sources.websocket.sockets import READ_BYTES, Receive, Stream, open_stream
+from ingestor.sources.websocket.poller import ReadComplete
+from ingestor.sources.websocket.sockets import READ_BYTES, Receive, SocketTransport, open_stream
 
 LIBRARY_BUFFER_BYTES: Final = 2_048  # the library's own, for what is handed to it; it grows
 # One read may bring hundreds of frames: the owner is asked to flush within it, so that batches stay
@@ -72,13 +72,13 @@ class _PicowsLink(WSListener):
     __slots__ = (
         "_abandoned",
         "_arrive",
-        "_burst_end",
         "_failure",
         "_flows",
         "_handler",
         "_library",
         "_library_waits",
         "_message_bytes_max",
+        "_on_read_complete",
         "_parts",
         "_parts_bytes",
         "_receive",
@@ -91,13 +91,13 @@ class _PicowsLink(WSListener):
     )
 
     _receive: Receive
-    _stream: Stream
+    _stream: SocketTransport
 
     def __init__(self, options: ConnectOptions, handler: Handler) -> None:
         self._handler = handler
         self._session = handler.session
         self._arrive = handler.arrive
-        self._burst_end = handler.burst_end
+        self._on_read_complete = handler.on_read_complete
         self._url = options.url
         self._message_bytes_max = options.frame_bytes_max
         self._transport: WSTransport | None = None
@@ -111,15 +111,15 @@ class _PicowsLink(WSListener):
         self._abandoned = False
         self.received_ns = 0
 
-    def start(self, stream: Stream, library: WSProtocol) -> None:
+    def start(self, stream: SocketTransport, library: WSProtocol) -> None:
         """Ask for the handshake, on a stream that is connected."""
         self._stream, self._library, self._receive = stream, library, stream.receive
         stream.start(library, self)
 
     # What the stream calls
 
-    def readable(self, descriptor: int) -> BurstEnd | None:
-        """Read once, and hand over what came; return the handler's `burst_end` if that is due."""
+    def readable(self, descriptor: int) -> ReadComplete | None:
+        """Read once and hand over what came; return `on_read_complete` if that is due."""
         receive = self._receive  # slots are slow to call as methods
         try:
             data = receive(descriptor, READ_BYTES)
@@ -143,7 +143,7 @@ class _PicowsLink(WSListener):
             if is_alone and first in _DATA_FIRST and size - start <= self._message_bytes_max:
                 arrive = self._arrive
                 arrive((self._session, data[start:], ts_recv))
-                return self._burst_end
+                return self._on_read_complete
         self._frames(data)
         return None
 
@@ -156,8 +156,8 @@ class _PicowsLink(WSListener):
         if at < len(data):
             at = self._odd_frames(data, at)
             self._rest = data[at:]
-        burst_end = self._burst_end
-        burst_end()
+        on_read_complete = self._on_read_complete
+        on_read_complete()
         if has_more:
             self._stream.read_again()
 
@@ -181,7 +181,7 @@ class _PicowsLink(WSListener):
             frames += 1
             if frames == BURST_FRAMES_MAX:
                 frames = 0
-                self._burst_end()
+                self._on_read_complete()
         return at
 
     def _odd_frames(self, data: bytes, at: int) -> int:

@@ -22,13 +22,13 @@ PORTION: Final = 256  # sockets that are read before the loop has its turn: two 
 _DATA: Final = select.EPOLLIN
 _READABLE: Final = _DATA | select.EPOLLRDHUP | select.EPOLLET
 
-BurstEnd = Callable[[], None]
+ReadComplete = Callable[[], None]
 
 
 class Reader(Protocol):
     """Who reads a socket."""
 
-    def readable(self, descriptor: int) -> BurstEnd | None:
+    def readable(self, descriptor: int) -> ReadComplete | None:
         """Read once. Return what is to be called when the sockets that are ready with this one, and
         return the same, are read too; None when nothing is."""
 
@@ -71,15 +71,17 @@ class Readiness:
 
     def _ready(self) -> None:
         readers = self._readers
-        burst_end: BurstEnd | None = None
+        on_read_complete: ReadComplete | None = None
         for descriptor, events in self._epoll.poll(0, PORTION):
             reader = readers.get(descriptor)
             if reader is None:  # removed by one before it
                 continue
             try:
                 following = reader.readable(descriptor)
-                if following is not burst_end:  # hardly ever: many connections have one owner
-                    ended, burst_end = burst_end, following
+                if (
+                    following is not on_read_complete
+                ):  # hardly ever: many connections have one owner
+                    ended, on_read_complete = on_read_complete, following
                     if ended is not None:
                         ended()
             except Exception as failure:  # noqa: BLE001  # the others' edges would be lost
@@ -88,8 +90,8 @@ class Readiness:
                 )
             if events != _DATA and descriptor in readers:
                 self.again(descriptor)  # the end comes after what was read
-        if burst_end is not None:
-            burst_end()
+        if on_read_complete is not None:
+            on_read_complete()
 
 
 _SETS: WeakKeyDictionary[asyncio.AbstractEventLoop, Readiness] = WeakKeyDictionary()

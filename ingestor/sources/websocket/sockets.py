@@ -16,7 +16,7 @@ from typing import Final
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from ingestor.sources.websocket.interface import ConnectOptions, default_ssl_context
-from ingestor.sources.websocket.poller import BurstEnd, Reader, Readiness
+from ingestor.sources.websocket.poller import ReadComplete, Reader, Readiness
 
 READ_BYTES: Final = 64 << 10  # of one read
 _NEXT_ADDRESS_S: Final = 0.25  # RFC 8305 section 5
@@ -27,7 +27,7 @@ _ENCRYPTED: Final = memoryview(bytearray(16 << 10))
 Receive = Callable[[int, int], bytes]
 
 
-class Stream(asyncio.Transport):
+class SocketTransport(asyncio.Transport):
     """A connected TCP socket."""
 
     __slots__ = (
@@ -177,7 +177,7 @@ class Stream(asyncio.Transport):
         return self._protocol
 
 
-class TlsStream(Stream):
+class TlsStream(SocketTransport):
     """TLS in memory (`ssl.MemoryBIO`) between the socket and its reader."""
 
     __slots__ = ("_incoming", "_outgoing", "_tls")
@@ -209,9 +209,9 @@ class TlsStream(Stream):
     def _first_reader(self) -> Reader | None:
         return None if self._reader is None else self
 
-    def readable(self, descriptor: int) -> BurstEnd | None:
+    def readable(self, descriptor: int) -> ReadComplete | None:
         """Decrypt what came, and let the reader read all of it."""
-        reader, burst_end = self._reader, None
+        reader, on_read_complete = self._reader, None
         assert reader is not None, "not started, or lost"
         for _ in range(READ_BYTES // len(_ENCRYPTED)):
             try:
@@ -226,12 +226,12 @@ class TlsStream(Stream):
                 break
             self._incoming.write(_ENCRYPTED[:size])
             while self._incoming.pending and self._protocol is not None:
-                burst_end = reader.readable(descriptor) or burst_end
+                on_read_complete = reader.readable(descriptor) or on_read_complete
             if size < len(_ENCRYPTED) or not self._is_reading:
                 break
         else:
             self.read_again()
-        return burst_end
+        return on_read_complete
 
     @property
     def receive(self) -> Receive:
@@ -264,12 +264,12 @@ class TlsStream(Stream):
         super().close()
 
 
-async def open_stream(options: ConnectOptions, host: str, port: int) -> Stream:
+async def open_stream(options: ConnectOptions, host: str, port: int) -> SocketTransport:
     """Connect, and agree on TLS where the URL wants it. Raises OSError, ssl.SSLError."""
     connected = await _connected(options, host, port)
     try:
         if not options.is_secure:
-            return Stream(connected)
+            return SocketTransport(connected)
         stream = TlsStream(connected, options.ssl_context or default_ssl_context(), host)
         await stream.shake_hands()
     except BaseException:

@@ -126,7 +126,7 @@ class _WebsocketsLink:
                     await readable.wait()
                 self.received_ns = ts_recv = time_ns()
                 self._arrive((handler.session, payload, ts_recv))
-                handler.burst_end()
+                handler.on_read_complete()
         except ConnectionClosed as ended:
             handler.closed(self._failure or self._why_closed(ended))
 

@@ -24,7 +24,7 @@ QUEUED_BYTES_MAX: Final = 4 << 20
 _BEAT_S: Final = 1.0
 
 
-class Catalogue(Protocol):
+class Catalog(Protocol):
     """What a recording can answer about names."""
 
     def resolve(self, stream: str) -> tuple[bool, str | None]:
@@ -42,14 +42,14 @@ _Item = bytes | _Pause | None  # None: break the connection
 
 
 class Client:
-    """A connection, as its venue's desk sees it (`emulator_venue.Desk`)."""
+    """A connection, as its venue's desk sees it (`emulator_venue.VenueConnection`)."""
 
     def __init__(
         self,
         number: int,
         socket: ServerConnection,
         venue: Venue,
-        catalogue: Catalogue,
+        catalogue: Catalog,
         faults: Faults,
     ) -> None:
         self.name = f"emulator-{number}"

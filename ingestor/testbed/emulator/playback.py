@@ -19,7 +19,7 @@ import msgspec
 
 from ingestor.model.errors import ConfigError
 from ingestor.recording.format import Connect, Connection, Header, Http, Line, Recv
-from ingestor.recording.reader import Chain, Problems, chain_lines, find_chains, merge
+from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.testbed.emulator.venue import Change, Venue, parse
 from ingestor.testbed.emulator.venues.registry import VENUES
 
@@ -81,7 +81,7 @@ class Recording:
 
     exchange: Venue
     market: str
-    chains: list[Chain]
+    chains: list[SegmentChain]
     streams: Counter[str] = field(default_factory=Counter)
     digits: dict[str, Digits] = field(default_factory=dict)
     instruments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -199,7 +199,7 @@ def choose(recordings: Sequence[Recording], venue: str | None, market: str | Non
     raise ConfigError(f"{wanted} {problem} of the recordings", hint=f"there are {there}")
 
 
-def _keyed_lines(chains: Sequence[Chain], problems: Problems) -> Iterator[tuple[Key, Line]]:
+def _keyed_lines(chains: Sequence[SegmentChain], problems: Problems) -> Iterator[tuple[Key, Line]]:
     """Yield every line with the venue and market it is of; lines of unknown venues are left out."""
     owners: dict[tuple[str, Connection | None], Key] = {}
     foreign = {chain.name: _foreign_key(chain) for chain in chains if chain.is_foreign}
@@ -215,7 +215,7 @@ def _keyed_lines(chains: Sequence[Chain], problems: Problems) -> Iterator[tuple[
 
 
 def _keys(
-    chain: Chain, line: Line, owners: dict[tuple[str, Connection | None], Key]
+    chain: SegmentChain, line: Line, owners: dict[tuple[str, Connection | None], Key]
 ) -> Iterable[Key]:
     """Return whom a line of our own format concerns, and learn what connections are."""
     match line:
@@ -237,7 +237,7 @@ def _own_key(venue: str, market: str) -> Key:
     return venue, "" if venue == "okx" else market
 
 
-def _foreign_key(chain: Chain) -> Key | None:
+def _foreign_key(chain: SegmentChain) -> Key | None:
     """Tell whose recording this is; None when nothing in it says so."""
     found = _HEADER_NAMES.get(chain.venue.upper())
     if found is not None:

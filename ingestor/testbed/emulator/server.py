@@ -181,7 +181,7 @@ class VenueEmulator:
     # Names ---------------------------------------------------------------------------------
 
     def resolve(self, stream: str) -> tuple[bool, str | None]:
-        """See `emulator_client.Catalogue`."""
+        """See `emulator_client.Catalog`."""
         venue, streams = self._recording.exchange, self._recording.streams
         symbol, kind = venue.channel(stream)
         if stream in streams:

@@ -81,7 +81,7 @@ class Book:
         return [self._asks[price] for price in sorted(self._asks)[:depth]]
 
 
-class Desk(Protocol):
+class VenueConnection(Protocol):
     """One client, as a venue sees it."""
 
     name: str  # of the connection, as venues put it into their answers
@@ -146,19 +146,19 @@ class Venue:
 
     # Clients -------------------------------------------------------------------------------
 
-    def opening(self, desk: Desk, path: str) -> Iterator[bytes]:
+    def opening(self, connection: VenueConnection, path: str) -> Iterator[bytes]:
         """Take the address a client connected to; yield what it hears at once."""
         yield from ()
 
-    def receive(self, text: bytes, desk: Desk) -> Iterator[bytes]:
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
         """Take a client's frame; yield the answers."""
         raise NotImplementedError
 
-    def heartbeat(self, desk: Desk) -> bytes | None:
+    def heartbeat(self, connection: VenueConnection) -> bytes | None:
         """Return what a client that has heard nothing for a second hears."""
         return None
 
-    def dress(self, payload: bytes, stream: str, desk: Desk) -> bytes:
+    def dress(self, payload: bytes, stream: str, connection: VenueConnection) -> bytes:
         """Return a recorded frame as this client's connection carries it."""
         return payload
 

@@ -13,9 +13,9 @@ from ingestor.testbed.simulated.market import (
     TICK_SIZE,
     Encoded,
     Event,
+    PriceWalk,
     Shape,
     State,
-    Walk,
     make_walk,
 )
 
@@ -212,27 +212,27 @@ class Book:
     dialect: Dialect
     shape: Shape
     symbol_bytes: int
-    walks: list[Walk]
+    walks: list[PriceWalk]
     _events: dict[tuple[int, Kind], list[Encoded]] = field(default_factory=dict)
     _snapshots: dict[tuple[int, int], Encoded | None] = field(default_factory=dict)
 
-    def events(self, walk: int, kind: Kind) -> list[Encoded]:
+    def events(self, price_walk: int, kind: Kind) -> list[Encoded]:
         """Return the encoded events of one kind, in order."""
-        found = self._events.get((walk, kind))
+        found = self._events.get((price_walk, kind))
         if found is None:
-            found = self._events[walk, kind] = [
+            found = self._events[price_walk, kind] = [
                 Encoded(self.dialect.event(kind, event), self.symbol_bytes)
-                for event in self.walks[walk].events
+                for event in self.walks[price_walk].events
             ]
         return found
 
-    def snapshot(self, walk: int, place: int) -> Encoded | None:
+    def snapshot(self, price_walk: int, place: int) -> Encoded | None:
         """Return the encoded snapshot of the state after event `place`."""
-        if (walk, place) not in self._snapshots:
-            text = self.dialect.snapshot(self.walks[walk].states[place])
+        if (price_walk, place) not in self._snapshots:
+            text = self.dialect.snapshot(self.walks[price_walk].states[place])
             encoded = None if text is None else Encoded(text, self.symbol_bytes)
-            self._snapshots[walk, place] = encoded
-        return self._snapshots[walk, place]
+            self._snapshots[price_walk, place] = encoded
+        return self._snapshots[price_walk, place]
 
 
 def make_book(name: DialectName, shape: Shape, seed: int) -> Book:

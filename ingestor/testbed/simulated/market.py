@@ -70,7 +70,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Walk:
+class PriceWalk:
     """states[k] is the book after events[k]; events[0] follows the last one."""
 
     states: list[State]
@@ -80,7 +80,7 @@ class Walk:
         return len(self.events)
 
 
-def make_walk(seed: int, shape: Shape) -> Walk:
+def make_walk(seed: int, shape: Shape) -> PriceWalk:
     """Return the same walk for the same arguments."""
     random = Random(seed)
     middle = random.randrange(5_000, 900_000)
@@ -94,7 +94,7 @@ def make_walk(seed: int, shape: Shape) -> Walk:
         state = _next(state, shape, random)
         forward.append(state)
     states = forward + forward[-2:0:-1]
-    return Walk(states, [_event(states[k - 1], states[k], random) for k in range(len(states))])
+    return PriceWalk(states, [_event(states[k - 1], states[k], random) for k in range(len(states))])
 
 
 def _next(state: State, shape: Shape, random: Random) -> State:

@@ -208,7 +208,7 @@ class Simulator:
             return self._control(path.removeprefix("/control/"), query)
         symbol = self._symbols.get(query.get("symbol", [""])[0])
         if symbol is not None:
-            state = self._book.walks[symbol.walk].states[symbol.place]
+            state = self._book.walks[symbol.price_walk].states[symbol.place]
             depth = self._book.dialect.depth(state)
             if depth is not None and depth[0] == path:
                 text = Encoded(depth[1], len(symbol.name), framed=False)
@@ -268,14 +268,14 @@ class Simulator:
             symbol = self._symbols.get(split[1]) if split is not None else None
             if split is None or symbol is None:
                 return None
-            events = self._book.events(symbol.walk, split[0])
+            events = self._book.events(symbol.price_walk, split[0])
             found = self._streams[name] = Stream(name, split[0], symbol, events)
         return None if found.symbol.name.decode() in self.faults.bad_symbols else found
 
     def _join(self, client: Client, stream: Stream) -> None:
         symbol = stream.symbol
         if stream.kind == "book":
-            snapshot = self._book.snapshot(symbol.walk, symbol.place)
+            snapshot = self._book.snapshot(symbol.price_walk, symbol.place)
             if snapshot is not None and client.raw is not None:
                 client.raw.write(snapshot.encode(fields_of(symbol, symbol.number)))
         if stream.name in client.streams:

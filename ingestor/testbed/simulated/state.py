@@ -11,7 +11,7 @@ from ingestor.testbed.simulated.dialects import DialectName, Kind
 from ingestor.testbed.simulated.market import NUMBER_FIRST, Encoded, Fields, Shape
 
 
-class Hearer(Protocol):
+class Subscriber(Protocol):
     """A client, as a stream sees it."""
 
     blocked: bool
@@ -54,7 +54,7 @@ class Symbol:
 
     name: bytes
     lower: bytes
-    walk: int
+    price_walk: int
     place: int = 0
     number: int = NUMBER_FIRST
     trade: int = NUMBER_FIRST
@@ -71,7 +71,7 @@ class Stream:
         self.kind = kind
         self.symbol = symbol
         self.events = events
-        self.clients: list[Hearer] = []
+        self.clients: list[Subscriber] = []
         self.blocked = 0  # clients whose buffer is full: the stream waits for them
 
     def advance(self, time_text: bytes, millis: bytes) -> bytes:

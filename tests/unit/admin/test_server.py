@@ -23,7 +23,7 @@ from ingestor.admin.families import (
     recorder_families,
 )
 from ingestor.admin.server import AdminServer
-from ingestor.books.statistics import BookTally
+from ingestor.books.statistics import BookCounters
 from ingestor.config.model import HttpConfig
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.errors import ListenFailed
@@ -31,7 +31,7 @@ from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import TRADE, Flag, Kind, RowClass
 from ingestor.recording.recorder import RecorderStatistics
 from ingestor.recording.writer_thread import RecorderState
-from ingestor.sinks.kafka.queue import ChannelStatistics
+from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.telemetry.metrics import Metrics
 from ingestor.telemetry.status import FeedStatus, Health, Phase, Status
@@ -108,9 +108,9 @@ class App:
                 Counter({("kraken", "close_1006"): 2}),
             )
         )
-        channel = ChannelStatistics(1, 2, 3, 4, 5, 6, 0.5, 1.5, paused=True, steps={"pause": 3})
+        channel = QueueStatistics(1, 2, 3, 4, 5, 6, 0.5, 1.5, paused=True, steps={"pause": 3})
         yield from kafka_families(channel, {"OutOfOrder": 1}, connected=True)
-        tally = BookTally(updates=9, verified=7, repairs={"checksum": 4})
+        tally = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
         yield from book_families({("kraken", "spot"): tally.reading(3, 2, 0, 1_000_000_000)})
         yield from recorder_families(
             RecorderStatistics(RecorderState.FAILED, "disk full", 1, 2, 3, 4, 6, 7, 8, 9)

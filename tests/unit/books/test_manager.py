@@ -10,7 +10,7 @@ import pytest
 
 from ingestor.adapter import BookRule, Continuity
 from ingestor.books.book import NEXT, Event, State
-from ingestor.books.manager import Books
+from ingestor.books.manager import BookManager
 from ingestor.books.settings import BookSettings
 from ingestor.consumer.orderbook import BookInvalid, OrderBooks
 from ingestor.model.batch import TickBatch
@@ -528,4 +528,4 @@ def test_statistics_count_the_time_without_a_book() -> None:
 
 
 def test_books_need_no_settings() -> None:
-    assert Books(Desk(SPOT).table, lambda _: SPOT).statistics() == {}
+    assert BookManager(Desk(SPOT).table, lambda _: SPOT).statistics() == {}

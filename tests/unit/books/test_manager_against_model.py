@@ -96,7 +96,7 @@ class BookMachine(RuleBasedStateMachine):
         number = self.number
         for _ in range(2 if fate == "doubled" else 1):
             self.wire.append(lambda: self.desk.delta(number, number, bids, asks, previous=previous))
-        if with_quote and self.rule.quote_oracle:
+        if with_quote and self.rule.verify_with_quotes:
             bid, ask = max(self.bids, default=0), min(self.asks, default=0)
             best = ((bid, self.bids.get(bid, 0)), (ask, self.asks.get(ask, 0)))
             self.wire.append(lambda: self.desk.quote(number, *best))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingestor.adapter import AuditImage
+from ingestor.adapter import RestSnapshot
 from ingestor.books.book import Book
 from ingestor.books.rest_check import AUDIT_DEPTH, Finding, begin, compare, end, read
 from ingestor.model.rows import Cause
@@ -25,13 +25,13 @@ def audited() -> tuple[Desk, Book]:
 
 
 def judged(book: Book, number: int, bids: list[tuple[int, int]] = BIDS) -> Finding:
-    assert book.trail is not None
+    assert book.history is not None
     texts = [[(str(price), str(size)) for price, size in side] for side in (bids, ASKS)]
-    return compare(book.trail, read(AuditImage(number, *texts), 0, 0))
+    return compare(book.history, read(RestSnapshot(number, *texts), 0, 0))
 
 
 def states(book: Book) -> int:
-    return len(book.trail.states) if book.trail is not None else 0
+    return len(book.history.states) if book.history is not None else 0
 
 
 def test_an_image_that_names_an_update_must_equal_the_book_after_it() -> None:
@@ -72,20 +72,20 @@ def test_only_the_best_levels_count() -> None:
     book = desk.books.valid_book(0)
     assert book is not None
     begin(book)
-    assert book.trail is not None
+    assert book.history is not None
     asks = [("2000", "1")]
     for depth, finding in (
         (AUDIT_DEPTH, Finding.VERIFIED),
         (AUDIT_DEPTH + 5, Finding.VERIFIED),
         (AUDIT_DEPTH - 1, Finding.UNVERIFIABLE),
     ):
-        image = AuditImage(0, [(str(price), str(size)) for price, size in bids[:depth]], asks)
-        assert compare(book.trail, read(image, 0, 0)) is finding
+        image = RestSnapshot(0, [(str(price), str(size)) for price, size in bids[:depth]], asks)
+        assert compare(book.history, read(image, 0, 0)) is finding
 
 
 def test_numbers_finer_than_the_instrument_are_refused() -> None:
     with pytest.raises(ValueError, match="decimals"):
-        read(AuditImage(0, [("1.5", "1")], []), 0, 0)
+        read(RestSnapshot(0, [("1.5", "1")], []), 0, 0)
 
 
 def test_the_trail_is_bounded_and_ends_with_the_audit() -> None:
@@ -106,11 +106,11 @@ def test_a_book_that_breaks_meanwhile_has_no_trail() -> None:
     desk, book = audited()
     desk.hole(Cause.REJECTED)
     desk.flush()
-    assert book.trail is None
+    assert book.history is None
     end(book, "unverifiable")
     desk.snapshot(200, BIDS, ASKS)
     desk.flush()
-    assert book.trail is None
+    assert book.history is None
 
 
 def test_outcomes_are_counted() -> None:

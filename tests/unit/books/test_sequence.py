@@ -6,9 +6,13 @@ import pytest
 
 from ingestor.adapter import Continuity
 from ingestor.books.book import Update
-from ingestor.books.sequence import Verdict, bridges, continues, missing
+from ingestor.books.sequence import DeliveryAction, bridges, continues, missing
 
-CONTINUES, COVERED, MISSING = Verdict.CONTINUES, Verdict.COVERED, Verdict.MISSING
+CONTINUES, COVERED, MISSING = (
+    DeliveryAction.CONTINUES,
+    DeliveryAction.COVERED,
+    DeliveryAction.MISSING,
+)
 RANGE, PREVIOUS, INCREMENT = Continuity.RANGE, Continuity.PREVIOUS, Continuity.INCREMENT
 
 
@@ -43,7 +47,7 @@ def update(first: int, last: int, previous: int = 0) -> Update:
     ],
 )
 def test_deltas_after_deltas(
-    rule: Continuity, in_book: int, numbers: tuple[int, ...], verdict: Verdict
+    rule: Continuity, in_book: int, numbers: tuple[int, ...], verdict: DeliveryAction
 ) -> None:
     assert continues(rule, in_book, update(*numbers)) is verdict
 
@@ -67,7 +71,7 @@ def test_deltas_after_deltas(
     ],
 )
 def test_the_first_delta_after_a_rest_snapshot(
-    rule: Continuity, seed: int, numbers: tuple[int, ...], verdict: Verdict
+    rule: Continuity, seed: int, numbers: tuple[int, ...], verdict: DeliveryAction
 ) -> None:
     assert bridges(rule, seed, update(*numbers)) is verdict
 

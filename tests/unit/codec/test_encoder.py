@@ -17,16 +17,15 @@ from jsonschema import Draft202012Validator
 from ingestor.codec import (
     RECORD_BYTES_MAX,
     CodecError,
-    Partitions,
     decode,
     encoder,
     headers,
-    partition_of_key,
     position,
 )
 from ingestor.codec import binary as codec_binary
 from ingestor.codec.json_encoder import LEVELS_PER_RECORD
 from ingestor.codec.record import WireInstrument
+from ingestor.kafka.partitions import Partitions, partition_of_key
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import CHANNEL_OF, DTYPE_OF, Cause, Kind, RowClass, Rows, Side
 from tests.fakes.rows import MAKERS, levels, table_of, trades

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.columns.buffer import TickBuffer
-from ingestor.columns.sealing import fill
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.columns.sealing import set_column
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.rows import UPDATE, Cause, Flag, RowClass, Rows, Side
 
@@ -33,12 +33,12 @@ def table() -> InstrumentTable:
     )
 
 
-def trade(buffer: TickBuffer, number: int, price: object = "1.25", size: object = "2") -> None:
+def trade(buffer: ColumnBuffer, number: int, price: object = "1.25", size: object = "2") -> None:
     buffer.trade(number, 10, 20, 30, price, size, Side.ASK, 40, 50)
 
 
 def test_rows_hold_what_was_appended(table: InstrumentTable) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     source = Connection(0, 1)
     buffer.begin(source, b"frame 0")
     trade(buffer, 1)
@@ -70,7 +70,7 @@ def test_rows_hold_what_was_appended(table: InstrumentTable) -> None:
 
 
 def test_levels_may_be_wider_than_price_and_size(table: InstrumentTable) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     buffer.begin(Connection(0), b"")
     buffer.levels(0, 1, 1, 0, 0, [["1.5", "2", "0", "4"]], [["1.6", "3", "0", "1"]])
     sealed = buffer.seal(table)
@@ -82,7 +82,7 @@ def test_levels_may_be_wider_than_price_and_size(table: InstrumentTable) -> None
     "levels", [[["1"]], [["1", "2"], []], [{"1": "2"}], ["12"], [["1", "2"], None], 5]
 )
 def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[list[str]]) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     buffer.begin(Connection(0), b"")
     with pytest.raises((ValueError, TypeError)):
         buffer.levels(0, 1, 1, 0, 0, [["1", "2"]], levels)
@@ -93,7 +93,7 @@ def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[li
 def test_a_number_that_does_not_fit_its_field_costs_its_frame_alone(
     table: InstrumentTable, number: int
 ) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     source = Connection(0)
     for payload, sequence in ((b"0", 1), (b"1", number), (b"2", 3)):
         buffer.begin(source, payload)
@@ -112,14 +112,14 @@ def test_events_of_several_readers_keep_their_order_and_their_rows(table: Instru
     """Two venues in one flush: each reader reads its own, rows stay in order of arrival."""
 
     def read(events: list[int], rows: Rows) -> tuple[list[str], list[str]]:
-        fill(rows, "sequence", [10 * event for event in events])
+        set_column(rows, "sequence", [10 * event for event in events])
         return [f"{event}.5" for event in events], ["1"] * len(events)
 
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     for number in range(1, 7):
         buffer.begin(Connection(0), b"")
         if number % 3:
-            buffer.keep_trade(read, number, 0, number)
+            buffer.add_trade(read, number, 0, number)
         else:
             buffer.trade(0, 1, number, number, str(number), "2", 1)
     trades = buffer.seal(table).trades
@@ -129,7 +129,7 @@ def test_events_of_several_readers_keep_their_order_and_their_rows(table: Instru
 
 
 def test_a_rejected_frame_is_taken_back_whole(table: InstrumentTable) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     source = Connection(0, 1, 2)
     buffer.begin(source, b"good")
     trade(buffer, 0)
@@ -161,7 +161,7 @@ def test_a_rejected_frame_is_taken_back_whole(table: InstrumentTable) -> None:
 def test_a_bad_number_costs_its_frame_alone(
     table: InstrumentTable, price: object, size: object
 ) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     source = Connection(0, 1, 2)
     buffer.begin(source, b"0")
     trade(buffer, 0)
@@ -188,7 +188,7 @@ def test_a_bad_number_costs_its_frame_alone(
 
 
 def test_a_bad_level_and_a_bad_quote_are_found_too(table: InstrumentTable) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     source = Connection(0)
     for payload, level, ask in ((b"0", "1", "2"), (b"1", "1.0001", "2"), (b"2", "1", "x")):
         buffer.begin(source, payload)
@@ -201,7 +201,7 @@ def test_a_bad_level_and_a_bad_quote_are_found_too(table: InstrumentTable) -> No
 
 
 def test_a_source_may_declare_a_hole_without_a_frame(table: InstrumentTable) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     source = Connection(1)
     buffer.hole(Cause.DISCONNECT, 5, source=source)
     assert not buffer.is_empty
@@ -212,7 +212,7 @@ def test_a_source_may_declare_a_hole_without_a_frame(table: InstrumentTable) -> 
 def test_sealed_rows_of_an_old_revision_keep_their_exponent(table: InstrumentTable) -> None:
     finer = instrument("acme", "spot", "S0", "S0-USD", "S0", "USD", "0.0001", "0.001")
     number = table.add(finer)
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     buffer.begin(Connection(0), b"")
     trade(buffer, 0, "1.25")
     trade(buffer, number, "1.2501")
@@ -242,15 +242,15 @@ def test_raw_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...
     table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
     sealed = []
     for is_raw in (False, True):
-        buffer = TickBuffer()
+        buffer = ColumnBuffer()
         for number, (bids, asks, may_be_raw) in enumerate(updates):
             buffer.begin(Connection(0), b"%d" % number)
             if is_raw and may_be_raw:
-                assert buffer.raw_levels(
-                    0, 1, 2, number, number, _json(bids), _json(asks), number, 1, mark=7
+                assert buffer.json_levels(
+                    0, 1, 2, number, number, _json(bids), _json(asks), number, 1, check_value=7
                 )
             else:
-                buffer.levels(0, 1, 2, number, number, bids, asks, number, 1, mark=7)
+                buffer.levels(0, 1, 2, number, number, bids, asks, number, 1, check_value=7)
         assert buffer.rows == sum(len(bids) + len(asks) for bids, asks, _ in updates)
         sealed.append(buffer.seal(table))
     texts, raw = sealed
@@ -267,7 +267,7 @@ def test_updates_of_several_frames_are_what_levels_are(
 ) -> None:
     """Also when the last frames are taken back."""
     table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
-    one_by_one, together = TickBuffer(), TickBuffer()
+    one_by_one, together = ColumnBuffer(), ColumnBuffer()
     for number, (bids, asks) in enumerate(updates[:kept]):
         one_by_one.begin(Connection(0), b"%d" % number)
         one_by_one.levels(0, number, 2, 0, 0, bids, asks, checksum=number)
@@ -312,22 +312,22 @@ def test_updates_of_several_frames_are_what_levels_are(
     ],
 )
 def test_levels_of_another_form_are_left_to_others(side: bytes) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     buffer.begin(Connection(0), b"")
-    assert not buffer.raw_levels(0, 1, 1, 0, 0, b'[["1","2"]]', side)
-    assert not buffer.raw_levels(0, 1, 1, 0, 0, side, b"[]")
+    assert not buffer.json_levels(0, 1, 1, 0, 0, b'[["1","2"]]', side)
+    assert not buffer.json_levels(0, 1, 1, 0, 0, side, b"[]")
     for sides in ([b'[["1","2"]]', side], [side, b"[]"]):
         with pytest.raises(ValueError, match="plain decimals"):
-            buffer.raw_updates([0], [1], [1], [0], [0], sides, [0])
+            buffer.json_updates([0], [1], [1], [0], [0], sides, [0])
     assert buffer.rows == 0
 
 
 def test_a_rejected_frame_takes_its_raw_levels_back(table: InstrumentTable) -> None:
-    buffer = TickBuffer()
+    buffer = ColumnBuffer()
     for frame, price in enumerate(("1", "2", "3")):
         buffer.begin(Connection(0), b"%d" % frame)
         side = _json([[price, "1"], [price, "2"]])
-        assert buffer.raw_levels(0, 1, 9, frame, frame, side, b"[]")
+        assert buffer.json_levels(0, 1, 9, frame, frame, side, b"[]")
         if frame == 1:
             buffer.levels(0, 1, 9, frame, frame, [["7", "7"]], [])
             buffer.reject("malformed", "", 9)

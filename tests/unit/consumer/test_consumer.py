@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.consumer import Hole, Progress, remainder, void_of
+from ingestor.consumer import MissingRange, Progress, remainder, void_of
 
 SESSION = bytes(16)
 
 
-def hole(first: int, last: int) -> Hole:
-    return Hole("t", 0, SESSION.hex(), first, last)
+def hole(first: int, last: int) -> MissingRange:
+    return MissingRange("t", 0, SESSION.hex(), first, last)
 
 
 def test_repeated_rows_are_known_missing_ones_are_named() -> None:
@@ -38,7 +38,7 @@ def test_rows_and_holes_make_up_the_range(records: list[tuple[int, int]]) -> Non
 
 
 def test_void_ranges_are_taken_out_of_holes() -> None:
-    void = [hole(12, 13), hole(18, 25), hole(1, 10), Hole("u", 0, SESSION.hex(), 14, 15)]
+    void = [hole(12, 13), hole(18, 25), hole(1, 10), MissingRange("u", 0, SESSION.hex(), 14, 15)]
     assert remainder(hole(10, 20), void) == [hole(11, 11), hole(14, 17)]
     assert remainder(hole(12, 13), void) == []
     assert remainder(hole(30, 31), void) == [hole(30, 31)]

@@ -11,7 +11,7 @@ from ingestor.consumer.orderbook import BookInvalid, OrderBook, OrderBooks
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import Recovery
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import LEVEL, QUOTE, Cause, Flag, Kind, RowClass, Rows, Side, mark
+from ingestor.model.rows import LEVEL, QUOTE, Cause, Flag, Kind, RowClass, Rows, Side, control_row
 
 BID, ASK = Side.BID, Side.ASK
 LAST, SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
@@ -24,8 +24,8 @@ def row(side: Side, price: int, size: int, flags: int = 0, sequence: int = 1) ->
     return one
 
 
-RESET = mark(RowClass.LEVEL, Kind.RESET, 0, 1)
-GAP = mark(RowClass.LEVEL, Kind.GAP, 0, 1, cause=Cause.SEQUENCE, first=3, last=4)
+RESET = control_row(RowClass.LEVEL, Kind.RESET, 0, 1)
+GAP = control_row(RowClass.LEVEL, Kind.GAP, 0, 1, cause=Cause.SEQUENCE, first=3, last=4)
 IMAGE = np.concatenate(
     [
         row(BID, 1010, 50, SNAPSHOT),

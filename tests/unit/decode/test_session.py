@@ -24,7 +24,7 @@ from ingestor.adapter import (
     RestRequest,
 )
 from ingestor.adapter.contract import Subscription
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.errors import UnknownMessage
@@ -63,7 +63,7 @@ class Acme:
     def ping(self) -> bytes | None:
         return None
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         message: Any = orjson.loads(payload)
         match message["do"]:
             case "trade":
@@ -98,7 +98,7 @@ class Acme:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         out.levels(self._symbols[symbol], ts_recv, ts_recv, 1, 1, orjson.loads(body)["b"], [])
 
 
@@ -129,14 +129,14 @@ def session(events: Events) -> Session:
         for channel in ("trades", "book")
     ]
     adapter = Acme("spot", TABLE.symbols("acme", "spot"))
-    return Session(3, adapter, wanted, TickBuffer(), FrameCounts(), events, "spot")
+    return Session(3, adapter, wanted, ColumnBuffer(), FrameCounts(), events, "spot")
 
 
 def send(session: Session, **message: Any) -> bytes | None:
     return session.receive(orjson.dumps(message), 1000)
 
 
-def buffer_of(session: Session) -> TickBuffer:
+def buffer_of(session: Session) -> ColumnBuffer:
     return session._buffer
 
 

@@ -15,7 +15,7 @@ from ingestor.model.rows import (
     Flag,
     Kind,
     RowClass,
-    mark,
+    control_row,
 )
 
 HEADER = [
@@ -65,7 +65,7 @@ def test_kinds_of_ticks_equal_their_class(row_class: RowClass) -> None:
 
 @pytest.mark.parametrize("row_class", RowClass)
 def test_a_mark_says_what_is_missing(row_class: RowClass) -> None:
-    row = mark(row_class, Kind.GAP, 7, 123, cause=Cause.SEQUENCE, first=10, last=12)
+    row = control_row(row_class, Kind.GAP, 7, 123, cause=Cause.SEQUENCE, first=10, last=12)
     assert row.dtype == DTYPE_OF[row_class]
     assert row["kind"][0] == Kind.GAP
     assert row["side"][0] == Cause.SEQUENCE

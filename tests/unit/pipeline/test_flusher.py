@@ -10,8 +10,8 @@ import pytest
 
 from feeds.simulated import Simulated
 from ingestor.adapter import DecodeMany
-from ingestor.columns.buffer import TickBuffer
-from ingestor.decode.frame_queue import FRAMES_FULL, Intake
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
@@ -28,7 +28,7 @@ class Broken(Simulated):
     @classmethod
     def decoder_of_many(cls, market: str, symbols: object) -> DecodeMany:
         def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: TickBuffer
+            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> int:
             raise AssertionError("our own bug")
 
@@ -57,13 +57,13 @@ class Bench:
             on_rejected=lambda _rejected: None,
             on_bug=self.bugs.append,
         )
-        self.intake: Intake = self.pipeline.intakes.of(self.adapter, "spot")
+        self.intake: FrameQueue = self.pipeline.intakes.of(self.adapter, "spot")
         symbols = table.symbols("simulated", "spot")
         self.session = Session(
             *(1, self.adapter("spot", symbols), [], self.intake.buffer, self.intake.counts),
             *(SessionEvents(), "spot", self.intake.decode),
         )
-        self.burst_end = self.flusher.burst_end_of(self.intake)
+        self.on_read_complete = self.flusher.burst_end_of(self.intake)
 
     def submit(self, batch: TickBatch, now_ns: int) -> None:
         self.rows.append(len(batch))
@@ -72,7 +72,7 @@ class Bench:
         """One burst of so many trades."""
         for number in range(frames):
             self.intake.arrive((self.session, TRADE % number, 1))
-        self.burst_end()
+        self.on_read_complete()
 
 
 async def test_what_arrived_waits_for_the_linger() -> None:

@@ -37,7 +37,7 @@ from ingestor.recording.reader import Problems, chain_lines, find_chains, merge
 from ingestor.recording.recorder import Recorder
 from ingestor.recording.repair import repair, repair_all
 from ingestor.recording.segments import FRAME_BYTES_MAX, RecorderSettings
-from ingestor.recording.writer_thread import ENTRY_BYTES, Entry, RecorderState, Run, take_chunk
+from ingestor.recording.writer_thread import ENTRY_BYTES, Entry, FrameRun, RecorderState, take_chunk
 
 T0 = 1_790_000_000_000_000_000 // HOUR_NS * HOUR_NS + 60_000_000_000
 SUBSCRIPTIONS = [Subscription(0, "AAAUSD", "trades", "aaausd@trade")]
@@ -86,7 +86,7 @@ async def test_everything_heard_is_read_back(tmp_path: Path) -> None:
     ]
     for at, payload in enumerate(payloads):
         one.received(7, T0 + 10 + at, payload)
-    one.decided(7, T0 + 20, {"action": "pause"})
+    one.record_decision(7, T0 + 20, {"action": "pause"})
     one.disconnected(7, T0 + 30, "closed by the venue")
     await one.stop()
 
@@ -96,7 +96,7 @@ async def test_everything_heard_is_read_back(tmp_path: Path) -> None:
     assert isinstance(header, Header)
     assert (header.format, header.session, header.venue, header.n) == (1, "s1", "acme", 0)
     assert [line.n for line in lines] == list(range(len(lines)))
-    http, connect, sent, *received, decided, closed = lines
+    http, connect, sent, *received, record_decision, closed = lines
     assert isinstance(http, Http)
     assert (http.payload, http.market, http.conn) == (b'{"a":1}', "spot", None)
     assert isinstance(connect, Connect)
@@ -106,8 +106,8 @@ async def test_everything_heard_is_read_back(tmp_path: Path) -> None:
     assert sent.payload == b'{"op":"subscribe"}'
     assert [line.payload for line in received if isinstance(line, Recv)] == payloads
     assert [line.ts_ns for line in received] == [T0 + 10 + at for at in range(4)]
-    assert isinstance(decided, Decided)
-    assert decided.decision == {"action": "pause"}
+    assert isinstance(record_decision, Decided)
+    assert record_decision.decision == {"action": "pause"}
     assert isinstance(closed, Disconnect)
     assert closed.reason == "closed by the venue"
     statistics = one.statistics()
@@ -125,7 +125,7 @@ async def test_what_comes_within_a_read_stays_in_its_place(tmp_path: Path) -> No
         one.received(connection, T0, payload)
     one.sent(1, T0 + 5, b"pong")
     one.received(1, T0, b"e")
-    one.decided(1, T0 + 6, {"action": "pause"})
+    one.record_decision(1, T0 + 6, {"action": "pause"})
     one.received(1, T0, b"f")
     await asyncio.sleep(0.2)  # the thread takes what is there of a read that goes on
     one.received(1, T0, b"g")
@@ -141,7 +141,7 @@ async def test_what_comes_within_a_read_stays_in_its_place(tmp_path: Path) -> No
 
 
 def test_an_open_run_is_taken_bit_by_bit() -> None:
-    run = Run(1, T0, [b"a", b"b"])
+    run = FrameRun(1, T0, [b"a", b"b"])
     entries: deque[Entry] = deque([run])
     assert take_chunk(entries) == ([(1, T0, [b"a", b"b"])], 0)
     assert take_chunk(entries) == ([], 0)
@@ -154,7 +154,7 @@ def test_an_open_run_is_taken_bit_by_bit() -> None:
 
 
 def test_what_follows_a_large_run_that_was_taken_while_it_was_open() -> None:
-    run = Run(1, T0, [bytes(1 << 20)])
+    run = FrameRun(1, T0, [bytes(1 << 20)])
     entries: deque[Entry] = deque([run])
     take_chunk(entries)
     run.size, run.is_closed = 1 << 20, True

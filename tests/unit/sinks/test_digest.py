@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import TRADE, Cause, Flag, Kind, RowClass, Rows, mark
+from ingestor.model.rows import TRADE, Cause, Flag, Kind, RowClass, Rows, control_row
 from ingestor.sinks.digest import Digest, combined
 
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -95,7 +95,7 @@ def test_receive_times_can_be_left_out() -> None:
 @given(st.lists(st.integers(0, 6), max_size=4).map(sorted))
 def test_a_repeated_gap_counts_once(cuts: list[int]) -> None:
     def gap(cause: Cause) -> Rows:
-        return mark(RowClass.TRADE, Kind.GAP, 0, 7, cause=cause)
+        return control_row(RowClass.TRADE, Kind.GAP, 0, 7, cause=cause)
 
     row = trades(1)
     row["instrument"] = 0

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
-from ingestor.model.rows import LEVEL, TRADE, Cause, Flag, Kind, RowClass, Rows, mark
+from ingestor.model.rows import LEVEL, TRADE, Cause, Flag, Kind, RowClass, Rows, control_row
 from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram
-from ingestor.telemetry.metrics import Feed, LastSeen, Metrics, Skew, Stage
+from ingestor.telemetry.metrics import FeedKey, LastSeen, Metrics, Skew, Stage
 
 SECOND = 1_000_000_000
 
@@ -90,12 +90,12 @@ def test_feeds_are_venue_market_channel(table: InstrumentTable) -> None:
     metrics = Metrics(table)
     metrics.count_rows("decoded", RowClass.QUOTE, np.array([0, 3, 3], np.uint32))
     by_feed = dict(zip(metrics.feeds.all, metrics.counter("decoded").tolist(), strict=True))
-    assert by_feed[Feed("acme", "spot", "quotes")] == 1
-    assert by_feed[Feed("zeta", "spot", "quotes")] == 2
+    assert by_feed[FeedKey("acme", "spot", "quotes")] == 1
+    assert by_feed[FeedKey("zeta", "spot", "quotes")] == 2
     assert metrics.total("decoded") == 3
     table.add(instrument("new", "spot", "C", "C-USD", "C", "USD", "1", "1"))
     metrics.count_rows("decoded", RowClass.TRADE, np.array([4], np.uint32))
-    assert metrics.feeds.all[-3] == Feed("new", "spot", "trades")
+    assert metrics.feeds.all[-3] == FeedKey("new", "spot", "trades")
     assert metrics.counter("decoded")[-3] == 1
 
 
@@ -118,7 +118,7 @@ def test_rows_without_venue_time_and_marks_have_no_venue_lag(table: InstrumentTa
     metrics = Metrics(table)
     untimed = trades((0, 100, 100), flags=int(Flag.NO_VENUE_TIME))
     resent = trades((0, 1, 100), flags=int(Flag.SNAPSHOT))
-    gap = mark(RowClass.TRADE, Kind.GAP, 0, 100, cause=Cause.SEQUENCE)
+    gap = control_row(RowClass.TRADE, Kind.GAP, 0, 100, cause=Cause.SEQUENCE)
     metrics.sealed(RowClass.TRADE, np.concatenate([untimed, resent, gap]), 200)
     assert metrics.lag[Stage.VENUE].counts.sum() == 0
     assert metrics.lag[Stage.SEAL].counts.sum() == 2

@@ -11,7 +11,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
-from ingestor.testbed.emulator.venue import Change, Desk, Print, Venue, pairs, request_of, texts
+from ingestor.testbed.emulator.venue import (
+    Change,
+    Print,
+    Venue,
+    VenueConnection,
+    pairs,
+    request_of,
+    texts,
+)
 
 
 class Binance(Venue):
@@ -61,7 +69,7 @@ class Binance(Venue):
                 yield symbol, bid, bid_size
                 yield symbol, ask, ask_size
 
-    def opening(self, desk: Desk, path: str) -> Iterator[bytes]:
+    def opening(self, connection: VenueConnection, path: str) -> Iterator[bytes]:
         parts = urlsplit(path)
         if "/ws/" in parts.path:
             named = parts.path.partition("/ws/")[2]
@@ -69,10 +77,10 @@ class Binance(Venue):
             named = ",".join(parse_qs(parts.query).get("streams", []))
         for stream in unquote(named).replace(",", "/").split("/"):
             if stream:
-                desk.subscribe(stream)
+                connection.subscribe(stream)
         yield from ()
 
-    def receive(self, text: bytes, desk: Desk) -> Iterator[bytes]:
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
         request = request_of(text)
         if request is None:
             yield _binance_error(3, "Invalid JSON: expected value at line 1 column 1", None)
@@ -88,16 +96,16 @@ class Binance(Venue):
         elif streams is None:
             yield _binance_error(2, "Invalid request: params must be a list of strings", number)
         elif method == "LIST_SUBSCRIPTIONS":
-            yield orjson.dumps({"result": list(desk.subscribed), "id": number})
+            yield orjson.dumps({"result": list(connection.subscribed), "id": number})
         else:
-            change = desk.subscribe if method == "SUBSCRIBE" else desk.unsubscribe
+            change = connection.subscribe if method == "SUBSCRIBE" else connection.unsubscribe
             for stream in streams:
                 change(stream)
             yield orjson.dumps({"result": None, "id": number})
 
-    def dress(self, payload: bytes, stream: str, desk: Desk) -> bytes:
+    def dress(self, payload: bytes, stream: str, connection: VenueConnection) -> bytes:
         combined = payload.startswith(b'{"stream":')
-        wants_combined = not urlsplit(desk.path).path.rstrip("/").partition("/ws")[1]
+        wants_combined = not urlsplit(connection.path).path.rstrip("/").partition("/ws")[1]
         if combined == wants_combined:
             return payload
         if wants_combined:

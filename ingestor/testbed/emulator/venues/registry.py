@@ -15,9 +15,9 @@ import orjson
 from ingestor.testbed.emulator.venue import (
     Book,
     Change,
-    Desk,
     Print,
     Venue,
+    VenueConnection,
     now_text,
     pairs,
     request_of,
@@ -82,7 +82,7 @@ class Coinbase(Venue):
         event = {"type": "snapshot", "product_id": book.symbol, "updates": updates}
         return _coinbase_frame("l2_data", book.details, event)
 
-    def receive(self, text: bytes, desk: Desk) -> Iterator[bytes]:
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
         request = request_of(text) or {}
         kind, channel = request.get("type"), request.get("channel")
         symbols = texts(request.get("product_ids", []))
@@ -94,21 +94,23 @@ class Coinbase(Venue):
             return
         wanted = ["heartbeats"] if channel == "heartbeats" else symbols
         if kind == "subscribe":
-            unknown = [one for one in wanted if not desk.subscribe(f"{channel}:{one}")]
+            unknown = [one for one in wanted if not connection.subscribe(f"{channel}:{one}")]
             if unknown:
                 yield _coinbase_error(f"{', '.join(unknown)} is not a valid product")
         else:
             for one in wanted:
-                desk.unsubscribe(f"{channel}:{one}")
+                connection.unsubscribe(f"{channel}:{one}")
         subscriptions: dict[str, list[str]] = {}
-        for stream in desk.subscribed:
+        for stream in connection.subscribed:
             name, _, symbol = stream.partition(":")
             subscriptions.setdefault(name, []).append(symbol)
         yield _coinbase_frame("subscriptions", now_text(), {"subscriptions": subscriptions})
 
-    def heartbeat(self, desk: Desk) -> bytes | None:
+    def heartbeat(self, connection: VenueConnection) -> bytes | None:
         """Where the recording has heartbeats, those are played."""
-        if "heartbeats:heartbeats" not in desk.subscribed or desk.has_symbol("heartbeats"):
+        if "heartbeats:heartbeats" not in connection.subscribed or connection.has_symbol(
+            "heartbeats"
+        ):
             return None
         time = now_text()
         return _coinbase_frame("heartbeats", time, {"current_time": time, "heartbeat_counter": 0})
@@ -170,11 +172,11 @@ class Kraken(Venue):
             f'"bids":[{bids}],"asks":[{asks}],"checksum":{checksum}{timestamp}}}]}}'
         ).encode()
 
-    def opening(self, desk: Desk, path: str) -> Iterator[bytes]:
+    def opening(self, connection: VenueConnection, path: str) -> Iterator[bytes]:
         state = {"version": "2.0.10", "system": "online", "api_version": "v2", "connection_id": 1}
         yield orjson.dumps({"channel": "status", "type": "update", "data": [state]})
 
-    def receive(self, text: bytes, desk: Desk) -> Iterator[bytes]:
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
         time = now_text()
         request = request_of(text)
         if request is None:
@@ -198,7 +200,7 @@ class Kraken(Venue):
             return
         rest = {key: value for key, value in parameters.items() if key != "symbol"}
         for symbol in symbols:
-            problem = self._change(method, f"{channel}:{symbol}", desk)
+            problem = self._change(method, f"{channel}:{symbol}", connection)
             answer: dict[str, Any] = {"method": method}
             if problem:
                 answer |= {"error": problem, "symbol": symbol}
@@ -206,18 +208,18 @@ class Kraken(Venue):
                 answer["result"] = rest | {"symbol": symbol}
             yield _kraken_answer(time, answer, echo)
 
-    def _change(self, method: str, stream: str, desk: Desk) -> str:
+    def _change(self, method: str, stream: str, connection: VenueConnection) -> str:
         """Return what is wrong, or nothing."""
         if method == "unsubscribe":
-            return "" if desk.unsubscribe(stream) else "Subscription Not Found"
-        if stream in desk.subscribed:
+            return "" if connection.unsubscribe(stream) else "Subscription Not Found"
+        if stream in connection.subscribed:
             return "Already subscribed"
-        if desk.subscribe(stream):
+        if connection.subscribe(stream):
             return ""
         return f"Currency pair not supported {stream.partition(':')[2]}"
 
-    def heartbeat(self, desk: Desk) -> bytes | None:
-        return b'{"channel":"heartbeat"}' if desk.subscribed else None
+    def heartbeat(self, connection: VenueConnection) -> bytes | None:
+        return b'{"channel":"heartbeat"}' if connection.subscribed else None
 
 
 _SIDES: Final = ("bids", "asks")
@@ -267,40 +269,47 @@ class Bybit(Venue):
         message = book.details
         return orjson.dumps(message | {"type": "snapshot", "data": message["data"] | levels})
 
-    def receive(self, text: bytes, desk: Desk) -> Iterator[bytes]:
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
         request = request_of(text) or {}
         operation, identifier = request.get("op"), request.get("req_id", "")
         if operation == "ping":
-            yield _bybit_answer("ping", identifier, desk, "pong")
+            yield _bybit_answer("ping", identifier, connection, "pong")
             return
         topics = texts(request.get("args"))
         if operation not in {"subscribe", "unsubscribe"} or not topics:
             problem = "error:invalid request, op and args are wanted"
-            yield _bybit_answer(str(operation or ""), identifier, desk, problem, success=False)
+            yield _bybit_answer(
+                str(operation or ""), identifier, connection, problem, success=False
+            )
             return
         problem = ""
         for topic in topics if operation == "subscribe" else ():
             symbol, _ = self.channel(topic)
-            if topic in desk.subscribed:
+            if topic in connection.subscribed:
                 problem = f"error:already subscribed,topic:{topic}"
-            elif topic.partition(".")[0] not in self._KNOWN or not desk.has_symbol(symbol):
+            elif topic.partition(".")[0] not in self._KNOWN or not connection.has_symbol(symbol):
                 problem = f"error:handler not found,topic:{topic}"
         for topic in topics if not problem else ():
             if operation == "subscribe":
-                desk.subscribe(topic)
+                connection.subscribe(topic)
             else:
-                desk.unsubscribe(topic)
-        yield _bybit_answer(str(operation), identifier, desk, problem, success=not problem)
+                connection.unsubscribe(topic)
+        yield _bybit_answer(str(operation), identifier, connection, problem, success=not problem)
 
 
 def _bybit_answer(
-    operation: str, identifier: object, desk: Desk, text: str, *, success: bool = True
+    operation: str,
+    identifier: object,
+    connection: VenueConnection,
+    text: str,
+    *,
+    success: bool = True,
 ) -> bytes:
     return orjson.dumps(
         {
             "success": success,
             "ret_msg": text,
-            "conn_id": desk.name,
+            "conn_id": connection.name,
             "req_id": identifier,
             "op": operation,
         }
@@ -355,7 +364,7 @@ class Okx(Venue):
         argument = {"channel": "books", "instId": book.symbol}
         return orjson.dumps({"arg": argument, "action": "snapshot", "data": [data]})
 
-    def receive(self, text: bytes, desk: Desk) -> Iterator[bytes]:
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
         if text == b"ping":
             yield b"pong"
             return
@@ -363,29 +372,31 @@ class Okx(Venue):
         operation, arguments = request.get("op"), request.get("args")
         if operation not in {"subscribe", "unsubscribe"} or not isinstance(arguments, list):
             yield _okx_error(
-                f"Invalid request: {text[:200].decode(errors='replace')}", "60012", desk
+                f"Invalid request: {text[:200].decode(errors='replace')}", "60012", connection
             )
             return
         for argument in arguments:
             match argument:
                 case {"channel": str(channel), "instId": str(symbol)}:
-                    yield self._change(operation, argument, f"{channel}:{symbol}", desk)
+                    yield self._change(operation, argument, f"{channel}:{symbol}", connection)
                 case _:
-                    yield _okx_error(f"Invalid request: {argument!s:.200}", "60012", desk)
+                    yield _okx_error(f"Invalid request: {argument!s:.200}", "60012", connection)
 
-    def _change(self, operation: str, argument: Any, stream: str, desk: Desk) -> bytes:
+    def _change(
+        self, operation: str, argument: Any, stream: str, connection: VenueConnection
+    ) -> bytes:
         channel, _, symbol = stream.partition(":")
         if operation == "unsubscribe":
-            desk.unsubscribe(stream)
-        elif channel not in self._KNOWN or not desk.subscribe(stream):
+            connection.unsubscribe(stream)
+        elif channel not in self._KNOWN or not connection.subscribe(stream):
             problem = f"Wrong URL or channel:{channel},instId:{symbol} doesn't exist."
             return _okx_error(f"{problem} Please use the correct URL, channel and parameters "
-                              "referring to API document.", "60018", desk)  # fmt: skip
-        return orjson.dumps({"event": operation, "arg": argument, "connId": desk.name})
+                              "referring to API document.", "60018", connection)  # fmt: skip
+        return orjson.dumps({"event": operation, "arg": argument, "connId": connection.name})
 
 
-def _okx_error(text: str, code: str, desk: Desk) -> bytes:
-    return orjson.dumps({"event": "error", "code": code, "msg": text, "connId": desk.name})
+def _okx_error(text: str, code: str, connection: VenueConnection) -> bytes:
+    return orjson.dumps({"event": "error", "code": code, "msg": text, "connId": connection.name})
 
 
 VENUES: Final[dict[str, Venue]] = {

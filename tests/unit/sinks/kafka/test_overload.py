@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.model.rows import Cause, Kind, RowClass, mark
+from ingestor.model.rows import Cause, Kind, RowClass, control_row
 from ingestor.sinks.kafka.overload import (
     THROTTLE_BYTES,
     THROTTLE_MAX_S,
@@ -103,7 +103,7 @@ def test_a_senseless_budget_is_refused(wrong: dict[str, float]) -> None:
 
 
 def test_conflating_keeps_the_latest_quote_and_mark() -> None:
-    gap = mark(RowClass.QUOTE, Kind.GAP, 1, 5, cause=Cause.SEQUENCE)
+    gap = control_row(RowClass.QUOTE, Kind.GAP, 1, 5, cause=Cause.SEQUENCE)
     rows = np.concatenate([quotes(6, instruments=2), gap, quotes(3, first=7, instruments=2)])
     kept, dropped = conflate(rows)
     assert kept["sequence"].tolist() == [0, 8, 9]
@@ -139,9 +139,9 @@ def test_shedding_keeps_all_others_in_order(
     doomed = np.isin(rows["instrument"], list(victims))
     assert dropped.tolist() == rows[doomed].tolist()
     assert len(kept) == len(rows) - len(dropped) + len(marks)
-    is_mark = kept["kind"] == Kind.GAP
-    assert kept[~is_mark].tolist() == rows[~doomed].tolist()
-    assert kept[is_mark].tolist() == sorted(marks.tolist(), key=kept.tolist().index)
+    is_control_row = kept["kind"] == Kind.GAP
+    assert kept[~is_control_row].tolist() == rows[~doomed].tolist()
+    assert kept[is_control_row].tolist() == sorted(marks.tolist(), key=kept.tolist().index)
     assert set(marks["instrument"].tolist()) == set(rows["instrument"].tolist()) & victims
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ingestor.model.rows import DTYPE_OF, Cause, Kind, RowClass, Rows, mark
+from ingestor.model.rows import DTYPE_OF, Cause, Kind, RowClass, Rows, control_row
 from ingestor.sinks.kafka.overload import Budget, Step
-from ingestor.sinks.kafka.queue import CHUNK_BYTES, Lane, Outbox
+from ingestor.sinks.kafka.queue import CHUNK_BYTES, PartitionQueue, PublishQueue
 from tests.fakes.rows import MAKERS, Ledger, quotes, trades
 
 SECOND = 1_000_000_000
@@ -25,7 +25,7 @@ class Owner:
         self.shed: list[tuple[RowClass, int]] = []
         self.heard: list[str] = []
         self.rows_in = 0
-        self.outbox = Outbox(
+        self.queue = PublishQueue(
             budget,
             self.ledger,
             on_shed=lambda row_class, instrument: self.shed.append((row_class, instrument)),
@@ -34,49 +34,49 @@ class Owner:
         )
 
     def put(self, row_class: RowClass, rows: Rows, now_ns: int = 0, partition: int = 0) -> None:
-        self.outbox.put(self.outbox.lane(row_class, partition), rows, now_ns)
+        self.queue.put(self.queue.partition_queue(row_class, partition), rows, now_ns)
         self.rows_in += len(rows)
-        self.outbox.check(now_ns)
+        self.queue.check(now_ns)
 
-    def deliver(self, lane: Lane, rows_max: int) -> Rows:
-        rows, _ = self.outbox.take(lane, rows_max)
-        self.outbox.settle(rows)
-        self.ledger.acked(lane.row_class, rows, 0, 0)
-        self.outbox.check(0)
+    def deliver(self, partition_queue: PartitionQueue, rows_max: int) -> Rows:
+        rows, _ = self.queue.take(partition_queue, rows_max)
+        self.queue.settle(rows)
+        self.ledger.acked(partition_queue.row_class, rows, 0, 0)
+        self.queue.check(0)
         return rows
 
 
 @given(st.lists(st.integers(1, 3_000), max_size=20), st.integers(1, 5_000))
 @settings(deadline=None, max_examples=30)
 def test_a_lane_is_first_in_first_out(counts: list[int], rows_max: int) -> None:
-    lane, first = Lane(RowClass.TRADE, 0), 1
+    partition_queue, first = PartitionQueue(RowClass.TRADE, 0), 1
     for count in counts:
-        lane.put(trades(count, first=first), 0)
+        partition_queue.put(trades(count, first=first), 0)
         first += count
-    assert lane.rows == sum(counts)
-    assert lane.all()[0]["sequence"].tolist() == list(range(1, first))
+    assert partition_queue.rows == sum(counts)
+    assert partition_queue.all()[0]["sequence"].tolist() == list(range(1, first))
     found: list[int] = []
-    while lane.rows:
-        rows, _ = lane.take(rows_max)
+    while partition_queue.rows:
+        rows, _ = partition_queue.take(rows_max)
         assert 0 < len(rows) <= rows_max
         found += rows["sequence"].tolist()
     assert found == list(range(1, first))
-    assert lane.since_ns() is None
-    assert not len(lane.take(rows_max)[0])
+    assert partition_queue.since_ns() is None
+    assert not len(partition_queue.take(rows_max)[0])
 
 
 def test_a_lane_knows_its_oldest_row() -> None:
-    lane = Lane(RowClass.TRADE, 0)
+    partition_queue = PartitionQueue(RowClass.TRADE, 0)
     whole_chunk = CHUNK_BYTES // 64
-    lane.put(trades(whole_chunk), 5)
-    lane.put(trades(1), 7)
-    assert lane.since_ns() == 5
-    lane.take(whole_chunk - 1)
-    assert lane.since_ns() == 5
-    lane.take(whole_chunk)
-    assert lane.since_ns() == 7
-    lane.put_first(trades(1), 9)
-    assert lane.take(1)[0]["sequence"].tolist() == [1]
+    partition_queue.put(trades(whole_chunk), 5)
+    partition_queue.put(trades(1), 7)
+    assert partition_queue.since_ns() == 5
+    partition_queue.take(whole_chunk - 1)
+    assert partition_queue.since_ns() == 5
+    partition_queue.take(whole_chunk)
+    assert partition_queue.since_ns() == 7
+    partition_queue.put_first(trades(1), 9)
+    assert partition_queue.take(1)[0]["sequence"].tolist() == [1]
 
 
 def test_steps_come_in_their_order() -> None:
@@ -84,72 +84,74 @@ def test_steps_come_in_their_order() -> None:
     for first in range(1, 2_000, 20):
         owner.put(RowClass.QUOTE, quotes(20, first=first))
         owner.put(RowClass.TRADE, trades(20, first=first))
-    order = list(dict.fromkeys(step for _, step, _ in owner.outbox.policy.events))
+    order = list(dict.fromkeys(step for _, step, _ in owner.queue.policy.events))
     assert order == [Step.CONFLATE, Step.PAUSE, Step.SHED]
     assert owner.heard == ["pause"]
     # Quotes go before the first trade does.
     assert owner.shed[0][0] is RowClass.QUOTE
-    assert owner.outbox.bytes <= 64_000
-    assert owner.outbox.statistics(0).bytes_peak <= 64_000
+    assert owner.queue.bytes <= 64_000
+    assert owner.queue.statistics(0).bytes_peak <= 64_000
     for row_class in (RowClass.TRADE, RowClass.QUOTE):
-        lane = owner.outbox.lane(row_class, 0)
-        while lane.rows:
-            owner.deliver(lane, 10_000)
+        partition_queue = owner.queue.partition_queue(row_class, 0)
+        while partition_queue.rows:
+            owner.deliver(partition_queue, 10_000)
     assert owner.heard == ["pause", "resume"]
-    assert owner.ledger.unexplained(owner.rows_in, owner.outbox.rows) == 0
+    assert owner.ledger.unexplained(owner.rows_in, owner.queue.rows) == 0
 
 
 def test_reading_waits_for_rows_that_were_not_even_sent() -> None:
     owner = Owner(Budget(bytes_max=64_000))  # throttled at 8,000 unsent bytes, 125 trades
-    lane = owner.outbox.lane(RowClass.TRADE, 0)
+    partition_queue = owner.queue.partition_queue(RowClass.TRADE, 0)
     owner.put(RowClass.TRADE, trades(124))
     assert owner.heard == []
     owner.put(RowClass.TRADE, trades(1, first=125))
     assert owner.heard == ["pause"]
-    flight, _ = owner.outbox.take(lane, 94)  # 31 rows are left: what is under way doesn't count
-    owner.outbox.check(0)
+    in_flight, _ = owner.queue.take(
+        partition_queue, 94
+    )  # 31 rows are left: what is under way doesn't count
+    owner.queue.check(0)
     assert owner.heard == ["pause", "resume"]
-    owner.outbox.settle(flight)
-    assert {step: n for step, n in owner.outbox.statistics(0).steps.items() if n} == {"throttle": 1}
+    owner.queue.settle(in_flight)
+    assert {step: n for step, n in owner.queue.statistics(0).steps.items() if n} == {"throttle": 1}
 
 
 def test_a_throttle_does_not_end_a_pause() -> None:
     owner = Owner(Budget(bytes_max=64_000))
     owner.put(RowClass.TRADE, trades(800))  # 80 % of the budget: the policy pauses as well
-    lane = owner.outbox.lane(RowClass.TRADE, 0)
-    flight, _ = owner.outbox.take(lane, 790)
-    owner.outbox.check(SECOND)
-    assert not owner.outbox.throttle.is_on
+    partition_queue = owner.queue.partition_queue(RowClass.TRADE, 0)
+    in_flight, _ = owner.queue.take(partition_queue, 790)
+    owner.queue.check(SECOND)
+    assert not owner.queue.throttle.is_on
     assert owner.heard == ["pause"]
-    owner.outbox.settle(flight)
-    owner.outbox.check(SECOND)
+    owner.queue.settle(in_flight)
+    owner.queue.check(SECOND)
     assert owner.heard == ["pause", "resume"]
 
 
 def test_rows_that_grow_too_old_are_shed() -> None:
     owner = Owner(Budget(age_max_s=10, pause_max_s=1))
     owner.put(RowClass.TRADE, trades(40, instruments=2), 0)
-    owner.outbox.check(3 * SECOND, with_age=True)
-    owner.outbox.check(8 * SECOND, with_age=True)
+    owner.queue.check(3 * SECOND, with_age=True)
+    owner.queue.check(8 * SECOND, with_age=True)
     assert owner.heard == ["pause"]
-    owner.outbox.check(10 * SECOND, with_age=True)
+    owner.queue.check(10 * SECOND, with_age=True)
     assert owner.heard == ["pause", "resume"]
     assert sorted(owner.shed) == [(RowClass.TRADE, 0), (RowClass.TRADE, 1)]
-    assert owner.outbox.rows == 2
-    assert owner.outbox.statistics(10 * SECOND).age_peak_s == 10
+    assert owner.queue.rows == 2
+    assert owner.queue.statistics(10 * SECOND).age_peak_s == 10
     assert owner.ledger.unexplained(40, 2) == 0
 
 
 def test_what_is_in_flight_is_never_shed() -> None:
     owner = Owner(Budget(bytes_max=64_000))
     owner.put(RowClass.TRADE, trades(900, instruments=2))
-    flight, since_ns = owner.outbox.take(owner.outbox.lane(RowClass.TRADE, 0), 500)
+    in_flight, since_ns = owner.queue.take(owner.queue.partition_queue(RowClass.TRADE, 0), 500)
     owner.put(RowClass.TRADE, trades(600, first=901, instruments=2))
-    assert flight["sequence"].tolist() == list(range(1, 501))
+    assert in_flight["sequence"].tolist() == list(range(1, 501))
     assert since_ns == 0
-    assert owner.outbox.rows_in_flight == 500
-    assert owner.outbox.rows == 502
-    marks = owner.outbox.lane(RowClass.TRADE, 0).all()[0]
+    assert owner.queue.rows_in_flight == 500
+    assert owner.queue.rows == 502
+    marks = owner.queue.partition_queue(RowClass.TRADE, 0).all()[0]
     assert marks["kind"].tolist() == [Kind.GAP, Kind.GAP]
 
 
@@ -162,10 +164,10 @@ def test_repartitioning_keeps_order_by_instrument() -> None:
     def halves(part: Rows) -> list[tuple[int, Rows]]:
         return [(half, part[part["instrument"] % 2 == half]) for half in range(2)]
 
-    owner.outbox.repartition(RowClass.TRADE, halves)
-    assert sorted(partition for _, partition in owner.outbox.lanes) == [0, 1]
+    owner.queue.repartition(RowClass.TRADE, halves)
+    assert sorted(partition for _, partition in owner.queue.partition_queues) == [0, 1]
     for half in range(2):
-        queued = owner.outbox.lane(RowClass.TRADE, half).all()[0]
+        queued = owner.queue.partition_queue(RowClass.TRADE, half).all()[0]
         for number in range(half, 6, 2):
             mine = queued[queued["instrument"] == number]["sequence"].tolist()
             assert mine == rows[rows["instrument"] == number]["sequence"].tolist()
@@ -182,7 +184,7 @@ class Traffic(RuleBasedStateMachine):
         self.owner = Owner(Budget(self.BYTES_MAX, self.ROWS_MAX, pause_max_s=2))
         self.now_ns = 0
         self.next = dict.fromkeys(RowClass, 1)
-        self.flights: dict[tuple[RowClass, int], Rows] = {}
+        self.in_flight_batches: dict[tuple[RowClass, int], Rows] = {}
         self.delivered: dict[tuple[RowClass, int], list[Any]] = {}
 
     @rule(row_class=st.sampled_from(RowClass), count=st.integers(1, 30), by=st.integers(1, 4))
@@ -195,53 +197,57 @@ class Traffic(RuleBasedStateMachine):
 
     @rule(row_class=st.sampled_from(RowClass), partition=st.integers(0, 1), most=st.integers(1, 40))
     def take(self, row_class: RowClass, partition: int, most: int) -> None:
-        if (row_class, partition) not in self.flights:
-            lane = self.owner.outbox.lane(row_class, partition)
-            self.flights[row_class, partition], _ = self.owner.outbox.take(lane, most)
+        if (row_class, partition) not in self.in_flight_batches:
+            partition_queue = self.owner.queue.partition_queue(row_class, partition)
+            self.in_flight_batches[row_class, partition], _ = self.owner.queue.take(
+                partition_queue, most
+            )
 
     @rule(row_class=st.sampled_from(RowClass), partition=st.integers(0, 1), good=st.booleans())
     def settle(self, row_class: RowClass, partition: int, good: bool) -> None:
-        rows = self.flights.pop((row_class, partition), None)
+        rows = self.in_flight_batches.pop((row_class, partition), None)
         if rows is None:
             return
         owner = self.owner
-        owner.outbox.settle(rows)
+        owner.queue.settle(rows)
         if good:
             owner.ledger.acked(row_class, rows, 0, 0)
         else:
             owner.ledger.dead_lettered(row_class, rows)
-            gap = mark(row_class, Kind.GAP, 0, self.now_ns, cause=Cause.DEAD_LETTER)
-            owner.outbox.declare(owner.outbox.lane(row_class, partition), gap, self.now_ns)
-        owner.outbox.check(self.now_ns)
+            gap = control_row(row_class, Kind.GAP, 0, self.now_ns, cause=Cause.DEAD_LETTER)
+            owner.queue.declare(owner.queue.partition_queue(row_class, partition), gap, self.now_ns)
+        owner.queue.check(self.now_ns)
 
     @rule(seconds=st.integers(1, 3))
     def wait(self, seconds: int) -> None:
         self.now_ns += seconds * SECOND
-        self.owner.outbox.check(self.now_ns, with_age=True)
+        self.owner.queue.check(self.now_ns, with_age=True)
 
     @invariant()
     def bounded(self) -> None:
         """What can't be shed: rows in flight, one row of each instrument and lane."""
-        outbox = self.owner.outbox
-        floor_bytes = sum(rows.nbytes for rows in self.flights.values())
-        floor_rows = sum(len(rows) for rows in self.flights.values())
-        for row_class, _ in outbox.lanes:
+        queue = self.owner.queue
+        floor_bytes = sum(rows.nbytes for rows in self.in_flight_batches.values())
+        floor_rows = sum(len(rows) for rows in self.in_flight_batches.values())
+        for row_class, _ in queue.partition_queues:
             floor_bytes += DTYPE_OF[row_class].itemsize * self.INSTRUMENTS
             floor_rows += self.INSTRUMENTS
-        assert outbox.bytes <= max(self.BYTES_MAX, floor_bytes)
-        assert outbox.rows <= max(self.ROWS_MAX, floor_rows)
+        assert queue.bytes <= max(self.BYTES_MAX, floor_bytes)
+        assert queue.rows <= max(self.ROWS_MAX, floor_rows)
 
     @invariant()
     def balanced(self) -> None:
         owner = self.owner
-        assert owner.ledger.unexplained(owner.rows_in, owner.outbox.rows) == 0
-        queued = sum(lane.rows for lane in owner.outbox.lanes.values())
-        assert owner.outbox.rows == queued + owner.outbox.rows_in_flight
+        assert owner.ledger.unexplained(owner.rows_in, owner.queue.rows) == 0
+        queued = sum(
+            partition_queue.rows for partition_queue in owner.queue.partition_queues.values()
+        )
+        assert owner.queue.rows == queued + owner.queue.rows_in_flight
 
     @invariant()
     def in_order(self) -> None:
-        for lane in self.owner.outbox.lanes.values():
-            rows = lane.all()[0]
+        for partition_queue in self.owner.queue.partition_queues.values():
+            rows = partition_queue.all()[0]
             for number in np.unique(rows["instrument"]).tolist():
                 mine = rows[(rows["instrument"] == number) & (rows["kind"] < Kind.GAP)]
                 assert (np.diff(mine["sequence"].astype(np.int64)) >= 0).all()

@@ -18,11 +18,11 @@ from ingestor.codec import encoder
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.rows import RowClass
-from ingestor.sinks.kafka import in_flight
+from ingestor.sinks.kafka import in_flight as in_flight_module
 from ingestor.sinks.kafka import sender as module
-from ingestor.sinks.kafka.in_flight import Flight
+from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
-from ingestor.sinks.kafka.queue import Lane, Outbox
+from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue
 from ingestor.sinks.kafka.sender import ProducerFailed, Sender
 from tests.fakes.broker import (
     NOT_ENOUGH_AFTER_APPEND,
@@ -47,7 +47,7 @@ class Bench:
         self.broker = broker
         self.is_over = False
         self.ledger = Ledger()
-        self.outbox = Outbox(
+        self.queue = PublishQueue(
             Budget(),
             self.ledger,
             on_shed=lambda _row_class, _instrument: None,
@@ -58,7 +58,7 @@ class Bench:
         self.resets: Counter[str] = Counter()
         self.sender = Sender(
             KafkaSettings("", retry_backoff_ms=0, max_batch_bytes=max_batch_bytes),
-            self.outbox,
+            self.queue,
             self.ledger,
             encoder("json", TABLE, bytes(16)),
             {RowClass.TRADE: []},
@@ -67,12 +67,12 @@ class Bench:
             dead_letter=self._dead_letter,
         )
 
-    def submit(self, rows: int = 2, lane: int = 0) -> None:
+    def submit(self, rows: int = 2, partition_queue: int = 0) -> None:
         """Queue rows in a lane, numbered from 1 on in each."""
-        target = self.outbox.lane(RowClass.TRADE, lane)
-        first = self.submitted[lane] + 1
-        self.outbox.put(target, trades(rows, first=first, instruments=1), 0)
-        self.submitted[lane] += rows
+        target = self.queue.partition_queue(RowClass.TRADE, partition_queue)
+        first = self.submitted[partition_queue] + 1
+        self.queue.put(target, trades(rows, first=first, instruments=1), 0)
+        self.submitted[partition_queue] += rows
         self.sender.wake([target])
 
     async def until(self, is_so: Callable[[], bool]) -> None:
@@ -101,8 +101,8 @@ class Bench:
 
     def assert_all_arrived(self, without: Sequence[int] = ()) -> None:
         """Each lane's rows are in the log in order, once for each producer, and in the ledger."""
-        for lane, rows in self.submitted.items():
-            log = self.broker.log.get(TopicPartition(TOPIC, lane), [])
+        for partition_queue, rows in self.submitted.items():
+            log = self.broker.log.get(TopicPartition(TOPIC, partition_queue), [])
             expected = [row for row in range(1, rows + 1) if row not in without]
             assert list(dict.fromkeys(row for _, row in log)) == expected
             for producer in {one for one, _ in log}:
@@ -118,12 +118,12 @@ class Bench:
             del expected[row]
         assert acked == expected
         assert self.ledger.unexplained(self.submitted.total(), 0) == 0
-        assert (self.outbox.rows, self.outbox.rows_in_flight, self.outbox.bytes) == (0, 0, 0)
+        assert (self.queue.rows, self.queue.rows_in_flight, self.queue.bytes) == (0, 0, 0)
 
-    def _dead_letter(self, _lane: Lane, flight: Flight, _reason: str) -> None:
-        rows, _ = flight.settle()
+    def _dead_letter(self, _lane: PartitionQueue, in_flight: InFlightBatch, _reason: str) -> None:
+        rows, _ = in_flight.settle()
         assert len(rows) == 1
-        self.outbox.settle(rows)
+        self.queue.settle(rows)
         self.ledger.dead_lettered(RowClass.TRADE, rows)
 
 
@@ -148,10 +148,10 @@ async def running(
         options.pop("known", True),
     )
     broker = SequencedBroker(**options)
-    patch.setattr(module, "Produce", broker.produce)
+    patch.setattr(module, "ProduceClient", broker.produce)
     patch.setattr(module, "BACKOFF", Backoff(base_s=0.0, cap_s=0.0))
     patch.setattr(module, "GRACE_S", 0.05)
-    patch.setattr(in_flight, "BESIDE_S", beside_s)
+    patch.setattr(in_flight_module, "BESIDE_S", beside_s)
     bench = Bench(broker, max_batch_bytes)
     serving = asyncio.create_task(bench.serve())
     await asyncio.sleep(0)
@@ -168,8 +168,8 @@ async def running(
 
 async def make_known(bench: Bench) -> None:
     """Let every partition have a batch of the producer, and forget it."""
-    for lane in range(LANES):
-        bench.submit(lane=lane)
+    for partition_queue in range(LANES):
+        bench.submit(partition_queue=partition_queue)
     await answer_all(bench)
     bench.submitted.clear()
     bench.ledger.counts.clear()
@@ -222,17 +222,17 @@ async def test_the_first_batch_of_a_producer_goes_alone(patched: pytest.MonkeyPa
 
 
 def test_a_lane_that_was_idle_begins_with_one_batch() -> None:
-    lane, connection = Lane(RowClass.TRADE, 0), Connection()
-    one = in_flight.Track(lane, FIRST)
+    partition_queue, connection = PartitionQueue(RowClass.TRADE, 0), Connection()
+    one = in_flight_module.InFlightWindow(partition_queue, FIRST)
     beside = []
-    for now_s in (1.0, 2.0, 3.0, 3.0 + 2 * in_flight.IDLE_S):
-        flight = Flight(trades(1), 0, 0)
-        one.flights.append(flight)
-        one.start(flight, connection, now_s)  # type: ignore[arg-type]
-        lane.put(trades(1), 0)
+    for now_s in (1.0, 2.0, 3.0, 3.0 + 2 * in_flight_module.IDLE_S):
+        in_flight = InFlightBatch(trades(1), 0, 0)
+        one.in_flight_batches.append(in_flight)
+        one.start(in_flight, connection, now_s)  # type: ignore[arg-type]
+        partition_queue.put(trades(1), 0)
         beside.append(one.wait_s(connection, now_s + 1.0))  # type: ignore[arg-type]
-        one.land(flight)
-        one.drop(flight)
+        one.land(in_flight)
+        one.drop(in_flight)
     assert beside == [None, 0.0, 0.0, None]
 
 
@@ -272,7 +272,7 @@ async def test_what_is_behind_a_refused_batch_is_sent_again_in_order(
         for again in ([[1, 2]], [[3, 4]], [[5, 6]], [[7, 8]]):
             await bench.under_way(again)  # one after another
             bench.broker.answer()
-        await bench.until(lambda: not bench.outbox.rows)
+        await bench.until(lambda: not bench.queue.rows)
         bench.assert_all_arrived()
         assert not bench.resets
 
@@ -281,7 +281,7 @@ async def test_other_lanes_go_on_meanwhile(patched: pytest.MonkeyPatch) -> None:
     async with running(patched) as bench:
         await three_under_way(bench)
         bench.broker.answer(NOT_LEADER)
-        bench.submit(lane=1)
+        bench.submit(partition_queue=1)
         await bench.under_way([[3, 4]], [[5, 6]], [[1, 2]])
         await answer_all(bench)
         bench.assert_all_arrived()
@@ -310,7 +310,7 @@ async def test_a_lost_connection(patched: pytest.MonkeyPatch, taken: int) -> Non
         for again in ([[1, 2]], [[3, 4]], [[5, 6]], [[7, 8]]):
             await bench.under_way(again)
             bench.broker.answer()
-        await bench.until(lambda: not bench.outbox.rows)
+        await bench.until(lambda: not bench.queue.rows)
         bench.assert_all_arrived()
         assert not bench.resets
 
@@ -354,7 +354,7 @@ async def test_the_oldest_batch_alone_is_judged(patched: pytest.MonkeyPatch, cod
         for again in ([[1, 2]], [[3, 4]], [[5, 6]]):
             await bench.under_way(again)
             bench.broker.answer()
-        await bench.until(lambda: not bench.outbox.rows)
+        await bench.until(lambda: not bench.queue.rows)
         bench.assert_all_arrived()
         assert bench.resets.total() == 1
 
@@ -374,7 +374,7 @@ async def test_batches_larger_than_allowed_are_divided(patched: pytest.MonkeyPat
 async def answer_all(bench: Bench) -> None:
     """Take every request until nothing is left."""
     async with asyncio.timeout(20):
-        while bench.outbox.rows:
+        while bench.queue.rows:
             if bench.broker.requests:
                 bench.broker.answer()
             await turns(3)
@@ -405,18 +405,24 @@ async def scenario(
         async with running(patch, **options) as bench:
             bench.broker.poison = set(poison)
             feeding = asyncio.create_task(feed(bench, submits))
-            for kind, number, lanes in faults:
+            for kind, number, partition_queues in faults:
                 if kind == "wait":
                     await turns(number)
                 elif kind == "lose":
                     bench.broker.lose(number)
                 elif bench.broker.requests:
-                    places = [TopicPartition(TOPIC, n) for n in range(LANES) if lanes & 1 << n]
+                    places = [
+                        TopicPartition(TOPIC, n) for n in range(LANES) if partition_queues & 1 << n
+                    ]
                     bench.broker.answer(number, places)
                 await turns(2)
             await feeding
             await answer_all(bench)
-            lost = [row for lane in bench.submitted for row in poisoned(bench, lane)]
+            lost = [
+                row
+                for partition_queue in bench.submitted
+                for row in poisoned(bench, partition_queue)
+            ]
             if checks_order and not lost:
                 bench.assert_all_arrived()
             elif checks_order:
@@ -426,24 +432,24 @@ async def scenario(
             assert bench.broker.under_way_peak <= 5
 
 
-def poisoned(bench: Bench, lane: int) -> list[int]:
-    return [row for row in bench.broker.poison if row <= bench.submitted[lane]]
+def poisoned(bench: Bench, partition_queue: int) -> list[int]:
+    return [row for row in bench.broker.poison if row <= bench.submitted[partition_queue]]
 
 
 def assert_arrived_without(bench: Bench) -> None:
     """As `assert_all_arrived`, where the same number is poison in every lane that has it."""
-    poison = sum(len(poisoned(bench, lane)) for lane in bench.submitted)
+    poison = sum(len(poisoned(bench, partition_queue)) for partition_queue in bench.submitted)
     assert bench.ledger.counts["dead_lettered"] == poison
     assert bench.ledger.unexplained(bench.submitted.total(), 0) == 0
-    for lane, rows in bench.submitted.items():
-        log = bench.broker.log.get(TopicPartition(TOPIC, lane), [])
+    for partition_queue, rows in bench.submitted.items():
+        log = bench.broker.log.get(TopicPartition(TOPIC, partition_queue), [])
         expected = [row for row in range(1, rows + 1) if row not in bench.broker.poison]
         assert list(dict.fromkeys(row for _, row in log)) == expected
 
 
 async def feed(bench: Bench, submits: Sequence[tuple[int, int, int]]) -> None:
-    for lane, rows, pause in submits:
-        bench.submit(rows, lane)
+    for partition_queue, rows, pause in submits:
+        bench.submit(rows, partition_queue)
         await turns(pause)
 
 

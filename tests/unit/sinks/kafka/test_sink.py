@@ -16,9 +16,9 @@ import pytest
 from aiokafka import errors
 
 from ingestor.consumer import EARLIEST, Consumer, audit
-from ingestor.kafka.diagnosis import Reason, reason_of
+from ingestor.kafka.diagnosis import Reason, explain_connection_failure
 from ingestor.kafka.partitions import partition_of_key
-from ingestor.kafka.settings import DEAD_LETTER, SIDE_TOPICS, STATUS, KafkaSettings
+from ingestor.kafka.settings import AUXILIARY_TOPICS, DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SinkUnavailable, TopicAbsent
 from ingestor.model.rows import Cause, Kind, RowClass
@@ -34,7 +34,7 @@ MESSAGE_TOO_LARGE, NOT_AUTHORISED, UNKNOWN_SERVER_ERROR = 10, 29, -1
 
 @pytest.fixture
 def broker() -> Iterator[DevBroker]:
-    with DevBroker(TOPICS | {f"md.{name}": 1 for name in SIDE_TOPICS}) as broker:
+    with DevBroker(TOPICS | {f"md.{name}": 1 for name in AUXILIARY_TOPICS}) as broker:
         yield broker
 
 
@@ -199,7 +199,7 @@ async def test_a_forbidden_topic_holds_its_rows_until_it_is_allowed(broker: DevB
         async with asyncio.timeout(15):
             while not sink.producer_resets["TopicAuthorizationFailed"]:
                 await asyncio.sleep(0.001)
-        assert sink.outbox.rows == 5, "two more refusals are to come"
+        assert sink.queue.rows == 5, "two more refusals are to come"
         assert await sink.drain(15) == 0
     assert ledger.counts == {"acked": 5}
     assert sink.producer_resets["TopicAuthorizationFailed"] == 3
@@ -259,7 +259,9 @@ async def test_a_topic_may_have_other_partitions_than_configured(broker: DevBrok
         assert await sink.drain(10) == 0
     batches, _ = await read(broker, "md.trades.v1")
     assert by_key(batches) == by_key([TickBatch(RowClass.TRADE, trades(500), TABLE)])
-    assert {lane.partition for lane in sink.outbox.lanes.values()} <= set(range(4))
+    assert {
+        partition_queue.partition for partition_queue in sink.queue.partition_queues.values()
+    } <= set(range(4))
 
 
 async def test_no_broker_is_one_clear_line() -> None:
@@ -321,12 +323,12 @@ async def test_a_topic_that_is_not_there_is_said_and_not_created(broker: DevBrok
     ids=lambda one: type(one).__name__,
 )
 async def test_failures_to_connect_in_words(failure: Exception, text: str, is_final: bool) -> None:
-    found = await reason_of(failure, {"sasl_mechanism": "PLAIN"})
+    found = await explain_connection_failure(failure, {"sasl_mechanism": "PLAIN"})
     assert text in found.text
     assert found.is_final is is_final
 
 
 async def test_where_aiokafka_gives_no_reason_the_brokers_are_asked() -> None:
     failure = errors.KafkaConnectionError("Unable to bootstrap")
-    found = await reason_of(failure, {"bootstrap_servers": "127.0.0.1:9"})
+    found = await explain_connection_failure(failure, {"bootstrap_servers": "127.0.0.1:9"})
     assert found == Reason("Connection refused")

@@ -27,7 +27,7 @@ class Venue:
             ),
             rest_url="https://api.acme.example",
             limits=Limits(streams_per_connection=4),
-            book=BookRule(Continuity.NONE, quote_oracle=True),
+            book=BookRule(Continuity.NONE, verify_with_quotes=True),
         ),
         "one": Market(
             endpoints=(Endpoint("wss://one.acme.example"),),
@@ -73,7 +73,9 @@ def test_quotes_prove_books_only_where_they_are_subscribed_to() -> None:
     asked = {"book": False, "trades": False, "quotes": True}
     for channel, proves in asked.items():
         rules = plan("A", ["book", channel]).book_rules()
-        assert {key: rule.quote_oracle for key, rule in rules.items()} == {("acme", "spot"): proves}
+        assert {key: rule.verify_with_quotes for key, rule in rules.items()} == {
+            ("acme", "spot"): proves
+        }
 
 
 def test_endpoints_carry_their_channels_alone() -> None:

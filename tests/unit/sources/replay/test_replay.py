@@ -24,7 +24,7 @@ from ingestor.adapter import (
     SnapshotSource,
 )
 from ingestor.adapter.contract import Subscription
-from ingestor.columns.buffer import TickBuffer
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
@@ -74,7 +74,7 @@ class Acme:
     def ping(self) -> bytes | None:
         return None
 
-    def decode(self, payload: bytes, ts_recv: int, out: TickBuffer) -> Control | None:
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         message = orjson.loads(payload)
         if "s" not in message:
             return Notice.INFO
@@ -101,7 +101,7 @@ class Acme:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return RestRequest("/v1/depth", {"symbol": symbol, "limit": "100"})
 
-    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: TickBuffer) -> None:
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         message = orjson.loads(body)
         out.levels(
             self._symbols[symbol],
@@ -201,7 +201,7 @@ class Live:
         """As the sink does inside a flush."""
         self.flush()
         decision = {"action": "invalidate", "cause": "shed", "key": self.table[number].key}
-        self.recorder.decided(None, self.ts_ns, decision)
+        self.recorder.record_decision(None, self.ts_ns, decision)
         self.pipeline.books.invalidate(number, Cause.SHED, self.ts_ns)
 
     async def stop(self) -> str:

@@ -19,7 +19,7 @@ from ingestor.model.backoff import Backoff
 from ingestor.model.errors import ConfigError, DecodeError, RequestRefused
 from ingestor.model.instruments import Contract, Instrument, instrument
 from ingestor.model.timestamps import SECOND
-from ingestor.sources.rest.catalog import Catalogue, CatalogueSettings, resolve
+from ingestor.sources.rest.catalog import Catalog, CatalogSettings, resolve
 from ingestor.sources.rest.client import RestClient, RestSettings
 from tests.feeds.fixtures import load
 
@@ -56,12 +56,12 @@ class Clock:
 class Bench:
     venue: Venue
     clock: Clock
-    settings: CatalogueSettings
+    settings: CatalogSettings
     client: RestClient
 
-    def catalogue(self) -> Catalogue:
+    def catalogue(self) -> Catalog:
         """A catalogue as after a start of the program: nothing but the disk is remembered."""
-        return Catalogue(self.settings, self.client, now_ns=self.clock)
+        return Catalog(self.settings, self.client, now_ns=self.clock)
 
     async def load(
         self, adapter: type[FeedAdapter] = Coinbase, market: str = "spot"
@@ -87,7 +87,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     venue.url = "http://{}:{}".format(*runner.addresses[0][:2])
-    settings = CatalogueSettings(tmp_path / "cache", ttl_s=3_600.0)
+    settings = CatalogSettings(tmp_path / "cache", ttl_s=3_600.0)
     rest = RestSettings(timeout_s=5.0, attempts_max=2, backoff=Backoff(base_s=0.001))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(runner.cleanup)
