@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ingestor.telemetry.bulkheads import bulkheads
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint, missing_tools
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
@@ -39,6 +41,20 @@ def _own_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def expected_bugs() -> Counter[str]:
+    """Count the bugs, by unit, that a test provokes: those found beyond these fail it."""
+    return Counter()
+
+
+@pytest.fixture(autouse=True)
+def _no_bugs(expected_bugs: Counter[str]) -> Iterator[None]:
+    """Fail a test in whose process a boundary stopped an exception that the test didn't expect."""
+    before = Counter(bulkheads.bugs)
+    yield
+    assert bulkheads.bugs - before == expected_bugs
 
 
 @pytest.fixture(scope="session")

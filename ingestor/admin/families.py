@@ -43,6 +43,14 @@ def connection_families(found: SupervisorStatistics) -> Iterator[Metric]:
         yield family
 
 
+def bug_families(bugs: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield the exceptions that boundaries stopped. bugs: counts by unit (docs/bulkheads.md)."""
+    family = counter("bugs", "Exceptions that nothing foresaw, stopped at a boundary.", ("unit",))
+    for unit, count in bugs.items():
+        family.add_metric((unit,), count)
+    yield family
+
+
 def kafka_families(
     found: QueueStatistics, resets: Mapping[str, int], *, connected: bool
 ) -> Iterator[Metric]:

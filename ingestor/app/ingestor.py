@@ -19,6 +19,7 @@ from ingestor.adapter.contract import Subscription
 from ingestor.admin.exposition import Exposition, StreamState
 from ingestor.admin.families import (
     book_families,
+    bug_families,
     connection_families,
     kafka_families,
     recorder_families,
@@ -46,6 +47,7 @@ from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
+from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Health, Phase, Status, readiness
 
@@ -376,6 +378,7 @@ class Ingestor:
 
     def _parts(self) -> Iterable[Metric]:
         """Yield the families of the parts that count for themselves."""
+        yield from bug_families(bulkheads.bugs)
         yield from connection_families(self.supervisor.statistics())
         yield from book_families(self.pipeline.books.statistics())
         if self.sink is not None:

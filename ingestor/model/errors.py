@@ -29,6 +29,20 @@ class IngestError(Exception):
     recovery: ClassVar[Recovery]
 
 
+class LedgerBroken(IngestError):
+    """Frames or rows are unaccounted for: the one error that no boundary of a unit stops."""
+
+    recovery = Recovery.EXIT
+
+    def __init__(self, what: str, unaccounted: int) -> None:
+        super().__init__(what, unaccounted)
+        self.what = what
+        self.unaccounted = unaccounted
+
+    def __str__(self) -> str:
+        return f"the ledger does not balance: {self.unaccounted:,} {self.what} are unaccounted for"
+
+
 class ConfigError(IngestError):
     """The configuration or the command line can't be used as it is.
 

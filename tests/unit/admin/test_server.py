@@ -18,6 +18,7 @@ from ingestor.admin import exposition
 from ingestor.admin.exposition import Exposition, StreamState, metrics_text, streams_text
 from ingestor.admin.families import (
     book_families,
+    bug_families,
     connection_families,
     kafka_families,
     recorder_families,
@@ -109,6 +110,7 @@ class App:
             )
         )
         channel = QueueStatistics(1, 2, 3, 4, 5, 6, 0.5, 1.5, paused=True, steps={"pause": 3})
+        yield from bug_families({"book": 2})
         yield from kafka_families(channel, {"OutOfOrder": 1}, connected=True)
         tally = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
         yield from book_families({("kraken", "spot"): tally.reading(3, 2, 0, 1_000_000_000)})

@@ -19,6 +19,11 @@ EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
     ),
     (errors.ConfigError("no feeds"), Recovery.EXIT, "no feeds"),
     (
+        errors.LedgerBroken("rows", 1_200),
+        Recovery.EXIT,
+        "the ledger does not balance: 1,200 rows are unaccounted for",
+    ),
+    (
         errors.WorkerFailed(1, 2),
         Recovery.EXIT,
         "worker 1 could not start: it ended with status 2",
