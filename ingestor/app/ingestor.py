@@ -6,15 +6,16 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from prometheus_client.core import Metric
 
-from ingestor.adapter import FeedAdapter
+from ingestor.adapter import BookRule, FeedAdapter
 from ingestor.adapter.contract import Subscription
 from ingestor.admin.exposition import Exposition, StreamState
 from ingestor.admin.families import (
@@ -43,6 +44,7 @@ from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
+from ingestor.sources.live.replan import PlanChange
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
@@ -82,12 +84,8 @@ class Ingestor:
         self._stop = asyncio.Event()
         self._watch = LoopLag()
         table = planned.table
-        rules = planned.plan.book_rules()
-        self.pipeline = Pipeline(
-            table,
-            lambda number: rules[table[number].venue, table[number].market],
-            settings.book_settings(config.books),
-        )
+        self._rules = planned.plan.book_rules()
+        self.pipeline = Pipeline(table, self._rule_of, settings.book_settings(config.books))
         metrics = self.pipeline.metrics
         self.sink = (
             KafkaSink(
@@ -126,13 +124,12 @@ class Ingestor:
             linger_s=config.batch.linger_ms / 1e3,
             on_repairs=self._repair,
             on_rejected=self._quarantine,
-            on_bug=self._bug,
         )
         self.supervisor = Supervisor(
             planned.plan,
             table,
-            self.pipeline.intakes,
-            self.flusher.burst_end_of,
+            self.pipeline.frame_queues,
+            self.flusher.read_complete_of,
             self.flusher.request_flush,
             tap=self.recorder,
             settings=SupervisorSettings(
@@ -153,7 +150,7 @@ class Ingestor:
             {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
         )
         self._group: asyncio.TaskGroup | None = None
-        self._tasks: list[asyncio.Task[None]] = []  # all that `run` cancels at its end
+        self._refreshing: set[asyncio.Task[None]] = set()  # of instrument lists
         self.images = (
             BookSnapshotPublisher(
                 self.pipeline.books,
@@ -179,10 +176,20 @@ class Ingestor:
         )
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
+        self._revisions.subscribe(self.supervisor.replace_instruments)
+        self._revisions.subscribe(self._revise)
+        if self.stalewatch is not None:
+            self._revisions.subscribe(self.stalewatch.replace_instruments)
+        if self.images is not None:
+            self._revisions.subscribe(self.images.replace_instruments)
         if self.sink is not None:
             self.sink.on_pause = self._pause
             self.sink.on_resume = self._resume
             self.sink.on_shed = self._shed
+
+    def _rule_of(self, number: int) -> BookRule:
+        instrument = self.planned.table[number]
+        return self._rules[instrument.venue, instrument.market]
 
     # ------------------------------------------------------------------ life
 
@@ -205,9 +212,12 @@ class Ingestor:
                 stack.push_async_callback(self.recorder.stop)
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                tasks: list[asyncio.Task[Any]] = [
-                    group.create_task(self._watch.run(), name="loop watch")
-                ]
+                tasks: list[asyncio.Task[Any]] = []
+
+                def keep(unit: str, run: Callable[[], Awaitable[object]]) -> None:
+                    tasks.append(group.create_task(bulkheads.keep(unit, run), name=unit))
+
+                keep("loop lag", self._watch.run)
                 stopping = group.create_task(self._stop.wait(), name="stop")
                 tasks.append(stopping)
                 if self.sink is not None:
@@ -228,17 +238,16 @@ class Ingestor:
                 if on_ready is not None:
                     on_ready()
                 supervising = group.create_task(self.supervisor.run(), name="supervisor")
-                tasks.append(group.create_task(self._report(), name="report"))
+                keep("report", self._report)
                 if self.images is not None:
-                    tasks.append(group.create_task(self.images.run(), name="book images"))
+                    keep("book snapshots", self.images.run)
                 if self.auditor is not None:
-                    tasks.append(group.create_task(self.auditor.run(), name="book audit"))
+                    keep("book audit", self.auditor.run)
                 if self.stalewatch is not None:
-                    watching = self.stalewatch.run(self.supervisor)
-                    tasks.append(group.create_task(watching, name="stale watch"))
-                await asyncio.wait({supervising, stopping}, return_when="FIRST_COMPLETED")
+                    keep("staleness", partial(self.stalewatch.run, self.supervisor))
+                await stopping
                 drained = await self._drain(supervising)
-                _cancel(tasks)
+                _cancel([*tasks, *self._refreshing])
         self.phase = Phase.STOPPED
         return drained
 
@@ -254,8 +263,6 @@ class Ingestor:
 
     async def _drain(self, supervising: asyncio.Task[None]) -> Drained:
         self.phase = Phase.DRAINING
-        if supervising.done():
-            supervising.result()  # our own bug: raised, with nothing hidden
         supervising.cancel()
         await asyncio.wait({supervising})
         self.flusher.flush()
@@ -302,9 +309,6 @@ class Ingestor:
         if self.stalewatch is not None:
             self.stalewatch.resumed()
 
-    def _bug(self, failure: BaseException) -> None:
-        self.supervisor.bug(failure)
-
     def _repair(self, repairs: Sequence[Repair]) -> None:
         self.supervisor.repair(repairs)
 
@@ -315,24 +319,42 @@ class Ingestor:
             self.publishing.quarantine(rejected)
         for adapter, market in self._revisions.suspects(rejected):
             assert self._group is not None  # frames come while `run` runs
-            task = self._group.create_task(self._refresh(adapter, market), name="instruments")
-            self._tasks.append(task)
+            refresh = bulkheads.once("instrument list", partial(self._refresh, adapter, market))
+            task = self._group.create_task(refresh, name="instruments")
+            self._refreshing.add(task)
+            task.add_done_callback(self._refreshing.discard)
 
     async def _refresh(self, adapter: type[FeedAdapter], market: str) -> None:
         """A number was finer than its instrument allows: take the venue's new metadata."""
         fresh = await self._revisions.refresh(adapter, market)
         self.flusher.flush()  # from here on no frame comes between, so that a replay can follow
         numbers = self._revisions.revise(fresh)
-        if not numbers:
-            return
-        self.supervisor.replace_instruments(numbers)
-        for old in numbers:
-            self.pipeline.books.forget(old)
+        if numbers:
+            self._revisions.announce(numbers)
+
+    def _revise(self, numbers: Mapping[int, int]) -> None:
+        """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
+        now_ns = time.time_ns()
+        self.pipeline.replace_instruments(numbers, now_ns)
+        self._shed_books = {numbers.get(instrument, instrument) for instrument in self._shed_books}
         revised = [self.planned.table[new] for new in numbers.values()]
         if self.recorder is not None:
-            self.recorder.record_decision(None, time.time_ns(), revision(revised))
+            self.recorder.record_decision(None, now_ns, revision(revised))
         if self.publishing is not None:
             self.publishing.instruments(revised)
+
+    def apply(self, change: PlanChange) -> None:
+        """Follow a new plan: add, remove and change connections and streams while running."""
+        self.flusher.flush()
+        self._rules.update(change.plan.book_rules())
+        self.supervisor.apply(change)
+        self.planned = replace(self.planned, plan=change.plan)
+        for subscription in change.unsubscribed:
+            if subscription.channel == "book":
+                self.pipeline.books.forget(subscription.instrument)
+        if self.publishing is not None:
+            fresh = {subscription.instrument for subscription in change.subscribed}
+            self.publishing.instruments(self.planned.table[number] for number in sorted(fresh))
 
     def _shed(self, row_class: RowClass, instrument: int) -> None:
         """The sink dropped rows of an instrument: its book is of no use to consumers now."""
@@ -404,16 +426,16 @@ class Ingestor:
     def streams(self) -> Iterable[StreamState]:
         """Yield every subscription's state, for /metrics/feeds."""
         last = self.pipeline.metrics.last_seen
-        for line in self.supervisor.lines:
-            for one in line.planned.subscriptions:
+        for slot in self.supervisor.slots:
+            for one in slot.planned.subscriptions:
                 row_class = CLASS_OF[one.channel]
                 messages, last_ns, lag_ns = last.of(row_class, one.instrument)
                 yield StreamState(
-                    line.planned.venue,
-                    line.planned.market,
+                    slot.planned.venue,
+                    slot.planned.market,
                     one.channel,
                     one.symbol,
-                    is_up=line.connection is not None,
+                    is_up=slot.connection is not None,
                     messages=messages,
                     last_message_ns=last_ns,
                     lag_s=lag_ns / 1e9,

@@ -21,6 +21,7 @@ from ingestor.model.errors import BadNumber
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.rest.catalog import Catalog, CatalogSettings
 from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.telemetry.bulkheads import bulkheads
 
 INTERVAL_S: Final = 60.0  # between two questions to one market
 
@@ -46,6 +47,19 @@ class Revisions:
         self._rest_urls = rest_urls
         self._clock_s = clock_s
         self._asked_s: dict[Market, float] = {}
+        self._followers: list[Callable[[Mapping[int, int]], None]] = []
+
+    def subscribe(self, follow: Callable[[Mapping[int, int]], None]) -> None:
+        """Have `follow(numbers)` called when instruments have new revisions. numbers: old -> new.
+
+        Whatever keeps state by instrument number subscribes here. Each follower has a boundary.
+        """
+        self._followers.append(bulkheads.guard("instrument", follow))
+
+    def announce(self, numbers: Mapping[int, int]) -> None:
+        """Let all followers take the new numbers, in the order of their subscription."""
+        for follow in self._followers:
+            follow(numbers)
 
     def suspects(self, rejected: Sequence[Rejected]) -> list[tuple[type[FeedAdapter], str]]:
         """Return whom to ask for the sake of these frames, each market at most once an interval."""

@@ -16,7 +16,7 @@ replace), filtered, or held. Rows that we add are marks and the removals of `Boo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
@@ -26,9 +26,9 @@ import numpy as np
 from ingestor.adapter import BookRule, Continuity
 from ingestor.books.book import NEXT, Book, Event, State, Update, open_book
 from ingestor.books.flush import NEGATIVE, Flush, image
-from ingestor.books.quote_queue import Witnesses
+from ingestor.books.quote_queue import QuoteQueue
 from ingestor.books.repair_planner import Repair, RepairPlanner
-from ingestor.books.sequence import DeliveryAction, bridges, continues, missing
+from ingestor.books.sequence import Continuation, bridges, continues, missing
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookCounters, BookStatistics
 from ingestor.books.verification import remember, verify, verify_quote
@@ -110,13 +110,13 @@ class BookManager:
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
-        witnesses = Witnesses(sealed, self._is_oracle)
+        quotes_waiting = QuoteQueue(sealed, self._is_oracle)
         quotes_before: list[int] = []
         for hole in sealed.holes:
-            self._run(flush, witnesses, hole.quote, hole.update)
+            self._run(flush, quotes_waiting, hole.quote, hole.update)
             quotes_before.append(flush.quotes_out)
             self._hole(flush, hole)
-        self._run(flush, witnesses, len(sealed.quotes), len(flush))
+        self._run(flush, quotes_waiting, len(sealed.quotes), len(flush))
         self._repairs.ask_again(now_ns)
         output = BookOutput(
             rows=flush.rows(),
@@ -144,6 +144,36 @@ class BookManager:
             self._forgotten += book.held_levels
             self._is_oracle[instrument] = False
             self._repairs.done(book)
+
+    def replace_instruments(self, numbers: Mapping[int, int], ts_ns: int) -> None:
+        """Follow new revisions of instruments.
+
+        A book whose numbers keep their exponents goes on as it is. Any other one begins anew, with
+        a GAP, since its rows cannot be compared with those to come.
+
+        Args:
+            numbers: number of the old revision -> number of the new one.
+            ts_ns: the time of the GAPs, ns since the epoch.
+        """
+        self._note()
+        self._fit_table()
+        for old, new in numbers.items():
+            book = self._books.get(old)
+            if book is None:
+                continue
+            if (self._table.exponents[old] == self._table.exponents[new]).all():
+                self._books[new] = self._books.pop(old)
+                self._repairs.move(book, new)
+                self._is_oracle[new], self._is_oracle[old] = self._is_oracle[old], False
+                self._newest[new] = self._newest[old]
+                self._newest[new]["instrument"] = new
+                self._breaks = [
+                    (new if instrument == old else instrument, cause, now_ns)
+                    for instrument, cause, now_ns in self._breaks
+                ]
+            else:
+                self.forget(old)
+                self.invalidate(new, Cause.REJECTED, ts_ns)
 
     def snapshots(self, instruments: Iterable[int]) -> TickBatch:
         """Return the best levels of the valid books among `instruments`, as LEVEL rows.
@@ -190,10 +220,7 @@ class BookManager:
 
     def _fit(self, flush: Flush) -> None:
         """Open the books that begin with this flush; keep its updates until `_note`."""
-        more = len(self._table) - len(self._is_oracle)
-        if more > 0:
-            self._is_oracle = np.concatenate([self._is_oracle, np.zeros(more, np.bool_)])
-            self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
+        self._fit_table()
         if not len(flush):
             return
         if not self._books.keys() >= (heard := dict.fromkeys(flush.instruments)).keys():
@@ -204,6 +231,12 @@ class BookManager:
         if self._unnoted_count > _UNNOTED_MAX:
             self._note()
 
+    def _fit_table(self) -> None:
+        more = len(self._table) - len(self._is_oracle)
+        if more > 0:
+            self._is_oracle = np.concatenate([self._is_oracle, np.zeros(more, np.bool_)])
+            self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
+
     def _note(self) -> None:
         """Note when each book was last heard of. Done for many flushes at once: it is rarely asked
         for, and each time costs as much as some levels."""
@@ -213,7 +246,7 @@ class BookManager:
             self._unnoted.clear()
             self._unnoted_count = 0
 
-    def _run(self, flush: Flush, witnesses: Witnesses, quotes_end: int, end: int) -> None:
+    def _run(self, flush: Flush, quotes_waiting: QuoteQueue, quotes_end: int, end: int) -> None:
         """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
 
         This is the fast path of live books; all else goes to `_apply_slow_path`.
@@ -233,8 +266,8 @@ class BookManager:
             top_bid,
             top_ask,
         ) in zip(indices, flush.updates, strict=False):
-            if index == witnesses.due:
-                self._apply_quotes(flush, witnesses, quotes_end, index)
+            if index == quotes_waiting.due:
+                self._apply_quotes(flush, quotes_waiting, quotes_end, index)
             book = books[instrument]
             rule = book.continuity
             if (
@@ -264,7 +297,7 @@ class BookManager:
             book.counters.updates += 1
             if book.remembers:
                 remember(book, tops_max)
-        self._apply_quotes(flush, witnesses, quotes_end, end)
+        self._apply_quotes(flush, quotes_waiting, quotes_end, end)
 
     def _verify_update(self, flush: Flush, book: Book, index: int) -> None:
         """An update's levels are in the book: prove it, and show what it did beyond its rows."""
@@ -275,10 +308,10 @@ class BookManager:
             self._show(flush, book, flush.update(index), flush.start(index + 1))
 
     def _apply_quotes(
-        self, flush: Flush, witnesses: Witnesses, quotes_end: int, taken: int
+        self, flush: Flush, quotes_waiting: QuoteQueue, quotes_end: int, taken: int
     ) -> None:
         """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer."""
-        for instrument, number, ts_recv, quote in witnesses.take(taken, quotes_end):
+        for instrument, number, ts_recv, quote in quotes_waiting.take(taken, quotes_end):
             book = self._books[instrument]
             cause = verify_quote(book, number, quote, self._memory)
             if cause is not None and book.is_valid:
@@ -323,10 +356,10 @@ class BookManager:
             return
         judge = continues if book.state is State.LIVE else bridges
         verdict = judge(book.continuity, book.last, update)
-        if verdict is DeliveryAction.COVERED:
+        if verdict is Continuation.COVERED:
             book.counters.duplicates += book.state is State.LIVE
             flush.discard(update)
-        elif verdict is DeliveryAction.MISSING:
+        elif verdict is Continuation.MISSING:
             first, last = missing(book.continuity, book.last, update)
             self._break(flush, book, at, update.ts_recv, Cause.SEQUENCE, first, last)
             self._wait(flush, book, update)
@@ -358,7 +391,7 @@ class BookManager:
             return
         if (
             book.held
-            and continues(book.continuity, book.held[-1].last, update) is DeliveryAction.MISSING
+            and continues(book.continuity, book.held[-1].last, update) is Continuation.MISSING
         ):
             self._drop_held(flush, book, len(book.held))
         flush.leave_out(update)
@@ -385,13 +418,11 @@ class BookManager:
             return
         verdicts = [bridges(book.continuity, update.last, one) for one in book.held]
         covered = next(
-            (at for at, one in enumerate(verdicts) if one is not DeliveryAction.COVERED),
+            (at for at, one in enumerate(verdicts) if one is not Continuation.COVERED),
             len(verdicts),
         )
         self._drop_held(flush, book, covered)
-        if (
-            book.held and verdicts[covered] is DeliveryAction.MISSING
-        ):  # it is older than what we hold
+        if book.held and verdicts[covered] is Continuation.MISSING:  # it is older than what we hold
             flush.discard(update)
             self._repairs.ask(book, book.repair_cause, flush.now_ns, again=True)
             return

@@ -18,7 +18,7 @@ _FIELDS: Final = (
 Quote = tuple[int, int, int, BestBidAsk]  # instrument, update number, ts_recv, what it shows
 
 
-class Witnesses:
+class QuoteQueue:
     """A queue. `due`: how many updates came before the next quote, -1 when there is none."""
 
     __slots__ = ("_quotes", "due")

@@ -22,13 +22,13 @@ from ingestor.adapter import Continuity
 from ingestor.books.book import Update
 
 
-class DeliveryAction(Enum):
+class Continuation(Enum):
     CONTINUES = "continues"
     COVERED = "covered"  # the book has it already
     MISSING = "missing"  # something lies between
 
 
-def continues(rule: Continuity, last: int, update: Update) -> DeliveryAction:
+def continues(rule: Continuity, last: int, update: Update) -> Continuation:
     """Judge a delta on a LIVE book. last: the number of the newest update in the book."""
     match rule:
         case Continuity.RANGE:
@@ -41,15 +41,15 @@ def continues(rule: Continuity, last: int, update: Update) -> DeliveryAction:
             known = last and update.last
             fits = update.last == last + 1
         case _:
-            return DeliveryAction.CONTINUES
+            return Continuation.CONTINUES
     if fits or not known:
-        return DeliveryAction.CONTINUES
+        return Continuation.CONTINUES
     # Only the very update that the book ends with is taken for a repetition. An older number may be
     # a repetition too, or a venue that restarted its numbers: repairing is right in both cases.
-    return DeliveryAction.COVERED if update.last == last else DeliveryAction.MISSING
+    return Continuation.COVERED if update.last == last else Continuation.MISSING
 
 
-def bridges(rule: Continuity, seed: int, update: Update) -> DeliveryAction:
+def bridges(rule: Continuity, seed: int, update: Update) -> Continuation:
     """Judge the first deltas after a REST snapshot. seed: the snapshot's number.
 
     Binance spot: drop u <= lastUpdateId; the first event must have U <= lastUpdateId + 1 <= u.
@@ -59,11 +59,11 @@ def bridges(rule: Continuity, seed: int, update: Update) -> DeliveryAction:
     pu <= lastUpdateId < u, which accepts whatever the documented one accepts.
     """
     if not (seed and update.last):
-        return DeliveryAction.CONTINUES
+        return Continuation.CONTINUES
     if update.last <= seed:
-        return DeliveryAction.COVERED
+        return Continuation.COVERED
     lowest = update.previous if rule is Continuity.PREVIOUS else update.first - 1
-    return DeliveryAction.CONTINUES if lowest <= seed else DeliveryAction.MISSING
+    return Continuation.CONTINUES if lowest <= seed else Continuation.MISSING
 
 
 def missing(rule: Continuity, last: int, update: Update) -> tuple[int, int]:

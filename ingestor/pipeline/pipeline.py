@@ -6,7 +6,7 @@ only per-row Python here is on rare paths (marks, resent trades).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,7 +72,7 @@ class Pipeline:
     ) -> None:
         self.table = table
         self.buffer = ColumnBuffer()
-        self.intakes = FrameQueues(table, self.buffer)
+        self.frame_queues = FrameQueues(table, self.buffer)
         self.books = BookManager(table, rule_of, settings or BookSettings())
         self.metrics = Metrics(table)
         self._rule_of = rule_of
@@ -81,16 +81,22 @@ class Pipeline:
         self._filtered = 0
         self._resent_trades = ResentTrades(table)
 
-    def flush(self, now_ns: int) -> FlushResult:
-        """Take everything out of the intakes and the buffer. now_ns: ns since the epoch."""
-        self.intakes.decode()
+    def flush(self, now_ns: int, steady_ns: int | None = None) -> FlushResult:
+        """Take everything out of the frame queues and the buffer.
+
+        Args:
+            now_ns: ns since the epoch, for lags.
+            steady_ns: ns of a clock that is never set, by which books wait and repairs are due;
+                `now_ns` serves as one where time is that of a recording.
+        """
+        self.frame_queues.decode()
         sealed = self.buffer.seal(self.table)
         self.bytes_received += sum(map(len, sealed.frames))
         for rejected in sealed.rejected:
             if rejected.at_sealing:
                 _recount(rejected)
         trades = self._trades(sealed)
-        books = self.books.apply(sealed, now_ns)
+        books = self.books.apply(sealed, now_ns if steady_ns is None else steady_ns)
         quotes, derived = self._quotes(sealed, books)
         self._held = books.held
         self._filtered += books.filtered
@@ -114,10 +120,20 @@ class Pipeline:
             self.metrics.count_rows("marks", RowClass.LEVEL, added)
         return result
 
+    def replace_instruments(self, numbers: Mapping[int, int], ts_ns: int) -> None:
+        """Follow new revisions of instruments, between two flushes.
+
+        Args:
+            numbers: number of the old revision -> number of the new one.
+            ts_ns: when that is, ns since the epoch; the time of the GAPs it makes.
+        """
+        self._resent_trades.replace_instruments(numbers)
+        self.books.replace_instruments(numbers, ts_ns)
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be flushed."""
-        return self.buffer.is_empty and self.intakes.is_empty
+        return self.buffer.is_empty and self.frame_queues.is_empty
 
     def ledger(self) -> LedgerLine:
         """Return the sums since the start, as of the last flush."""

@@ -177,14 +177,14 @@ class Run:
     @property
     def counts(self) -> FrameCounts:
         """The sum of all markets."""
-        parts = [astuple(one)[:6] for one in self.sink.pipeline.intakes.counts.values()]
+        parts = [astuple(one)[:6] for one in self.sink.pipeline.frame_queues.counts.values()]
         return FrameCounts(*map(sum, zip(*parts, strict=True)))
 
     async def _open(
         self, market: str, endpoint: Endpoint, subscriptions: list[Subscription]
     ) -> Link:
         adapter = self.adapter(market, self.table.symbols(self.capture.venue, market))
-        intake = self.sink.pipeline.intakes.of(self.adapter, market)
+        intake = self.sink.pipeline.frame_queues.of(self.adapter, market)
         connection = Connection(self.sink, intake)
         connection.session = Session(
             len(self.connections),

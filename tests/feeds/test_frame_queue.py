@@ -55,7 +55,7 @@ class Bench:
         self.table = load(adapter, market).table()
         rule = adapter.markets[market].book
         self.pipeline = Pipeline(self.table, lambda _number: rule)
-        self.intake = self.pipeline.intakes.of(adapter, market)
+        self.intake = self.pipeline.frame_queues.of(adapter, market)
         self.events = Events()
         symbols = self.table.symbols(adapter.venue, market)
         self.sessions = []
@@ -143,10 +143,10 @@ def test_together_is_as_one_by_one(adapter: type[FeedAdapter], market: str, seed
     for place, (number, payload) in enumerate(frames):
         together.arrive(number, payload, TS_RECV + place)
         if place == until:
-            together.pipeline.intakes.decode()
+            together.pipeline.frame_queues.decode()
             until += sizes.choice((1, 2, 5, 6, 30, FRAMES_FULL, 200))
-    together.pipeline.intakes.decode()
-    assert together.pipeline.intakes.is_empty
+    together.pipeline.frame_queues.decode()
+    assert together.pipeline.frame_queues.is_empty
     assert together.sealed() == alone.sealed()
     assert together.intake.counts.frames == len(frames)
     assert together.intake.counts.unaccounted == 0
@@ -159,7 +159,7 @@ def test_plain_frames_need_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Session, "receive", None)
     for number in range(100):
         bench.arrive(number % CONNECTIONS, TRADE % number, TS_RECV)
-    bench.pipeline.intakes.decode()
+    bench.pipeline.frame_queues.decode()
     assert bench.intake.counts.decoded == 100
     assert [row[0] for row in bench.sealed()["trades"]] == [1_700_000_000_000_000_000] * 100
 
@@ -287,7 +287,7 @@ def test_what_a_session_does_comes_after_what_arrived() -> None:
     bench.sessions[0].closed(TS_RECV + 1)
     bench.arrive(1, TRADE % 2, TS_RECV + 2)
     bench.sessions[1].replace_instruments({})
-    assert bench.pipeline.intakes.is_empty
+    assert bench.pipeline.frame_queues.is_empty
     sealed = bench.sealed()
     assert [hole[4] for hole in sealed["holes"]] == [1], "the hole lies between the two trades"
     assert len(sealed["trades"]) == 2

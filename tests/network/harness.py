@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from time import time_ns
+from time import monotonic_ns, time_ns
 from typing import Any
 
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
-from ingestor.decode.frame_queue import FrameQueue
 from ingestor.decode.session import Session
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import TransportError
@@ -25,6 +23,7 @@ from ingestor.sources.live.plan import PlannedConnection, Route, Wanted, make_pl
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.live.tap import FrameTap
+from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
 
@@ -85,7 +84,7 @@ class Bench:
     kinds: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def flush(self) -> None:
-        result = self.pipeline.flush(time_ns())
+        result = self.pipeline.flush(time_ns(), monotonic_ns())
         self.supervisor.repair(result.repairs)
         for batch in result.batches:
             for kind in batch.rows["kind"].tolist():
@@ -169,8 +168,8 @@ async def bench(
         supervisor = Supervisor(
             plan,
             table,
-            pipeline.intakes,
-            lambda intake: partial(decode, intake, supervisor.bug),
+            pipeline.frame_queues,
+            lambda frame_queue: bulkheads.guard("frame", frame_queue.decode),
             lambda: None,
             tap=tap,
             settings=settings(**more),
@@ -186,14 +185,6 @@ async def bench(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not simulator.clients)
-
-
-def decode(intake: FrameQueue, on_bug: Callable[[BaseException], None]) -> None:
-    """Decode after each burst; what the loop would keep for itself goes to the supervisor."""
-    try:
-        intake.decode()
-    except Exception as failure:  # noqa: BLE001
-        on_bug(failure)
 
 
 def impatient(**seconds: float) -> HealthTimeouts:

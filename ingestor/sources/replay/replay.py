@@ -26,6 +26,7 @@ from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.recording.format import (
     LOST,
     REVISE,
+    STREAMS,
     Connect,
     Decided,
     Disconnect,
@@ -112,7 +113,7 @@ class Replay:
         self.table = InstrumentTable()
         self.totals = ReplayTotals()
         self.pipeline = Pipeline(self.table, self._rule_of, settings)
-        self.counts = self.pipeline.intakes.counts
+        self.counts = self.pipeline.frame_queues.counts
         self._adapters = adapters
         self._on_file = on_file
         self._now_ns = 0
@@ -159,7 +160,7 @@ class Replay:
                         continue
                     until_check = _CHECK_FRAMES
                     self._now_ns = line.ts_ns
-                    self.pipeline.intakes.decode()
+                    self.pipeline.frame_queues.decode()
                 else:
                     for result in self._take(feed, line):
                         yield here, result
@@ -231,7 +232,7 @@ class Replay:
         if receiver is not None and isinstance(line, Recv):
             arrive, session = receiver
             arrive((session, line.payload, line.ts_ns))
-            self.pipeline.intakes.decode()
+            self.pipeline.frame_queues.decode()
         else:
             yield from self._take(feed, line)
         if self.pipeline.buffer.rows >= self.options.flush_rows:
@@ -260,7 +261,7 @@ class Replay:
 
     def _take(self, feed: RecordedFeed, line: Line) -> Iterator[FlushResult]:
         """Take a line that is no frame of an open connection."""
-        self.pipeline.intakes.decode()
+        self.pipeline.frame_queues.decode()
         match line:
             case Recv():
                 self._late(feed, line)
@@ -296,8 +297,7 @@ class Replay:
         yield self._flush()
         for one in self._feeds:
             one.replace_instruments(numbers)
-        for old in numbers:
-            self.pipeline.books.forget(old)
+        self.pipeline.replace_instruments(numbers, self._now_ns)
 
     def _late(self, feed: RecordedFeed, line: Recv) -> None:
         """A frame of a connection that no line opened: recordings of others may have none."""
@@ -317,6 +317,11 @@ class Replay:
         if line.decision.get("action") == REVISE:
             self._now_ns = line.ts_ns
             yield from self._add_instruments(feed, line.decision.get("instruments", ()))
+            return
+        if line.decision.get("action") == STREAMS and line.conn is not None:
+            self._now_ns = line.ts_ns
+            yield from self._add_instruments(feed, line.decision.get("instruments", ()))
+            feed.change_streams(line.conn, line.decision.get("subscriptions", ()))
             return
         cause = cause_of(line.decision)
         key = str(line.decision.get("key", ""))
@@ -389,7 +394,7 @@ class Replay:
             )
         adapter = self._adapters(venue)
         market = self._market(chain, adapter)
-        feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.intakes)
+        feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.frame_queues)
         if chain.is_foreign:
             feed.survey = survey(chain, adapter, market)
             for origin, symbols in add_surveyed(feed.survey, venue, market, self.table).items():
