@@ -43,12 +43,8 @@ def test_there_are_venues_to_look_for() -> None:
 
 def test_no_code_outside_the_feeds_names_a_venue() -> None:
     found = list(named_venues())
-    assert not found, "\n".join(
-        [
-            f"{len(found)} places; move them to feeds/ or {EXEMPT.relative_to(PACKAGE.parent)}:",
-            *found,
-        ]
-    )
+    hint = f"{len(found)} places; move them to feeds/ or {EXEMPT.relative_to(PACKAGE.parent)}:"
+    assert not found, "\n".join([hint, *found])
 
 
 def test_the_emulator_has_at_most_one_module_a_venue() -> None:
