@@ -22,9 +22,9 @@ class Continuity(Enum):
     """How a venue numbers the updates of a book (docs/semantics.md has each rule in words)."""
 
     NONE = "none"  # no numbers at all; nothing to check but checksum and oracle
-    RANGE = "range"  # first == last of the event before + 1 (Binance spot U/u)
-    PREVIOUS = "previous"  # previous == last of the event before (Binance futures pu, OKX)
-    INCREMENT = "increment"  # last == last of the event before + 1 (Bybit u)
+    RANGE = "range"  # first == last of the event before + 1
+    PREVIOUS = "previous"  # previous == last of the event before
+    INCREMENT = "increment"  # last == last of the event before + 1
     CONNECTION = "connection"  # counted over the connection; the adapter calls `out.hole`
 
 
@@ -37,7 +37,7 @@ class SnapshotSource(Enum):
 class BookRule:
     """A venue's book rules as data; `ingestor.books.manager` applies them.
 
-    depth_max: levels a side that the venue keeps; deeper ones are cut after each update (Kraken).
+    depth_max: levels a side that the venue keeps; deeper ones are cut after each update.
     checksum: called with the book's best levels as scaled integers, [(price, size), ...] best
     first, bids then asks; returns what `ColumnBuffer.levels(checksum=...)` carried.
     checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
@@ -188,8 +188,8 @@ class FeedAdapter(Protocol):
     def stream(self, channel: str, symbol: str) -> str:
         """Return the venue's name of a stream: the unit of subscribing, acks and staleness.
 
-        channel: "trades", "quotes" or "book". Two channels may share a stream (Coinbase takes
-        quotes from its book: see docs/semantics.md).
+        channel: "trades", "quotes" or "book". Two channels may share a stream, such as
+        quotes taken from the book (BookRule.quotes_from_book).
         """
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:

@@ -3,15 +3,16 @@
 One function for deltas after deltas, one for the first delta after a REST snapshot. Numbers that a
 venue doesn't give are 0, and then there is nothing to check.
 
-| rule | continues when | venues |
-|---|---|---|
-| RANGE | first == last in book + 1 | Binance spot (`U`, `u`) |
-| PREVIOUS | previous == last in book | Binance futures (`pu`), OKX (`prevSeqId`) |
-| INCREMENT | last == last in book + 1 | Bybit (`u`) |
-| NONE, CONNECTION | always; losses are found otherwise | Kraken, Coinbase |
+| rule | continues when |
+|---|---|
+| RANGE | first == last in book + 1 |
+| PREVIOUS | previous == last in book |
+| INCREMENT | last == last in book + 1 |
+| NONE, CONNECTION | always; losses are found otherwise |
 
-OKX may restart its numbers: then `seqId` is smaller than `prevSeqId`, which still names the update
-before. Its keep-alive has `seqId` == `prevSeqId` and no levels. Both continue.
+Under PREVIOUS, a venue may restart its numbers: then last is smaller than previous, which still
+names the update before. A keep-alive has last == previous and no levels. Both continue.
+docs/semantics.md says which venue follows which rule.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ def continues(rule: Continuity, last: int, update: Update) -> Continuation:
 def bridges(rule: Continuity, seed: int, update: Update) -> Continuation:
     """Judge the first deltas after a REST snapshot. seed: the snapshot's number.
 
-    Binance spot: drop u <= lastUpdateId; the first event must have U <= lastUpdateId + 1 <= u.
-    Binance futures: the first event must have U <= lastUpdateId <= u, then each pu must equal the
-    u before. An event covers the numbers above its pu, and the numbers are shared by all symbols,
-    so the snapshot's may fall between two events of ours: the exact condition is
-    pu <= lastUpdateId < u, which accepts whatever the documented one accepts.
+    RANGE: drop last <= seed; the first event must have first <= seed + 1 <= last.
+    PREVIOUS: venues document first <= seed <= last for the first event; each previous must then
+    equal the last before. An event covers the numbers above its previous, and the numbers are
+    shared by all symbols, so the snapshot's may fall between two events of ours: the exact
+    condition is previous <= seed < last, which accepts whatever the documented one accepts.
     """
     if not (seed and update.last):
         return Continuation.CONTINUES

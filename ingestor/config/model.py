@@ -198,8 +198,8 @@ class BooksConfig(Section):
     verify: bool = True
     """Check books by checksum, against the venue's quotes, or against REST images."""
     audit_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 5.0
-    """Time between two comparisons with a REST image, of one book after the other, where a venue's
-    sockets prove nothing (Bybit, OKX, Coinbase); 0 = none. Needs `verify`."""
+    """Time between two comparisons with a REST image, of one book after the other, where nothing on
+    a venue's sockets proves a book; 0 = none. Needs `verify`."""
     snapshot_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Time between two images of a book on the compacted topic; 0 = only after each RESET."""
     snapshot_depth: Annotated[int, Field(ge=1, le=1000)] = 1000

@@ -29,7 +29,7 @@ from ingestor.sources.rest.client import RestClient, RestSettings
 from ingestor.telemetry.bulkheads import bulkheads
 
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
-_WEIGHT_PER_S: Final = 40.0  # of REST requests, per origin: 40 % of what Binance allows
+_WEIGHT_PER_S: Final = 40.0  # of REST requests, per origin: 40 % of 6,000 a minute
 _WEIGHT_BURST: Final = 200
 _REST: Final = RestSettings(timeout_s=20.0)
 

@@ -24,7 +24,7 @@ from ingestor.model.backoff import Backoff
 from ingestor.model.errors import RequestRefused, TransportError
 
 _OK: Final = 200
-_PASSING: Final = frozenset({408, 418, 425, 429, 500, 502, 503, 504})  # 418: Binance's ban
+_PASSING: Final = frozenset({408, 418, 425, 429, 500, 502, 503, 504})  # 418: some venue's ban
 _CHUNK_BYTES: Final = 1 << 16
 _PAGES_MAX: Final = 100
 _BACKOFF: Final = Backoff(base_s=0.5, cap_s=10.0, retry_after_cap_s=60.0)
@@ -174,7 +174,7 @@ def _next_page(body: bytes, keys: tuple[str, ...]) -> str:
             place = place[key]
     except (LookupError, TypeError, ValueError):
         return ""
-    # Bybit gives its cursor percent-encoded already; encoding it twice would spoil it.
+    # A venue may percent-encode its cursor; encoding it twice would spoil it.
     return unquote(place) if isinstance(place, str) else ""
 
 

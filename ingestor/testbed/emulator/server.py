@@ -8,12 +8,15 @@ the same port.
 What is not as it was recorded, and why:
 - A subscription without a recorded stream of its name gets the one of its symbol and kind: any
   depth and interval of a book gets the recorded book, any trade stream the recorded trades.
-- Coinbase numbers the messages of a connection. A client that subscribes to less, or hears its
-  answers at other places than the recorder did, gets its own contiguous numbers; nothing else in
-  a frame is touched. Who asks for everything gets the recorded numbers once the answers are over.
-- Binance wraps each frame on `/stream` and doesn't on `/ws`: wrapped or unwrapped as wanted.
+- Where a venue numbers the messages of a connection, a client that subscribes to less, or hears
+  its answers at other places than the recorder did, gets its own contiguous numbers; nothing else
+  in a frame is touched. Who asks for everything gets the recorded numbers once the answers are
+  over.
+- Where a venue wraps frames at one address and not at another: wrapped or unwrapped as wanted.
 - Who subscribes to a book while it is being played first gets a snapshot made of the book at that
   position, where the venue sends one.
+- A venue without a module in `venues` is played verbatim: all frames, answers among them, to each
+  client from the moment it connects.
 - A silent stream is silent: a symbol that the recording lists but has no frames of is accepted.
 """
 
@@ -286,7 +289,7 @@ class VenueEmulator:
         statistics = self.statistics
         for change in frame.changes:
             with suppress(InvalidOperation):  # recorded nonsense: played, but in no book
-                if self._recording.venue == "binance":
+                if self._recording.exchange.snapshots_by_rest:
                     self._rest.played(change)
                 else:
                     self._books.setdefault(change.stream, Book()).apply(change)

@@ -27,7 +27,7 @@ from picows import (
     ws_create_server,
 )
 
-from ingestor.testbed.simulated.dialects import Dialect, make_book
+from ingestor.testbed.simulated.dialects import OWN, Dialect, make_book
 from ingestor.testbed.simulated.market import Encoded
 from ingestor.testbed.simulated.state import (
     Faults,
@@ -393,7 +393,7 @@ class Simulator:
         return frame
 
     async def _heartbeats(self) -> None:
-        if self.options.dialect != "simulated":
+        if self.options.dialect != OWN:
             return
         while True:
             clients = list(self.clients)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import time_ns
 from typing import Protocol
 
-from ingestor.testbed.simulated.dialects import DialectName, Kind
+from ingestor.testbed.simulated.dialects import OWN, Kind
 from ingestor.testbed.simulated.market import NUMBER_FIRST, Encoded, Fields, Shape
 
 
@@ -25,7 +25,7 @@ class SimulatorOptions:
 
     symbols: int = 10
     rate_per_s: float = 10.0
-    dialect: DialectName = "simulated"
+    dialect: str = OWN
     shape: Shape = field(default_factory=Shape)
     hosts: tuple[str, ...] = ("127.0.0.1",)
     ports: tuple[int, ...] = (0,)
