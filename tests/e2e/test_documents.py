@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ingestor.config.model import Config
 from ingestor.testbed.broker import DevBroker
 from tests.e2e.harness import TOPICS
 from tests.e2e.processes import (
@@ -26,13 +28,17 @@ from tests.e2e.processes import (
 pytestmark = pytest.mark.slow
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """Return the fenced blocks of a page in one language; there is at least one."""
+    pattern = rf"^```{language}\n(.*?)^```"
+    found = re.findall(pattern, (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert found, page
+    return found
+
+
 def examples(page: str) -> str:
     """Return the Python of a page as one program: later examples use names of earlier ones."""
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
-    )
-    assert blocks, page
-    return "\n".join(blocks)
+    return "\n".join(blocks(page, "python"))
 
 
 @contextmanager
@@ -97,3 +103,10 @@ def test_recordings_are_read_as_documented(tmp_path: Path, config: str, broker: 
     *batches, columns = text.splitlines()
     assert batches
     assert "'price_exponent'" in columns
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recording.md"])
+def test_configuration_in_the_documents_is_accepted(page: str) -> None:
+    feeds = [{"venue": "kraken", "symbols": ["BTC-USD"]}]
+    for block in blocks(page, "toml"):
+        Config.model_validate({"feeds": feeds, **tomllib.loads(block)})
