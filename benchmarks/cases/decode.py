@@ -1,7 +1,7 @@
 """Decoding alone: frames -> sealed rows, by venue and kind, on one core.
 
-Measured, in CPU time: the intake, the venue's adapter with its JSON parse, the tick buffer, sealing
-with exact text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads`
+Measured, in CPU time: the frame queue, the venue's adapter with its JSON parse, the column buffer,
+sealing with exact text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads`
 of the same frames.
 """
 

@@ -8,7 +8,7 @@ they add is the difference. `floor` marks what the libraries alone cost before a
   The ingestor's own streams (docs/adr/0018) take the place of it.
 - parse: msgspec into a typed struct, which is kept until the batch is complete.
 - numbers: decimal texts to scaled int64, exactly and by columns (`ingestor.model.decimals`).
-- decode: what arrival, intake, adapter and buffer add to the parse: order, ledger, look-ups.
+- decode: what frame queue, adapter and buffer add to the parse: order, ledger, look-ups.
 - seal: rows from what was kept, numbers included.
 - split: by partition of Kafka, 8 of them. encode: rows to records. batch: aiokafka's builder, lz4.
 Not measured: books (`books`), sending and acks (`publish`), waking up.
@@ -50,7 +50,7 @@ STAGES: Final = {
     "orjson": "(for comparison: parse, orjson into dicts)",
     "parse": "parse: msgspec into a typed struct",
     "numbers": "(part of sealing: decimal texts to int64)",
-    "decode": "decode: intake, adapter and buffer, beyond the parse",
+    "decode": "decode: frame queue, adapter and buffer, beyond the parse",
     "seal": "seal",
     "split": "split by partition",
     "encode json": "encode, JSON",

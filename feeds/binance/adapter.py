@@ -26,8 +26,6 @@ from typing import Any, ClassVar, Final
 import msgspec
 import orjson
 
-from feeds.binance.batch_decoder import futures_decoder, is_whole_book, spot_decoder
-from feeds.binance.instruments import futures_instrument, spot_instrument
 from ingestor.adapter import (
     MILLISECOND,
     Ack,
@@ -52,6 +50,9 @@ from ingestor.adapter import (
     SnapshotSource,
     UnknownMessage,
 )
+
+from .batch_decoder import futures_decoder, is_whole_book, spot_decoder
+from .instruments import futures_instrument, spot_instrument
 
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)

@@ -22,18 +22,6 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from feeds.bybit.decoder import (
-    CHECK_BITS,
-    DEPTH,
-    KINDS,
-    Best,
-    Kind,
-    append_book,
-    append_quote,
-    append_trades,
-    beginning,
-    decoder,
-)
 from ingestor.adapter import (
     MILLISECOND,
     Ack,
@@ -57,6 +45,19 @@ from ingestor.adapter import (
     UnknownMessage,
     instrument,
     iso_text,
+)
+
+from .decoder import (
+    CHECK_BITS,
+    DEPTH,
+    KINDS,
+    Best,
+    Kind,
+    append_book,
+    append_quote,
+    append_trades,
+    beginning,
+    decoder,
 )
 
 _TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{DEPTH}"}
