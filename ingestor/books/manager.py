@@ -16,9 +16,10 @@ replace), filtered, or held. Rows that we add are marks and the removals of `Boo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import length_hint
 from typing import Final
 
 import numpy as np
@@ -57,7 +58,8 @@ class BookOutput:
     rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books. filtered: levels
     that synchronisation discarded. held: levels waiting for a snapshot now. added: the instrument
     of each row in `rows` that removes a level by our own choice (beyond the depth kept).
-    errors: what broke, for the log. quotes_before: how many of `quotes` precede each hole.
+    errors: what broke, for the log. bugs: instrument and exception, where the code of a book raised
+    what nothing foresaw. quotes_before: how many of `quotes` precede each hole.
     is_whole: `rows` are the levels of all updates as they came, nothing left out or put in.
     """
 
@@ -68,6 +70,7 @@ class BookOutput:
     repairs: list[Repair]
     added: list[int] = field(default_factory=list)
     errors: list[SequenceGap] = field(default_factory=list)
+    bugs: list[tuple[int, Exception]] = field(default_factory=list)
     quotes_before: list[int] = field(default_factory=list)
     is_whole: bool = False
 
@@ -90,6 +93,7 @@ class BookManager:
         self._breaks: list[tuple[int, Cause, int]] = []  # from outside, for the next flush
         self._repairs = RepairPlanner(table, self._settings)
         self._errors: list[SequenceGap] = []
+        self._bugs: list[tuple[int, Exception]] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
         self._is_oracle = np.zeros(0, np.bool_)  # by instrument: do its quotes prove its book?
         self._newest = np.zeros(0, UPDATE)  # by instrument: its newest update, for the times
@@ -126,10 +130,11 @@ class BookManager:
             repairs=self._repairs.take(),
             added=flush.added,
             errors=self._errors,
+            bugs=self._bugs,
             quotes_before=quotes_before,
             is_whole=flush.is_whole,
         )
-        self._errors = []
+        self._errors, self._bugs = [], []
         return output
 
     def invalidate(self, instrument: int, cause: Cause, now_ns: int) -> None:
@@ -249,12 +254,47 @@ class BookManager:
     def _run(self, flush: Flush, quotes_waiting: QuoteQueue, quotes_end: int, end: int) -> None:
         """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
 
-        This is the fast path of live books; all else goes to `_apply_slow_path`.
+        The boundary of each book: an update that raises costs its own book, which begins anew.
         """
+        while True:
+            indices = iter(range(flush.taken, end))
+            try:
+                self._apply_updates(flush, quotes_waiting, indices, quotes_end)
+                break
+            except Exception as failure:  # noqa: BLE001  # the boundary of a book
+                failed = end - length_hint(indices) - 1
+                update = flush.update(failed)
+                flush.discard_once(update)
+                instrument = flush.instruments[failed]
+                self._contain(flush, instrument, update.at, update.ts_recv, failure)
+                flush.go_on_at(failed + 1)
+        flush.taken = end
+        self._apply_quotes(flush, quotes_waiting, quotes_end, end)
+
+    def _contain(
+        self, flush: Flush, instrument: int, at: int, ts_recv: int, failure: Exception
+    ) -> None:
+        """Begin the book anew in whose code an exception was raised, with a GAP.
+
+        Args:
+            flush: the flush that is taken.
+            instrument: whose book it is.
+            at: the place of the GAP, as in `Flush`.
+            ts_recv: the time of the GAP, ns since the epoch.
+            failure: the exception.
+        """
+        self._bugs.append((instrument, failure))
+        self.forget(instrument)
+        book = self._book(instrument, flush.now_ns)
+        self._break(flush, book, at, ts_recv, Cause.REJECTED)
+
+    def _apply_updates(
+        self, flush: Flush, quotes_waiting: QuoteQueue, indices: Iterator[int], quotes_end: int
+    ) -> None:
+        """Take some updates. This is the fast path of live books; all else goes to
+        `_apply_slow_path`."""
         books, levels = self._books, flush.levels
         live, tops_max = State.LIVE, self._memory // 8
-        indices = range(flush.taken, end)
-        flush.taken = end
         for index, (
             instrument,
             flags,
@@ -297,7 +337,6 @@ class BookManager:
             book.counters.updates += 1
             if book.remembers:
                 remember(book, tops_max)
-        self._apply_quotes(flush, quotes_waiting, quotes_end, end)
 
     def _verify_update(self, flush: Flush, book: Book, index: int) -> None:
         """An update's levels are in the book: prove it, and show what it did beyond its rows."""
@@ -313,9 +352,12 @@ class BookManager:
         """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer."""
         for instrument, number, ts_recv, quote in quotes_waiting.take(taken, quotes_end):
             book = self._books[instrument]
-            cause = verify_quote(book, number, quote, self._memory)
-            if cause is not None and book.is_valid:
-                self._break(flush, book, flush.start(taken), ts_recv, cause)
+            try:
+                cause = verify_quote(book, number, quote, self._memory)
+                if cause is not None and book.is_valid:
+                    self._break(flush, book, flush.start(taken), ts_recv, cause)
+            except Exception as failure:  # noqa: BLE001  # the boundary of a book
+                self._contain(flush, instrument, flush.start(taken), ts_recv, failure)
 
     def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
         """The levels of an update are in the book: return what is wrong with it, if anything."""

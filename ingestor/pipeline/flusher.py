@@ -118,6 +118,8 @@ class Flusher:
         for batch in result.batches:
             for sink in self._sinks:
                 self._submit(sink, batch, now_ns)
+        for instrument, failure in result.bugs:
+            bulkheads.bug("book", failure, key=self._pipeline.table[instrument].key)
         if result.rejected:
             self._on_rejected(result.rejected)
         if result.repairs:

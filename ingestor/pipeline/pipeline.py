@@ -33,13 +33,14 @@ class FlushResult:
     """What one flush gives: at most one batch per class, and what must be done about the rest.
 
     repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
-    for the log.
+    for the log. bugs: instrument and exception, where a book's code raised.
     """
 
     batches: list[TickBatch] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     errors: list[SequenceGap] = field(default_factory=list)
+    bugs: list[tuple[int, Exception]] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -101,6 +102,7 @@ class Pipeline:
         self._held = books.held
         self._filtered += books.filtered
         result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
+        result.bugs = books.bugs
         self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
         self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, derived)
         if len(sealed.updates):
