@@ -16,13 +16,13 @@ from ingestor.books.manager import BookManager, BookOutput
 from ingestor.books.repair_planner import Repair
 from ingestor.books.settings import BookSettings
 from ingestor.columns.buffer import ColumnBuffer
-from ingestor.columns.sealed import Rejected, Sealed
+from ingestor.columns.sealed import Gap, Rejected, Sealed
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import FrameQueues
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import Kind, RowClass, Rows
+from ingestor.model.rows import Cause, Kind, RowClass, Rows
 from ingestor.pipeline.gaps import Mark, concerned, with_gaps
 from ingestor.pipeline.resent_trades import ResentTrades
 from ingestor.telemetry.metrics import Metrics
@@ -116,6 +116,10 @@ class Pipeline:
             result.batches.append(TickBatch(RowClass.LEVEL, books.rows, self.table))
         else:
             self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
+            self.metrics.last_seen.note_arrivals(RowClass.LEVEL, sealed.updates["instrument"])
+        for hole in sealed.holes:
+            if hole.cause is Cause.REJECTED and hole.instruments is not None:
+                self._note_refused(hole)
         if books.added:
             added = np.array(books.added, np.uint32)
             self.metrics.count_rows("published", RowClass.LEVEL, added, sign=-1)
@@ -176,6 +180,13 @@ class Pipeline:
         if len(repeated):
             self.metrics.count_rows("duplicate", RowClass.TRADE, repeated)
         return trades
+
+    def _note_refused(self, hole: Gap) -> None:
+        """Count a refused frame as an arrival of what it may have concerned."""
+        for row_class in RowClass:
+            instruments = np.array(concerned(row_class, hole), np.uint32)
+            if len(instruments):
+                self.metrics.last_seen.note_arrivals(row_class, instruments)
 
     def _settle(
         self,

@@ -13,11 +13,12 @@ from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
 from ingestor.decode.session import Session
 from ingestor.model.backoff import Backoff
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.sources.live.events import SupervisorEvents
+from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
 from ingestor.sources.live.health import HealthTimeouts
 from ingestor.sources.live.plan import PlannedConnection, Route, Wanted, make_plan
 from ingestor.sources.live.settings import SupervisorSettings
@@ -55,7 +56,7 @@ class Heard(SupervisorEvents):
     ups: int = 0
     downs: list[TransportError] = field(default_factory=list)
     refusals: list[tuple[Sequence[str], str]] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
 
     def up(self, planned: PlannedConnection, session: Session) -> None:
         self.ups += 1
@@ -69,7 +70,15 @@ class Heard(SupervisorEvents):
         self.refusals.append((streams, text))
 
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
-        self.silent.extend(streams)
+        self.unanswered.extend(streams)
+
+
+class Several(EventsOfAll):
+    """Notifies listeners of a list that may grow."""
+
+    def __init__(self, listeners: list[SupervisorEvents]) -> None:
+        super().__init__([])
+        self._listeners = listeners  # type: ignore[assignment]
 
 
 @dataclass
@@ -81,15 +90,25 @@ class Bench:
     pipeline: Pipeline
     heard: Heard
     task: asyncio.Task[None]
+    listeners: list[SupervisorEvents]
     kinds: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def flush(self) -> None:
+        self.take()
+
+    def listen(self, events: SupervisorEvents) -> None:
+        """Let others be notified too, from now on."""
+        self.listeners.append(events)
+
+    def take(self) -> list[TickBatch]:
+        """Flush; return what was published."""
         result = self.pipeline.flush(time_ns(), monotonic_ns())
         self.supervisor.repair(result.repairs)
         for batch in result.batches:
             for kind in batch.rows["kind"].tolist():
                 key = (int(batch.row_class), kind)
                 self.kinds[key] = self.kinds.get(key, 0) + 1
+        return result.batches
 
     def count(self, kind: Kind) -> int:
         return sum(number for (_, one), number in self.kinds.items() if one == kind)
@@ -165,6 +184,7 @@ async def bench(
         rule = adapter.markets["spot"].book
         pipeline = Pipeline(table, lambda _instrument: rule)
         heard = Heard()
+        listeners: list[SupervisorEvents] = [heard]
         supervisor = Supervisor(
             plan,
             table,
@@ -173,14 +193,14 @@ async def bench(
             lambda: None,
             tap=tap,
             settings=settings(**more),
-            events=heard,
+            events=Several(listeners),
         )
         if paused:
             supervisor.pause()
         before(simulator)
         task = asyncio.create_task(supervisor.run())
         try:
-            yield Bench(simulator, supervisor, pipeline, heard, task)
+            yield Bench(simulator, supervisor, pipeline, heard, task, listeners)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -134,7 +134,7 @@ async def test_a_subscription_without_an_answer_is_repeated_then_reported() -> N
     async with bench(
         before=silence, channels=("trades",), patience=impatient(ack_timeout_s=0.2)
     ) as one:
-        await until(lambda: len(one.heard.silent) == 4)
+        await until(lambda: len(one.heard.unanswered) == 4)
         statistics = one.supervisor.statistics()
         assert statistics.repairs["asked_again"] == 1
         assert statistics.unacknowledged["simulated"] == 4
@@ -277,7 +277,7 @@ async def test_what_connects_while_paused_is_paused() -> None:
         one.supervisor.resume()
         await one.more_frames(200)
         assert one.supervisor.statistics().pending == 0
-        assert one.heard.silent == []
+        assert one.heard.unanswered == []
 
 
 async def test_a_storm_comes_back_under_the_limiter() -> None:

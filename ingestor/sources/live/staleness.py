@@ -16,7 +16,9 @@ suspicious: for arrivals at random, 25 mean gaps, which by chance happens once i
 A suspected stream is probed first (resubscribed alone). When that brings nothing, it depends on its
 neighbors: where others of its connection spoke since, the connection is sound, and the stream is
 marked silent (a halt, a delisting). Where none did, one reconnect is tried before that. A silent
-stream is probed rarely, and costs its neighbors nothing; the next row takes the mark away.
+stream is probed rarely, and costs its neighbors nothing. A venue answers a subscription
+with a snapshot or the last trades, also of what is halted: the first rows after a probe or a
+reconnect are such an answer, and only rows that come later say that the stream is back.
 
 All arrays are indexed by stream = 4 x instrument + class; `heard` and `check` are one numpy sweep
 each.
@@ -129,6 +131,7 @@ class Staleness:
         self._events = np.zeros(0)  # events of each stream
         self._reconnected = np.zeros(0, np.bool_)  # a reconnect was tried since it last spoke
         self._look_s = np.zeros(0)  # between looks at a silent stream; 0 = not silent
+        self._answered = np.zeros(0, np.bool_)  # the rows that a subscription brings have come
         self._epoch_ns = 0  # times are floats of seconds from here: exact to a microsecond
 
     def watch(
@@ -174,6 +177,12 @@ class Staleness:
         streams = instruments * _CLASSES + int(row_class)
         times = (heard_ns - self._epoch_ns) / SECOND
         self._fit(int(streams.max()) + 1)
+        is_answer = self._take_answers(streams)
+        if is_answer.any():
+            spoke = ~is_answer
+            streams, times, instruments = streams[spoke], times[spoke], instruments[spoke]
+            if not len(streams):
+                return []
         was_silent = self._look_s[streams] > 0
         self._streams.last[streams[was_silent]] = times[was_silent]  # a halt is no usual gap
         before = np.minimum(self._streams.last[streams] - times.max(), 0.0)
@@ -187,6 +196,14 @@ class Staleness:
         self._look_s[streams] = 0.0
         spoke_again: list[int] = instruments[was_silent].tolist()
         return spoke_again
+
+    def _take_answers(self, streams: _Index) -> NDArray[np.bool_]:
+        """Tell which of these streams only answered a subscription of ours."""
+        asked = (self._probed[streams] > 0) | (self._look_s[streams] > 0)
+        asked |= self._reconnected[streams]
+        is_answer: NDArray[np.bool_] = asked & ~self._answered[streams]
+        self._answered[streams[is_answer]] = True
+        return is_answer
 
     def check(self, now_ns: int) -> list[Suspect]:
         """Return the streams that should have spoken, and what to do about each.
@@ -219,6 +236,7 @@ class Staleness:
     def _action(self, stream: int, now: float, *, is_dead: bool) -> Action:
         """Decide what is done about a suspected stream, and note that it is."""
         probed_s = float(self._probed[stream])
+        self._answered[stream] = False
         if not is_dead and not probed_s:
             self._probed[stream] = now
             return Action.PROBE
@@ -239,6 +257,7 @@ class Staleness:
         silent = np.flatnonzero((self._connection != _NONE) & (self._look_s > 0))
         due = silent[now - self._probed[silent] >= self._look_s[silent]]
         self._probed[due] = now
+        self._answered[due] = False
         self._look_s[due] = np.minimum(self._look_s[due] * 2, self._settings.silent_look_max_s)
         silence = now - self._streams.last[due]
         return [
@@ -262,7 +281,8 @@ class Staleness:
             self._streams.move(before, after)
             self._by_others.move(before, after)
             for values in (
-                *(self._connection, self._probed, self._events, self._reconnected, self._look_s),
+                *(self._connection, self._probed, self._events),
+                *(self._reconnected, self._look_s, self._answered),
             ):
                 values[after] = values[before]
             self._connection[before] = _NONE
@@ -325,6 +345,7 @@ class Staleness:
             self._events = np.concatenate([self._events, np.zeros(missing)])
             self._reconnected = np.concatenate([self._reconnected, np.zeros(missing, np.bool_)])
             self._look_s = np.concatenate([self._look_s, np.zeros(missing)])
+            self._answered = np.concatenate([self._answered, np.zeros(missing, np.bool_)])
 
 
 def _suspect(stream: int, silence_s: float, action: Action) -> Suspect:

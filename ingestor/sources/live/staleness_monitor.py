@@ -55,7 +55,9 @@ class StalenessMonitor(SupervisorEvents):
         self._staleness = staleness
         self._last_seen = last_seen
         self._clock_ns = clock_ns
-        self._known = {row_class: np.zeros(0, np.int64) for row_class in RowClass}
+        nothing = np.zeros(0, np.int64)
+        # By class: when each instrument last spoke; what came of it and was not published.
+        self._known = dict.fromkeys(RowClass, (nothing, nothing))
         self._paused_ns: int | None = None
         self.probes = 0
         self.reconnects = 0
@@ -126,14 +128,16 @@ class StalenessMonitor(SupervisorEvents):
         wall_ns, now_ns = time.time_ns(), self._clock_ns()
         for row_class in RowClass:
             now = self._last_seen.times(row_class)
-            before = self._known[row_class]
-            if len(before) < len(now):
-                before = np.concatenate([before, np.zeros(len(now) - len(before), np.int64)])
-            heard: NDArray[np.int64] = np.flatnonzero(now != before)
+            held = self._last_seen.unpublished(row_class)
+            size = max(len(now), len(held))
+            now, held = _grown(now, size), _grown(held, size)
+            before, held_before = (_grown(known, size) for known in self._known[row_class])
+            heard: NDArray[np.int64] = np.flatnonzero((now != before) | (held != held_before))
             age_ns = np.clip(wall_ns - now[heard], 0, _LOOK_NS)
+            age_ns[held[heard] != held_before[heard]] = 0
             for instrument in self._staleness.heard(row_class, heard, now_ns - age_ns):
                 remedies.spoke_again(instrument, CHANNEL_OF[row_class])
-            self._known[row_class] = now.copy()
+            self._known[row_class] = now.copy(), held.copy()
 
     def check(self, remedies: Remedies, now_ns: int) -> None:
         for suspect in self._staleness.check(now_ns):
@@ -157,3 +161,9 @@ class StalenessMonitor(SupervisorEvents):
 def _instruments(subscriptions: Sequence[Subscription], row_class: RowClass) -> list[int]:
     channel = CHANNEL_OF[row_class]
     return [one.instrument for one in subscriptions if one.channel == channel]
+
+
+def _grown(values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Return an array of at least this size, with zeros at its end."""
+    missing = size - len(values)
+    return np.concatenate([values, np.zeros(missing, np.int64)]) if missing > 0 else values

@@ -302,7 +302,8 @@ class Simulator:
 
     def _in_turn(self) -> list[Stream]:
         if self._turn is None:
-            self._turn = list(self._heard)
+            halted = self.faults.halted
+            self._turn = [one for one in self._heard if one.symbol.name.decode() not in halted]
         return self._turn
 
     # ------------------------------------------------------------------ sending
@@ -418,6 +419,11 @@ class Simulator:
                 )
             else:
                 client.transport.disconnect(False)
+
+    def halt(self, *symbols: str) -> None:
+        """Send nothing of these symbols any more, but what a subscription brings."""
+        self.faults.halted = frozenset(symbols)
+        self._turn = None
 
     def stall(self, for_s: float) -> None:
         """Send no data for so long; heartbeats go on."""

@@ -102,6 +102,7 @@ class Faults:
     retry_after_s: int | None = None
     stalled_until_s: float = 0.0  # open, silent but for heartbeats; the clock of time()
     deaf: bool = False  # requests are not answered
+    halted: frozenset[str] = frozenset()  # symbols that say nothing
     bad_symbols: set[str] = field(default_factory=set)  # refused when subscribed to
 
     @property
