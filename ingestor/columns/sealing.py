@@ -201,7 +201,7 @@ def _levels(
     """Return int64[levels, 2], prices and sizes of all updates in order."""
     if not raw:
         return _levels_of(updates, texts, table) if texts else (_NO_NUMBERS, {})
-    is_json = updates["spare"] == LevelFormat.JSON
+    is_json = updates["level_format"] == LevelFormat.JSON
     counts = updates["bids"] + updates["asks"]
     lines = Lines(
         b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"'),

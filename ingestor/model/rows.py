@@ -136,7 +136,7 @@ UPDATE: Final = np.dtype(
         ("checksum", "<u4"),  # with Flag.CHECKSUM; else the mark that a REST image names, 0 = none
         ("frame", "<u4"),  # index of the frame in the sealed buffer
         ("flags", "<u2"),
-        ("spare", "<u2"),  # LevelFormat, until sealed
+        ("level_format", "<u2"),  # LevelFormat
     ]
 )
 

@@ -201,7 +201,7 @@ class Decoded:
 
 def meaning(sealed: Sealed) -> dict[str, Any]:
     """Return all that came of frames, in a form that can be compared."""
-    fields = [name for name in UPDATE.names or () if name != "spare"]  # how levels were kept
+    fields = [name for name in UPDATE.names or () if name != "level_format"]  # how levels were kept
     return {
         "updates": sealed.updates[fields].tolist(),
         **{

@@ -35,7 +35,7 @@ TRADE = (
 
 
 # All of an update but how its levels were kept.
-_MEANING = [name for name in UPDATE.names or () if name != "spare"]
+_MEANING = [name for name in UPDATE.names or () if name != "level_format"]
 
 
 @dataclass
