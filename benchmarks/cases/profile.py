@@ -163,14 +163,14 @@ def _time_batch(
     del kept
 
     buffer = ColumnBuffer()
-    intake, session = connection(shape, instruments, buffer)
+    frame_queue, session = connection(shape, instruments, buffer)
     watch.start()
-    receive(intake, session, frames, ts_recv)
+    receive(frame_queue, session, frames, ts_recv)
     watch.lap("decode")
     sealed = buffer.seal(instruments)
     watch.lap("seal")
-    if sealed.rows != BATCH_ROWS or intake.counts.rejected:
-        raise RuntimeError(f"{shape.name}: {sealed.rows} rows, {intake.counts}")
+    if sealed.rows != BATCH_ROWS or frame_queue.counts.rejected:
+        raise RuntimeError(f"{shape.name}: {sealed.rows} rows, {frame_queue.counts}")
     _time_numbers(watch, frames, sealed, instruments)
     if shape.kind == "trade":
         _time_records(watch, sealed.trades, instruments)

@@ -157,14 +157,14 @@ class Decoded:
                 symbols.update(self.table.symbols(venue, name))
         self.frames = change([one["data"] for one in content if one["t"] == "recv"])
         buffer = ColumnBuffer()
-        intake = FrameQueue(adapter, market, symbols, buffer)
-        self.counts = intake.counts
+        frame_queue = FrameQueue(adapter, market, symbols, buffer)
+        self.counts = frame_queue.counts
         session = Session(1, adapter(market, symbols), [], buffer, self.counts, SessionEvents())
         for number, frame in enumerate(self.frames):
-            intake.arrive((session, frame.encode(), number))
+            frame_queue.arrive((session, frame.encode(), number))
             if number % full == full - 1:
-                intake.decode()
-        intake.decode()
+                frame_queue.decode()
+        frame_queue.decode()
         self.sealed: Sealed = buffer.seal(self.table)
 
     def price(self, instrument: int, value: int) -> Decimal:
