@@ -49,7 +49,7 @@ class Events(SessionEvents):
 
 
 class Bench:
-    """Some connections to one market of a fixture, and their intake."""
+    """Some connections to one market of a fixture, and their frame queue."""
 
     def __init__(self, adapter: type[FeedAdapter], market: str) -> None:
         self.table = load(adapter, market).table()
