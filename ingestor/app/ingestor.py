@@ -82,7 +82,7 @@ class Ingestor:
         self.session = session or os.urandom(16)
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
-        self._watch = LoopLag()
+        self.loop_lag = LoopLag()
         table = planned.table
         self._rules = planned.plan.book_rules()
         self.pipeline = Pipeline(table, self._rule_of, settings.book_settings(config.books))
@@ -217,7 +217,7 @@ class Ingestor:
                 def keep(unit: str, run: Callable[[], Awaitable[object]]) -> None:
                     tasks.append(group.create_task(bulkheads.keep(unit, run), name=unit))
 
-                keep("loop lag", self._watch.run)
+                keep("loop lag", self.loop_lag.run)
                 stopping = group.create_task(self._stop.wait(), name="stop")
                 tasks.append(stopping)
                 if self.sink is not None:
@@ -395,7 +395,7 @@ class Ingestor:
             phase = Phase.PAUSED
         channel = self.sink.statistics() if self.sink is not None else None
         connections = self.supervisor.statistics()
-        return self.reporter.status(phase, connections, channel, self._watch, recent=recent)
+        return self.reporter.status(phase, connections, channel, self.loop_lag, recent=recent)
 
     def families(self) -> Iterable[Metric]:
         return self._exposition.families()
