@@ -25,14 +25,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import orjson
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from benchmarks.harness.frames import SHAPES, Shape, connection, receive, table
 from benchmarks.harness.processes import Child, LoadServer
 from ingestor.codec import Record, encoder
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
-from ingestor.kafka.aiokafka_compat import use_fast_compression
+from ingestor.kafka.aiokafka_compat import DefaultRecordBatchBuilder, use_fast_compression
 from ingestor.kafka.partitions import Partitions
 from ingestor.model.decimals import parse_column
 from ingestor.model.instruments import InstrumentTable
