@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.admin.exposition import _STREAM_FAMILIES
+from ingestor.admin.exposition import STREAM_FAMILIES
 from ingestor.cluster.view import worker_families
 from ingestor.sources.registry import GROUP
 from tests.unit.admin.test_server import App
@@ -41,7 +41,7 @@ def test_every_metric_that_is_used_is_exported(path: Path) -> None:
 
 
 def test_the_documentation_has_every_metric_and_no_other() -> None:
-    streams = {name for name, _, _ in _STREAM_FAMILIES}
+    streams = {name for name, _, _ in STREAM_FAMILIES}
     assert named_in(OPERATIONS) == exported() | streams
 
 

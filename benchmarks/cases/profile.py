@@ -25,14 +25,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import orjson
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from benchmarks.harness.frames import SHAPES, Shape, connection, receive, table
 from benchmarks.harness.processes import Child, LoadServer
 from ingestor.codec import Record, encoder
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
-from ingestor.kafka.aiokafka_compat import use_fast_compression
+from ingestor.kafka.aiokafka_compat import DefaultRecordBatchBuilder, use_fast_compression
 from ingestor.kafka.partitions import Partitions
 from ingestor.model.decimals import parse_column
 from ingestor.model.instruments import InstrumentTable
@@ -163,14 +162,14 @@ def _time_batch(
     del kept
 
     buffer = ColumnBuffer()
-    intake, session = connection(shape, instruments, buffer)
+    frame_queue, session = connection(shape, instruments, buffer)
     watch.start()
-    receive(intake, session, frames, ts_recv)
+    receive(frame_queue, session, frames, ts_recv)
     watch.lap("decode")
     sealed = buffer.seal(instruments)
     watch.lap("seal")
-    if sealed.rows != BATCH_ROWS or intake.counts.rejected:
-        raise RuntimeError(f"{shape.name}: {sealed.rows} rows, {intake.counts}")
+    if sealed.rows != BATCH_ROWS or frame_queue.counts.rejected:
+        raise RuntimeError(f"{shape.name}: {sealed.rows} rows, {frame_queue.counts}")
     _time_numbers(watch, frames, sealed, instruments)
     if shape.kind == "trade":
         _time_records(watch, sealed.trades, instruments)

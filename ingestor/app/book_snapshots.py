@@ -40,7 +40,7 @@ class BookSnapshotPublisher:
         self._known: set[int] = set()
         self._due: dict[int, None] = {}  # in order
 
-    def hear(self, batch: TickBatch) -> None:
+    def observe(self, batch: TickBatch) -> None:
         """A flush brought these rows: books that began anew are due."""
         if batch.row_class is RowClass.LEVEL:
             resets = batch.rows["instrument"][batch.rows["kind"] == Kind.RESET].tolist()

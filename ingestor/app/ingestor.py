@@ -82,7 +82,7 @@ class Ingestor:
         self.session = session or os.urandom(16)
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
-        self._watch = LoopLag()
+        self.loop_lag = LoopLag()
         table = planned.table
         self._rules = planned.plan.book_rules()
         self.pipeline = Pipeline(table, self._rule_of, settings.book_settings(config.books))
@@ -109,7 +109,7 @@ class Ingestor:
             if config.recorder is not None
             else None
         )
-        self.stalewatch = (
+        self.staleness_monitor = (
             StalenessMonitor(
                 Staleness(StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)),
                 metrics.last_seen,
@@ -151,7 +151,7 @@ class Ingestor:
         )
         self._group: asyncio.TaskGroup | None = None
         self._refreshing: set[asyncio.Task[None]] = set()  # of instrument lists
-        self.images = (
+        self.book_snapshots = (
             BookSnapshotPublisher(
                 self.pipeline.books,
                 table,
@@ -178,10 +178,10 @@ class Ingestor:
         self.flusher.observe(self._observe)
         self._revisions.subscribe(self.supervisor.replace_instruments)
         self._revisions.subscribe(self._revise)
-        if self.stalewatch is not None:
-            self._revisions.subscribe(self.stalewatch.replace_instruments)
-        if self.images is not None:
-            self._revisions.subscribe(self.images.replace_instruments)
+        if self.staleness_monitor is not None:
+            self._revisions.subscribe(self.staleness_monitor.replace_instruments)
+        if self.book_snapshots is not None:
+            self._revisions.subscribe(self.book_snapshots.replace_instruments)
         if self.sink is not None:
             self.sink.on_pause = self._pause
             self.sink.on_resume = self._resume
@@ -217,7 +217,7 @@ class Ingestor:
                 def keep(unit: str, run: Callable[[], Awaitable[object]]) -> None:
                     tasks.append(group.create_task(bulkheads.keep(unit, run), name=unit))
 
-                keep("loop lag", self._watch.run)
+                keep("loop lag", self.loop_lag.run)
                 stopping = group.create_task(self._stop.wait(), name="stop")
                 tasks.append(stopping)
                 if self.sink is not None:
@@ -239,12 +239,12 @@ class Ingestor:
                     on_ready()
                 supervising = group.create_task(self.supervisor.run(), name="supervisor")
                 keep("report", self._report)
-                if self.images is not None:
-                    keep("book snapshots", self.images.run)
+                if self.book_snapshots is not None:
+                    keep("book snapshots", self.book_snapshots.run)
                 if self.auditor is not None:
                     keep("book audit", self.auditor.run)
-                if self.stalewatch is not None:
-                    keep("staleness", partial(self.stalewatch.run, self.supervisor))
+                if self.staleness_monitor is not None:
+                    keep("staleness", partial(self.staleness_monitor.run, self.supervisor))
                 await stopping
                 drained = await self._drain(supervising)
                 _cancel([*tasks, *self._refreshing])
@@ -292,22 +292,24 @@ class Ingestor:
     def _observe(self, result: FlushResult, _now_ns: int) -> None:
         for error in result.errors:
             log.warning("book.broken", cause=error.cause, detail=str(error))
-        if self.images is not None:
+        if self.book_snapshots is not None:
             for batch in result.batches:
-                self.images.hear(batch)
+                self.book_snapshots.observe(batch)
 
     def _listeners(self) -> list[SupervisorEvents]:
-        return [one for one in (EventLog(), self.publishing, self.stalewatch) if one is not None]
+        return [
+            one for one in (EventLog(), self.publishing, self.staleness_monitor) if one is not None
+        ]
 
     def _pause(self) -> None:
         self.supervisor.pause()
-        if self.stalewatch is not None:
-            self.stalewatch.paused()
+        if self.staleness_monitor is not None:
+            self.staleness_monitor.paused()
 
     def _resume(self) -> None:
         self.supervisor.resume()
-        if self.stalewatch is not None:
-            self.stalewatch.resumed()
+        if self.staleness_monitor is not None:
+            self.staleness_monitor.resumed()
 
     def _repair(self, repairs: Sequence[Repair]) -> None:
         self.supervisor.repair(repairs)
@@ -393,7 +395,7 @@ class Ingestor:
             phase = Phase.PAUSED
         channel = self.sink.statistics() if self.sink is not None else None
         connections = self.supervisor.statistics()
-        return self.reporter.status(phase, connections, channel, self._watch, recent=recent)
+        return self.reporter.status(phase, connections, channel, self.loop_lag, recent=recent)
 
     def families(self) -> Iterable[Metric]:
         return self._exposition.families()

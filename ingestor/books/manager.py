@@ -95,7 +95,9 @@ class BookManager:
         self._errors: list[SequenceGap] = []
         self._bugs: list[tuple[int, Exception]] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
-        self._is_oracle = np.zeros(0, np.bool_)  # by instrument: do its quotes prove its book?
+        self._has_quote_check = np.zeros(
+            0, np.bool_
+        )  # by instrument: do its quotes prove its book?
         self._newest = np.zeros(0, UPDATE)  # by instrument: its newest update, for the times
         self._unnoted: list[Rows] = []  # updates that `_newest` doesn't know yet, in order
         self._unnoted_count = 0
@@ -114,7 +116,7 @@ class BookManager:
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
-        quotes_waiting = QuoteQueue(sealed, self._is_oracle)
+        quotes_waiting = QuoteQueue(sealed, self._has_quote_check)
         quotes_before: list[int] = []
         for hole in sealed.holes:
             self._run(flush, quotes_waiting, hole.quote, hole.update)
@@ -147,7 +149,7 @@ class BookManager:
         if book is not None:
             self._held -= book.held_levels
             self._forgotten += book.held_levels
-            self._is_oracle[instrument] = False
+            self._has_quote_check[instrument] = False
             self._repairs.done(book)
 
     def replace_instruments(self, numbers: Mapping[int, int], ts_ns: int) -> None:
@@ -169,7 +171,10 @@ class BookManager:
             if (self._table.exponents[old] == self._table.exponents[new]).all():
                 self._books[new] = self._books.pop(old)
                 self._repairs.move(book, new)
-                self._is_oracle[new], self._is_oracle[old] = self._is_oracle[old], False
+                self._has_quote_check[new], self._has_quote_check[old] = (
+                    self._has_quote_check[old],
+                    False,
+                )
                 self._newest[new] = self._newest[old]
                 self._newest[new]["instrument"] = new
                 self._breaks = [
@@ -237,9 +242,11 @@ class BookManager:
             self._note()
 
     def _fit_table(self) -> None:
-        more = len(self._table) - len(self._is_oracle)
+        more = len(self._table) - len(self._has_quote_check)
         if more > 0:
-            self._is_oracle = np.concatenate([self._is_oracle, np.zeros(more, np.bool_)])
+            self._has_quote_check = np.concatenate(
+                [self._has_quote_check, np.zeros(more, np.bool_)]
+            )
             self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
 
     def _note(self) -> None:
@@ -349,7 +356,7 @@ class BookManager:
     def _apply_quotes(
         self, flush: Flush, quotes_waiting: QuoteQueue, quotes_end: int, taken: int
     ) -> None:
-        """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer."""
+        """Verify with the quotes before row `quotes_end` that follow `taken` updates or fewer."""
         for instrument, number, ts_recv, quote in quotes_waiting.take(taken, quotes_end):
             book = self._books[instrument]
             try:
@@ -576,7 +583,7 @@ class BookManager:
             levels_max = self._settings.levels_max
             book = open_book(instrument, self._rule_of(instrument), counters, levels_max, now_ns)
             self._books[instrument] = book
-            self._is_oracle[instrument] = book.remembers = bool(
+            self._has_quote_check[instrument] = book.remembers = bool(
                 book.rule.verify_with_quotes and self._memory
             )
         return book

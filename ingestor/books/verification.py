@@ -37,7 +37,7 @@ def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
         texts = book.texts
         found = text_checksum(*texts) if texts is not None else _checksum_of(book)
         return _count(book, found == checksum)
-    if book.has_oracle and book.last:
+    if book.has_quote_check and book.last:
         if book.recent_quotes:
             quote = _partner(book.recent_quotes, book.last)
             if quote is not None:

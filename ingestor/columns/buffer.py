@@ -18,9 +18,9 @@ from typing import Any, Final
 import numpy as np
 
 from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
-from ingestor.columns.sealing import DEFERRED_WIDTH, IS_RAW, ColumnReader, seal, set_column
+from ingestor.columns.sealing import DEFERRED_WIDTH, ColumnReader, seal, set_column
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import UPDATE, Cause, Flag, Rows
+from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, Rows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
 assert _UPDATE.size == UPDATE.itemsize
@@ -30,7 +30,9 @@ _BIDS, _ASKS, _FRAME = 6, 7, 9  # where an update has them
 _CHECKSUM: Final = int(Flag.CHECKSUM)
 _LEVEL_TYPES: Final = {list, tuple}
 _PAIR: Final = {2}
-_RAW: Final = 11  # the member of an update that tells how its levels are kept
+_LEVEL_FORMAT: Final = 11  # where an update has its LevelFormat
+_TEXT: Final = int(LevelFormat.TEXT)
+_JSON: Final = int(LevelFormat.JSON)
 _DIGITS: Final = b"0123456789."
 _PAIR_SKELETON: Final = b'["",""],'
 
@@ -47,9 +49,9 @@ class ColumnBuffer:
     """
 
     __slots__ = (
+        "_json_levels",
         "_level_texts",
         "_levels",
-        "_raw_levels",
         "_updates",
         "frame",
         "frames",
@@ -69,7 +71,7 @@ class ColumnBuffer:
         self._updates = bytearray()
         self._levels = 0
         self._level_texts: list[object] = []
-        self._raw_levels: list[bytes] = []
+        self._json_levels: list[bytes] = []
         self.frames: list[bytes] = []
         self.sources: list[Source] = []
         self.frame = -1
@@ -211,7 +213,7 @@ class ColumnBuffer:
             check_value if checksum is None else checksum,
             self.frame,
             flags,
-            0,
+            _TEXT,
         )
         self._levels += len(bids) + len(asks)
         texts = self._level_texts
@@ -253,10 +255,10 @@ class ColumnBuffer:
             check_value,
             self.frame,
             flags,
-            IS_RAW,
+            _JSON,
         )
         self._levels += bid_count + ask_count
-        self._raw_levels += (bids, asks)
+        self._json_levels += (bids, asks)
         return True
 
     def json_updates(
@@ -282,11 +284,11 @@ class ColumnBuffer:
             map(
                 _UPDATE.pack,
                 *(ts_event, ts_recv, first, last, previous, instruments),
-                *(pairs[0::2], pairs[1::2], marks, frames, flags, repeat(IS_RAW)),
+                *(pairs[0::2], pairs[1::2], marks, frames, flags, repeat(_JSON)),
             )
         )
         self._levels += sum(pairs)
-        self._raw_levels += sides
+        self._json_levels += sides
 
     def updates(
         self,
@@ -307,7 +309,7 @@ class ColumnBuffer:
             map(
                 _UPDATE.pack,
                 *(ts_event, ts_recv, none, none, none, instruments),
-                *(bids, asks, checksums, frames, repeat(_CHECKSUM), none),
+                *(bids, asks, checksums, frames, repeat(_CHECKSUM), repeat(_TEXT)),
             )
         )
         self._levels += sum(bids) + sum(asks)
@@ -356,8 +358,8 @@ class ColumnBuffer:
             del self._updates[-_UPDATE.size :]
             levels = update[_BIDS] + update[_ASKS]
             self._levels -= levels
-            if update[_RAW]:
-                del self._raw_levels[-2:]
+            if update[_LEVEL_FORMAT] == _JSON:
+                del self._json_levels[-2:]
             else:
                 del self._level_texts[len(self._level_texts) - 2 * levels :]
         while self.holes and self.holes[-1].frame >= first:
@@ -375,7 +377,7 @@ class ColumnBuffer:
             self.kept_quotes,
             np.frombuffer(self._updates, UPDATE),
             self._level_texts,
-            self._raw_levels,
+            self._json_levels,
             self.frames,
             self.sources,
             self.holes,

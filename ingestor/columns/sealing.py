@@ -20,7 +20,17 @@ from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
 from ingestor.model.decimals import Lines, parse_column
 from ingestor.model.errors import BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import NUMBERS, QUOTE, TRADE, Cause, Flag, Kind, RowClass, Rows
+from ingestor.model.rows import (
+    NUMBERS,
+    QUOTE,
+    TRADE,
+    Cause,
+    Flag,
+    Kind,
+    LevelFormat,
+    RowClass,
+    Rows,
+)
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
 # each number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds
@@ -28,7 +38,6 @@ from ingestor.model.rows import NUMBERS, QUOTE, TRADE, Cause, Flag, Kind, RowCla
 ColumnReader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
 UNFIT: Final = (LookupError, TypeError, ValueError, OverflowError, AttributeError, error)
-IS_RAW: Final = 1  # in UPDATE.spare: the levels are JSON
 DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
 
 _LAST: Final = int(Flag.LAST)
@@ -66,7 +75,8 @@ def seal(
     """Convert all columns and take the frames out that don't fit.
 
     trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
-    of the updates' levels, in turns; json_levels: sides, in turns, of the updates that are IS_RAW.
+    of the updates' levels, in turns. json_levels: sides, in turns, of the updates whose levels are
+    JSON.
     """
     trade, trade_bad = _convert(RowClass.TRADE, trades, table)
     quote, quote_bad = _convert(RowClass.QUOTE, quotes, table)
@@ -191,18 +201,18 @@ def _levels(
     """Return int64[levels, 2], prices and sizes of all updates in order."""
     if not raw:
         return _levels_of(updates, texts, table) if texts else (_NO_NUMBERS, {})
-    is_raw = updates["spare"] == IS_RAW
+    is_json = updates["level_format"] == LevelFormat.JSON
     counts = updates["bids"] + updates["asks"]
     lines = Lines(
         b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"'),
-        2 * int(counts[is_raw].sum()),
+        2 * int(counts[is_json].sum()),
     )
     if not texts:
         return _levels_of(updates, lines, table) if lines.raw else (_NO_NUMBERS, {})
     numbers = np.empty((int(counts.sum()), 2), np.int64)
     bad: Bad = {}
-    at = np.repeat(is_raw, counts)
-    for mask, some, cells in ((at, updates[is_raw], lines), (~at, updates[~is_raw], texts)):
+    at = np.repeat(is_json, counts)
+    for mask, some, cells in ((at, updates[is_json], lines), (~at, updates[~is_json], texts)):
         if cells:
             numbers[mask], found = _levels_of(some, cells, table)
             bad |= found

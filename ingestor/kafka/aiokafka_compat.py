@@ -1,8 +1,8 @@
 """The only module that reaches into private parts of aiokafka, each with the reason for it.
 
-The private parts belong to the version that requirements.lock names:
-tests/unit/kafka/test_aiokafka_compat.py fails when that version changes, so that each workaround is
-looked at again. They are:
+The private parts were reviewed in aiokafka `REVIEWED_VERSION`:
+tests/unit/kafka/test_aiokafka_compat.py fails when requirements.lock names another one, so that
+each workaround is looked at again. They are:
 
 - `AIOKafkaConnection.send`, `_send_sasl_token`: a lost socket must be a KafkaConnectionError
   (aio-libs/aiokafka#1038). asyncio drops what is written between a socket's loss and the turn of
@@ -14,6 +14,8 @@ looked at again. They are:
   identity, sequence numbers and connections (ADR 12).
 - `default_records.lz4_encode`: aiokafka compresses at level 9.
 - `AIOKafkaConsumer._client`: a consumer needs the cluster's topics without creating one.
+- What is in modules that aiokafka doesn't document, and is imported from here: the partitioner's
+  `murmur2`, the builder of record batches, the headers of requests, `create_conn`.
 """
 
 from __future__ import annotations
@@ -27,17 +29,40 @@ import cramjam
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts, create_conn
+from aiokafka.partitioner import murmur2
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
 from aiokafka.record import default_records as _record_batches
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 try:
     from aiokafka.record._crecords import default_records as _record_batches_in_c
 except ImportError:  # aiokafka was built, or is run, without its extensions
     _record_batches_in_c = None
 
+__all__ = [
+    "REVIEWED_VERSION",
+    "AIOKafkaConnection",
+    "CloseReason",
+    "DefaultRecordBatchBuilder",
+    "RequestHeader_v1",
+    "ResponseHeader_v0",
+    "collect_hosts",
+    "connection_to",
+    "create_conn",
+    "end_producer",
+    "fail_writes_to_lost_sockets",
+    "murmur2",
+    "topics_of",
+    "transactions_of",
+    "use_fast_compression",
+    "wait_for_metadata",
+]
+
 log = structlog.get_logger(__name__)
 
+REVIEWED_VERSION: Final = "0.14.0"  # whose private parts were read
 STOP_TIMEOUT_S: Final = 2.0
 CONNECT_TIMEOUT_S: Final = 1.0
 _METHODS: Final = ("send", "_send_sasl_token")

@@ -79,9 +79,9 @@ class Sink:
 class Connection(SessionEvents):
     """A transport's handler: one session, flushed at the end of each burst."""
 
-    def __init__(self, sink: Sink, intake: FrameQueue) -> None:
+    def __init__(self, sink: Sink, frame_queue: FrameQueue) -> None:
         self.session: Session
-        self.arrive = intake.arrive
+        self.arrive = frame_queue.arrive
         self._sink = sink
         self._link: Link | None = None
         self.failure: TransportError | None = None
@@ -184,17 +184,17 @@ class Run:
         self, market: str, endpoint: Endpoint, subscriptions: list[Subscription]
     ) -> Link:
         adapter = self.adapter(market, self.table.symbols(self.capture.venue, market))
-        intake = self.sink.pipeline.frame_queues.of(self.adapter, market)
-        connection = Connection(self.sink, intake)
+        frame_queue = self.sink.pipeline.frame_queues.of(self.adapter, market)
+        connection = Connection(self.sink, frame_queue)
         connection.session = Session(
             len(self.connections),
             adapter,
             subscriptions,
-            intake.buffer,
-            intake.counts,
+            frame_queue.buffer,
+            frame_queue.counts,
             connection,
             market,
-            intake.decode,
+            frame_queue.decode,
         )
         self.connections.append(connection)
         url = self.emulator.ws_url + urlsplit(endpoint.url).path

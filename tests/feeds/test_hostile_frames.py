@@ -179,14 +179,14 @@ def test_bombs_among_frames_that_are_decoded_together(adapter: AdapterType, mark
     for frame in good:
         alone, together = Connection(fixture), Connection(fixture)
         symbols = together.table.symbols(adapter.venue, market)
-        intake = FrameQueue(adapter, market, symbols, together.buffer)
-        intake.counts = together.counts
+        frame_queue = FrameQueue(adapter, market, symbols, together.buffer)
+        frame_queue.counts = together.counts
         for bomb in bombs:
             for mutated in replaced(json.loads(frame), bomb):
                 for payload in (*good, frame, mutated.replace(" ", "").encode(), frame, *good):
                     alone.session.receive(payload, TS_RECV)
-                    intake.arrive((together.session, payload, TS_RECV))
-                intake.decode()
+                    frame_queue.arrive((together.session, payload, TS_RECV))
+                frame_queue.decode()
         assert together.counts == alone.counts
         wanted, found = alone.buffer.seal(alone.table), together.buffer.seal(together.table)
         assert rows_of(found, together.table) == rows_of(wanted, alone.table)

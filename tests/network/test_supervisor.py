@@ -153,7 +153,7 @@ def supervisor_of(server: Server, **more: Any) -> tuple[Supervisor, Heard]:
         plan,
         table,
         FrameQueues(table, ColumnBuffer()),
-        lambda intake: intake.decode,
+        lambda frame_queue: frame_queue.decode,
         lambda: None,
         settings=settings(**more),
         events=heard,

@@ -16,12 +16,16 @@ from struct import Struct
 from typing import Any, Final, Protocol, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
-from aiokafka.conn import CloseReason
-from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from ingestor.codec import Headers, Record
-from ingestor.kafka.aiokafka_compat import connection_to, transactions_of
+from ingestor.kafka.aiokafka_compat import (
+    CloseReason,
+    DefaultRecordBatchBuilder,
+    RequestHeader_v1,
+    ResponseHeader_v0,
+    connection_to,
+    transactions_of,
+)
 
 Batches = Mapping[TopicPartition, bytes | bytearray]
 Failures = dict[TopicPartition, errors.KafkaError | None]

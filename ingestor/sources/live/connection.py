@@ -97,7 +97,7 @@ class Connection:
         arrive: Arrive,
         on_read_complete: Callable[[], None],
     ) -> None:
-        """arrive: called with each frame. burst_end: called after each burst of frames."""
+        """arrive: called with each frame. on_read_complete: called after each read."""
         self._owner = owner
         self.arrive = arrive
         self.on_read_complete = on_read_complete

@@ -7,7 +7,6 @@ from typing import Final
 
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.session import Session
-from ingestor.model.backoff import Backoff
 from ingestor.model.errors import FeedStale, HandshakeRejected, PeerClosed, TransportError
 from ingestor.sources.live.connection import PingTimeout, PlannedReconnect
 from ingestor.sources.live.plan import PlannedConnection
@@ -19,7 +18,6 @@ from ingestor.sources.websocket.interface import (
 )
 from ingestor.telemetry.bulkheads import bulkheads
 
-_LASTING: Final = Backoff(base_s=30.0, cap_s=300.0, floor_s=5.0)
 _CLOSE_CODES: Final = range(1000, 1016)
 
 

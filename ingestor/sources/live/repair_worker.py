@@ -30,7 +30,7 @@ from ingestor.telemetry.bulkheads import bulkheads
 
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
 _WEIGHT_PER_S: Final = 40.0  # of REST requests, per origin: 40 % of 6,000 a minute
-_WEIGHT_BURST: Final = 200
+WEIGHT_BURST: Final = 200
 _REST: Final = RestSettings(timeout_s=20.0)
 
 
@@ -209,7 +209,7 @@ class RepairWorker:
         client = self._clients.get(origin)
         if client is None:
             limiter = RateLimiter(
-                _WEIGHT_PER_S / self._workers, max(1, _WEIGHT_BURST // self._workers)
+                _WEIGHT_PER_S / self._workers, max(1, WEIGHT_BURST // self._workers)
             )
             client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
             self._clients[origin] = await self._closing.enter_async_context(client)

@@ -39,7 +39,7 @@ class RecordedFeed:
         self.sessions: dict[Connection, Session] = {}
         self.receivers: dict[Connection, tuple[Arrive, Session]] = {}
         self._table = table
-        self._intakes = frame_queues
+        self._frame_queues = frame_queues
         self._waiting: list[tuple[str, bytes, int]] = []  # snapshots that came before a session
 
     def open(
@@ -55,7 +55,7 @@ class RecordedFeed:
         market = market or self.market
         symbols = self._table.symbols(self.venue, market)
         adapter = self.adapter(market, symbols)
-        frame_queue = self._intakes.of(self.adapter, market)
+        frame_queue = self._frame_queues.of(self.adapter, market)
         session = Session(
             len(self.sessions),
             adapter,

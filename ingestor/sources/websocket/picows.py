@@ -43,6 +43,8 @@ from ingestor.sources.websocket.interface import (
 from ingestor.sources.websocket.poller import ReadComplete
 from ingestor.sources.websocket.sockets import READ_BYTES, Receive, SocketTransport, open_stream
 
+# The version whose undocumented parts, `picows.picows` and `picows.url`, were read.
+REVIEWED_VERSION: Final = "2.3.1"
 LIBRARY_BUFFER_BYTES: Final = 2_048  # the library's own, for what is handed to it; it grows
 # One read may bring hundreds of frames: the owner is asked to flush within it, so that batches stay
 # as small as the processor's cache. A power of two.

@@ -71,7 +71,7 @@ class Client(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type is WSMsgType.TEXT:
-            self.server.hear(self, frame.get_payload_as_bytes())
+            self.server.handle_message(self, frame.get_payload_as_bytes())
         elif frame.msg_type is WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
@@ -233,7 +233,7 @@ class Simulator:
                 return None
         return b"{}"
 
-    def hear(self, client: Client, payload: bytes) -> None:
+    def handle_message(self, client: Client, payload: bytes) -> None:
         """A client's message."""
         if self.faults.deaf:
             return

@@ -112,8 +112,8 @@ class App:
         channel = QueueStatistics(1, 2, 3, 4, 5, 6, 0.5, 1.5, paused=True, steps={"pause": 3})
         yield from bug_families({"book": 2})
         yield from kafka_families(channel, {"OutOfOrder": 1}, connected=True)
-        tally = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
-        yield from book_families({("kraken", "spot"): tally.reading(3, 2, 0, 1_000_000_000)})
+        counters = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
+        yield from book_families({("kraken", "spot"): counters.reading(3, 2, 0, 1_000_000_000)})
         yield from recorder_families(
             RecorderStatistics(RecorderState.FAILED, "disk full", 1, 2, 3, 4, 6, 7, 8, 9)
         )
