@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,12 @@ async def offline_plan(config: Config, file: str) -> PlanReport:
 
 
 class _NoNetwork(RestClient):
-    async def pages(self, base_url: str, request: RestRequest) -> list[bytes]:
+    async def pages(
+        self,
+        base_url: str,
+        request: RestRequest,
+        check: Callable[[bytes], object] | None = None,
+    ) -> list[bytes]:
         raise TransportError(f"{base_url}{request.path}", "the network is not used")
 
 

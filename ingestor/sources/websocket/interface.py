@@ -145,13 +145,6 @@ def default_ssl_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header; None for none, a date or nonsense."""
-    if value is None or not value.strip().isdecimal():
-        return None
-    return float(value)
-
-
 def connect_failure(url: str, failure: Exception, open_timeout_s: float) -> TransportError:
     """Translate what opening a connection raises: OSError, ssl.SSLError, TimeoutError."""
     if isinstance(failure, TimeoutError):

@@ -28,6 +28,7 @@ from picows.picows import WSCloseHandshake, WSProtocol  # type: ignore[attr-defi
 from picows.url import parse_url
 
 from ingestor.model.errors import HandshakeRejected, PeerClosed, TransportError
+from ingestor.model.retry_after import retry_after_s
 from ingestor.sources.websocket.interface import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
@@ -38,7 +39,6 @@ from ingestor.sources.websocket.interface import (
     Handler,
     ProtocolViolated,
     connect_failure,
-    retry_after_s,
 )
 from ingestor.sources.websocket.poller import ReadComplete
 from ingestor.sources.websocket.sockets import READ_BYTES, Receive, SocketTransport, open_stream

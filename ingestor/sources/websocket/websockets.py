@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.frames import CloseCode
 
 from ingestor.model.errors import HandshakeRejected, PeerClosed, TransportError
+from ingestor.model.retry_after import retry_after_s
 from ingestor.sources.websocket.interface import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
@@ -27,7 +28,6 @@ from ingestor.sources.websocket.interface import (
     ProtocolViolated,
     connect_failure,
     default_ssl_context,
-    retry_after_s,
 )
 
 FRAMES_MAX: Final = 16  # frames that wait in the library before it stops reading the socket
