@@ -19,7 +19,7 @@ Traps:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
@@ -41,6 +41,7 @@ from ingestor.adapter import (
     Flag,
     Instrument,
     Limits,
+    Listing,
     Market,
     Notice,
     Reconnect,
@@ -51,8 +52,8 @@ from ingestor.adapter import (
     UnknownMessage,
 )
 
+from . import instruments
 from .batch_decoder import futures_decoder, is_whole_book, spot_decoder
-from .instruments import futures_instrument, spot_instrument
 
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
@@ -268,14 +269,19 @@ class Binance:
         return (_EXCHANGE_INFO[market],)
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        read = spot_instrument if market == "spot" else futures_instrument
-        return [
-            read(market, entry)
-            for body in bodies
-            for entry in orjson.loads(body)["symbols"]
-            if entry["contractStatus" if market == "coinm" else "status"] == "TRADING"
-        ]
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        found: Iterable[Any] = instruments.entries(body)
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        return instruments.listing(market, entry)
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        if market == "spot":
+            return instruments.spot_instrument(market, entry)
+        return instruments.futures_instrument(market, entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return RestRequest(

@@ -12,6 +12,7 @@ from ingestor.adapter.contract import (
     FeedAdapter,
     Filtered,
     Limits,
+    Listing,
     Market,
     Notice,
     Reconnect,
@@ -36,6 +37,7 @@ from ingestor.model.errors import (
     DecodeError,
     UnknownInstrument,
     UnknownMessage,
+    VenueError,
 )
 from ingestor.model.instruments import (
     Contract,
@@ -81,6 +83,7 @@ __all__ = [
     "Flag",
     "Instrument",
     "Limits",
+    "Listing",
     "Market",
     "Notice",
     "Reconnect",
@@ -95,6 +98,7 @@ __all__ = [
     "Subscription",
     "UnknownInstrument",
     "UnknownMessage",
+    "VenueError",
     "by_kind",
     "flat",
     "instrument",

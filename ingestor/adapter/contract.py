@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import Instrument
@@ -103,6 +103,18 @@ class RestRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     weight: int = 1
     cursor: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What an entry of a venue's list says first: which symbol, and whether it trades now.
+
+    symbol: as the websocket has it. status: the venue's own word, such as "BREAK" or "preopen".
+    """
+
+    symbol: str
+    trading: bool
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +223,24 @@ class FeedAdapter(Protocol):
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         """Return the REST requests that list the market's instruments."""
 
+    # The list is read entry by entry, so that an odd one costs itself alone: whatever `listing` or
+    # `parse_instrument` raises is reported with the symbol, and the others stand.
+
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        """Read their answers, in the order of the requests, pages after each other. Symbols that
-        aren't trading are left out. Raises as `decode` does."""
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        """Return the entries of one answer of `instrument_requests`.
+
+        Raises VenueError for an error of the venue's inside the answer; anything else for an answer
+        that has no list.
+        """
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        """Return an entry's symbol and status; None for one that is not of this market."""
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        """Read the metadata of an entry that has a listing."""
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         """Return the request for a book snapshot where BookRule.snapshot is REST, else None."""

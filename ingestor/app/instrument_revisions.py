@@ -80,7 +80,8 @@ class Revisions:
         async with RestClient(self._rest) as client:
             catalogue = Catalog(self._catalogue, client)
             rest_url = self._rest_urls.get((adapter.venue, market))
-            return await catalogue.refresh(adapter, market, rest_url) or []
+            listed = await catalogue.refresh(adapter, market, rest_url)
+            return [] if listed is None else listed.instruments
 
     def revise(self, fresh: Iterable[Instrument]) -> dict[int, int]:
         """Take what changed into the table; return its numbers, old -> new."""

@@ -23,6 +23,7 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue
@@ -151,7 +152,7 @@ class Decoded:
             bodies = [
                 one["data"].encode() for one in content if one["t"] == "http" and mark in one["url"]
             ]
-            for one in adapter.parse_instruments(name, bodies[:1]):
+            for one in read_list(adapter, name, bodies[:1]).instruments:
                 self.table.add(one)
             if venue == "okx" or name == market:
                 symbols.update(self.table.symbols(venue, name))

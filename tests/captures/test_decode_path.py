@@ -24,6 +24,7 @@ from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import Endpoint, FeedAdapter, RestRequest
 from ingestor.adapter.contract import Subscription
+from ingestor.adapter.instrument_list import read_list
 from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import FrameQueue
@@ -153,7 +154,7 @@ class Run:
         """Fill the table with the capture's instruments of one market."""
         requests = self.adapter.instrument_requests(market)
         bodies = [await self._get(http, request) for request in requests]
-        found = {one.symbol: one for one in self.adapter.parse_instruments(market, bodies)}
+        found = {one.symbol: one for one in read_list(self.adapter, market, bodies).instruments}
         for symbol in self.capture.symbols:
             if self.capture.market_of(symbol) == market:
                 self.table.add(found[symbol])

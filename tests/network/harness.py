@@ -11,6 +11,7 @@ from typing import Any
 
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import read_list
 from ingestor.decode.session import Session
 from ingestor.model.backoff import Backoff
 from ingestor.model.batch import TickBatch
@@ -161,7 +162,7 @@ async def bench(
     async with Simulator(options) as simulator:
         dialect = simulator.dialect
         body = dialect.instruments(simulator.symbols)[1]
-        table = InstrumentTable(adapter.parse_instruments("spot", [body]))
+        table = InstrumentTable(read_list(adapter, "spot", [body]).instruments)
         chosen = route or Route()
         plan = make_plan(
             [

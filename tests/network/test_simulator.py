@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from feeds.binance import Binance
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
@@ -81,7 +82,7 @@ def test_adapters_read_what_is_sent(name: str, adapter: type[FeedAdapter], kind:
     symbols = [book.dialect.symbol(0), book.dialect.symbol(12_345)]
     path, body = book.dialect.instruments(symbols)
     assert path == adapter.instrument_requests("spot")[0].path
-    table = InstrumentTable(adapter.parse_instruments("spot", [body]))
+    table = InstrumentTable(read_list(adapter, "spot", [body]).instruments)
     feed = adapter("spot", table.symbols(adapter.venue, "spot"))
     buffer = ColumnBuffer()
     now_ns = time_ns()

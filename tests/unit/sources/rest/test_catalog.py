@@ -16,10 +16,10 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from ingestor.adapter import FeedAdapter
 from ingestor.model.backoff import Backoff
-from ingestor.model.errors import ConfigError, DecodeError, RequestRefused
-from ingestor.model.instruments import Contract, Instrument, instrument
+from ingestor.model.errors import DecodeError, RequestRefused
+from ingestor.model.instruments import Instrument
 from ingestor.model.timestamps import SECOND
-from ingestor.sources.rest.catalog import Catalog, CatalogSettings, resolve
+from ingestor.sources.rest.catalog import Catalog, CatalogSettings
 from ingestor.sources.rest.client import RestClient, RestSettings
 from tests.feeds.fixtures import load
 
@@ -66,7 +66,7 @@ class Bench:
     async def load(
         self, adapter: type[FeedAdapter] = Coinbase, market: str = "spot"
     ) -> list[Instrument]:
-        return await self.catalogue().load(adapter, market, self.venue.url)
+        return (await self.catalogue().load(adapter, market, self.venue.url)).instruments
 
     @property
     def file(self) -> Path:
@@ -101,7 +101,8 @@ async def test_the_venue_is_asked_once_while_answers_are_fresh(bench: Bench) -> 
     bench.clock.now_ns += HOUR_NS - 1
     bench.venue.status = 503  # the network could as well be gone
     catalogue = bench.catalogue()
-    assert await catalogue.load(Coinbase, "spot", bench.venue.url) == FIXTURE.instruments
+    listed = await catalogue.load(Coinbase, "spot", bench.venue.url)
+    assert (listed.instruments, listed.fresh) == (FIXTURE.instruments, False)
     assert len(bench.venue.asked) == 1
 
 
@@ -121,7 +122,8 @@ async def test_stale_answers_serve_with_a_warning(bench: Bench) -> None:
     bench.venue.status = 503
     catalogue = bench.catalogue()
     with capture_logs() as logs:
-        assert await catalogue.load(Coinbase, "spot", bench.venue.url) == FIXTURE.instruments
+        listed = await catalogue.load(Coinbase, "spot", bench.venue.url)
+    assert (listed.instruments, listed.fresh) == (FIXTURE.instruments, False)
     (line,) = logs
     assert (line["event"], line["log_level"]) == ("catalogue.stale", "warning")
     assert (line["venue"], line["age_s"]) == ("coinbase", 10_800)
@@ -209,70 +211,11 @@ async def test_a_refresh_asks_anew(bench: Bench) -> None:
     catalogue = bench.catalogue()
     url = bench.venue.url
     await catalogue.load(Coinbase, "spot", url)
-    assert await catalogue.refresh(Coinbase, "spot", url) == FIXTURE.instruments
+    listed = await catalogue.refresh(Coinbase, "spot", url)
+    assert listed is not None
+    assert (listed.instruments, listed.fresh) == (FIXTURE.instruments, True)
     assert len(bench.venue.asked) == 2
     bench.venue.status = 500
     with capture_logs() as logs:
         assert await catalogue.refresh(Coinbase, "spot", url) is None
     assert [line["event"] for line in logs] == ["catalogue.refresh_failed"]
-
-
-def make(symbol: str, canonical: str) -> Instrument:
-    base, quote, *_ = canonical.split("-")
-    contract = Contract.PERPETUAL if canonical.endswith("-PERP") else Contract.SPOT
-    return instrument(
-        "acme", "linear", symbol, canonical, base, quote, "0.1", "1", contract=contract
-    )
-
-
-LISTED = [
-    make("btcusdt", "BTC-USDT-PERP"),
-    make("ethusdt", "ETH-USDT-PERP"),
-    make("btcusdc", "BTC-USDC-PERP"),
-    make("weird[1]", "WEIRD-USDT-PERP"),
-]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "symbols"),
-    [
-        (["BTC-USDT-PERP"], ["btcusdt"]),
-        (["btcusdt"], ["btcusdt"]),
-        (["BTCUSDT"], ["btcusdt"]),
-        (["eth-usdt-perp", "btcusdt"], ["ethusdt", "btcusdt"]),
-        (["*-USDT-PERP"], ["btcusdt", "ethusdt", "weird[1]"]),
-        (["btc-*"], ["btcusdt", "btcusdc"]),
-        (["?TH-USDT-PERP", "*"], ["ethusdt", "btcusdt", "btcusdc", "weird[1]"]),
-        (["[BE]*-USDT-PERP"], ["btcusdt", "ethusdt"]),
-        (["weird[1]"], ["weird[1]"]),  # a name before it is a pattern
-        ([], []),
-    ],
-)
-def test_names_and_patterns_are_resolved(wanted: list[str], symbols: list[str]) -> None:
-    assert [one.symbol for one in resolve(LISTED, wanted)] == symbols
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        (
-            ["btcusdt", "BTC-USDD-PERP"],
-            "a.toml: acme linear has no symbol 'BTC-USDD-PERP'; did you mean BTC-USDT-PERP?",
-        ),
-        (
-            ["ethusdtt", "BTCUSDDC"],
-            "symbol 'ethusdtt', 'BTCUSDDC'; did you mean ETHUSDT, BTCUSDC?",
-        ),
-        (["*-EUR"], "a.toml: acme linear has no symbol '*-EUR'; it has 4 symbols, "),
-        ([f"{n}" * 9 for n in range(7)], "'444444444' and 2 more; it has 4 symbols, "),
-    ],
-)
-def test_unknown_symbols_name_the_nearest(wanted: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        resolve(LISTED, wanted, "a.toml")
-    assert message in str(caught.value)
-
-
-def test_a_market_without_symbols_has_none_to_name() -> None:
-    with pytest.raises(ConfigError, match="the market has no symbol 'x'; it has 0 symbols"):
-        resolve([], ["x"])
