@@ -89,7 +89,9 @@ def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
 
 
 def rest_settings(config: CatalogueConfig) -> RestSettings:
-    return RestSettings(config.timeout_s)
+    # A list has a deadline: whoever wants to be left alone for longer is asked later, by the watch.
+    backoff = Backoff(base_s=0.5, cap_s=10.0, retry_after_cap_s=5.0)
+    return RestSettings(config.timeout_s, backoff=backoff)
 
 
 def backoff(config: LimitsConfig) -> Backoff:
