@@ -1,4 +1,4 @@
-"""Families of the parts that count for themselves: connections, Kafka, books, recorder."""
+"""Families of the parts that count for themselves: connections, lists, Kafka, books, recorder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ingestor.books.statistics import BookStatistics
 from ingestor.recording.recorder import RecorderStatistics
 from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
+from ingestor.sources.rest.statistics import ListStatistics
 
 _MARKET: Final = ("venue", "market")
 _BOOK_COUNTERS: Final = {
@@ -49,6 +50,27 @@ def bug_families(bugs: Mapping[str, int]) -> Iterator[Metric]:
     for unit, count in bugs.items():
         family.add_metric((unit,), count)
     yield family
+
+
+def list_families(found: ListStatistics, held: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
+    """Yield what happened to instrument lists. held: seconds by venue and kind of request."""
+    reads = counter("instrument_lists", "Instrument lists by outcome.", (*_MARKET, "outcome"))
+    for labels, count in found.reads.items():
+        reads.add_metric(labels, count)
+    yield reads
+    text = "List entries that can't be read, each symbol once."
+    unreadable = counter("instrument_entries_unreadable", text, _MARKET)
+    for place, count in found.unreadable.items():
+        unreadable.add_metric(place, count)
+    yield unreadable
+    waiting = gauge("symbols_waiting", "Configured names that don't run.", (*_MARKET, "reason"))
+    for labels, count in found.waiting.items():
+        waiting.add_metric(labels, count)
+    yield waiting
+    holds = gauge("venue_held_seconds", "How long a venue still holds us off.", ("venue", "kind"))
+    for server, remaining_s in held.items():
+        holds.add_metric(server, remaining_s)
+    yield holds
 
 
 def kafka_families(

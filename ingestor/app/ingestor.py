@@ -23,6 +23,7 @@ from ingestor.admin.families import (
     bug_families,
     connection_families,
     kafka_families,
+    list_families,
     recorder_families,
 )
 from ingestor.admin.server import AdminServer
@@ -49,6 +50,8 @@ from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
+from ingestor.sources.rate_limiter import holds
+from ingestor.sources.rest.statistics import lists
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Health, Phase, Status, readiness
@@ -403,6 +406,7 @@ class Ingestor:
     def _parts(self) -> Iterable[Metric]:
         """Yield the families of the parts that count for themselves."""
         yield from bug_families(bulkheads.bugs)
+        yield from list_families(lists, holds.longest_s())
         yield from connection_families(self.supervisor.statistics())
         yield from book_families(self.pipeline.books.statistics())
         if self.sink is not None:
