@@ -387,7 +387,11 @@ def _contract(market: str, one: Any) -> Instrument:
     is_future = market == "futures"
     expiry_ns = int(one["expTime"]) * MILLISECOND if is_future else 0
     suffix = iso_text(expiry_ns)[:10].replace("-", "") if is_future else "PERP"
-    multiplier = Decimal(one["ctVal"]) * Decimal(one["ctMult"] or "1")
+    try:
+        multiplier = Decimal(one["ctVal"]) * Decimal(one["ctMult"] or "1")
+    except ArithmeticError:
+        numbers = f"ctVal {one['ctVal']!r:.40}, ctMult {one['ctMult']!r:.40}"
+        raise ValueError(f"{numbers} are no numbers") from None
     if abs(multiplier.adjusted()) > _MAGNITUDE_MAX:  # 1e999999999 would become a gigabyte of text
         raise ValueError(f"one contract is {multiplier} units")
     return instrument(

@@ -211,7 +211,6 @@ async def make_planned(config: Config, source: InstrumentSource, file: str = "")
             where=f"{planner.place}limits.connections_max",
             hint="raise it, or subscribe to less",
         )
-    _report(planner.waiting)
     return Planned(planner.table, plan, planner.waiting, planner)
 
 
@@ -255,4 +254,6 @@ async def load_plan(config: Config, file: str = "") -> Planned:
     """
     async with RestClient(settings.rest_settings(config.catalogue)) as client:
         catalogue = Catalog(settings.catalogue_settings(config.catalogue), client)
-        return await make_planned(config, catalogue, file)
+        planned = await make_planned(config, catalogue, file)
+    _report(planned.waiting)
+    return planned

@@ -145,7 +145,7 @@ class Supervisor(SessionEvents):
             burst = min(limit.connects_burst for limit in limits)
             rate, burst = self._settings.connects or (rate, burst)
             workers = self._plan.workers
-            limiter = RateLimiter(rate / workers, max(1, burst // workers))
+            limiter = RateLimiter(rate / workers, max(1, burst // workers), venue=at[0])
             dialer = Dialer(self._attempt, limiter, self._settings.attempts_max)
             self._dialers[at] = dialer
             self._group.create_task(bulkheads.keep("venue", dialer.run, venue=at[0]))

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from ingestor.adapter import FeedAdapter
 from ingestor.adapter.instrument_list import InstrumentList
-from ingestor.app.planning import ListSource, Planned, Planner, make_planned
+from ingestor.app.planning import ListSource, Planned, Planner, load_plan, make_planned
 from ingestor.model.errors import ConfigError
 from ingestor.sources.rest.resolve import WaitReason
 from ingestor.sources.rest.statistics import lists
@@ -39,9 +39,9 @@ async def test_a_halted_symbol_waits_and_the_rest_runs(tmp_path: Path) -> None:
         next(iter(answer["result"].values()))["status"] = "cancel_only"
         kraken.serve(answer)
         feeds = config(binance.feed("BTCUSDT", "PEPEUSDT"), kraken.feed("BTC-USD", "DOGE-EUR"))
-        async with catalogue(tmp_path) as source:
-            with capture_logs() as logs:
-                planned = await make_planned(feeds, source)
+        kept = feeds.catalogue.model_copy(update={"cache_dir": tmp_path})
+        with capture_logs() as logs:
+            planned = await load_plan(feeds.model_copy(update={"catalogue": kept}))
     assert running(planned) == {"binance:spot:PEPEUSDT", "kraken:spot:DOGE/EUR"}
     assert waiting(planned) == {"BTCUSDT": "not_trading", "BTC-USD": "not_trading"}
     said = [line for line in logs if line["event"] == "symbol.waiting"]
