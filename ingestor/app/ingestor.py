@@ -17,6 +17,7 @@ from prometheus_client.core import Metric
 
 from ingestor.adapter import BookRule, FeedAdapter
 from ingestor.adapter.contract import Subscription
+from ingestor.adapter.instrument_list import InstrumentList, ListChange
 from ingestor.admin.exposition import Exposition, StreamState
 from ingestor.admin.families import (
     book_families,
@@ -32,7 +33,8 @@ from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_revisions import Revisions
-from ingestor.app.planning import Planned
+from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
+from ingestor.app.planning import ListSource, Planned
 from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
@@ -45,12 +47,15 @@ from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
-from ingestor.sources.live.replan import PlanChange
+from ingestor.sources.live.plan import make_plan
+from ingestor.sources.live.replan import PlanChange, replan, together, without
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.rate_limiter import holds
+from ingestor.sources.rest.catalog import Catalog
+from ingestor.sources.rest.client import RestClient
 from ingestor.sources.rest.statistics import lists
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
@@ -152,6 +157,11 @@ class Ingestor:
             settings.catalogue_settings(config.catalogue),
             {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
         )
+        self._lists = (
+            InstrumentWatch(planned.planner, WatchPace(config.catalogue.ttl_s), self._follow_list)
+            if planned.planner is not None
+            else None
+        )
         self._group: asyncio.TaskGroup | None = None
         self._refreshing: set[asyncio.Task[None]] = set()  # of instrument lists
         self.book_snapshots = (
@@ -248,6 +258,8 @@ class Ingestor:
                     keep("book audit", self.auditor.run)
                 if self.staleness_monitor is not None:
                     keep("staleness", partial(self.staleness_monitor.run, self.supervisor))
+                if self._lists is not None:
+                    keep("instrument list", partial(self._watch_lists, self._lists))
                 await stopping
                 drained = await self._drain(supervising)
                 _cancel([*tasks, *self._refreshing])
@@ -295,6 +307,9 @@ class Ingestor:
     def _observe(self, result: FlushResult, _now_ns: int) -> None:
         for error in result.errors:
             log.warning("book.broken", cause=error.cause, detail=str(error))
+            if error.cause == "checksum" and self._lists is not None:
+                venue, market, _ = error.instrument.split(":", 2)
+                self._lists.request(venue, market)  # metadata may have changed unannounced
         if self.book_snapshots is not None:
             for batch in result.batches:
                 self.book_snapshots.observe(batch)
@@ -329,6 +344,31 @@ class Ingestor:
             self._refreshing.add(task)
             task.add_done_callback(self._refreshing.discard)
 
+    async def _watch_lists(self, lists: InstrumentWatch) -> None:
+        async with RestClient(settings.rest_settings(self.config.catalogue)) as client:
+            await lists.run(Catalog(settings.catalogue_settings(self.config.catalogue), client))
+
+    def _follow_list(self, source: ListSource, _listed: InstrumentList, change: ListChange) -> None:
+        """Take what changed in an instrument list: metadata, symbols that begin, and that end."""
+        planner = self.planned.planner
+        assert planner is not None  # who watches lists has one
+        numbers = self._revisions.revise(after for _, after in change.changed)
+        if numbers:
+            self.flusher.flush()
+            self._revisions.announce(numbers)
+        running = self.planned.plan
+        gone = {instrument.symbol for instrument in change.gone}
+        planner.retire(source.venue, source.market, gone)
+        table = self.planned.table
+        wanted = [wish.of(running.is_mine, table) for wish in planner.wanted(source)]
+        rest = without(running, source.venue, source.market, gone)
+        plan_change = replan(running, together(rest, make_plan(wanted, table)))
+        if len(plan_change.plan) > self.config.limits.connections_max:
+            log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
+            return
+        if not plan_change.is_empty:
+            self.apply(plan_change)
+
     async def _refresh(self, adapter: type[FeedAdapter], market: str) -> None:
         """A number was finer than its instrument allows: take the venue's new metadata."""
         fresh = await self._revisions.refresh(adapter, market)
@@ -340,6 +380,7 @@ class Ingestor:
     def _revise(self, numbers: Mapping[int, int]) -> None:
         """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
         now_ns = time.time_ns()
+        self.planned = replace(self.planned, plan=self.planned.plan.renumbered(numbers))
         self.pipeline.replace_instruments(numbers, now_ns)
         self._shed_books = {numbers.get(instrument, instrument) for instrument in self._shed_books}
         revised = [self.planned.table[new] for new in numbers.values()]

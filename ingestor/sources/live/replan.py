@@ -7,7 +7,7 @@ connections of its own. A connection whose route changed, or that nothing is wan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -57,6 +57,23 @@ class PlanChange:
     @property
     def is_empty(self) -> bool:
         return not (self.added or self.removed or self.changed)
+
+
+def without(running: Plan, venue: str, market: str, symbols: Collection[str]) -> Plan:
+    """Return a plan that carries nothing of some symbols of a market."""
+    connections = []
+    for planned in running:
+        if (planned.venue, planned.market) == (venue, market):
+            stay = tuple(one for one in planned.subscriptions if one.symbol not in symbols)
+            planned = replace(planned, subscriptions=stay)  # noqa: PLW2901
+        if planned.subscriptions:
+            connections.append(planned)
+    return replace(running, connections=tuple(connections))
+
+
+def together(first: Plan, second: Plan) -> Plan:
+    """Return a plan of the connections of both, as what is wanted of `replan`."""
+    return replace(first, connections=(*first.connections, *second.connections))
 
 
 def replan(running: Plan, wanted: Plan) -> PlanChange:
