@@ -25,6 +25,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ingestor.config.proxy import check_proxy
+
 ENV_PREFIX: Final = "INGESTOR__"
 ENV_DELIMITER: Final = "__"
 MIB: Final = 1 << 20
@@ -59,6 +61,11 @@ def _addresses(text: str) -> str:
 def _ip_address(text: str) -> str:
     ip_address(text)
     return text
+
+
+def _proxy(url: SecretStr) -> SecretStr:
+    check_proxy(url.get_secret_value())
+    return url
 
 
 def _origin(schemes: Sequence[str]) -> AfterValidator:
@@ -343,8 +350,9 @@ class FeedConfig(Section):
     """Fewer streams on a connection than the venue allows."""
     source_addresses: tuple[IpAddress, ...] = ()
     """Local addresses that connections are spread over; limits count per address."""
-    proxy: SecretStr | None = None
-    """URL of an HTTP or SOCKS proxy (`websockets` only). The system's proxy is never used."""
+    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
+    """URL of a proxy (`websockets` only): `http://`, `https://`, `socks5://`, or `socks5h://` to
+    let the proxy resolve names. The system's proxy is never used."""
     compression: bool = False
     """permessage-deflate (`websockets` only)."""
 
