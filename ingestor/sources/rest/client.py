@@ -22,6 +22,7 @@ from yarl import URL
 from ingestor.adapter import RestRequest
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import RequestRefused, TransportError
+from ingestor.sources.resolver import HttpResolver
 
 _OK: Final = 200
 _PASSING: Final = frozenset({408, 418, 425, 429, 500, 502, 503, 504})  # 418: some venue's ban
@@ -64,7 +65,9 @@ class RestClient:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
-            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=4),
+            connector=aiohttp.TCPConnector(
+                ssl=self._ssl, limit=4, resolver=HttpResolver(), use_dns_cache=False
+            ),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
