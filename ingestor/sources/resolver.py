@@ -103,7 +103,8 @@ class Resolver:
         begun_s = loop.time()
         has_stale = bool(name.addresses) and begun_s - name.found_s < STALE_S
         until_s = begun_s + min(deadline_s, STALE_WAIT_S if has_stale else deadline_s)
-        while (now_s := loop.time()) - name.found_s >= TTL_S:
+        while begun_s - name.found_s >= TTL_S:
+            now_s = loop.time()
             if now_s - name.failed_s < FAILURE_TTL_S or now_s >= until_s:
                 break
             asking = self._ask(host, name, loop)
