@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.frames import CloseCode
 from websockets.uri import WebSocketURI
 
+from ingestor.config.proxy import check_proxy
 from ingestor.model.errors import PeerClosed, TransportError
 from ingestor.sources.resolver import Resolver
 from ingestor.sources.websocket.handshake import answer_end, check_answer
@@ -275,9 +276,14 @@ async def _attempt(options: ConnectOptions) -> _OneAttempt:
     if options.proxy is None:
         settings["sock"] = await open_socket(options, host, port)
     else:
+        try:
+            check_proxy(options.proxy)
+        except ValueError as failure:
+            raise ConnectionError(f"proxy {failure}") from None
         proxy = await _resolved(options.proxy)
         if options.proxy.startswith("https:"):
             settings["proxy_server_hostname"] = urlsplit(options.proxy).hostname
+            settings["proxy_ssl"] = default_ssl_context()
         if options.source_address is not None:
             settings["local_addr"] = (options.source_address, 0)
     attempt = _OneAttempt(
