@@ -304,7 +304,7 @@ class LimitsConfig(Section):
     connect_timeout_s: Seconds = 10.0
     """TCP, TLS and websocket handshake together."""
     receive_buffer_bytes: Annotated[int, Field(ge=4096, le=64 * MIB)] = 256 * 1024
-    """The kernel's buffer for each connection (`picows` alone). A connection to a far venue carries
+    """The kernel's buffer for each connection without a proxy. A connection to a far venue carries
     about this much in one round trip; `net.core.rmem_max` is the kernel's own bound."""
     backoff_base_s: Seconds = 0.5
     """First window of the random wait before a reconnect; doubles with each failure."""

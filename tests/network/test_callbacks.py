@@ -195,6 +195,45 @@ async def test_whatever_opening_raises_is_a_transport_error(
     expected_bugs["connection"] = int(not isinstance(failure, OSError))
 
 
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+@pytest.mark.parametrize("call", ["pause_reading", "resume_reading"])
+async def test_whoever_pauses_and_resumes_all_stops_at_none(
+    call: str,
+    failure: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    expected_bugs: Counter[str],
+) -> None:
+    """The kernel refuses one socket's watch; the next ones are paused and resumed all the same."""
+    async with venue(hold) as url:
+        listeners = [Listener() for _ in range(3)]
+        links = [await picows.connect(ConnectOptions(url), one) for one in listeners]
+        readiness = Readiness.of(asyncio.get_running_loop())
+        method = "remove" if call == "pause_reading" else "add"
+        original = getattr(Readiness, method)
+        refused = links[1]._stream._socket.fileno()
+
+        def watch(self: Readiness, descriptor: int, *more: object) -> None:
+            original(self, descriptor, *more)
+            if descriptor == refused:
+                raise failure
+
+        with monkeypatch.context() as patch:
+            if call == "resume_reading":
+                for link in links:
+                    link.pause_reading()
+                readiness = Readiness.of(asyncio.get_running_loop())
+            patch.setattr(Readiness, method, watch)
+            for link in links:
+                getattr(link, call)()
+        assert isinstance(await listeners[1].failure(), CallbackFailed)
+        assert len(readiness._readers) == (2 if call == "resume_reading" else 0)
+        for link in links:
+            link.abort()
+        for listener in (listeners[0], listeners[2]):
+            assert isinstance(await listener.failure(), ClosedByUs)
+    expected_bugs["connection"] = 1
+
+
 def count_objects() -> int:
     gc.collect()
     return len(gc.get_objects())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -359,3 +361,37 @@ async def test_an_end_within_the_answer(connect: Connect) -> None:
     async with serve(answer=b"HTTP/1.1 101 Swit", then_close=True) as heard:
         with pytest.raises(ConnectFailed, match="closed during the handshake"):
             await connect(ConnectOptions(heard.url), Listener())
+
+
+async def test_pings_of_a_peer_that_reads_no_pong_take_bounded_memory(connect: Connect) -> None:
+    """It is given up once its pongs fill the buffers; nothing of what it sends is lost before."""
+    server = socket.create_server(("127.0.0.1", 0))
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    ended = threading.Event()
+
+    def serve_one() -> None:
+        peer, _ = server.accept()
+        key = peer.recv(4_096).split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0]
+        accept = b64encode(sha1(key + GUID).digest())
+        peer.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + GOOD
+        )
+        try:
+            while True:
+                peer.sendall(framed(bytes(125), 0x89) * 1_000)
+        except OSError:
+            ended.set()
+        peer.close()
+
+    thread = threading.Thread(target=serve_one)
+    thread.start()
+    listener = Listener()
+    await connect(ConnectOptions(f"ws://127.0.0.1:{server.getsockname()[1]}/"), listener)
+    failure = await listener.failure()
+    await asyncio.to_thread(thread.join, PATIENCE_S)
+    server.close()
+    assert ended.is_set()
+    assert isinstance(failure, PeerClosed)
+    assert failure.code == 1006
+    assert listener.frames == [b"good"]

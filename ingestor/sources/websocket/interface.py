@@ -11,7 +11,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import cache
+from time import time
 from typing import Any, ClassVar, Final, Protocol
 
 from ingestor.config.proxy import proxy_secrets
@@ -66,7 +68,7 @@ class ConnectOptions:
 
     url: ws:// or wss://. ssl_context: None = the system's trusted certificates, verified.
     frame_bytes_max: bound of a whole message, joined and inflated. open_timeout_s: for name, TCP,
-    TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, of the picows transport alone.
+    TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, where there is no proxy.
     source_address: local IP address. proxy: http://, https:// or socks5:// address;
     permessage_deflate: whether to offer it; both are for the websockets transport alone.
     """
@@ -157,10 +159,17 @@ def default_ssl_context() -> ssl.SSLContext:
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header; None for none, a date or nonsense."""
-    if value is None or not value.strip().isdecimal():
+    """Return the wait that a Retry-After header asks for, in seconds; None for none or nonsense.
+
+    A date (RFC 9110 section 10.2.3) counts from our own clock, and not below 0.
+    """
+    text = (value or "").strip()
+    if text.isdecimal():
+        return float(text[:12])  # 30,000 years: more makes no difference
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
+    except (ValueError, OverflowError, IndexError, TypeError):  # odd dates raise all of them
         return None
-    return float(value.strip()[:12])  # beyond 10,000 years it makes no difference
 
 
 def connect_failure(options: ConnectOptions, failure: Exception) -> TransportError:

@@ -83,13 +83,19 @@ class SocketTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            Readiness.of(self._loop).remove(self._socket.fileno())
+            try:
+                Readiness.of(self._loop).remove(self._socket.fileno())
+            except Exception as failure:  # noqa: BLE001  # whoever pauses all must not stop here
+                self.failed(failure)
 
     def resume_reading(self) -> None:
         reader = self._first_reader()
         if reader is not None and not self._is_reading and not self._is_closing:
             self._is_reading = True
-            Readiness.of(self._loop).add(self._socket.fileno(), reader)
+            try:
+                Readiness.of(self._loop).add(self._socket.fileno(), reader)
+            except Exception as failure:  # noqa: BLE001  # the kernel may be out of watches
+                self.failed(failure)
 
     def read_again(self) -> None:
         """There may be more than one read brought."""

@@ -36,7 +36,7 @@ from ingestor.sources.websocket.interface import (
     connect_failure,
     default_ssl_context,
 )
-from ingestor.sources.websocket.sockets import open_socket
+from ingestor.sources.websocket.sockets import WRITE_BYTES_MAX, open_socket
 
 FRAMES_MAX: Final = 16  # frames that wait in the library before it stops reading the socket
 _PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
@@ -63,6 +63,8 @@ class _Connection(ClientConnection):
                 if not data:
                     return
             super().data_received(data)
+            if self.transport.get_write_buffer_size() > WRITE_BYTES_MAX:
+                self.transport.abort()  # it sends pings, and reads no pong
             if self._end is None and self.protocol.close_expected():
                 self._end = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
         except Exception as failure:  # noqa: BLE001  # the boundary of a callback
