@@ -113,10 +113,16 @@ class TransportError(IngestError):
 
 
 class HandshakeRejected(TransportError):
-    """The server answered the websocket handshake with an HTTP status other than 101."""
+    """The server answered the websocket handshake with an HTTP status other than 101.
 
-    def __init__(self, url: str, status: int, *, retry_after_s: float | None = None) -> None:
-        super().__init__(url, f"handshake refused with HTTP {status}", retry_after_s=retry_after_s)
+    text: what it said beside the status, in one line.
+    """
+
+    def __init__(
+        self, url: str, status: int, *, retry_after_s: float | None = None, text: str = ""
+    ) -> None:
+        reason = f"handshake refused with HTTP {status} {text}".rstrip()
+        super().__init__(url, reason, retry_after_s=retry_after_s)
         self.status = status
 
 

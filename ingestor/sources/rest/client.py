@@ -26,6 +26,7 @@ from ingestor.adapter import RestRequest
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import RequestRefused, TransportError, VenueError
 from ingestor.model.retry_after import retry_after_s
+from ingestor.sources.resolver import HttpResolver
 
 _OK: Final = 200
 # 418 is some venue's ban; 520 to 530 are what Cloudflare answers for a server behind it.
@@ -78,7 +79,13 @@ class RestClient:
         # A body is inflated here, so that its size is bounded while it grows.
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
-            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0, limit_per_host=4),
+            connector=aiohttp.TCPConnector(
+                ssl=self._ssl,
+                limit=0,
+                limit_per_host=4,
+                resolver=HttpResolver(),
+                use_dns_cache=False,
+            ),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

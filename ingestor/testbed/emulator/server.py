@@ -53,6 +53,7 @@ AtEnd = Literal["keep", "close"]
 MAX_SPEED: Final = math.inf
 _CHUNK: Final = 128  # frames read ahead
 _NO_FAULTS: Final = Faults()
+CLOSE_TIMEOUT_S: Final = 2.0  # how long the closing handshake may take before TCP is dropped
 
 
 @dataclass(slots=True)
@@ -68,6 +69,17 @@ class EmulatorStatistics:
     subscribed: int = 0
     refused: int = 0
     rest_requests: Counter[str] = field(default_factory=Counter)
+
+
+class _Connection(ServerConnection):
+    """The library's connection, ended also where a client closes it and leaves TCP open."""
+
+    _end: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._end is None and self.protocol.close_expected():
+            self._end = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
 
 class VenueEmulator:
@@ -147,7 +159,13 @@ class VenueEmulator:
         self._rest = RestDesk(self._recording, self._snapshots)
         host, port = self._address
         self._server = await serve_websockets(
-            self._serve, host, port, process_request=self._request, compression=None
+            self._serve,
+            host,
+            port,
+            process_request=self._request,
+            compression=None,
+            close_timeout=CLOSE_TIMEOUT_S,
+            create_connection=_Connection,
         )
         self._stack.push_async_callback(self._stop_server)
         player = asyncio.create_task(self._play())

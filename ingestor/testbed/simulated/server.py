@@ -43,6 +43,7 @@ _BURST: Final = 32  # frames of a stream that are written at once when there is 
 _AT_ONCE: Final = 32  # frames with a rate that are written in a turn: they bear one time of sending
 _HEARTBEAT_PARTS: Final = 50  # of the interval: not to everybody at once
 _STALLED_S: Final = 0.01  # how often a stalled server without a rate looks whether it still is
+_CLOSE_TIMEOUT_S: Final = 2.0  # how long a client that closed may keep TCP open
 _CREDIT_MAX_S: Final = 0.25  # what was missed while the loop was busy is made up for, up to this
 
 _quiet = logging.getLogger(f"{__name__}.library")
@@ -75,6 +76,8 @@ class Client(WSListener):
         elif frame.msg_type is WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
+            # a client that doesn't read what is still to be written
+            asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, transport.disconnect, False)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.server.clients.discard(self)
