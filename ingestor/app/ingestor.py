@@ -406,16 +406,19 @@ class Ingestor:
         yield from connection_families(self.supervisor.statistics())
         yield from book_families(self.pipeline.books.statistics())
         if self.sink is not None:
-            connected = self.sink.failure is None
-            resets = self.sink.producer_resets
-            yield from kafka_families(self.sink.statistics(), resets, connected=connected)
+            yield from kafka_families(
+                self.sink.statistics(),
+                self.sink.producer_resets,
+                connected=self.sink.is_up,
+                refused=self.sink.refused,
+            )
         if self.recorder is not None:
             yield from recorder_families(self.recorder.statistics())
 
     def ready(self) -> Health:
         health = readiness(
             self.status(),
-            kafka_seen=self.sink is None or self.sink.failure is None,
+            kafka_seen=self.sink is None or self.sink.is_up,
             startup_grace_s=self.config.limits.startup_grace_s,
         )
         if self.recorder is not None:  # told, but no reason to send nobody here: publishing goes on

@@ -11,11 +11,13 @@ import resource
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from ingestor.app.settings import kafka_settings
 from ingestor.config.model import Config, split_address
+from ingestor.kafka.topics import compaction_text, prepare_topics
 
 State = Literal["ok", "warning", "failed"]
 _PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop", "websockets")
@@ -45,6 +47,7 @@ async def examine(config: Config) -> list[Finding]:
         *await asyncio.gather(
             *(_broker(one.strip()) for one in config.kafka.bootstrap_servers.split(","))
         ),
+        *await examine_topics(config),
     ]
 
 
@@ -111,6 +114,20 @@ def _http(config: Config) -> Finding:
         reason = os.strerror(failure.errno) if failure.errno else str(failure)
         return Finding("http port", "failed", f"{address[0]}:{address[1]}: {reason}")
     return Finding("http port", "ok", f"{address[0]}:{address[1]} is free")
+
+
+async def examine_topics(config: Config) -> list[Finding]:
+    """Look at the topics that exist; nothing is created, and no broker is no finding here.
+
+    Raises ConfigError when the password or a certificate can't be read.
+    """
+    settings = replace(kafka_settings(config.kafka), create_topics=False, request_timeout_ms=5_000)
+    report = await prepare_topics(settings)
+    if not report.is_read:
+        return []
+    if report.compacted:
+        return [Finding("topics", "failed", compaction_text(report.compacted))]
+    return [Finding("topics", "ok", "no tick topic compacts")]
 
 
 async def _broker(address: str) -> Finding:
