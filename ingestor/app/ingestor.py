@@ -29,6 +29,7 @@ from ingestor.admin.server import AdminServer
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
+from ingestor.app.descriptors import descriptor_budget
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_revisions import Revisions
 from ingestor.app.planning import Planned
@@ -175,6 +176,7 @@ class Ingestor:
             else None
         )
         self._shed_books: set[int] = set()
+        self.connections_max = len(planned.plan)  # open at a time, for want of descriptors
         self.flusher.observe(self._observe)
         self._revisions.subscribe(self.supervisor.replace_instruments)
         self._revisions.subscribe(self._revise)
@@ -204,6 +206,7 @@ class Ingestor:
         Raises SinkUnavailable when Kafka can't be reached at the start, ListenFailed when the
         HTTP port is taken.
         """
+        self.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
             if self.http is not None:
                 await stack.enter_async_context(self.http)

@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import resource
 import socket
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from ingestor.app.descriptors import RESERVE, raise_limit
 from ingestor.app.settings import kafka_settings
 from ingestor.config.model import Config, split_address
 from ingestor.kafka.topics import compaction_text, prepare_topics
@@ -24,7 +24,6 @@ _PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop"
 _EXTRAS: Final = {"demo": "confluent_kafka", "parquet": "pyarrow"}
 _CONNECT_TIMEOUT_S: Final = 3.0
 _RMEM_MAX: Final = Path("/proc/sys/net/core/rmem_max")
-_SPARE_FILES: Final = 100  # beside the connections: Kafka, HTTP, recordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +69,12 @@ def _extras() -> Finding:
 
 
 def _open_files(config: Config) -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = config.limits.connections_max + _SPARE_FILES
-    if soft >= wanted:
-        return Finding("open files", "ok", f"{soft:,}")
-    text = f"{soft:,} are fewer than {wanted:,} (limits.connections_max): raise ulimit -n"
-    return Finding("open files", "warning", f"{text}, at most {hard:,} here")
+    limit = raise_limit()  # as `run` does
+    wanted = config.limits.connections_max + RESERVE
+    if limit >= wanted:
+        return Finding("open files", "ok", f"{limit:,}")
+    text = f"{limit:,} are fewer than {wanted:,} (limits.connections_max): raise ulimit -n"
+    return Finding("open files", "warning", f"{text}; connections beyond that wait")
 
 
 def _receive_buffer(config: Config) -> Finding:

@@ -112,12 +112,13 @@ async def create_topics_by_use(producer: AIOKafkaProducer, topics: list[str]) ->
     await client.send(client.get_random_node(), request)
 
 
-async def end_of_background_tasks(producer: AIOKafkaProducer) -> BaseException | None:
+async def end_of_background_tasks(producer: AIOKafkaProducer) -> BaseException:
     """Wait until a background task of a producer ends; return what it died of."""
     tasks = {producer.client._sync_task, producer._sender.sender_task}
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     ended = next(iter(done))
-    return None if ended.cancelled() else ended.exception()
+    failure: BaseException | None = None if ended.cancelled() else ended.exception()
+    return failure if failure is not None else RuntimeError("aiokafka's task ended")
 
 
 async def end_producer(producer: AIOKafkaProducer) -> None:

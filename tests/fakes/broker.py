@@ -4,8 +4,8 @@ It takes the place of `ProduceClient`: requests of one connection are taken one 
 the order in which they were sent, when the test says so and with the outcome that it says. A batch
 is appended when its sequence number follows the last one of its producer and partition, or when it
 is the first of them, whatever its number, or number 0 of a higher epoch; answered again when it is
-one of the last five; and refused (OUT_OF_ORDER_SEQUENCE_NUMBER) else. `tests/kafka/test_flights.py` asks Apache Kafka itself
-for the same.
+one of the last five; and refused (OUT_OF_ORDER_SEQUENCE_NUMBER) else. `tests/kafka/test_flights.py`
+asks Apache Kafka itself for the same.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Connection:
 class SequencedBroker:
     """One broker that leads every partition.
 
-    log: ((producer, epoch), venue sequence number) of each row that was appended. poison: numbers of
-    rows whose batch is refused as too large. checks_order: False is a broker without idempotence.
+    log: ((producer, epoch), venue sequence number) of each row that was appended. poison: numbers
+    of rows whose batch is refused as too large. checks_order: False is a broker without
+    idempotence.
     """
 
     def __init__(self, *, checks_order: bool = True) -> None:

@@ -11,20 +11,19 @@ import numpy as np
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from confluent_kafka.admin import (
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import (
     AclBinding,
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
 )
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
-from ingestor.config.model import Config, KafkaConfig
 from ingestor.cli.doctor import examine_topics
+from ingestor.config.model import Config, KafkaConfig
 from ingestor.consumer import EARLIEST, Consumer
-from ingestor.kafka.settings import DEAD_LETTER, INSTRUMENTS, STATUS, KafkaSettings
+from ingestor.kafka.settings import DEAD_LETTER, INSTRUMENTS, STATUS
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SinkUnavailable
 from ingestor.model.rows import Cause, Kind, RowClass, Rows
@@ -285,12 +284,12 @@ async def test_topics_have_the_replication_factor_that_is_configured(kafka: Kafk
     assert len(topics[sink.settings.topic(STATUS)].partitions) == 1
 
 
-@pytest.mark.parametrize("settings", [{"replication_factor": 3}, {"retention_ms": -2}])
+@pytest.mark.parametrize("setting", [("replication_factor", 3), ("retention_ms", -2)])
 async def test_topics_that_can_not_be_created_as_configured_are_an_error(
-    kafka: KafkaEndpoint, settings: dict[str, int]
+    kafka: KafkaEndpoint, setting: tuple[str, int]
 ) -> None:
     """The broker would create them by first use, with its defaults."""
-    sink = sink_of(kafka, Ledger(), **settings)
+    sink = sink_of(kafka, Ledger(), None, **dict([setting]))
     started_s = time.monotonic()
     with pytest.raises(SinkUnavailable, match=r"trades\.v1: it could not be created: .+") as raised:
         async with running(sink):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from enum import Enum
 from typing import Final
 
@@ -17,6 +18,7 @@ from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.kafka.aiokafka_compat import (
     create_no_topics_by_asking,
+    end_of_background_tasks,
     end_producer,
     fail_writes_to_lost_sockets,
     use_fast_compression,
@@ -122,6 +124,23 @@ async def start_producer(settings: KafkaSettings) -> AIOKafkaProducer:
         await end_producer(producer)
         raise
     return producer
+
+
+async def while_alive(producer: AIOKafkaProducer, work: Coroutine[None, None, None]) -> None:
+    """Do something that waits for metadata, for no longer than aiokafka reads them.
+
+    Raises what the work raises, or what aiokafka's task died of.
+    """
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(end_of_background_tasks(producer))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise watching.result()
+        working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
 
 
 class OncePerSecond(logging.Filter):

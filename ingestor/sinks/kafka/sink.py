@@ -35,7 +35,7 @@ from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.produce_request import ProduceClient
-from ingestor.sinks.kafka.producer import limit_logging, start_producer
+from ingestor.sinks.kafka.producer import limit_logging, start_producer, while_alive
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue, QueueStatistics
 from ingestor.sinks.kafka.refusals import BACKOFF, Refusals
 from ingestor.sinks.kafka.sender import ProducerFailed, Sender
@@ -341,7 +341,7 @@ class KafkaSink:
         await self._keeper.prepare()
         producer = await start_producer(self.settings)
         try:
-            await self._keeper.find(producer)
+            await while_alive(producer, self._keeper.find(producer))
         except BaseException:
             await end_producer(producer)
             raise
@@ -398,8 +398,7 @@ class KafkaSink:
 
     async def _watch(self, producer: AIOKafkaProducer) -> None:
         """Replace the producer when one of aiokafka's own tasks dies: it would wait for ever."""
-        failure = await end_of_background_tasks(producer)
-        raise ProducerFailed(failure or errors.ProducerClosed())
+        raise ProducerFailed(await end_of_background_tasks(producer))
 
     def _dead_letter(
         self, partition_queue: PartitionQueue, in_flight: InFlightBatch, reason: str
