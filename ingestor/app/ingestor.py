@@ -72,7 +72,12 @@ class Drained:
 
 
 class Ingestor:
-    """All parts of one process. `run` owns their tasks; `stop` ends it in order."""
+    """All parts of one process. `run` owns their tasks; `stop` ends it in order.
+
+    connections_max: how many venue connections the descriptors allow, known when `run` begins.
+    """
+
+    connections_max: int
 
     def __init__(
         self, config: Config, planned: Planned, *, publish: bool = True, session: bytes = b""
@@ -176,7 +181,6 @@ class Ingestor:
             else None
         )
         self._shed_books: set[int] = set()
-        self.connections_max = len(planned.plan)  # open at a time, for want of descriptors
         self.flusher.observe(self._observe)
         self._revisions.subscribe(self.supervisor.replace_instruments)
         self._revisions.subscribe(self._revise)

@@ -266,7 +266,7 @@ async def test_a_topic_that_becomes_compacted_is_not_written_to(
     topic = sink.settings.tick_topic(RowClass.TRADE)
     async with running(sink):
         await configure(kafka, topic, cleanup_policy="compact", retention_ms="-1")
-        await until(lambda: topic in sink._sender.refused_topics)
+        await until(lambda: topic in sink.refused_topics)
         submit(sink, RowClass.TRADE, trades(100))
         await others_go_on(sink, ledger, 1)
         assert f"{topic}: its cleanup.policy compacts" in sink.statistics().held

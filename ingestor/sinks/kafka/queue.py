@@ -249,7 +249,9 @@ class PublishQueue:
         if level > self.budget.low or self.pressed:
             self._apply(age_ns, now_ns)
             self.pressed = self._level(age_ns) > self.budget.low
-        waits_apart = sum(lane.rows * lane.row_bytes for lane in self.apart)
+        waits_apart = sum(
+            partition_queue.rows * partition_queue.row_bytes for partition_queue in self.apart
+        )
         self.throttle.decide(self.bytes - self._bytes_in_flight - waits_apart, now_ns)
         self._read(not (self.throttle.is_on or self.policy.paused))
         self._bytes_peak = max(self._bytes_peak, self.bytes)
@@ -263,8 +265,10 @@ class PublishQueue:
 
     def _apart_held(self) -> tuple[int, int]:
         """Return the bytes and rows of the partitions that are set apart."""
-        size_bytes = sum(lane.held_rows * lane.row_bytes for lane in self.apart)
-        return size_bytes, sum(lane.held_rows for lane in self.apart)
+        size_bytes = sum(
+            partition_queue.held_rows * partition_queue.row_bytes for partition_queue in self.apart
+        )
+        return size_bytes, sum(partition_queue.held_rows for partition_queue in self.apart)
 
     def _level(self, age_ns: int) -> float:
         """Return how full the budget is, without what is set apart and the room that it takes."""
@@ -283,14 +287,17 @@ class PublishQueue:
 
         A topic has SHARE_OF_TOPIC of the budget, in equal parts for its partitions."""
         budget = self.budget
-        lanes = Counter(row_class for row_class, _ in self.partition_queues)
-        for lane in self.apart:
-            share = SHARE_OF_TOPIC / lanes[lane.row_class]
-            level = budget.level(lane.rows * lane.row_bytes, lane.rows) / share
-            since_ns = lane.since_ns() if with_age else None
+        partition_queues = Counter(row_class for row_class, _ in self.partition_queues)
+        for partition_queue in self.apart:
+            share = SHARE_OF_TOPIC / partition_queues[partition_queue.row_class]
+            level = (
+                budget.level(partition_queue.rows * partition_queue.row_bytes, partition_queue.rows)
+                / share
+            )
+            since_ns = partition_queue.since_ns() if with_age else None
             is_old = since_ns is not None and now_ns - since_ns >= budget.age_max_s * 1e9
             if level >= 1 or is_old:
-                self._shed_lanes([lane], _instruments([lane]), now_ns)
+                self._shed_lanes([partition_queue], _instruments([partition_queue]), now_ns)
 
     def withdraw(self, partition_queue: PartitionQueue, rows: Rows, since_ns: int) -> None:
         """Put rows that were taken back before the queued ones: they are not under way any more."""
@@ -316,16 +323,20 @@ class PublishQueue:
             LedgerBroken: when rows are in flight.
         """
         waiting: list[tuple[int, Rows]] = []
-        for lane in [one for one in self.partition_queues.values() if one.row_class is row_class]:
-            if lane.rows_in_flight:
-                raise LedgerBroken("rows of a partition that is dealt anew", lane.rows_in_flight)
-            rows, since_ns = lane.all()
+        for partition_queue in [
+            one for one in self.partition_queues.values() if one.row_class is row_class
+        ]:
+            if partition_queue.rows_in_flight:
+                raise LedgerBroken(
+                    "rows of a partition that is dealt anew", partition_queue.rows_in_flight
+                )
+            rows, since_ns = partition_queue.all()
             if len(rows):
                 waiting.append((since_ns, rows))
-            lane.replace(rows[:0], since_ns)
-            if lane.partition >= partitions:
-                del self.partition_queues[row_class, lane.partition]
-                self.apart -= {lane}
+            partition_queue.replace(rows[:0], since_ns)
+            if partition_queue.partition >= partitions:
+                del self.partition_queues[row_class, partition_queue.partition]
+                self.apart -= {partition_queue}
         for since_ns, rows in sorted(waiting, key=itemgetter(0)):
             for partition, part in split(rows):
                 self.partition_queue(row_class, partition).put(part, since_ns)

@@ -41,7 +41,7 @@ _NS_PER_MS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """What happens next. delay_s: until the batch is tried again. replaces: the producer ends."""
 
     reason: str
@@ -70,7 +70,7 @@ class Refusals:
 
     def judge(
         self, window: InFlightWindow, in_flight: InFlightBatch, failure: Exception
-    ) -> Verdict:
+    ) -> Decision:
         """Return what happens next.
 
         Args:
@@ -85,23 +85,23 @@ class Refusals:
             if window.trouble is None:
                 log.error("kafka.clock_refused", topic=window.place.topic, reason=CLOCK_REASON)
             window.clamps_times = window.needs_renewal = True
-            return Verdict(CLOCK_REASON, waiting)
+            return Decision(CLOCK_REASON, waiting)
         action = classify_failure(failure, failures)
         if action is DeliveryAction.REPLACE:
-            return Verdict(reason, waiting, replaces=True)
+            return Decision(reason, waiting, replaces=True)
         if action is DeliveryAction.HOLD:
-            return Verdict(reason, waiting, is_own=True)
+            return Decision(reason, waiting, is_own=True)
         window.needs_renewal = True
         if action is DeliveryAction.RESEND:
-            return Verdict(reason, waiting if failures > 1 else 0.0)
+            return Decision(reason, waiting if failures > 1 else 0.0)
         if window.bisect(in_flight):
-            return Verdict(reason)
+            return Decision(reason)
         if is_of_topic(failure) and window.refused_in_a_row >= REFUSED_IN_A_ROW_MAX:
-            return Verdict(reason, waiting, is_own=True)
+            return Decision(reason, waiting, is_own=True)
         window.refused_in_a_row += 1
         self._dead_letter(window.partition_queue, in_flight, reason)
         window.drop(in_flight)
-        return Verdict(reason)
+        return Decision(reason)
 
     def _is_of_clock(self, in_flight: InFlightBatch) -> bool:
         return self._steps.explains(in_flight.rows["ts_recv"])

@@ -17,19 +17,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
 import structlog
 from aiokafka import TopicPartition, errors
 
-from ingestor.codec import Encoder, Headers, Record, joined
+from ingestor.codec import joined
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
-from ingestor.model.rows import DTYPE_OF, RowClass, Rows
+from ingestor.model.rows import RowClass, Rows
 from ingestor.sinks.interface import SinkCounts
+from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow
 from ingestor.sinks.kafka.produce_request import EPOCH_MAX, Failures, ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue
@@ -47,7 +48,6 @@ RETRY_CAP_S: Final = 1.0  # after failures that pass
 # A partition that takes nothing for so long is set apart, if Kafka refuses it or takes others.
 APART_AFTER_S: Final = 2.0
 OTHERS_ACKED_S: Final = 5.0
-_JSON_ROW_BYTES: Final = 350  # the first guess; each class learns its own
 
 
 class ProducerFailed(Exception):
@@ -66,8 +66,7 @@ class Sender:
         settings: KafkaSettings,
         queue: PublishQueue,
         counts: SinkCounts,
-        encoder: Encoder,
-        headers: Mapping[RowClass, Headers],
+        batches: BatchMaker,
         *,
         clock: Callable[[], int],
         monotonic: Callable[[], int],
@@ -78,8 +77,7 @@ class Sender:
         settings: of the producer.
         queue: rows to send.
         counts: told of acks.
-        encoder: makes records of rows.
-        headers: of each record, by class.
+        batches: makes batches of rows.
         clock: ns since the epoch.
         monotonic: ns, as the times of the queue.
         progress: set whenever something was settled, or failed.
@@ -88,8 +86,7 @@ class Sender:
         self._settings = settings
         self._queue = queue
         self._counts = counts
-        self._encoder = encoder
-        self._headers = headers
+        self.batches = batches
         self._clock = clock
         self._progress = progress
         self._monotonic = monotonic
@@ -104,10 +101,6 @@ class Sender:
         self._waiting: dict[
             InFlightWindow, None
         ] = {}  # they may have something to send: longest wait first
-        self._row_bytes = {
-            row_class: float(dtype.itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES)
-            for row_class, dtype in DTYPE_OF.items()
-        }
         self.produce: ProduceClient | None = None  # None: nothing new is sent now
         self._group: asyncio.TaskGroup | None = None
         self._pump_is_due = False
@@ -203,7 +196,7 @@ class Sender:
             elif self._requests[node] < REQUESTS_MAX:
                 del self._waiting[window]
                 loads.setdefault(node, []).append(window)
-                size_bytes[node] += self._size_bytes(window)
+                size_bytes[node] += self.batches.size_bytes(window)
         for node, windows in loads.items():
             self._requests[node] += 1
             self._spawn(self._request(produce, node, windows))
@@ -270,13 +263,6 @@ class Sender:
         self._reaching.discard(node)
         self._wake(())
 
-    def _size_bytes(self, window: InFlightWindow) -> int:
-        """Return about how many bytes a lane's next batch will have before compression."""
-        in_flight = window.next()
-        rows = len(in_flight.rows) if in_flight is not None else window.partition_queue.rows
-        rows_bytes = int(rows * self._row_bytes[window.partition_queue.row_class])
-        return min(rows_bytes, self._settings.max_batch_bytes)
-
     async def _request(
         self, produce: ProduceClient, node: int, windows: Sequence[InFlightWindow]
     ) -> None:
@@ -327,12 +313,12 @@ class Sender:
             window.suffer(now_s, error_name(failure), is_own=is_own)
             self._say_retrying(failure)
             return
-        verdict = self._refusals.judge(window, in_flight, failure)
-        window.suffer(now_s, verdict.reason, is_own=verdict.is_own)
-        window.retry_s = verdict.delay_s
-        self.refused[verdict.reason] += 1
-        if verdict.replaces:
-            await self.give_up(failure, verdict.delay_s)
+        decision = self._refusals.judge(window, in_flight, failure)
+        window.suffer(now_s, decision.reason, is_own=decision.is_own)
+        window.retry_s = decision.delay_s
+        self.refused[decision.reason] += 1
+        if decision.replaces:
+            await self.give_up(failure, decision.delay_s)
 
     def _try_again(self, produce: ProduceClient, windows: Sequence[InFlightWindow]) -> None:
         """Let lanes whose batches have all landed go on, each at its time."""
@@ -368,10 +354,7 @@ class Sender:
             if in_flight.payload is None:
                 new.setdefault(window.partition_queue.row_class, []).append((window, in_flight))
         for row_class, of_class in new.items():
-            try:
-                self._make(produce, row_class, of_class)
-            except Exception:  # noqa: BLE001  # of one of them: `_make_each` tells which
-                self._make_each(produce, row_class, of_class, unmade)
+            self.batches.make(produce, row_class, of_class, unmade)
         # What is left of a lane starts beside this.
         self._wake(
             [
@@ -382,59 +365,9 @@ class Sender:
         )
         return in_flight_batches
 
-    def _make(
-        self,
-        produce: ProduceClient,
-        row_class: RowClass,
-        of_class: Sequence[tuple[InFlightWindow, InFlightBatch]],
-    ) -> None:
-        parts = [in_flight.part() for _, in_flight in of_class]
-        encoded = self._encoder.encode_parts(row_class, parts)
-        for (window, in_flight), records in zip(of_class, encoded, strict=True):
-            if in_flight.payload is None:
-                self._build(produce, window, in_flight, records)
-
-    def _make_each(
-        self,
-        produce: ProduceClient,
-        row_class: RowClass,
-        of_class: Sequence[tuple[InFlightWindow, InFlightBatch]],
-        unmade: dict[InFlightWindow, Exception],
-    ) -> None:
-        """Make each batch by itself, so that an exception costs its own partition."""
-        for window, in_flight in of_class:
-            if in_flight.payload is None:
-                try:
-                    self._make(produce, row_class, [(window, in_flight)])
-                except Exception as failure:  # noqa: BLE001  # the boundary
-                    bulkheads.bug("record", failure, topic=window.place.topic)
-                    window.needs_renewal = True  # numbers may be used up
-                    unmade[window] = failure
-
-    def _build(
-        self,
-        produce: ProduceClient,
-        window: InFlightWindow,
-        in_flight: InFlightBatch,
-        records: Sequence[Record],
-    ) -> None:
-        """Make the batch of a flight, or of as much of it as one batch holds."""
-        row_class = window.partition_queue.row_class
-        if window.clamps_times:
-            records = self._refusals.clamp_times(records)
-        payload, count, size_bytes = produce.build(
-            window.numbering, records, self._headers[row_class], self._settings.max_batch_bytes
-        )
-        rows = sum([record[3] for record in records[:count]])
-        if count < len(records):
-            window.cut(in_flight, rows)
-        self._row_bytes[row_class] = max(size_bytes / rows, 1.0)
-        in_flight.payload = payload
-
     def _take(self, window: InFlightWindow) -> InFlightBatch:
         partition_queue = window.partition_queue
-        rows_max = self._settings.max_batch_bytes / self._row_bytes[partition_queue.row_class]
-        rows, since_ns = self._queue.take(partition_queue, max(int(rows_max), 1))
+        rows, since_ns = self._queue.take(partition_queue, self.batches.rows_max(partition_queue))
         in_flight = InFlightBatch(rows, partition_queue.next_sequence, since_ns)
         partition_queue.next_sequence += len(rows)
         window.in_flight_batches.append(in_flight)
@@ -507,14 +440,14 @@ class Sender:
         now_s = asyncio.get_running_loop().time()
         before, found = set(apart), set()
         others_acked = now_s - self.last_ack_s < OTHERS_ACKED_S
-        for lane, window in self._windows.items():
+        for partition_queue, window in self._windows.items():
             trouble = window.trouble or window.absence
-            if trouble is None or not lane.held_rows:
+            if trouble is None or not partition_queue.held_rows:
                 continue
             is_alone = others_acked and self.last_ack_s > trouble.since_s + APART_AFTER_S / 2
             is_long = now_s - trouble.since_s >= APART_AFTER_S
-            if lane in before or (is_long and (trouble.is_own or is_alone)):
-                found.add(lane)
+            if partition_queue in before or (is_long and (trouble.is_own or is_alone)):
+                found.add(partition_queue)
         return frozenset(found)
 
     def reason(self, partition_queue: PartitionQueue) -> str:
@@ -543,13 +476,18 @@ class Sender:
         """Go on with a class whose partitions are known; lanes that are gone are forgotten."""
         self.frozen_classes.discard(row_class)
         for window in self._of(row_class):
-            lane = window.partition_queue
+            partition_queue = window.partition_queue
             window.is_frozen = False
             window.absence = None
-            if self._queue.partition_queues.get((row_class, lane.partition)) is not lane:
-                del self._windows[lane]
-        lanes = [one for one in self._queue.partition_queues.values() if one.row_class is row_class]
-        self.wake(lanes)
+            if (
+                self._queue.partition_queues.get((row_class, partition_queue.partition))
+                is not partition_queue
+            ):
+                del self._windows[partition_queue]
+        partition_queues = [
+            one for one in self._queue.partition_queues.values() if one.row_class is row_class
+        ]
+        self.wake(partition_queues)
 
     def _of(self, row_class: RowClass) -> list[InFlightWindow]:
         windows = list(self._windows.values())

@@ -31,6 +31,7 @@ from ingestor.model.errors import LedgerBroken, SinkUnavailable
 from ingestor.model.rows import Cause, Kind, RowClass, control_row
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, AuxiliaryRecord, dead_letter, void
+from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
@@ -105,26 +106,32 @@ class KafkaSink:
             on_pause=self._pause,
             on_resume=self._resume,
         )
-        more = more_headers or []
-        self._sender = Sender(
-            settings,
-            self.queue,
-            counts,
-            self._encoder,
-            {cls: headers(cls, settings.encoding) + more for cls in RowClass},
-            clock=clock,
-            monotonic=monotonic,
-            progress=self._progress,
-            refusals=Refusals(self._steps, clock, self._dead_letter),
-        )
+        self._sender = self._sender_of(more_headers or [])
         self.refused = self._sender.refused  # batches that were refused for good, by reason
-        self._sender.frozen_classes.update(RowClass)
-        self._keeper = TopicKeeper(settings, self._sender.refused_topics)
+        self.refused_topics = self._sender.refused_topics  # must not be written to, and why
+        self._keeper = TopicKeeper(settings, self.refused_topics)
         self._acked_s = self._sender.last_ack_s
         self._connected = asyncio.Event()
         self._judged = asyncio.Event()  # connected, or refused for good
         self._running: asyncio.Task[None] | None = None
         self._closing = False  # a failure at the same moment may swallow the cancellation
+
+    def _sender_of(self, more_headers: Headers) -> Sender:
+        refusals = Refusals(self._steps, self._clock, self._dead_letter)
+        encoding = self.settings.encoding
+        all_headers = {cls: headers(cls, encoding) + more_headers for cls in RowClass}
+        sender = Sender(
+            self.settings,
+            self.queue,
+            self._counts,
+            BatchMaker(self.settings, self._encoder, all_headers, refusals),
+            clock=self._clock,
+            monotonic=self._monotonic,
+            progress=self._progress,
+            refusals=refusals,
+        )
+        sender.frozen_classes.update(RowClass)
+        return sender
 
     @property
     def is_up(self) -> bool:
@@ -167,15 +174,15 @@ class KafkaSink:
     def statistics(self) -> QueueStatistics:
         """Return what waits for Kafka, and what Kafka refuses."""
         held: dict[tuple[str, str], list[int]] = {}
-        for lane in self.queue.apart:
-            place = self._topics[lane.row_class], self._sender.reason(lane)
-            held.setdefault(place, []).append(lane.partition)
+        for partition_queue in self.queue.apart:
+            place = self._topics[partition_queue.row_class], self._sender.reason(partition_queue)
+            held.setdefault(place, []).append(partition_queue.partition)
         partitions: Counter[str] = Counter()
         texts = []
         for (topic, reason), numbers in sorted(held.items()):
             partitions[topic] += len(numbers)
             texts.append(f"{topic}[{','.join(map(str, sorted(numbers)))}]: {reason}")
-        for topic, reason in self._sender.refused_topics.items():
+        for topic, reason in self.refused_topics.items():
             texts.append(f"{topic}: {reason}")
         for name, side in self.side.topics.items():
             if side.reason is not None:
@@ -298,12 +305,15 @@ class KafkaSink:
     def _set_apart(self) -> None:
         before, queue = self.queue.apart, self.queue
         queue.apart = self._sender.set_apart(before)
-        for lane in queue.apart - before:
-            where = {"topic": self._topics[lane.row_class], "partition": lane.partition}
-            log.error("kafka.partition_held", **where, reason=self._sender.reason(lane))
-        for lane in before - queue.apart:
-            topic = self._topics[lane.row_class]
-            log.info("kafka.partition_resumed", topic=topic, partition=lane.partition)
+        for partition_queue in queue.apart - before:
+            where = {
+                "topic": self._topics[partition_queue.row_class],
+                "partition": partition_queue.partition,
+            }
+            log.error("kafka.partition_held", **where, reason=self._sender.reason(partition_queue))
+        for partition_queue in before - queue.apart:
+            topic = self._topics[partition_queue.row_class]
+            log.info("kafka.partition_resumed", topic=topic, partition=partition_queue.partition)
         self._sender.wake(queue.apart)  # what was refused may be allowed
 
     def _follow_partitions(self) -> None:
@@ -327,11 +337,11 @@ class KafkaSink:
     def _repartition(self, row_class: RowClass, topic: str, found: int) -> None:
         """Deal all rows of a class anew, those of batches that were not acked first."""
         now_ms = self._clock() // 1_000_000
-        for lane, in_flight in reversed(self._sender.withdraw(row_class)):
+        for partition_queue, in_flight in reversed(self._sender.withdraw(row_class)):
             rows, first = in_flight.settle()
-            self.queue.withdraw(lane, rows, in_flight.since_ns)
+            self.queue.withdraw(partition_queue, rows, in_flight.since_ns)
             # Where they go they get other numbers.
-            where = (topic, lane.partition, self.session, first)
+            where = (topic, partition_queue.partition, self.session, first)
             text = void(*where, len(rows), "partitions changed")
             self.publish(STATUS, None, text, ts_ms=now_ms)
         self._partitions[row_class] = partitions = Partitions(self._instruments, found)

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from aiokafka.client import AIOKafkaClient
 
+from ingestor.codec.json_encoder import JsonEncoder
+from ingestor.kafka.aiokafka_compat import AIOKafkaClient
 from ingestor.kafka.settings import AUXILIARY_TOPICS, QUARANTINE, STATUS
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import LedgerBroken
 from ingestor.model.rows import RowClass
 from ingestor.sinks.kafka import refusals
 from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryTopic
+from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.produce_request import ProduceClient
 from ingestor.sinks.kafka.sender import Sender
@@ -97,7 +99,7 @@ PLACES: list[tuple[type, str, str]] = [
     (ProduceClient, "build", "record"),
     (ProduceClient, "leader", "partition"),
     (ProduceClient, "connection", "partition"),
-    (Sender, "_size_bytes", "partition"),
+    (BatchMaker, "size_bytes", "partition"),
     (Sender, "_settle", "partition"),
 ]
 
@@ -208,14 +210,14 @@ async def test_a_row_that_can_not_be_encoded_is_found(
     monkeypatch.setattr(refusals.BACKOFF.__class__, "delay_s", lambda *_given: 0.01)
     ledger = Ledger()
     sink = sink_of(broker, ledger)
-    encode_parts = sink._encoder.encode_parts
+    encode_parts = JsonEncoder.encode_parts
 
-    def encode(row_class: RowClass, parts: Any) -> Any:
+    def encode(self: JsonEncoder, row_class: RowClass, parts: Any) -> Any:
         if any((rows["sequence"] == 37).any() for rows, _ in parts):
             raise ArithmeticError("row 37")
-        return encode_parts(row_class, parts)
+        return encode_parts(self, row_class, parts)
 
-    monkeypatch.setattr(sink._encoder, "encode_parts", encode)
+    monkeypatch.setattr(JsonEncoder, "encode_parts", encode)
     async with running(sink):
         await sink.wait_connected(10)
         submit(sink, RowClass.TRADE, trades(100))
@@ -229,8 +231,8 @@ async def test_a_broken_ledger_ends_the_sink(broker: DevBroker) -> None:
     running_sink = asyncio.create_task(sink.run())
     await sink.wait_connected(10)
     submit(sink, RowClass.TRADE, trades(10, instruments=1))
-    [lane] = sink.queue.partition_queues.values()
-    lane.rows_in_flight = -5
+    [partition_queue] = sink.queue.partition_queues.values()
+    partition_queue.rows_in_flight = -5
     with pytest.raises(LedgerBroken):
         async with asyncio.timeout(10):
             await running_sink

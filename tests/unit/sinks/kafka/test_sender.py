@@ -20,6 +20,7 @@ from ingestor.model.rows import RowClass
 from ingestor.sinks.kafka import in_flight as in_flight_module
 from ingestor.sinks.kafka import refusals as refusals_module
 from ingestor.sinks.kafka import sender as module
+from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
@@ -58,16 +59,18 @@ class Bench:
         )
         self.submitted: Counter[int] = Counter()  # rows, by lane
         self.resets: Counter[str] = Counter()
+        settings = KafkaSettings("", retry_backoff_ms=0, max_batch_bytes=max_batch_bytes)
+        refusals = Refusals(ClockSteps(lambda: 0, lambda: 0), lambda: 0, self._dead_letter)
+        encoding = encoder("json", TABLE, bytes(16))
         self.sender = Sender(
-            KafkaSettings("", retry_backoff_ms=0, max_batch_bytes=max_batch_bytes),
+            settings,
             self.queue,
             self.ledger,
-            encoder("json", TABLE, bytes(16)),
-            {RowClass.TRADE: []},
+            BatchMaker(settings, encoding, {RowClass.TRADE: []}, refusals),
             clock=lambda: 0,
             monotonic=lambda: 0,
             progress=asyncio.Event(),
-            refusals=Refusals(ClockSteps(lambda: 0, lambda: 0), lambda: 0, self._dead_letter),
+            refusals=refusals,
         )
 
     def submit(self, rows: int = 2, partition_queue: int = 0) -> None:
@@ -123,10 +126,12 @@ class Bench:
         assert self.ledger.unexplained(self.submitted.total(), 0) == 0
         assert (self.queue.rows, self.queue.rows_in_flight, self.queue.bytes) == (0, 0, 0)
 
-    def _dead_letter(self, lane: PartitionQueue, in_flight: InFlightBatch, _reason: str) -> None:
+    def _dead_letter(
+        self, partition_queue: PartitionQueue, in_flight: InFlightBatch, _reason: str
+    ) -> None:
         rows, _ = in_flight.settle()
         assert len(rows) == 1
-        self.queue.settle(lane, rows)
+        self.queue.settle(partition_queue, rows)
         self.ledger.dead_lettered(RowClass.TRADE, rows)
 
 
@@ -366,7 +371,7 @@ async def test_the_oldest_batch_alone_is_judged(patched: pytest.MonkeyPatch, cod
 async def test_batches_larger_than_allowed_are_divided(patched: pytest.MonkeyPatch) -> None:
     """The rest of a batch goes before what was queued after it, through failures too."""
     async with running(patched, max_batch_bytes=2_000) as bench:
-        bench.sender._row_bytes[RowClass.TRADE] = 1.0
+        bench.sender.batches.row_bytes[RowClass.TRADE] = 1.0
         bench.submit(40)
         bench.submit(5)
         await bench.until(lambda: len(bench.broker.requests) > 2)
