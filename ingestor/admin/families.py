@@ -74,16 +74,40 @@ def list_families(found: ListStatistics, held: Mapping[tuple[str, str], float]) 
 
 
 def kafka_families(
-    found: QueueStatistics, resets: Mapping[str, int], *, connected: bool
+    found: QueueStatistics,
+    resets: Mapping[str, int],
+    *,
+    connected: bool,
+    refused: Mapping[str, int] | None = None,
 ) -> Iterator[Metric]:
-    """Yield the producer's state. resets: producers replaced, by cause."""
+    """Yield the producer's state.
+
+    Args:
+        found: the queue.
+        resets: producers replaced, by cause.
+        connected: whether acknowledgements come while rows wait.
+        refused: batches that were refused for good, by cause.
+    """
     up = gauge("kafka_up", "1 while Kafka accepts rows.")
     up.add_metric((), int(connected))
     yield up
-    family = counter("producer_resets", "Producers replaced after an error.", ("cause",))
-    for cause, count in resets.items():
-        family.add_metric((cause,), count)
-    yield family
+    for name, text, counts in (
+        ("producer_resets", "Producers replaced after an error.", resets),
+        ("batches_refused", "Batches refused by Kafka for good.", refused or {}),
+    ):
+        family = counter(name, text, ("cause",))
+        for cause, count in counts.items():
+            family.add_metric((cause,), count)
+        yield family
+    held = gauge("partitions_held", "Partitions that Kafka refuses now.", ("topic",))
+    for topic, count in found.held_partitions.items():
+        held.add_metric((topic,), count)
+    yield held
+    side = counter("auxiliary_records", "Records of auxiliary topics.", ("topic", "outcome"))
+    for place, count in found.side.items():
+        if place[1] != "pending":
+            side.add_metric(place, count)
+    yield side
     steps = counter("overload_steps", "Steps of the overload policy taken.", ("step",))
     for step, count in found.steps.items():
         steps.add_metric((step,), count)

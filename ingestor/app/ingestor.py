@@ -31,6 +31,7 @@ from ingestor.admin.server import AdminServer
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
+from ingestor.app.descriptors import descriptor_budget
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_revisions import Revisions
 from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
@@ -79,7 +80,12 @@ class Drained:
 
 
 class Ingestor:
-    """All parts of one process. `run` owns their tasks; `stop` ends it in order."""
+    """All parts of one process. `run` owns their tasks; `stop` ends it in order.
+
+    connections_max: how many venue connections the descriptors allow, known when `run` begins.
+    """
+
+    connections_max: int
 
     def __init__(
         self, config: Config, planned: Planned, *, publish: bool = True, session: bytes = b""
@@ -217,6 +223,7 @@ class Ingestor:
         Raises SinkUnavailable when Kafka can't be reached at the start, ListenFailed when the
         HTTP port is taken.
         """
+        self.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
             if self.http is not None:
                 await stack.enter_async_context(self.http)
@@ -451,16 +458,19 @@ class Ingestor:
         yield from connection_families(self.supervisor.statistics())
         yield from book_families(self.pipeline.books.statistics())
         if self.sink is not None:
-            connected = self.sink.failure is None
-            resets = self.sink.producer_resets
-            yield from kafka_families(self.sink.statistics(), resets, connected=connected)
+            yield from kafka_families(
+                self.sink.statistics(),
+                self.sink.producer_resets,
+                connected=self.sink.is_up,
+                refused=self.sink.refused,
+            )
         if self.recorder is not None:
             yield from recorder_families(self.recorder.statistics())
 
     def ready(self) -> Health:
         health = readiness(
             self.status(),
-            kafka_seen=self.sink is None or self.sink.failure is None,
+            kafka_seen=self.sink is None or self.sink.is_up,
             startup_grace_s=self.config.limits.startup_grace_s,
         )
         if self.recorder is not None:  # told, but no reason to send nobody here: publishing goes on

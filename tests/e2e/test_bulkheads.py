@@ -43,8 +43,11 @@ SYMBOLS = 8
 
 
 def units_of_the_table() -> set[str]:
+    """The first column, and the names of boundaries in the third."""
     text = (ROOT / "docs" / "bulkheads.md").read_text().split("\n| unit |")[1]
-    return set(re.findall(r"`([a-z][a-z -]*)`", text))
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`([A-Za-z][A-Za-z -]*)`", row[2])}
+    return named | {name for row in rows for name in row[0].removeprefix("| ").split(", ")}
 
 
 def units_of_the_code() -> Iterator[tuple[str, str]]:

@@ -111,7 +111,13 @@ class App:
                 Counter({("kraken", "close_1006"): 2}),
             )
         )
-        channel = QueueStatistics(1, 2, 3, 4, 5, 6, 0.5, 1.5, paused=True, steps={"pause": 3})
+        channel = QueueStatistics(
+            *(1, 2, 3, 4, 5, 6, 0.5, 1.5),
+            paused=True,
+            steps={"pause": 3},
+            held_partitions={"md.trades.v1": 2},
+            side={("md.status.v1", "acked"): 4},
+        )
         yield from bug_families({"book": 2})
         lists = ListStatistics(waiting={("okx", "swap", "unreadable"): 1})
         lists.reads["okx", "swap", "kept"] += 1
