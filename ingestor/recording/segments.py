@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, Literal
 
 import zstandard
 
 from ingestor.model.timestamps import SECOND
+from ingestor.recording.files import create_exclusively
 from ingestor.recording.format import FORMAT, HOUR_NS, Header, Line, encode_lines
 from ingestor.recording.layout import (
     SUFFIX,
@@ -25,6 +27,7 @@ from ingestor.recording.layout import (
     Indexed,
     encode_index,
     index_path,
+    parse_segment_path,
     segment_path,
 )
 
@@ -99,7 +102,7 @@ class _File:
         if self._syncs_frames:
             os.fdatasync(self._descriptor)
         self._torn = False
-        self.index.frames.append(Indexed(block.first_ts_ns, block.first_n, start, self._plain))
+        self.index.add(Indexed(block.first_ts_ns, block.first_n, start, self._plain))
         self.index.size = start + len(block.compressed)
         self.index.last_ts_ns = block.last_ts_ns
         self._plain += block.plain
@@ -290,7 +293,7 @@ def write_atomically(path: Path, content: bytes, *, sync: bool) -> None:
     """Write a file that appears whole or not at all. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
+        with create_exclusively(temporary) as file:
             file.write(content)
             file.flush()
             if sync:
@@ -304,17 +307,27 @@ def write_atomically(path: Path, content: bytes, *, sync: bool) -> None:
 def retain(settings: RecorderSettings, now_s: float) -> int:
     """Remove finished segments that are too old, and the oldest while all are too large.
 
-    now_s: seconds since the epoch. Returns how many were removed. Unfinished files are left alone.
+    Nothing but what a recorder wrote is removed or counted: regular files whose name and folder
+    are those of a segment. Unfinished files are left alone.
+
+    now_s: seconds since the epoch. Returns how many were removed.
     """
     if settings.retention_age_s is None and settings.retention_bytes is None:
         return 0
     segments = []
-    for path in (settings.path / "raw").rglob(f"*{SUFFIX}"):
+    root = settings.path / "raw"
+    for path in root.glob(f"venue=*/date=*/hour=*/*{SUFFIX}"):
+        name = parse_segment_path(path)
+        if name is None or name.hour < 0:
+            continue
         try:
-            status = path.stat()
+            if not path.parent.resolve().is_relative_to(root.resolve()):
+                continue
+            status = path.lstat()
         except FileNotFoundError:
             continue  # another process was quicker
-        segments.append((status.st_mtime, status.st_size, path))
+        if S_ISREG(status.st_mode):
+            segments.append((status.st_mtime, status.st_size, path))
     segments.sort()
     total = sum(size for _, size, _ in segments)
     limit = settings.retention_bytes
