@@ -25,6 +25,7 @@ from ingestor.admin.families import (
     connection_families,
     kafka_families,
     list_families,
+    output_families,
     recorder_families,
 )
 from ingestor.admin.server import AdminServer
@@ -57,6 +58,7 @@ from ingestor.sources.rate_limiter import holds
 from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.client import RestClient
 from ingestor.sources.rest.statistics import lists
+from ingestor.telemetry import output
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Health, Phase, Status, readiness
@@ -448,6 +450,7 @@ class Ingestor:
         """Yield the families of the parts that count for themselves."""
         yield from bug_families(bulkheads.bugs)
         yield from list_families(lists, holds.longest_s())
+        yield from output_families(output.lines_dropped())
         yield from connection_families(self.supervisor.statistics())
         yield from book_families(self.pipeline.books.statistics())
         if self.sink is not None:

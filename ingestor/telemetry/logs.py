@@ -7,12 +7,13 @@ the libraries log through `logging` takes the same way.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from io import BytesIO
 from typing import Any, BinaryIO, Final, cast
 
 import orjson
@@ -20,6 +21,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from ingestor.config.model import LogConfig
+from ingestor.telemetry.output import printable, printable_json, writer_of
 
 STARS: Final = "***"
 WINDOW_S: Final = 60.0
@@ -123,21 +125,6 @@ class _Window:
         self.suppressed = 0
 
 
-class _Lossy:
-    """A stream to which writing never fails: a log that nobody can read stops nothing."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, line: bytes) -> None:
-        with suppress(OSError, ValueError):  # a broken pipe, a full disk; a closed file
-            self._stream.write(line)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-
 class _Forward(logging.Handler):
     """What libraries log, as one of our events."""
 
@@ -157,7 +144,7 @@ def configure(
 ) -> None:
     """Set logging up for the process. stream: standard error by default."""
     level = logging.getLevelNamesMapping()[config.level.upper()]
-    lossy = _Lossy(stream or sys.stderr.buffer)
+    file = stream or writer_of(sys.stderr) or BytesIO()
     processors: list[Processor] = [
         structlog.processors.add_log_level,
         RateLimit(config.per_cause_per_minute),
@@ -169,7 +156,7 @@ def configure(
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", lossy)),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", file)),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -189,16 +176,40 @@ def label(**fields: object) -> None:
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
-    first = {"ts": event.pop("ts", None), "level": event.pop("level", None)}
-    return orjson.dumps({**first, **event}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+    content = {"ts": event.pop("ts", None), "level": event.pop("level", None), **event}
+    try:
+        line = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+    except (TypeError, ValueError):  # a lone surrogate, an integer of more than 64 bits
+        line = json.dumps(content, default=str).encode()
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return printable_json(line.decode()).encode()
+
+
+def _make_printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would obey; a venue's text never makes a line of its own.
+
+    The lines of a traceback are marked, since what it quotes may hold line ends.
+    """
+    trace = event.pop("exception", None)
+    plain = {printable(name): _printable(value) for name, value in event.items()}
+    if trace is not None:
+        lines = str(trace).replace("\r\n", "\n").split("\n")
+        plain["exception"] = "\n".join(f"  | {printable(line)}" for line in lines)
+    return plain
+
+
+def _printable(value: object) -> object:
+    return value if value is None or isinstance(value, int | float) else printable(str(value))
 
 
 def _encode(logger: WrappedLogger, method: str, line: Any) -> bytes:
-    return str(line).encode()
+    return str(line).encode("utf-8", "backslashreplace")
 
 
 _JSON: Final[tuple[Processor, ...]] = (_render_json,)
 _CONSOLE: Final[tuple[Processor, ...]] = (
+    _make_printable,
     structlog.dev.ConsoleRenderer(
         colors=False,
         timestamp_key="ts",

@@ -162,11 +162,3 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_short_known_values_are_left() -> None:
     """A password of three letters would star half of the words."""
     assert Redactor(["a", "BTC"]).text("BTC-USDT at a") == "BTC-USDT at a"
-
-
-def test_a_log_that_nobody_can_read_stops_nothing() -> None:
-    stream = io.BytesIO()
-    configure(LogConfig(format="json"), stream=stream)
-    stream.close()
-    structlog.get_logger().info("a")
-    logging.getLogger("aiokafka").warning("b")
