@@ -160,6 +160,7 @@ class SegmentWriter:
         self._parts: list[bytes] = []
         self._plain = 0
         self._lines = 0
+        self._taken = 0  # lines that `encode` is at
         self._first = (0, 0)  # ts_ns, n
         self._last_ts_ns = 0
         self._began_s = 0.0
@@ -174,6 +175,7 @@ class SegmentWriter:
         """Take what is in `lines` into the current zstd frame. now_s: monotonic."""
         lines, self.lines = self.lines, []
         while lines:
+            self._taken = len(lines)
             begins_ns = lines[0].ts_ns
             hour = begins_ns // HOUR_NS if self._segment is None else self._segment_hour
             end = len(lines)
@@ -181,6 +183,7 @@ class SegmentWriter:
                 end = next(i for i, line in enumerate(lines) if line.ts_ns // HOUR_NS > hour)
             self._add(lines[:end], now_s)
             lines = lines[end:]
+            self._taken = len(lines)
             if lines:
                 self.end()
 
@@ -268,6 +271,18 @@ class SegmentWriter:
                 self.bytes_written += len(block.compressed)
             self._queue.popleft()
         return finished
+
+    def renew(self) -> int:
+        """After an error, give up what is not cut yet; the next line begins another segment.
+
+        Returns the number of lines that are lost.
+        """
+        lost = len(self.lines) + self._taken + self._lines
+        self.lines = []
+        self._parts.clear()
+        self._taken = self._plain = self._lines = 0
+        self.end()
+        return lost
 
     def abandon(self) -> None:
         """Give up what could not be written; the file stays `.inprogress`."""

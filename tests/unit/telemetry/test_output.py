@@ -67,14 +67,14 @@ def test_the_queue_is_bounded_in_bytes(pipe: tuple[int, int]) -> None:
 def test_a_slow_reader_is_waited_for(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     writer = LineWriter(writing)
-    total = 64 << 10
+    total = 32 << 10
     for _ in range(16):
         writer.write(b"x" * (total // 16))
     got: list[bytes] = []
 
     def read() -> None:
         while sum(map(len, got)) < total:
-            time.sleep(0.1)
+            time.sleep(0.05)
             got.append(os.read(reading, 4096))
 
     thread = threading.Thread(target=read)
