@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ingestor.app.session_history import SessionHistory, history_path
 from ingestor.books.settings import BookSettings
 from ingestor.config.load import kafka_password
 from ingestor.config.model import (
@@ -86,6 +87,14 @@ def recorder_settings(config: RecorderConfig) -> RecorderSettings:
 
 def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
     return CatalogSettings(config.cache_dir.expanduser(), config.ttl_s)
+
+
+def session_history(config: Config, *, publish: bool = True) -> SessionHistory:
+    """Return what knows the session before this one. publish: False where Kafka gets nothing."""
+    folder = config.catalogue.state_dir or config.catalogue.cache_dir / "sessions"
+    prefix = config.kafka.topic_prefix if publish else ""
+    feeds = [(feed.venue, feed.market) for feed in config.feeds]
+    return SessionHistory(history_path(folder.expanduser(), prefix, feeds))
 
 
 def rest_settings(config: CatalogueConfig) -> RestSettings:

@@ -53,7 +53,11 @@ async def run_share(config: Config, file: Path, share: str) -> int:
     index, workers = _parsed(share)
     logs.label(worker=index)
     planned = await unless_signal(load_plan(config, str(file)))
-    ingestor = Ingestor(config, replace(planned, plan=planned.plan.share(index, workers)))
+    ingestor = Ingestor(
+        config,
+        replace(planned, plan=planned.plan.share(index, workers)),
+        history=settings.session_history(config),
+    )
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, ingestor.stop)

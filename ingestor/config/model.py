@@ -284,6 +284,9 @@ class CatalogueConfig(Section):
     """Age at which they are fetched again."""
     timeout_s: Seconds = 20.0
     """How long one request may take."""
+    state_dir: Path | None = None
+    """Where the last numbers of a session are kept, for the next one to name; without it, the
+    folder `sessions` in `cache_dir`."""
 
 
 class LimitsConfig(Section):

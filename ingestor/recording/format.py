@@ -24,6 +24,7 @@ Decisions, by `action`; `key` is an instrument's key:
 | revise | key (of one of them), instruments | takes the new metadata |
 | streams | subscriptions, instruments | lets the connection carry these streams |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
+| restart | | declares a hole for the connection |
 | any other | | nothing: what followed from it was recorded |
 """
 
@@ -45,6 +46,7 @@ FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 section 3.1.1
 LOST: Final = "recorder_lost"
 REVISE: Final = "revise"
 STREAMS: Final = "streams"
+RESTART: Final = "restart"
 
 # The largest line known is a Coinbase snapshot of 46,000 levels: 5.8 MB, 280,000 values.
 LINE_BYTES_MAX: Final = 12 << 20
