@@ -20,6 +20,7 @@ from ingestor.config.model import (
     LimitsConfig,
     RecorderConfig,
 )
+from ingestor.kafka.oauth import TokenProvider
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import ConfigError
@@ -135,7 +136,16 @@ def secrets(config: Config) -> list[str]:
 def _security(config: KafkaConfig) -> dict[str, Any]:
     """What aiokafka calls the options of SASL and TLS."""
     options: dict[str, Any] = {"security_protocol": config.security_protocol}
-    if config.security_protocol.startswith("SASL"):
+    if not config.security_protocol.startswith("SASL"):
+        return options
+    if config.sasl_mechanism == "OAUTHBEARER":
+        options |= {
+            "sasl_mechanism": config.sasl_mechanism,
+            "sasl_oauth_token_provider": TokenProvider(
+                config.sasl_token_file, config.sasl_token_command
+            ),
+        }
+    else:
         options |= {
             "sasl_mechanism": config.sasl_mechanism,
             "sasl_plain_username": config.sasl_username,

@@ -34,6 +34,7 @@ _SENSITIVE: Final = (
 _SENSITIVE_FIELD: Final = re.compile(rf"(?:^|[-_.])(?:{_SENSITIVE})$", re.IGNORECASE)
 _IN_TEXT: Final = (  # the scheme first: "Authorization: Bearer x" has two words after the name
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {STARS}"),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), STARS),  # a JSON Web Token (RFC 7519)
     (re.compile(r"://[^/\s@]+@"), f"://{STARS}@"),  # user:password@ of a URL
     (re.compile(r"(?i)([?&]key=)[^\s&\"']+"), rf"\1{STARS}"),
     (
