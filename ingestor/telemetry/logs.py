@@ -28,12 +28,13 @@ WINDOW_S: Final = 60.0
 CAUSES_MAX: Final = 1_000  # remembered at once; beyond it the oldest window is forgotten
 
 _SENSITIVE: Final = (
-    r"pass(?:word|wd|phrase)?|secret|token|(?:api|access|secret|private)[-_]?key|"
+    r"pass(?:word|wd|phrase)?|secret|token|(?:api|access|secret|private|listen|session)[-_]?key|"
     r"auth(?:orization)?|sign(?:ature)?|credentials?|cookie"
 )
 _SENSITIVE_FIELD: Final = re.compile(rf"(?:^|[-_.])(?:{_SENSITIVE})$", re.IGNORECASE)
 _IN_TEXT: Final = (  # the scheme first: "Authorization: Bearer x" has two words after the name
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {STARS}"),
+    (re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|$)"), rf"\1{STARS}"),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), STARS),  # a JSON Web Token (RFC 7519)
     (re.compile(r"://[^/\s@]+@"), f"://{STARS}@"),  # user:password@ of a URL
     (re.compile(r"(?i)([?&]key=)[^\s&\"']+"), rf"\1{STARS}"),
@@ -73,6 +74,8 @@ class Redactor:
                 return {
                     self.text(str(key)): self.field(str(key), one) for key, one in value.items()
                 }
+            case (str() as name, hidden) if hidden and _SENSITIVE_FIELD.search(name):
+                return [name, STARS]  # a header
             case list() | tuple() | set() | frozenset():
                 return [self.value(one) for one in value]
         return self.text(
