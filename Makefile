@@ -25,7 +25,7 @@ require_python = $(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
 PYTHON_PROBLEM = $(shell $(PROBE))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lock clean
+.PHONY: help run test check bench lock sbom clean
 
 help:
 	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
@@ -33,6 +33,7 @@ help:
 	@echo "make check              ruff, mypy --strict, import rules, sizes and names"
 	@echo "make bench              the benchmarks"
 	@echo "make lock [UPGRADE=1]   write requirements*.lock anew from pyproject.toml"
+	@echo "make sbom               dist/sbom.json: what the program is made of (CycloneDX)"
 	@echo "make clean              remove .venv, .venv-peers and caches"
 	@echo "PYTHON=python3.12 chooses the interpreter of a new .venv"
 
@@ -76,6 +77,15 @@ lock: | $(BIN)/python
 	$(COMPILE) --all-extras --group dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra demo --group build -c requirements-dev.lock pyproject.toml -o requirements.lock
 
+# In an environment of its own: it must not become part of what it lists.
+sbom: requirements.lock pyproject.toml
+	$(require_python)@$(PYTHON) -m venv .venv-sbom
+	@.venv-sbom/bin/python -m pip --disable-pip-version-check --quiet install cyclonedx-bom==7.5.0
+	@mkdir -p dist
+	@PYTHONWARNINGS=ignore .venv-sbom/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+	  --output-reproducible --of JSON -o dist/sbom.json requirements.lock
+	@echo "dist/sbom.json: $$(grep -c '"bom-ref"' dist/sbom.json) components"
+
 clean:
-	rm -rf $(VENV) .venv-peers .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf $(VENV) .venv-peers .venv-sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +

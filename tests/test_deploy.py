@@ -103,3 +103,14 @@ def test_the_readme_names_commands_that_exist() -> None:
     used = set(re.findall(r"^ingestor ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert used
     assert used <= set(COMMANDS)
+
+
+def test_the_security_page_names_tests_that_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(named) > 20
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not re.search(rf"def {test}\(", (ROOT / path).read_text())
+    ]
+    assert missing == []

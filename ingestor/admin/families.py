@@ -73,6 +73,15 @@ def list_families(found: ListStatistics, held: Mapping[tuple[str, str], float]) 
     yield holds
 
 
+def output_families(lines_dropped: int) -> Iterator[Metric]:
+    """Yield what became of the process's own output."""
+    family = counter(
+        "log_lines_dropped", "Lines for standard output or error that nobody read in time."
+    )
+    family.add_metric((), lines_dropped)
+    yield family
+
+
 def kafka_families(
     found: QueueStatistics,
     resets: Mapping[str, int],

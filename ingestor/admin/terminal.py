@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ingestor.telemetry.output import printable
 from ingestor.telemetry.status import Phase, Status
 
 INTERVAL_S: Final = 1.0
@@ -85,7 +86,7 @@ def _feed_table(now: Status, before: Status) -> Table:
     worst_first = sorted(now.feeds, key=lambda feed: -(feed.lag_p99_ms or 0.0))
     for feed in worst_first[:_FEEDS_SHOWN]:
         table.add_row(
-            Text(feed.name),  # as it is: rich would read emoji out of `a:m:b`
+            Text(printable(feed.name)),  # as it is: rich would read emoji out of `a:m:b`
             _rate(feed.rows - earlier.get(feed.name, 0), seconds),
             f"{feed.rows:,}",
             _ms(feed.lag_p50_ms),
@@ -149,7 +150,7 @@ def _trouble(now: Status) -> list[str]:
     found = [f"{count:,} {name}" for count, name in counts if count]
     if _share(now) >= _BUFFER_FULL:
         found.insert(0, f"queue {_share(now):.0%} full")
-    return found + now.notes
+    return found + [printable(note) for note in now.notes]
 
 
 def _share(now: Status) -> float:

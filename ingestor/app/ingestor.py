@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
+from msgspec import to_builtins
 from prometheus_client.core import Metric
 
 from ingestor.adapter import BookRule, FeedAdapter
@@ -25,6 +26,7 @@ from ingestor.admin.families import (
     connection_families,
     kafka_families,
     list_families,
+    output_families,
     recorder_families,
 )
 from ingestor.admin.server import AdminServer
@@ -36,6 +38,7 @@ from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_revisions import Revisions
 from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
 from ingestor.app.planning import ListSource, Planned
+from ingestor.app.session_history import RestartMarks, SessionHistory
 from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
@@ -58,6 +61,7 @@ from ingestor.sources.rate_limiter import holds
 from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.client import RestClient
 from ingestor.sources.rest.statistics import lists
+from ingestor.telemetry import output
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Health, Phase, Status, readiness
@@ -88,12 +92,25 @@ class Ingestor:
     connections_max: int
 
     def __init__(
-        self, config: Config, planned: Planned, *, publish: bool = True, session: bytes = b""
+        self,
+        config: Config,
+        planned: Planned,
+        *,
+        publish: bool = True,
+        session: bytes = b"",
+        history: SessionHistory | None = None,
     ) -> None:
-        """publish: False records without Kafka. session: 16 bytes, random by default."""
+        """Args:
+        config: of the process.
+        planned: instruments and connections.
+        publish: False records without Kafka.
+        session: 16 bytes; the history's, or random, by default.
+        history: knows the session before this one. Without it there was none.
+        """
         self.config = config
         self.planned = planned
-        self.session = session or os.urandom(16)
+        self.history = history
+        self.session = session or (history.session if history is not None else os.urandom(16))
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
         self.loop_lag = LoopLag()
@@ -250,6 +267,9 @@ class Ingestor:
                 if stopping.done():
                     _cancel(tasks)
                     return Drained(self._status(recent=False), 0)
+                if self.history is not None:
+                    self.history.begin()
+                    stack.callback(self.history.close)
                 self._announce("session_start")
                 gc.collect()
                 gc.freeze()
@@ -292,19 +312,29 @@ class Ingestor:
         lost = 0
         if self.sink is not None:
             lost = await self.sink.drain(self.config.limits.drain_s)
+        if self.history is not None:
+            self.history.save(self._sequences(), ended=not lost)
         status = self._status(recent=False)
         return Drained(status, lost)
 
     def _announce(self, event: str) -> None:
         if self.publishing is None:
             return
+        about: dict[str, object] = {"connections": len(self.planned.plan)}
         if event == "session_start":
             self.publishing.instruments(self.planned.table)
-        self.publishing.status(event, "session", connections=len(self.planned.plan))
+            if self.history is not None and self.history.previous is not None:
+                about["previous"] = to_builtins(self.history.previous)
+        self.publishing.status(event, "session", **about)
+
+    def _sequences(self) -> dict[str, dict[str, int]]:
+        return self.sink.sequences() if self.sink is not None else {}
 
     async def _report(self) -> None:
         while True:
             self.reporter.sample()
+            if self.history is not None:
+                self.history.save(self._sequences())
             await asyncio.sleep(REPORT_S)
             if self.pipeline.is_empty:
                 self.flusher.idle()
@@ -322,9 +352,13 @@ class Ingestor:
                 self.book_snapshots.observe(batch)
 
     def _listeners(self) -> list[SupervisorEvents]:
-        return [
-            one for one in (EventLog(), self.publishing, self.staleness_monitor) if one is not None
-        ]
+        marks = (
+            RestartMarks(self.history, self.planned.table, self.pipeline.buffer, self.recorder)
+            if self.history is not None
+            else None
+        )
+        listeners = (EventLog(), self.publishing, self.staleness_monitor, marks)
+        return [listener for listener in listeners if listener is not None]
 
     def _pause(self) -> None:
         self.supervisor.pause()
@@ -455,6 +489,7 @@ class Ingestor:
         """Yield the families of the parts that count for themselves."""
         yield from bug_families(bulkheads.bugs)
         yield from list_families(lists, holds.longest_s())
+        yield from output_families(output.lines_dropped())
         yield from connection_families(self.supervisor.statistics())
         yield from book_families(self.pipeline.books.statistics())
         if self.sink is not None:

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+from ingestor.app.session_history import SessionHistory, history_path
 from ingestor.books.settings import BookSettings
 from ingestor.config.load import kafka_password
 from ingestor.config.model import (
@@ -19,6 +20,7 @@ from ingestor.config.model import (
     RecorderConfig,
 )
 from ingestor.config.proxy import proxy_secrets
+from ingestor.kafka.oauth import TokenProvider
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import ConfigError
@@ -88,6 +90,14 @@ def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
     return CatalogSettings(config.cache_dir.expanduser(), config.ttl_s)
 
 
+def session_history(config: Config, *, publish: bool = True) -> SessionHistory:
+    """Return what knows the session before this one. publish: False where Kafka gets nothing."""
+    folder = config.catalogue.state_dir or config.catalogue.cache_dir / "sessions"
+    prefix = config.kafka.topic_prefix if publish else ""
+    feeds = [(feed.venue, feed.market) for feed in config.feeds]
+    return SessionHistory(history_path(folder.expanduser(), prefix, feeds))
+
+
 def rest_settings(config: CatalogueConfig) -> RestSettings:
     # A list has a deadline: whoever wants to be left alone for longer is asked later, by the watch.
     backoff = Backoff(base_s=0.5, cap_s=10.0, retry_after_cap_s=5.0)
@@ -126,7 +136,16 @@ def secrets(config: Config) -> list[str]:
 def _security(config: KafkaConfig) -> dict[str, Any]:
     """What aiokafka calls the options of SASL and TLS."""
     options: dict[str, Any] = {"security_protocol": config.security_protocol}
-    if config.security_protocol.startswith("SASL"):
+    if not config.security_protocol.startswith("SASL"):
+        return options
+    if config.sasl_mechanism == "OAUTHBEARER":
+        options |= {
+            "sasl_mechanism": config.sasl_mechanism,
+            "sasl_oauth_token_provider": TokenProvider(
+                config.sasl_token_file, config.sasl_token_command
+            ),
+        }
+    else:
         options |= {
             "sasl_mechanism": config.sasl_mechanism,
             "sasl_plain_username": config.sasl_username,

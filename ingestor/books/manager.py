@@ -48,6 +48,7 @@ _PREVIOUS: Final = Continuity.PREVIOUS
 _INCREMENT: Final = Continuity.INCREMENT
 _UNNOTED_MAX: Final = 1_024  # updates
 # The rows that were lost may have held the GAP that is in force: it is declared again.
+_NOTHING_TO_REPAIR: Final = frozenset({Cause.DISCONNECT, Cause.RESTART})  # a snapshot follows
 _TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
 
 
@@ -522,7 +523,7 @@ class BookManager:
         if hole.instruments is not None:
             named = set(hole.instruments)
             subscribed = [one for one in subscribed if one in named]
-        is_down = hole.cause is Cause.DISCONNECT
+        is_down = hole.cause in _NOTHING_TO_REPAIR
         for instrument in subscribed:
             book = self._book(instrument, flush.now_ns)
             if is_down and book.source not in {None, hole.source}:

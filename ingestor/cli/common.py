@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from ingestor.model.errors import ConfigError, IngestError
+from ingestor.telemetry.output import printable, put
 
 if TYPE_CHECKING:
     from ingestor.config.model import Config
@@ -77,10 +78,24 @@ def time_ns_of(text: str) -> int:
 
 
 def print_json(content: Any) -> None:
-    """Print one JSON object or list on a line of its own."""
+    """Print one JSON object or list on a line of its own. Waits for the reader."""
+    typer.echo(_json(content))
+
+
+def put_json(content: Any) -> None:
+    """Print one JSON object or list on a line of its own, from an event loop: without waiting."""
+    put(_json(content))
+
+
+def _json(content: Any) -> str:
     import orjson
 
-    typer.echo(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode())
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def complain(text: str) -> None:
+    """Write a line for people to standard error, whether anybody reads it or not."""
+    put(f"ingestor: {printable(' '.join(text.split()))}", err=True)
 
 
 def verdict(failure: Exception) -> tuple[str, int] | None:

@@ -16,6 +16,7 @@ from ingestor.cli.common import (
     ConfigFile,
     Json,
     OptionalConfigFile,
+    complain,
     load_config,
     print_json,
 )
@@ -131,7 +132,7 @@ def config_check(path: OptionalConfigFile = None) -> None:
 
     problems = find_problems(path, markets())
     for one in problems:
-        typer.echo(f"ingestor: {one}", err=True)
+        complain(str(one))
     if problems:
         raise typer.Exit(EXIT_USAGE)
     typer.echo(f"{path or 'the environment'}: nothing wrong")

@@ -15,8 +15,10 @@ from rich.console import Console
 
 from ingestor.admin import terminal as live
 from ingestor.admin.server import AdminServer
-from ingestor.cli.common import EXIT_FAILURE, print_json
+from ingestor.cli.common import EXIT_FAILURE, put_json
 from ingestor.config.model import Config
+from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.output import drain, put, text_file
 from ingestor.telemetry.status import Status
 
 log: Final = structlog.get_logger(__name__)
@@ -57,7 +59,7 @@ async def run_until_stopped(
     object. abandon: what to do before leaving at once.
     """
     loop = asyncio.get_running_loop()
-    console = Console(stderr=as_json)
+    console = Console(file=text_file(sys.stderr if as_json else sys.stdout))
     signals = 0
 
     def stop() -> None:
@@ -77,7 +79,8 @@ async def run_until_stopped(
 
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, stop)
-    view = asyncio.create_task(live.show(ingestor.status, console), name="live view")
+    showing = bulkheads.keep("terminal", lambda: live.show(ingestor.status, console))
+    view = asyncio.create_task(showing, name="live view")
     try:
         ended = await ingestor.run(started)
     finally:
@@ -86,16 +89,16 @@ async def run_until_stopped(
             await view
         for one in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(one)
-    return _report(ended, console, details(), as_json=as_json)
+    return _report(ended, details(), as_json=as_json)
 
 
-def _report(ended: Ended, console: Console, details: Mapping[str, Any], *, as_json: bool) -> int:
+def _report(ended: Ended, details: Mapping[str, Any], *, as_json: bool) -> int:
     status = ended.status
-    console.print(live.ledger(status), markup=False, highlight=False, soft_wrap=True)
+    put(live.ledger(status), err=as_json)
     if ended.lost:
-        sys.stderr.write(f"ingestor: {ended.lost:,} rows could not be delivered in time\n")
+        put(f"ingestor: {ended.lost:,} rows could not be delivered in time", err=True)
     if as_json:
-        print_json({**status.summary(), "lost": ended.lost, **details})
+        put_json({**status.summary(), "lost": ended.lost, **details})
     return EXIT_FAILURE if ended.lost or status.unaccounted else 0
 
 
@@ -103,6 +106,6 @@ def _leave_at_once(ingestor: Runnable, abandon: Callable[[], None]) -> None:
     """No clean-up that could wait for anything: the user has asked twice."""
     abandon()
     pending = ingestor.status().pending
-    sys.stderr.write(f"ingestor: left at once, {pending:,} rows were not acknowledged\n")
-    sys.stderr.flush()
+    put(f"ingestor: left at once, {pending:,} rows were not acknowledged", err=True)
+    drain()
     os._exit(EXIT_FAILURE)

@@ -8,6 +8,7 @@ of ours.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Final
 
@@ -18,7 +19,8 @@ from ingestor.cli import consume as cli_consume
 from ingestor.cli import describe as cli_config
 from ingestor.cli import recordings as cli_recording
 from ingestor.cli import run as cli_run
-from ingestor.cli.common import EXIT_FAILURE, verdict
+from ingestor.cli.common import EXIT_FAILURE, complain, verdict
+from ingestor.telemetry.output import drain
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 EPILOG: Final = "Exit status: 0 success or clean stop, 1 failure while running, 2 bad arguments."
@@ -58,6 +60,14 @@ for module in (cli_run, cli_config, cli_consume, cli_recording):
 
 def main() -> int:
     """Run the command line; return the exit status."""
+    _fill_standard_descriptors()
+    try:
+        return _run()
+    finally:
+        drain()
+
+
+def _run() -> int:
     try:
         result = app(prog_name="ingestor", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
@@ -70,6 +80,15 @@ def main() -> int:
         if found is None:
             raise
         message, status = found
-        typer.echo(f"ingestor: {' '.join(message.split())}", err=True)
+        complain(message)
         return status
     return result if isinstance(result, int) else 0
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what the process was started without, or a socket would get the number and our text."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free

@@ -15,6 +15,7 @@ from ingestor.cli.common import (
     EXIT_FAILURE,
     ConfigOption,
     Json,
+    complain,
     explain_connection_failure,
     print_json,
     time_ns_of,
@@ -192,7 +193,7 @@ def compact(
 
     report = compact_folder(path, progress=None if as_json else typer.echo)
     for problem in report.problems.kept:
-        typer.echo(f"ingestor: {problem}", err=True)
+        complain(str(problem))
     if as_json:
         files = [str(file) for file in report.files]
         units = {"written": report.units, "unchanged": report.unchanged}

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ingestor.app.settings import book_settings, kafka_settings
-from ingestor.cli.common import load_config
+from ingestor.cli.common import complain, load_config
 from ingestor.model.errors import ConfigError, RecordingError, SinkUnavailable
 from ingestor.recording.reader import Problems
 from ingestor.sinks.digest import AuditSink
@@ -157,7 +156,7 @@ def replay_headers(sessions: Iterable[str]) -> Headers:
 
 
 def _tell(problem: RecordingError) -> None:
-    typer.echo(f"ingestor: {problem}", err=True)
+    complain(str(problem))
 
 
 def _progress() -> Progress:

@@ -60,6 +60,7 @@ def run(
     import uvloop
 
     from ingestor.app import Ingestor, load_plan
+    from ingestor.app.settings import session_history
     from ingestor.cli.lifecycle import run_until_stopped
     from ingestor.cli.workers import run_share, run_workers
 
@@ -70,7 +71,8 @@ def run(
             return await run_share(config, path, share)
         if workers is not None:
             return await run_workers(config, path, workers, seconds=seconds, as_json=as_json)
-        ingestor = Ingestor(config, await unless_signal(load_plan(config, str(path))))
+        planned = await unless_signal(load_plan(config, str(path)))
+        ingestor = Ingestor(config, planned, history=session_history(config))
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 
     raise typer.Exit(uvloop.run(main()))
@@ -96,6 +98,7 @@ def record(
     import uvloop
 
     from ingestor.app import Ingestor, load_plan
+    from ingestor.app.settings import session_history
     from ingestor.cli.lifecycle import run_until_stopped
     from ingestor.config.model import RecorderConfig
     from ingestor.model.errors import ConfigError
@@ -112,9 +115,9 @@ def record(
         raise ConfigError("must be given", where=f"{path}: recorder.path", hint="or say --path")
 
     async def main() -> int:
-        ingestor = Ingestor(
-            config, await unless_signal(load_plan(config, str(path))), publish=False
-        )
+        planned = await unless_signal(load_plan(config, str(path)))
+        history = session_history(config, publish=False)
+        ingestor = Ingestor(config, planned, publish=False, history=history)
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 
     raise typer.Exit(uvloop.run(main()))

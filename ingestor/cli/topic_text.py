@@ -10,6 +10,7 @@ import orjson
 import typer
 from aiokafka.errors import KafkaError
 
+from ingestor.cli.common import complain
 from ingestor.codec import CodecError, decode
 from ingestor.codec.json_encoder import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
 from ingestor.consumer import Audit, Consumer, audit
@@ -20,6 +21,7 @@ from ingestor.model.decimals import format_decimal
 from ingestor.model.errors import SinkUnavailable
 from ingestor.model.rows import CONTROL_FIELDS, Flag, Kind, RowClass, Side
 from ingestor.model.timestamps import iso_text
+from ingestor.telemetry.output import printable
 
 _HOLES_SHOWN: Final = 20
 _BOOK_SIDES: Final = {Side.BID: "bid", Side.ASK: "ask"}
@@ -50,8 +52,8 @@ async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
     try:
         async with consuming:
             async for _, _, value in consuming.records():
-                for line in _lines(value, options) if is_rows else [value.decode()]:
-                    typer.echo(line)
+                for line in _lines(value, options) if is_rows else [_as_it_is(value)]:
+                    typer.echo(printable(line))
                     if left is not None:
                         left -= 1
                         if not left:
@@ -99,11 +101,15 @@ async def _unavailable(kafka: KafkaSettings, failure: KafkaError) -> SinkUnavail
     return SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", reason.text)
 
 
+def _as_it_is(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")
+
+
 def _lines(value: bytes, options: ConsumeOptions) -> Iterator[str]:
     try:
         batch = decode(value).batch
     except CodecError as failure:
-        typer.echo(f"ingestor: {options.topic}: a record is skipped: {failure}", err=True)
+        complain(f"{options.topic}: a record is skipped: {failure}")
         return
     for row in rows_of(batch):
         yield orjson.dumps(row).decode() if options.as_json else _text(row)

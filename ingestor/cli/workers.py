@@ -14,7 +14,7 @@ import structlog
 import typer
 
 from ingestor.app import Ingestor, load_plan, settings
-from ingestor.cli.common import EXIT_FAILURE, print_json, unless_signal
+from ingestor.cli.common import EXIT_FAILURE, complain, put_json, unless_signal
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.cluster.parent import Workers
 from ingestor.config.model import Config
@@ -43,7 +43,7 @@ async def run_workers(
         abandon=workers.abandon,
     )
     if workers.failed:
-        sys.stderr.write(f"ingestor: {workers.failed} workers did not end in order\n")
+        complain(f"{workers.failed} workers did not end in order")
         return EXIT_FAILURE
     return status
 
@@ -53,7 +53,11 @@ async def run_share(config: Config, file: Path, share: str) -> int:
     index, workers = _parsed(share)
     logs.label(worker=index)
     planned = await unless_signal(load_plan(config, str(file)))
-    ingestor = Ingestor(config, replace(planned, plan=planned.plan.share(index, workers)))
+    ingestor = Ingestor(
+        config,
+        replace(planned, plan=planned.plan.share(index, workers)),
+        history=settings.session_history(config),
+    )
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, ingestor.stop)
@@ -66,11 +70,11 @@ async def run_share(config: Config, file: Path, share: str) -> int:
 
     def started() -> None:
         assert ingestor.http is not None
-        print_json({"http_port": ingestor.http.port})
+        put_json({"http_port": ingestor.http.port})
 
     loop.add_reader(stdin, heard)
     drained = await ingestor.run(started)
-    print_json({"status": drained.status.to_json(), "lost": drained.lost})
+    put_json({"status": drained.status.to_json(), "lost": drained.lost})
     return EXIT_FAILURE if drained.lost or drained.status.unaccounted else 0
 
 

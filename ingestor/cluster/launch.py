@@ -72,6 +72,10 @@ class Launch:
         share = ("--share", f"{index}/{self._count}")
         command = [*self._command, "run", f"/dev/fd/{self._memory}", "--json", *share]
         environment = worker_environment(self._config, self._count, own)
+        catalogue = self._config.catalogue
+        state_dir = catalogue.state_dir or catalogue.cache_dir / "sessions"
+        mine = state_dir.expanduser().absolute() / f"worker-{index}-of-{self._count}"
+        environment[f"{ENV_PREFIX}catalogue{ENV_DELIMITER}state_dir".upper()] = str(mine)
         return command, {"env": environment, "pass_fds": (self._memory,)}
 
 

@@ -129,7 +129,9 @@ class KafkaConfig(Section):
     """Unencrypted protocols to another machine need `allow_plaintext`."""
     allow_plaintext: bool = False
     """Permit an unencrypted connection to a broker on another machine."""
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = (
+        "SCRAM-SHA-512"
+    )
     """Used with the SASL protocols."""
     sasl_username: str | None = None
     """Used with the SASL protocols."""
@@ -137,6 +139,11 @@ class KafkaConfig(Section):
     """Better kept out of the file: `INGESTOR__KAFKA__SASL_PASSWORD`, or `sasl_password_file`."""
     sasl_password_file: Path | None = None
     """A file that holds the password alone; one line break at its end is left out."""
+    sasl_token_file: Path | None = None
+    """For OAUTHBEARER: a file that holds the access token alone. It is read at each connection, so
+    that whoever keeps it fresh need tell nobody."""
+    sasl_token_command: tuple[str, ...] = ()
+    """For OAUTHBEARER: a program and its arguments that print the access token; no shell."""
     ssl_cafile: Path | None = None
     """Certificates to trust (PEM) instead of the system's."""
     ssl_certfile: Path | None = None
@@ -155,12 +162,21 @@ class KafkaConfig(Section):
             )
         if self.sasl_password and self.sasl_password_file:
             raise ValueError("sasl_password and sasl_password_file exclude each other")
+        if self.sasl_mechanism == "OAUTHBEARER" and self.security_protocol.startswith("SASL"):
+            if bool(self.sasl_token_file) == bool(self.sasl_token_command):
+                raise ValueError(
+                    "sasl_mechanism OAUTHBEARER needs either sasl_token_file or sasl_token_command"
+                )
+            return self._with_whole_certificate()
         has_password = self.sasl_password or self.sasl_password_file
         if self.security_protocol.startswith("SASL") and not (self.sasl_username and has_password):
             raise ValueError(
                 f"security_protocol {self.security_protocol} needs sasl_username and "
                 "sasl_password or sasl_password_file"
             )
+        return self._with_whole_certificate()
+
+    def _with_whole_certificate(self) -> Self:
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ValueError("ssl_certfile and ssl_keyfile belong together")
         return self
@@ -291,6 +307,9 @@ class CatalogueConfig(Section):
     """Age at which they are fetched again."""
     timeout_s: Seconds = 20.0
     """How long one request may take."""
+    state_dir: Path | None = None
+    """Where the last numbers of a session are kept, for the next one to name; without it, the
+    folder `sessions` in `cache_dir`."""
 
 
 class LimitsConfig(Section):

@@ -15,27 +15,39 @@ the topics of that prefix, sought by time (in order per instrument).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ingestor.history.readable import Readable
 from ingestor.model.batch import TickBatch
-from ingestor.model.errors import ConfigError
+from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.rows import CLASS_OF, DTYPE_OF, RowClass, Rows
 from ingestor.model.timestamps import SECOND, iso_ns
+from ingestor.recording.files import regular_files
 from ingestor.recording.reader import Problems
 from ingestor.sources.replay.replay import Replay, ReplayOptions
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 Time = int | str | datetime
 
 _HOUR_S: Final = 3_600
 _BATCH_ROWS: Final = 1 << 16
+_GROUP_BYTES_MAX: Final = 64 << 20  # `compact` writes groups of at most 20 MiB
+_METADATA_BYTES_MAX: Final = 8 << 20
+_METADATA_ITEMS_MAX: Final = 100_000
+_FOREIGN: Final = (LookupError, TypeError, ValueError, RecursionError)  # of metadata not ours
+_NAME: Final = re.compile(
+    r"date=(?P<date>\d{4}-\d{2}-\d{2})/(?P<hour>[01]\d|2[0-3])-(?P<part>\d{1,6})\.parquet"
+)
 
 
 def time_ns(time: Time) -> int:
@@ -137,14 +149,14 @@ class Recording(Readable):
     def _parquet(self) -> Iterator[TickBatch]:
         for kind in self.kinds:
             folder = self.path / "ticks" / f"kind={kind}"
-            files = sorted(folder.rglob("*.parquet"), key=_place)
-            for file in files:
-                if self._may_hold(file):
+            placed = ((file, _place(file)) for file in regular_files(folder))
+            files = sorted((place, file) for file, place in placed if place is not None)
+            for place, file in files:
+                if self._may_hold(*place[:2]):
                     yield from self._file(file, CLASS_OF[kind])
 
-    def _may_hold(self, file: Path) -> bool:
+    def _may_hold(self, date: str, hour: str) -> bool:
         """Say whether a file's hour touches the range."""
-        date, hour, _ = _place(file)
         begins = int(datetime.fromisoformat(f"{date}T{hour}:00:00+00:00").timestamp())
         late_s = 5 * 60  # a frame may lie in the segment after its hour
         return not (
@@ -153,25 +165,36 @@ class Recording(Readable):
         )
 
     def _file(self, file: Path, row_class: RowClass) -> Iterator[TickBatch]:
+        """Yield the rows of a file. Raises RecordingError where it is none of ours."""
+        import pyarrow as pa  # noqa: PLC0415  # an extra
         import pyarrow.parquet as pq  # noqa: PLC0415  # an extra
 
-        from ingestor.recording.parquet import TABLE_KEY, column_names  # noqa: PLC0415  # needs it
+        from ingestor.recording.parquet import column_names  # noqa: PLC0415  # needs it
 
-        source = pq.ParquetFile(file, read_dictionary=["instrument"])
-        with source:
-            texts = json.loads(source.schema_arrow.metadata[TABLE_KEY])
-            instruments = [Instrument.from_json(one) for one in texts]
-            by_key = _Numbers(instruments)
-            names = column_names(row_class)
-            wanted = ["instrument", *names.values(), *by_key.columns]
-            for columns in source.iter_batches(_BATCH_ROWS, columns=wanted):
-                rows: Rows = np.empty(len(columns), DTYPE_OF[row_class])
-                for field, name in names.items():
-                    rows[field] = columns.column(name).to_numpy()
-                rows["instrument"] = by_key.of(columns)
-                rows = self._within(rows, instruments)
-                if len(rows):
-                    yield TickBatch(row_class, rows, by_key.table)
+        try:
+            source = pq.ParquetFile(
+                file,
+                read_dictionary=["instrument"],
+                thrift_string_size_limit=_METADATA_BYTES_MAX,
+                thrift_container_size_limit=_METADATA_ITEMS_MAX,
+            )
+            with source:
+                by_key = _Numbers(_instruments(source))
+                names = column_names(row_class)
+                wanted = ["instrument", *names.values(), *by_key.columns]
+                for columns in source.iter_batches(_BATCH_ROWS, columns=wanted):
+                    rows: Rows = np.empty(len(columns), DTYPE_OF[row_class])
+                    for field, name in names.items():
+                        rows[field] = columns.column(name).to_numpy()
+                    rows["instrument"] = by_key.of(columns)
+                    rows = self._within(rows, by_key.instruments)
+                    if len(rows):
+                        yield TickBatch(row_class, rows, by_key.table)
+        except (pa.ArrowException, OSError, *_FOREIGN) as failure:
+            if isinstance(failure, OSError) and failure.errno is not None:
+                raise  # the disk's fault, not the file's
+            what = " ".join(f"is no file that `compact` wrote: {failure}".split())
+            raise RecordingError(str(file), 0, what) from None
 
     def _within(self, rows: Rows, instruments: Sequence[Instrument]) -> Rows:
         if self.symbols:
@@ -192,6 +215,7 @@ class _Numbers:
     which their exponents tell apart."""
 
     def __init__(self, instruments: Sequence[Instrument]) -> None:
+        self.instruments = instruments
         self.table = InstrumentTable()
         self._by_key: dict[str, int] = {}
         self._by_exponents: dict[tuple[str, int, int], int] = {}
@@ -220,7 +244,22 @@ class _Numbers:
         ]
 
 
-def _place(file: Path) -> tuple[str, str, int]:
-    """Return date, hour and part of a Parquet file of ours."""
-    hour, _, part = file.stem.partition("-")
-    return file.parent.name.removeprefix("date="), hour, int(part)
+def _place(file: Path) -> tuple[str, str, int] | None:
+    """Return date, hour and part of a Parquet file of ours; None for any other file."""
+    match = _NAME.fullmatch(f"{file.parent.name}/{file.name}")
+    return (match["date"], match["hour"], int(match["part"])) if match else None
+
+
+def _instruments(source: pq.ParquetFile) -> list[Instrument]:
+    """Return the instruments that a file's metadata name.
+
+    Raises ValueError, TypeError or LookupError when it is none of ours, or made to take memory.
+    """
+    from ingestor.recording.parquet import TABLE_KEY  # noqa: PLC0415  # needs an extra
+
+    for number in range(source.num_row_groups):
+        size = source.metadata.row_group(number).total_byte_size
+        if size > _GROUP_BYTES_MAX:
+            raise ValueError(f"row group {number} takes {size:,} bytes")
+    texts = json.loads((source.schema_arrow.metadata or {})[TABLE_KEY])
+    return [Instrument.from_json(text) for text in texts]

@@ -21,6 +21,7 @@ _ASKING: Final = (
     "sasl_mechanism",
     "sasl_plain_username",
     "sasl_plain_password",
+    "sasl_oauth_token_provider",
 )
 
 

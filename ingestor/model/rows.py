@@ -81,6 +81,7 @@ class Cause(IntEnum):
     SHED = 6  # we dropped rows because the byte budget was exhausted
     STALE = 7  # the stream was silent for longer than it ever is
     DEAD_LETTER = 8  # Kafka refused the record
+    RESTART = 9  # a session before this one ended; what came in between is not known
 
 
 _HEADER: Final = [

@@ -24,6 +24,7 @@ Decisions, by `action`; `key` is an instrument's key:
 | revise | key (of one of them), instruments | takes the new metadata |
 | streams | subscriptions, instruments | lets the connection carry these streams |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
+| restart | | declares a hole for the connection |
 | any other | | nothing: what followed from it was recorded |
 """
 
@@ -45,6 +46,14 @@ FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 section 3.1.1
 LOST: Final = "recorder_lost"
 REVISE: Final = "revise"
 STREAMS: Final = "streams"
+RESTART: Final = "restart"
+
+# The largest line known is a Coinbase snapshot of 46,000 levels: 5.8 MB, 280,000 values.
+LINE_BYTES_MAX: Final = 12 << 20
+_PAYLOAD_ELEMENTS_MAX: Final = 1_000_000
+_ELEMENTS_MAX: Final = 300_000  # of other lines, which become Python objects at once
+_LARGE_BYTES: Final = 1 << 20  # text below is never a burden, whatever it holds
+_PAYLOADS: Final = frozenset({"recv", "send", "http"})
 
 Connection = int | str
 SubscriptionText = tuple[str, str, str]  # symbol, channel, stream
@@ -138,6 +147,13 @@ _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final[msgspec.json.Decoder[Line]] = msgspec.json.Decoder(Line)
 
 
+class _Kind(msgspec.Struct):
+    t: str
+
+
+_KIND: Final = msgspec.json.Decoder(_Kind)
+
+
 def encode_lines(lines: Sequence[Line]) -> bytes:
     """Return the lines as JSON text, each ended by a newline."""
     return _ENCODER.encode_lines(lines)
@@ -152,19 +168,39 @@ def text_or_bytes(payload: bytes) -> tuple[str | None, bytes | None]:
 
 
 def parse_lines(text: bytes) -> list[Line]:
-    """Parse whole lines. Raises ValueError when any of them is none of ours."""
+    """Parse whole lines. Raises ValueError when any of them is none of ours, or too large."""
+    if len(text) > _LARGE_BYTES:
+        return [parse_line(line) for line in text.split(b"\n") if line.strip()]
     try:
         return _DECODER.decode_lines(text)
-    except msgspec.MsgspecError as failure:
+    except (msgspec.MsgspecError, RecursionError) as failure:
         raise ValueError(str(failure)) from None
 
 
 def parse_line(text: bytes) -> Line:
     """Parse one line. Raises ValueError, which says what is wrong with it."""
     try:
+        if len(text) > _LARGE_BYTES:
+            _check_size(text)
         return _DECODER.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as failure:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as failure:
         raise ValueError(str(failure)) from None
+
+
+def _check_size(text: bytes) -> None:
+    """Refuse a large line that would take many times its size once it is parsed.
+
+    Raises ValueError.
+    """
+    if len(text) > LINE_BYTES_MAX:
+        raise ValueError(f"a line of {len(text):,} bytes, above the limit of {LINE_BYTES_MAX:,}")
+    is_wide = not text.isascii() or b"\\u" in text  # Python takes up to 4 bytes a character then
+    if is_wide and len(text) > LINE_BYTES_MAX // 2:
+        raise ValueError(f"a line of {len(text):,} bytes that are not all ASCII")
+    is_payload = _KIND.decode(text).t in _PAYLOADS
+    elements_max = _PAYLOAD_ELEMENTS_MAX if is_payload else _ELEMENTS_MAX
+    if sum(map(text.count, (b",", b"{", b"["))) > elements_max:
+        raise ValueError(f"a line of more than {elements_max:,} values")
 
 
 def lost_line(
@@ -209,6 +245,3 @@ def cause_of(decision: dict[str, Any]) -> Cause | None:
     if decision.get("action") != "invalidate":
         return None
     return Cause.__members__.get(str(decision.get("cause", "")).upper(), Cause.STALE)
-
-
-# Where segments lie ------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ UNFINISHED: Final = ".inprogress"
 
 
 INDEX: Final = ".index"
+INDEX_FRAMES_MAX: Final = 1 << 16  # a file of more frames has every second of them in its index
+INDEX_BYTES_MAX: Final = 4 << 20
 
 
 _NAME: Final = re.compile(
@@ -94,6 +96,12 @@ class Index(msgspec.Struct):
     size: int = 0  # bytes of the file
     last_ts_ns: int = 0
 
+    def add(self, frame: Indexed) -> None:
+        """Add a frame after the others."""
+        self.frames.append(frame)
+        if len(self.frames) > INDEX_FRAMES_MAX:
+            del self.frames[1::2]
+
     def before(self, ts_ns: int) -> Indexed | None:
         """Return the last frame that begins before a time: where to start reading for it."""
         found = None
@@ -109,8 +117,10 @@ def encode_index(index: Index) -> bytes:
 
 
 def parse_index(text: bytes) -> Index:
-    """Raises ValueError when it is no index."""
+    """Raises ValueError when it is no index, or larger than any of ours."""
+    if len(text) > INDEX_BYTES_MAX:
+        raise ValueError(f"an index of more than {INDEX_BYTES_MAX:,} bytes")
     try:
         return msgspec.json.decode(text, type=Index)
-    except msgspec.MsgspecError as failure:
+    except (msgspec.MsgspecError, RecursionError) as failure:
         raise ValueError(str(failure)) from None

@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.decimals import EXPONENT_MAX
+from ingestor.model.errors import RecordingError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import CHANNEL_OF, DTYPE_OF, RowClass, Rows
+from ingestor.recording.files import create_exclusively, open_regular
 from ingestor.recording.format import HOUR_NS
 from ingestor.recording.segments import write_atomically
 
@@ -34,6 +36,7 @@ ROWS_PER_FILE: Final = 4_000_000
 ROWS_PER_GROUP: Final = 1 << 18
 TABLE_KEY: Final = b"ingestor.instruments"  # file metadata: JSON list of `Instrument.to_json`
 MANIFEST: Final = "manifest.json"
+MANIFEST_BYTES_MAX: Final = 8 << 20  # a year of hours of ten venues
 VERSION: Final = 1
 
 _CODED: Final = [
@@ -114,15 +117,16 @@ def write_file(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=1,
-            row_group_size=ROWS_PER_GROUP,
-            use_dictionary=_CODED,
-            write_statistics=["instrument", "ts_recv"],
-        )
+        with create_exclusively(temporary) as file:
+            pq.write_table(
+                table,
+                file,
+                compression="zstd",
+                compression_level=1,
+                row_group_size=ROWS_PER_GROUP,
+                use_dictionary=_CODED,
+                write_statistics=["instrument", "ts_recv"],
+            )
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -255,9 +259,10 @@ Manifest = dict[str, dict[str, int]]  # "venue hour" -> segment (relative to raw
 def load_manifest(root: Path) -> Manifest:
     """Return what each unit was made from; empty where there is no manifest of this version."""
     try:
-        content: Mapping[str, Any] = json.loads((root / "ticks" / MANIFEST).read_bytes())
+        with open_regular(root / "ticks" / MANIFEST) as file:
+            content: Mapping[str, Any] = json.loads(file.read(MANIFEST_BYTES_MAX))
         return dict(content["units"]) if content["version"] == VERSION else {}
-    except (OSError, ValueError, LookupError):
+    except (OSError, RecordingError, ValueError, LookupError, TypeError, RecursionError):
         return {}
 
 

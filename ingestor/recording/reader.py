@@ -16,19 +16,21 @@ from pathlib import Path
 from typing import Final
 
 from ingestor.model.errors import RecordingError
-from ingestor.recording.format import FORMAT, LOST, Decided, Header, Line, parse_line, parse_lines
+from ingestor.recording.files import open_regular, regular_files
+from ingestor.recording.format import FORMAT, FRAME_MAGIC, LOST, Decided, Header, Line
 from ingestor.recording.layout import (
     INDEX,
+    INDEX_BYTES_MAX,
     SUFFIX,
     UNFINISHED,
     index_path,
     parse_index,
     parse_segment_path,
 )
-from ingestor.recording.zstd_frames import is_zstd, pieces
+from ingestor.recording.lines import LineReader
+from ingestor.recording.zstd_frames import PIECE_BYTES_MAX, is_zstd, pieces
 
 _PROBLEMS_KEPT: Final = 100
-_PLAIN_BYTES: Final = 1 << 20
 _SLACK_NS: Final = 60_000_000_000  # how far a foreign clock may step back within a file
 
 
@@ -37,7 +39,7 @@ Chunk = tuple[Path, list[Line]]  # lines that follow each other in one file
 
 @dataclass(slots=True)
 class Problems:
-    """What was wrong: the first hundred, and how many. `tell` hears each as it comes."""
+    """What was wrong: the first hundred, and how many. `tell` hears those as they come."""
 
     count: int = 0
     kept: list[RecordingError] = field(default_factory=list)
@@ -45,9 +47,13 @@ class Problems:
 
     def add(self, path: Path, offset: int, what: str) -> None:
         """offset: in the plain text."""
-        problem = RecordingError(str(path), offset, what)
         self.count += 1
-        if len(self.kept) < _PROBLEMS_KEPT:
+        if self.count > _PROBLEMS_KEPT + 1:
+            return
+        if self.count > _PROBLEMS_KEPT:
+            what = "there are more problems; they are counted, not shown"
+        problem = RecordingError(str(path), offset, what)
+        if self.count <= _PROBLEMS_KEPT:
             self.kept.append(problem)
         if self.tell is not None:
             self.tell(problem)
@@ -81,28 +87,25 @@ def read_lines(
 
     start, plain_start: a zstd frame's offset in the file and in its plain text (from an index).
     """
-    offset = plain_start
-    rest = b""
+    reader = LineReader(
+        str(path), plain_start, lambda offset, what: problems.add(path, offset, what)
+    )
     try:
         for text, broken in _texts(path, start):
-            whole = rest + text if rest else text
-            end = whole.rfind(b"\n") + 1
-            if end:
-                yield _parse(path, offset, whole[:end], problems)
-                offset += end
-            rest = whole[end:]
+            if lines := reader.take(text):
+                yield lines
             if broken:
-                at = offset + len(rest)
                 if not path.name.endswith(UNFINISHED):
-                    problems.add(path, at, f"{broken}; `ingestor repair` makes the file whole")
-                offset, rest = at, b""
+                    what = f"{broken}; `ingestor repair` makes the file whole"
+                    problems.add(path, reader.offset, what)
+                reader.broken()
     except OSError as failure:
-        problems.add(path, offset, failure.strerror or str(failure))
-    if rest:
-        try:
-            yield [parse_line(rest)]
-        except ValueError:
-            problems.add(path, offset, "the last line is cut")
+        problems.add(path, reader.offset, failure.strerror or str(failure))
+    except RecordingError as failure:
+        problems.add(path, failure.offset, failure.what)
+        return
+    if lines := reader.last():
+        yield lines
 
 
 def _texts(path: Path, start: int) -> Iterator[tuple[bytes, str]]:
@@ -111,43 +114,26 @@ def _texts(path: Path, start: int) -> Iterator[tuple[bytes, str]]:
         for piece in pieces(path, start):
             yield piece.plain, piece.broken
         return
-    with path.open("rb") as file:
-        while text := file.read(_PLAIN_BYTES):
+    with open_regular(path) as file:
+        while text := file.read(PIECE_BYTES_MAX):
             yield text, ""
-
-
-def _parse(path: Path, offset: int, text: bytes, problems: Problems) -> list[Line]:
-    try:
-        return parse_lines(text)
-    except ValueError:
-        pass
-    lines: list[Line] = []
-    for line in text.splitlines(keepends=True):
-        if line.strip():
-            try:
-                lines.append(parse_line(line))
-            except ValueError as failure:
-                problems.add(path, offset, f"not a line of a recording: {failure}")
-        offset += len(line)
-    return lines
 
 
 def find_files(paths: Iterable[Path], problems: Problems) -> list[Path]:
     """Return the recordings among files and folders, each once, sorted within each folder."""
     found: dict[Path, None] = {}
     for path in paths:
-        if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.is_file())
-        elif path.exists():
-            inside = [path]
-        else:
-            problems.add(path, 0, "no such file or folder")
+        if not path.is_dir():
+            if path.exists():
+                found[path] = None
+            else:
+                problems.add(path, 0, "no such file or folder")
             continue
-        for one in inside:
+        for one in regular_files(path, lambda path, what: problems.add(path, 0, what)):
             name = one.name.removesuffix(UNFINISHED)
-            if one == path or name.endswith((SUFFIX, ".jsonl")):
+            if name.endswith((SUFFIX, ".jsonl")):
                 found[one] = None
-            elif not name.endswith((INDEX, ".tmp", ".md")):
+            elif not name.endswith((INDEX, ".tmp", ".md", ".parquet", "manifest.json")):
                 problems.add(one, 0, f"is no recording (no name in {SUFFIX} or .jsonl)")
     return list(found)
 
@@ -232,15 +218,25 @@ def _indexed_start(path: Path, start_ns: int | None) -> tuple[int, int]:
     if start_ns is None:
         return 0, 0
     try:
-        index = parse_index(index_path(path).read_bytes())
+        with open_regular(index_path(path)) as file:
+            index = parse_index(file.read(INDEX_BYTES_MAX + 1))
         if index.size != path.stat().st_size:
             return 0, 0
-    except (OSError, ValueError):
+        if index.last_ts_ns < start_ns:
+            return -1, 0
+        frame = index.before(start_ns)
+        if frame is None or not _begins_frame(path, frame.offset):
+            return 0, 0
+    except (OSError, RecordingError, ValueError):
         return 0, 0
-    if index.last_ts_ns < start_ns:
-        return -1, 0
-    frame = index.before(start_ns)
-    return (frame.offset, frame.plain) if frame else (0, 0)
+    return frame.offset, frame.plain
+
+
+def _begins_frame(path: Path, offset: int) -> bool:
+    """Say whether a zstd frame begins at an offset: an index may be of another file, or lie."""
+    with open_regular(path) as file:
+        file.seek(offset)  # ValueError where it is negative
+        return file.read(len(FRAME_MAGIC)) == FRAME_MAGIC
 
 
 def _with_losses(

@@ -212,7 +212,11 @@ class Recorder:
         retained_s = time.monotonic()
         while not stopping:
             stopping = self._stopping.wait(WAKE_S)
-            self._drain()
+            try:
+                self._drain()
+            except Exception as failure:  # noqa: BLE001  # the boundary: the thread goes on
+                self._worker.failed(failure)
+                self._stopping.wait(self._worker.delay_s)
             now_s = time.monotonic()
             if now_s - retained_s >= _RETENTION_S:
                 retained_s = now_s
@@ -224,11 +228,13 @@ class Recorder:
         worker = self._worker
         while True:
             chunk, size = take_chunk(self._entries)
-            worker.take(chunk)
-            worker.tick()
-            while not worker.write():
-                if self._stopping.wait(worker.delay_s):
-                    break
-            self._bytes_out += size
+            try:
+                worker.take(chunk)
+                worker.tick()
+                while not worker.write():
+                    if self._stopping.wait(worker.delay_s):
+                        break
+            finally:
+                self._bytes_out += size
             if not chunk:
                 return

@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, Literal
 
 import zstandard
 
 from ingestor.model.timestamps import SECOND
+from ingestor.recording.files import create_exclusively
 from ingestor.recording.format import FORMAT, HOUR_NS, Header, Line, encode_lines
 from ingestor.recording.layout import (
     SUFFIX,
@@ -25,6 +27,7 @@ from ingestor.recording.layout import (
     Indexed,
     encode_index,
     index_path,
+    parse_segment_path,
     segment_path,
 )
 
@@ -99,7 +102,7 @@ class _File:
         if self._syncs_frames:
             os.fdatasync(self._descriptor)
         self._torn = False
-        self.index.frames.append(Indexed(block.first_ts_ns, block.first_n, start, self._plain))
+        self.index.add(Indexed(block.first_ts_ns, block.first_n, start, self._plain))
         self.index.size = start + len(block.compressed)
         self.index.last_ts_ns = block.last_ts_ns
         self._plain += block.plain
@@ -157,6 +160,7 @@ class SegmentWriter:
         self._parts: list[bytes] = []
         self._plain = 0
         self._lines = 0
+        self._taken = 0  # lines that `encode` is at
         self._first = (0, 0)  # ts_ns, n
         self._last_ts_ns = 0
         self._began_s = 0.0
@@ -171,6 +175,7 @@ class SegmentWriter:
         """Take what is in `lines` into the current zstd frame. now_s: monotonic."""
         lines, self.lines = self.lines, []
         while lines:
+            self._taken = len(lines)
             begins_ns = lines[0].ts_ns
             hour = begins_ns // HOUR_NS if self._segment is None else self._segment_hour
             end = len(lines)
@@ -178,6 +183,7 @@ class SegmentWriter:
                 end = next(i for i, line in enumerate(lines) if line.ts_ns // HOUR_NS > hour)
             self._add(lines[:end], now_s)
             lines = lines[end:]
+            self._taken = len(lines)
             if lines:
                 self.end()
 
@@ -266,6 +272,18 @@ class SegmentWriter:
             self._queue.popleft()
         return finished
 
+    def renew(self) -> int:
+        """After an error, give up what is not cut yet; the next line begins another segment.
+
+        Returns the number of lines that are lost.
+        """
+        lost = len(self.lines) + self._taken + self._lines
+        self.lines = []
+        self._parts.clear()
+        self._taken = self._plain = self._lines = 0
+        self.end()
+        return lost
+
     def abandon(self) -> None:
         """Give up what could not be written; the file stays `.inprogress`."""
         if self._file is not None:
@@ -290,7 +308,7 @@ def write_atomically(path: Path, content: bytes, *, sync: bool) -> None:
     """Write a file that appears whole or not at all. Raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
+        with create_exclusively(temporary) as file:
             file.write(content)
             file.flush()
             if sync:
@@ -304,17 +322,27 @@ def write_atomically(path: Path, content: bytes, *, sync: bool) -> None:
 def retain(settings: RecorderSettings, now_s: float) -> int:
     """Remove finished segments that are too old, and the oldest while all are too large.
 
-    now_s: seconds since the epoch. Returns how many were removed. Unfinished files are left alone.
+    Nothing but what a recorder wrote is removed or counted: regular files whose name and folder
+    are those of a segment. Unfinished files are left alone.
+
+    now_s: seconds since the epoch. Returns how many were removed.
     """
     if settings.retention_age_s is None and settings.retention_bytes is None:
         return 0
     segments = []
-    for path in (settings.path / "raw").rglob(f"*{SUFFIX}"):
+    root = settings.path / "raw"
+    for path in root.glob(f"venue=*/date=*/hour=*/*{SUFFIX}"):
+        name = parse_segment_path(path)
+        if name is None or name.hour < 0:
+            continue
         try:
-            status = path.stat()
+            if not path.parent.resolve().is_relative_to(root.resolve()):
+                continue
+            status = path.lstat()
         except FileNotFoundError:
             continue  # another process was quicker
-        segments.append((status.st_mtime, status.st_size, path))
+        if S_ISREG(status.st_mode):
+            segments.append((status.st_mtime, status.st_size, path))
     segments.sort()
     total = sum(size for _, size, _ in segments)
     limit = settings.retention_bytes

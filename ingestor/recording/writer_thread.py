@@ -27,6 +27,7 @@ from ingestor.recording.format import (
     text_or_bytes,
 )
 from ingestor.recording.segments import RecorderSettings, SegmentWriter, retain
+from ingestor.telemetry.bulkheads import bulkheads
 
 ENTRY_BYTES: Final = 120  # of memory for each entry of the buffer, beside its payload
 WAKE_S: Final = 0.05
@@ -37,7 +38,9 @@ _log = structlog.get_logger("ingestor.recorder")
 
 class RecorderState(StrEnum):
     RECORDING = "recording"
-    FAILED = "failed"  # the disk refuses; frames wait in the buffer, beyond it they are lost
+    FAILED = (
+        "failed"  # the disk refuses, or a bug; frames wait in the buffer, beyond it they are lost
+    )
     STOPPED = "stopped"
 
 
@@ -132,19 +135,32 @@ class RecorderWorker:
         self._session = session
         self._instruments = instruments
         self._subscriptions = subscriptions
+        self._retry_at_s = 0.0  # monotonic: after a failure, when to write again
         self._open: dict[int, ConnectionOpened] = {}
         self._by_connection: dict[int, SegmentWriter] = {}
 
     def take(self, entries: Sequence[Frames | ControlEntry]) -> None:
-        """Turn entries into lines of their venue's segment."""
+        """Turn entries into lines of their venue's segment. An entry that fails is lost alone."""
         for entry in entries:
-            if isinstance(entry, tuple):
-                self._received(*entry)
-            else:
-                self._control(entry)
+            try:
+                if isinstance(entry, tuple):
+                    self._received(*entry)
+                else:
+                    self._control(entry)
+            except Exception as failure:  # noqa: BLE001  # the boundary
+                self.lines_lost += len(entry[2]) if isinstance(entry, tuple) else 1
+                self.failed(failure)
         now_s = time.monotonic()
-        for writer in self.writers.values():
-            writer.encode(now_s)
+        for writer in list(self.writers.values()):
+            self._keep(writer, lambda writer=writer: writer.encode(now_s))  # type: ignore[misc]
+
+    def _keep(self, writer: SegmentWriter, call: Callable[[], None]) -> None:
+        """Call something of a writer; where that fails, begin its venue's segment anew."""
+        try:
+            call()
+        except Exception as failure:  # noqa: BLE001  # the boundary
+            self.lines_lost += writer.renew()
+            self.failed(failure)
 
     def _received(self, connection: int, ts_ns: int, payloads: Sequence[bytes]) -> None:
         writer = self._by_connection.get(connection)
@@ -240,16 +256,18 @@ class RecorderWorker:
     def tick(self) -> None:
         """Let the writers end what is old."""
         now_s = time.monotonic()
-        for writer in self.writers.values():
-            writer.tick(now_s)
+        for writer in list(self.writers.values()):
+            self._keep(writer, lambda writer=writer: writer.tick(now_s))  # type: ignore[misc]
 
     def write(self) -> bool:
-        """Write what the writers cut; return whether the disk took it."""
+        """Write what the writers cut; return whether the disk took it. Never raises."""
+        if time.monotonic() < self._retry_at_s:
+            return False
         try:
             for writer in self.writers.values():
                 self.segments_finished += writer.write()
-        except OSError as failure:
-            self._failed(failure)
+        except Exception as failure:  # noqa: BLE001  # the boundary
+            self.failed(failure)
             return False
         if self.state is RecorderState.FAILED:
             self.state = RecorderState.RECORDING
@@ -258,25 +276,40 @@ class RecorderWorker:
             _log.info("recorder.resumed", lines_lost=self.lines_lost)
         return True
 
-    def _failed(self, failure: OSError) -> None:
+    def failed(self, failure: Exception) -> None:
+        """Note a failure: of the disk, or one that nothing foresaw. `write` tries again later."""
         self.failures += 1
-        self.reason = f"{failure.strerror or failure} ({failure.filename or self._settings.path})"
+        if isinstance(failure, OSError):
+            place = failure.filename or self._settings.path
+            self.reason = f"{failure.strerror or failure} ({place})"
+        else:
+            self.reason = repr(failure)
+            bulkheads.bug("recorder", failure)
         self.delay_s = min(2 * self.delay_s, self._settings.retry_s)
-        if self.state is not RecorderState.FAILED:
+        is_first = self.state is not RecorderState.FAILED
+        if is_first:
             self.state = RecorderState.FAILED
             self.delay_s = min(1.0, self._settings.retry_s)
             _log.error("recorder.failed", reason=self.reason)
+        self._retry_at_s = time.monotonic() + self.delay_s
+        if is_first:
             self.retain()
 
     def retain(self) -> None:
+        """Remove segments that are too old or too many. Never raises."""
         try:
             self.segments_removed += retain(self._settings, time.time())
         except OSError as failure:
             _log.warning("recorder.retention_failed", reason=str(failure))
+        except Exception as failure:  # noqa: BLE001  # the boundary
+            bulkheads.bug("recorder", failure)
 
     def close(self) -> None:
-        for writer in self.writers.values():
-            writer.end()
+        """Finish the segments, with one last try on a failed disk."""
+        self._retry_at_s = 0.0
+        for writer in list(self.writers.values()):
+            self._keep(writer, writer.end)
+        self._retry_at_s = 0.0
         if not self.write():
             for writer in self.writers.values():
                 self.lines_lost += writer.lines_pending

@@ -7,12 +7,13 @@ the libraries log through `logging` takes the same way.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from io import BytesIO
 from typing import Any, BinaryIO, Final, cast
 
 import orjson
@@ -20,13 +21,14 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from ingestor.config.model import LogConfig
+from ingestor.telemetry.output import printable, printable_json, writer_of
 
 STARS: Final = "***"
 WINDOW_S: Final = 60.0
 CAUSES_MAX: Final = 1_000  # remembered at once; beyond it the oldest window is forgotten
 
 _SENSITIVE: Final = (
-    r"pass(?:word|wd|phrase)?|secret|token|(?:api|access|secret|private)[-_]?key|"
+    r"pass(?:word|wd|phrase)?|secret|token|(?:api|access|secret|private|listen|session)[-_]?key|"
     r"auth(?:orization)?|sign(?:ature)?|credentials?|cookie"
 )
 _SENSITIVE_FIELD: Final = re.compile(rf"(?:^|[-_.])(?:{_SENSITIVE})$", re.IGNORECASE)
@@ -34,6 +36,8 @@ _IN_TEXT: Final = (  # the scheme first: "Authorization: Bearer x" has two words
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {STARS}"),
     # user:password@ of a URL; a password may have an @ of its own
     (re.compile(r"://[^/\s?\"]+@"), f"://{STARS}@"),
+    (re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|$)"), rf"\1{STARS}"),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), STARS),  # a JSON Web Token (RFC 7519)
     (re.compile(r"(?i)([?&]key=)[^\s&\"']+"), rf"\1{STARS}"),
     (
         re.compile(rf"(?i)\b([\w.-]*(?:{_SENSITIVE})[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;}}]+"),
@@ -71,6 +75,8 @@ class Redactor:
                 return {
                     self.text(str(key)): self.field(str(key), one) for key, one in value.items()
                 }
+            case (str() as name, hidden) if hidden and _SENSITIVE_FIELD.search(name):
+                return [name, STARS]  # a header
             case list() | tuple() | set() | frozenset():
                 return [self.value(one) for one in value]
         return self.text(
@@ -124,21 +130,6 @@ class _Window:
         self.suppressed = 0
 
 
-class _Lossy:
-    """A stream to which writing never fails: a log that nobody can read stops nothing."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, line: bytes) -> None:
-        with suppress(OSError, ValueError):  # a broken pipe, a full disk; a closed file
-            self._stream.write(line)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-
 class _Forward(logging.Handler):
     """What libraries log, as one of our events."""
 
@@ -158,7 +149,7 @@ def configure(
 ) -> None:
     """Set logging up for the process. stream: standard error by default."""
     level = logging.getLevelNamesMapping()[config.level.upper()]
-    lossy = _Lossy(stream or sys.stderr.buffer)
+    file = stream or writer_of(sys.stderr) or BytesIO()
     processors: list[Processor] = [
         structlog.processors.add_log_level,
         RateLimit(config.per_cause_per_minute),
@@ -170,7 +161,7 @@ def configure(
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", lossy)),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", file)),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -190,16 +181,40 @@ def label(**fields: object) -> None:
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
-    first = {"ts": event.pop("ts", None), "level": event.pop("level", None)}
-    return orjson.dumps({**first, **event}, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+    content = {"ts": event.pop("ts", None), "level": event.pop("level", None), **event}
+    try:
+        line = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY, default=str)
+    except (TypeError, ValueError):  # a lone surrogate, an integer of more than 64 bits
+        line = json.dumps(content, default=str).encode()
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return printable_json(line.decode()).encode()
+
+
+def _make_printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would obey; a venue's text never makes a line of its own.
+
+    The lines of a traceback are marked, since what it quotes may hold line ends.
+    """
+    trace = event.pop("exception", None)
+    plain = {printable(name): _printable(value) for name, value in event.items()}
+    if trace is not None:
+        lines = str(trace).replace("\r\n", "\n").split("\n")
+        plain["exception"] = "\n".join(f"  | {printable(line)}" for line in lines)
+    return plain
+
+
+def _printable(value: object) -> object:
+    return value if value is None or isinstance(value, int | float) else printable(str(value))
 
 
 def _encode(logger: WrappedLogger, method: str, line: Any) -> bytes:
-    return str(line).encode()
+    return str(line).encode("utf-8", "backslashreplace")
 
 
 _JSON: Final[tuple[Processor, ...]] = (_render_json,)
 _CONSOLE: Final[tuple[Processor, ...]] = (
+    _make_printable,
     structlog.dev.ConsoleRenderer(
         colors=False,
         timestamp_key="ts",

@@ -171,6 +171,15 @@ class KafkaSink:
             "sequence": partition_queue.next_sequence if partition_queue is not None else 0,
         }
 
+    def sequences(self) -> dict[str, dict[str, int]]:
+        """Return the last number given to a row, by topic and partition."""
+        last: dict[str, dict[str, int]] = {}
+        for (row_class, partition), queue in self.queue.partition_queues.items():
+            if queue.next_sequence:
+                topic = last.setdefault(self._topics[row_class], {})
+                topic[str(partition)] = queue.next_sequence - 1
+        return last
+
     def statistics(self) -> QueueStatistics:
         """Return what waits for Kafka, and what Kafka refuses."""
         held: dict[tuple[str, str], list[int]] = {}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from ingestor.model.errors import ConfigError
-from ingestor.recording.layout import SUFFIX, parse_segment_path
+from ingestor.recording.files import regular_files
+from ingestor.recording.layout import parse_segment_path
 from ingestor.recording.parquet import Manifest, Unit, UnitWriter, load_manifest, save_manifest
 from ingestor.recording.reader import Problems
 from ingestor.sources.registry import adapter_of
@@ -44,17 +45,18 @@ def compact(
         raise ConfigError("there is no folder of raw segments", where=str(path / RAW))
     report = CompactReport()
     manifest = load_manifest(path)
-    segments = _segments(path)
+    segments = _segments(path, report.problems)
     for venue in sorted({unit.venue for unit in segments}):
         _venue(path, venue, segments, manifest, report, adapters, progress)
     return report
 
 
-def _segments(path: Path) -> dict[Unit, dict[str, int]]:
+def _segments(path: Path, problems: Problems) -> dict[Unit, dict[str, int]]:
+    """Return the size of each segment by its path below `raw`, by unit."""
     found: dict[Unit, dict[str, int]] = {}
-    for file in sorted((path / RAW).rglob(f"*{SUFFIX}")):
+    for file in regular_files(path / RAW, lambda path, what: problems.add(path, 0, what)):
         name = parse_segment_path(file)
-        if name is not None and name.venue and name.hour >= 0:
+        if name is not None and name.finished and name.venue and name.hour >= 0:
             sizes = found.setdefault(Unit(name.venue, name.hour), {})
             sizes[str(file.relative_to(path / RAW))] = file.stat().st_size
     return found

@@ -25,6 +25,7 @@ from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.recording.format import (
     LOST,
+    RESTART,
     REVISE,
     STREAMS,
     Connect,
@@ -44,6 +45,7 @@ from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
 from ingestor.sources.replay.survey import add_surveyed, survey
 
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
+_HOLES: Final = {LOST: Cause.SHED, RESTART: Cause.RESTART}  # by the action that declares one
 _Part = TypeVar("_Part")
 AdapterOf = Callable[[str], type[FeedAdapter]]
 
@@ -309,10 +311,10 @@ class Replay:
 
     def _decided(self, feed: RecordedFeed, line: Decided) -> Iterator[FlushResult]:
         """Do what live decided, where it decided it."""
-        if line.decision.get("action") == LOST:
+        if hole := _HOLES.get(str(line.decision.get("action"))):
             for connection, session in feed.sessions.items():
                 if line.conn is None or line.conn == connection:
-                    self.pipeline.buffer.hole(Cause.SHED, line.ts_ns, source=session)
+                    self.pipeline.buffer.hole(hole, line.ts_ns, source=session)
             return
         if line.decision.get("action") == REVISE:
             self._now_ns = line.ts_ns

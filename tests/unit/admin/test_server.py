@@ -22,6 +22,7 @@ from ingestor.admin.families import (
     connection_families,
     kafka_families,
     list_families,
+    output_families,
     recorder_families,
 )
 from ingestor.admin.server import AdminServer
@@ -123,6 +124,7 @@ class App:
         lists.reads["okx", "swap", "kept"] += 1
         lists.unreadable["okx", "swap"] += 1
         yield from list_families(lists, {("okx", "rest"): 12.5})
+        yield from output_families(2)
         yield from kafka_families(channel, {"OutOfOrder": 1}, connected=True)
         counters = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
         yield from book_families({("kraken", "spot"): counters.reading(3, 2, 0, 1_000_000_000)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,12 +11,13 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import ingestor.history as recordings
 from ingestor.model.batch import TickBatch
-from ingestor.model.errors import ConfigError
+from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.rows import Kind, RowClass
 from ingestor.model.timestamps import iso_text
@@ -299,3 +301,38 @@ async def test_trades_of_many_hours_come_by_hour(tmp_path: Path) -> None:
     assert sequences == list(range(5))
     part = recordings.open(tmp_path, start=T0 + 2 * HOUR_NS, end=T0 + 4 * HOUR_NS)
     assert [int(number) for batch in part for number in batch.rows["sequence"]] == [2, 3]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(1_000) + b"PAR1", b"foreign"])
+def test_a_parquet_file_that_is_none_of_ours_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "ticks" / "kind=trades" / "venue=x" / "date=2026-11-29"
+    folder.mkdir(parents=True)
+    (folder / "notes.parquet").write_bytes(b"not named like ours: left alone")
+    (folder / "01-0.parquet").symlink_to("/dev/zero")
+    os.mkfifo(folder / "02-0.parquet")
+    assert not list(recordings.open(tmp_path, kinds=["trades"]))
+    path = folder / "00-0.parquet"
+    if content == b"foreign":
+        pq.write_table(pa.table({"a": [1]}), path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(RecordingError) as caught:
+        list(recordings.open(tmp_path, kinds=["trades"]))
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_row_group_above_the_limit_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "ticks" / "kind=trades" / "venue=x" / "date=2026-11-29"
+    folder.mkdir(parents=True)
+    zeros = pa.array(np.zeros(9 << 20, np.int64))
+    names = pa.array(["x"]).take(pa.array(np.zeros(9 << 20, np.int32)))
+    table = pa.table({"instrument": names, "price": zeros}).replace_schema_metadata(
+        {b"ingestor.instruments": b"[]"}
+    )
+    pq.write_table(
+        table, folder / "00-0.parquet", row_group_size=9 << 20, use_dictionary=False,
+        compression="zstd",
+    )  # fmt: skip
+    with pytest.raises(RecordingError, match="row group 0 takes"):
+        list(recordings.open(tmp_path, kinds=["trades"]))
