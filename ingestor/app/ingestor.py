@@ -39,6 +39,7 @@ from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
+from ingestor.model.clocks import Clocks
 from ingestor.model.rows import CLASS_OF, Cause, RowClass
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
@@ -82,9 +83,16 @@ class Ingestor:
     """All parts of one process. `run` owns their tasks; `stop` ends it in order."""
 
     def __init__(
-        self, config: Config, planned: Planned, *, publish: bool = True, session: bytes = b""
+        self,
+        config: Config,
+        planned: Planned,
+        *,
+        publish: bool = True,
+        session: bytes = b"",
+        clocks: Clocks | None = None,
     ) -> None:
         """publish: False records without Kafka. session: 16 bytes, random by default."""
+        clocks = clocks or Clocks()
         self.config = config
         self.planned = planned
         self.session = session or os.urandom(16)
@@ -121,6 +129,7 @@ class Ingestor:
             StalenessMonitor(
                 Staleness(StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)),
                 metrics.last_seen,
+                clocks.steady_ns,
             )
             if config.staleness.enabled
             else None
@@ -132,6 +141,7 @@ class Ingestor:
             linger_s=config.batch.linger_ms / 1e3,
             on_repairs=self._repair,
             on_rejected=self._quarantine,
+            clocks=clocks,
         )
         self.supervisor = Supervisor(
             planned.plan,
@@ -147,6 +157,7 @@ class Ingestor:
                 connects=settings.connects(config.limits),
             ),
             events=EventsOfAll(self._listeners()),
+            clocks=clocks,
         )
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
         self.http = AdminServer(config.http, self) if config.http.enabled else None
@@ -156,6 +167,7 @@ class Ingestor:
             settings.rest_settings(config.catalogue),
             settings.catalogue_settings(config.catalogue),
             {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
+            clocks.steady_s,
         )
         self._lists = (
             InstrumentWatch(planned.planner, WatchPace(config.catalogue.ttl_s), self._follow_list)
@@ -171,6 +183,7 @@ class Ingestor:
                 self.sink,
                 self.publishing,
                 config.books.snapshot_interval_s,
+                clocks,
             )
             if self.sink is not None and self.publishing is not None
             else None

@@ -27,6 +27,7 @@ from ingestor.telemetry.metrics import LastSeen
 LOOK_S: Final = 0.25
 _LOOK_NS: Final = round(LOOK_S * 1e9)
 CHECK_S: Final = 1.0
+_CHECK_NS: Final = round(CHECK_S * 1e9)
 
 log = structlog.get_logger(__name__)
 
@@ -111,13 +112,14 @@ class StalenessMonitor(SupervisorEvents):
 
     async def run(self, remedies: Remedies) -> None:
         """Look and check until cancelled."""
-        check_s = time.monotonic() + CHECK_S
+        check_ns = self._clock_ns() + _CHECK_NS
         while True:
             await asyncio.sleep(LOOK_S)
             self.look(remedies)
-            if time.monotonic() >= check_s and not remedies.is_paused:
-                check_s = time.monotonic() + CHECK_S
-                self.check(remedies, self._clock_ns())
+            now_ns = self._clock_ns()
+            if now_ns >= check_ns and not remedies.is_paused:
+                check_ns = now_ns + _CHECK_NS
+                self.check(remedies, now_ns)
 
     def look(self, remedies: Remedies) -> None:
         """Find the streams that spoke since the last look.

@@ -17,13 +17,14 @@ import random as random_module
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import monotonic_ns, time_ns
+from time import time_ns
 from typing import Final
 
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_queue import FrameQueue, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
+from ingestor.model.clocks import Clocks
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.recording.format import streams_changed
@@ -75,7 +76,7 @@ class Supervisor(SessionEvents):
         events: SupervisorEvents | None = None,
         ssl_context: ssl.SSLContext | None = None,
         random: Callable[[], float] = random_module.random,
-        clock_ns: Callable[[], int] = monotonic_ns,
+        clocks: Clocks | None = None,
     ) -> None:
         """Args:
         plan: the connections to begin with.
@@ -86,7 +87,6 @@ class Supervisor(SessionEvents):
         tap: records what is sent and received.
         ssl_context: None means the system's trusted certificates.
         random: returns numbers uniform in [0, 1).
-        clock_ns: a clock that is never set, for durations.
         """
         self.slots = ConnectionSlots(plan)
         self._plan = plan
@@ -103,11 +103,13 @@ class Supervisor(SessionEvents):
         self._sessions = 0
         self._by_session: dict[int, Connection] = {}
         self._statistics = SupervisorStatistics()
-        self._health = HealthChecker(self._settings.patience, self, random, clock_ns)
-        self._repair_worker = RepairWorker(self, tap, request_flush, ssl_context, plan.workers)
+        self.clocks = clocks or Clocks()
+        self._health = HealthChecker(self._settings.patience, self, random, self.clocks.steady_ns)
+        self._repair_worker = RepairWorker(
+            self, tap, request_flush, ssl_context, plan.workers, self.clocks
+        )
         for planned in plan:
             frame_queues.of(planned.adapter, planned.market)
-        self._clock_ns = clock_ns
         self._group: asyncio.TaskGroup | None = None  # while `run` runs
         self._dialers: dict[tuple[str, str | None], Dialer] = {}
         self._paused_ns: int | None = None  # since when; None = reading
@@ -145,7 +147,9 @@ class Supervisor(SessionEvents):
             burst = min(limit.connects_burst for limit in limits)
             rate, burst = self._settings.connects or (rate, burst)
             workers = self._plan.workers
-            limiter = RateLimiter(rate / workers, max(1, burst // workers), venue=at[0])
+            limiter = RateLimiter(
+                rate / workers, max(1, burst // workers), self.clocks.steady_s, venue=at[0]
+            )
             dialer = Dialer(self._attempt, limiter, self._settings.attempts_max)
             self._dialers[at] = dialer
             self._group.create_task(bulkheads.keep("venue", dialer.run, venue=at[0]))
@@ -481,7 +485,7 @@ class Supervisor(SessionEvents):
         """Stop reading every socket, also those that are being opened."""
         if self.is_paused:
             return
-        self._paused_ns = self._clock_ns()
+        self._paused_ns = self.clocks.steady_ns()
         for connection in self._by_session.values():
             if connection.link is not None:
                 connection.link.pause_reading()
@@ -492,7 +496,7 @@ class Supervisor(SessionEvents):
         """Read on."""
         if self._paused_ns is None:
             return
-        paused_ns, self._paused_ns = self._clock_ns() - self._paused_ns, None
+        paused_ns, self._paused_ns = self.clocks.steady_ns() - self._paused_ns, None
         self._health.resumed(self._by_session.values(), paused_ns)
         for connection in self._by_session.values():
             if connection.link is not None:
