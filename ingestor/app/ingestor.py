@@ -408,6 +408,7 @@ class Ingestor:
         self._rules.update(change.plan.book_rules())
         self.supervisor.apply(change)
         self.planned = replace(self.planned, plan=change.plan)
+        self.flusher.flush()  # the GAPs of what is given up, before its books are forgotten
         for subscription in change.unsubscribed:
             if subscription.channel == "book":
                 self.pipeline.books.forget(subscription.instrument)

@@ -351,16 +351,17 @@ class Supervisor(SessionEvents):
         removed = [one for one in session.subscriptions if one not in wanted]
         if not added and not removed:
             return
+        now_ns = time_ns()
         before = set(session.streams)
-        session.subscriptions = wanted
+        session.change(wanted, now_ns)
         after = set(session.streams)
         subscribe, unsubscribe = sorted(after - before), sorted(before - after)
-        session.pending.difference_update(unsubscribe)
         self._repair_worker.change_streams(connection, subscribe, unsubscribe)
         if self._tap is not None:
             instruments = [self._table[number] for number in {one.instrument for one in added}]
             decision = streams_changed(session.subscriptions, instruments)
-            self._tap.record_decision(session.connection, time_ns(), decision)
+            self._tap.record_decision(session.connection, now_ns, decision)
+        self._request_flush()
         self._events.changed(planned, session, added, removed)
 
     # ------------------------------------------------------------------ remedies
