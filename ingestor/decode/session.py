@@ -152,7 +152,7 @@ class Session:
         """The connection is up: return the frames that subscribe to everything."""
         streams = self.streams
         self.pending = set(streams)
-        return self.adapter.subscribe(streams)
+        return self.adapter.subscribe(streams) if streams else ()
 
     def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
         """Take one frame; return the frame to answer with, if any. ts_recv: ns."""

@@ -1,4 +1,4 @@
-"""One run: the whole ingestor, between a simulated venue and a simulated broker, and what must hold.
+"""One run: the whole ingestor between a simulated venue and a simulated broker, and what must hold.
 
     python -m tests.simulation.run --seconds 3600 17 18
 

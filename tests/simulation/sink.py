@@ -1,4 +1,4 @@
-"""The Kafka sink without Kafka: the real queue and overload policy before a broker that may pause."""
+"""The Kafka sink without Kafka: the real queue and policy before a broker that may pause."""
 
 from __future__ import annotations
 

@@ -43,10 +43,21 @@ class PlannedReconnect(TransportError):
 class ConnectionSlot:
     """A planned connection. attempt: failures since it last was stable; the backoff's argument."""
 
-    __slots__ = ("attempt", "busy", "connection", "planned", "started_s", "state", "ticket")
+    __slots__ = (
+        "attempt",
+        "busy",
+        "connection",
+        "is_new",
+        "planned",
+        "started_s",
+        "state",
+        "ticket",
+    )
 
-    def __init__(self, planned: PlannedConnection) -> None:
+    def __init__(self, planned: PlannedConnection, *, is_new: bool = False) -> None:
+        """is_new: its streams are not carried yet, and may have been carried elsewhere before."""
         self.planned = planned
+        self.is_new = is_new
         self.state = State.WAITING
         self.connection: Connection | None = None
         self.attempt = 0

@@ -218,7 +218,7 @@ class Supervisor(SessionEvents):
         session = Session(
             self._sessions,
             planned.adapter(market, self._table.symbols(venue, market)),
-            planned.subscriptions,
+            () if slot.is_new else planned.subscriptions,  # `_follow` subscribes, behind GAPs
             frame_queue.buffer,
             frame_queue.counts,
             self,
@@ -330,7 +330,7 @@ class Supervisor(SessionEvents):
         self._plan = change.plan
         for planned in change.added:
             self._frame_queues.of(planned.adapter, planned.market)
-            slot = self.slots.add(planned)
+            slot = self.slots.add(planned, is_new=self._group is not None)
             if self._group is not None:
                 self._schedule(slot, 0.0)
 
@@ -345,6 +345,7 @@ class Supervisor(SessionEvents):
     def _follow(self, connection: Connection) -> None:
         """Subscribe an open connection to what its slot carries now, and to nothing else."""
         planned, session = connection.slot.planned, connection.session
+        connection.slot.is_new = False
         refused = session.refused_streams
         wanted = [one for one in planned.subscriptions if one.stream not in refused]
         added = [one for one in wanted if one not in session.subscriptions]
