@@ -13,7 +13,6 @@ from tests.simulation.sink import Broker
 from tests.simulation.venue import Link, Market, Venue
 from tests.simulation.virtual import Time
 
-_BETWEEN_S: Final = 20.0  # two faults, on average
 _LISTED_MIN: Final = 4
 _STEPS_S: Final = (-600, -30, -1, 1, 30, 3_600)
 
@@ -44,6 +43,7 @@ class Faults:
         self._lists = lists
         self._random = random
         self.happened: Counter[str] = Counter()
+        self._halts_s: list[float] = []  # how long the longest last
         self._lasting: set[asyncio.Task[None]] = set()
         self._kinds: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
             "cut": (4, self._cut),
@@ -65,12 +65,18 @@ class Faults:
             "clock": (3, self._clock),
         }
 
-    async def run(self, until_s: float) -> None:
-        """Let things go wrong until a time; wait until all of it is over."""
+    async def run(self, until_s: float, between_s: float) -> None:
+        """Let things go wrong, and wait until all of it is over.
+
+        Args:
+            until_s: when the last fault begins at the latest.
+            between_s: from one fault to the next, on average.
+        """
+        self._halts_s = [10.0, 60.0, min(600.0, until_s)]
         names = list(self._kinds)
         weights = [weight for weight, _ in self._kinds.values()]
         while True:
-            await asyncio.sleep(self._random.expovariate(1 / _BETWEEN_S))
+            await asyncio.sleep(self._random.expovariate(1 / between_s))
             if self._time.now_s >= until_s:
                 break
             name = self._random.choices(names, weights)[0]
@@ -82,6 +88,9 @@ class Faults:
         if self._lasting:
             await asyncio.gather(*self._lasting)
         self._venue.spoil.clear()
+        for link in list(self._venue.links):
+            if link.is_mute:
+                self._close(link)
 
     # Connections
 
@@ -158,7 +167,7 @@ class Faults:
             return
         self._note("halts", market.symbol)
         market.is_halted = True
-        await asyncio.sleep(self._random.choice((10.0, 60.0, 300.0)) * self._random.random())
+        await asyncio.sleep(self._random.choice(self._halts_s) * self._random.random())
         market.is_halted = False
 
     async def _list(self) -> None:

@@ -49,7 +49,8 @@ from tests.simulation.venue import Link, Venue
 from tests.simulation.virtual import Time, run
 
 CHANNELS: Final = ("trades", "quotes", "book")
-SETTLE_S: Final = 240.0  # after the last fault, for back-offs and repairs
+SETTLE_S: Final = 90.0  # after the last fault, for back-offs and repairs
+_CAP_S: Final = 10.0  # of both
 _STILL_S: Final = 3.0  # between the last update and the end
 _PING_S: Final = 10.0  # of silence, after which a ping is sent, and so long for its pong
 
@@ -147,7 +148,11 @@ class World:
                 "kafka": {"partitions": 3, "encoding": "binary"},
                 "http": {"enabled": False},
                 "budget": {"rows": random.choice((1_500, 8_000_000)), "age_max_s": 40.0},
-                "books": {"snapshot_interval_s": random.choice((0.0, 60.0))},
+                "books": {
+                    "snapshot_interval_s": random.choice((0.0, 60.0)),
+                    "repair_backoff_max_s": _CAP_S,
+                },
+                "limits": {"backoff_cap_s": _CAP_S},
                 "feeds": [
                     {
                         "venue": "simulated",
@@ -158,14 +163,14 @@ class World:
             }
         )
 
-    async def run(self, seconds: float) -> Outcome:
+    async def run(self, seconds: float, between_s: float) -> Outcome:
         """Run, let things go wrong for so long, settle, and check what must hold."""
         planned = await make_planned(self._config, self.venue)
         ingestor = self._ingestor = self._make_ingestor(planned)
         running = asyncio.create_task(ingestor.run())
         venue = asyncio.create_task(self.venue.run())
         watching = asyncio.create_task(self._watch())
-        await self.faults.run(seconds)
+        await self.faults.run(seconds, between_s)
         await self.follow_list()
         await asyncio.sleep(SETTLE_S)
         self.venue.is_still = True
@@ -320,24 +325,24 @@ def _simulated(broker: Broker, venue: Venue) -> Iterator[None]:
         yield
 
 
-def simulate(seed: int, seconds: float, story: TextIO | None = None) -> Outcome:
+def simulate(seed: int, seconds: float, between_s: float, story: TextIO | None = None) -> Outcome:
     """Run one seed.
 
     Args:
         seed: of everything that is drawn.
         seconds: virtual seconds in which things go wrong.
+        between_s: from one fault to the next, on average.
         story: gets a line for each event.
 
     Raises:
         AssertionError: with all that did not hold.
     """
     bugs = Counter(bulkheads.bugs)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
     async def main(time: Time) -> Outcome:
         world = World(time, Random(seed))
         with _simulated(world.broker, world.venue):
-            outcome = await world.run(seconds)
+            outcome = await world.run(seconds, between_s)
         found = Counter(bulkheads.bugs) - bugs
         if story is not None:
             story.writelines(world.trace.lines)
@@ -353,13 +358,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Simulate some seeds.")
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--seconds", type=float, default=3_600.0, help="virtual time of faults")
+    parser.add_argument("--between", type=float, default=20.0, help="seconds between two faults")
     parser.add_argument("--story", action="store_true", help="print each event")
     given = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     failed = []
     for seed in given.seeds:
         started_s = process_time()
         try:
-            outcome = simulate(seed, given.seconds, sys.stdout if given.story else None)
+            outcome = simulate(
+                seed, given.seconds, given.between, sys.stdout if given.story else None
+            )
         except AssertionError as failure:
             failed.append(seed)
             sys.stdout.write(f"{failure}\n")

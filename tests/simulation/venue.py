@@ -34,6 +34,7 @@ BID, ASK = 1, 2
 _DEPTH: Final = 8
 _BACKLOG_MAX: Final = 20_000  # frames that wait for a reader, before it is given up
 _LATENCY_S: Final = 0.02
+_STEP_S: Final = 1.0  # between two moves of the markets, on average
 _MASK: Final = (1 << 61) - 1
 Quote = tuple[int, int, int, int]
 
@@ -444,7 +445,7 @@ class Venue:
         loop, random = asyncio.get_running_loop(), self._random
         heartbeat_s, ping_s = loop.time() + 5.0, loop.time() + 60.0
         while True:
-            await asyncio.sleep(random.uniform(0.5, 1.5) * 0.5)
+            await asyncio.sleep(random.uniform(0.5, 1.5) * _STEP_S)
             if loop.time() >= heartbeat_s:
                 heartbeat_s = loop.time() + 5.0
                 self.say(b'{"op":"heartbeat"}')
@@ -452,7 +453,7 @@ class Venue:
                 ping_s = loop.time() + 60.0
                 self.say(b'{"op":"ping","id":7}')
             if not self.is_still:
-                self._happen(0.5 * self._rate_per_s)
+                self._happen(_STEP_S * self._rate_per_s)
 
     def say(self, payload: bytes) -> None:
         for link in list(self.links):
