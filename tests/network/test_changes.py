@@ -11,6 +11,7 @@ import pytest
 
 from feeds.simulated import Simulated
 from ingestor.adapter.contract import Subscription
+from ingestor.adapter.instrument_list import read_list
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
 from ingestor.model.instruments import InstrumentTable
@@ -158,7 +159,7 @@ def table() -> InstrumentTable:
     """The instruments of the simulated venue, with the numbers that `bench` gives them."""
     simulator = Simulator(OPTIONS)
     body = simulator.dialect.instruments(simulator.symbols)[1]
-    return InstrumentTable(Simulated.parse_instruments("spot", [body]))
+    return InstrumentTable(read_list(Simulated, "spot", [body]).instruments)
 
 
 async def test_a_recording_of_changes_replays_to_the_same_rows(tmp_path: Path) -> None:

@@ -54,17 +54,22 @@ class _Book:
 class Consumer:
     """Reads what the broker has. gaps: declared ones, by (symbol, row class, cause)."""
 
-    def __init__(self, venue: Venue, wrong: Callable[[str], None]) -> None:
-        """wrong: called with what contradicts the venue, and with each hole not declared."""
+    def __init__(
+        self, venue: Venue, wrong: Callable[[str], None], conflates: Callable[[], bool]
+    ) -> None:
+        """Args:
+        venue: what is true.
+        wrong: called with what contradicts it, and with each hole that is not declared.
+        conflates: whether quotes may have given way to later ones.
+        """
+        self._conflates = conflates
         self._venue = venue
         self._wrong = wrong
         self._books: dict[str, _Book] = {}
         self._trades: dict[str, int] = {}  # the last one; absent = anything may follow
         self._quotes: dict[str, int] = {}
-        self._order: dict[str, tuple[list[int], dict[int, int]]] = {}
         self.gaps: Counter[tuple[str, RowClass, Cause]] = Counter()
         self.rows: Counter[Kind] = Counter()
-        self.conflated: set[str] = set()  # symbols of which quotes may be missing
         self._hash = hashlib.sha256()
 
     def hexdigest(self) -> str:
@@ -149,6 +154,6 @@ class Consumer:
             before = self._quotes.get(market.symbol)
             if before is not None:
                 skipped = any(one in market.quotes for one in range(before + 1, number))
-                if number <= before or (skipped and market.symbol not in self.conflated):
+                if number <= before or (skipped and not self._conflates()):
                     self._wrong(f"{market.symbol}: quote {number} follows {before} without a GAP")
             self._quotes[market.symbol] = number

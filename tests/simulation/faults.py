@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 from ingestor.model.errors import PeerClosed
 from tests.simulation.sink import Broker
@@ -17,12 +17,6 @@ _LISTED_MIN: Final = 4
 _STEPS_S: Final = (-600, -30, -1, 1, 30, 3_600)
 
 
-class Lists(Protocol):
-    """What is done when the venue's list of instruments changes."""
-
-    async def follow_list(self) -> None: ...
-
-
 class Faults:
     """Runs faults. happened: how many of each; is_over: none is in force any more."""
 
@@ -31,7 +25,6 @@ class Faults:
         venue: Venue,
         broker: Broker,
         time: Time,
-        lists: Lists,
         note: Callable[..., None],
         random: Random,
     ) -> None:
@@ -40,7 +33,6 @@ class Faults:
         self._venue = venue
         self._broker = broker
         self._time = time
-        self._lists = lists
         self._random = random
         self.happened: Counter[str] = Counter()
         self._halts_s: list[float] = []  # how long the longest last
@@ -60,6 +52,7 @@ class Faults:
             "list": (2, self._list),
             "delist": (2, self._delist),
             "relist": (2, self._relist),
+            "hide list": (1, self._hide_list),
             "tick": (3, self._tick),
             "pause": (4, self._pause),
             "clock": (3, self._clock),
@@ -167,39 +160,37 @@ class Faults:
             return
         self._note("halts", market.symbol)
         market.is_halted = True
+        market.is_said_to_be_halted = self._random.random() < 0.5
         await asyncio.sleep(self._random.choice(self._halts_s) * self._random.random())
-        market.is_halted = False
+        market.is_halted = market.is_said_to_be_halted = False
 
     async def _list(self) -> None:
         self._venue.list_symbol()
-        await self._lists.follow_list()
 
     async def _delist(self) -> None:
         market = self._market()
         if market is not None:
             self._note("delists", market.symbol)
             market.is_listed = False
-            await asyncio.sleep(self._random.uniform(0.0, 60.0))
-            await self._lists.follow_list()
 
     async def _relist(self) -> None:
         market = self._market(is_listed=False)
         if market is not None:
             self._note("lists again", market.symbol)
             market.is_listed = True
-            await self._lists.follow_list()
+
+    async def _hide_list(self) -> None:
+        self._venue.hides_list = True
+        await asyncio.sleep(self._random.uniform(1.0, 60.0))
+        self._venue.hides_list = False
 
     async def _tick(self) -> None:
         market = self._market()
         if market is None:
             return
-        before = market.decimals
-        decimals = self._random.choice([one for one in (1, 2, 3, 4) if one != before])
-        self._note("ticks", market.symbol, before, decimals)
+        decimals = self._random.choice([one for one in (1, 2, 3, 4) if one != market.decimals])
+        self._note("ticks", market.symbol, market.decimals, decimals)
         self._venue.set_decimals(market, decimals)
-        if decimals < before:  # nothing in the data tells of it
-            await asyncio.sleep(self._random.uniform(0.0, 60.0))
-            await self._lists.follow_list()
 
     # The rest
 

@@ -29,17 +29,18 @@ from ingestor.adapter.contract import Subscription
 from ingestor.app import book_snapshots
 from ingestor.app import ingestor as ingestor_module
 from ingestor.app.ingestor import Drained, Ingestor
+from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
 from ingestor.app.planning import Planned, make_planned
 from ingestor.config.model import Config
 from ingestor.decode.session import Session
+from ingestor.model.backoff import Backoff
 from ingestor.model.errors import FeedStale, PeerClosed, TransportError
-from ingestor.model.instruments import InstrumentTable
+from ingestor.model.instruments import Instrument
 from ingestor.model.rows import CHANNEL_OF, Cause, RowClass
 from ingestor.sources.live import supervisor
 from ingestor.sources.live.connection import PingTimeout, PlannedReconnect
 from ingestor.sources.live.events import SupervisorEvents
-from ingestor.sources.live.plan import PlannedConnection, Wanted, make_plan
-from ingestor.sources.live.replan import replan
+from ingestor.sources.live.plan import PlannedConnection
 from ingestor.telemetry import loop_lag
 from ingestor.telemetry.bulkheads import bulkheads
 from tests.simulation.consumer import Consumer
@@ -48,9 +49,9 @@ from tests.simulation.sink import Broker, SimulatedSink
 from tests.simulation.venue import Link, Venue
 from tests.simulation.virtual import Time, run
 
-CHANNELS: Final = ("trades", "quotes", "book")
-SETTLE_S: Final = 90.0  # after the last fault, for back-offs and repairs
+SETTLE_S: Final = 75.0  # after the last fault, for back-offs and repairs
 _CAP_S: Final = 10.0  # of both
+_LIST_S: Final = 10.0  # between two questions for the list of instruments, at least
 _STILL_S: Final = 3.0  # between the last update and the end
 _PING_S: Final = 10.0  # of silence, after which a ping is sent, and so long for its pong
 
@@ -134,11 +135,11 @@ class World:
         self.time = time
         self.random = random
         self.venue = Venue(random.randint(6, 14), random, random.uniform(0.3, 1.0))
-        self.consumer = Consumer(self.venue, partial(self._expect, False))
+        self.consumer = Consumer(self.venue, partial(self._expect, False), self._conflates)
         self.broker = Broker(self.consumer.take, time.clocks)
         self.trace = Trace(self)
         self.faults = Faults(
-            self.venue, self.broker, time, self, self.trace.note, Random(random.random())
+            self.venue, self.broker, time, self.trace.note, Random(random.random())
         )
         self.wrong: list[str] = []
         self._spoke_s: dict[str, float] = {}
@@ -152,6 +153,7 @@ class World:
                     "snapshot_interval_s": random.choice((0.0, 60.0)),
                     "repair_backoff_max_s": _CAP_S,
                 },
+                "catalogue": {"ttl_s": 30.0},
                 "limits": {"backoff_cap_s": _CAP_S},
                 "feeds": [
                     {
@@ -171,7 +173,6 @@ class World:
         venue = asyncio.create_task(self.venue.run())
         watching = asyncio.create_task(self._watch())
         await self.faults.run(seconds, between_s)
-        await self.follow_list()
         await asyncio.sleep(SETTLE_S)
         self.venue.is_still = True
         await asyncio.sleep(_STILL_S)
@@ -194,37 +195,23 @@ class World:
         )
 
     def _make_ingestor(self, planned: Planned) -> Ingestor:
-        trace = self.trace
+        trace, venue = self.trace, self.venue
 
         class Heard(Ingestor):
             def _listeners(self) -> list[SupervisorEvents]:
                 return [*super()._listeners(), trace]
 
+            async def _watch_lists(self, lists: InstrumentWatch) -> None:
+                await lists.run(venue)
+
         ingestor = Heard(self._config, planned, session=bytes(16), clocks=self.time.clocks)
 
-        async def refresh(_adapter: object, _market: str) -> object:
-            await asyncio.sleep(0.1)
-            return self.venue.instruments()
+        async def refresh(_adapter: object, _market: str) -> list[Instrument]:
+            listed = await venue.refresh(Simulated, "spot")
+            return [] if listed is None else listed.instruments
 
-        ingestor._revisions.refresh = refresh  # type: ignore[method-assign,assignment]
+        ingestor._revisions.refresh = refresh  # type: ignore[method-assign]
         return ingestor
-
-    async def follow_list(self) -> None:
-        """Take the venue's list: new revisions, then what is listed and delisted."""
-        ingestor = self._ingestor
-        assert ingestor is not None
-        await ingestor._refresh(Simulated, "spot")
-        table: InstrumentTable = ingestor.planned.table
-        numbers = [table.add(one) for one in self.venue.instruments()]
-        route = ingestor_module.settings.route(self._config.feeds[0])
-        wanted = make_plan([Wanted(Simulated, "spot", numbers, CHANNELS, route)], table)
-        ingestor.apply(replan(ingestor.planned.plan, wanted))
-        planned = [one for planned in ingestor.planned.plan for one in planned.subscriptions]
-        self._expect(
-            sorted((one.symbol, one.channel) for one in planned)
-            == sorted((one.symbol, one.channel) for plan in wanted for one in plan.subscriptions),
-            "the plan is not what was wanted",
-        )
 
     # ------------------------------------------------------------------ what must hold
 
@@ -261,6 +248,10 @@ class World:
     def _link_of(self, session: Session) -> Link | None:
         return next((one for one in self.venue.links if one.handler.session is session), None)
 
+    def _conflates(self) -> bool:
+        sink = self._ingestor.sink if self._ingestor is not None else None
+        return sink is not None and sink.statistics().steps["conflate"] > 0
+
     async def _watch(self) -> None:
         """Look at what is bounded."""
         while True:
@@ -276,8 +267,6 @@ class World:
             )
             self._expect(queue.bytes <= queue.budget.bytes_max, f"{queue.bytes} bytes are queued")
             self._expect(len(asyncio.all_tasks()) < 120, f"{len(asyncio.all_tasks())} tasks")
-            if ingestor.pipeline.metrics.total("conflated"):
-                self.consumer.conflated.update(self.venue.markets)
 
     def _check(self, drained: Drained) -> None:
         status = drained.status
@@ -319,6 +308,11 @@ def _simulated(broker: Broker, venue: Venue) -> Iterator[None]:
     with (
         mock.patch.object(supervisor, "TRANSPORTS", transports),
         mock.patch.object(ingestor_module, "KafkaSink", partial(SimulatedSink, broker)),
+        mock.patch.object(
+            ingestor_module,
+            "WatchPace",
+            partial(WatchPace, interval_s=_LIST_S, retry=Backoff(base_s=5.0, cap_s=_CAP_S)),
+        ),
         mock.patch.object(book_snapshots, "PAUSE_S", 1.0),
         mock.patch.object(loop_lag, "INTERVAL_S", 10.0),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,18 +11,28 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import structlog
 
 from ingestor.decode.session import Session
 from ingestor.model.rows import Rows
 from ingestor.telemetry.metrics import Metrics
 from tests.simulation.run import Outcome, simulate
 
-SHORT: Final = (90.0, 5.0)  # virtual seconds of faults, and between two of them
+SHORT: Final = (75.0, 5.0)  # virtual seconds of faults, and between two of them
 LONG: Final = (3_600.0, 20.0)
 SHORT_SEEDS: Final = range(20)
 LONG_SEEDS: Final = range(1_000, 1_200)
 PINNED: Final = Path(__file__).parent / "seeds.txt"
 _ROOT: Final = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Log errors alone: a run has thousands of lines, and pytest keeps all of them."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.configure(**before)
 
 
 def pinned() -> Iterator[tuple[float, float, int]]:

@@ -18,8 +18,8 @@ import orjson
 
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import InstrumentList, read_entries
 from ingestor.model.errors import HandshakeRejected, PeerClosed, TransportError
-from ingestor.model.instruments import Instrument
 from ingestor.sources.websocket.interface import (
     Arrive,
     ClosedByUs,
@@ -60,6 +60,7 @@ class Market:
         self.decimals = 2  # of a price
         self.is_listed = True
         self.is_halted = False
+        self.is_said_to_be_halted = False  # by the list of instruments
         self.number = random.randrange(1_000)
         self.trade = random.randrange(1_000)
         self.levels: dict[int, dict[int, int]] = {BID: {}, ASK: {}}
@@ -349,6 +350,7 @@ class Venue:
         self.refusal = 0  # HTTP status; 0 = no listener, 1 = no answer
         self.spoil: deque[str] = deque()  # what becomes of the next frames: drop, malform, repeat
         self.is_deaf = False  # requests are not answered
+        self.hides_list = False  # the list of instruments can't be had
         self.is_still = False  # nothing happens any more
         self.pongs_due: dict[Link, int] = {}
 
@@ -360,27 +362,36 @@ class Venue:
         market = self.markets[symbol] = Market(symbol, Random(self._random.random()))
         return market
 
-    def instruments(self) -> list[Instrument]:
-        listed = [market for market in self.markets.values() if market.is_listed]
-        body = [
+    @property
+    def listed(self) -> InstrumentList:
+        """What the venue's list of instruments says."""
+        entries = [
             {
                 "symbol": market.symbol,
                 "base": market.symbol.partition("-")[0],
                 "quote": "USD",
                 "tick_size": market.tick_text,
                 "lot_size": "0.0001",
-                "trading": True,
+                "trading": not market.is_said_to_be_halted,
             }
-            for market in listed
+            for market in self.markets.values()
+            if market.is_listed
         ]
-        return Simulated.parse_instruments("spot", [orjson.dumps({"instruments": body})])
+        return read_entries(Simulated, "spot", entries)
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
-    ) -> list[Instrument]:
+    ) -> InstrumentList:
         """Answer as `Catalog.load` does."""
         await asyncio.sleep(_LATENCY_S)
-        return self.instruments()
+        return self.listed
+
+    async def refresh(
+        self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
+    ) -> InstrumentList | None:
+        """Answer as `Catalog.refresh` does: None when the list can't be had."""
+        await asyncio.sleep(_LATENCY_S)
+        return None if self.hides_list else self.listed
 
     # Connections
 
