@@ -12,7 +12,8 @@ from typing import Final
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, Side
-from tests.simulation.venue import ASK, BID, DECIMALS, Market, Venue, fingerprint
+from tests.simulation.market import ASK, BID, DECIMALS, Market, fingerprint
+from tests.simulation.venue import Venue
 
 _LAST: Final = int(Flag.LAST)
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Final
 
 from ingestor.model.errors import PeerClosed
+from tests.simulation.market import Market
 from tests.simulation.sink import Broker
-from tests.simulation.venue import Link, Market, Venue
+from tests.simulation.venue import Link, Venue
 from tests.simulation.virtual import Time
 
 _LISTED_MIN: Final = 4
@@ -37,7 +38,7 @@ class Faults:
         self.happened: Counter[str] = Counter()
         self._halts_s: list[float] = []  # how long the longest last
         self._lasting: set[asyncio.Task[None]] = set()
-        self._kinds: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
+        self._kinds: dict[str, tuple[int, Callable[[], Coroutine[None, None, None]]]] = {
             "cut": (4, self._cut),
             "cut all": (1, self._cut_all),
             "stall": (4, self._stall),
@@ -140,7 +141,7 @@ class Faults:
         await asyncio.sleep(self._random.uniform(1.0, 40.0))
         self._venue.is_deaf = False
 
-    def _spoil_with(self, what: str) -> Callable[[], Awaitable[None]]:
+    def _spoil_with(self, what: str) -> Callable[[], Coroutine[None, None, None]]:
         async def spoil() -> None:
             self._venue.spoil.append(what)
 

@@ -210,7 +210,7 @@ class World:
             listed = await venue.refresh(Simulated, "spot")
             return [] if listed is None else listed.instruments
 
-        ingestor._revisions.refresh = refresh  # type: ignore[method-assign]
+        ingestor._revisions.refresh = refresh  # type: ignore[method-assign,assignment]
         return ingestor
 
     # ------------------------------------------------------------------ what must hold
