@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.books.manager import BookManager
 from ingestor.model.batch import TickBatch
+from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind, RowClass
 from ingestor.sinks.kafka.sink import KafkaSink
@@ -31,12 +31,14 @@ class BookSnapshotPublisher:
         sink: KafkaSink,
         publishing: AuxiliaryRecords,
         interval_s: float,
+        clocks: Clocks | None = None,
     ) -> None:
         self._books = books
         self._table = table
         self._sink = sink
         self._publishing = publishing
         self._interval_s = interval_s
+        self._clocks = clocks or Clocks()
         self._known: set[int] = set()
         self._due: dict[int, None] = {}  # in order
 
@@ -54,11 +56,11 @@ class BookSnapshotPublisher:
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        again_s = time.monotonic() + self._interval_s
+        again_s = self._clocks.steady_s() + self._interval_s
         while True:
             await asyncio.sleep(PAUSE_S)
-            if self._interval_s and time.monotonic() >= again_s:
-                again_s = time.monotonic() + self._interval_s
+            if self._interval_s and self._clocks.steady_s() >= again_s:
+                again_s = self._clocks.steady_s() + self._interval_s
                 self._due.update(dict.fromkeys(sorted(self._known)))
             if self._due:
                 some = list(self._due)[:SLICE]

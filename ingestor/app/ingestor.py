@@ -6,65 +6,45 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import structlog
 from msgspec import to_builtins
-from prometheus_client.core import Metric
 
-from ingestor.adapter import BookRule, FeedAdapter
 from ingestor.adapter.contract import Subscription
-from ingestor.adapter.instrument_list import InstrumentList, ListChange
-from ingestor.admin.exposition import Exposition, StreamState
-from ingestor.admin.families import (
-    book_families,
-    bug_families,
-    connection_families,
-    kafka_families,
-    list_families,
-    output_families,
-    recorder_families,
-)
 from ingestor.admin.server import AdminServer
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.descriptors import descriptor_budget
 from ingestor.app.event_log import EventLog
-from ingestor.app.instrument_revisions import Revisions
-from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
-from ingestor.app.planning import ListSource, Planned
+from ingestor.app.instrument_changes import InstrumentChanges, PlanInForce
+from ingestor.app.operator_view import OperatorView
+from ingestor.app.planning import Planned
 from ingestor.app.session_history import RestartMarks, SessionHistory
 from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
-from ingestor.model.rows import CLASS_OF, Cause, RowClass
+from ingestor.model.clocks import Clocks
+from ingestor.model.rows import Cause, RowClass
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
-from ingestor.recording.format import revision
 from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
-from ingestor.sources.live.plan import make_plan
-from ingestor.sources.live.replan import PlanChange, replan, together, without
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
-from ingestor.sources.rate_limiter import holds
-from ingestor.sources.rest.catalog import Catalog
-from ingestor.sources.rest.client import RestClient
-from ingestor.sources.rest.statistics import lists
-from ingestor.telemetry import output
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
-from ingestor.telemetry.status import Health, Phase, Status, readiness
+from ingestor.telemetry.status import Phase, Status
 
 CONNECT_KAFKA_S: Final = 15.0
 REPORT_S: Final = 1.0  # also a flush of nothing, for books to ask again for what is overdue
@@ -84,12 +64,7 @@ class Drained:
 
 
 class Ingestor:
-    """All parts of one process. `run` owns their tasks; `stop` ends it in order.
-
-    connections_max: how many venue connections the descriptors allow, known when `run` begins.
-    """
-
-    connections_max: int
+    """All parts of one process. `run` owns their tasks; `stop` ends it in order."""
 
     def __init__(
         self,
@@ -99,6 +74,7 @@ class Ingestor:
         publish: bool = True,
         session: bytes = b"",
         history: SessionHistory | None = None,
+        clocks: Clocks | None = None,
     ) -> None:
         """Args:
         config: of the process.
@@ -106,17 +82,20 @@ class Ingestor:
         publish: False records without Kafka.
         session: 16 bytes; the history's, or random, by default.
         history: knows the session before this one. Without it there was none.
+        clocks: those of the machine by default.
         """
+        clocks = clocks or Clocks()
         self.config = config
-        self.planned = planned
+        self._in_force = PlanInForce(planned)
         self.history = history
         self.session = session or (history.session if history is not None else os.urandom(16))
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
         self.loop_lag = LoopLag()
         table = planned.table
-        self._rules = planned.plan.book_rules()
-        self.pipeline = Pipeline(table, self._rule_of, settings.book_settings(config.books))
+        self.pipeline = Pipeline(
+            table, self._in_force.rule_of, settings.book_settings(config.books)
+        )
         metrics = self.pipeline.metrics
         self.sink = (
             KafkaSink(
@@ -144,6 +123,7 @@ class Ingestor:
             StalenessMonitor(
                 Staleness(StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)),
                 metrics.last_seen,
+                clocks.steady_ns,
             )
             if config.staleness.enabled
             else None
@@ -155,6 +135,7 @@ class Ingestor:
             linger_s=config.batch.linger_ms / 1e3,
             on_repairs=self._repair,
             on_rejected=self._quarantine,
+            clocks=clocks,
         )
         self.supervisor = Supervisor(
             planned.plan,
@@ -170,23 +151,28 @@ class Ingestor:
                 connects=settings.connects(config.limits),
             ),
             events=EventsOfAll(self._listeners()),
+            clocks=clocks,
         )
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
-        self.http = AdminServer(config.http, self) if config.http.enabled else None
-        self._exposition = Exposition(metrics, self.supervisor.counts, self.status, [self._parts])
-        self._revisions = Revisions(
-            table,
-            settings.rest_settings(config.catalogue),
-            settings.catalogue_settings(config.catalogue),
-            {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
+        self.view = OperatorView(
+            self.status,
+            self.pipeline,
+            self.supervisor,
+            self.sink,
+            self.recorder,
+            config.limits.startup_grace_s,
         )
-        self._lists = (
-            InstrumentWatch(planned.planner, WatchPace(config.catalogue.ttl_s), self._follow_list)
-            if planned.planner is not None
-            else None
+        self.http = AdminServer(config.http, self.view) if config.http.enabled else None
+        self.changes = InstrumentChanges(
+            config,
+            self._in_force,
+            self.pipeline,
+            self.flusher,
+            self.supervisor,
+            self.recorder,
+            self.publishing,
+            clocks,
         )
-        self._group: asyncio.TaskGroup | None = None
-        self._refreshing: set[asyncio.Task[None]] = set()  # of instrument lists
         self.book_snapshots = (
             BookSnapshotPublisher(
                 self.pipeline.books,
@@ -194,6 +180,7 @@ class Ingestor:
                 self.sink,
                 self.publishing,
                 config.books.snapshot_interval_s,
+                clocks,
             )
             if self.sink is not None and self.publishing is not None
             else None
@@ -212,20 +199,21 @@ class Ingestor:
         )
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
-        self._revisions.subscribe(self.supervisor.replace_instruments)
-        self._revisions.subscribe(self._revise)
+        revisions = self.changes.revisions
+        revisions.subscribe(self._follow_shed_books)
         if self.staleness_monitor is not None:
-            self._revisions.subscribe(self.staleness_monitor.replace_instruments)
+            revisions.subscribe(self.staleness_monitor.replace_instruments)
         if self.book_snapshots is not None:
-            self._revisions.subscribe(self.book_snapshots.replace_instruments)
+            revisions.subscribe(self.book_snapshots.replace_instruments)
         if self.sink is not None:
             self.sink.on_pause = self._pause
             self.sink.on_resume = self._resume
             self.sink.on_shed = self._shed
 
-    def _rule_of(self, number: int) -> BookRule:
-        instrument = self.planned.table[number]
-        return self._rules[instrument.venue, instrument.market]
+    @property
+    def planned(self) -> Planned:
+        """The instruments and connections that are in force."""
+        return self._in_force.planned
 
     # ------------------------------------------------------------------ life
 
@@ -240,7 +228,7 @@ class Ingestor:
         Raises SinkUnavailable when Kafka can't be reached at the start, ListenFailed when the
         HTTP port is taken.
         """
-        self.connections_max = descriptor_budget(len(self.planned.plan))
+        self.supervisor.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
             if self.http is not None:
                 await stack.enter_async_context(self.http)
@@ -248,7 +236,6 @@ class Ingestor:
                 self.recorder.start()
                 stack.push_async_callback(self.recorder.stop)
             async with asyncio.TaskGroup() as group:
-                self._group = group
                 tasks: list[asyncio.Task[Any]] = []
 
                 def keep(unit: str, run: Callable[[], Awaitable[object]]) -> None:
@@ -279,19 +266,23 @@ class Ingestor:
                     on_ready()
                 supervising = group.create_task(self.supervisor.run(), name="supervisor")
                 keep("report", self._report)
-                if self.book_snapshots is not None:
-                    keep("book snapshots", self.book_snapshots.run)
-                if self.auditor is not None:
-                    keep("book audit", self.auditor.run)
-                if self.staleness_monitor is not None:
-                    keep("staleness", partial(self.staleness_monitor.run, self.supervisor))
-                if self._lists is not None:
-                    keep("instrument list", partial(self._watch_lists, self._lists))
+                keep("instrument list", self.changes.run)
+                for unit, part in self._tasks():
+                    keep(unit, part)
                 await stopping
                 drained = await self._drain(supervising)
-                _cancel([*tasks, *self._refreshing])
+                _cancel(tasks)
         self.phase = Phase.STOPPED
         return drained
+
+    def _tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
+        """Yield unit and task of each part that is configured."""
+        if self.book_snapshots is not None:
+            yield "book snapshots", self.book_snapshots.run
+        if self.auditor is not None:
+            yield "book audit", self.auditor.run
+        if self.staleness_monitor is not None:
+            yield "staleness", partial(self.staleness_monitor.run, self.supervisor)
 
     async def _until_connected(self, sink: KafkaSink, stopping: asyncio.Task[bool]) -> None:
         """Wait until Kafka has accepted us, or we are to stop. Raises SinkUnavailable."""
@@ -344,9 +335,7 @@ class Ingestor:
     def _observe(self, result: FlushResult, _now_ns: int) -> None:
         for error in result.errors:
             log.warning("book.broken", cause=error.cause, detail=str(error))
-            if error.cause == "checksum" and self._lists is not None:
-                venue, market, _ = error.instrument.split(":", 2)
-                self._lists.request(venue, market)  # metadata may have changed unannounced
+            self.changes.broken(error)
         if self.book_snapshots is not None:
             for batch in result.batches:
                 self.book_snapshots.observe(batch)
@@ -378,70 +367,10 @@ class Ingestor:
             log.warning("frame.rejected", reason=one.reason, detail=one.detail)
         if self.publishing is not None:
             self.publishing.quarantine(rejected)
-        for adapter, market in self._revisions.suspects(rejected):
-            assert self._group is not None  # frames come while `run` runs
-            refresh = bulkheads.once("instrument list", partial(self._refresh, adapter, market))
-            task = self._group.create_task(refresh, name="instruments")
-            self._refreshing.add(task)
-            task.add_done_callback(self._refreshing.discard)
+        self.changes.rejected(rejected)
 
-    async def _watch_lists(self, lists: InstrumentWatch) -> None:
-        async with RestClient(settings.rest_settings(self.config.catalogue)) as client:
-            await lists.run(Catalog(settings.catalogue_settings(self.config.catalogue), client))
-
-    def _follow_list(self, source: ListSource, _listed: InstrumentList, change: ListChange) -> None:
-        """Take what changed in an instrument list: metadata, symbols that begin, and that end."""
-        planner = self.planned.planner
-        assert planner is not None  # who watches lists has one
-        numbers = self._revisions.revise(after for _, after in change.changed)
-        if numbers:
-            self.flusher.flush()
-            self._revisions.announce(numbers)
-        running = self.planned.plan
-        gone = {instrument.symbol for instrument in change.gone}
-        planner.retire(source.venue, source.market, gone)
-        table = self.planned.table
-        wanted = [wish.of(running.is_mine, table) for wish in planner.wanted(source)]
-        rest = without(running, source.venue, source.market, gone)
-        plan_change = replan(running, together(rest, make_plan(wanted, table)))
-        if len(plan_change.plan) > self.config.limits.connections_max:
-            log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
-            return
-        if not plan_change.is_empty:
-            self.apply(plan_change)
-
-    async def _refresh(self, adapter: type[FeedAdapter], market: str) -> None:
-        """A number was finer than its instrument allows: take the venue's new metadata."""
-        fresh = await self._revisions.refresh(adapter, market)
-        self.flusher.flush()  # from here on no frame comes between, so that a replay can follow
-        numbers = self._revisions.revise(fresh)
-        if numbers:
-            self._revisions.announce(numbers)
-
-    def _revise(self, numbers: Mapping[int, int]) -> None:
-        """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
-        now_ns = time.time_ns()
-        self.planned = replace(self.planned, plan=self.planned.plan.renumbered(numbers))
-        self.pipeline.replace_instruments(numbers, now_ns)
+    def _follow_shed_books(self, numbers: Mapping[int, int]) -> None:
         self._shed_books = {numbers.get(instrument, instrument) for instrument in self._shed_books}
-        revised = [self.planned.table[new] for new in numbers.values()]
-        if self.recorder is not None:
-            self.recorder.record_decision(None, now_ns, revision(revised))
-        if self.publishing is not None:
-            self.publishing.instruments(revised)
-
-    def apply(self, change: PlanChange) -> None:
-        """Follow a new plan: add, remove and change connections and streams while running."""
-        self.flusher.flush()
-        self._rules.update(change.plan.book_rules())
-        self.supervisor.apply(change)
-        self.planned = replace(self.planned, plan=change.plan)
-        for subscription in change.unsubscribed:
-            if subscription.channel == "book":
-                self.pipeline.books.forget(subscription.instrument)
-        if self.publishing is not None:
-            fresh = {subscription.instrument for subscription in change.subscribed}
-            self.publishing.instruments(self.planned.table[number] for number in sorted(fresh))
 
     def _shed(self, row_class: RowClass, instrument: int) -> None:
         """The sink dropped rows of an instrument: its book is of no use to consumers now."""
@@ -481,57 +410,6 @@ class Ingestor:
         channel = self.sink.statistics() if self.sink is not None else None
         connections = self.supervisor.statistics()
         return self.reporter.status(phase, connections, channel, self.loop_lag, recent=recent)
-
-    def families(self) -> Iterable[Metric]:
-        return self._exposition.families()
-
-    def _parts(self) -> Iterable[Metric]:
-        """Yield the families of the parts that count for themselves."""
-        yield from bug_families(bulkheads.bugs)
-        yield from list_families(lists, holds.longest_s())
-        yield from output_families(output.lines_dropped())
-        yield from connection_families(self.supervisor.statistics())
-        yield from book_families(self.pipeline.books.statistics())
-        if self.sink is not None:
-            yield from kafka_families(
-                self.sink.statistics(),
-                self.sink.producer_resets,
-                connected=self.sink.is_up,
-                refused=self.sink.refused,
-            )
-        if self.recorder is not None:
-            yield from recorder_families(self.recorder.statistics())
-
-    def ready(self) -> Health:
-        health = readiness(
-            self.status(),
-            kafka_seen=self.sink is None or self.sink.is_up,
-            startup_grace_s=self.config.limits.startup_grace_s,
-        )
-        if self.recorder is not None:  # told, but no reason to send nobody here: publishing goes on
-            recorder = self.recorder.statistics()
-            health.checks["recorder"] = recorder.state.value
-            if recorder.reason:
-                health.checks["recorder_failure"] = recorder.reason
-        return health
-
-    def streams(self) -> Iterable[StreamState]:
-        """Yield every subscription's state, for /metrics/feeds."""
-        last = self.pipeline.metrics.last_seen
-        for slot in self.supervisor.slots:
-            for one in slot.planned.subscriptions:
-                row_class = CLASS_OF[one.channel]
-                messages, last_ns, lag_ns = last.of(row_class, one.instrument)
-                yield StreamState(
-                    slot.planned.venue,
-                    slot.planned.market,
-                    one.channel,
-                    one.symbol,
-                    is_up=slot.connection is not None,
-                    messages=messages,
-                    last_message_ns=last_ns,
-                    lag_s=lag_ns / 1e9,
-                )
 
 
 def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -33,7 +33,7 @@ from ingestor.books.sequence import Continuation, bridges, continues, missing
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookCounters, BookStatistics
 from ingestor.books.verification import remember, verify, verify_quote
-from ingestor.columns.sealed import Gap, Sealed
+from ingestor.columns.sealed import Gap, Sealed, Source
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
@@ -103,6 +103,7 @@ class BookManager:
         self._unnoted: list[Rows] = []  # updates that `_newest` doesn't know yet, in order
         self._unnoted_count = 0
         self._held = 0
+        self._given_up: list[int] = []  # updates came late, of streams that nobody carries any more
         self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
 
     def apply(self, sealed: Sealed, now_ns: int) -> BookOutput:
@@ -124,6 +125,9 @@ class BookManager:
             quotes_before.append(flush.quotes_out)
             self._hole(flush, hole)
         self._run(flush, quotes_waiting, len(sealed.quotes), len(flush))
+        for instrument in self._given_up:
+            self.forget(instrument)
+        self._given_up.clear()
         self._repairs.ask_again(now_ns)
         output = BookOutput(
             rows=flush.rows(),
@@ -389,6 +393,11 @@ class BookManager:
         book = self._book(flush.instruments[index], flush.now_ns)
         if book.state is not State.LIVE or update.flags & _SLOW:
             book.source = flush.sealed.sources[int(flush.sealed.updates["frame"][index])]
+            is_late = book.state is State.EMPTY and not update.flags & Flag.SNAPSHOT
+            if is_late and not _carries(book.source, book.instrument):
+                flush.discard(update)
+                self._given_up.append(book.instrument)
+                return
         if update.flags & NEGATIVE:
             book.counters.crossed += 1
             self._refuse(flush, book, update, update.at, Cause.CROSSED)
@@ -588,3 +597,7 @@ class BookManager:
                 book.rule.verify_with_quotes and self._memory
             )
         return book
+
+
+def _carries(source: Source, instrument: int) -> bool:
+    return instrument in source.instruments(RowClass.LEVEL)

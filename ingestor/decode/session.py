@@ -52,6 +52,24 @@ class SessionEvents:
 def _nothing_waits() -> None: ...
 
 
+def instruments_of(subscriptions: Iterable[Subscription], row_class: RowClass) -> list[int]:
+    """Return the instruments of which a class of rows is subscribed to."""
+    channel = CHANNEL_OF[row_class]
+    return [one.instrument for one in subscriptions if one.channel == channel]
+
+
+class _Streams:
+    """Some streams of a connection, as the source of a hole that concerns no others."""
+
+    __slots__ = ("_subscriptions",)
+
+    def __init__(self, subscriptions: Sequence[Subscription]) -> None:
+        self._subscriptions = subscriptions
+
+    def instruments(self, row_class: RowClass) -> Sequence[int]:
+        return instruments_of(self._subscriptions, row_class)
+
+
 class Session:
     """One connection: its adapter, its subscriptions, its part of the ledger."""
 
@@ -102,8 +120,7 @@ class Session:
         return list(dict.fromkeys(one.stream for one in self.subscriptions))
 
     def instruments(self, row_class: RowClass) -> Sequence[int]:
-        channel = CHANNEL_OF[row_class]
-        return [one.instrument for one in self.subscriptions if one.channel == channel]
+        return instruments_of(self.subscriptions, row_class)
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Some instruments have a new revision. numbers: old -> new."""
@@ -113,11 +130,29 @@ class Session:
             for one in self.subscriptions
         ]
 
+    def change(self, subscriptions: Iterable[Subscription], ts_recv: int) -> None:
+        """Carry other streams from now on.
+
+        Those that go and those that come have a hole here: frames of a stream that is given up may
+        still arrive, and nobody knows what came before one that is new, or carried again.
+
+        Args:
+            subscriptions: all that the connection carries from now on.
+            ts_recv: the time of the GAPs, ns since the epoch.
+        """
+        self._settle()
+        before, self.subscriptions = self.subscriptions, list(subscriptions)
+        kept = {*before} & {*self.subscriptions}
+        changed = [one for one in (*before, *self.subscriptions) if one not in kept]
+        self.pending.intersection_update(self.streams)
+        if changed:
+            self._buffer.hole(Cause.DISCONNECT, ts_recv, source=_Streams(changed))
+
     def opened(self) -> Iterable[bytes]:
         """The connection is up: return the frames that subscribe to everything."""
         streams = self.streams
         self.pending = set(streams)
-        return self.adapter.subscribe(streams)
+        return self.adapter.subscribe(streams) if streams else ()
 
     def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
         """Take one frame; return the frame to answer with, if any. ts_recv: ns."""

@@ -13,6 +13,7 @@ from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.frame_queue import FrameQueue
 from ingestor.model.batch import TickBatch
+from ingestor.model.clocks import Clocks
 from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.sinks.interface import Sink
@@ -35,7 +36,7 @@ class Flusher:
         on_repairs: Callable[[Sequence[Repair]], None],
         on_rejected: Callable[[Sequence[Rejected]], None],
         clock_ns: Callable[[], int] = time.time_ns,
-        steady_ns: Callable[[], int] = time.monotonic_ns,
+        clocks: Clocks | None = None,
     ) -> None:
         """rows_max: rows that make a batch full. linger_s: the longest a row waits for others while
         the loop has time to spare (`Linger`)."""
@@ -47,7 +48,7 @@ class Flusher:
         self._on_repairs = bulkheads.guard("repair", on_repairs)
         self._on_rejected = bulkheads.guard("quarantine", on_rejected)
         self._clock_ns = clock_ns
-        self._steady_ns = steady_ns
+        self._clocks = clocks or Clocks()
         self._timer: asyncio.TimerHandle | None = None
         self._observers: list[Callable[[FlushResult, int], None]] = []
         self._read_completes: dict[FrameQueue, Callable[[], None]] = {}
@@ -89,7 +90,7 @@ class Flusher:
         loop, linger = asyncio.get_running_loop(), self._linger
         now_s = loop.time()
         if linger.is_due(now_s):
-            linger.observe(now_s, time.thread_time())
+            linger.observe(now_s, self._clocks.cpu_s())
         self._timer = loop.call_later(linger.seconds, self._flush_from_loop)
 
     def _flush_from_loop(self) -> None:
@@ -113,7 +114,7 @@ class Flusher:
 
     def _flush(self) -> None:
         now_ns = self._clock_ns()
-        result = self._pipeline.flush(now_ns, self._steady_ns())
+        result = self._pipeline.flush(now_ns, self._clocks.steady_ns())
         self.flushes += 1
         for batch in result.batches:
             for sink in self._sinks:

@@ -47,7 +47,7 @@ async def listed(
 ) -> AsyncIterator[tuple[Running, Lists, Any]]:
     """Run with a list that is read ten times a second."""
     pace = WatchPace(ttl_s=0.1, interval_s=0.05, start_s=0.0, retry=QUICK)
-    patch.setattr("ingestor.app.ingestor.WatchPace", lambda _ttl_s: pace)
+    patch.setattr("ingestor.app.instrument_changes.WatchPace", lambda _ttl_s: pace)
     assert instrument_watch.WatchPace is WatchPace
     async with Simulator(SimulatorOptions(symbols=SYMBOLS, rate_per_s=50.0)) as simulator:
         async with ClientSession() as http, http.get(f"{simulator.rest}/instruments") as answer:

@@ -58,7 +58,7 @@ def lines_of(folder: Path) -> tuple[list[Line], Problems]:
 
 
 def metric(run: Running, name: str, **labels: str) -> float:
-    families: dict[str, Metric] = {one.name: one for one in run.ingestor.families()}
+    families: dict[str, Metric] = {one.name: one for one in run.ingestor.view.families()}
     samples = families[name].samples
     return next(one.value for one in samples if labels.items() <= one.labels.items())
 
@@ -86,7 +86,7 @@ async def test_a_full_disk_costs_publishing_nothing(
             assert metric(run, "ingestor_recorder_state", state="failed") == 1
             assert metric(run, "ingestor_recorder_lost_lines") >= found.lines_lost
             assert metric(run, "ingestor_recorder_lost_bytes") >= found.bytes_lost
-            ready = run.ingestor.ready()
+            ready = run.ingestor.view.ready()
             assert ready.ok
             assert ready.checks["recorder"] == "failed"
             assert "No space left" in str(ready.checks["recorder_failure"])
@@ -97,7 +97,7 @@ async def test_a_full_disk_costs_publishing_nothing(
             freed_s = time.monotonic()
             await run.until(lambda: recorder.statistics().state is RecorderState.RECORDING)
             assert time.monotonic() - freed_s < RESUMES_S
-            assert "recorder_failure" not in run.ingestor.ready().checks
+            assert "recorder_failure" not in run.ingestor.view.ready().checks
             written = recorder.statistics().lines_written
             await run.until(lambda: recorder.statistics().lines_written > written + 3_000)
             drained = await run.stop()

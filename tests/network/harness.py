@@ -21,7 +21,7 @@ from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
 from ingestor.sources.live.health import HealthTimeouts
-from ingestor.sources.live.plan import PlannedConnection, Route, Wanted, make_plan
+from ingestor.sources.live.plan import Plan, PlannedConnection, Route, Wanted, make_plan
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.live.tap import FrameTap
@@ -92,7 +92,9 @@ class Bench:
     heard: Heard
     task: asyncio.Task[None]
     listeners: list[SupervisorEvents]
+    plan: Plan
     kinds: dict[tuple[int, int], int] = field(default_factory=dict)
+    hear: Callable[[TickBatch], None] = lambda _batch: None
 
     def flush(self) -> None:
         self.take()
@@ -106,6 +108,7 @@ class Bench:
         result = self.pipeline.flush(time_ns(), monotonic_ns())
         self.supervisor.repair(result.repairs)
         for batch in result.batches:
+            self.hear(batch)
             for kind in batch.rows["kind"].tolist():
                 key = (int(batch.row_class), kind)
                 self.kinds[key] = self.kinds.get(key, 0) + 1
@@ -152,12 +155,14 @@ async def bench(
     adapter: type[FeedAdapter] = Simulated,
     channels: Sequence[str] = ALL,
     route: Route | None = None,
+    instruments: int | None = None,
     tap: FrameTap | None = None,
     paused: bool = False,
     before: Callable[[Simulator], None] = lambda _simulator: None,
     **more: Any,
 ) -> AsyncIterator[Bench]:
-    """Serve and connect. before: called with the simulator before the first connect."""
+    """Serve and connect. instruments: how many are in the plan, None = all of the venue's.
+    before: called with the simulator before the first connect."""
     options = options or SimulatorOptions(symbols=4, rate_per_s=100.0)
     async with Simulator(options) as simulator:
         dialect = simulator.dialect
@@ -169,7 +174,7 @@ async def bench(
                 Wanted(
                     adapter,
                     "spot",
-                    range(len(table)),
+                    range(len(table) if instruments is None else instruments),
                     channels,
                     Route(
                         origins=tuple(simulator.addresses),
@@ -201,7 +206,7 @@ async def bench(
         before(simulator)
         task = asyncio.create_task(supervisor.run())
         try:
-            yield Bench(simulator, supervisor, pipeline, heard, task, listeners)
+            yield Bench(simulator, supervisor, pipeline, heard, task, listeners, plan)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from ingestor.decode.frame_queue import Arrival, Arrive
 from ingestor.decode.session import Session
+from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.tap import FrameTap
@@ -42,10 +43,21 @@ class PlannedReconnect(TransportError):
 class ConnectionSlot:
     """A planned connection. attempt: failures since it last was stable; the backoff's argument."""
 
-    __slots__ = ("attempt", "busy", "connection", "planned", "started_s", "state", "ticket")
+    __slots__ = (
+        "attempt",
+        "busy",
+        "connection",
+        "is_new",
+        "planned",
+        "started_s",
+        "state",
+        "ticket",
+    )
 
-    def __init__(self, planned: PlannedConnection) -> None:
+    def __init__(self, planned: PlannedConnection, *, is_new: bool = False) -> None:
+        """is_new: its streams are not carried yet, and may have been carried elsewhere before."""
         self.planned = planned
+        self.is_new = is_new
         self.state = State.WAITING
         self.connection: Connection | None = None
         self.attempt = 0
@@ -55,7 +67,10 @@ class ConnectionSlot:
 
 
 class Owner(Protocol):
-    """What a connection tells the supervisor."""
+    """What a connection tells the supervisor. clocks: those of its durations."""
+
+    @property
+    def clocks(self) -> Clocks: ...
 
     def opened(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection, failure: TransportError) -> None: ...
@@ -104,7 +119,7 @@ class Connection:
         self.slot = slot
         self.session = session
         self.link: Link | None = None
-        self.requests = slot_limiter(slot.planned)
+        self.requests = slot_limiter(slot.planned, owner.clocks)
         self.verdict: TransportError | None = None  # why we end it, where it is us
         self.opened_ns = 0  # ns since the epoch
         self.seen_ns = 0  # `link.received_ns` at the last look of the health check
@@ -204,7 +219,7 @@ class TappedConnection(Connection):
         super().send(payload)
 
 
-def slot_limiter(planned: PlannedConnection) -> RateLimiter:
+def slot_limiter(planned: PlannedConnection, clocks: Clocks) -> RateLimiter:
     """The limiter of a connection's own messages."""
     rate = planned.limits.requests_per_s
-    return RateLimiter(rate, max(1, int(rate)))
+    return RateLimiter(rate, max(1, int(rate)), clocks.steady_s)

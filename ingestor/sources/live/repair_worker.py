@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from time import monotonic_ns, time_ns
+from time import time_ns
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
+from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.live.connection import Connection
@@ -54,10 +55,10 @@ class RepairWorker:
         request_flush: Callable[[], None],
         ssl_context: ssl.SSLContext | None,
         workers: int = 1,
-        clock_ns: Callable[[], int] = monotonic_ns,
+        clocks: Clocks | None = None,
     ) -> None:
-        """workers: processes that share what the venues allow. clock_ns: as for `Repair.due_ns`."""
-        self._clock_ns = clock_ns
+        """workers: processes that share what the venues allow."""
+        self._clocks = clocks or Clocks()
         self._workers = workers
         self.counts: Counter[str] = Counter()
         self._connections = connections
@@ -113,7 +114,7 @@ class RepairWorker:
                 while self._work:
                     await self._slots.acquire()
                     self._start(group, self._work.pop()())
-                now_ns = self._clock_ns()
+                now_ns = self._clocks.steady_ns()
                 while self._schedule and self._schedule[0][0] <= now_ns:
                     await self._slots.acquire()
                     _, instrument = heapq.heappop(self._schedule)
@@ -121,7 +122,7 @@ class RepairWorker:
                     self._start(group, self._repair(instrument))
                 timer: asyncio.TimerHandle | None = None
                 if self._schedule:
-                    delay_s = max(0, self._schedule[0][0] - self._clock_ns()) / SECOND
+                    delay_s = max(0, self._schedule[0][0] - self._clocks.steady_ns()) / SECOND
                     timer = loop.call_later(delay_s, self._wake.set)
                 try:
                     await self._wake.wait()
@@ -209,7 +210,9 @@ class RepairWorker:
         client = self._clients.get(origin)
         if client is None:
             limiter = RateLimiter(
-                _WEIGHT_PER_S / self._workers, max(1, WEIGHT_BURST // self._workers)
+                _WEIGHT_PER_S / self._workers,
+                max(1, WEIGHT_BURST // self._workers),
+                self._clocks.steady_s,
             )
             client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
             self._clients[origin] = await self._closing.enter_async_context(client)

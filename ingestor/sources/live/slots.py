@@ -24,9 +24,9 @@ class ConnectionSlots:
     def __iter__(self) -> Iterator[ConnectionSlot]:
         return iter(self._by_number.values())
 
-    def add(self, planned: PlannedConnection) -> ConnectionSlot:
-        """Make a slot for a connection that is new in the plan."""
-        slot = self._by_number[planned.number] = ConnectionSlot(planned)
+    def add(self, planned: PlannedConnection, *, is_new: bool = False) -> ConnectionSlot:
+        """Make a slot for a connection. is_new: it comes to a plan that is running already."""
+        slot = self._by_number[planned.number] = ConnectionSlot(planned, is_new=is_new)
         self._index(slot)
         return slot
 

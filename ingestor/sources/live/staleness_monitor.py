@@ -16,7 +16,7 @@ import structlog
 from numpy.typing import NDArray
 
 from ingestor.adapter.contract import Subscription
-from ingestor.decode.session import Session
+from ingestor.decode.session import Session, instruments_of
 from ingestor.model.errors import TransportError
 from ingestor.model.rows import CHANNEL_OF, RowClass
 from ingestor.sources.live.events import SupervisorEvents
@@ -27,6 +27,7 @@ from ingestor.telemetry.metrics import LastSeen
 LOOK_S: Final = 0.25
 _LOOK_NS: Final = round(LOOK_S * 1e9)
 CHECK_S: Final = 1.0
+_CHECK_NS: Final = round(CHECK_S * 1e9)
 
 log = structlog.get_logger(__name__)
 
@@ -76,8 +77,8 @@ class StalenessMonitor(SupervisorEvents):
     ) -> None:
         now_ns = self._clock_ns()
         for row_class in RowClass:
-            self._staleness.forget(row_class, _instruments(removed, row_class))
-            instruments = _instruments(added, row_class)
+            self._staleness.forget(row_class, instruments_of(removed, row_class))
+            instruments = instruments_of(added, row_class)
             self._staleness.watch(planned.number, row_class, instruments, now_ns)
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
@@ -98,7 +99,7 @@ class StalenessMonitor(SupervisorEvents):
         refused = set(streams)
         gone = [one for one in planned.subscriptions if one.stream in refused]
         for row_class in RowClass:
-            self._staleness.forget(row_class, _instruments(gone, row_class))
+            self._staleness.forget(row_class, instruments_of(gone, row_class))
 
     def paused(self) -> None:
         """We stopped reading: from here silence is our own."""
@@ -111,13 +112,14 @@ class StalenessMonitor(SupervisorEvents):
 
     async def run(self, remedies: Remedies) -> None:
         """Look and check until cancelled."""
-        check_s = time.monotonic() + CHECK_S
+        check_ns = self._clock_ns() + _CHECK_NS
         while True:
             await asyncio.sleep(LOOK_S)
             self.look(remedies)
-            if time.monotonic() >= check_s and not remedies.is_paused:
-                check_s = time.monotonic() + CHECK_S
-                self.check(remedies, self._clock_ns())
+            now_ns = self._clock_ns()
+            if now_ns >= check_ns and not remedies.is_paused:
+                check_ns = now_ns + _CHECK_NS
+                self.check(remedies, now_ns)
 
     def look(self, remedies: Remedies) -> None:
         """Find the streams that spoke since the last look.
@@ -156,11 +158,6 @@ class StalenessMonitor(SupervisorEvents):
                 silence_s=round(suspect.silence_s, 1),
             )
             remedies.stale(suspect.instrument, channel, suspect.silence_s, probed=probed)
-
-
-def _instruments(subscriptions: Sequence[Subscription], row_class: RowClass) -> list[int]:
-    channel = CHANNEL_OF[row_class]
-    return [one.instrument for one in subscriptions if one.channel == channel]
 
 
 def _grown(values: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -17,13 +17,16 @@ import random as random_module
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import monotonic_ns, time_ns
+from time import time_ns
 from typing import Final
+
+import structlog
 
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_queue import FrameQueue, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
+from ingestor.model.clocks import Clocks
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.recording.format import streams_changed
@@ -49,6 +52,8 @@ from ingestor.sources.websocket import picows, websockets
 from ingestor.sources.websocket.interface import Connect, ConnectFailed, ConnectOptions
 from ingestor.telemetry.bulkheads import bulkheads
 
+log = structlog.get_logger(__name__)
+
 TRANSPORTS: Final[dict[str, Connect]] = {
     "picows": picows.connect,
     "websockets": websockets.connect,
@@ -56,6 +61,7 @@ TRANSPORTS: Final[dict[str, Connect]] = {
 # Answers that no quick repetition changes: wrong address, no permission, legal reasons.
 _LASTING: Final = frozenset({400, 401, 403, 404, 405, 410, 451})
 _TOO_MANY: Final = frozenset({418, 429})
+_FULL_S: Final = 5.0  # until a connection for which there is no descriptor is tried again
 _STOP_S: Final = 1.0  # for closing handshakes at the end
 
 
@@ -75,7 +81,7 @@ class Supervisor(SessionEvents):
         events: SupervisorEvents | None = None,
         ssl_context: ssl.SSLContext | None = None,
         random: Callable[[], float] = random_module.random,
-        clock_ns: Callable[[], int] = monotonic_ns,
+        clocks: Clocks | None = None,
     ) -> None:
         """Args:
         plan: the connections to begin with.
@@ -86,7 +92,6 @@ class Supervisor(SessionEvents):
         tap: records what is sent and received.
         ssl_context: None means the system's trusted certificates.
         random: returns numbers uniform in [0, 1).
-        clock_ns: a clock that is never set, for durations.
         """
         self.slots = ConnectionSlots(plan)
         self._plan = plan
@@ -103,15 +108,19 @@ class Supervisor(SessionEvents):
         self._sessions = 0
         self._by_session: dict[int, Connection] = {}
         self._statistics = SupervisorStatistics()
-        self._health = HealthChecker(self._settings.patience, self, random, clock_ns)
-        self._repair_worker = RepairWorker(self, tap, request_flush, ssl_context, plan.workers)
+        self.clocks = clocks or Clocks()
+        self._health = HealthChecker(self._settings.patience, self, random, self.clocks.steady_ns)
+        self._repair_worker = RepairWorker(
+            self, tap, request_flush, ssl_context, plan.workers, self.clocks
+        )
         for planned in plan:
             frame_queues.of(planned.adapter, planned.market)
-        self._clock_ns = clock_ns
         self._group: asyncio.TaskGroup | None = None  # while `run` runs
         self._dialers: dict[tuple[str, str | None], Dialer] = {}
         self._paused_ns: int | None = None  # since when; None = reading
         self._stopping = False
+        self.connections_max = 1 << 30  # how many may be open at a time
+        self._opening = 0
 
     # ------------------------------------------------------------------ life
 
@@ -145,7 +154,9 @@ class Supervisor(SessionEvents):
             burst = min(limit.connects_burst for limit in limits)
             rate, burst = self._settings.connects or (rate, burst)
             workers = self._plan.workers
-            limiter = RateLimiter(rate / workers, max(1, burst // workers), venue=at[0])
+            limiter = RateLimiter(
+                rate / workers, max(1, burst // workers), self.clocks.steady_s, venue=at[0]
+            )
             dialer = Dialer(self._attempt, limiter, self._settings.attempts_max)
             self._dialers[at] = dialer
             self._group.create_task(bulkheads.keep("venue", dialer.run, venue=at[0]))
@@ -173,7 +184,10 @@ class Supervisor(SessionEvents):
         served = slot.connection is not None and slot.connection.verdict is None
         if slot.busy or served or slot.state is State.STOPPED:
             return
+        if self._is_full(slot):
+            return
         slot.busy = True
+        self._opening += 1
         slot.started_s = asyncio.get_running_loop().time()
         if slot.connection is None:
             slot.state = State.CONNECTING
@@ -190,6 +204,7 @@ class Supervisor(SessionEvents):
             return
         finally:
             slot.busy = False
+            self._opening -= 1
         try:
             await connection.send_paced(connection.session.opened())
             self._health.subscribed(connection)
@@ -197,6 +212,15 @@ class Supervisor(SessionEvents):
         except Exception as failure:  # noqa: BLE001  # the boundary of a connection
             bulkheads.bug("connection", failure, venue=slot.planned.venue)
             connection.fail(ConnectFailed(url, f"subscribing failed: {type(failure).__name__}"))
+
+    def _is_full(self, slot: ConnectionSlot) -> bool:
+        """Let a slot wait while as many connections are open as there are descriptors for."""
+        if len(self._by_session) + self._opening < self.connections_max:
+            return False
+        slot.state = State.WAITING if slot.connection is None else slot.state
+        log.warning("connections.held_back", cause="descriptors", limit=self.connections_max)
+        self._schedule(slot, _FULL_S * (1 + self._random()))
+        return True
 
     def _not_opened(self, slot: ConnectionSlot, failure: TransportError) -> None:
         if slot.state is State.STOPPED:
@@ -214,7 +238,7 @@ class Supervisor(SessionEvents):
         session = Session(
             self._sessions,
             planned.adapter(market, self._table.symbols(venue, market)),
-            planned.subscriptions,
+            () if slot.is_new else planned.subscriptions,  # `_follow` subscribes, behind GAPs
             frame_queue.buffer,
             frame_queue.counts,
             self,
@@ -326,7 +350,7 @@ class Supervisor(SessionEvents):
         self._plan = change.plan
         for planned in change.added:
             self._frame_queues.of(planned.adapter, planned.market)
-            slot = self.slots.add(planned)
+            slot = self.slots.add(planned, is_new=self._group is not None)
             if self._group is not None:
                 self._schedule(slot, 0.0)
 
@@ -341,22 +365,24 @@ class Supervisor(SessionEvents):
     def _follow(self, connection: Connection) -> None:
         """Subscribe an open connection to what its slot carries now, and to nothing else."""
         planned, session = connection.slot.planned, connection.session
+        connection.slot.is_new = False
         refused = session.refused_streams
         wanted = [one for one in planned.subscriptions if one.stream not in refused]
         added = [one for one in wanted if one not in session.subscriptions]
         removed = [one for one in session.subscriptions if one not in wanted]
         if not added and not removed:
             return
+        now_ns = time_ns()
         before = set(session.streams)
-        session.subscriptions = wanted
+        session.change(wanted, now_ns)
         after = set(session.streams)
         subscribe, unsubscribe = sorted(after - before), sorted(before - after)
-        session.pending.difference_update(unsubscribe)
         self._repair_worker.change_streams(connection, subscribe, unsubscribe)
         if self._tap is not None:
             instruments = [self._table[number] for number in {one.instrument for one in added}]
             decision = streams_changed(session.subscriptions, instruments)
-            self._tap.record_decision(session.connection, time_ns(), decision)
+            self._tap.record_decision(session.connection, now_ns, decision)
+        self._request_flush()
         self._events.changed(planned, session, added, removed)
 
     # ------------------------------------------------------------------ remedies
@@ -481,7 +507,7 @@ class Supervisor(SessionEvents):
         """Stop reading every socket, also those that are being opened."""
         if self.is_paused:
             return
-        self._paused_ns = self._clock_ns()
+        self._paused_ns = self.clocks.steady_ns()
         for connection in self._by_session.values():
             if connection.link is not None:
                 connection.link.pause_reading()
@@ -492,7 +518,7 @@ class Supervisor(SessionEvents):
         """Read on."""
         if self._paused_ns is None:
             return
-        paused_ns, self._paused_ns = self._clock_ns() - self._paused_ns, None
+        paused_ns, self._paused_ns = self.clocks.steady_ns() - self._paused_ns, None
         self._health.resumed(self._by_session.values(), paused_ns)
         for connection in self._by_session.values():
             if connection.link is not None:

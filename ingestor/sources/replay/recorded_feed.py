@@ -85,12 +85,12 @@ class RecordedFeed:
         ]
 
     def change_streams(
-        self, connection: Connection, subscriptions: Iterable[SubscriptionText]
+        self, connection: Connection, subscriptions: Iterable[SubscriptionText], ts_ns: int
     ) -> None:
-        """Let an open connection carry these streams from now on."""
+        """Let an open connection carry these streams from now on. ts_ns: when that was."""
         session = self.sessions.get(connection)
         if session is not None:
-            session.subscriptions = self._subscriptions(session.market, subscriptions)
+            session.change(self._subscriptions(session.market, subscriptions), ts_ns)
 
     def open_surveyed(self, connection: Connection, ts_ns: int) -> Session:
         """Begin a connection of a recording that does not say what it carries."""

@@ -323,7 +323,8 @@ class Replay:
         if line.decision.get("action") == STREAMS and line.conn is not None:
             self._now_ns = line.ts_ns
             yield from self._add_instruments(feed, line.decision.get("instruments", ()))
-            feed.change_streams(line.conn, line.decision.get("subscriptions", ()))
+            streams = line.decision.get("subscriptions", ())
+            feed.change_streams(line.conn, streams, line.ts_ns)
             return
         cause = cause_of(line.decision)
         key = str(line.decision.get("key", ""))

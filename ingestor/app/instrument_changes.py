@@ -1,0 +1,189 @@
+"""Lets the process follow its instruments: new metadata, listings, delistings, a new plan."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import structlog
+
+from ingestor.adapter import BookRule, FeedAdapter
+from ingestor.adapter.instrument_list import InstrumentList, ListChange
+from ingestor.app import settings
+from ingestor.app.auxiliary_records import AuxiliaryRecords
+from ingestor.app.instrument_revisions import Revisions
+from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
+from ingestor.app.planning import ListSource, Planned
+from ingestor.columns.sealed import Rejected
+from ingestor.config.model import Config
+from ingestor.model.clocks import Clocks
+from ingestor.model.errors import SequenceGap
+from ingestor.model.rows import Cause
+from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.pipeline import Pipeline
+from ingestor.recording.format import revision
+from ingestor.recording.recorder import Recorder
+from ingestor.sources.live.plan import make_plan
+from ingestor.sources.live.replan import PlanChange, replan, together, without
+from ingestor.sources.live.supervisor import Supervisor
+from ingestor.sources.rest.catalog import Catalog
+from ingestor.sources.rest.client import RestClient
+from ingestor.telemetry.bulkheads import bulkheads
+
+log = structlog.get_logger(__name__)
+
+
+class PlanInForce:
+    """The plan that runs, and the book rule of each of its markets."""
+
+    def __init__(self, planned: Planned) -> None:
+        self.planned = planned
+        self._rules = planned.plan.book_rules()
+
+    def rule_of(self, number: int) -> BookRule:
+        """Return the book rule of an instrument, by its number."""
+        instrument = self.planned.table[number]
+        return self._rules[instrument.venue, instrument.market]
+
+    def apply(self, change: PlanChange) -> None:
+        """Take a new plan. The rules of markets that ended stay, for rows under way."""
+        self._rules.update(change.plan.book_rules())
+        self.planned = replace(self.planned, plan=change.plan)
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Follow new revisions of instruments. numbers: old -> new."""
+        self.planned = replace(self.planned, plan=self.planned.plan.renumbered(numbers))
+
+
+class InstrumentChanges:
+    """Applies what changes to all parts that keep state by instrument or stream."""
+
+    def __init__(
+        self,
+        config: Config,
+        in_force: PlanInForce,
+        pipeline: Pipeline,
+        flusher: Flusher,
+        supervisor: Supervisor,
+        recorder: Recorder | None,
+        records: AuxiliaryRecords | None,
+        clocks: Clocks,
+    ) -> None:
+        """Args:
+        config: of the process.
+        in_force: the plan that runs; it is replaced here.
+        pipeline: whose books and trades follow new revisions.
+        flusher: flushed before each change, so that a replay finds it at the same place.
+        supervisor: whose connections and streams follow.
+        recorder: keeps each change for the replay; None where nothing is recorded.
+        records: publishes new metadata; None where nothing is published.
+        clocks: for the pace of questions to venues.
+        """
+        self._config = config
+        self._in_force = in_force
+        self._pipeline = pipeline
+        self._flusher = flusher
+        self._supervisor = supervisor
+        self._recorder = recorder
+        self._records = records
+        catalogue = config.catalogue
+        self.revisions = Revisions(
+            in_force.planned.table,
+            settings.rest_settings(catalogue),
+            settings.catalogue_settings(catalogue),
+            {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
+            clocks.steady_s,
+        )
+        planner = in_force.planned.planner
+        self._lists = (
+            InstrumentWatch(planner, WatchPace(catalogue.ttl_s), self._follow_list)
+            if planner is not None
+            else None
+        )
+        self._refreshing: set[asyncio.Task[None]] = set()
+        self.revisions.subscribe(supervisor.replace_instruments)
+        self.revisions.subscribe(self._revise)
+
+    async def run(self) -> None:
+        """Read instrument lists again until cancelled."""
+        try:
+            if self._lists is None:
+                await asyncio.Event().wait()
+                return
+            catalogue = self._config.catalogue
+            async with RestClient(settings.rest_settings(catalogue)) as client:
+                await self._lists.run(Catalog(settings.catalogue_settings(catalogue), client))
+        finally:
+            for task in self._refreshing:
+                task.cancel()
+
+    def broken(self, error: SequenceGap) -> None:
+        """A book broke: where checksums fail, metadata may have changed without a word."""
+        if error.cause == Cause.CHECKSUM.name.lower() and self._lists is not None:
+            venue, market, _ = error.instrument.split(":", 2)
+            self._lists.request(venue, market)
+
+    def rejected(self, frames: Sequence[Rejected]) -> None:
+        """Frames were refused: numbers that are too fine ask for the venue's new metadata."""
+        for adapter, market in self.revisions.suspects(frames):
+            refresh = bulkheads.once("instrument list", partial(self._refresh, adapter, market))
+            task = asyncio.get_running_loop().create_task(refresh, name="instruments")
+            self._refreshing.add(task)
+            task.add_done_callback(self._refreshing.discard)
+
+    def apply(self, change: PlanChange) -> None:
+        """Follow a new plan: add, remove and change connections and streams while running."""
+        self._flusher.flush()
+        self._in_force.apply(change)
+        self._supervisor.apply(change)
+        self._flusher.flush()  # the GAPs of what is given up, before its books are forgotten
+        for subscription in change.unsubscribed:
+            if subscription.channel == "book":
+                self._pipeline.books.forget(subscription.instrument)
+        if self._records is not None:
+            table = self._in_force.planned.table
+            fresh = {subscription.instrument for subscription in change.subscribed}
+            self._records.instruments(table[number] for number in sorted(fresh))
+
+    def _follow_list(self, source: ListSource, _listed: InstrumentList, change: ListChange) -> None:
+        """Take what changed in an instrument list: metadata, symbols that begin, and that end."""
+        planned = self._in_force.planned
+        planner = planned.planner
+        assert planner is not None  # who watches lists has one
+        numbers = self.revisions.revise(after for _, after in change.changed)
+        if numbers:
+            self._flusher.flush()
+            self.revisions.announce(numbers)
+        running = self._in_force.planned.plan
+        gone = {instrument.symbol for instrument in change.gone}
+        planner.retire(source.venue, source.market, gone)
+        wanted = [wish.of(running.is_mine, planned.table) for wish in planner.wanted(source)]
+        rest = without(running, source.venue, source.market, gone)
+        plan_change = replan(running, together(rest, make_plan(wanted, planned.table)))
+        if len(plan_change.plan) > self._config.limits.connections_max:
+            log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
+        elif not plan_change.is_empty:
+            self.apply(plan_change)
+
+    async def _refresh(self, adapter: type[FeedAdapter], market: str) -> None:
+        """A number was finer than its instrument allows: take the venue's new metadata."""
+        fresh = await self.revisions.refresh(adapter, market)
+        self._flusher.flush()  # from here on no frame comes between, so that a replay can follow
+        numbers = self.revisions.revise(fresh)
+        if numbers:
+            self.revisions.announce(numbers)
+
+    def _revise(self, numbers: Mapping[int, int]) -> None:
+        """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
+        now_ns = time.time_ns()
+        self._in_force.renumber(numbers)
+        self._pipeline.replace_instruments(numbers, now_ns)
+        table = self._in_force.planned.table
+        revised = [table[new] for new in numbers.values()]
+        if self._recorder is not None:
+            self._recorder.record_decision(None, now_ns, revision(revised))
+        if self._records is not None:
+            self._records.instruments(revised)

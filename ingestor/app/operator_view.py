@@ -1,0 +1,111 @@
+"""What operators see of the process: metrics, readiness and the state of every stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import Metric
+
+from ingestor.admin.exposition import Exposition, StreamState
+from ingestor.admin.families import (
+    book_families,
+    bug_families,
+    connection_families,
+    kafka_families,
+    list_families,
+    output_families,
+    recorder_families,
+)
+from ingestor.model.rows import CLASS_OF
+from ingestor.pipeline.pipeline import Pipeline
+from ingestor.recording.recorder import Recorder
+from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.sources.live.supervisor import Supervisor
+from ingestor.sources.rate_limiter import holds
+from ingestor.sources.rest.statistics import lists
+from ingestor.telemetry import output
+from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.status import Health, Status, readiness
+
+
+class OperatorView:
+    """The source of the admin server; all calls return at once."""
+
+    def __init__(
+        self,
+        status: Callable[[], Status],
+        pipeline: Pipeline,
+        supervisor: Supervisor,
+        sink: KafkaSink | None,
+        recorder: Recorder | None,
+        startup_grace_s: float,
+    ) -> None:
+        """Args:
+        status: returns a snapshot of the process.
+        pipeline: whose books and metrics are shown.
+        supervisor: whose connections and streams are shown.
+        sink: None where nothing is published.
+        recorder: None where nothing is recorded.
+        startup_grace_s: how long after the start connections may be missing.
+        """
+        self.status = status
+        self._pipeline = pipeline
+        self._supervisor = supervisor
+        self._sink = sink
+        self._recorder = recorder
+        self._startup_grace_s = startup_grace_s
+        self._exposition = Exposition(pipeline.metrics, supervisor.counts, status, [self._parts])
+
+    def families(self) -> Iterable[Metric]:
+        """Return everything that `/metrics` shows."""
+        return self._exposition.families()
+
+    def _parts(self) -> Iterable[Metric]:
+        """Yield the families of the parts that count for themselves."""
+        yield from bug_families(bulkheads.bugs)
+        yield from list_families(lists, holds.longest_s())
+        yield from output_families(output.lines_dropped())
+        yield from connection_families(self._supervisor.statistics())
+        yield from book_families(self._pipeline.books.statistics())
+        if self._sink is not None:
+            yield from kafka_families(
+                self._sink.statistics(),
+                self._sink.producer_resets,
+                connected=self._sink.is_up,
+                refused=self._sink.refused,
+            )
+        if self._recorder is not None:
+            yield from recorder_families(self._recorder.statistics())
+
+    def ready(self) -> Health:
+        """Return whether the process does its work, and what keeps it from that."""
+        health = readiness(
+            self.status(),
+            kafka_seen=self._sink is None or self._sink.is_up,
+            startup_grace_s=self._startup_grace_s,
+        )
+        if self._recorder is not None:  # shown, but no reason to be unready: publishing goes on
+            recorder = self._recorder.statistics()
+            health.checks["recorder"] = recorder.state.value
+            if recorder.reason:
+                health.checks["recorder_failure"] = recorder.reason
+        return health
+
+    def streams(self) -> Iterable[StreamState]:
+        """Yield every subscription's state, for /metrics/feeds."""
+        last = self._pipeline.metrics.last_seen
+        for slot in self._supervisor.slots:
+            planned = slot.planned
+            for subscription in planned.subscriptions:
+                row_class = CLASS_OF[subscription.channel]
+                messages, last_ns, lag_ns = last.of(row_class, subscription.instrument)
+                yield StreamState(
+                    planned.venue,
+                    planned.market,
+                    subscription.channel,
+                    subscription.symbol,
+                    is_up=slot.connection is not None,
+                    messages=messages,
+                    last_message_ns=last_ns,
+                    lag_s=lag_ns / 1e9,
+                )

@@ -1,0 +1,376 @@
+"""One run: the whole ingestor between a simulated venue and a simulated broker, and what must hold.
+
+    python -m tests.simulation.run --seconds 3600 17 18
+
+runs some seeds and prints what happened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from time import process_time
+from typing import Final, TextIO
+from unittest import mock
+
+import structlog
+
+from feeds.simulated import Simulated
+from ingestor.adapter.contract import Subscription
+from ingestor.app import book_snapshots
+from ingestor.app import ingestor as ingestor_module
+from ingestor.app.ingestor import Drained, Ingestor
+from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
+from ingestor.app.planning import Planned, make_planned
+from ingestor.config.model import Config
+from ingestor.decode.session import Session
+from ingestor.model.backoff import Backoff
+from ingestor.model.errors import FeedStale, PeerClosed, TransportError
+from ingestor.model.instruments import Instrument
+from ingestor.model.rows import CHANNEL_OF, Cause, RowClass
+from ingestor.sources.live import supervisor
+from ingestor.sources.live.connection import PingTimeout, PlannedReconnect
+from ingestor.sources.live.events import SupervisorEvents
+from ingestor.sources.live.plan import PlannedConnection
+from ingestor.telemetry import loop_lag
+from ingestor.telemetry.bulkheads import bulkheads
+from tests.simulation.consumer import Consumer
+from tests.simulation.faults import Faults
+from tests.simulation.sink import Broker, SimulatedSink
+from tests.simulation.venue import Link, Venue
+from tests.simulation.virtual import Time, run
+
+SETTLE_S: Final = 75.0  # after the last fault, for back-offs and repairs
+_CAP_S: Final = 10.0  # of both
+_LIST_S: Final = 10.0  # between two questions for the list of instruments, at least
+_STILL_S: Final = 3.0  # between the last update and the end
+_PING_S: Final = 10.0  # of silence, after which a ping is sent, and so long for its pong
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to. trace: hash of all events and rows."""
+
+    trace: str
+    rows: dict[str, int]
+    gaps: dict[str, int]
+    faults: dict[str, int]
+    downs: dict[str, int]
+
+
+class Trace(SupervisorEvents):
+    """Hears the supervisor, and judges why connections ended."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.hash = hashlib.sha256()
+        self.lines: list[str] = []
+        self.downs: Counter[str] = Counter()
+        self.holes: Counter[tuple[str, RowClass]] = Counter()  # ends of what carried a stream
+
+    def note(self, *what: object) -> None:
+        line = f"{self._world.time.now_s:.6f} {' '.join(map(str, what))}\n"
+        self.hash.update(line.encode())
+        self.lines.append(line)
+
+    def up(self, planned: PlannedConnection, session: Session) -> None:
+        self.note("up", planned.number)
+
+    def down(
+        self, planned: PlannedConnection, session: Session | None, failure: TransportError
+    ) -> None:
+        self.note("down", planned.number, failure)
+        self.downs[type(failure).__name__] += 1
+        if session is None:
+            return
+        for subscription in session.subscriptions:
+            self._hole(subscription)
+        self._world.judge_end(session, failure)
+
+    def changed(
+        self,
+        planned: PlannedConnection,
+        session: Session,
+        added: Sequence[Subscription],
+        removed: Sequence[Subscription],
+    ) -> None:
+        self.note("changed", planned.number, added, removed)
+        for subscription in (*added, *removed):
+            self._hole(subscription)
+
+    def silent(
+        self, planned: PlannedConnection, subscription: Subscription, silence_s: float
+    ) -> None:
+        self.note("silent", subscription.stream)
+        self.downs["silent"] += 1
+
+    def spoke_again(self, planned: PlannedConnection, subscription: Subscription) -> None:
+        self.note("spoke again", subscription.stream)
+
+    def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
+        self.note("refused", streams)
+
+    def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
+        self.note("unacknowledged", sorted(streams))
+
+    def _hole(self, subscription: Subscription) -> None:
+        for row_class in RowClass:
+            if CHANNEL_OF[row_class] == subscription.channel:
+                self.holes[subscription.symbol, row_class] += 1
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, time: Time, random: Random) -> None:
+        self.time = time
+        self.random = random
+        self.venue = Venue(random.randint(6, 14), random, random.uniform(0.3, 1.0))
+        self.consumer = Consumer(self.venue, partial(self._expect, False), self._conflates)
+        self.broker = Broker(self.consumer.take, time.clocks)
+        self.trace = Trace(self)
+        self.faults = Faults(
+            self.venue, self.broker, time, self.trace.note, Random(random.random())
+        )
+        self.wrong: list[str] = []
+        self._spoke_s: dict[str, float] = {}
+        self._ingestor: Ingestor | None = None
+        self._config = Config.model_validate(
+            {
+                "kafka": {"partitions": 3, "encoding": "binary"},
+                "http": {"enabled": False},
+                "budget": {"rows": random.choice((1_500, 8_000_000)), "age_max_s": 40.0},
+                "books": {
+                    "snapshot_interval_s": random.choice((0.0, 60.0)),
+                    "repair_backoff_max_s": _CAP_S,
+                },
+                "catalogue": {"ttl_s": 30.0},
+                "limits": {"backoff_cap_s": _CAP_S},
+                "feeds": [
+                    {
+                        "venue": "simulated",
+                        "symbols": ["*"],
+                        "streams_per_connection": random.choice((5, 6, 9, 12)),
+                    }
+                ],
+            }
+        )
+
+    async def run(self, seconds: float, between_s: float) -> Outcome:
+        """Run, let things go wrong for so long, settle, and check what must hold."""
+        planned = await make_planned(self._config, self.venue)
+        ingestor = self._ingestor = self._make_ingestor(planned)
+        running = asyncio.create_task(ingestor.run())
+        venue = asyncio.create_task(self.venue.run())
+        watching = asyncio.create_task(self._watch())
+        await self.faults.run(seconds, between_s)
+        await asyncio.sleep(SETTLE_S)
+        self.venue.is_still = True
+        await asyncio.sleep(_STILL_S)
+        venue.cancel()
+        watching.cancel()
+        ingestor.stop()
+        drained = await running
+        await asyncio.gather(venue, watching, return_exceptions=True)
+        await asyncio.sleep(1.0)  # for links that are being closed
+        self._check(drained)
+        trace = hashlib.sha256(self.trace.hash.digest() + self.consumer.hexdigest().encode())
+        return Outcome(
+            trace.hexdigest(),
+            {kind.name: count for kind, count in sorted(self.consumer.rows.items())},
+            dict(
+                sorted(Counter(cause.name for _, _, cause in self.consumer.gaps.elements()).items())
+            ),
+            dict(sorted(self.faults.happened.items())),
+            dict(sorted(self.trace.downs.items())),
+        )
+
+    def _make_ingestor(self, planned: Planned) -> Ingestor:
+        trace, venue = self.trace, self.venue
+
+        class Heard(Ingestor):
+            def _listeners(self) -> list[SupervisorEvents]:
+                return [*super()._listeners(), trace]
+
+            async def _watch_lists(self, lists: InstrumentWatch) -> None:
+                await lists.run(venue)
+
+        ingestor = Heard(self._config, planned, session=bytes(16), clocks=self.time.clocks)
+
+        async def refresh(_adapter: object, _market: str) -> list[Instrument]:
+            listed = await venue.refresh(Simulated, "spot")
+            return [] if listed is None else listed.instruments
+
+        ingestor._revisions.refresh = refresh  # type: ignore[method-assign,assignment]
+        return ingestor
+
+    # ------------------------------------------------------------------ what must hold
+
+    def _expect(self, is_so: object, what: str) -> None:
+        if not is_so:
+            self.trace.note("WRONG", what)
+            self.wrong.append(f"at {self.time.now_s:.1f} s: {what}")
+
+    def judge_end(self, session: Session, failure: TransportError) -> None:
+        """A connection ended: did the venue give a reason?"""
+        link = self._link_of(session)
+        match failure:
+            case PeerClosed():
+                return
+            case PingTimeout():
+                self._expect(link is None or link.is_stalled, f"a pong came: {failure}")
+            case PlannedReconnect(reason=reason):
+                self._expect(reason in {"removed", "maintenance", "replaced"}, f"{failure}")
+            case FeedStale():
+                self._judge_stale(session, link, failure)
+            case _:
+                self._expect(False, f"an end without a reason: {failure!r}")
+
+    def _judge_stale(self, session: Session, link: Link | None, failure: FeedStale) -> None:
+        """A stream that is halted alone must not cost its siblings the connection."""
+        siblings = {
+            one.symbol
+            for one in session.subscriptions
+            if not (market := self.venue.markets[one.symbol]).is_halted and market.is_listed
+        }
+        quiet = link is None or link.is_mute or link.is_stalled or not siblings
+        self._expect(quiet, f"siblings {sorted(siblings)} lost their connection: {failure}")
+
+    def _link_of(self, session: Session) -> Link | None:
+        return next((one for one in self.venue.links if one.handler.session is session), None)
+
+    def _conflates(self) -> bool:
+        sink = self._ingestor.sink if self._ingestor is not None else None
+        return sink is not None and sink.statistics().steps["conflate"] > 0
+
+    async def _watch(self) -> None:
+        """Look at what is bounded."""
+        while True:
+            await asyncio.sleep(5.0)
+            ingestor = self._ingestor
+            assert ingestor is not None
+            queue = ingestor.sink.queue if ingestor.sink is not None else None
+            assert queue is not None
+            # A mark may take the place of each instrument's rows.
+            self._expect(
+                queue.rows <= queue.budget.rows_max + 3 * len(ingestor.planned.table),
+                f"{queue.rows} rows are queued",
+            )
+            self._expect(queue.bytes <= queue.budget.bytes_max, f"{queue.bytes} bytes are queued")
+            self._expect(len(asyncio.all_tasks()) < 120, f"{len(asyncio.all_tasks())} tasks")
+
+    def _check(self, drained: Drained) -> None:
+        status = drained.status
+        self._expect(not drained.lost, f"{drained.lost} rows were lost at the end")
+        self._expect(not status.unaccounted, f"the ledger is out of balance: {status.unaccounted}")
+        self._expect(not status.pending, f"{status.pending} rows are pending")
+        for market in self.venue.markets.values():
+            if market.is_listed:
+                is_same = self.consumer.is_up_to_date(market)
+                self._expect(is_same, f"the last book of {market.symbol} is not the venue's")
+        self._check_gaps()
+
+    def _check_gaps(self) -> None:
+        """No more holes are declared than there were reasons, of each kind."""
+        excuses = self.venue.excuses
+        for (symbol, row_class, cause), count in sorted(self.consumer.gaps.items()):
+            match cause:
+                case Cause.DISCONNECT:
+                    allowed = self.trace.holes[symbol, row_class]
+                case Cause.SEQUENCE:
+                    allowed = excuses.dropped[symbol]
+                case Cause.REJECTED:
+                    allowed = excuses.malformed[symbol] + 1_000 * excuses.revised[symbol]
+                case Cause.SHED:
+                    allowed = 1_000 * self.faults.happened["pause"]
+                case _:
+                    allowed = 0
+            self._expect(
+                count <= allowed,
+                f"{count} GAPs of {symbol} {row_class.name}, cause {cause.name}: "
+                f"there were {allowed} reasons",
+            )
+
+
+@contextmanager
+def _simulated(broker: Broker, venue: Venue) -> Iterator[None]:
+    """Put the simulated parts in the place of sockets and Kafka; run rare things rarely."""
+    transports = {**supervisor.TRANSPORTS, "picows": venue.connect}
+    with (
+        mock.patch.object(supervisor, "TRANSPORTS", transports),
+        mock.patch.object(ingestor_module, "KafkaSink", partial(SimulatedSink, broker)),
+        mock.patch.object(
+            ingestor_module,
+            "WatchPace",
+            partial(WatchPace, interval_s=_LIST_S, retry=Backoff(base_s=5.0, cap_s=_CAP_S)),
+        ),
+        mock.patch.object(book_snapshots, "PAUSE_S", 1.0),
+        mock.patch.object(loop_lag, "INTERVAL_S", 10.0),
+    ):
+        yield
+
+
+def simulate(seed: int, seconds: float, between_s: float, story: TextIO | None = None) -> Outcome:
+    """Run one seed.
+
+    Args:
+        seed: of everything that is drawn.
+        seconds: virtual seconds in which things go wrong.
+        between_s: from one fault to the next, on average.
+        story: gets a line for each event.
+
+    Raises:
+        AssertionError: with all that did not hold.
+    """
+    bugs = Counter(bulkheads.bugs)
+
+    async def main(time: Time) -> Outcome:
+        world = World(time, Random(seed))
+        with _simulated(world.broker, world.venue):
+            outcome = await world.run(seconds, between_s)
+        found = Counter(bulkheads.bugs) - bugs
+        if story is not None:
+            story.writelines(world.trace.lines)
+        wrong = [*world.wrong, *(f"{count} bugs of {unit}" for unit, count in found.items())]
+        assert not wrong, f"seed {seed}, {seconds:g} s:\n" + "\n".join(wrong)
+        return outcome
+
+    return run(main, seed)
+
+
+def main() -> None:
+    """`python -m tests.simulation.run`."""
+    parser = argparse.ArgumentParser(description="Simulate some seeds.")
+    parser.add_argument("seeds", type=int, nargs="+")
+    parser.add_argument("--seconds", type=float, default=3_600.0, help="virtual time of faults")
+    parser.add_argument("--between", type=float, default=20.0, help="seconds between two faults")
+    parser.add_argument("--story", action="store_true", help="print each event")
+    given = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    failed = []
+    for seed in given.seeds:
+        started_s = process_time()
+        try:
+            outcome = simulate(
+                seed, given.seconds, given.between, sys.stdout if given.story else None
+            )
+        except AssertionError as failure:
+            failed.append(seed)
+            sys.stdout.write(f"{failure}\n")
+        else:
+            sys.stdout.write(f"{seed} {process_time() - started_s:.1f} s {outcome}\n")
+        sys.stdout.flush()
+    sys.exit(f"failed: {failed}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
