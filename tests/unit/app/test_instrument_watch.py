@@ -64,7 +64,7 @@ async def loaded(source: InstrumentSource, *venues: Venue) -> Planner:
     planner = Planner(config(*(one.feed("*") for one in venues)))
     for one in planner.sources:
         planner.lists[one] = await source.load(one.adapter, one.market, one.rest_url)
-    planner.wanted()
+    planner.plan()
     return planner
 
 
@@ -76,7 +76,7 @@ async def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
             await until(lambda: okx.asked >= before + 3)
             assert heard.changes == [], "the same list is no news"
             answer = okx.edit()
-            btc, inverse = answer["data"][0], answer["data"][1]
+            btc, inverse, *others = answer["data"]
             btc |= {"tickSz": "1", "lotSz": "10"}  # coarser
             okx.serve(answer)
             await until(lambda: heard.changes)
@@ -89,10 +89,9 @@ async def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
                 "uly": "NEWEST-USDT",
                 "instFamily": "NEWEST-USDT",
             }
-            okx.serve(answer | {"data": [btc, inverse, new]})
+            okx.serve(answer | {"data": [btc, inverse, new, *others]})
             await until(lambda: len(heard.changes) == 3)
-            wanted = planner.wanted()
-            okx.serve(answer | {"data": [inverse, new]})
+            okx.serve(answer | {"data": [inverse, new, *others]})
             await until(lambda: len(heard.changes) == 4)
         coarser, halted, resumed, delisted = heard.of("okx")
         ((old, fresh),) = coarser.changed
@@ -103,9 +102,6 @@ async def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
         assert [one.symbol for one in resumed.resumed] == [inverse["instId"]]
         assert [one.symbol for one in resumed.added] == ["NEWEST-USDT-SWAP"]
         assert [one.symbol for one in delisted.gone] == ["BTC-USDT-SWAP"]
-        assert [planner.table[n].symbol for one in wanted for n in one.instruments] == [
-            "NEWEST-USDT-SWAP"
-        ]
 
 
 async def test_a_list_that_was_missing_comes(tmp_path: Path) -> None:
@@ -118,13 +114,11 @@ async def test_a_list_that_was_missing_comes(tmp_path: Path) -> None:
         async with watching(planner, source) as (_, heard):
             await until(lambda: heard.of("coinbase"))
             assert not heard.of("okx"), "one that hangs holds up no other"
-            (wish,) = planner.wanted()
-            assert wish.adapter.venue == "coinbase"
+            assert {planned.venue for planned in planner.plan()} == {"coinbase"}
             await until(lambda: okx.asked >= 2)
             okx.hangs = False
             await until(lambda: heard.of("okx"))
-            (wish,) = planner.wanted()
-            assert wish.adapter.venue == "okx"
+            assert {planned.venue for planned in planner.plan()} == {"coinbase", "okx"}
             assert planner.waiting == ()
 
 
@@ -185,3 +179,23 @@ async def test_a_list_from_disk_is_read_again_after_the_start(tmp_path: Path) ->
             await until(lambda: kraken.asked == 2)
             await asyncio.sleep(0.2)
             assert kraken.asked == 2
+
+
+async def test_one_list_without_a_symbol_is_no_delisting(tmp_path: Path) -> None:
+    async with serving(("kraken", "spot")) as (kraken,), catalogue(tmp_path) as source:
+        planner = await loaded(source, kraken)
+        (one,) = planner.sources
+        before = planner.lists[one].trading
+        good = kraken.body
+        quick = WatchPace(3_600.0, interval_s=0.1, start_s=0.01)
+        async with watching(planner, source, quick) as (watch, heard):
+            answer = kraken.edit()
+            del answer["result"][next(iter(answer["result"]))]
+            kraken.serve(answer)
+            watch.request("kraken", "spot")
+            await until(lambda: kraken.asked == 2)
+            kraken.body = good
+            await until(lambda: kraken.asked == 3)  # by itself, for certainty
+            await asyncio.sleep(0.05)
+            assert heard.changes == []
+            assert planner.lists[one].trading == before
