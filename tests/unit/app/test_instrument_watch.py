@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
+from ingestor.adapter import FeedAdapter
 from ingestor.adapter.instrument_list import InstrumentList, ListChange
 from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
 from ingestor.app.planning import InstrumentSource, ListSource, Planner
 from ingestor.model.backoff import Backoff
+from ingestor.telemetry import bulkheads
 from tests.unit.app.venues import Venue, catalogue, config, serving
 
 PACE = WatchPace(0.02, interval_s=0.01, start_s=0.01, retry=Backoff(0.02, 0.05, floor_s=0.01))
@@ -199,3 +203,30 @@ async def test_one_list_without_a_symbol_is_no_delisting(tmp_path: Path) -> None
             await asyncio.sleep(0.05)
             assert heard.changes == []
             assert planner.lists[one].trading == before
+
+
+async def test_whatever_a_source_raises_costs_its_list_alone(
+    tmp_path: Path, expected_bugs: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulkheads, "RESTART", Backoff(0.01, 0.01))
+    failures = [RuntimeError, OSError, StopIteration, struct.error, ArithmeticError, MemoryError]
+    expected_bugs["instrument list"] = len(failures)
+    async with (
+        serving(("okx", "spot"), ("coinbase", "spot")) as (okx, coinbase),
+        catalogue(tmp_path) as source,
+    ):
+        planner = Planner(config(okx.feed("*"), coinbase.feed("*")))
+        refresh = source.refresh
+
+        async def faulty(
+            adapter: type[FeedAdapter], market: str, rest_url: str | None = None
+        ) -> InstrumentList | None:
+            if adapter.venue == "okx" and failures:
+                raise failures.pop(0)("injected")
+            return await refresh(adapter, market, rest_url)
+
+        source.refresh = faulty  # type: ignore[method-assign]
+        async with watching(planner, source) as (_, heard):
+            await until(lambda: heard.of("coinbase"))
+            await until(lambda: heard.of("okx"))
+        assert not failures
