@@ -393,7 +393,9 @@ class Ingestor:
         """Take what changed in an instrument list: metadata, symbols that begin, and that end."""
         planner = self.planned.planner
         assert planner is not None  # who watches lists has one
-        numbers = self._revisions.revise(after for _, after in change.changed)
+        # What was halted may have changed meanwhile, and it may have run all along.
+        fresh = [*(after for _, after in change.changed), *change.resumed]
+        numbers = self._revisions.revise(fresh)
         if numbers:
             self.flusher.flush()
             self._revisions.announce(numbers)

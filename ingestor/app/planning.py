@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -17,9 +17,9 @@ import structlog
 from ingestor.adapter import FeedAdapter
 from ingestor.adapter.instrument_list import InstrumentList
 from ingestor.app import settings
-from ingestor.config.model import Config, FeedConfig
+from ingestor.config.model import Channel, Config, FeedConfig
 from ingestor.model.errors import ConfigError, DecodeError, TransportError
-from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.model.instruments import InstrumentTable
 from ingestor.model.suggest import nearest
 from ingestor.sources.live.plan import Plan, Wanted, make_plan
 from ingestor.sources.registry import adapter_of, registry
@@ -60,9 +60,9 @@ class ListSource:
 
 
 class Planner:
-    """Turns instrument lists into what is wanted, at the start and whenever a list changed.
+    """Turns instrument lists into wishes: all at the start, and what is new while running.
 
-    A symbol that stops trading stays wanted once it was; one that is delisted does not.
+    Each channel of an instrument is handed out once, until `retire` takes it back.
     """
 
     def __init__(self, config: Config, file: str = "") -> None:
@@ -82,7 +82,7 @@ class Planner:
             (index, feed, self._source(index, feed)) for index, feed in enumerate(config.feeds)
         ]
         self._waiting: dict[int, list[Waiting]] = {}
-        self._running: dict[ListSource, dict[str, Instrument]] = {}
+        self._taken: set[tuple[str, str, str, str]] = set()
 
     @property
     def sources(self) -> list[ListSource]:
@@ -94,37 +94,32 @@ class Planner:
         """The configured symbols that don't run, feed by feed."""
         return tuple(one for index in sorted(self._waiting) for one in self._waiting[index])
 
-    def plan(self, *, strict: bool = False) -> Plan:
-        """Return the connections for all that the lists allow now, to compare with those there are.
-
-        Instruments that the table has keep their number, whatever a list says: revisions are taken
-        before (`Revisions.revise`).
+    def wanted(self, source: ListSource | None = None, *, strict: bool = False) -> list[Wanted]:
+        """Return what the feeds want and was not handed out before, as far as lists are there.
 
         Args:
+            source: whose feeds; None for all.
             strict: whether a name that can never be right is an error, as at the start.
 
         Raises:
             ConfigError: if strict, for such a name.
         """
-        wanted = [self._wanted(*one, strict=strict) for one in self._feeds]
-        found: dict[ListSource, dict[str, Instrument]] = {}
-        for source, chosen, _ in wanted:
-            found.setdefault(source, {}).update((one.symbol, one) for one in chosen)
-        self._running = found
+        found: list[Wanted] = []
+        for index, feed, own in self._feeds:
+            if source is None or own == source:
+                found.extend(self._wanted_of(index, feed, own, strict=strict))
         lists.waiting = dict(
             Counter((one.venue, one.market, one.reason.value) for one in self.waiting)
         )
-        wishes = [
-            Wanted(
-                source.adapter,
-                source.market,
-                [self._number(instrument) for instrument in chosen],
-                feed.channels,
-                settings.route(feed),
-            )
-            for source, chosen, feed in wanted
-        ]
-        return make_plan(wishes, self.table)
+        return found
+
+    def retire(self, venue: str, market: str, symbols: Collection[str]) -> None:
+        """Forget that these symbols run, so that they are handed out when they trade again."""
+        self._taken = {
+            (at, where, symbol, channel)
+            for at, where, symbol, channel in self._taken
+            if (at, where) != (venue, market) or symbol not in symbols
+        }
 
     def unlisted(self, source: ListSource) -> bool:
         """Say whether a feed names a symbol that the list of `source`, not fresh, doesn't have."""
@@ -151,34 +146,33 @@ class Planner:
     def _resolve(self, index: int, feed: FeedConfig, listed: InstrumentList) -> Resolved:
         return resolve(listed, feed.symbols, f"{self.place}feeds[{index}].symbols")
 
-    def _wanted(
+    def _wanted_of(
         self, index: int, feed: FeedConfig, source: ListSource, *, strict: bool
-    ) -> tuple[ListSource, list[Instrument], FeedConfig]:
+    ) -> Iterator[Wanted]:
         listed = self.lists.get(source)
         if listed is None:
             self._waiting[index] = [
                 Waiting(source.venue, source.market, name, WaitReason.NO_LIST, "no list yet")
                 for name in feed.symbols
             ]
-            return source, [], feed
-        if not strict:  # what was right once may be delisted now
-            listed = replace(listed, fresh=False)
-        found = self._resolve(index, feed, self._with_running(source, listed))
+            return
+        # While running no name is an error: what was right once may be delisted now.
+        found = self._resolve(index, feed, listed if strict else replace(listed, fresh=False))
         self._waiting[index] = found.waiting
-        return source, found.chosen, feed
-
-    def _with_running(self, source: ListSource, listed: InstrumentList) -> InstrumentList:
-        """Return a list in which the halted symbols that run count as trading."""
-        running = self._running.get(source, {})
-        kept = {symbol: one for symbol, one in running.items() if symbol in listed.halted}
-        if not kept:
-            return listed
-        halted = {symbol: one for symbol, one in listed.halted.items() if symbol not in kept}
-        return replace(listed, trading=listed.trading | kept, halted=halted)
-
-    def _number(self, instrument: Instrument) -> int:
-        number = self.table.symbols(instrument.venue, instrument.market).get(instrument.symbol)
-        return self.table.add(instrument) if number is None else number
+        by_channels: dict[tuple[Channel, ...], list[int]] = {}
+        for instrument in found.chosen:
+            keys = [(source.venue, source.market, instrument.symbol, one) for one in feed.channels]
+            channels = tuple(
+                channel
+                for channel, key in dict(zip(feed.channels, keys, strict=True)).items()
+                if key not in self._taken
+            )
+            self._taken.update(keys)
+            if channels:
+                number = self.table.add(instrument)
+                by_channels.setdefault(channels, []).append(number)
+        for channels, numbers in by_channels.items():
+            yield Wanted(source.adapter, source.market, numbers, channels, settings.route(feed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +204,7 @@ async def make_planned(config: Config, source: InstrumentSource, file: str = "")
     """
     planner = Planner(config, file)
     await asyncio.gather(*(_load(planner, source, one) for one in planner.sources))
-    plan = planner.plan(strict=True)
+    plan = make_plan(planner.wanted(strict=True), planner.table)
     if len(plan) > config.limits.connections_max:
         raise ConfigError(
             f"the plan has {len(plan):,} connections, more than {config.limits.connections_max:,}",

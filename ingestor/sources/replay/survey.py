@@ -49,6 +49,9 @@ class Digits:
     _finer: dict[str, tuple[int, int]] = field(default_factory=dict)  # text -> needed, printed
     _seen: int = 0
 
+    def __post_init__(self) -> None:
+        self._certain, self._printed = self.needed, self.printed
+
     def see(self, text: object) -> None:
         if isinstance(text, str) and "e" not in text and "E" not in text:
             before, _, after = text.partition(".")
@@ -75,11 +78,9 @@ class Digits:
     @property
     def exponent(self) -> int:
         """As printed, since a checksum may cover the zeros; fewer where int64 demands it."""
-        reach = self._certain + (_BEYOND_MAX if self._seen >= _MANY else _DIGITS_MAX)
+        reach = min(self._certain + _BEYOND_MAX, _DIGITS_MAX - self.whole)
         believed = [
-            found
-            for found in self._finer.values()
-            if found[0] <= reach and found[0] + self.whole <= _DIGITS_MAX
+            found for found in self._finer.values() if found[0] <= reach or self._seen < _MANY
         ]
         needed = max([self._certain, *(digits for digits, _ in believed)])
         printed = max([self._printed, *(width for _, width in believed)])

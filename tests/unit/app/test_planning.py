@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from ingestor.adapter import FeedAdapter
-from ingestor.adapter.instrument_list import Halted, InstrumentList
+from ingestor.adapter.instrument_list import InstrumentList
 from ingestor.app.planning import ListSource, Planned, Planner, load_plan, make_planned
 from ingestor.model.errors import ConfigError
-from ingestor.sources.live.plan import Plan
-from ingestor.sources.live.replan import replan
 from ingestor.sources.rest.resolve import WaitReason
 from ingestor.sources.rest.statistics import lists
 from tests.unit.app.venues import ADAPTERS, catalogue, config, serving
@@ -187,53 +184,37 @@ async def test_an_unknown_symbol_waits_while_only_an_old_list_is_there(tmp_path:
     assert waiting(planned) == {"NEW-USD": "unlisted"}
 
 
-def streams(plan: Plan) -> list[str]:
-    return sorted(stream for planned in plan for stream in planned.streams)
-
-
-async def test_the_plan_follows_the_lists(tmp_path: Path) -> None:
+async def test_what_is_new_is_handed_out_once(tmp_path: Path) -> None:
     """Also with two feeds of one market, whose channels differ."""
-    async with serving(("okx", "swap")) as (okx,), catalogue(tmp_path) as source:
+    async with serving(("okx", "swap")) as (okx,):
         feeds = config(
             okx.feed("BTC-USDT-PERP", channels=["trades"]),
-            okx.feed("BTC-*-PERP", channels=["trades", "quotes"]),
+            okx.feed("*-PERP", channels=["trades", "book"]),
         )
         planner = Planner(feeds)
-        (one,) = planner.sources
-        assert len(planner.plan()) == 0
-        assert {found.reason for found in planner.waiting} == {WaitReason.NO_LIST}
-        listed = await source.load(one.adapter, "swap", okx.url)
-        planner.lists[one] = listed
-        before = planner.plan()
+        (source,) = planner.sources
+        assert planner.wanted() == []
+        assert {one.reason for one in planner.waiting} == {WaitReason.NO_LIST}
+        async with catalogue(tmp_path) as lists_of:
+            planner.lists[source] = await lists_of.load(source.adapter, "swap", okx.url)
+        found = planner.wanted(source)
         assert planner.waiting == ()
-        assert "trades:BTC-USD-SWAP" in streams(before)
-        assert len(streams(before)) == len(set(streams(before)))
-
-        halt = Halted("BTC-USD-SWAP", "suspend", listed.trading["BTC-USD-SWAP"])
-        trading = {name: it for name, it in listed.trading.items() if name != "BTC-USD-SWAP"}
-        planner.lists[one] = replace(listed, trading=trading, halted={"BTC-USD-SWAP": halt})
-        assert replan(before, planner.plan()).is_empty, "it runs, and keeps its place"
-        planner.lists[one] = replace(listed, trading=trading, halted={})
-        change = replan(before, planner.plan())
-        assert {found.symbol for found in change.unsubscribed} == {"BTC-USD-SWAP"}
-        planner.lists[one] = replace(listed, trading=trading, halted={"BTC-USD-SWAP": halt})
-        assert not replan(change.plan, planner.plan()).subscribed, "halted, and it doesn't run"
-        planner.lists[one] = listed
-        change = replan(change.plan, planner.plan())
-        assert {found.symbol for found in change.subscribed} == {"BTC-USD-SWAP"}
-
-
-async def test_a_plan_revises_no_instrument(tmp_path: Path) -> None:
-    async with serving(("okx", "swap")) as (okx,), catalogue(tmp_path) as source:
-        planned = await make_planned(config(okx.feed("*")), source)
-    assert planned.planner is not None
-    (one,) = planned.planner.sources
-    listed = planned.planner.lists[one]
-    coarser = {name: replace(it, tick_size="1") for name, it in listed.trading.items()}
-    planned.planner.lists[one] = replace(listed, trading=coarser)
-    before = list(planned.table)
-    assert replan(planned.plan, planned.planner.plan()).is_empty
-    assert list(planned.table) == before
+        number = {planner.table[one].symbol: one for one in range(len(planner.table))}
+        handed = [
+            (instrument, channel)
+            for wish in found
+            for instrument in wish.instruments
+            for channel in wish.channels
+            if planner.table[instrument].symbol in {"BTC-USDT-SWAP", "BTC-USD-SWAP"}
+        ]
+        btc, inverse = number["BTC-USDT-SWAP"], number["BTC-USD-SWAP"]
+        assert sorted(handed) == sorted(
+            [(btc, "trades"), (btc, "book"), (inverse, "trades"), (inverse, "book")]
+        )
+        assert planner.wanted() == []
+        planner.retire("okx", "swap", ["BTC-USD-SWAP"])
+        (again,) = planner.wanted()
+        assert list(again.instruments) == [inverse]
 
 
 def test_a_delisted_symbol_is_no_error_while_running() -> None:
@@ -241,5 +222,5 @@ def test_a_delisted_symbol_is_no_error_while_running() -> None:
     planner = Planner(feeds)
     source = ListSource(ADAPTERS["kraken"], "spot", None)
     planner.lists[source] = InstrumentList("kraken", "spot")
-    assert len(planner.plan()) == 0
+    assert planner.wanted(source) == []
     assert [one.reason for one in planner.waiting] == [WaitReason.UNLISTED]
