@@ -169,7 +169,9 @@ def read_entries(adapter: type[FeedAdapter], market: str, entries: Iterable[Any]
         except Exception as failure:  # noqa: BLE001  # as above
             reason = _words(failure)
         if symbol in trading or symbol in halted:
-            unreadable.append(Unreadable(symbol, "it is listed twice: the first one counts"))
+            if instrument != trading.get(symbol):  # equal ones come when pages overlap
+                reason = "it is listed twice, and differs: the first one counts"
+                unreadable.append(Unreadable(symbol, reason))
         elif not listing.trading:
             halted[symbol] = Halted(symbol, f"{listing.status:.40}", instrument)
         elif instrument is None:

@@ -16,7 +16,7 @@ from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.instrument_revisions import Revisions
 from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
-from ingestor.app.planning import ListSource, Planned
+from ingestor.app.planning import InstrumentSource, ListSource, Planned
 from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
 from ingestor.model.clocks import Clocks
@@ -109,13 +109,17 @@ class InstrumentChanges:
 
     async def run(self) -> None:
         """Read instrument lists again until cancelled."""
+        catalogue = self._config.catalogue
+        async with RestClient(settings.rest_settings(catalogue)) as client:
+            await self.watch(Catalog(settings.catalogue_settings(catalogue), client))
+
+    async def watch(self, source: InstrumentSource) -> None:
+        """Read instrument lists again until cancelled. source: where they come from."""
         try:
             if self._lists is None:
                 await asyncio.Event().wait()
-                return
-            catalogue = self._config.catalogue
-            async with RestClient(settings.rest_settings(catalogue)) as client:
-                await self._lists.run(Catalog(settings.catalogue_settings(catalogue), client))
+            else:
+                await self._lists.run(source)
         finally:
             for task in self._refreshing:
                 task.cancel()
@@ -153,7 +157,9 @@ class InstrumentChanges:
         planned = self._in_force.planned
         planner = planned.planner
         assert planner is not None  # who watches lists has one
-        numbers = self.revisions.revise(after for _, after in change.changed)
+        # What was halted may have changed meanwhile, and it may have run all along.
+        fresh = [*(after for _, after in change.changed), *change.resumed]
+        numbers = self.revisions.revise(fresh)
         if numbers:
             self._flusher.flush()
             self.revisions.announce(numbers)

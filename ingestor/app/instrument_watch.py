@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random as random_module
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -71,6 +71,7 @@ class InstrumentWatch:
         self._asked: dict[ListSource, asyncio.Event] = {
             source: asyncio.Event() for source in planner.sources
         }
+        self._missed: dict[ListSource, set[str]] = {}
 
     def request(self, venue: str, market: str) -> None:
         """Have a market's list read as soon as the pace allows."""
@@ -126,7 +127,7 @@ class InstrumentWatch:
     def _take(self, one: ListSource, fresh: InstrumentList) -> None:
         lists = self._planner.lists
         old = lists.get(one)
-        fresh = carry(old, fresh)
+        fresh = self._doubt(one, old, carry(old, fresh))
         change = difference(old or InstrumentList(one.venue, one.market), fresh)
         lists[one] = fresh
         if not change:
@@ -140,6 +141,23 @@ class InstrumentWatch:
             else:
                 lists[one] = old
             bulkheads.bug(UNIT, failure, venue=one.venue, market=one.market)
+
+    def _doubt(
+        self, one: ListSource, old: InstrumentList | None, fresh: InstrumentList
+    ) -> InstrumentList:
+        """Return a list in which symbols stay that are missing for the first time.
+
+        It is asked for again at once: only a second list without them makes a delisting.
+        """
+        if old is None:
+            return fresh
+        gone = {instrument.symbol for instrument in difference(old, fresh).gone}
+        new = gone - self._missed.get(one, set())
+        self._missed[one] = gone
+        if not new:
+            return fresh
+        self._asked[one].set()
+        return replace(fresh, trading=fresh.trading | {name: old.trading[name] for name in new})
 
 
 def _report(one: ListSource, change: ListChange) -> None:

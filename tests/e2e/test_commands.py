@@ -190,7 +190,7 @@ def test_a_venue_that_is_not_there_stops_no_other(tmp_path: Path, config: Path) 
     arguments = ("record", str(config), "--path", folder, "--seconds", "1", "--json")
     done = ingestor(*arguments, env=environment(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["frames"] > 0
+    assert json.loads(done.stdout.splitlines()[-1])["frames_received"] > 0
     (unavailable,) = [line for line in done.stderr.splitlines() if "catalogue.unavailable" in line]
     assert "kraken" in unavailable
     (waiting,) = [line for line in done.stderr.splitlines() if "symbol.waiting" in line]

@@ -26,10 +26,10 @@ import structlog
 
 from feeds.simulated import Simulated
 from ingestor.adapter.contract import Subscription
-from ingestor.app import book_snapshots
+from ingestor.app import book_snapshots, instrument_changes
 from ingestor.app import ingestor as ingestor_module
 from ingestor.app.ingestor import Drained, Ingestor
-from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
+from ingestor.app.instrument_watch import WatchPace
 from ingestor.app.planning import Planned, make_planned
 from ingestor.config.model import Config
 from ingestor.decode.session import Session
@@ -201,16 +201,15 @@ class World:
             def _listeners(self) -> list[SupervisorEvents]:
                 return [*super()._listeners(), trace]
 
-            async def _watch_lists(self, lists: InstrumentWatch) -> None:
-                await lists.run(venue)
-
         ingestor = Heard(self._config, planned, session=bytes(16), clocks=self.time.clocks)
 
         async def refresh(_adapter: object, _market: str) -> list[Instrument]:
             listed = await venue.refresh(Simulated, "spot")
             return [] if listed is None else listed.instruments
 
-        ingestor._revisions.refresh = refresh  # type: ignore[method-assign,assignment]
+        changes = ingestor.changes
+        changes.run = partial(changes.watch, venue)  # type: ignore[method-assign]
+        changes.revisions.refresh = refresh  # type: ignore[method-assign,assignment]
         return ingestor
 
     # ------------------------------------------------------------------ what must hold
@@ -309,7 +308,7 @@ def _simulated(broker: Broker, venue: Venue) -> Iterator[None]:
         mock.patch.object(supervisor, "TRANSPORTS", transports),
         mock.patch.object(ingestor_module, "KafkaSink", partial(SimulatedSink, broker)),
         mock.patch.object(
-            ingestor_module,
+            instrument_changes,
             "WatchPace",
             partial(WatchPace, interval_s=_LIST_S, retry=Backoff(base_s=5.0, cap_s=_CAP_S)),
         ),

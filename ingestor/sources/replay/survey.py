@@ -26,29 +26,65 @@ from ingestor.recording.format import Connection, Http, Recv
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
 
 UNREADABLE: Final = (IngestError, LookupError, TypeError, ValueError, AttributeError)
+CONFIRMED: Final = 3  # distinct numbers that make a count of decimals certain
 _DIGITS_MAX: Final = 18
+_BEYOND_MAX: Final = 4  # decimals beyond what is certain that a single number is believed
+_MANY: Final = 20  # numbers: with fewer, nothing stands out
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
 
 
 @dataclass(slots=True)
 class Digits:
-    """Decimals seen in a column of one symbol. printed: with trailing zeros; whole: before it."""
+    """Decimals seen in a column of one symbol. printed: with trailing zeros; whole: before it.
+
+    One number with far more decimals than all others says nothing of the column: what CONFIRMED
+    distinct numbers need is certain, and what goes a little beyond it is believed.
+    """
 
     printed: int = 0
     needed: int = 0
     whole: int = 1
+    _certain: int = 0
+    _printed: int = 0  # of the numbers that need no more than what is certain
+    _finer: dict[str, tuple[int, int]] = field(default_factory=dict)  # text -> needed, printed
+    _seen: int = 0
+
+    def __post_init__(self) -> None:
+        self._certain, self._printed = self.needed, self.printed
 
     def see(self, text: object) -> None:
         if isinstance(text, str) and "e" not in text and "E" not in text:
             before, _, after = text.partition(".")
-            self.printed = max(self.printed, len(after))
-            self.needed = max(self.needed, len(after.rstrip("0")))
+            needed, printed = len(after.rstrip("0")), len(after)
+            self._seen += 1
+            if needed > self._certain:
+                self._see_finer(text, needed, printed)
+            elif printed > self._printed:
+                self._printed = printed
+            self.printed = max(self.printed, printed)
+            self.needed = max(self.needed, needed)
             self.whole = max(self.whole, len(before.lstrip("-0")))
+
+    def _see_finer(self, text: str, needed: int, printed: int) -> None:
+        self._finer[text] = (needed, printed)
+        if len(self._finer) < CONFIRMED:
+            return
+        self._certain = sorted(found[0] for found in self._finer.values())[-CONFIRMED]
+        for found, (digits, width) in list(self._finer.items()):
+            if digits <= self._certain:
+                self._printed = max(self._printed, width)
+                del self._finer[found]
 
     @property
     def exponent(self) -> int:
         """As printed, since a checksum may cover the zeros; fewer where int64 demands it."""
-        return max(self.needed, min(self.printed, _DIGITS_MAX - self.whole))
+        reach = min(self._certain + _BEYOND_MAX, _DIGITS_MAX - self.whole)
+        believed = [
+            found for found in self._finer.values() if found[0] <= reach or self._seen < _MANY
+        ]
+        needed = max([self._certain, *(digits for digits, _ in believed)])
+        printed = max([self._printed, *(width for _, width in believed)])
+        return max(needed, min(printed, _DIGITS_MAX - self.whole))
 
 
 class Finder(dict[str, int]):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
+from ingestor.adapter import FeedAdapter
 from ingestor.adapter.instrument_list import InstrumentList, ListChange
 from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
 from ingestor.app.planning import InstrumentSource, ListSource, Planner
 from ingestor.model.backoff import Backoff
+from ingestor.telemetry import bulkheads
 from tests.unit.app.venues import Venue, catalogue, config, serving
 
 PACE = WatchPace(0.02, interval_s=0.01, start_s=0.01, retry=Backoff(0.02, 0.05, floor_s=0.01))
@@ -76,7 +80,7 @@ async def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
             await until(lambda: okx.asked >= before + 3)
             assert heard.changes == [], "the same list is no news"
             answer = okx.edit()
-            btc, inverse = answer["data"][0], answer["data"][1]
+            btc, inverse, *others = answer["data"]
             btc |= {"tickSz": "1", "lotSz": "10"}  # coarser
             okx.serve(answer)
             await until(lambda: heard.changes)
@@ -89,10 +93,9 @@ async def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
                 "uly": "NEWEST-USDT",
                 "instFamily": "NEWEST-USDT",
             }
-            okx.serve(answer | {"data": [btc, inverse, new]})
+            okx.serve(answer | {"data": [btc, inverse, new, *others]})
             await until(lambda: len(heard.changes) == 3)
-            wanted = planner.wanted()
-            okx.serve(answer | {"data": [inverse, new]})
+            okx.serve(answer | {"data": [inverse, new, *others]})
             await until(lambda: len(heard.changes) == 4)
         coarser, halted, resumed, delisted = heard.of("okx")
         ((old, fresh),) = coarser.changed
@@ -103,9 +106,6 @@ async def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
         assert [one.symbol for one in resumed.resumed] == [inverse["instId"]]
         assert [one.symbol for one in resumed.added] == ["NEWEST-USDT-SWAP"]
         assert [one.symbol for one in delisted.gone] == ["BTC-USDT-SWAP"]
-        assert [planner.table[n].symbol for one in wanted for n in one.instruments] == [
-            "NEWEST-USDT-SWAP"
-        ]
 
 
 async def test_a_list_that_was_missing_comes(tmp_path: Path) -> None:
@@ -185,3 +185,50 @@ async def test_a_list_from_disk_is_read_again_after_the_start(tmp_path: Path) ->
             await until(lambda: kraken.asked == 2)
             await asyncio.sleep(0.2)
             assert kraken.asked == 2
+
+
+async def test_one_list_without_a_symbol_is_no_delisting(tmp_path: Path) -> None:
+    async with serving(("kraken", "spot")) as (kraken,), catalogue(tmp_path) as source:
+        planner = await loaded(source, kraken)
+        (one,) = planner.sources
+        before = planner.lists[one].trading
+        good = kraken.body
+        quick = WatchPace(3_600.0, interval_s=0.1, start_s=0.01)
+        async with watching(planner, source, quick) as (watch, heard):
+            answer = kraken.edit()
+            del answer["result"][next(iter(answer["result"]))]
+            kraken.serve(answer)
+            watch.request("kraken", "spot")
+            await until(lambda: kraken.asked == 2)
+            kraken.body = good
+            await until(lambda: kraken.asked == 3)  # by itself, for certainty
+            await asyncio.sleep(0.05)
+            assert heard.changes == []
+            assert planner.lists[one].trading == before
+
+
+async def test_whatever_a_source_raises_costs_its_list_alone(
+    tmp_path: Path, expected_bugs: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulkheads, "RESTART", Backoff(0.01, 0.01))
+    failures = [RuntimeError, OSError, StopIteration, struct.error, ArithmeticError, MemoryError]
+    expected_bugs["instrument list"] = len(failures)
+    async with (
+        serving(("okx", "spot"), ("coinbase", "spot")) as (okx, coinbase),
+        catalogue(tmp_path) as source,
+    ):
+        planner = Planner(config(okx.feed("*"), coinbase.feed("*")))
+        refresh = source.refresh
+
+        async def faulty(
+            adapter: type[FeedAdapter], market: str, rest_url: str | None = None
+        ) -> InstrumentList | None:
+            if adapter.venue == "okx" and failures:
+                raise failures.pop(0)("injected")
+            return await refresh(adapter, market, rest_url)
+
+        source.refresh = faulty  # type: ignore[method-assign]
+        async with watching(planner, source) as (_, heard):
+            await until(lambda: heard.of("coinbase"))
+            await until(lambda: heard.of("okx"))
+        assert not failures
