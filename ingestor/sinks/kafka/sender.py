@@ -475,19 +475,13 @@ class Sender:
     def thaw(self, row_class: RowClass) -> None:
         """Go on with a class whose partitions are known; lanes that are gone are forgotten."""
         self.frozen_classes.discard(row_class)
+        known = set(self._queue.partition_queues.values())
         for window in self._of(row_class):
-            partition_queue = window.partition_queue
             window.is_frozen = False
             window.absence = None
-            if (
-                self._queue.partition_queues.get((row_class, partition_queue.partition))
-                is not partition_queue
-            ):
-                del self._windows[partition_queue]
-        partition_queues = [
-            one for one in self._queue.partition_queues.values() if one.row_class is row_class
-        ]
-        self.wake(partition_queues)
+            if window.partition_queue not in known:
+                del self._windows[window.partition_queue]
+        self.wake(one for one in known if one.row_class is row_class)
 
     def _of(self, row_class: RowClass) -> list[InFlightWindow]:
         windows = list(self._windows.values())
