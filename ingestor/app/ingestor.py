@@ -254,9 +254,7 @@ class Ingestor:
                 if stopping.done():
                     _cancel(tasks)
                     return Drained(self._status(recent=False), 0)
-                if self.history is not None:
-                    self.history.begin()
-                    stack.callback(self.history.close)
+                self._begin_history(stack)
                 self._announce("session_start")
                 gc.collect()
                 gc.freeze()
@@ -307,6 +305,11 @@ class Ingestor:
             self.history.save(self._sequences(), ended=not lost)
         status = self._status(recent=False)
         return Drained(status, lost)
+
+    def _begin_history(self, stack: AsyncExitStack) -> None:
+        if self.history is not None:
+            self.history.begin()
+            stack.callback(self.history.close)
 
     def _announce(self, event: str) -> None:
         if self.publishing is None:

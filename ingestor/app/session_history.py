@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -128,7 +128,7 @@ class SessionHistory:
 
 
 class RestartMarks(SupervisorEvents):
-    """Declares, as each connection is first up, that a session before this one may have lost rows.
+    """Declares, as streams are first subscribed to, that an earlier session may have lost rows.
 
     Costs nothing once every instrument was marked: connections that open again bring none.
     """
@@ -147,19 +147,34 @@ class RestartMarks(SupervisorEvents):
         self._marked: set[tuple[str, str]] = set()  # channel, instrument key
 
     def up(self, planned: PlannedConnection, session: Session) -> None:
+        self._mark(session, session.subscriptions)
+
+    def changed(
+        self,
+        planned: PlannedConnection,
+        session: Session,
+        added: Sequence[Subscription],
+        removed: Sequence[Subscription],
+    ) -> None:
+        self._mark(session, added)
+
+    def _mark(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
+        """Declare a hole for the instruments that are subscribed to for the first time."""
         if self._history.previous is None:
             return
-        carried = {self._pair(subscription) for subscription in session.subscriptions}
-        if carried <= self._marked:
+        new: dict[int, str] = {}
+        for subscription in subscriptions:
+            key = self._table[subscription.instrument].key
+            if (subscription.channel, key) not in self._marked:
+                self._marked.add((subscription.channel, key))
+                new[subscription.instrument] = key
+        if not new:
             return
-        self._marked |= carried
         now_ns = time.time_ns()
         if self._recorder is not None:
-            self._recorder.record_decision(session.connection, now_ns, {"action": RESTART})
-        self._buffer.hole(Cause.RESTART, now_ns, source=session)
-
-    def _pair(self, subscription: Subscription) -> tuple[str, str]:
-        return subscription.channel, self._table[subscription.instrument].key
+            decision = {"action": RESTART, "keys": list(new.values())}
+            self._recorder.record_decision(session.connection, now_ns, decision)
+        self._buffer.hole(Cause.RESTART, now_ns, instruments=list(new), source=session)
 
 
 def history_path(state_dir: Path, prefix: str, feeds: Iterable[tuple[str, str]]) -> Path:

@@ -24,7 +24,7 @@ Decisions, by `action`; `key` is an instrument's key:
 | revise | key (of one of them), instruments | takes the new metadata |
 | streams | subscriptions, instruments | lets the connection carry these streams |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
-| restart | | declares a hole for the connection |
+| restart | keys | declares a hole for these instruments of the connection |
 | any other | | nothing: what followed from it was recorded |
 """
 

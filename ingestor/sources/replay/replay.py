@@ -17,6 +17,7 @@ import numpy as np
 
 from ingestor.adapter import BookRule, FeedAdapter
 from ingestor.books.settings import BookSettings
+from ingestor.decode.session import Session
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
@@ -309,12 +310,22 @@ class Replay:
         session = feed.open_surveyed(line.conn, line.ts_ns)
         session.receive(line.payload, line.ts_ns)
 
+    def _concerned(self, line: Decided, session: Session) -> list[int] | None:
+        """Return the instruments of a session that a decision names; None where it names none."""
+        keys = line.decision.get("keys")
+        if not isinstance(keys, list):
+            return None
+        numbers = dict.fromkeys(one.instrument for one in session.subscriptions)
+        named = set(map(str, keys))
+        return [number for number in numbers if self.table[number].key in named]
+
     def _decided(self, feed: RecordedFeed, line: Decided) -> Iterator[FlushResult]:
         """Do what live decided, where it decided it."""
         if hole := _HOLES.get(str(line.decision.get("action"))):
             for connection, session in feed.sessions.items():
                 if line.conn is None or line.conn == connection:
-                    self.pipeline.buffer.hole(hole, line.ts_ns, source=session)
+                    numbers = self._concerned(line, session)
+                    self.pipeline.buffer.hole(hole, line.ts_ns, instruments=numbers, source=session)
             return
         if line.decision.get("action") == REVISE:
             self._now_ns = line.ts_ns

@@ -229,6 +229,19 @@ def test_a_class_on_another_connection_is_marked_there(tmp_path: Path) -> None:
     }
 
 
+def test_a_stream_that_is_added_to_an_open_connection_is_marked(tmp_path: Path) -> None:
+    rows = Rows(tmp_path, restarted=True)
+    carried, added = channels(0, "A"), channels(1, "B")
+    one = Connection(1, *carried)
+    rows.up(one)
+    rows.rows()
+    one.subscriptions = (*carried, *added)
+    for _ in range(2):
+        rows.marks.changed(PLANNED, cast("Session", one), added, [])
+        rows.marks.changed(PLANNED, cast("Session", one), carried, [])
+    assert rows.rows() == [("GAP", 1, Cause.RESTART)] * 3
+
+
 def test_the_very_first_start_marks_nothing(tmp_path: Path) -> None:
     rows = Rows(tmp_path, restarted=False)
     one = Connection(1, *channels(0, "A"))
