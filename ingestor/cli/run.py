@@ -63,6 +63,7 @@ def run(
     from ingestor.app.settings import session_history
     from ingestor.cli.lifecycle import run_until_stopped
     from ingestor.cli.workers import run_share, run_workers
+    from ingestor.sources.resolver import ResolvingLoop
 
     config = load_config(path)
 
@@ -75,7 +76,7 @@ def run(
         ingestor = Ingestor(config, planned, history=session_history(config))
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 
-    raise typer.Exit(uvloop.run(main()))
+    raise typer.Exit(uvloop.run(main(), loop_factory=ResolvingLoop))
 
 
 def record(
@@ -102,6 +103,7 @@ def record(
     from ingestor.cli.lifecycle import run_until_stopped
     from ingestor.config.model import RecorderConfig
     from ingestor.model.errors import ConfigError
+    from ingestor.sources.resolver import ResolvingLoop
 
     config = load_config(path)
     if folder is not None:
@@ -120,7 +122,7 @@ def record(
         ingestor = Ingestor(config, planned, publish=False, history=history)
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 
-    raise typer.Exit(uvloop.run(main()))
+    raise typer.Exit(uvloop.run(main(), loop_factory=ResolvingLoop))
 
 
 def demo(

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
+import uvloop
 from aiohappyeyeballs import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -200,6 +201,47 @@ class HttpResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Keep the names: other sessions use them."""
+
+
+class ResolvingLoop(uvloop.Loop):
+    """uvloop's loop, whose connections by name ask the same names: the Kafka client's too."""
+
+    async def create_connection(  # type: ignore[override]  # its overloads are six
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | None = None,
+        port: int | None = None,
+        **settings: Any,
+    ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+        """Connect as the base class does, to one address of `host` after the other.
+
+        Args:
+            protocol_factory: makes the protocol.
+            host: a name or an address; None with `sock`.
+            port: of TCP.
+            settings: what else the base class takes.
+
+        Raises:
+            OSError: if the name has no address, or none takes the connection.
+        """
+        connect: Any = super().create_connection
+        made: tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
+        if not host or port is None or _is_address(host):
+            made = await connect(protocol_factory, host, port, **settings)
+            return made
+        if settings.get("ssl"):
+            settings.setdefault("server_hostname", host)
+        resolver = Resolver.of(self)
+        refusal: OSError | None = None
+        for *_, address in await resolver.resolve(host, port):
+            try:
+                made = await connect(protocol_factory, str(address[0]), port, **settings)
+            except OSError as failure:
+                refusal = failure
+            else:
+                return made
+        resolver.doubt(host)
+        raise refusal or OSError(f"{host} has no address")
 
 
 def _ask_system(lookup: Lookup, host: str) -> _Answer:

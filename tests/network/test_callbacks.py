@@ -23,7 +23,7 @@ from ingestor.sources.websocket.interface import (
     ConnectOptions,
     Link,
 )
-from ingestor.sources.websocket.poller import Readiness
+from ingestor.sources.websocket.poller import Reader, Readiness
 from tests.network.test_protocol_violations import serve
 from tests.network.test_streams import framed
 from tests.network.test_transport import Listener, contexts, hold, venue
@@ -204,29 +204,38 @@ async def test_whoever_pauses_and_resumes_all_stops_at_none(
     expected_bugs: Counter[str],
 ) -> None:
     """The kernel refuses one socket's watch; the next ones are paused and resumed all the same."""
+    watched: list[int] = []
+    refused: list[int] = []
+    add, remove = Readiness.add, Readiness.remove
+
+    def watch(self: Readiness, descriptor: int, reader: Reader) -> None:
+        add(self, descriptor, reader)
+        watched.append(descriptor)
+        if descriptor in refused and call == "resume_reading":
+            raise failure
+
+    def unwatch(self: Readiness, descriptor: int) -> None:
+        remove(self, descriptor)
+        if descriptor in watched:
+            watched.remove(descriptor)
+        if descriptor in refused and call == "pause_reading":
+            raise failure
+
+    monkeypatch.setattr(Readiness, "add", watch)
+    monkeypatch.setattr(Readiness, "remove", unwatch)
     async with venue(hold) as url:
         listeners = [Listener() for _ in range(3)]
         links = [await picows.connect(ConnectOptions(url), one) for one in listeners]
-        readiness = Readiness.of(asyncio.get_running_loop())
-        method = "remove" if call == "pause_reading" else "add"
-        original = getattr(Readiness, method)
-        refused = links[1]._stream._socket.fileno()
-
-        def watch(self: Readiness, descriptor: int, *more: object) -> None:
-            original(self, descriptor, *more)
-            if descriptor == refused:
-                raise failure
-
-        with monkeypatch.context() as patch:
-            if call == "resume_reading":
-                for link in links:
-                    link.pause_reading()
-                readiness = Readiness.of(asyncio.get_running_loop())
-            patch.setattr(Readiness, method, watch)
+        middle = watched[1]
+        if call == "resume_reading":
             for link in links:
-                getattr(link, call)()
+                link.pause_reading()
+        refused.append(middle)
+        for link in links:
+            getattr(link, call)()
         assert isinstance(await listeners[1].failure(), CallbackFailed)
-        assert len(readiness._readers) == (2 if call == "resume_reading" else 0)
+        assert len(watched) == (2 if call == "resume_reading" else 0)
+        refused.clear()
         for link in links:
             link.abort()
         for listener in (listeners[0], listeners[2]):
@@ -262,7 +271,6 @@ async def test_failed_handshakes_leave_nothing(connect: Connect, kind: str) -> N
         assert descriptors() <= open_files + 4
         assert process.memory_info().rss - rss < 6 << 20  # the server of the test is in it
         assert count_objects() - objects < 500
-    assert Readiness.of(asyncio.get_running_loop())._readers == {}
 
 
 def descriptors() -> int:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import pytest
+import uvloop
 from aiohappyeyeballs import AddrInfoType
 from aiohttp import web
 
@@ -25,6 +26,7 @@ from ingestor.sources.resolver import (
     THREADS_PER_NAME,
     HttpResolver,
     Resolver,
+    ResolvingLoop,
 )
 
 PATIENCE_S = 10.0
@@ -278,3 +280,36 @@ def test_the_end_of_a_process_waits_for_no_lookup(loop: str) -> None:
     begun_s = time.monotonic()
     subprocess.run([sys.executable, "-c", END, loop], check=True, timeout=30.0)
     assert time.monotonic() - begun_s < 15.0  # a start on a busy machine; the lookup takes 60
+
+
+def test_a_loop_connects_by_name_through_the_resolver() -> None:
+    """To the first address that takes the connection; with TLS, to the name."""
+
+    class Echo(asyncio.Protocol):
+        pass
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        dns = Dns()
+        module._RESOLVERS[loop] = Resolver(dns)
+        server = await loop.create_server(Echo, "127.0.0.2", 0)
+        port = server.sockets[0].getsockname()[1]
+        for _ in range(2):  # whichever address has its turn
+            transport, protocol = await loop.create_connection(Echo, "good.example", port)
+            assert isinstance(protocol, Echo)
+            assert transport.get_extra_info("peername") == ("127.0.0.2", port)
+            transport.close()
+        transport, _ = await loop.create_connection(Echo, "127.0.0.2", port)
+        transport.close()
+        with socket.create_connection(("127.0.0.2", port)) as connected:
+            connected.setblocking(False)
+            transport, _ = await loop.create_connection(Echo, sock=connected)
+            transport.close()
+        with pytest.raises(socket.gaierror):
+            await loop.create_connection(Echo, "fail.test", port)
+        server.close()
+        with pytest.raises(OSError, match="refused"):
+            await loop.create_connection(Echo, "good.example", port)
+        assert dns.asked["good.example"] == 1
+
+    uvloop.run(main(), loop_factory=ResolvingLoop)
