@@ -13,6 +13,7 @@ from ingestor.adapter.contract import (
     Filtered,
     Limits,
     Market,
+    NamesStreams,
     Notice,
     Reconnect,
     Refused,
@@ -26,10 +27,20 @@ from ingestor.adapter.grouping import (
     by_kind,
     flat,
 )
+from ingestor.adapter.numbers import (
+    Counted,
+    Milliseconds,
+    Nanoseconds,
+    Sequential,
+    parse_levels,
+    plain_integers,
+)
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
+    format_decimal,
+    parse_decimal,
 )
 from ingestor.model.errors import (
     BadNumber,
@@ -52,8 +63,10 @@ from ingestor.model.rows import (
 from ingestor.model.timestamps import (
     MILLISECOND,
     SECOND,
+    TIME_MAX,
+    TIME_MIN,
     iso_column_ns,
-    iso_ns,
+    iso_event_ns,
     iso_text,
     milliseconds_ns,
 )
@@ -62,6 +75,8 @@ __all__ = [
     "INT64_MAX",
     "MILLISECOND",
     "SECOND",
+    "TIME_MAX",
+    "TIME_MIN",
     "Ack",
     "Audited",
     "BadNumber",
@@ -72,6 +87,7 @@ __all__ = [
     "Continuity",
     "Contract",
     "Control",
+    "Counted",
     "DecodeError",
     "DecodeMany",
     "DecodesMany",
@@ -82,6 +98,9 @@ __all__ = [
     "Instrument",
     "Limits",
     "Market",
+    "Milliseconds",
+    "NamesStreams",
+    "Nanoseconds",
     "Notice",
     "Reconnect",
     "Refused",
@@ -89,6 +108,7 @@ __all__ = [
     "RestRequest",
     "RestSnapshot",
     "Rows",
+    "Sequential",
     "Side",
     "SizeUnit",
     "SnapshotSource",
@@ -97,10 +117,14 @@ __all__ = [
     "UnknownMessage",
     "by_kind",
     "flat",
+    "format_decimal",
     "instrument",
     "iso_column_ns",
-    "iso_ns",
+    "iso_event_ns",
     "iso_text",
     "milliseconds_ns",
+    "parse_decimal",
+    "parse_levels",
+    "plain_integers",
     "set_column",
 ]

@@ -15,6 +15,7 @@ from ingestor.decode.frame_queue import FrameQueue
 from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.sinks.interface import Sink
+from ingestor.telemetry.bulkheads import bulkheads
 
 
 class Flusher:
@@ -110,6 +111,8 @@ class Flusher:
     def _flush(self) -> None:
         now_ns = self._clock_ns()
         result = self._pipeline.flush(now_ns)
+        for failure in result.bugs:
+            bulkheads.bug("frame", failure)
         self.flushes += 1
         for batch in result.batches:
             for sink in self._sinks:

@@ -16,6 +16,7 @@ from ingestor.adapter import (
     Control,
     FeedAdapter,
     Filtered,
+    NamesStreams,
     Notice,
     Reconnect,
     Refused,
@@ -54,7 +55,7 @@ class Connection:
     def __init__(self, fixture: Fixture, table: InstrumentTable | None = None) -> None:
         self.fixture = fixture
         self.table = fixture.table() if table is None else table
-        self.buffer = ColumnBuffer()
+        self.buffer = ColumnBuffer(self.table)
         self.counts = FrameCounts()
         self._open()
 
@@ -118,6 +119,10 @@ class _Listening:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        adapter = self._adapter
+        return adapter.streams_of(payload) if isinstance(adapter, NamesStreams) else ()
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         control = self._adapter.decode(payload, ts_recv, out)
