@@ -52,11 +52,17 @@ class Outcome:
 class Connection:
     """One connection of a fixture's market, subscribed to everything it has."""
 
-    def __init__(self, fixture: Fixture, table: InstrumentTable | None = None) -> None:
+    def __init__(
+        self,
+        fixture: Fixture,
+        table: InstrumentTable | None = None,
+        buffer: ColumnBuffer | None = None,
+        counts: FrameCounts | None = None,
+    ) -> None:
         self.fixture = fixture
         self.table = fixture.table() if table is None else table
-        self.buffer = ColumnBuffer(self.table)
-        self.counts = FrameCounts()
+        self.buffer = ColumnBuffer(self.table) if buffer is None else buffer
+        self.counts = FrameCounts() if counts is None else counts
         self._open()
 
     def _open(self) -> None:
