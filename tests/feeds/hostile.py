@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ingestor.adapter import FeedAdapter
-from ingestor.columns.sealed import Rejected
 from ingestor.decode.frame_queue import FrameQueue
-from ingestor.model.rows import RowClass
+from ingestor.model.rows import UPDATE, Kind, RowClass
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sinks.digest import AuditSink
-from tests.feeds.fixtures import Fixture, Row, load
-from tests.feeds.harness import TS_RECV, Connection, rows_of
+from tests.feeds.fixtures import Fixture, load
+from tests.feeds.harness import TS_RECV, Connection
 
 _MARK = "\x01MARK\x01"
+_NUMBER = re.compile(rb'"sequence_num":\d{1,4}(?=[,}])')  # as good frames have it
 _QUOTED_MARK = json.dumps(_MARK)
 
 # Tokens of JSON, as they stand in a frame.
@@ -101,10 +102,10 @@ def good_frames(adapter: type[FeedAdapter], market: str) -> tuple[bytes, ...]:
 
 @dataclass
 class Outcome:
-    """What frames led to. rows: in the words of the fixtures, without holes."""
+    """What frames led to. rows: all classes, without the numbers of the frames."""
 
-    rows: list[Row]
-    rejected: list[Rejected]
+    rows: list[Any]
+    refused: set[int]  # by identity
     bugs: list[Exception]
     unaccounted: int
 
@@ -119,13 +120,32 @@ def received(fixture: Fixture, frames: list[bytes]) -> Outcome:
         if rejected.at_sealing:
             rejected.source.count_refused(rejected.reason)
     connection.counts.seal()
-    rows = [row for row in rows_of(sealed, connection.table) if row["kind"] != "hole"]
-    return Outcome(rows, sealed.rejected, sealed.bugs, connection.counts.unaccounted)
+    fields = [name for name in UPDATE.names or () if name not in {"frame", "spare"}]
+    columns = (sealed.trades, sealed.quotes, sealed.updates[fields], sealed.prices, sealed.sizes)
+    return Outcome(
+        [column.tolist() for column in columns],
+        {id(rejected.payload) for rejected in sealed.rejected},
+        sealed.bugs,
+        connection.counts.unaccounted,
+    )
+
+
+def numbered(frames: list[bytes]) -> list[bytes]:
+    """Return frames that have an identity, those of a connection that counts them in order."""
+    return [
+        _NUMBER.sub(b'"sequence_num":%d' % number, frame, count=1)
+        if _NUMBER.search(frame)
+        else bytes(bytearray(frame))
+        for number, frame in enumerate(frames)
+    ]
 
 
 @dataclass
 class Split:
-    """What frames led to that came in groups: rows by class, refusals in order, and the digest."""
+    """What frames led to that came in groups: rows by class, refusals in order, and the digest.
+
+    GAPs are in the digest alone, which takes those of one cause in a row as one.
+    """
 
     rows: dict[RowClass, list[tuple[Any, ...]]]
     rejected: list[tuple[bytes, str]]
@@ -154,7 +174,8 @@ def in_groups(fixture: Fixture, frames: list[bytes], ends: set[int], seals: set[
         result = pipeline.flush(TS_RECV)
         for batch in result.batches:
             sink.submit(batch, TS_RECV)
-            found.rows[batch.row_class] += batch.rows.tolist()
+            is_mark = batch.rows["kind"] == Kind.GAP
+            found.rows[batch.row_class] += batch.rows[~is_mark].tolist()
         found.rejected += sorted((one.payload, one.reason) for one in result.rejected)
 
     for number, frame in enumerate(frames):
