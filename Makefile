@@ -30,7 +30,7 @@ PYTHON_PROBLEM = $(shell $(PROBE))
 help:
 	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
 	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
-	@echo "make check              ruff, mypy --strict, import rules"
+	@echo "make check              ruff, mypy --strict, import rules, sizes and names"
 	@echo "make bench              the benchmarks"
 	@echo "make lock [UPGRADE=1]   write requirements*.lock anew from pyproject.toml"
 	@echo "make clean              remove .venv, .venv-peers and caches"
@@ -47,6 +47,7 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy --strict $(TYPED)
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_tidy.py
 
 bench: $(DEV_STAMP)
 	@$(BIN)/python -m benchmarks

@@ -38,6 +38,7 @@ from ingestor.adapter import (
     Flag,
     Instrument,
     Limits,
+    Listing,
     Market,
     Notice,
     Reconnect,
@@ -48,6 +49,7 @@ from ingestor.adapter import (
     Sequential,
     Side,
     UnknownMessage,
+    VenueError,
     instrument,
     iso_column_ns,
     iso_event_ns,
@@ -68,6 +70,10 @@ _CONTROL: Final[dict[str, Control]] = {
 _REPEATED: Final = Filtered("repeated", duplicate=True)
 _LATE: Final = Filtered("late")
 _LATE_MAX: Final = 100  # so many in a row are no reordering: the count itself is broken
+_TEMPORARY: Final = frozenset(
+    {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL"}
+)
+_NOT_TRADING: Final = ("is_disabled", "trading_disabled", "cancel_only")
 _WORD: Final = re.compile(r"[\w-]+")
 
 
@@ -331,23 +337,37 @@ class Coinbase:
         return [RestRequest("/api/v3/brokerage/market/products", {"product_type": "SPOT"})]
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        return [
-            instrument(
-                cls.venue,
-                market,
-                product["product_id"],
-                f"{product['base_currency_id']}-{product['quote_currency_id']}".upper(),
-                product["base_currency_id"],
-                product["quote_currency_id"],
-                product["price_increment"],
-                product["base_increment"],
-                settlement=product["quote_currency_id"],
-            )
-            for body in bodies
-            for product in orjson.loads(body)["products"]
-            if _is_trading(product)
-        ]
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = orjson.loads(body)
+        if "products" not in answer and "error" in answer:
+            code = str(answer["error"])
+            text = str(answer.get("message") or answer.get("error_details") or "")
+            raise VenueError(cls.venue, code, text, temporary=code.upper() in _TEMPORARY)
+        found: Iterable[Any] = answer["products"]
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        """An alias is another name of a product, whose messages carry the product's own."""
+        if entry["product_type"] != "SPOT" or entry.get("alias"):
+            return None
+        status = next((flag for flag in _NOT_TRADING if entry.get(flag)), entry["status"])
+        return Listing(entry["product_id"], status == "online", status)
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        base, quote = entry["base_currency_id"], entry["quote_currency_id"]
+        return instrument(
+            cls.venue,
+            market,
+            entry["product_id"],
+            f"{base}-{quote}".upper(),
+            base,
+            quote,
+            entry["price_increment"],
+            entry["base_increment"],
+            settlement=quote,
+        )
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
@@ -372,16 +392,6 @@ def _request(kind: str, channel: str, symbols: Sequence[str] = ()) -> bytes:
     if symbols:
         request["product_ids"] = symbols
     return orjson.dumps(request)
-
-
-def _is_trading(product: Any) -> bool:
-    return (
-        product["product_type"] == "SPOT"
-        and product["status"] == "online"
-        and not product["trading_disabled"]
-        and not product["is_disabled"]
-        and not product.get("alias")
-    )
 
 
 adapter: type[FeedAdapter] = Coinbase

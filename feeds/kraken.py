@@ -16,7 +16,7 @@ Traps:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import attrgetter, itemgetter
@@ -42,6 +42,7 @@ from ingestor.adapter import (
     Flag,
     Instrument,
     Limits,
+    Listing,
     Market,
     Notice,
     Refused,
@@ -50,6 +51,7 @@ from ingestor.adapter import (
     Sequential,
     Side,
     UnknownMessage,
+    VenueError,
     by_kind,
     flat,
     instrument,
@@ -82,6 +84,13 @@ _LIMITS: Final = Limits(
     ping_interval_s=30.0,  # the venue closes what is silent for a minute
 )
 _TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
+_TEMPORARY: Final = (
+    "EService:",
+    "Rate limit",
+    "Too many requests",
+    "Temporary lockout",
+    "Internal error",
+)
 _ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
 
 
@@ -372,16 +381,27 @@ class Kraken:
         return (RestRequest("/0/public/AssetPairs"),)
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        found = []
-        for body in bodies:
-            answer = orjson.loads(body)
-            if answer["error"]:
-                raise DecodeError(cls.venue, f"{answer['error']!r:.200}")
-            found += [
-                _instrument(entry) for entry in answer["result"].values() if _is_trading(entry)
-            ]
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = orjson.loads(body)
+        errors = [text for text in answer["error"] if not text.startswith("W")]  # E: error
+        if errors:
+            code, _, text = errors[0].partition(":")
+            temporary = any(mark in errors[0] for mark in _TEMPORARY)
+            raise VenueError(cls.venue, code, "; ".join([text, *errors[1:]]), temporary=temporary)
+        found: Iterable[Any] = answer["result"].values()
         return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        """Dark pools have no websocket name."""
+        if not entry.get("wsname"):
+            return None
+        status = entry["status"]
+        return Listing("/".join(_assets(entry)), status in _TRADING, status)
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        return _instrument(entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
@@ -402,13 +422,14 @@ def _by_channel(streams: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
             yield channel, symbols[start : start + size]
 
 
-def _is_trading(entry: Any) -> bool:
-    """Dark pools have no websocket name."""
-    return entry["status"] in _TRADING and bool(entry.get("wsname"))
+def _assets(entry: Any) -> tuple[str, str]:
+    """Return base and quote as the websocket has them."""
+    base, quote = entry["wsname"].split("/")
+    return _ASSETS.get(base, base), _ASSETS.get(quote, quote)
 
 
 def _instrument(entry: Any) -> Instrument:
-    base, quote = (_ASSETS.get(asset, asset) for asset in entry["wsname"].split("/"))
+    base, quote = _assets(entry)
     decimals = entry["pair_decimals"]
     one = instrument(
         "kraken",

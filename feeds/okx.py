@@ -47,6 +47,7 @@ from ingestor.adapter import (
     Flag,
     Instrument,
     Limits,
+    Listing,
     Market,
     Notice,
     Reconnect,
@@ -58,6 +59,7 @@ from ingestor.adapter import (
     Side,
     SizeUnit,
     UnknownMessage,
+    VenueError,
     by_kind,
     flat,
     instrument,
@@ -90,6 +92,10 @@ _LEFT_OUT: Final = {
 _CANDLES: Final = Filtered("candles")
 _UPGRADE: Final = "64008"  # the connection will be closed for an upgrade of the service
 _REFUSED: Final = re.compile(r"channel:([\w-]+),instId:([\w-]+)")
+# Errors of the list that the venue calls temporary: service unavailable, timeout, too many
+# requests, systems busy, system error.
+_TEMPORARY: Final = frozenset({"50001", "50004", "50011", "50013", "50026"})
+_MAGNITUDE_MAX: Final = 18  # powers of ten between a contract and its unit
 _TYPES: Final = {"spot": "SPOT", "swap": "SWAP", "futures": "FUTURES"}
 _MARKET: Final = Market(
     endpoints=(Endpoint("wss://ws.okx.com:8443/ws/v5/public"),),
@@ -333,13 +339,24 @@ class Okx:
         return [RestRequest("/api/v5/public/instruments", {"instType": _TYPES[market]})]
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        return [
-            _spot(one) if market == "spot" else _contract(market, one)
-            for body in bodies
-            for one in orjson.loads(body)["data"]
-            if one["state"] == "live" and one["instType"] == _TYPES[market]
-        ]
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = orjson.loads(body)
+        code = str(answer["code"])
+        if code != "0":
+            text = str(answer.get("msg", ""))
+            raise VenueError(cls.venue, code, text, temporary=code in _TEMPORARY)
+        found: Iterable[Any] = answer["data"]
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        if entry["instType"] != _TYPES[market]:
+            return None
+        return Listing(entry["instId"], entry["state"] == "live", entry["state"])
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        return _spot(entry) if market == "spot" else _contract(market, entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
@@ -388,7 +405,13 @@ def _contract(market: str, one: Any) -> Instrument:
     is_future = market == "futures"
     expiry_ns = int(one["expTime"]) * MILLISECOND if is_future else 0
     suffix = iso_text(expiry_ns)[:10].replace("-", "") if is_future else "PERP"
-    multiplier = Decimal(one["ctVal"]) * Decimal(one["ctMult"] or "1")
+    try:
+        multiplier = Decimal(one["ctVal"]) * Decimal(one["ctMult"] or "1")
+    except ArithmeticError:
+        numbers = f"ctVal {one['ctVal']!r:.40}, ctMult {one['ctMult']!r:.40}"
+        raise ValueError(f"{numbers} are no numbers") from None
+    if abs(multiplier.adjusted()) > _MAGNITUDE_MAX:  # 1e999999999 would become a gigabyte of text
+        raise ValueError(f"one contract is {multiplier} units")
     return instrument(
         Okx.venue,
         market,

@@ -42,6 +42,7 @@ from ingestor.adapter import (
     Flag,
     Instrument,
     Limits,
+    Listing,
     Market,
     Notice,
     Reconnect,
@@ -246,22 +247,27 @@ class Simulated:
         return [RestRequest("/instruments")]
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        (body,) = bodies
-        return [
-            instrument(
-                cls.venue,
-                market,
-                one["symbol"],
-                f"{one['base']}-{one['quote']}",
-                one["base"],
-                one["quote"],
-                one["tick_size"],
-                one["lot_size"],
-            )
-            for one in orjson.loads(body)["instruments"]
-            if one["trading"]
-        ]
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        found: Iterable[Any] = orjson.loads(body)["instruments"]
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        trading = entry["trading"]
+        return Listing(entry["symbol"], trading, "trading" if trading else "halted")
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        return instrument(
+            cls.venue,
+            market,
+            entry["symbol"],
+            f"{entry['base']}-{entry['quote']}",
+            entry["base"],
+            entry["quote"],
+            entry["tick_size"],
+            entry["lot_size"],
+        )
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None

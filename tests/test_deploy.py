@@ -1,8 +1,9 @@
-"""What deploy/ and docs/ say of metrics is what the program exports."""
+"""Names in deploy/ and docs/ exist: metrics, alerts, links, files, modules, commands."""
 
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.admin.exposition import _STREAM_FAMILIES
+from ingestor.admin.exposition import STREAM_FAMILIES
 from ingestor.cluster.view import worker_families
+from ingestor.sources.registry import GROUP
 from tests.unit.admin.test_server import App
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +41,7 @@ def test_every_metric_that_is_used_is_exported(path: Path) -> None:
 
 
 def test_the_documentation_has_every_metric_and_no_other() -> None:
-    streams = {name for name, _, _ in _STREAM_FAMILIES}
+    streams = {name for name, _, _ in STREAM_FAMILIES}
     assert named_in(OPERATIONS) == exported() | streams
 
 
@@ -77,6 +79,22 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda path: path.name,
+)
+def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    files = re.findall(r"`((?:ingestor|feeds|tests|benchmarks|config|deploy)/[\w./-]*)`", text)
+    made_by_the_reader = ("feeds/acme.py", "tests/fixtures/acme_spot.jsonl")
+    wanted = [file for file in files if file not in made_by_the_reader]
+    assert [file for file in wanted if not (ROOT / file).exists()] == []
+    names = set(re.findall(r"\bingestor(?:\.[A-Za-z_]\w*)+", text)) - {GROUP, "ingestor.py"}
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 def test_the_readme_names_commands_that_exist() -> None:

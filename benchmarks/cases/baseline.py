@@ -153,7 +153,7 @@ def _process(
     if pipeline in ENCODINGS:
         return load.ingestor(server, bootstrap, pipeline)
     if pipeline == "afternoon":
-        return load.afternoon(server, bootstrap)
+        return load.naive(server, bootstrap)
     assert python is not None
     start = peers.cryptofeed if pipeline == "cryptofeed" else peers.bbo_tap
     return start(server, bootstrap, CONNECTIONS, python)

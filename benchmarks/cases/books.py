@@ -40,7 +40,7 @@ SIBLINGS: Final = 200
 class Bench:
     """A session with its buffer and books, and the frames to feed."""
 
-    intake: FrameQueue
+    frame_queue: FrameQueue
     session: Session
     buffer: ColumnBuffer
     books: BookManager
@@ -53,7 +53,7 @@ class Bench:
 
     def receive(self, frames: Sequence[bytes], now_ns: int) -> None:
         """Decode frames, as the ingestor does."""
-        receive(self.intake, self.session, frames, now_ns)
+        receive(self.frame_queue, self.session, frames, now_ns)
 
     def run(self) -> tuple[float, float]:
         """Feed all frames; return CPU seconds in all, and of the books alone."""
@@ -116,18 +116,20 @@ def _bench(adapter: type[Any], symbols: Sequence[str], tick: str, lot: str) -> B
     )
     rule: BookRule = adapter.markets["spot"].book
     buffer = ColumnBuffer()
-    intake = FrameQueue(adapter, "spot", table.symbols(venue, "spot"), buffer)
+    frame_queue = FrameQueue(adapter, "spot", table.symbols(venue, "spot"), buffer)
     subscriptions = [
         Subscription(number, symbol, "book", f"book:{symbol}")
         for number, symbol in enumerate(symbols)
     ]
     feed = adapter("spot", table.symbols(venue, "spot"))
     session = Session(
-        *(0, feed, subscriptions, buffer, intake.counts),
-        *(SessionEvents(), "spot", intake.decode),
+        *(0, feed, subscriptions, buffer, frame_queue.counts),
+        *(SessionEvents(), "spot", frame_queue.decode),
     )
     settings = BookSettings(repairs_per_s=1_000)
-    return Bench(intake, session, buffer, BookManager(table, lambda _: rule, settings), table, [])
+    return Bench(
+        frame_queue, session, buffer, BookManager(table, lambda _: rule, settings), table, []
+    )
 
 
 def _text(value: int, exponent: int) -> str:

@@ -1,7 +1,7 @@
 """Decoding alone: frames -> sealed rows, by venue and kind, on one core.
 
-Measured, in CPU time: the intake, the venue's adapter with its JSON parse, the tick buffer, sealing
-with exact text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads`
+Measured, in CPU time: the frame queue, the venue's adapter with its JSON parse, the column buffer,
+sealing with exact text -> int64. Not measured: sockets, books, Kafka. The floor is `orjson.loads`
 of the same frames.
 """
 
@@ -52,20 +52,20 @@ class Case:
     def turn(self) -> None:
         """Decode and seal one batch on a session of its own."""
         shape, buffer = self.shape, ColumnBuffer()
-        intake, session = connection(shape, self._instruments, buffer)
+        frame_queue, session = connection(shape, self._instruments, buffer)
         fresh = [bytes(memoryview(frame)) for frame in self._frames]
         start = time.process_time()
         for frame in fresh:
             orjson.loads(frame)
         parsed = time.process_time()
         ts_recv = time.time_ns()
-        receive(intake, session, fresh, ts_recv)
+        receive(frame_queue, session, fresh, ts_recv)
         rows = buffer.seal(self._instruments).rows
         sealed = time.process_time()
         self._floor_s = min(self._floor_s, parsed - start)
         self._best_s = min(self._best_s, sealed - parsed)
-        if rows != self._rows or intake.counts.rejected:
-            raise RuntimeError(f"{shape.name}: {rows} of {self._rows} rows, {intake.counts}")
+        if rows != self._rows or frame_queue.counts.rejected:
+            raise RuntimeError(f"{shape.name}: {rows} of {self._rows} rows, {frame_queue.counts}")
 
     def result(self) -> dict[str, Any]:
         """Return the row of the table."""

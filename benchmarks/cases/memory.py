@@ -42,8 +42,8 @@ def run(
         tls = [_idle(count, bootstrap, certificate, trusting) for count in counts]
     results = plain + tls
     headline: dict[str, Any] = {
-        "kib_per_connection_plain": _each(*plain),
-        "kib_per_connection_tls": _each(*tls),
+        "kib_per_connection_plain": growth_per_connection(*plain),
+        "kib_per_connection_tls": growth_per_connection(*tls),
     }
     if soak:
         held, cut = _held(soak_minutes * 30.0), _reconnects(soak_minutes * 60.0)
@@ -78,7 +78,7 @@ def _idle(
     }
 
 
-def _each(few: Row, many: Row) -> float:
+def growth_per_connection(few: Row, many: Row) -> float:
     """Return KiB for each connection more."""
     growth_kib: float = (many["rss_mib"] - few["rss_mib"]) * 1024
     connections: int = many["connections"] - few["connections"]

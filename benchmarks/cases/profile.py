@@ -8,7 +8,7 @@ they add is the difference. `floor` marks what the libraries alone cost before a
   The ingestor's own streams (docs/adr/0018) take the place of it.
 - parse: msgspec into a typed struct, which is kept until the batch is complete.
 - numbers: decimal texts to scaled int64, exactly and by columns (`ingestor.model.decimals`).
-- decode: what arrival, intake, adapter and buffer add to the parse: order, ledger, look-ups.
+- decode: what frame queue, adapter and buffer add to the parse: order, ledger, look-ups.
 - seal: rows from what was kept, numbers included.
 - split: by partition of Kafka, 8 of them. encode: rows to records. batch: aiokafka's builder, lz4.
 Not measured: books (`books`), sending and acks (`publish`), waking up.
@@ -25,14 +25,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import orjson
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from benchmarks.harness.frames import SHAPES, Shape, connection, receive, table
 from benchmarks.harness.processes import Child, LoadServer
 from ingestor.codec import Record, encoder
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
-from ingestor.kafka.aiokafka_compat import use_fast_compression
+from ingestor.kafka.aiokafka_compat import DefaultRecordBatchBuilder, use_fast_compression
 from ingestor.kafka.partitions import Partitions
 from ingestor.model.decimals import parse_column
 from ingestor.model.instruments import InstrumentTable
@@ -50,7 +49,7 @@ STAGES: Final = {
     "orjson": "(for comparison: parse, orjson into dicts)",
     "parse": "parse: msgspec into a typed struct",
     "numbers": "(part of sealing: decimal texts to int64)",
-    "decode": "decode: intake, adapter and buffer, beyond the parse",
+    "decode": "decode: frame queue, adapter and buffer, beyond the parse",
     "seal": "seal",
     "split": "split by partition",
     "encode json": "encode, JSON",
@@ -163,14 +162,14 @@ def _time_batch(
     del kept
 
     buffer = ColumnBuffer()
-    intake, session = connection(shape, instruments, buffer)
+    frame_queue, session = connection(shape, instruments, buffer)
     watch.start()
-    receive(intake, session, frames, ts_recv)
+    receive(frame_queue, session, frames, ts_recv)
     watch.lap("decode")
     sealed = buffer.seal(instruments)
     watch.lap("seal")
-    if sealed.rows != BATCH_ROWS or intake.counts.rejected:
-        raise RuntimeError(f"{shape.name}: {sealed.rows} rows, {intake.counts}")
+    if sealed.rows != BATCH_ROWS or frame_queue.counts.rejected:
+        raise RuntimeError(f"{shape.name}: {sealed.rows} rows, {frame_queue.counts}")
     _time_numbers(watch, frames, sealed, instruments)
     if shape.kind == "trade":
         _time_records(watch, sealed.trades, instruments)

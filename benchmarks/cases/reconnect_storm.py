@@ -54,7 +54,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         "first_connect_s": round(connect_s, 1),
         "lowest": lowest,
         "back_s": round(elapsed, 1),
-        "connects_per_s_peak": _peak(peaks),
+        "connects_per_s_peak": peak(peaks),
         "rss_before_mib": round(before["rss_kib"] / 1024, 1),
         "rss_peak_mib": round(rss_kib / 1024, 1),
         "loop_delay_p99_ms": round(loop_ms, 1),
@@ -71,7 +71,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     }
 
 
-def _peak(accepted: list[tuple[float, int]]) -> int:
+def peak(accepted: list[tuple[float, int]]) -> int:
     """Return the most handshakes in any second, from (time, handshakes so far)."""
     most = 0.0
     for place, (start_s, start) in enumerate(accepted):

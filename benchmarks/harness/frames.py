@@ -48,25 +48,27 @@ def table(shapes: Sequence[Shape]) -> InstrumentTable:
 def connection(
     shape: Shape, instruments: InstrumentTable, buffer: ColumnBuffer
 ) -> tuple[FrameQueue, Session]:
-    """Return one connection to a shape's market, and the intake that its frames go to."""
+    """Return one connection to a shape's market, and the frame queue that its frames go to."""
     adapter = adapter_of(shape.venue)
     symbols = instruments.symbols(shape.venue, shape.market)
-    intake = FrameQueue(adapter, shape.market, symbols, buffer)
+    frame_queue = FrameQueue(adapter, shape.market, symbols, buffer)
     session = Session(
-        *(0, adapter(shape.market, symbols), [], buffer, intake.counts),
-        *(SessionEvents(), shape.market, intake.decode),
+        *(0, adapter(shape.market, symbols), [], buffer, frame_queue.counts),
+        *(SessionEvents(), shape.market, frame_queue.decode),
     )
-    return intake, session
+    return frame_queue, session
 
 
-def receive(intake: FrameQueue, session: Session, frames: Sequence[bytes], ts_recv: int) -> None:
+def receive(
+    frame_queue: FrameQueue, session: Session, frames: Sequence[bytes], ts_recv: int
+) -> None:
     """Receive and decode frames as the ingestor does when it is busy."""
-    arrive, arrived, full = intake.arrive, intake.arrived, intake.full
+    arrive, arrived, full = frame_queue.arrive, frame_queue.arrived, frame_queue.full
     for frame in frames:
         arrive((session, frame, ts_recv))
         if len(arrived) >= full:
-            intake.decode()
-    intake.decode()
+            frame_queue.decode()
+    frame_queue.decode()
 
 
 def _known(shape: Shape) -> list[Instrument]:

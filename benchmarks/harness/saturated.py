@@ -38,7 +38,7 @@ class Load:
             share=share,
         )
 
-    def afternoon(self, server: LoadServer, bootstrap: str) -> Child:
+    def naive(self, server: LoadServer, bootstrap: str) -> Child:
         streams = [server.stream(self.kind, number) for number in range(self.symbols)]
         connections = [streams[place::CONNECTIONS] for place in range(CONNECTIONS)]
         given = {"url": server.url, "bootstrap": bootstrap, "connections": connections}

@@ -1,5 +1,5 @@
 """Translate Binance spot and futures streams."""
 
-from feeds.binance.adapter import Binance, adapter
+from .adapter import Binance, adapter
 
 __all__ = ["Binance", "adapter"]

@@ -19,28 +19,13 @@ Traps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import msgspec
 import orjson
 
-from feeds.binance.batch_decoder import (
-    AggregateTrade,
-    BookTicker,
-    Depth,
-    FuturesDepth,
-    Quote,
-    Trade,
-    append_event,
-    futures_decoder,
-    is_whole_book,
-    parse_wrapped,
-    parser_of,
-    spot_decoder,
-)
-from feeds.binance.instruments import futures_instrument, spot_instrument
 from ingestor.adapter import (
     MILLISECOND,
     Ack,
@@ -57,6 +42,7 @@ from ingestor.adapter import (
     Flag,
     Instrument,
     Limits,
+    Listing,
     Market,
     Milliseconds,
     Notice,
@@ -65,6 +51,22 @@ from ingestor.adapter import (
     RestRequest,
     SnapshotSource,
     UnknownMessage,
+)
+
+from . import instruments
+from .batch_decoder import (
+    AggregateTrade,
+    BookTicker,
+    Depth,
+    FuturesDepth,
+    Quote,
+    Trade,
+    append_event,
+    futures_decoder,
+    is_whole_book,
+    parse_wrapped,
+    parser_of,
+    spot_decoder,
 )
 
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
@@ -286,14 +288,19 @@ class Binance:
         return (_EXCHANGE_INFO[market],)
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        read = spot_instrument if market == "spot" else futures_instrument
-        return [
-            read(market, entry)
-            for body in bodies
-            for entry in orjson.loads(body)["symbols"]
-            if entry["contractStatus" if market == "coinm" else "status"] == "TRADING"
-        ]
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        found: Iterable[Any] = instruments.entries(body)
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        return instruments.listing(market, entry)
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        if market == "spot":
+            return instruments.spot_instrument(market, entry)
+        return instruments.futures_instrument(market, entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return RestRequest(

@@ -7,9 +7,36 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ingestor.adapter import INT64_MAX, MILLISECOND, Contract, Instrument, SizeUnit, instrument
+import orjson
+
+from ingestor.adapter import (
+    INT64_MAX,
+    MILLISECOND,
+    Contract,
+    Instrument,
+    Listing,
+    SizeUnit,
+    VenueError,
+    instrument,
+)
 
 _LARGEST_IN_LEVEL: Final = 10_000  # orders of the largest size that one price level may hold
+# Unknown error, disconnected, too many requests, unexpected response, timeout, server busy.
+_TEMPORARY: Final = frozenset({-1000, -1001, -1003, -1006, -1007, -1008})
+
+
+def entries(body: bytes) -> Any:
+    answer = orjson.loads(body)
+    if "symbols" not in answer and "code" in answer:
+        code = answer["code"]
+        text = str(answer.get("msg", ""))
+        raise VenueError("binance", str(code), text, temporary=code in _TEMPORARY)
+    return answer["symbols"]
+
+
+def listing(market: str, entry: Any) -> Listing:
+    status = entry["contractStatus" if market == "coinm" else "status"]
+    return Listing(entry["symbol"], status == "TRADING", status)
 
 
 def _filters(entry: Any) -> tuple[str, str, str]:

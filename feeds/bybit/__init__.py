@@ -1,5 +1,5 @@
 """Translate Bybit v5 spot and derivatives streams."""
 
-from feeds.bybit.adapter import Bybit, adapter
+from .adapter import Bybit, adapter
 
 __all__ = ["Bybit", "adapter"]

@@ -22,17 +22,6 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from feeds.bybit.decoder import (
-    CHECK_BITS,
-    DEPTH,
-    KINDS,
-    Kind,
-    append_book,
-    append_trades,
-    beginning,
-    decoder,
-)
-from feeds.bybit.quotes import Quotes, append_quote
 from ingestor.adapter import (
     MILLISECOND,
     Ack,
@@ -47,6 +36,7 @@ from ingestor.adapter import (
     Filtered,
     Instrument,
     Limits,
+    Listing,
     Market,
     Notice,
     Refused,
@@ -54,9 +44,22 @@ from ingestor.adapter import (
     RestSnapshot,
     SizeUnit,
     UnknownMessage,
+    VenueError,
     instrument,
     iso_text,
 )
+
+from .decoder import (
+    CHECK_BITS,
+    DEPTH,
+    KINDS,
+    Kind,
+    append_book,
+    append_trades,
+    beginning,
+    decoder,
+)
+from .quotes import Quotes, append_quote
 
 _TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{DEPTH}"}
 _LEFT_OUT: Final = {
@@ -64,6 +67,9 @@ _LEFT_OUT: Final = {
     for name in ("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "insurance")
 }
 _TOPIC: Final = re.compile(r"[A-Za-z]+\.[\w.\-/]*\w")
+# Errors of the list that the venue calls temporary: server timeout, too many visits, server error,
+# the address's and the system's rate limit.
+_TEMPORARY: Final = frozenset({10000, 10006, 10016, 10018, 10429})
 _CONTRACTS: Final = {
     "LinearPerpetual": Contract.PERPETUAL,
     "LinearFutures": Contract.FUTURE,
@@ -206,13 +212,22 @@ class Bybit:
         ]
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        return [
-            _instrument(market, one)
-            for body in bodies
-            for one in orjson.loads(body)["result"]["list"]
-            if one["status"] == "Trading"
-        ]
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = orjson.loads(body)
+        code = answer["retCode"]
+        if code != 0:
+            text = str(answer.get("retMsg", ""))
+            raise VenueError(cls.venue, str(code), text, temporary=code in _TEMPORARY)
+        found: Iterable[Any] = answer["result"]["list"]
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        return Listing(entry["symbol"], entry["status"] == "Trading", entry["status"])
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        return _instrument(market, entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
-from feeds.bybit.quotes import UNCHANGED, append_many_quotes
 from ingestor.adapter import (
     MILLISECOND,
     ColumnBuffer,
@@ -28,6 +27,8 @@ from ingestor.adapter import (
     parse_levels,
     set_column,
 )
+
+from .quotes import UNCHANGED, append_many_quotes
 
 DEPTH: Final = 200
 

@@ -12,6 +12,7 @@ from ingestor.adapter.contract import (
     FeedAdapter,
     Filtered,
     Limits,
+    Listing,
     Market,
     NamesStreams,
     Notice,
@@ -47,6 +48,7 @@ from ingestor.model.errors import (
     DecodeError,
     UnknownInstrument,
     UnknownMessage,
+    VenueError,
 )
 from ingestor.model.instruments import (
     Contract,
@@ -97,6 +99,7 @@ __all__ = [
     "Flag",
     "Instrument",
     "Limits",
+    "Listing",
     "Market",
     "Milliseconds",
     "NamesStreams",
@@ -115,6 +118,7 @@ __all__ = [
     "Subscription",
     "UnknownInstrument",
     "UnknownMessage",
+    "VenueError",
     "by_kind",
     "flat",
     "format_decimal",

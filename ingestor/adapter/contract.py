@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import Instrument
@@ -22,9 +22,9 @@ class Continuity(Enum):
     """How a venue numbers the updates of a book (docs/semantics.md has each rule in words)."""
 
     NONE = "none"  # no numbers at all; nothing to check but checksum and oracle
-    RANGE = "range"  # first == last of the event before + 1 (Binance spot U/u)
-    PREVIOUS = "previous"  # previous == last of the event before (Binance futures pu, OKX)
-    INCREMENT = "increment"  # last == last of the event before + 1 (Bybit u)
+    RANGE = "range"  # first == last of the event before + 1
+    PREVIOUS = "previous"  # previous == last of the event before
+    INCREMENT = "increment"  # last == last of the event before + 1
     CONNECTION = "connection"  # counted over the connection; the adapter calls `out.hole`
 
 
@@ -37,7 +37,7 @@ class SnapshotSource(Enum):
 class BookRule:
     """A venue's book rules as data; `ingestor.books.manager` applies them.
 
-    depth_max: levels a side that the venue keeps; deeper ones are cut after each update (Kraken).
+    depth_max: levels a side that the venue keeps; deeper ones are cut after each update.
     checksum: called with the book's best levels as scaled integers, [(price, size), ...] best
     first, bids then asks; returns what `ColumnBuffer.levels(checksum=...)` carried.
     checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
@@ -103,6 +103,18 @@ class RestRequest:
     query: Mapping[str, str] = field(default_factory=dict)
     weight: int = 1
     cursor: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What an entry of a venue's list says first: which symbol, and whether it trades now.
+
+    symbol: as the websocket has it. status: the venue's own word, such as "BREAK" or "preopen".
+    """
+
+    symbol: str
+    trading: bool
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +200,8 @@ class FeedAdapter(Protocol):
     def stream(self, channel: str, symbol: str) -> str:
         """Return the venue's name of a stream: the unit of subscribing, acks and staleness.
 
-        channel: "trades", "quotes" or "book". Two channels may share a stream (Coinbase takes
-        quotes from its book: see docs/semantics.md).
+        channel: "trades", "quotes" or "book". Two channels may share a stream, such as
+        quotes taken from the book (BookRule.quotes_from_book).
         """
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
@@ -212,10 +224,24 @@ class FeedAdapter(Protocol):
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         """Return the REST requests that list the market's instruments."""
 
+    # The list is read entry by entry, so that an odd one costs itself alone: whatever `listing` or
+    # `parse_instrument` raises is reported with the symbol, and the others stand.
+
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        """Read their answers, in the order of the requests, pages after each other. Symbols that
-        aren't trading are left out. Raises as `decode` does."""
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        """Return the entries of one answer of `instrument_requests`.
+
+        Raises VenueError for an error of the venue's inside the answer; anything else for an answer
+        that has no list.
+        """
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        """Return an entry's symbol and status; None for one that is not of this market."""
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        """Read the metadata of an entry that has a listing."""
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         """Return the request for a book snapshot where BookRule.snapshot is REST, else None."""

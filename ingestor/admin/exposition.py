@@ -242,7 +242,7 @@ async def metrics_text(source: MetricSource) -> bytes:
     return b"".join(parts)
 
 
-_STREAM_FAMILIES: Final = (
+STREAM_FAMILIES: Final = (
     ("ingestor_feed_up", "gauge", "1 while the stream's connection is up."),
     ("ingestor_feed_messages_total", "counter", "Messages of the stream."),
     ("ingestor_feed_last_message_timestamp_seconds", "gauge", "When the stream last spoke."),
@@ -255,7 +255,7 @@ async def streams_text(streams: Iterable[StreamState]) -> bytes:
     """Return the page of all streams, at most STREAMS_MAX of them."""
     slices = Slices()
     lines = [
-        [f"# HELP {name} {text}", f"# TYPE {name} {kind}"] for name, kind, text in _STREAM_FAMILIES
+        [f"# HELP {name} {text}", f"# TYPE {name} {kind}"] for name, kind, text in STREAM_FAMILIES
     ]
     for number, one in enumerate(streams):
         if number >= STREAMS_MAX:
@@ -265,7 +265,7 @@ async def streams_text(streams: Iterable[StreamState]) -> bytes:
             f'symbol="{one.symbol.translate(_ESCAPES)}"}}'
         )
         values = (int(one.is_up), one.messages, one.last_message_ns * NS, one.lag_s)
-        for family, (name, _, _), value in zip(lines, _STREAM_FAMILIES, values, strict=True):
+        for family, (name, _, _), value in zip(lines, STREAM_FAMILIES, values, strict=True):
             family.append(f"{name}{labels} {value}")
         if number % SAMPLES_A_SLICE == 0:
             await slices.breathe()

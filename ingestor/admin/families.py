@@ -1,4 +1,4 @@
-"""Families of the parts that count for themselves: connections, Kafka, books, recorder."""
+"""Families of the parts that count for themselves: connections, lists, Kafka, books, recorder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ingestor.books.statistics import BookStatistics
 from ingestor.recording.recorder import RecorderStatistics
 from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
+from ingestor.sources.rest.statistics import ListStatistics
 
 _MARKET: Final = ("venue", "market")
 _BOOK_COUNTERS: Final = {
@@ -51,17 +52,62 @@ def bug_families(bugs: Mapping[str, int]) -> Iterator[Metric]:
     yield family
 
 
+def list_families(found: ListStatistics, held: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
+    """Yield what happened to instrument lists. held: seconds by venue and kind of request."""
+    reads = counter("instrument_lists", "Instrument lists by outcome.", (*_MARKET, "outcome"))
+    for labels, count in found.reads.items():
+        reads.add_metric(labels, count)
+    yield reads
+    text = "List entries that can't be read, each symbol once."
+    unreadable = counter("instrument_entries_unreadable", text, _MARKET)
+    for place, count in found.unreadable.items():
+        unreadable.add_metric(place, count)
+    yield unreadable
+    waiting = gauge("symbols_waiting", "Configured names that don't run.", (*_MARKET, "reason"))
+    for labels, count in found.waiting.items():
+        waiting.add_metric(labels, count)
+    yield waiting
+    holds = gauge("venue_held_seconds", "How long a venue still holds us off.", ("venue", "kind"))
+    for server, remaining_s in held.items():
+        holds.add_metric(server, remaining_s)
+    yield holds
+
+
 def kafka_families(
-    found: QueueStatistics, resets: Mapping[str, int], *, connected: bool
+    found: QueueStatistics,
+    resets: Mapping[str, int],
+    *,
+    connected: bool,
+    refused: Mapping[str, int] | None = None,
 ) -> Iterator[Metric]:
-    """Yield the producer's state. resets: producers replaced, by cause."""
+    """Yield the producer's state.
+
+    Args:
+        found: the queue.
+        resets: producers replaced, by cause.
+        connected: whether acknowledgements come while rows wait.
+        refused: batches that were refused for good, by cause.
+    """
     up = gauge("kafka_up", "1 while Kafka accepts rows.")
     up.add_metric((), int(connected))
     yield up
-    family = counter("producer_resets", "Producers replaced after an error.", ("cause",))
-    for cause, count in resets.items():
-        family.add_metric((cause,), count)
-    yield family
+    for name, text, counts in (
+        ("producer_resets", "Producers replaced after an error.", resets),
+        ("batches_refused", "Batches refused by Kafka for good.", refused or {}),
+    ):
+        family = counter(name, text, ("cause",))
+        for cause, count in counts.items():
+            family.add_metric((cause,), count)
+        yield family
+    held = gauge("partitions_held", "Partitions that Kafka refuses now.", ("topic",))
+    for topic, count in found.held_partitions.items():
+        held.add_metric((topic,), count)
+    yield held
+    side = counter("auxiliary_records", "Records of auxiliary topics.", ("topic", "outcome"))
+    for place, count in found.side.items():
+        if place[1] != "pending":
+            side.add_metric(place, count)
+    yield side
     steps = counter("overload_steps", "Steps of the overload policy taken.", ("step",))
     for step, count in found.steps.items():
         steps.add_metric((step,), count)

@@ -25,9 +25,11 @@ from typing import Final, Protocol, Self
 import orjson
 from aiohttp import web
 
+from ingestor.admin.connections import KEEPALIVE_S, ConnectionLimits
 from ingestor.admin.exposition import MetricSource, StreamState, metrics_text, streams_text
 from ingestor.config.model import HttpConfig, is_loopback
 from ingestor.model.errors import ListenFailed
+from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.status import Health, Status, liveness, startup
 
 HEARTBEAT_S: Final = 1.0
@@ -66,6 +68,8 @@ class AdminServer:
         self._source = source
         self._refresh = refresh
         self._runner: web.AppRunner | None = None
+        self._limits = ConnectionLimits()
+        self._listening: asyncio.Server | None = None
         self._heart: asyncio.Task[None] | None = None
         self._beat_s = time.monotonic()
         self._rendering = asyncio.Lock()  # two scrapes at once would hold the loop twice
@@ -80,7 +84,9 @@ class AdminServer:
 
     async def start(self) -> None:
         """Listen. Raises ListenFailed."""
-        application = web.Application(middlewares=[self._guard], client_max_size=1024)
+        application = web.Application(
+            middlewares=[self._limits.track, self._guard], client_max_size=1024
+        )
         for path, respond in (
             ("/", _file("index.html", "text/html")),
             ("/status.js", _file("status.js", "text/javascript")),
@@ -94,19 +100,25 @@ class AdminServer:
         ):
             application.router.add_get(path, respond)
         runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=1.0
+            application,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            keepalive_timeout=KEEPALIVE_S,
         )
         await runner.setup()
-        site = web.TCPSite(runner, self._config.host, self._config.port)
+        assert runner.server is not None, "set up"
         try:
-            await site.start()
+            listening = await self._limits.listen(
+                runner.server, self._config.host, self._config.port
+            )
         except OSError as failure:
             await runner.cleanup()
             address = f"{self._config.host}:{self._config.port}"
             hint = "set http.port (0 takes a free one)"
             raise ListenFailed("the HTTP server", address, _reason(failure), hint=hint) from None
-        self._runner = runner
-        self.port = int(runner.addresses[0][1])
+        self._runner, self._listening = runner, listening
+        self.port = int(listening.sockets[0].getsockname()[1])
         self._heart = asyncio.create_task(self._beat(), name="http-heartbeat")
 
     async def stop(self) -> None:
@@ -114,13 +126,18 @@ class AdminServer:
         if self._heart is not None:
             self._heart.cancel()
             self._heart = None
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
     async def _beat(self) -> None:
+        sweep = bulkheads.guard("HTTP client", self._limits.sweep)
         while True:
             self._beat_s = time.monotonic()
+            sweep()
             await asyncio.sleep(HEARTBEAT_S)
 
     @web.middleware
@@ -137,6 +154,9 @@ class AdminServer:
                 response = web.Response(status=refusal.status, text=f"{refusal.reason}\n")
                 if "Allow" in refusal.headers:
                     response.headers["Allow"] = refusal.headers["Allow"]
+            except Exception as failure:  # noqa: BLE001  # the boundary: it costs this answer
+                bulkheads.bug("HTTP client", failure, path=request.path)
+                response = web.Response(status=500, text="a bug: see the log\n")
         response.headers.update(_HEADERS)
         return response
 

@@ -118,11 +118,14 @@ def ledger(status: Status) -> str:
         ("duplicate", status.duplicate_frames),
         ("filtered", status.filtered_frames),
     )
+    outcomes = ("acked", "refused", "dropped", "pending")
+    side = {outcome: status.auxiliary.get(outcome, 0) for outcome in outcomes}
     lines = (
         f"ledger after {status.uptime_s:.1f} s",
         f"  frames {status.frames:>14,} = {_sum(frames)}",
         f"  rows   {status.rows_appended:>14,} = {_sum(rows)}",
         f"         {'of which':>14}   {by_class or 'none'}",
+        f"  side   {sum(side.values()):>14,} = {_sum(tuple(side.items()))}",
         f"  declared: {status.gaps:,} gaps, {status.resets:,} books begun anew",
         f"  reconnects: {status.reconnects:,}",
         "  balanced" if status.unaccounted == 0 else f"  UNACCOUNTED: {status.unaccounted:,}",

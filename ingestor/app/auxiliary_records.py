@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import orjson
 
+from ingestor.adapter.contract import Subscription
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
 from ingestor.model.decimals import format_decimal
@@ -113,6 +114,16 @@ class AuxiliaryRecords(SupervisorEvents):
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
         self._feed("refused", planned, None, streams=list(streams), reason=text)
+
+    def silent(
+        self, planned: PlannedConnection, subscription: Subscription, silence_s: float
+    ) -> None:
+        silence_s = round(silence_s, 1)
+        streams = [subscription.stream]
+        self._feed("silent", planned, None, streams=streams, silence_s=silence_s)
+
+    def spoke_again(self, planned: PlannedConnection, subscription: Subscription) -> None:
+        self._feed("spoke_again", planned, None, streams=[subscription.stream])
 
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
         self._feed("unacknowledged", planned, None, streams=list(streams))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ingestor.app.auxiliary_records import AuxiliaryRecords
@@ -40,12 +40,17 @@ class BookSnapshotPublisher:
         self._known: set[int] = set()
         self._due: dict[int, None] = {}  # in order
 
-    def hear(self, batch: TickBatch) -> None:
+    def observe(self, batch: TickBatch) -> None:
         """A flush brought these rows: books that began anew are due."""
         if batch.row_class is RowClass.LEVEL:
             resets = batch.rows["instrument"][batch.rows["kind"] == Kind.RESET].tolist()
             self._known.update(resets)
             self._due.update(dict.fromkeys(resets))
+
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
+        """Follow new revisions of instruments. numbers: old -> new."""
+        self._known = {numbers.get(instrument, instrument) for instrument in self._known}
+        self._due = {numbers.get(instrument, instrument): None for instrument in self._due}
 
     async def run(self) -> None:
         """Publish until cancelled."""

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from ingestor.adapter.contract import Subscription
 from ingestor.decode.session import Session
 from ingestor.model.errors import TransportError
 from ingestor.sources.live.events import SupervisorEvents, cause_of
@@ -31,6 +32,28 @@ class EventLog(SupervisorEvents):
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
         log.warning("streams.refused", **_where(planned), **_named(streams), reason=text)
+
+    def changed(
+        self,
+        planned: PlannedConnection,
+        session: Session,
+        added: Sequence[Subscription],
+        removed: Sequence[Subscription],
+    ) -> None:
+        log.info("streams.changed", **_where(planned), added=len(added), removed=len(removed))
+
+    def silent(
+        self, planned: PlannedConnection, subscription: Subscription, silence_s: float
+    ) -> None:
+        log.warning(
+            "stream.marked_silent",
+            **_where(planned),
+            stream=subscription.stream,
+            silence_s=round(silence_s, 1),
+        )
+
+    def spoke_again(self, planned: PlannedConnection, subscription: Subscription) -> None:
+        log.info("stream.spoke_again", **_where(planned), stream=subscription.stream)
 
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
         log.warning("streams.unacknowledged", **_where(planned), **_named(streams))

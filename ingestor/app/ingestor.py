@@ -6,31 +6,36 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from prometheus_client.core import Metric
 
-from ingestor.adapter import FeedAdapter
+from ingestor.adapter import BookRule, FeedAdapter
 from ingestor.adapter.contract import Subscription
+from ingestor.adapter.instrument_list import InstrumentList, ListChange
 from ingestor.admin.exposition import Exposition, StreamState
 from ingestor.admin.families import (
     book_families,
     bug_families,
     connection_families,
     kafka_families,
+    list_families,
     recorder_families,
 )
 from ingestor.admin.server import AdminServer
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
+from ingestor.app.descriptors import descriptor_budget
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_revisions import Revisions
-from ingestor.app.planning import Planned
+from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
+from ingestor.app.planning import ListSource, Planned
 from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
@@ -43,10 +48,16 @@ from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
+from ingestor.sources.live.plan import make_plan
+from ingestor.sources.live.replan import PlanChange, replan, together, without
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
+from ingestor.sources.rate_limiter import holds
+from ingestor.sources.rest.catalog import Catalog
+from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.statistics import lists
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Health, Phase, Status, readiness
@@ -69,7 +80,12 @@ class Drained:
 
 
 class Ingestor:
-    """All parts of one process. `run` owns their tasks; `stop` ends it in order."""
+    """All parts of one process. `run` owns their tasks; `stop` ends it in order.
+
+    connections_max: how many venue connections the descriptors allow, known when `run` begins.
+    """
+
+    connections_max: int
 
     def __init__(
         self, config: Config, planned: Planned, *, publish: bool = True, session: bytes = b""
@@ -80,14 +96,10 @@ class Ingestor:
         self.session = session or os.urandom(16)
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
-        self._watch = LoopLag()
+        self.loop_lag = LoopLag()
         table = planned.table
-        rules = planned.plan.book_rules()
-        self.pipeline = Pipeline(
-            table,
-            lambda number: rules[table[number].venue, table[number].market],
-            settings.book_settings(config.books),
-        )
+        self._rules = planned.plan.book_rules()
+        self.pipeline = Pipeline(table, self._rule_of, settings.book_settings(config.books))
         metrics = self.pipeline.metrics
         self.sink = (
             KafkaSink(
@@ -111,7 +123,7 @@ class Ingestor:
             if config.recorder is not None
             else None
         )
-        self.stalewatch = (
+        self.staleness_monitor = (
             StalenessMonitor(
                 Staleness(StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)),
                 metrics.last_seen,
@@ -126,13 +138,12 @@ class Ingestor:
             linger_s=config.batch.linger_ms / 1e3,
             on_repairs=self._repair,
             on_rejected=self._quarantine,
-            on_bug=self._bug,
         )
         self.supervisor = Supervisor(
             planned.plan,
             table,
-            self.pipeline.intakes,
-            self.flusher.burst_end_of,
+            self.pipeline.frame_queues,
+            self.flusher.read_complete_of,
             self.flusher.request_flush,
             tap=self.recorder,
             settings=SupervisorSettings(
@@ -152,9 +163,14 @@ class Ingestor:
             settings.catalogue_settings(config.catalogue),
             {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
         )
+        self._lists = (
+            InstrumentWatch(planned.planner, WatchPace(config.catalogue.ttl_s), self._follow_list)
+            if planned.planner is not None
+            else None
+        )
         self._group: asyncio.TaskGroup | None = None
-        self._tasks: list[asyncio.Task[None]] = []  # all that `run` cancels at its end
-        self.images = (
+        self._refreshing: set[asyncio.Task[None]] = set()  # of instrument lists
+        self.book_snapshots = (
             BookSnapshotPublisher(
                 self.pipeline.books,
                 table,
@@ -179,10 +195,20 @@ class Ingestor:
         )
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
+        self._revisions.subscribe(self.supervisor.replace_instruments)
+        self._revisions.subscribe(self._revise)
+        if self.staleness_monitor is not None:
+            self._revisions.subscribe(self.staleness_monitor.replace_instruments)
+        if self.book_snapshots is not None:
+            self._revisions.subscribe(self.book_snapshots.replace_instruments)
         if self.sink is not None:
             self.sink.on_pause = self._pause
             self.sink.on_resume = self._resume
             self.sink.on_shed = self._shed
+
+    def _rule_of(self, number: int) -> BookRule:
+        instrument = self.planned.table[number]
+        return self._rules[instrument.venue, instrument.market]
 
     # ------------------------------------------------------------------ life
 
@@ -197,6 +223,7 @@ class Ingestor:
         Raises SinkUnavailable when Kafka can't be reached at the start, ListenFailed when the
         HTTP port is taken.
         """
+        self.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
             if self.http is not None:
                 await stack.enter_async_context(self.http)
@@ -205,9 +232,12 @@ class Ingestor:
                 stack.push_async_callback(self.recorder.stop)
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                tasks: list[asyncio.Task[Any]] = [
-                    group.create_task(self._watch.run(), name="loop watch")
-                ]
+                tasks: list[asyncio.Task[Any]] = []
+
+                def keep(unit: str, run: Callable[[], Awaitable[object]]) -> None:
+                    tasks.append(group.create_task(bulkheads.keep(unit, run), name=unit))
+
+                keep("loop lag", self.loop_lag.run)
                 stopping = group.create_task(self._stop.wait(), name="stop")
                 tasks.append(stopping)
                 if self.sink is not None:
@@ -228,17 +258,18 @@ class Ingestor:
                 if on_ready is not None:
                     on_ready()
                 supervising = group.create_task(self.supervisor.run(), name="supervisor")
-                tasks.append(group.create_task(self._report(), name="report"))
-                if self.images is not None:
-                    tasks.append(group.create_task(self.images.run(), name="book images"))
+                keep("report", self._report)
+                if self.book_snapshots is not None:
+                    keep("book snapshots", self.book_snapshots.run)
                 if self.auditor is not None:
-                    tasks.append(group.create_task(self.auditor.run(), name="book audit"))
-                if self.stalewatch is not None:
-                    watching = self.stalewatch.run(self.supervisor)
-                    tasks.append(group.create_task(watching, name="stale watch"))
-                await asyncio.wait({supervising, stopping}, return_when="FIRST_COMPLETED")
+                    keep("book audit", self.auditor.run)
+                if self.staleness_monitor is not None:
+                    keep("staleness", partial(self.staleness_monitor.run, self.supervisor))
+                if self._lists is not None:
+                    keep("instrument list", partial(self._watch_lists, self._lists))
+                await stopping
                 drained = await self._drain(supervising)
-                _cancel(tasks)
+                _cancel([*tasks, *self._refreshing])
         self.phase = Phase.STOPPED
         return drained
 
@@ -254,8 +285,6 @@ class Ingestor:
 
     async def _drain(self, supervising: asyncio.Task[None]) -> Drained:
         self.phase = Phase.DRAINING
-        if supervising.done():
-            supervising.result()  # our own bug: raised, with nothing hidden
         supervising.cancel()
         await asyncio.wait({supervising})
         self.flusher.flush()
@@ -285,25 +314,27 @@ class Ingestor:
     def _observe(self, result: FlushResult, _now_ns: int) -> None:
         for error in result.errors:
             log.warning("book.broken", cause=error.cause, detail=str(error))
-        if self.images is not None:
+            if error.cause == "checksum" and self._lists is not None:
+                venue, market, _ = error.instrument.split(":", 2)
+                self._lists.request(venue, market)  # metadata may have changed unannounced
+        if self.book_snapshots is not None:
             for batch in result.batches:
-                self.images.hear(batch)
+                self.book_snapshots.observe(batch)
 
     def _listeners(self) -> list[SupervisorEvents]:
-        return [one for one in (EventLog(), self.publishing, self.stalewatch) if one is not None]
+        return [
+            one for one in (EventLog(), self.publishing, self.staleness_monitor) if one is not None
+        ]
 
     def _pause(self) -> None:
         self.supervisor.pause()
-        if self.stalewatch is not None:
-            self.stalewatch.paused()
+        if self.staleness_monitor is not None:
+            self.staleness_monitor.paused()
 
     def _resume(self) -> None:
         self.supervisor.resume()
-        if self.stalewatch is not None:
-            self.stalewatch.resumed()
-
-    def _bug(self, failure: BaseException) -> None:
-        self.supervisor.bug(failure)
+        if self.staleness_monitor is not None:
+            self.staleness_monitor.resumed()
 
     def _repair(self, repairs: Sequence[Repair]) -> None:
         self.supervisor.repair(repairs)
@@ -315,24 +346,68 @@ class Ingestor:
             self.publishing.quarantine(rejected)
         for adapter, market in self._revisions.suspects(rejected):
             assert self._group is not None  # frames come while `run` runs
-            task = self._group.create_task(self._refresh(adapter, market), name="instruments")
-            self._tasks.append(task)
+            refresh = bulkheads.once("instrument list", partial(self._refresh, adapter, market))
+            task = self._group.create_task(refresh, name="instruments")
+            self._refreshing.add(task)
+            task.add_done_callback(self._refreshing.discard)
+
+    async def _watch_lists(self, lists: InstrumentWatch) -> None:
+        async with RestClient(settings.rest_settings(self.config.catalogue)) as client:
+            await lists.run(Catalog(settings.catalogue_settings(self.config.catalogue), client))
+
+    def _follow_list(self, source: ListSource, _listed: InstrumentList, change: ListChange) -> None:
+        """Take what changed in an instrument list: metadata, symbols that begin, and that end."""
+        planner = self.planned.planner
+        assert planner is not None  # who watches lists has one
+        numbers = self._revisions.revise(after for _, after in change.changed)
+        if numbers:
+            self.flusher.flush()
+            self._revisions.announce(numbers)
+        running = self.planned.plan
+        gone = {instrument.symbol for instrument in change.gone}
+        planner.retire(source.venue, source.market, gone)
+        table = self.planned.table
+        wanted = [wish.of(running.is_mine, table) for wish in planner.wanted(source)]
+        rest = without(running, source.venue, source.market, gone)
+        plan_change = replan(running, together(rest, make_plan(wanted, table)))
+        if len(plan_change.plan) > self.config.limits.connections_max:
+            log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
+            return
+        if not plan_change.is_empty:
+            self.apply(plan_change)
 
     async def _refresh(self, adapter: type[FeedAdapter], market: str) -> None:
         """A number was finer than its instrument allows: take the venue's new metadata."""
         fresh = await self._revisions.refresh(adapter, market)
         self.flusher.flush()  # from here on no frame comes between, so that a replay can follow
         numbers = self._revisions.revise(fresh)
-        if not numbers:
-            return
-        self.supervisor.replace_instruments(numbers)
-        for old in numbers:
-            self.pipeline.books.forget(old)
+        if numbers:
+            self._revisions.announce(numbers)
+
+    def _revise(self, numbers: Mapping[int, int]) -> None:
+        """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
+        now_ns = time.time_ns()
+        self.planned = replace(self.planned, plan=self.planned.plan.renumbered(numbers))
+        self.pipeline.replace_instruments(numbers, now_ns)
+        self._shed_books = {numbers.get(instrument, instrument) for instrument in self._shed_books}
         revised = [self.planned.table[new] for new in numbers.values()]
         if self.recorder is not None:
-            self.recorder.record_decision(None, time.time_ns(), revision(revised))
+            self.recorder.record_decision(None, now_ns, revision(revised))
         if self.publishing is not None:
             self.publishing.instruments(revised)
+
+    def apply(self, change: PlanChange) -> None:
+        """Follow a new plan: add, remove and change connections and streams while running."""
+        self.flusher.flush()
+        self._rules.update(change.plan.book_rules())
+        self.supervisor.apply(change)
+        self.planned = replace(self.planned, plan=change.plan)
+        for subscription in change.unsubscribed:
+            if subscription.channel == "book":
+                self.pipeline.books.forget(subscription.instrument)
+        if self.publishing is not None:
+            fresh = {subscription.instrument for subscription in change.subscribed}
+            self.publishing.instruments(self.planned.table[number] for number in sorted(fresh))
 
     def _shed(self, row_class: RowClass, instrument: int) -> None:
         """The sink dropped rows of an instrument: its book is of no use to consumers now."""
@@ -371,7 +446,7 @@ class Ingestor:
             phase = Phase.PAUSED
         channel = self.sink.statistics() if self.sink is not None else None
         connections = self.supervisor.statistics()
-        return self.reporter.status(phase, connections, channel, self._watch, recent=recent)
+        return self.reporter.status(phase, connections, channel, self.loop_lag, recent=recent)
 
     def families(self) -> Iterable[Metric]:
         return self._exposition.families()
@@ -379,19 +454,23 @@ class Ingestor:
     def _parts(self) -> Iterable[Metric]:
         """Yield the families of the parts that count for themselves."""
         yield from bug_families(bulkheads.bugs)
+        yield from list_families(lists, holds.longest_s())
         yield from connection_families(self.supervisor.statistics())
         yield from book_families(self.pipeline.books.statistics())
         if self.sink is not None:
-            connected = self.sink.failure is None
-            resets = self.sink.producer_resets
-            yield from kafka_families(self.sink.statistics(), resets, connected=connected)
+            yield from kafka_families(
+                self.sink.statistics(),
+                self.sink.producer_resets,
+                connected=self.sink.is_up,
+                refused=self.sink.refused,
+            )
         if self.recorder is not None:
             yield from recorder_families(self.recorder.statistics())
 
     def ready(self) -> Health:
         health = readiness(
             self.status(),
-            kafka_seen=self.sink is None or self.sink.failure is None,
+            kafka_seen=self.sink is None or self.sink.is_up,
             startup_grace_s=self.config.limits.startup_grace_s,
         )
         if self.recorder is not None:  # told, but no reason to send nobody here: publishing goes on
@@ -404,16 +483,16 @@ class Ingestor:
     def streams(self) -> Iterable[StreamState]:
         """Yield every subscription's state, for /metrics/feeds."""
         last = self.pipeline.metrics.last_seen
-        for line in self.supervisor.lines:
-            for one in line.planned.subscriptions:
+        for slot in self.supervisor.slots:
+            for one in slot.planned.subscriptions:
                 row_class = CLASS_OF[one.channel]
                 messages, last_ns, lag_ns = last.of(row_class, one.instrument)
                 yield StreamState(
-                    line.planned.venue,
-                    line.planned.market,
+                    slot.planned.venue,
+                    slot.planned.market,
                     one.channel,
                     one.symbol,
-                    is_up=line.connection is not None,
+                    is_up=slot.connection is not None,
                     messages=messages,
                     last_message_ns=last_ns,
                     lag_s=lag_ns / 1e9,

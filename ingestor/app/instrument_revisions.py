@@ -3,7 +3,8 @@ don't allow.
 
 A venue that makes a tick finer sends digits that the old exponent can't hold. They are refused,
 never rounded; the market's instruments are fetched anew, and what changed gets a new number in the
-table, so that rows sealed before keep their exponents and rows from now on have their own.
+table, so that rows sealed before keep their exponents and rows from now on have their own. Where a
+fresh list confirms the old metadata, `FinerNumbers` says whether the numbers are to be believed.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Final
 import structlog
 
 from ingestor.adapter import FeedAdapter
+from ingestor.app.finer_numbers import FinerNumbers
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
 from ingestor.model.errors import BadNumber
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.rest.catalog import Catalog, CatalogSettings
 from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.telemetry.bulkheads import bulkheads
 
 INTERVAL_S: Final = 60.0  # between two questions to one market
 
@@ -46,6 +49,20 @@ class Revisions:
         self._rest_urls = rest_urls
         self._clock_s = clock_s
         self._asked_s: dict[Market, float] = {}
+        self._finer = FinerNumbers(table, clock_s)
+        self._followers: list[Callable[[Mapping[int, int]], None]] = []
+
+    def subscribe(self, follow: Callable[[Mapping[int, int]], None]) -> None:
+        """Have `follow(numbers)` called when instruments have new revisions. numbers: old -> new.
+
+        Whatever keeps state by instrument number subscribes here. Each follower has a boundary.
+        """
+        self._followers.append(bulkheads.guard("instrument", follow))
+
+    def announce(self, numbers: Mapping[int, int]) -> None:
+        """Let all followers take the new numbers, in the order of their subscription."""
+        for follow in self._followers:
+            follow(numbers)
 
     def suspects(self, rejected: Sequence[Rejected]) -> list[tuple[type[FeedAdapter], str]]:
         """Return whom to ask for the sake of these frames, each market at most once an interval."""
@@ -54,6 +71,7 @@ class Revisions:
             source = one.source
             if one.reason != BadNumber.reason or not isinstance(source, Session):
                 continue
+            self._finer.see(one)
             market = (source.adapter.venue, source.market)
             now_s = self._clock_s()
             if now_s - self._asked_s.get(market, -INTERVAL_S) >= INTERVAL_S:
@@ -66,7 +84,8 @@ class Revisions:
         async with RestClient(self._rest) as client:
             catalogue = Catalog(self._catalogue, client)
             rest_url = self._rest_urls.get((adapter.venue, market))
-            return await catalogue.refresh(adapter, market, rest_url) or []
+            listed = await catalogue.refresh(adapter, market, rest_url)
+            return [] if listed is None else listed.instruments
 
     def revise(self, fresh: Iterable[Instrument]) -> dict[int, int]:
         """Take what changed into the table; return its numbers, old -> new."""
@@ -77,13 +96,20 @@ class Revisions:
         if fresh.symbol not in symbols:
             return None  # of the market, but not subscribed to
         old = symbols[fresh.symbol]
-        new = self._table.add(fresh)
+        new = self._table.add(self._finer.widen(fresh))
         if new == old:
             return None
         log.warning(
             "instrument.revised",
             key=fresh.key,
-            tick_size=f"{self._table[old].tick_size} -> {fresh.tick_size}",
-            lot_size=f"{self._table[old].lot_size} -> {fresh.lot_size}",
+            **_changes(self._table[old], self._table[new]),
         )
         return old, new
+
+
+def _changes(old: Instrument, new: Instrument) -> dict[str, str]:
+    """Return the fields that differ, for the log."""
+    before, after = old.to_json(), new.to_json()
+    return {
+        name: f"{before[name]} -> {after[name]}" for name in after if before[name] != after[name]
+    }

@@ -1,20 +1,37 @@
-"""From the feeds of the configuration to the connection plan: lists loaded, symbols resolved."""
+"""From the feeds of the configuration to the connection plan: lists loaded, symbols resolved.
+
+A market whose list can't be had costs itself alone, and so does a symbol that doesn't trade: the
+plan is made without them, and says what waits. `InstrumentWatch` finds them later.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import structlog
 
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import InstrumentList
 from ingestor.app import settings
-from ingestor.config.model import Config
-from ingestor.model.errors import ConfigError
-from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.config.model import Channel, Config, FeedConfig
+from ingestor.model.errors import ConfigError, DecodeError, TransportError
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.suggest import nearest
 from ingestor.sources.live.plan import Plan, Wanted, make_plan
-from ingestor.sources.registry import adapter_of
-from ingestor.sources.rest.catalog import Catalog, resolve
+from ingestor.sources.registry import adapter_of, registry
+from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.resolve import Resolved, Waiting, WaitReason, resolve
+from ingestor.sources.rest.statistics import lists
+from ingestor.telemetry.bulkheads import bulkheads
+
+SHOWN_MAX: Final = 20  # log lines about symbols that wait
+
+log = structlog.get_logger(__name__)
 
 
 class InstrumentSource(Protocol):
@@ -22,46 +39,212 @@ class InstrumentSource(Protocol):
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
-    ) -> list[Instrument]: ...
+    ) -> InstrumentList: ...
+
+    async def refresh(
+        self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
+    ) -> InstrumentList | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListSource:
+    """One list that the configuration needs. rest_url: None for the venue's own."""
+
+    adapter: type[FeedAdapter]
+    market: str
+    rest_url: str | None
+
+    @property
+    def venue(self) -> str:
+        return self.adapter.venue
+
+
+class Planner:
+    """Turns instrument lists into wishes: all at the start, and what is new while running.
+
+    Each channel of an instrument is handed out once, until `retire` takes it back.
+    """
+
+    def __init__(self, config: Config, file: str = "") -> None:
+        """Args:
+        config: whose feeds are planned.
+        file: its name, for messages.
+
+        Raises:
+            ConfigError: for a configuration without feeds, unknown venues, markets and channels.
+        """
+        self.place = f"{file}: " if file else ""
+        if not config.feeds:
+            raise ConfigError("names no feeds", where=file, hint="add a [[feeds]] section")
+        self.table = InstrumentTable()
+        self.lists: dict[ListSource, InstrumentList] = {}
+        self._feeds = [
+            (index, feed, self._source(index, feed)) for index, feed in enumerate(config.feeds)
+        ]
+        self._waiting: dict[int, list[Waiting]] = {}
+        self._taken: set[tuple[str, str, str, str]] = set()
+
+    @property
+    def sources(self) -> list[ListSource]:
+        """The lists that the feeds need, each once."""
+        return list(dict.fromkeys(source for _, _, source in self._feeds))
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        """The configured symbols that don't run, feed by feed."""
+        return tuple(one for index in sorted(self._waiting) for one in self._waiting[index])
+
+    def wanted(self, source: ListSource | None = None, *, strict: bool = False) -> list[Wanted]:
+        """Return what the feeds want and was not handed out before, as far as lists are there.
+
+        Args:
+            source: whose feeds; None for all.
+            strict: whether a name that can never be right is an error, as at the start.
+
+        Raises:
+            ConfigError: if strict, for such a name.
+        """
+        found: list[Wanted] = []
+        for index, feed, own in self._feeds:
+            if source is None or own == source:
+                found.extend(self._wanted_of(index, feed, own, strict=strict))
+        lists.waiting = dict(
+            Counter((one.venue, one.market, one.reason.value) for one in self.waiting)
+        )
+        return found
+
+    def retire(self, venue: str, market: str, symbols: Collection[str]) -> None:
+        """Forget that these symbols run, so that they are handed out when they trade again."""
+        self._taken = {
+            (at, where, symbol, channel)
+            for at, where, symbol, channel in self._taken
+            if (at, where) != (venue, market) or symbol not in symbols
+        }
+
+    def unlisted(self, source: ListSource) -> bool:
+        """Say whether a feed names a symbol that the list of `source`, not fresh, doesn't have."""
+        listed = self.lists.get(source)
+        return listed is not None and any(
+            one.reason is WaitReason.UNLISTED
+            for index, feed, own in self._feeds
+            if own == source
+            for one in self._resolve(index, feed, listed).waiting
+        )
+
+    def _source(self, index: int, feed: FeedConfig) -> ListSource:
+        where = f"{self.place}feeds[{index}]"
+        adapter = adapter_of(feed.venue, f"{where}.venue")
+        market = registry().market(feed.venue, feed.market, f"{where}.market")
+        carried = {channel for endpoint in market.endpoints for channel in endpoint.channels}
+        for channel in feed.channels:
+            if channel not in carried:
+                what = f"{feed.venue} {feed.market} has no channel {channel!r}"
+                hint = nearest(channel, carried)
+                raise ConfigError(what, where=f"{where}.channels", hint=hint)
+        return ListSource(adapter, feed.market, feed.rest_url)
+
+    def _resolve(self, index: int, feed: FeedConfig, listed: InstrumentList) -> Resolved:
+        return resolve(listed, feed.symbols, f"{self.place}feeds[{index}].symbols")
+
+    def _wanted_of(
+        self, index: int, feed: FeedConfig, source: ListSource, *, strict: bool
+    ) -> Iterator[Wanted]:
+        listed = self.lists.get(source)
+        if listed is None:
+            self._waiting[index] = [
+                Waiting(source.venue, source.market, name, WaitReason.NO_LIST, "no list yet")
+                for name in feed.symbols
+            ]
+            return
+        # While running no name is an error: what was right once may be delisted now.
+        found = self._resolve(index, feed, listed if strict else replace(listed, fresh=False))
+        self._waiting[index] = found.waiting
+        by_channels: dict[tuple[Channel, ...], list[int]] = {}
+        for instrument in found.chosen:
+            keys = [(source.venue, source.market, instrument.symbol, one) for one in feed.channels]
+            channels = tuple(
+                channel
+                for channel, key in dict(zip(feed.channels, keys, strict=True)).items()
+                if key not in self._taken
+            )
+            self._taken.update(keys)
+            if channels:
+                number = self.table.add(instrument)
+                by_channels.setdefault(channels, []).append(number)
+        for channels, numbers in by_channels.items():
+            yield Wanted(source.adapter, source.market, numbers, channels, settings.route(feed))
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The table holds the instruments of the plan alone, not the venues' whole lists."""
+    """The table holds the instruments of the plan alone, not the venues' whole lists.
+
+    waiting: configured symbols that don't run (yet). planner: what planned, with the lists; None
+    where a plan was made by hand.
+    """
 
     table: InstrumentTable
     plan: Plan
+    waiting: tuple[Waiting, ...] = ()
+    planner: Planner | None = None
 
 
 async def make_planned(config: Config, source: InstrumentSource, file: str = "") -> Planned:
-    """Plan all feeds. file: the configuration's name, for messages.
+    """Plan all feeds; what can't run yet is named in `Planned.waiting`.
 
-    Raises ConfigError for unknown venues, markets, channels and symbols, for a configuration
-    without feeds, and for more connections than `limits.connections_max`; what `load` raises.
+    Args:
+        config: whose feeds are planned.
+        source: where lists come from. They are asked for at the same time.
+        file: the configuration's name, for messages.
+
+    Raises:
+        ConfigError: for unknown venues, markets and channels, for symbols that a fresh and whole
+            list doesn't have, for a configuration without feeds, and for more connections than
+            `limits.connections_max`.
     """
-    place = f"{file}: " if file else ""
-    if not config.feeds:
-        raise ConfigError("names no feeds", where=file, hint="add a [[feeds]] section")
-    table = InstrumentTable()
-    wanted: list[Wanted] = []
-    for index, feed in enumerate(config.feeds):
-        adapter = adapter_of(feed.venue, f"{place}feeds[{index}].venue")
-        instruments = await source.load(adapter, feed.market, feed.rest_url)
-        chosen = resolve(instruments, feed.symbols, f"{place}feeds[{index}].symbols")
-        numbers = _add(table, chosen)
-        wanted.append(Wanted(adapter, feed.market, numbers, feed.channels, settings.route(feed)))
-    plan = make_plan(wanted, table)
+    planner = Planner(config, file)
+    await asyncio.gather(*(_load(planner, source, one) for one in planner.sources))
+    plan = make_plan(planner.wanted(strict=True), planner.table)
     if len(plan) > config.limits.connections_max:
         raise ConfigError(
             f"the plan has {len(plan):,} connections, more than {config.limits.connections_max:,}",
-            where=f"{place}limits.connections_max",
+            where=f"{planner.place}limits.connections_max",
             hint="raise it, or subscribe to less",
         )
-    return Planned(table, plan)
+    return Planned(planner.table, plan, planner.waiting, planner)
 
 
-def _add(table: InstrumentTable, chosen: Iterable[Instrument]) -> Sequence[int]:
-    return [table.add(one) for one in chosen]
+async def _load(planner: Planner, source: InstrumentSource, one: ListSource) -> None:
+    """Load one list; whatever fails costs this market alone."""
+    try:
+        planner.lists[one] = await source.load(one.adapter, one.market, one.rest_url)
+        if planner.unlisted(one):  # a name that an older list doesn't have: it may be new
+            fresh = await source.refresh(one.adapter, one.market, one.rest_url)
+            if fresh is not None:
+                planner.lists[one] = fresh
+    except ConfigError:
+        return  # said again, and raised, when everything is resolved
+    except (TransportError, DecodeError) as failure:
+        log.warning(
+            "catalogue.unavailable", venue=one.venue, market=one.market, reason=str(failure)
+        )
+    except Exception as failure:  # noqa: BLE001  # the boundary
+        bulkheads.bug("instrument list", failure, venue=one.venue, market=one.market)
+
+
+def _report(waiting: Iterable[Waiting]) -> None:
+    found = list(waiting)
+    for one in found[:SHOWN_MAX]:
+        log.error(
+            "symbol.waiting",
+            venue=one.venue,
+            market=one.market,
+            symbol=one.name,
+            reason=one.reason.value,
+            detail=one.detail,
+        )
+    if len(found) > SHOWN_MAX:
+        log.error("symbols.waiting", count=len(found), shown=SHOWN_MAX)
 
 
 async def load_plan(config: Config, file: str = "") -> Planned:
@@ -71,4 +254,6 @@ async def load_plan(config: Config, file: str = "") -> Planned:
     """
     async with RestClient(settings.rest_settings(config.catalogue)) as client:
         catalogue = Catalog(settings.catalogue_settings(config.catalogue), client)
-        return await make_planned(config, catalogue, file)
+        planned = await make_planned(config, catalogue, file)
+    _report(planned.waiting)
+    return planned

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ingestor.books.settings import BookSettings
 from ingestor.config.load import kafka_password
@@ -19,6 +18,7 @@ from ingestor.config.model import (
     LimitsConfig,
     RecorderConfig,
 )
+from ingestor.config.proxy import proxy_secrets
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import ConfigError
@@ -89,7 +89,9 @@ def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
 
 
 def rest_settings(config: CatalogueConfig) -> RestSettings:
-    return RestSettings(config.timeout_s)
+    # A list has a deadline: whoever wants to be left alone for longer is asked later, by the watch.
+    backoff = Backoff(base_s=0.5, cap_s=10.0, retry_after_cap_s=5.0)
+    return RestSettings(config.timeout_s, backoff=backoff)
 
 
 def backoff(config: LimitsConfig) -> Backoff:
@@ -117,8 +119,8 @@ def route(feed: FeedConfig) -> Route:
 def secrets(config: Config) -> list[str]:
     """Return every secret of a configuration, for the logs to star. Raises ConfigError."""
     proxies = [feed.proxy.get_secret_value() for feed in config.feeds if feed.proxy]
-    passwords = [urlsplit(proxy).password for proxy in proxies]
-    return [one for one in (kafka_password(config.kafka), *proxies, *passwords) if one]
+    forms = [form for proxy in proxies for form in proxy_secrets(proxy)]
+    return [secret for secret in (kafka_password(config.kafka), *forms) if secret]
 
 
 def _security(config: KafkaConfig) -> dict[str, Any]:

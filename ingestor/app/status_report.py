@@ -81,6 +81,9 @@ class StatusReporter:
             status.reconnects = sum(connections.reconnects.values())
         if channel is not None:
             status.queue_bytes, status.queue_limit_bytes = channel.bytes, channel.bytes_max
+            status.held = list(channel.held)
+            for (_, outcome), count in channel.side.items():
+                status.auxiliary[outcome] = status.auxiliary.get(outcome, 0) + count
         self._lags(status, metrics, recent=recent)
         queued = channel.rows if channel is not None else metrics.unsettled
         status.pending = queued + ledger.held + self._pipeline.buffer.rows

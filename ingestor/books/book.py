@@ -124,7 +124,7 @@ class Book:
     continuity: Continuity
     is_rest: bool
     quotes_from_book: bool
-    has_oracle: bool
+    has_quote_check: bool
     is_provable: bool
     texts: tuple[ChecksumBookSide, ChecksumBookSide] | None
     state: State = State.EMPTY
@@ -215,7 +215,7 @@ def open_book(
         continuity=rule.continuity,
         is_rest=rule.snapshot is SnapshotSource.REST,
         quotes_from_book=rule.quotes_from_book,
-        has_oracle=rule.verify_with_quotes,
+        has_quote_check=rule.verify_with_quotes,
         is_provable=rule.verify_with_quotes or rule.checksum is not None,
         texts=texts,
         invalid_since_ns=now_ns,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from struct import Struct
 from typing import Final
 
@@ -62,8 +62,9 @@ class Flush:
         else:
             self._read_many(sealed)
             smallest = int(sealed.sizes.min(initial=0))
-        self.updates = self._columns()
-        self.levels = zip(self.keys, self.sizes, strict=False)  # (keys has one more)
+        self.updates: Iterator[tuple[int, ...]] = self._columns()
+        # (`keys` has one more than `sizes`.)
+        self.levels: Iterator[tuple[int, int]] = zip(self.keys, self.sizes, strict=False)
         self.taken = 0
         self.filtered = 0
         self.added: list[int] = []  # instrument of each row that removes a level by our own choice
@@ -179,6 +180,17 @@ class Flush:
         """Leave an update out for good."""
         self.leave_out(update)
         self.filtered += update.levels
+
+    def discard_once(self, update: Update) -> None:
+        """Leave an update out, unless it is already."""
+        if (update.at, update.at + update.levels) not in self._left_out:
+            self.discard(update)
+
+    def go_on_at(self, index: int) -> None:
+        """Let `updates` and `levels` go on at an update, wherever they were."""
+        self.taken = index
+        self.updates = islice(self._columns(), index, None)
+        self.levels = islice(zip(self.keys, self.sizes, strict=False), self.start(index), None)
 
     def gap(
         self, at: int, instrument: int, ts_recv: int, cause: Cause, first: int = 0, last: int = 0

@@ -16,9 +16,10 @@ replace), filtered, or held. Rows that we add are marks and the removals of `Boo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import length_hint
 from typing import Final
 
 import numpy as np
@@ -26,9 +27,9 @@ import numpy as np
 from ingestor.adapter import BookRule, Continuity
 from ingestor.books.book import NEXT, Book, Event, State, Update, open_book
 from ingestor.books.flush import NEGATIVE, Flush, image
-from ingestor.books.quote_queue import Witnesses
+from ingestor.books.quote_queue import QuoteQueue
 from ingestor.books.repair_planner import Repair, RepairPlanner
-from ingestor.books.sequence import DeliveryAction, bridges, continues, missing
+from ingestor.books.sequence import Continuation, bridges, continues, missing
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookCounters, BookStatistics
 from ingestor.books.verification import remember, verify, verify_quote
@@ -57,7 +58,8 @@ class BookOutput:
     rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books. filtered: levels
     that synchronisation discarded. held: levels waiting for a snapshot now. added: the instrument
     of each row in `rows` that removes a level by our own choice (beyond the depth kept).
-    errors: what broke, for the log. quotes_before: how many of `quotes` precede each hole.
+    errors: what broke, for the log. bugs: instrument and exception, where the code of a book raised
+    what nothing foresaw. quotes_before: how many of `quotes` precede each hole.
     is_whole: `rows` are the levels of all updates as they came, nothing left out or put in.
     """
 
@@ -68,6 +70,7 @@ class BookOutput:
     repairs: list[Repair]
     added: list[int] = field(default_factory=list)
     errors: list[SequenceGap] = field(default_factory=list)
+    bugs: list[tuple[int, Exception]] = field(default_factory=list)
     quotes_before: list[int] = field(default_factory=list)
     is_whole: bool = False
 
@@ -90,8 +93,11 @@ class BookManager:
         self._breaks: list[tuple[int, Cause, int]] = []  # from outside, for the next flush
         self._repairs = RepairPlanner(table, self._settings)
         self._errors: list[SequenceGap] = []
+        self._bugs: list[tuple[int, Exception]] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
-        self._is_oracle = np.zeros(0, np.bool_)  # by instrument: do its quotes prove its book?
+        self._has_quote_check = np.zeros(
+            0, np.bool_
+        )  # by instrument: do its quotes prove its book?
         self._newest = np.zeros(0, UPDATE)  # by instrument: its newest update, for the times
         self._unnoted: list[Rows] = []  # updates that `_newest` doesn't know yet, in order
         self._unnoted_count = 0
@@ -110,13 +116,13 @@ class BookManager:
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
-        witnesses = Witnesses(sealed, self._is_oracle)
+        quotes_waiting = QuoteQueue(sealed, self._has_quote_check)
         quotes_before: list[int] = []
         for hole in sealed.holes:
-            self._run(flush, witnesses, hole.quote, hole.update)
+            self._run(flush, quotes_waiting, hole.quote, hole.update)
             quotes_before.append(flush.quotes_out)
             self._hole(flush, hole)
-        self._run(flush, witnesses, len(sealed.quotes), len(flush))
+        self._run(flush, quotes_waiting, len(sealed.quotes), len(flush))
         self._repairs.ask_again(now_ns)
         output = BookOutput(
             rows=flush.rows(),
@@ -126,10 +132,11 @@ class BookManager:
             repairs=self._repairs.take(),
             added=flush.added,
             errors=self._errors,
+            bugs=self._bugs,
             quotes_before=quotes_before,
             is_whole=flush.is_whole,
         )
-        self._errors = []
+        self._errors, self._bugs = [], []
         return output
 
     def invalidate(self, instrument: int, cause: Cause, now_ns: int) -> None:
@@ -142,8 +149,41 @@ class BookManager:
         if book is not None:
             self._held -= book.held_levels
             self._forgotten += book.held_levels
-            self._is_oracle[instrument] = False
+            self._has_quote_check[instrument] = False
             self._repairs.done(book)
+
+    def replace_instruments(self, numbers: Mapping[int, int], ts_ns: int) -> None:
+        """Follow new revisions of instruments.
+
+        A book whose numbers keep their exponents goes on as it is. Any other one begins anew, with
+        a GAP, since its rows cannot be compared with those to come.
+
+        Args:
+            numbers: number of the old revision -> number of the new one.
+            ts_ns: the time of the GAPs, ns since the epoch.
+        """
+        self._note()
+        self._fit_table()
+        for old, new in numbers.items():
+            book = self._books.get(old)
+            if book is None:
+                continue
+            if (self._table.exponents[old] == self._table.exponents[new]).all():
+                self._books[new] = self._books.pop(old)
+                self._repairs.move(book, new)
+                self._has_quote_check[new], self._has_quote_check[old] = (
+                    self._has_quote_check[old],
+                    False,
+                )
+                self._newest[new] = self._newest[old]
+                self._newest[new]["instrument"] = new
+                self._breaks = [
+                    (new if instrument == old else instrument, cause, now_ns)
+                    for instrument, cause, now_ns in self._breaks
+                ]
+            else:
+                self.forget(old)
+                self.invalidate(new, Cause.REJECTED, ts_ns)
 
     def snapshots(self, instruments: Iterable[int]) -> TickBatch:
         """Return the best levels of the valid books among `instruments`, as LEVEL rows.
@@ -190,10 +230,7 @@ class BookManager:
 
     def _fit(self, flush: Flush) -> None:
         """Open the books that begin with this flush; keep its updates until `_note`."""
-        more = len(self._table) - len(self._is_oracle)
-        if more > 0:
-            self._is_oracle = np.concatenate([self._is_oracle, np.zeros(more, np.bool_)])
-            self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
+        self._fit_table()
         if not len(flush):
             return
         if not self._books.keys() >= (heard := dict.fromkeys(flush.instruments)).keys():
@@ -204,6 +241,14 @@ class BookManager:
         if self._unnoted_count > _UNNOTED_MAX:
             self._note()
 
+    def _fit_table(self) -> None:
+        more = len(self._table) - len(self._has_quote_check)
+        if more > 0:
+            self._has_quote_check = np.concatenate(
+                [self._has_quote_check, np.zeros(more, np.bool_)]
+            )
+            self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
+
     def _note(self) -> None:
         """Note when each book was last heard of. Done for many flushes at once: it is rarely asked
         for, and each time costs as much as some levels."""
@@ -213,15 +258,50 @@ class BookManager:
             self._unnoted.clear()
             self._unnoted_count = 0
 
-    def _run(self, flush: Flush, witnesses: Witnesses, quotes_end: int, end: int) -> None:
+    def _run(self, flush: Flush, quotes_waiting: QuoteQueue, quotes_end: int, end: int) -> None:
         """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
 
-        This is the fast path of live books; all else goes to `_apply_slow_path`.
+        The boundary of each book: an update that raises costs its own book, which begins anew.
         """
+        while True:
+            indices = iter(range(flush.taken, end))
+            try:
+                self._apply_updates(flush, quotes_waiting, indices, quotes_end)
+                break
+            except Exception as failure:  # noqa: BLE001  # the boundary of a book
+                failed = end - length_hint(indices) - 1
+                update = flush.update(failed)
+                flush.discard_once(update)
+                instrument = flush.instruments[failed]
+                self._contain(flush, instrument, update.at, update.ts_recv, failure)
+                flush.go_on_at(failed + 1)
+        flush.taken = end
+        self._apply_quotes(flush, quotes_waiting, quotes_end, end)
+
+    def _contain(
+        self, flush: Flush, instrument: int, at: int, ts_recv: int, failure: Exception
+    ) -> None:
+        """Begin the book anew in whose code an exception was raised, with a GAP.
+
+        Args:
+            flush: the flush that is taken.
+            instrument: whose book it is.
+            at: the place of the GAP, as in `Flush`.
+            ts_recv: the time of the GAP, ns since the epoch.
+            failure: the exception.
+        """
+        self._bugs.append((instrument, failure))
+        self.forget(instrument)
+        book = self._book(instrument, flush.now_ns)
+        self._break(flush, book, at, ts_recv, Cause.REJECTED)
+
+    def _apply_updates(
+        self, flush: Flush, quotes_waiting: QuoteQueue, indices: Iterator[int], quotes_end: int
+    ) -> None:
+        """Take some updates. This is the fast path of live books; all else goes to
+        `_apply_slow_path`."""
         books, levels = self._books, flush.levels
         live, tops_max = State.LIVE, self._memory // 8
-        indices = range(flush.taken, end)
-        flush.taken = end
         for index, (
             instrument,
             flags,
@@ -233,8 +313,8 @@ class BookManager:
             top_bid,
             top_ask,
         ) in zip(indices, flush.updates, strict=False):
-            if index == witnesses.due:
-                self._apply_quotes(flush, witnesses, quotes_end, index)
+            if index == quotes_waiting.due:
+                self._apply_quotes(flush, quotes_waiting, quotes_end, index)
             book = books[instrument]
             rule = book.continuity
             if (
@@ -264,7 +344,6 @@ class BookManager:
             book.counters.updates += 1
             if book.remembers:
                 remember(book, tops_max)
-        self._apply_quotes(flush, witnesses, quotes_end, end)
 
     def _verify_update(self, flush: Flush, book: Book, index: int) -> None:
         """An update's levels are in the book: prove it, and show what it did beyond its rows."""
@@ -275,14 +354,17 @@ class BookManager:
             self._show(flush, book, flush.update(index), flush.start(index + 1))
 
     def _apply_quotes(
-        self, flush: Flush, witnesses: Witnesses, quotes_end: int, taken: int
+        self, flush: Flush, quotes_waiting: QuoteQueue, quotes_end: int, taken: int
     ) -> None:
-        """Hear the quotes before row `quotes_end` that came after `taken` updates or fewer."""
-        for instrument, number, ts_recv, quote in witnesses.take(taken, quotes_end):
+        """Verify with the quotes before row `quotes_end` that follow `taken` updates or fewer."""
+        for instrument, number, ts_recv, quote in quotes_waiting.take(taken, quotes_end):
             book = self._books[instrument]
-            cause = verify_quote(book, number, quote, self._memory)
-            if cause is not None and book.is_valid:
-                self._break(flush, book, flush.start(taken), ts_recv, cause)
+            try:
+                cause = verify_quote(book, number, quote, self._memory)
+                if cause is not None and book.is_valid:
+                    self._break(flush, book, flush.start(taken), ts_recv, cause)
+            except Exception as failure:  # noqa: BLE001  # the boundary of a book
+                self._contain(flush, instrument, flush.start(taken), ts_recv, failure)
 
     def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
         """The levels of an update are in the book: return what is wrong with it, if anything."""
@@ -323,10 +405,10 @@ class BookManager:
             return
         judge = continues if book.state is State.LIVE else bridges
         verdict = judge(book.continuity, book.last, update)
-        if verdict is DeliveryAction.COVERED:
+        if verdict is Continuation.COVERED:
             book.counters.duplicates += book.state is State.LIVE
             flush.discard(update)
-        elif verdict is DeliveryAction.MISSING:
+        elif verdict is Continuation.MISSING:
             first, last = missing(book.continuity, book.last, update)
             self._break(flush, book, at, update.ts_recv, Cause.SEQUENCE, first, last)
             self._wait(flush, book, update)
@@ -358,7 +440,7 @@ class BookManager:
             return
         if (
             book.held
-            and continues(book.continuity, book.held[-1].last, update) is DeliveryAction.MISSING
+            and continues(book.continuity, book.held[-1].last, update) is Continuation.MISSING
         ):
             self._drop_held(flush, book, len(book.held))
         flush.leave_out(update)
@@ -385,13 +467,11 @@ class BookManager:
             return
         verdicts = [bridges(book.continuity, update.last, one) for one in book.held]
         covered = next(
-            (at for at, one in enumerate(verdicts) if one is not DeliveryAction.COVERED),
+            (at for at, one in enumerate(verdicts) if one is not Continuation.COVERED),
             len(verdicts),
         )
         self._drop_held(flush, book, covered)
-        if (
-            book.held and verdicts[covered] is DeliveryAction.MISSING
-        ):  # it is older than what we hold
+        if book.held and verdicts[covered] is Continuation.MISSING:  # it is older than what we hold
             flush.discard(update)
             self._repairs.ask(book, book.repair_cause, flush.now_ns, again=True)
             return
@@ -505,7 +585,7 @@ class BookManager:
             levels_max = self._settings.levels_max
             book = open_book(instrument, self._rule_of(instrument), counters, levels_max, now_ns)
             self._books[instrument] = book
-            self._is_oracle[instrument] = book.remembers = bool(
+            self._has_quote_check[instrument] = book.remembers = bool(
                 book.rule.verify_with_quotes and self._memory
             )
         return book

@@ -18,21 +18,21 @@ _FIELDS: Final = (
 Quote = tuple[int, int, int, BestBidAsk]  # instrument, update number, ts_recv, what it shows
 
 
-class Witnesses:
+class QuoteQueue:
     """A queue. `due`: how many updates came before the next quote, -1 when there is none."""
 
     __slots__ = ("_quotes", "due")
 
-    def __init__(self, sealed: Sealed, is_oracle: NDArray[np.bool_]) -> None:
-        """is_oracle: by instrument, whether its quotes prove its book."""
+    def __init__(self, sealed: Sealed, has_quote_check: NDArray[np.bool_]) -> None:
+        """has_quote_check: by instrument, whether its quotes prove its book."""
         self._quotes: list[tuple[int, ...]] = []  # its row, its `due`, _FIELDS; the next one last
         self.due = -1
         if len(sealed.quotes):
-            self._read(sealed, is_oracle)
+            self._read(sealed, has_quote_check)
 
-    def _read(self, sealed: Sealed, is_oracle: NDArray[np.bool_]) -> None:
+    def _read(self, sealed: Sealed, has_quote_check: NDArray[np.bool_]) -> None:
         quotes = sealed.quotes
-        rows = np.flatnonzero(is_oracle[quotes["instrument"]] & (quotes["sequence"] > 0))
+        rows = np.flatnonzero(has_quote_check[quotes["instrument"]] & (quotes["sequence"] > 0))
         if len(rows):
             before = np.searchsorted(sealed.updates["frame"], sealed.quote_frames[rows])
             heard = quotes[rows]

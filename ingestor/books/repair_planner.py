@@ -76,6 +76,16 @@ class RepairPlanner:
         self._waiting[book.instrument] = book
         self._next_deadline_ns = min(self._next_deadline_ns, book.deadline_ns)
 
+    def move(self, book: Book, instrument: int) -> None:
+        """Let a book go on under the number of a new revision of its instrument."""
+        is_waiting = self._waiting.pop(book.instrument, None) is not None
+        for repair in self._asked:
+            if repair.instrument == book.instrument:
+                repair.instrument = instrument
+        book.instrument = instrument
+        if is_waiting:
+            self._waiting[instrument] = book
+
     def done(self, book: Book) -> None:
         """The snapshot came, or nobody waits for it any more."""
         self._waiting.pop(book.instrument, None)

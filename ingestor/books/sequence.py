@@ -4,15 +4,16 @@ One function for deltas after deltas, one for the first delta after a REST snaps
 venue doesn't give are 0. Where neither the book nor the update has one, there is nothing to check;
 an update without a number on a book that has one does not continue it.
 
-| rule | continues when | venues |
-|---|---|---|
-| RANGE | first == last in book + 1 | Binance spot (`U`, `u`) |
-| PREVIOUS | previous == last in book | Binance futures (`pu`), OKX (`prevSeqId`) |
-| INCREMENT | last == last in book + 1 | Bybit (`u`) |
-| NONE, CONNECTION | always; losses are found otherwise | Kraken, Coinbase |
+| rule | continues when |
+|---|---|
+| RANGE | first == last in book + 1 |
+| PREVIOUS | previous == last in book |
+| INCREMENT | last == last in book + 1 |
+| NONE, CONNECTION | always; losses are found otherwise |
 
-OKX may restart its numbers: then `seqId` is smaller than `prevSeqId`, which still names the update
-before. Its keep-alive has `seqId` == `prevSeqId` and no levels. Both continue.
+Under PREVIOUS, a venue may restart its numbers: then last is smaller than previous, which still
+names the update before. A keep-alive has last == previous and no levels. Both continue.
+docs/semantics.md says which venue follows which rule.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from ingestor.adapter import Continuity
 from ingestor.books.book import Update
 
 
-class DeliveryAction(Enum):
+class Continuation(Enum):
     CONTINUES = "continues"
     COVERED = "covered"  # the book has it already
     MISSING = "missing"  # something lies between
 
 
-def continues(rule: Continuity, last: int, update: Update) -> DeliveryAction:
+def continues(rule: Continuity, last: int, update: Update) -> Continuation:
     """Judge a delta on a LIVE book. last: the number of the newest update in the book."""
     match rule:
         case Continuity.RANGE:
@@ -42,31 +43,31 @@ def continues(rule: Continuity, last: int, update: Update) -> DeliveryAction:
             known = last or update.last
             fits = update.last == last + 1
         case _:
-            return DeliveryAction.CONTINUES
+            return Continuation.CONTINUES
     if fits or not known:
-        return DeliveryAction.CONTINUES
+        return Continuation.CONTINUES
     # Only the very update that the book ends with is taken for a repetition. An older number may be
     # a repetition too, or a venue that restarted its numbers: repairing is right in both cases.
-    return DeliveryAction.COVERED if update.last == last else DeliveryAction.MISSING
+    return Continuation.COVERED if update.last == last else Continuation.MISSING
 
 
-def bridges(rule: Continuity, seed: int, update: Update) -> DeliveryAction:
+def bridges(rule: Continuity, seed: int, update: Update) -> Continuation:
     """Judge the first deltas after a REST snapshot. seed: the snapshot's number.
 
-    Binance spot: drop u <= lastUpdateId; the first event must have U <= lastUpdateId + 1 <= u.
-    Binance futures: the first event must have U <= lastUpdateId <= u, then each pu must equal the
-    u before. An event covers the numbers above its pu, and the numbers are shared by all symbols,
-    so the snapshot's may fall between two events of ours: the exact condition is
-    pu <= lastUpdateId < u, which accepts whatever the documented one accepts.
+    RANGE: drop last <= seed; the first event must have first <= seed + 1 <= last.
+    PREVIOUS: venues document first <= seed <= last for the first event; each previous must then
+    equal the last before. An event covers the numbers above its previous, and the numbers are
+    shared by all symbols, so the snapshot's may fall between two events of ours: the exact
+    condition is previous <= seed < last, which accepts whatever the documented one accepts.
     """
     if not (seed or update.last):
-        return DeliveryAction.CONTINUES
+        return Continuation.CONTINUES
     if not update.last:
-        return DeliveryAction.MISSING  # it can't be told where it belongs
+        return Continuation.MISSING  # it can't be told where it belongs
     if update.last <= seed:
-        return DeliveryAction.COVERED
+        return Continuation.COVERED
     lowest = update.previous if rule is Continuity.PREVIOUS else update.first - 1
-    return DeliveryAction.CONTINUES if lowest <= seed else DeliveryAction.MISSING
+    return Continuation.CONTINUES if lowest <= seed else Continuation.MISSING
 
 
 def missing(rule: Continuity, last: int, update: Update) -> tuple[int, int]:

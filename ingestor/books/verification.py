@@ -1,10 +1,10 @@
 """Proof of a book: its venue's checksum, or an independent stream of quotes; and what is counted.
 
-Sequence numbers prove that nothing was lost on the way, not that the book is right. A checksum does
-(Kraken). Where a venue gives none, its quote stream is an independent witness: a quote that carries
-the number of a book update must show that update's best levels (Binance). The two streams are
-different sockets or channels, so either may come first: what has no partner yet is remembered,
-within a bound.
+Sequence numbers prove that nothing was lost on the way, not that the book is right. A checksum
+does. Where a venue gives none, its quote stream may be an independent witness: a quote that carries
+the number of a book update must show that update's best levels. The two streams are different
+sockets or channels, so either may come first: what has no partner yet is remembered, within a
+bound.
 
 Venues that give neither are asked over REST for an image of a book, now and then. While one is
 awaited, the book's best levels after each update are kept (its trail). An image that names one of
@@ -37,7 +37,7 @@ def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
         texts = book.texts
         found = text_checksum(*texts) if texts is not None else _checksum_of(book)
         return _count(book, found == checksum)
-    if book.has_oracle and book.last:
+    if book.has_quote_check and book.last:
         if book.recent_quotes:
             quote = _partner(book.recent_quotes, book.last)
             if quote is not None:

@@ -48,8 +48,8 @@ def check(path: ConfigFile, as_json: Json = False) -> None:
 
     \b
     Examples:
-      ingestor check config/binance.toml
-      ingestor check config/binance.toml --json
+      ingestor check config/demo.toml
+      ingestor check config/demo.toml --json
     """
     from ingestor.cli.plan import offline_plan
 
@@ -69,7 +69,7 @@ def feeds(
     \b
     Examples:
       ingestor feeds
-      ingestor feeds bybit --json
+      ingestor feeds simulated --json
     """
     from ingestor.cli.plan import describe_feeds, feeds_text
 
@@ -88,7 +88,7 @@ def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:
     \b
     Examples:
       ingestor doctor
-      ingestor doctor config/binance.toml
+      ingestor doctor config/demo.toml
     """
     from ingestor.cli.doctor import examine
 
@@ -108,7 +108,7 @@ def config_show(path: OptionalConfigFile = None, as_json: Json = False) -> None:
     \b
     Examples:
       ingestor config show
-      INGESTOR__KAFKA__ENCODING=binary ingestor config show config/okx.toml
+      INGESTOR__KAFKA__ENCODING=binary ingestor config show config/demo.toml
     """
     from ingestor.config.schema import to_toml
 
@@ -124,7 +124,7 @@ def config_check(path: OptionalConfigFile = None) -> None:
 
     \b
     Example:
-      ingestor config check config/okx.toml
+      ingestor config check config/demo.toml
     """
     from ingestor.config.load import find_problems
     from ingestor.sources.registry import markets

@@ -7,22 +7,23 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import resource
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from ingestor.app.descriptors import RESERVE, raise_limit
+from ingestor.app.settings import kafka_settings
 from ingestor.config.model import Config, split_address
+from ingestor.kafka.topics import compaction_text, prepare_topics
 
 State = Literal["ok", "warning", "failed"]
 _PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop", "websockets")
 _EXTRAS: Final = {"demo": "confluent_kafka", "parquet": "pyarrow"}
 _CONNECT_TIMEOUT_S: Final = 3.0
 _RMEM_MAX: Final = Path("/proc/sys/net/core/rmem_max")
-_SPARE_FILES: Final = 100  # beside the connections: Kafka, HTTP, recordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ async def examine(config: Config) -> list[Finding]:
         *await asyncio.gather(
             *(_broker(one.strip()) for one in config.kafka.bootstrap_servers.split(","))
         ),
+        *await examine_topics(config),
     ]
 
 
@@ -67,12 +69,12 @@ def _extras() -> Finding:
 
 
 def _open_files(config: Config) -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = config.limits.connections_max + _SPARE_FILES
-    if soft >= wanted:
-        return Finding("open files", "ok", f"{soft:,}")
-    text = f"{soft:,} are fewer than {wanted:,} (limits.connections_max): raise ulimit -n"
-    return Finding("open files", "warning", f"{text}, at most {hard:,} here")
+    limit = raise_limit()  # as `run` does
+    wanted = config.limits.connections_max + RESERVE
+    if limit >= wanted:
+        return Finding("open files", "ok", f"{limit:,}")
+    text = f"{limit:,} are fewer than {wanted:,} (limits.connections_max): raise ulimit -n"
+    return Finding("open files", "warning", f"{text}; connections beyond that wait")
 
 
 def _receive_buffer(config: Config) -> Finding:
@@ -111,6 +113,20 @@ def _http(config: Config) -> Finding:
         reason = os.strerror(failure.errno) if failure.errno else str(failure)
         return Finding("http port", "failed", f"{address[0]}:{address[1]}: {reason}")
     return Finding("http port", "ok", f"{address[0]}:{address[1]} is free")
+
+
+async def examine_topics(config: Config) -> list[Finding]:
+    """Look at the topics that exist; nothing is created, and no broker is no finding here.
+
+    Raises ConfigError when the password or a certificate can't be read.
+    """
+    settings = replace(kafka_settings(config.kafka), create_topics=False, request_timeout_ms=5_000)
+    report = await prepare_topics(settings)
+    if not report.is_read:
+        return []
+    if report.compacted:
+        return [Finding("topics", "failed", compaction_text(report.compacted))]
+    return [Finding("topics", "ok", "no tick topic compacts")]
 
 
 async def _broker(address: str) -> Finding:

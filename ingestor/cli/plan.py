@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ingestor.adapter import FeedAdapter, Limits, RestRequest
+from ingestor.adapter.instrument_list import InstrumentList
 from ingestor.app import settings
 from ingestor.app.planning import make_planned
 from ingestor.config.model import Config
 from ingestor.model.errors import DecodeError, TransportError
-from ingestor.model.instruments import Instrument, instrument
+from ingestor.model.instruments import instrument
 from ingestor.sources.live.plan import Plan, PlannedConnection
 from ingestor.sources.registry import adapter_of, registry
 from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.resolve import Waiting
 from ingestor.telemetry import logs
 
 _STREAMS_SHOWN = 6
@@ -23,15 +25,17 @@ _STREAMS_SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """A plan, and the markets whose symbols could not be checked."""
+    """A plan, the markets whose symbols could not be checked, and the symbols that don't run."""
 
     plan: Plan
     assumed: tuple[str, ...]
+    waiting: tuple[Waiting, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "connections": [_connection_json(one) for one in self.plan],
             "unchecked_markets": list(self.assumed),
+            "waiting": [asdict(one) for one in self.waiting],
         }
 
     def to_text(self) -> str:
@@ -51,6 +55,11 @@ class PlanReport:
             "are, unchecked"
             for market in self.assumed
         ]
+        lines += [
+            f"note: {one.venue} {one.market} {one.name} does not run yet "
+            f"({one.reason.replace('_', ' ')}): {one.detail}"
+            for one in self.waiting
+        ]
         return "\n".join(lines)
 
 
@@ -59,11 +68,16 @@ async def offline_plan(config: Config, file: str) -> PlanReport:
     logs.configure(config.log.model_copy(update={"level": "error"}))  # old lists are no news here
     source = _Offline(config)
     planned = await make_planned(config, source, file)
-    return PlanReport(planned.plan, tuple(dict.fromkeys(source.assumed)))
+    return PlanReport(planned.plan, tuple(dict.fromkeys(source.assumed)), planned.waiting)
 
 
 class _NoNetwork(RestClient):
-    async def pages(self, base_url: str, request: RestRequest) -> list[bytes]:
+    async def pages(
+        self,
+        base_url: str,
+        request: RestRequest,
+        check: Callable[[bytes], object] | None = None,
+    ) -> list[bytes]:
         raise TransportError(f"{base_url}{request.path}", "the network is not used")
 
 
@@ -78,17 +92,24 @@ class _Offline:
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
-    ) -> list[Instrument]:
+    ) -> InstrumentList:
+        """A kept list is taken for fresh: an unknown symbol is then an error, not a wait."""
         try:
-            return await self._catalogue.load(adapter, market, rest_url)
+            return replace(await self._catalogue.load(adapter, market, rest_url), fresh=True)
         except (TransportError, DecodeError):
             self.assumed.append(f"{adapter.venue} {market}")
-            return [
-                instrument(adapter.venue, market, symbol, symbol.upper(), "", "", "1", "1")
+            assumed = {
+                symbol: instrument(adapter.venue, market, symbol, symbol.upper(), "", "", "1", "1")
                 for feed in self._config.feeds
                 if (feed.venue, feed.market) == (adapter.venue, market)
                 for symbol in feed.symbols
-            ]
+            }
+            return InstrumentList(adapter.venue, market, assumed)
+
+    async def refresh(
+        self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
+    ) -> InstrumentList | None:
+        return None
 
 
 def _connection_json(one: PlannedConnection) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def replay(
     \b
     Examples:
       ingestor replay recordings --audit --json
-      ingestor replay binance.jsonl.zst --venue binance --market spot --symbol BTC-USDT
+      ingestor replay session.jsonl.zst --venue VENUE --market spot --symbol BTC-USDT
       ingestor replay recordings --kafka --prefix replay.one. --speed 10
       ingestor replay recordings --parquet ticks --from 2026-11-21T10:00:00Z
     """
@@ -142,7 +142,7 @@ def serve(
     \b
     Examples:
       ingestor serve recordings
-      ingestor serve binance.jsonl.zst --venue binance --market spot --speed max
+      ingestor serve session.jsonl.zst --venue VENUE --market spot --speed max
       ingestor serve recordings --fault drop=0.001 --fault disconnect=0.0001 --seed 7
     """
     from ingestor.model.errors import ListenFailed
@@ -218,7 +218,7 @@ def repair(
     \b
     Examples:
       ingestor repair recordings
-      ingestor repair recordings/raw/venue=okx/date=2026-11-21/hour=10/s1.jsonl.zst --json
+      ingestor repair recordings/raw/venue=VENUE/date=2026-11-21/hour=10/s1.jsonl.zst --json
     """
     from ingestor.model.timestamps import iso_text
     from ingestor.recording.repair import RepairReport, repair_all

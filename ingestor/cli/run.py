@@ -53,9 +53,9 @@ def run(
 
     \b
     Examples:
-      ingestor run config/binance.toml
-      ingestor run config/binance.toml --workers 4
-      INGESTOR__KAFKA__ENCODING=binary ingestor run config/okx.toml --seconds 60 --json
+      ingestor run config/demo.toml
+      ingestor run config/demo.toml --workers 4
+      INGESTOR__KAFKA__ENCODING=binary ingestor run config/demo.toml --seconds 60 --json
     """
     import uvloop
 
@@ -90,8 +90,8 @@ def record(
 
     \b
     Examples:
-      ingestor record config/kraken.toml --path recordings
-      ingestor record config/kraken.toml --path recordings --seconds 3600
+      ingestor record config/demo.toml --path recordings
+      ingestor record config/demo.toml --path recordings --seconds 3600
     """
     import uvloop
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,6 @@ import structlog
 import typer
 
 from ingestor.app import Ingestor, load_plan, settings
-from ingestor.app.planning import Planned
 from ingestor.cli.common import EXIT_FAILURE, print_json, unless_signal
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.cluster.parent import Workers
@@ -53,7 +53,7 @@ async def run_share(config: Config, file: Path, share: str) -> int:
     index, workers = _parsed(share)
     logs.label(worker=index)
     planned = await unless_signal(load_plan(config, str(file)))
-    ingestor = Ingestor(config, Planned(planned.table, planned.plan.share(index, workers)))
+    ingestor = Ingestor(config, replace(planned, plan=planned.plan.share(index, workers)))
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, ingestor.stop)

@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from ingestor.columns.narrowing import DEFERRED_WIDTH, IS_RAW, Appended
+from ingestor.columns.narrowing import DEFERRED_WIDTH, Appended
 from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
 from ingestor.columns.sealing import ColumnReader, seal, set_column
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import UPDATE, Cause, Flag, RowClass, Rows
+from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, RowClass, Rows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
 assert _UPDATE.size == UPDATE.itemsize
@@ -31,7 +31,9 @@ _BIDS, _ASKS, _FRAME = 6, 7, 9  # where an update has them
 _CHECKSUM: Final = int(Flag.CHECKSUM)
 _LEVEL_TYPES: Final = {list, tuple}
 _PAIR: Final = {2}
-_RAW: Final = 11  # the member of an update that tells how its levels are kept
+_LEVEL_FORMAT: Final = 11  # where an update has its LevelFormat
+_TEXT: Final = int(LevelFormat.TEXT)
+_JSON: Final = int(LevelFormat.JSON)
 _DIGITS: Final = b"0123456789."
 _PAIR_SKELETON: Final = b'["",""],'
 
@@ -47,9 +49,9 @@ class ColumnBuffer:
 
     __slots__ = (
         "_answers",
+        "_json_levels",
         "_level_texts",
         "_levels",
-        "_raw_levels",
         "_table",
         "_updates",
         "bugs",
@@ -73,7 +75,7 @@ class ColumnBuffer:
         self._updates = bytearray()
         self._levels = 0
         self._level_texts: list[object] = []
-        self._raw_levels: list[bytes] = []
+        self._json_levels: list[bytes] = []
         self.frames: list[bytes] = []
         self.sources: list[Source] = []
         self.frame = -1
@@ -230,7 +232,7 @@ class ColumnBuffer:
             check_value if checksum is None else checksum,
             self.frame,
             flags,
-            0,
+            _TEXT,
         )
         self._levels += len(bids) + len(asks)
         texts = self._level_texts
@@ -272,10 +274,10 @@ class ColumnBuffer:
             check_value,
             self.frame,
             flags,
-            IS_RAW,
+            _JSON,
         )
         self._levels += bid_count + ask_count
-        self._raw_levels += (bids, asks)
+        self._json_levels += (bids, asks)
         return True
 
     def json_updates(
@@ -301,11 +303,11 @@ class ColumnBuffer:
             map(
                 _UPDATE.pack,
                 *(ts_event, ts_recv, first, last, previous, instruments),
-                *(pairs[0::2], pairs[1::2], marks, frames, flags, repeat(IS_RAW)),
+                *(pairs[0::2], pairs[1::2], marks, frames, flags, repeat(_JSON)),
             )
         )
         self._levels += sum(pairs)
-        self._raw_levels += sides
+        self._json_levels += sides
 
     def updates(
         self,
@@ -326,7 +328,7 @@ class ColumnBuffer:
             map(
                 _UPDATE.pack,
                 *(ts_event, ts_recv, none, none, none, instruments),
-                *(bids, asks, checksums, frames, repeat(_CHECKSUM), none),
+                *(bids, asks, checksums, frames, repeat(_CHECKSUM), repeat(_TEXT)),
             )
         )
         self._levels += sum(bids) + sum(asks)
@@ -393,8 +395,8 @@ class ColumnBuffer:
             del self._updates[-_UPDATE.size :]
             levels = update[_BIDS] + update[_ASKS]
             self._levels -= levels
-            if update[_RAW]:
-                del self._raw_levels[-2:]
+            if update[_LEVEL_FORMAT] == _JSON:
+                del self._json_levels[-2:]
             else:
                 del self._level_texts[len(self._level_texts) - 2 * levels :]
         while self.holes and self.holes[-1].frame >= first:
@@ -412,7 +414,7 @@ class ColumnBuffer:
             quotes=self.kept_quotes,
             updates=np.frombuffer(self._updates, UPDATE),
             level_texts=self._level_texts,
-            json_levels=self._raw_levels,
+            json_levels=self._json_levels,
             frames=self.frames,
             sources=self.sources,
             holes=self.holes,

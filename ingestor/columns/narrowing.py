@@ -15,10 +15,9 @@ import numpy as np
 from ingestor.columns.sealed import Gap, Rejected, Source
 from ingestor.model.decimals import INT64_MAX
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import NUMBERS, QUOTE, TRADE, RowClass, Rows
+from ingestor.model.rows import NUMBERS, QUOTE, TRADE, LevelFormat, RowClass, Rows
 
 DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
-IS_RAW: Final = 1  # in UPDATE.spare: the levels are JSON
 
 _WIDTHS: Final = {
     dtype: len(NUMBERS[row_class])
@@ -31,7 +30,7 @@ class Appended:
     """What decoders appended since the last flush.
 
     trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
-    of the updates' levels, in turns; json_levels: sides, in turns, of the updates that are IS_RAW.
+    of the updates' levels, in turns; json_levels: sides, in turns, of the updates with JSON levels.
     answers: numbers of the frames that are answers to requests. bugs: as in `Sealed`.
     """
 
@@ -76,7 +75,7 @@ def neutralize(appended: Appended, frames: Collection[int], table: InstrumentTab
     appended.level_texts, appended.json_levels = rest.level_texts, rest.json_levels
     appended.updates = updates = appended.updates.copy()
     is_guilty = np.isin(updates["frame"], list(frames))
-    for name in ("bids", "asks", "spare", "first", "last", "previous"):
+    for name in ("bids", "asks", "level_format", "first", "last", "previous"):
         updates[name][is_guilty] = 0
     known = [_known(number, table) for number in updates["instrument"][is_guilty].tolist()]
     updates["instrument"][is_guilty] = known
@@ -90,10 +89,10 @@ def _part(appended: Appended, frames: Collection[int], *, is_kept: bool) -> Appe
     sides: list[bytes] = []
     text = side = 0
     counts = 2 * (updates["bids"].astype(np.int64) + updates["asks"])
-    for is_wanted, count, spare in zip(
-        keep.tolist(), counts.tolist(), updates["spare"].tolist(), strict=True
+    for is_wanted, count, level_format in zip(
+        keep.tolist(), counts.tolist(), updates["level_format"].tolist(), strict=True
     ):
-        if spare == IS_RAW:
+        if level_format == LevelFormat.JSON:
             sides += appended.json_levels[side : side + 2 * is_wanted]
             side += 2
         else:

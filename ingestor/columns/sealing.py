@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ingestor.columns.narrowing import (
     DEFERRED_WIDTH,
-    IS_RAW,
     Appended,
     guilty_frames,
     neutralize,
@@ -28,7 +27,17 @@ from ingestor.columns.sealed import Gap, Rejected, Sealed
 from ingestor.model.decimals import INT64_MAX, Lines, parse_column
 from ingestor.model.errors import MALFORMED, BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import NUMBERS, QUOTE, TRADE, Cause, Flag, Kind, RowClass, Rows
+from ingestor.model.rows import (
+    NUMBERS,
+    QUOTE,
+    TRADE,
+    Cause,
+    Flag,
+    Kind,
+    LevelFormat,
+    RowClass,
+    Rows,
+)
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
 # each number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds
@@ -234,18 +243,18 @@ def _level_numbers(
 ) -> tuple[NDArray[np.int64], Bad]:
     if not raw:
         return _levels_of(updates, texts, table) if texts else (_NO_NUMBERS, {})
-    is_raw = updates["spare"] == IS_RAW
+    is_json = updates["level_format"] == LevelFormat.JSON
     counts = updates["bids"] + updates["asks"]
     lines = Lines(
         b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"'),
-        2 * int(counts[is_raw].sum()),
+        2 * int(counts[is_json].sum()),
     )
     if not texts:
         return _levels_of(updates, lines, table) if lines.raw else (_NO_NUMBERS, {})
     numbers = np.empty((int(counts.sum()), 2), np.int64)
     bad: Bad = {}
-    at = np.repeat(is_raw, counts)
-    for mask, some, cells in ((at, updates[is_raw], lines), (~at, updates[~is_raw], texts)):
+    at = np.repeat(is_json, counts)
+    for mask, some, cells in ((at, updates[is_json], lines), (~at, updates[~is_json], texts)):
         if cells:
             numbers[mask], found = _levels_of(some, cells, table)
             bad |= found

@@ -25,6 +25,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ingestor.config.proxy import check_proxy
+
 ENV_PREFIX: Final = "INGESTOR__"
 ENV_DELIMITER: Final = "__"
 MIB: Final = 1 << 20
@@ -59,6 +61,11 @@ def _addresses(text: str) -> str:
 def _ip_address(text: str) -> str:
     ip_address(text)
     return text
+
+
+def _proxy(url: SecretStr) -> SecretStr:
+    check_proxy(url.get_secret_value())
+    return url
 
 
 def _origin(schemes: Sequence[str]) -> AfterValidator:
@@ -198,8 +205,8 @@ class BooksConfig(Section):
     verify: bool = True
     """Check books by checksum, against the venue's quotes, or against REST images."""
     audit_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 5.0
-    """Time between two comparisons with a REST image, of one book after the other, where a venue's
-    sockets prove nothing (Bybit, OKX, Coinbase); 0 = none. Needs `verify`."""
+    """Time between two comparisons with a REST image, of one book after the other, where nothing on
+    a venue's sockets proves a book; 0 = none. Needs `verify`."""
     snapshot_interval_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Time between two images of a book on the compacted topic; 0 = only after each RESET."""
     snapshot_depth: Annotated[int, Field(ge=1, le=1000)] = 1000
@@ -297,7 +304,7 @@ class LimitsConfig(Section):
     connect_timeout_s: Seconds = 10.0
     """TCP, TLS and websocket handshake together."""
     receive_buffer_bytes: Annotated[int, Field(ge=4096, le=64 * MIB)] = 256 * 1024
-    """The kernel's buffer for each connection (`picows` alone). A connection to a far venue carries
+    """The kernel's buffer for each connection without a proxy. A connection to a far venue carries
     about this much in one round trip; `net.core.rmem_max` is the kernel's own bound."""
     backoff_base_s: Seconds = 0.5
     """First window of the random wait before a reconnect; doubles with each failure."""
@@ -343,8 +350,9 @@ class FeedConfig(Section):
     """Fewer streams on a connection than the venue allows."""
     source_addresses: tuple[IpAddress, ...] = ()
     """Local addresses that connections are spread over; limits count per address."""
-    proxy: SecretStr | None = None
-    """URL of an HTTP or SOCKS proxy (`websockets` only). The system's proxy is never used."""
+    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
+    """URL of a proxy (`websockets` only): `http://`, `https://`, `socks5://`, or `socks5h://` to
+    let the proxy resolve names. The system's proxy is never used."""
     compression: bool = False
     """permessage-deflate (`websockets` only)."""
 

@@ -8,7 +8,7 @@ A strategy in ten lines:
                 for row in batch.rows[batch.rows["kind"] == Kind.TRADE]:
                     instrument = batch.instruments[row["instrument"]]
                     price = row["price"] / 10**instrument.price_exponent
-                    if instrument.key == "binance:spot:BTCUSDT" and price < 50_000:
+                    if instrument.canonical == "BTC-USDT" and price < 50_000:
                         print("cheap", price, iso_text(int(row["ts_event"])))
 
 Rows of one instrument come in order. A replaced producer may have sent rows twice, which

@@ -3,7 +3,7 @@
     books = OrderBooks()
     for batch in batches:              # TickBatch of LEVEL rows, any number of instruments
         books.feed(batch)
-    book = books["binance:spot:BTCUSDT"]
+    book = books["simulated:spot:S00001-USD"]
     if book.is_valid:
         price, size = book.bids()      # int64 arrays, best first
 

@@ -120,22 +120,24 @@ class FrameQueue:
 
 
 class FrameQueues:
-    """All intakes of a process. counts: the frame side of the ledger, by venue and market."""
+    """All frame queues of a process. counts: the frame side of the ledger, by venue and market."""
 
     def __init__(self, table: InstrumentTable, buffer: ColumnBuffer) -> None:
         self._table = table
         self._buffer = buffer
-        self._intakes: dict[tuple[str, str], FrameQueue] = {}
+        self._frame_queues: dict[tuple[str, str], FrameQueue] = {}
         self.counts: dict[tuple[str, str], FrameCounts] = {}
 
     def of(self, adapter: type[FeedAdapter], market: str) -> FrameQueue:
-        """Return the intake of a (venue, market); made when it is first asked for."""
+        """Return the frame queue of a (venue, market); made when it is first asked for."""
         key = (adapter.venue, market)
-        if key not in self._intakes:
+        if key not in self._frame_queues:
             symbols = self._table.symbols(*key)
-            intake = self._intakes[key] = FrameQueue(adapter, market, symbols, self._buffer)
-            self.counts[key] = intake.counts
-        return self._intakes[key]
+            frame_queue = self._frame_queues[key] = FrameQueue(
+                adapter, market, symbols, self._buffer
+            )
+            self.counts[key] = frame_queue.counts
+        return self._frame_queues[key]
 
     def seal(self) -> None:
         """Count what is pending as decoded: the buffer is sealed."""
@@ -144,9 +146,9 @@ class FrameQueues:
 
     @property
     def is_empty(self) -> bool:
-        return not any(intake.arrived for intake in self._intakes.values())
+        return not any(frame_queue.arrived for frame_queue in self._frame_queues.values())
 
     def decode(self) -> None:
         """Decode everything that arrived."""
-        for intake in self._intakes.values():
-            intake.decode()
+        for frame_queue in self._frame_queues.values():
+            frame_queue.decode()

@@ -66,6 +66,7 @@ class Session:
         "counts",
         "market",
         "pending",
+        "refused_streams",
         "subscriptions",
     )
 
@@ -90,6 +91,7 @@ class Session:
         self.subscriptions = list(subscriptions)
         self.counts = counts
         self.pending: set[str] = set()
+        self.refused_streams: set[str] = set()
         self._buffer = buffer
         self._decode: Callable[[bytes, int, ColumnBuffer], Control | None] = adapter.decode
         self._events = events
@@ -232,6 +234,7 @@ class Session:
             self._events.refused_together(self, streams)
             return
         self.pending.difference_update(streams)
+        self.refused_streams.update(streams)
         self.subscriptions = [one for one in self.subscriptions if one.stream not in streams]
         self._events.refused(self, streams, text)
 

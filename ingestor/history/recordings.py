@@ -1,11 +1,11 @@
 """Reading recordings back: batches of numpy rows, Arrow, Polars, pandas.
 
-    import ingestor.history as recordings
+    from ingestor import history
 
-    with_trades = recordings.open("recordings", start="2026-08-01T00:00:00Z", kinds=["trades"])
-    for batch in with_trades:
-        batch.rows["price"]          # int64, in units of 10^-exponent of its instrument
-    frame = with_trades.to_polars()  # needs the extra `parquet`
+    trades = history.open("recordings", start="2026-08-01T00:00:00Z", kinds=["trades"])
+    for batch in trades:
+        batch.rows["price"]     # int64, in units of 10^-exponent of its instrument
+    frame = trades.to_polars()  # needs the extra `parquet`
 
 A folder with `ticks/` is read from there (fast; each hour sorted by instrument, then time).
 Any other is replayed from raw frames (in the order of receipt). "kafka://localhost:9092/md." are

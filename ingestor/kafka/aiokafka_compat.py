@@ -1,43 +1,74 @@
 """The only module that reaches into private parts of aiokafka, each with the reason for it.
 
-The private parts belong to the version that requirements.lock names:
-tests/unit/kafka/test_aiokafka_compat.py fails when that version changes, so that each workaround is
-looked at again. They are:
+The private parts were reviewed in aiokafka `REVIEWED_VERSION`:
+tests/unit/kafka/test_aiokafka_compat.py fails when requirements.lock names another one, so that
+each workaround is looked at again. They are:
 
 - `AIOKafkaConnection.send`, `_send_sasl_token`: a lost socket must be a KafkaConnectionError
   (aio-libs/aiokafka#1038). asyncio drops what is written between a socket's loss and the turn of
   the loop in which aiokafka learns of it. uvloop raises RuntimeError, which would end the task that
   renews a cluster's metadata, a consumer's fetcher, or our own sender.
-- `AIOKafkaClient._get_conn_lock`, `Sender.sender_task`, the accumulator's batches: a producer must
-  end without waiting for its batches, which `AIOKafkaProducer.stop` does for ever.
+- `AIOKafkaClient._get_conn_lock`, `Sender.sender_task`: a producer must end although its broker
+  doesn't answer, for which `AIOKafkaProducer.stop` waits for ever.
 - `AIOKafkaProducer._txn_manager`, `AIOKafkaClient._conns`: our produce requests use the producer's
-  identity, sequence numbers and connections (ADR 12).
+  identity and connections (ADR 12).
+- `AIOKafkaClient._sync_task`, `Sender.sender_task`: when one of these tasks dies of an exception,
+  metadata are never read again and every wait for them is for ever. Somebody must watch them.
+- `aiokafka.client.MetadataRequest`: asking for a topic must not create it with the broker's
+  defaults; topics are created as configured, or not at all.
 - `default_records.lz4_encode`: aiokafka compresses at level 9.
 - `AIOKafkaConsumer._client`: a consumer needs the cluster's topics without creating one.
+- What is in modules that aiokafka doesn't document, and is imported from here: the partitioner's
+  `murmur2`, the builder of record batches, the headers of requests, `create_conn`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final
 
+import aiokafka.client as client_module
 import cramjam
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts, create_conn
+from aiokafka.partitioner import murmur2
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record import default_records as _record_batches
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 try:
     from aiokafka.record._crecords import default_records as _record_batches_in_c
 except ImportError:  # aiokafka was built, or is run, without its extensions
     _record_batches_in_c = None
 
+__all__ = [
+    "REVIEWED_VERSION",
+    "AIOKafkaConnection",
+    "CloseReason",
+    "DefaultRecordBatchBuilder",
+    "RequestHeader_v1",
+    "ResponseHeader_v0",
+    "collect_hosts",
+    "connection_to",
+    "create_conn",
+    "end_producer",
+    "fail_writes_to_lost_sockets",
+    "murmur2",
+    "topics_of",
+    "transactions_of",
+    "use_fast_compression",
+    "wait_for_metadata",
+]
+
 log = structlog.get_logger(__name__)
 
+REVIEWED_VERSION: Final = "0.14.0"  # whose private parts were read
 STOP_TIMEOUT_S: Final = 2.0
 CONNECT_TIMEOUT_S: Final = 1.0
 _METHODS: Final = ("send", "_send_sasl_token")
@@ -66,11 +97,32 @@ def _failing(method: Any) -> Any:
     return call
 
 
-async def end_producer(producer: AIOKafkaProducer) -> None:
-    """End a producer without waiting for its batches: their futures fail with ProducerClosed.
+def create_no_topics_by_asking() -> None:
+    """Let no client of this process create a topic by asking for it. May be called again."""
+    client_module.MetadataRequest = partial(MetadataRequest, allow_auto_topic_creation=False)
 
-    `AIOKafkaProducer.stop` waits for every batch, for ever when the broker is gone.
+
+async def create_topics_by_use(producer: AIOKafkaProducer, topics: list[str]) -> None:
+    """Ask for topics in the way that lets a broker create them, where it does that.
+
+    Raises KafkaError, OSError or TimeoutError when the broker doesn't answer.
     """
+    client = producer.client
+    request = MetadataRequest(topics, allow_auto_topic_creation=True)
+    await client.send(client.get_random_node(), request)
+
+
+async def end_of_background_tasks(producer: AIOKafkaProducer) -> BaseException:
+    """Wait until a background task of a producer ends; return what it died of."""
+    tasks = {producer.client._sync_task, producer._sender.sender_task}
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    ended = next(iter(done))
+    failure: BaseException | None = None if ended.cancelled() else ended.exception()
+    return failure if failure is not None else RuntimeError("aiokafka's task ended")
+
+
+async def end_producer(producer: AIOKafkaProducer) -> None:
+    """End a producer without waiting for a broker that doesn't answer."""
     connecting: asyncio.Lock = producer.client._get_conn_lock
     with suppress(TimeoutError):
         # aiokafka loses sight of a connection whose making is cancelled.
@@ -78,7 +130,10 @@ async def end_producer(producer: AIOKafkaProducer) -> None:
     sender_task = producer._sender.sender_task
     if sender_task is not None:
         await _end_task(sender_task)  # before `stop`, which would be cancelled along with it
-    _fail_batches(producer)
+    reading = producer.client._sync_task
+    if reading is not None and reading.done():
+        await _end_task(reading)
+        producer.client._sync_task = None  # `stop` would raise what it died of, and close nothing
     stopping = asyncio.ensure_future(producer.stop())
     await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
     await _end_task(stopping)
@@ -93,20 +148,6 @@ async def _end_task(task: asyncio.Task[None]) -> None:
             await asyncio.wait({task}, timeout=STOP_TIMEOUT_S)
     if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
         log.debug("kafka.producer.ended_with", reason=repr(failure))
-
-
-def _fail_batches(producer: AIOKafkaProducer) -> None:
-    accumulator: Any = producer._message_accumulator
-    batches = [one for queue in accumulator._batches.values() for one in queue]
-    # A batch that waits to be sent again is expected here when its future ends.
-    accumulator._pending_batches.update(batches)
-    batches = list(accumulator._pending_batches)
-    accumulator.fail_all(errors.ProducerClosed())
-    for batch in batches:
-        sent_alone = (future for future, _ in batch._msg_futures)
-        for future in (batch.future, batch._drain_waiter, *sent_alone):
-            if future.done() and not future.cancelled():
-                future.exception()  # marks it as seen: asyncio would log it as never retrieved
 
 
 def use_fast_compression() -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka import errors
-from aiokafka.conn import collect_hosts, create_conn
+
+from ingestor.kafka.aiokafka_compat import collect_hosts, create_conn
 
 _ASKED_MAX: Final = 3  # of the addresses, so that the answer doesn't take minutes
 _ANSWER_MS: Final = 3_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from aiokafka.partitioner import murmur2
 from numpy.typing import NDArray
 
+from ingestor.kafka.aiokafka_compat import murmur2
 from ingestor.model.batch import Instruments
 from ingestor.model.rows import Rows
 

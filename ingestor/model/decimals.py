@@ -182,7 +182,7 @@ def _parse_cells(
 def _parse_mixed(
     texts: Sequence[object], exponents: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], list[int]]:
-    """Cells that are not all ASCII text: JSON integers among them are common (Kraken)."""
+    """Cells that are not all ASCII text: some venues send JSON integers among them."""
     as_text = [str(cell) if type(cell) is int else cell for cell in texts]
     if all(type(cell) is str and cell.isascii() for cell in as_text):
         return parse_column(as_text, exponents)

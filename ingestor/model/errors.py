@@ -122,19 +122,46 @@ class TransportError(IngestError):
 
 
 class HandshakeRejected(TransportError):
-    """The server answered the websocket handshake with an HTTP status other than 101."""
+    """The server answered the websocket handshake with an HTTP status other than 101.
 
-    def __init__(self, url: str, status: int, *, retry_after_s: float | None = None) -> None:
-        super().__init__(url, f"handshake refused with HTTP {status}", retry_after_s=retry_after_s)
+    text: what it said beside the status, in one line.
+    """
+
+    def __init__(
+        self, url: str, status: int, *, retry_after_s: float | None = None, text: str = ""
+    ) -> None:
+        reason = f"handshake refused with HTTP {status} {text}".rstrip()
+        super().__init__(url, reason, retry_after_s=retry_after_s)
         self.status = status
 
 
 class RequestRefused(TransportError):
-    """A REST endpoint answered with an HTTP status other than 200."""
+    """A REST endpoint answered with an HTTP status other than 200.
 
-    def __init__(self, url: str, status: int, *, retry_after_s: float | None = None) -> None:
-        super().__init__(url, f"refused with HTTP {status}", retry_after_s=retry_after_s)
+    text: how its body begins, "" for none: many venues say the cause there.
+    """
+
+    def __init__(
+        self, url: str, status: int, text: str = "", *, retry_after_s: float | None = None
+    ) -> None:
+        reason = f"refused with HTTP {status}{f': {text}' if text else ''}"
+        super().__init__(url, reason, retry_after_s=retry_after_s)
         self.status = status
+        self.text = text
+
+
+class VenueError(TransportError):
+    """A venue answered HTTP 200 with an error of its own in the body.
+
+    temporary: whether the venue's documents say that the same request may be repeated.
+    """
+
+    def __init__(self, venue: str, code: str, text: str, *, temporary: bool = False) -> None:
+        super().__init__(venue, f"error {code}: {text}" if text else f"error {code}")
+        self.venue = venue
+        self.code = code
+        self.text = text
+        self.temporary = temporary
 
 
 class PeerClosed(TransportError):

@@ -18,13 +18,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.decimals import exponent_of
+from ingestor.model.decimals import EXPONENT_MAX, INT64_MAX, exponent_of
 from ingestor.model.errors import UnknownInstrument
+
+_TEXT_MAX: Final = 128
+_TEXTS: Final = (
+    "venue",
+    "market",
+    "symbol",
+    "canonical",
+    "base",
+    "quote",
+    "settlement",
+    "tick_size",
+    "lot_size",
+    "multiplier",
+)
+_MAY_BE_EMPTY: Final = frozenset({"base", "quote", "settlement"})
 
 
 class Contract(StrEnum):
@@ -113,6 +128,34 @@ def instrument(
         size_exponent=exponent_of(lot_size),
         **more,
     )
+
+
+def check_instrument(found: Instrument) -> Instrument:
+    """Return an instrument whose fields everything downstream can hold.
+
+    Raises ValueError that names the first field that doesn't fit, TypeError for what is none.
+    """
+    if type(found) is not Instrument:
+        raise TypeError(f"{type(found).__name__} is no Instrument")
+    for name in _TEXTS:
+        text = getattr(found, name)
+        if type(text) is not str or len(text) > _TEXT_MAX or not text.isprintable():
+            raise ValueError(f"{name} is no text of at most {_TEXT_MAX} characters")
+        if not text and name not in _MAY_BE_EMPTY:
+            raise ValueError(f"{name} is empty")
+    for name in ("price_exponent", "size_exponent"):
+        exponent = getattr(found, name)
+        if type(exponent) is not int or not 0 <= exponent <= EXPONENT_MAX:
+            raise ValueError(f"{name} is {exponent!r:.40}, not 0 to {EXPONENT_MAX}")
+    for name in ("tick_size", "lot_size", "multiplier"):
+        exponent_of(getattr(found, name))
+    if type(found.expiry_ns) is not int or not 0 <= found.expiry_ns <= INT64_MAX:
+        raise ValueError("expiry_ns is no time of int64")
+    if type(found.contract) is not Contract or type(found.size_unit) is not SizeUnit:
+        raise TypeError("contract and size_unit are members of their enumerations")
+    if type(found.revision) is not int or found.revision < 1:
+        raise ValueError(f"revision is {found.revision!r:.40}")
+    return found
 
 
 class Symbols(dict[str, int]):

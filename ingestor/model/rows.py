@@ -63,6 +63,13 @@ class Flag(IntFlag):
     CHECKSUM = 16  # book updates before the books only: `checksum` is set
 
 
+class LevelFormat(IntEnum):
+    """How the buffer holds the levels of a book update."""
+
+    TEXT = 0  # a price and a size in turn, each a decimal text
+    JSON = 1  # two JSON arrays of pairs, bids and asks
+
+
 class Cause(IntEnum):
     """Why a GAP was declared; stands in the `side` field of the mark."""
 
@@ -129,7 +136,7 @@ UPDATE: Final = np.dtype(
         ("checksum", "<u4"),  # with Flag.CHECKSUM; else the mark that a REST image names, 0 = none
         ("frame", "<u4"),  # index of the frame in the sealed buffer
         ("flags", "<u2"),
-        ("spare", "<u2"),
+        ("level_format", "<u2"),  # LevelFormat
     ]
 )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.frame_queue import FrameQueue
+from ingestor.model.batch import TickBatch
 from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.sinks.interface import Sink
@@ -19,8 +20,10 @@ from ingestor.telemetry.bulkheads import bulkheads
 
 
 class Flusher:
-    """Takes the pipeline's rows to the sinks. What it is called with from the loop, timers and read
-    callbacks, goes to `on_bug` when it raises: there is nobody else to hear it."""
+    """Takes the pipeline's rows to the sinks.
+
+    Each step of a flush has a boundary of its own: a sink or a listener that raises costs itself.
+    """
 
     def __init__(
         self,
@@ -31,8 +34,8 @@ class Flusher:
         linger_s: float,
         on_repairs: Callable[[Sequence[Repair]], None],
         on_rejected: Callable[[Sequence[Rejected]], None],
-        on_bug: Callable[[BaseException], None],
         clock_ns: Callable[[], int] = time.time_ns,
+        steady_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """rows_max: rows that make a batch full. linger_s: the longest a row waits for others while
         the loop has time to spare (`Linger`)."""
@@ -41,34 +44,34 @@ class Flusher:
         self._sinks = tuple(sinks)
         self._rows_max = rows_max
         self._linger = Linger(linger_s)
-        self._on_repairs = on_repairs
-        self._on_rejected = on_rejected
-        self._on_bug = on_bug
+        self._on_repairs = bulkheads.guard("repair", on_repairs)
+        self._on_rejected = bulkheads.guard("quarantine", on_rejected)
         self._clock_ns = clock_ns
+        self._steady_ns = steady_ns
         self._timer: asyncio.TimerHandle | None = None
         self._observers: list[Callable[[FlushResult, int], None]] = []
-        self._burst_ends: dict[FrameQueue, Callable[[], None]] = {}
+        self._read_completes: dict[FrameQueue, Callable[[], None]] = {}
         self.flushes = 0
 
     def observe(self, observer: Callable[[FlushResult, int], None]) -> None:
         """Call `observer(result, now_ns)` after each flush, before the next frame is read."""
-        self._observers.append(observer)
+        self._observers.append(bulkheads.guard("listener", observer))
 
-    def burst_end_of(self, intake: FrameQueue) -> Callable[[], None]:
-        """Return what is called after each burst of frames into `intake`: always the same."""
-        if intake not in self._burst_ends:
-            self._burst_ends[intake] = self._on_read_complete(intake)
-        return self._burst_ends[intake]
+    def read_complete_of(self, frame_queue: FrameQueue) -> Callable[[], None]:
+        """Return what is called after each burst of frames into `frame_queue`: always the same."""
+        if frame_queue not in self._read_completes:
+            self._read_completes[frame_queue] = self._on_read_complete(frame_queue)
+        return self._read_completes[frame_queue]
 
-    def _on_read_complete(self, intake: FrameQueue) -> Callable[[], None]:
-        arrived, full = intake.arrived, intake.full
+    def _on_read_complete(self, frame_queue: FrameQueue) -> Callable[[], None]:
+        arrived, full = frame_queue.arrived, frame_queue.full
 
         def on_read_complete() -> None:
             if len(arrived) >= full:
                 try:
-                    intake.decode()
-                except Exception as failure:  # noqa: BLE001
-                    self._on_bug(failure)
+                    frame_queue.decode()
+                except Exception as failure:  # noqa: BLE001  # the boundary of what decodes
+                    bulkheads.bug("frame", failure)
                 self.request_flush()
             elif self._timer is None:
                 self._arm()
@@ -92,8 +95,8 @@ class Flusher:
     def _flush_from_loop(self) -> None:
         try:
             self.flush()
-        except Exception as failure:  # noqa: BLE001
-            self._on_bug(failure)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a flush
+            bulkheads.bug("flush", failure)
 
     def flush(self) -> None:
         """Decode, seal, run the books and hand everything to the sinks, now."""
@@ -110,16 +113,26 @@ class Flusher:
 
     def _flush(self) -> None:
         now_ns = self._clock_ns()
-        result = self._pipeline.flush(now_ns)
-        for failure in result.bugs:
+        result = self._pipeline.flush(now_ns, self._steady_ns())
+        for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
         self.flushes += 1
         for batch in result.batches:
             for sink in self._sinks:
-                sink.submit(batch, now_ns)
+                self._submit(sink, batch, now_ns)
+        for instrument, failure in result.bugs:
+            bulkheads.bug("book", failure, key=self._pipeline.table[instrument].key)
         if result.rejected:
             self._on_rejected(result.rejected)
         if result.repairs:
             self._on_repairs(result.repairs)
         for observer in self._observers:
             observer(result, now_ns)
+
+    def _submit(self, sink: Sink, batch: TickBatch, now_ns: int) -> None:
+        """Hand rows to a sink; what it can't take is shed, and counted as that."""
+        try:
+            sink.submit(batch, now_ns)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a sink
+            bulkheads.bug("sink", failure, row_class=batch.row_class.name)
+            self._pipeline.metrics.shed(batch.row_class, batch.rows)

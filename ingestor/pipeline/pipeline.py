@@ -6,7 +6,7 @@ only per-row Python here is on rare paths (marks, resent trades).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +16,12 @@ from ingestor.books.manager import BookManager, BookOutput
 from ingestor.books.repair_planner import Repair
 from ingestor.books.settings import BookSettings
 from ingestor.columns.buffer import ColumnBuffer
-from ingestor.columns.sealed import Rejected, Sealed
+from ingestor.columns.sealed import Gap, Rejected, Sealed
 from ingestor.decode.frame_queue import FrameQueues
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import Kind, RowClass, Rows
+from ingestor.model.rows import Cause, Kind, RowClass, Rows
 from ingestor.pipeline.gaps import Mark, concerned, with_gaps
 from ingestor.pipeline.resent_trades import ResentTrades
 from ingestor.telemetry.metrics import Metrics
@@ -32,14 +32,16 @@ class FlushResult:
     """What one flush gives: at most one batch per class, and what must be done about the rest.
 
     repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
-    for the log. bugs: exceptions that nothing foresaw, of frames or of code that decodes many.
+    for the log. bugs: instrument and exception, where a book's code raised. frame_bugs: exceptions
+    that nothing foresaw, of frames or of code that decodes many.
     """
 
     batches: list[TickBatch] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     errors: list[SequenceGap] = field(default_factory=list)
-    bugs: list[Exception] = field(default_factory=list)
+    bugs: list[tuple[int, Exception]] = field(default_factory=list)
+    frame_bugs: list[Exception] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -72,7 +74,7 @@ class Pipeline:
     ) -> None:
         self.table = table
         self.buffer = ColumnBuffer(table)
-        self.intakes = FrameQueues(table, self.buffer)
+        self.frame_queues = FrameQueues(table, self.buffer)
         self.books = BookManager(table, rule_of, settings or BookSettings())
         self.metrics = Metrics(table)
         self._rule_of = rule_of
@@ -81,23 +83,28 @@ class Pipeline:
         self._filtered = 0
         self._resent_trades = ResentTrades(table)
 
-    def flush(self, now_ns: int) -> FlushResult:
-        """Take everything out of the intakes and the buffer. now_ns: ns since the epoch."""
-        self.intakes.decode()
+    def flush(self, now_ns: int, steady_ns: int | None = None) -> FlushResult:
+        """Take everything out of the frame queues and the buffer.
+
+        Args:
+            now_ns: ns since the epoch, for lags.
+            steady_ns: ns of a clock that is never set, by which books wait and repairs are due;
+                `now_ns` serves as one where time is that of a recording.
+        """
+        self.frame_queues.decode()
         sealed = self.buffer.seal(self.table)
         self.bytes_received += sum(map(len, sealed.frames))
         for rejected in sealed.rejected:
             if rejected.at_sealing and rejected.is_frame:
                 rejected.source.count_refused(rejected.reason)
-        self.intakes.seal()
+        self.frame_queues.seal()
         trades = self._trades(sealed)
-        books = self.books.apply(sealed, now_ns)
+        books = self.books.apply(sealed, now_ns if steady_ns is None else steady_ns)
         quotes, derived = self._quotes(sealed, books)
         self._held = books.held
         self._filtered += books.filtered
-        result = FlushResult(
-            repairs=books.repairs, rejected=sealed.rejected, errors=books.errors, bugs=sealed.bugs
-        )
+        result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
+        result.bugs, result.frame_bugs = books.bugs, sealed.bugs
         self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
         self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, derived)
         if len(sealed.updates):
@@ -111,16 +118,30 @@ class Pipeline:
             result.batches.append(TickBatch(RowClass.LEVEL, books.rows, self.table))
         else:
             self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
+            self.metrics.last_seen.note_arrivals(RowClass.LEVEL, sealed.updates["instrument"])
+        for hole in sealed.holes:
+            if hole.cause is Cause.REJECTED and hole.instruments is not None:
+                self._note_refused(hole)
         if books.added:
             added = np.array(books.added, np.uint32)
             self.metrics.count_rows("published", RowClass.LEVEL, added, sign=-1)
             self.metrics.count_rows("marks", RowClass.LEVEL, added)
         return result
 
+    def replace_instruments(self, numbers: Mapping[int, int], ts_ns: int) -> None:
+        """Follow new revisions of instruments, between two flushes.
+
+        Args:
+            numbers: number of the old revision -> number of the new one.
+            ts_ns: when that is, ns since the epoch; the time of the GAPs it makes.
+        """
+        self._resent_trades.replace_instruments(numbers)
+        self.books.replace_instruments(numbers, ts_ns)
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be flushed."""
-        return self.buffer.is_empty and self.intakes.is_empty
+        return self.buffer.is_empty and self.frame_queues.is_empty
 
     def ledger(self) -> LedgerLine:
         """Return the sums since the start, as of the last flush."""
@@ -166,6 +187,13 @@ class Pipeline:
         if len(repeated):
             self.metrics.count_rows("duplicate", RowClass.TRADE, repeated)
         return trades
+
+    def _note_refused(self, hole: Gap) -> None:
+        """Count a refused frame as an arrival of what it may have concerned."""
+        for row_class in RowClass:
+            instruments = np.array(concerned(row_class, hole), np.uint32)
+            if len(instruments):
+                self.metrics.last_seen.note_arrivals(row_class, instruments)
 
     def _settle(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +32,12 @@ class ResentTrades:
             trades = trades[keep]
         np.maximum.at(self._last, trades["instrument"], trades["sequence"])
         return trades, repeated
+
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
+        """Let new revisions of instruments go on where the old ones were. numbers: old -> new."""
+        self._fit()
+        for old, new in numbers.items():
+            self._last[new] = max(self._last[new], self._last[old])
 
     def _not_seen(self, trades: Rows, resent: NDArray[np.bool_]) -> NDArray[np.bool_]:
         keep = np.ones(len(trades), np.bool_)

@@ -22,17 +22,19 @@ Decisions, by `action`; `key` is an instrument's key:
 |---|---|---|
 | invalidate | key, cause (name of a Cause) | invalidates the book |
 | revise | key (of one of them), instruments | takes the new metadata |
+| streams | subscriptions, instruments | lets the connection carry these streams |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
 | any other | | nothing: what followed from it was recorded |
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from ingestor.adapter.contract import Subscription
 from ingestor.model.instruments import Instrument
 from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND
@@ -42,6 +44,7 @@ HOUR_NS: Final = 3_600 * SECOND
 FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 section 3.1.1
 LOST: Final = "recorder_lost"
 REVISE: Final = "revise"
+STREAMS: Final = "streams"
 
 Connection = int | str
 SubscriptionText = tuple[str, str, str]  # symbol, channel, stream
@@ -185,6 +188,20 @@ def revision(instruments: Sequence[Instrument]) -> dict[str, Any]:
     """Return the decision to take new metadata. instruments: of one venue, at least one."""
     rows = [one.to_json() for one in instruments]
     return {"action": REVISE, "key": instruments[0].key, "instruments": rows}
+
+
+def streams_changed(
+    subscriptions: Iterable[Subscription], instruments: Iterable[Instrument]
+) -> dict[str, Any]:
+    """Return the decision that an open connection carries other streams.
+
+    Args:
+        subscriptions: all that it carries from now on.
+        instruments: those of the new ones.
+    """
+    texts = [(one.symbol, one.channel, one.stream) for one in subscriptions]
+    rows = [instrument.to_json() for instrument in instruments]
+    return {"action": STREAMS, "subscriptions": texts, "instruments": rows}
 
 
 def cause_of(decision: dict[str, Any]) -> Cause | None:

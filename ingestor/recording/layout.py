@@ -11,7 +11,6 @@ from typing import Final
 import msgspec
 
 from ingestor.model.timestamps import SECOND
-from ingestor.recording.format import _ENCODER
 
 SUFFIX: Final = ".jsonl.zst"
 
@@ -106,7 +105,7 @@ class Index(msgspec.Struct):
 
 
 def encode_index(index: Index) -> bytes:
-    return _ENCODER.encode(index)
+    return msgspec.json.encode(index)
 
 
 def parse_index(text: bytes) -> Index:

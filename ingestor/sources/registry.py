@@ -1,27 +1,32 @@
-"""Finds the venues' adapters: by name in the `feeds` package, then by entry point.
+"""Find the venues' adapters: by name in the program's own package, then by entry point.
 
-A venue of a third party is an entry point of the group `ingestor.feeds` whose name is the venue and
-whose value is a module with the name `adapter` bound, or the adapter itself (`module:attribute`).
-A venue is found once: a second claim on a name is refused, whoever makes it. Nothing is imported
-before it is asked for.
+The program's own venues are the modules of the package `ingestor_feeds`, which is the folder
+`feeds` of a checkout (docs/adr/0020). A venue of a third party is an entry point of the group
+`ingestor.feeds` whose name is the venue and whose value is a module with the name `adapter` bound,
+or the adapter itself (`module:attribute`). A venue is found once: a second claim on a name is
+refused, whoever makes it. Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import ModuleType
+from typing import Final
 
-import feeds
 from ingestor.adapter import FeedAdapter, Market
 from ingestor.model.errors import ConfigError
 from ingestor.model.suggest import nearest
 
-GROUP = "ingestor.feeds"
+GROUP: Final = "ingestor.feeds"
+PARENT: Final = Path(__file__).resolve().parents[2]  # holds the package `ingestor`
+_PACKAGE_NAMES: Final = ("ingestor_feeds", "feeds")  # in an installation, in a checkout
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,35 @@ def discover(
     return FeedRegistry(dict(sorted(sources.items())))
 
 
+def import_feeds(parent: Path) -> ModuleType:
+    """Import the package of the program's own venues.
+
+    Only the package in `parent` is imported. `feeds` is a common name: a package of that name that
+    comes earlier on the import path is refused and its code does not run.
+
+    Raises ConfigError when the package is missing, or when another one hides it.
+    """
+    files = [parent / name / "__init__.py" for name in _PACKAGE_NAMES]
+    ours = next((file for file in files if file.is_file()), None)
+    if ours is None:
+        what = f"no package {' or '.join(_PACKAGE_NAMES)} in {parent}"
+        raise ConfigError(what, hint="install market-data-ingestor again")
+    name = ours.parent.name
+    spec = importlib.util.find_spec(name)
+    found = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+    if found != ours.resolve():
+        what = f"the venues in {ours.parent} can't be imported: `import {name}` finds {found}"
+        raise ConfigError(what, hint="start in another folder, or rename the other package")
+    return importlib.import_module(name)
+
+
 @cache
 def registry() -> FeedRegistry:
-    """Return the registry of this installation. Raises ConfigError as `discover` does."""
-    return discover(feeds, importlib.metadata.entry_points(group=GROUP))
+    """Return the registry of this installation.
+
+    Raises ConfigError as `import_feeds` and `discover` do.
+    """
+    return discover(import_feeds(PARENT), importlib.metadata.entry_points(group=GROUP))
 
 
 def adapter_of(venue: str, where: str = "") -> type[FeedAdapter]:

@@ -5,10 +5,11 @@ heals. An exception that the code of a unit handles by itself (a refused handsha
 can't be read) is foreseen and no matter for this module. Any other one is a bug: it is counted
 (`ingestor_bugs_total`), logged once with its traceback, and alerted.
 
-Three forms, after how the unit runs:
+Four forms, after how the unit runs:
 
 - `Bulkheads.bug` for an `except Exception` clause of the unit's own;
 - `Bulkheads.guard` for a callback that somebody else calls: a timer, a listener, a socket;
+- `Bulkheads.once` for a task that does one thing;
 - `Bulkheads.keep` for a task that must go on: it is begun again with backoff.
 
 A broken ledger (`LedgerBroken`) is the one exception that passes every boundary.
@@ -86,6 +87,19 @@ class Bulkheads:
                 self.bug(unit, failure, **where)
 
         return guarded
+
+    async def once(self, unit: str, run: Callable[[], Awaitable[object]], **where: object) -> None:
+        """Run a task to its end, whatever that is.
+
+        Args:
+            unit: name of the unit, as in `bug`.
+            run: starts the task.
+            where: fields for the log.
+        """
+        try:
+            await run()
+        except Exception as failure:  # noqa: BLE001  # the boundary
+            self.bug(unit, failure, **where)
 
     async def keep(self, unit: str, run: Callable[[], Awaitable[object]], **where: object) -> None:
         """Run a task until it ends by itself; begin it again, with backoff, whenever it raises.

@@ -32,7 +32,8 @@ _SENSITIVE: Final = (
 _SENSITIVE_FIELD: Final = re.compile(rf"(?:^|[-_.])(?:{_SENSITIVE})$", re.IGNORECASE)
 _IN_TEXT: Final = (  # the scheme first: "Authorization: Bearer x" has two words after the name
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {STARS}"),
-    (re.compile(r"://[^/\s@]+@"), f"://{STARS}@"),  # user:password@ of a URL
+    # user:password@ of a URL; a password may have an @ of its own
+    (re.compile(r"://[^/\s?\"]+@"), f"://{STARS}@"),
     (re.compile(r"(?i)([?&]key=)[^\s&\"']+"), rf"\1{STARS}"),
     (
         re.compile(rf"(?i)\b([\w.-]*(?:{_SENSITIVE})[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;}}]+"),

@@ -137,6 +137,7 @@ class LastSeen:
         self._rows = {one: np.zeros(0, np.int64) for one in RowClass}
         self._ts_recv = {one: np.zeros(0, np.int64) for one in RowClass}
         self._ts_event = {one: np.zeros(0, np.int64) for one in RowClass}
+        self._unpublished = {one: np.zeros(0, np.int64) for one in RowClass}
 
     def update(
         self,
@@ -154,6 +155,20 @@ class LastSeen:
         self._rows[row_class] += np.bincount(numbers, minlength=len(self._rows[row_class]))
         self._ts_recv[row_class][numbers] = ts_recv  # the last of equal indices stays
         self._ts_event[row_class][numbers] = ts_event
+
+    def note_arrivals(self, row_class: RowClass, numbers: NDArray[np.uint32]) -> None:
+        """Count what arrived and was not published: a stream that is refused or held speaks.
+
+        numbers: instruments, one for each event.
+        """
+        size = max(len(self._unpublished[row_class]), int(numbers.max(initial=0)) + 1)
+        counts = np.bincount(numbers, minlength=size)
+        counts[: len(self._unpublished[row_class])] += self._unpublished[row_class]
+        self._unpublished[row_class] = counts
+
+    def unpublished(self, row_class: RowClass) -> NDArray[np.int64]:
+        """Return by instrument how many events arrived that were not published."""
+        return self._unpublished[row_class]
 
     def times(self, row_class: RowClass) -> NDArray[np.int64]:
         """Return ts_recv of each instrument's last row, 0 = none; a live array, only to be read."""

@@ -58,6 +58,8 @@ class Status:
     `connecting`, `waiting`, ...). rows: decoded, by class (`trade`, `quote`, `level`, and `mark`
     for GAP and RESET rows). pending: rows read but not yet acked. rejected, duplicate_frames,
     filtered_frames, control: frames. duplicates, filtered: rows left out by a named rule.
+    held: topics and partitions that Kafka refuses now, each with the reason. auxiliary: records of
+    the auxiliary topics by what became of them (`acked`, `refused`, `dropped`, `pending`).
     loop_delay_p99_ms: how late the event loop runs its callbacks. unaccounted: the ledger's
     difference, rows and frames; 0 unless the program is wrong.
     """
@@ -90,6 +92,8 @@ class Status:
     publish_p99_ms: float | None = None
     queue_bytes: int = 0
     queue_limit_bytes: int = 0
+    held: list[str] = field(default_factory=list)
+    auxiliary: dict[str, int] = field(default_factory=dict)
     loop_delay_p99_ms: float | None = None
     unaccounted: int = 0
     notes: list[str] = field(default_factory=list)
@@ -136,6 +140,8 @@ class Status:
             "rows_duplicate": self.duplicates,
             "rows_filtered": self.filtered,
             "rows_pending": self.pending,
+            "auxiliary_refused": self.auxiliary.get("refused", 0),
+            "auxiliary_dropped": self.auxiliary.get("dropped", 0),
             "gaps": self.gaps,
             "reconnects": self.reconnects,
             "lag_p50_ms": self.lag_p50_ms,
@@ -174,10 +180,12 @@ def merged(statuses: Iterable[Status]) -> Status:
     for total, parts in (
         (whole.connections, [one.connections for one in every]),
         (whole.rows, [one.rows for one in every]),
+        (whole.auxiliary, [one.auxiliary for one in every]),
     ):
         for name in dict.fromkeys(name for part in parts for name in part):
             total[name] = sum(part.get(name, 0) for part in parts)
     whole.feeds = _merged_feeds(feed for one in every for feed in one.feeds)
+    whole.held = list(dict.fromkeys(text for one in every for text in one.held))
     whole.notes = list(dict.fromkeys(note for one in every for note in one.notes))
     return whole
 
@@ -221,17 +229,19 @@ def liveness(heartbeat_age_s: float) -> Health:
 def readiness(status: Status, *, kafka_seen: bool, startup_grace_s: float) -> Health:
     """Up enough to go on with a rolling upgrade?
 
-    kafka_seen: the cluster's metadata have been read (True where no Kafka is wanted).
+    kafka_seen: Kafka takes rows (True where no Kafka is wanted). A topic or partition that Kafka
+    refuses is named, and is a no: its rows are not delivered.
     """
     planned = sum(status.connections.values())
     enough = planned > 0 and status.connected >= READY_SHARE * planned
     grace_over = status.uptime_s >= startup_grace_s
     running = status.phase in {Phase.RUNNING, Phase.PAUSED}
     return Health(
-        running and kafka_seen and (enough or grace_over),
+        running and kafka_seen and not status.held and (enough or grace_over),
         {
             "phase": status.phase.value,
             "kafka_seen": kafka_seen,
+            **({"kafka_held": "; ".join(status.held)} if status.held else {}),
             "connected": status.connected,
             "planned": planned,
             "grace_over": grace_over,

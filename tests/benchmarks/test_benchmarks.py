@@ -126,12 +126,12 @@ def test_named_ratios_are_of_what_ran() -> None:
 
 def test_memory_is_that_of_each_connection_more() -> None:
     few = {"connections": 1_000, "rss_mib": 100.0}
-    assert memory._each(few, {"connections": 2_024, "rss_mib": 120.0}) == 20.0
+    assert memory.growth_per_connection(few, {"connections": 2_024, "rss_mib": 120.0}) == 20.0
 
 
 def test_the_highest_pace_is_of_a_whole_second() -> None:
     accepted = [(0.0, 0), (0.5, 300), (1.0, 400), (1.5, 450), (2.0, 460)]
-    assert storm._peak(accepted) == 400
+    assert storm.peak(accepted) == 400
 
 
 # ---------------------------------------------------------------------- the peers' environment

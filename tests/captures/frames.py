@@ -13,6 +13,7 @@ from typing import Any
 import zstandard
 
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import read_list
 from ingestor.model.instruments import Instrument, instrument
 
 Numbers = Iterable[tuple[str, Decimal, Decimal]]  # symbol, price, size
@@ -49,7 +50,7 @@ def listed(
         for line in recording
         if line["t"] == "http" and any(path in line["url"] for path in paths)
     ]
-    return adapter.parse_instruments(market, bodies) if bodies else []
+    return read_list(adapter, market, bodies).instruments if bodies else []
 
 
 def _decimals(number: Decimal) -> int:

@@ -145,14 +145,14 @@ def decoded(
 ) -> tuple[ColumnBuffer, Session]:
     """Decode frames, so many of them together. frames: payload, ts_recv."""
     buffer, symbols = ColumnBuffer(), table.symbols(adapter.venue, market)
-    intake = FrameQueue(adapter, market, symbols, buffer)
-    feed, counts = adapter(market, symbols), intake.counts
-    session = Session(0, feed, (), buffer, counts, SessionEvents(), market, intake.decode)
+    frame_queue = FrameQueue(adapter, market, symbols, buffer)
+    feed, counts = adapter(market, symbols), frame_queue.counts
+    session = Session(0, feed, (), buffer, counts, SessionEvents(), market, frame_queue.decode)
     for number, frame in enumerate(frames, 1):
-        intake.arrive((session, *frame))
+        frame_queue.arrive((session, *frame))
         if number % full == 0:
-            intake.decode()
-    intake.decode()
+            frame_queue.decode()
+    frame_queue.decode()
     return buffer, session
 
 

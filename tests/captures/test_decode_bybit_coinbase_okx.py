@@ -23,6 +23,7 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue
@@ -151,20 +152,20 @@ class Decoded:
             bodies = [
                 one["data"].encode() for one in content if one["t"] == "http" and mark in one["url"]
             ]
-            for one in adapter.parse_instruments(name, bodies[:1]):
+            for one in read_list(adapter, name, bodies[:1]).instruments:
                 self.table.add(one)
             if venue == "okx" or name == market:
                 symbols.update(self.table.symbols(venue, name))
         self.frames = change([one["data"] for one in content if one["t"] == "recv"])
         buffer = ColumnBuffer()
-        intake = FrameQueue(adapter, market, symbols, buffer)
-        self.counts = intake.counts
+        frame_queue = FrameQueue(adapter, market, symbols, buffer)
+        self.counts = frame_queue.counts
         session = Session(1, adapter(market, symbols), [], buffer, self.counts, SessionEvents())
         for number, frame in enumerate(self.frames):
-            intake.arrive((session, frame.encode(), number))
+            frame_queue.arrive((session, frame.encode(), number))
             if number % full == full - 1:
-                intake.decode()
-        intake.decode()
+                frame_queue.decode()
+        frame_queue.decode()
         self.sealed: Sealed = buffer.seal(self.table)
 
     def price(self, instrument: int, value: int) -> Decimal:
@@ -201,7 +202,7 @@ class Decoded:
 
 def meaning(sealed: Sealed) -> dict[str, Any]:
     """Return all that came of frames, in a form that can be compared."""
-    fields = [name for name in UPDATE.names or () if name != "spare"]  # how levels were kept
+    fields = [name for name in UPDATE.names or () if name != "level_format"]  # how levels were kept
     return {
         "updates": sealed.updates[fields].tolist(),
         **{

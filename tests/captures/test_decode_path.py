@@ -24,6 +24,7 @@ from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import Endpoint, FeedAdapter, RestRequest
 from ingestor.adapter.contract import Subscription
+from ingestor.adapter.instrument_list import read_list
 from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import FrameQueue
@@ -79,9 +80,9 @@ class Sink:
 class Connection(SessionEvents):
     """A transport's handler: one session, flushed at the end of each burst."""
 
-    def __init__(self, sink: Sink, intake: FrameQueue) -> None:
+    def __init__(self, sink: Sink, frame_queue: FrameQueue) -> None:
         self.session: Session
-        self.arrive = intake.arrive
+        self.arrive = frame_queue.arrive
         self._sink = sink
         self._link: Link | None = None
         self.failure: TransportError | None = None
@@ -153,7 +154,7 @@ class Run:
         """Fill the table with the capture's instruments of one market."""
         requests = self.adapter.instrument_requests(market)
         bodies = [await self._get(http, request) for request in requests]
-        found = {one.symbol: one for one in self.adapter.parse_instruments(market, bodies)}
+        found = {one.symbol: one for one in read_list(self.adapter, market, bodies).instruments}
         for symbol in self.capture.symbols:
             if self.capture.market_of(symbol) == market:
                 self.table.add(found[symbol])
@@ -177,24 +178,24 @@ class Run:
     @property
     def counts(self) -> FrameCounts:
         """The sum of all markets."""
-        parts = [astuple(one)[:6] for one in self.sink.pipeline.intakes.counts.values()]
+        parts = [astuple(one)[:6] for one in self.sink.pipeline.frame_queues.counts.values()]
         return FrameCounts(*map(sum, zip(*parts, strict=True)))
 
     async def _open(
         self, market: str, endpoint: Endpoint, subscriptions: list[Subscription]
     ) -> Link:
         adapter = self.adapter(market, self.table.symbols(self.capture.venue, market))
-        intake = self.sink.pipeline.intakes.of(self.adapter, market)
-        connection = Connection(self.sink, intake)
+        frame_queue = self.sink.pipeline.frame_queues.of(self.adapter, market)
+        connection = Connection(self.sink, frame_queue)
         connection.session = Session(
             len(self.connections),
             adapter,
             subscriptions,
-            intake.buffer,
-            intake.counts,
+            frame_queue.buffer,
+            frame_queue.counts,
             connection,
             market,
-            intake.decode,
+            frame_queue.decode,
         )
         self.connections.append(connection)
         url = self.emulator.ws_url + urlsplit(endpoint.url).path

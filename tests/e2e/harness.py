@@ -74,7 +74,7 @@ class Running:
         def all_up() -> bool:
             self._raise_if_ended()
             supervisor = self.ingestor.supervisor
-            up = all(line.connection is not None for line in supervisor.lines)
+            up = all(line.connection is not None for line in supervisor.slots)
             return up and not supervisor.statistics().pending
 
         await until(all_up)

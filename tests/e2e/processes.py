@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -37,13 +36,6 @@ def ingestor(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProces
     return subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT
     )
-
-
-def closed_port() -> int:
-    """A port of loopback that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:

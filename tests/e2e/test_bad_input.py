@@ -15,7 +15,8 @@ from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
 from tests.e2e.harness import TOPICS, published, side_records, until
-from tests.e2e.processes import closed_port, command, environment, ingestor
+from tests.e2e.processes import command, environment, ingestor
+from tests.kafka.broker import free_ports
 
 FEED = '[[feeds]]\nvenue = "simulated"\nsymbols = ["*"]\n'
 # what the file holds: what the line says, besides the file's name
@@ -70,7 +71,7 @@ def test_a_bad_override_is_one_line(tmp_path: Path, name: str, value: str, text:
 
 async def test_a_symbol_that_the_venue_refuses_costs_no_neighbour(tmp_path: Path) -> None:
     """It is in the venue's list, and refused when subscribed to: said, counted, left out."""
-    port = closed_port()
+    port = free_ports(1)[0]
     options = SimulatorOptions(symbols=3, rate_per_s=50.0)
     topics = {f"md.{topic}": 2 for topic in TOPICS.values()}
     with DevBroker(topics) as broker:

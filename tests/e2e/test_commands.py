@@ -181,14 +181,20 @@ def test_a_http_port_in_use_is_one_line(tmp_path: Path, config: Path, broker: st
     )
 
 
-def test_a_venue_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "c.toml"
-    path.write_text(
-        '[[feeds]]\nvenue = "simulated"\nsymbols = ["*"]\nrest_url = "http://127.0.0.1:9"\n'
+def test_a_venue_that_is_not_there_stops_no_other(tmp_path: Path, config: Path) -> None:
+    config.write_text(
+        f'{config.read_text()}\n[[feeds]]\nvenue = "kraken"\nsymbols = ["BTC-USD"]\n'
+        'rest_url = "http://127.0.0.1:9"\n'
     )
-    done = ingestor("run", str(path), env=environment(tmp_path))
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("ingestor: http://127.0.0.1:9/")
+    folder = str(tmp_path / "recordings")
+    arguments = ("record", str(config), "--path", folder, "--seconds", "1", "--json")
+    done = ingestor(*arguments, env=environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["frames"] > 0
+    (unavailable,) = [line for line in done.stderr.splitlines() if "catalogue.unavailable" in line]
+    assert "kraken" in unavailable
+    (waiting,) = [line for line in done.stderr.splitlines() if "symbol.waiting" in line]
+    assert "BTC-USD" in waiting
     assert "Traceback" not in done.stderr
 
 

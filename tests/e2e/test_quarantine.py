@@ -65,7 +65,7 @@ async def test_malformed_frames_among_good_ones(tmp_path: Path) -> None:
                 drained = await run.stop()
                 connections = {
                     line.planned.subscriptions[0].channel: line.planned.number
-                    for line in run.ingestor.supervisor.lines
+                    for line in run.ingestor.supervisor.slots
                 }
         found = await published(config)
         records = [json.loads(value) for _, value in await side_records(config, "quarantine.v1")]

@@ -83,7 +83,9 @@ async def test_every_side_topic_of_a_run_follows_its_schema(tmp_path: Path) -> N
                 await run.subscribed()
                 # The simulated venue always answers.
                 assert run.ingestor.publishing is not None
-                run.ingestor.publishing.unacknowledged(supervisor.lines[0].planned, ["trade.X"])
+                run.ingestor.publishing.unacknowledged(
+                    next(iter(supervisor.slots)).planned, ["trade.X"]
+                )
                 await run.stop()
         read = {
             topic: [value for _, value in await side_records(config, topic)]

@@ -14,11 +14,11 @@ from tests.e2e.harness import TOPICS, published
 from tests.e2e.processes import (
     PATIENCE_S,
     Venue,
-    closed_port,
     command,
     environment,
     simulated_venue,
 )
+from tests.kafka.broker import free_ports
 
 DRAIN_S = 10.0  # what is promised
 
@@ -110,7 +110,7 @@ def test_a_drain_that_fails_says_what_is_lost(
 
 def test_sigterm_before_the_broker_was_ever_reached(tmp_path: Path, config: str) -> None:
     """Nothing was read, so nothing is lost, and there is nothing to wait for."""
-    servers = f"127.0.0.1:{closed_port()}"
+    servers = f"127.0.0.1:{free_ports(1)[0]}"
     env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=servers)
     with command("run", config, "--json", env=env) as running:
         running.until(lambda: "kafka.unavailable" in running.err)

@@ -37,7 +37,7 @@ class Connection:
         self.refused = reason
 
 
-class Desk:
+class BookHarness:
     """Two instruments of one market with whole-number prices and sizes, and their books.
 
     Each call appends to the buffer; `flush` seals it, applies it, feeds a strategy's OrderBooks

@@ -3,9 +3,9 @@
 It takes the place of `ProduceClient`: requests of one connection are taken one after another, in
 the order in which they were sent, when the test says so and with the outcome that it says. A batch
 is appended when its sequence number follows the last one of its producer and partition, or when it
-is the first of them, whatever its number; answered again when it is one of the last five; and
-refused (OUT_OF_ORDER_SEQUENCE_NUMBER) else. `tests/kafka/test_flights.py` asks Apache Kafka itself
-for the same.
+is the first of them, whatever its number, or number 0 of a higher epoch; answered again when it is
+one of the last five; and refused (OUT_OF_ORDER_SEQUENCE_NUMBER) else. `tests/kafka/test_flights.py`
+asks Apache Kafka itself for the same.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import orjson
 from aiokafka import TopicPartition, errors
 
 from ingestor.codec import Headers, Record
-from ingestor.sinks.kafka.produce_request import Batches, Failures
+from ingestor.sinks.kafka.produce_request import Batches, Failures, Numbering
 
 TOO_LARGE, NOT_LEADER, NOT_ENOUGH_AFTER_APPEND, OUT_OF_ORDER, UNKNOWN_PRODUCER = 10, 6, 20, 45, 59
+FENCED = 47
 CACHED = 5
 
 
@@ -34,22 +35,24 @@ class Connection:
 class SequencedBroker:
     """One broker that leads every partition.
 
-    log: (producer, venue sequence number) of each row that was appended. poison: numbers of rows
-    whose batch is refused as too large. checks_order: False is a broker without idempotence.
+    log: ((producer, epoch), venue sequence number) of each row that was appended. poison: numbers
+    of rows whose batch is refused as too large. checks_order: False is a broker without
+    idempotence.
     """
 
     def __init__(self, *, checks_order: bool = True) -> None:
         self.checks_order = checks_order
         self.connection: Connection | None = None
         self.is_down = False
-        self.log: dict[TopicPartition, list[tuple[int, int]]] = {}
+        self.log: dict[TopicPartition, list[tuple[tuple[int, int], int]]] = {}
         self.poison: set[int] = set()
         self.producers = 0
         self.under_way_peak = 0  # batches of one lane, at the same time
-        self._next: Counter[tuple[TopicPartition, int]] = Counter()
-        self._last: dict[tuple[TopicPartition, int], deque[int]] = {}
+        self._next: Counter[tuple[TopicPartition, tuple[int, int]]] = Counter()
+        self._last: dict[tuple[TopicPartition, tuple[int, int]], deque[int]] = {}
+        self._epoch: dict[tuple[TopicPartition, int], int] = {}
 
-    def produce(self, _producer: object, **_options: object) -> SequencedProduce:
+    def produce(self) -> SequencedProduce:
         self.producers += 1
         return SequencedProduce(self, self.producers)
 
@@ -91,7 +94,15 @@ class SequencedBroker:
             return TOO_LARGE
         if forced and forced != NOT_ENOUGH_AFTER_APPEND:
             return forced
-        key, base = (place, read["producer"]), read["base"]
+        known, base = (place, read["producer"]), read["base"]
+        epoch = self._epoch.get(known)
+        if self.checks_order and epoch is not None and epoch != read["epoch"]:
+            if read["epoch"] < epoch:
+                return FENCED
+            if base:
+                return OUT_OF_ORDER
+        self._epoch[known] = read["epoch"]
+        key = (place, (read["producer"], read["epoch"]))
         last = self._last.setdefault(key, deque(maxlen=CACHED))
         if self.checks_order and base in last:
             return forced
@@ -99,7 +110,7 @@ class SequencedBroker:
             return OUT_OF_ORDER
         last.append(base)
         self._next[key] = base + len(read["rows"])
-        self.log.setdefault(place, []).extend((read["producer"], row) for row in read["rows"])
+        self.log.setdefault(place, []).extend((key[1], row) for row in read["rows"])
         return forced
 
 
@@ -109,7 +120,9 @@ class SequencedProduce:
     def __init__(self, broker: SequencedBroker, producer: int) -> None:
         self._broker = broker
         self._producer = producer
-        self._sequence: Counter[TopicPartition] = Counter()
+
+    def partitions(self, _topic: str) -> int:
+        return 1
 
     def leader(self, _place: TopicPartition) -> int:
         return 1
@@ -124,7 +137,7 @@ class SequencedProduce:
         return self._broker.connection is not None
 
     def build(
-        self, place: TopicPartition, records: Sequence[Record], _headers: Headers, bytes_max: int
+        self, numbering: Numbering, records: Sequence[Record], _headers: Headers, bytes_max: int
     ) -> tuple[bytearray, int, int]:
         rows: list[int] = []
         size_bytes = 0
@@ -133,8 +146,13 @@ class SequencedProduce:
                 break
             size_bytes += len(value)
             rows.append(orjson.loads(value)["sequence"])
-        batch = {"producer": self._producer, "base": self._sequence[place], "rows": rows}
-        self._sequence[place] += len(rows)
+        batch = {
+            "producer": self._producer,
+            "epoch": numbering.epoch,
+            "base": numbering.sequence,
+            "rows": rows,
+        }
+        numbering.advance(len(rows))
         return bytearray(orjson.dumps(batch)), len(rows), size_bytes
 
     async def send(self, _node: int, batches: Mapping[TopicPartition, bytes]) -> Failures:

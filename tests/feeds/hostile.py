@@ -165,7 +165,7 @@ def in_groups(fixture: Fixture, frames: list[bytes], ends: set[int], seals: set[
     table = fixture.table()
     adapter, market = fixture.adapter, fixture.market
     pipeline = Pipeline(table, lambda _: adapter.markets[market].book)
-    queue: FrameQueue = pipeline.intakes.of(adapter, market)
+    queue: FrameQueue = pipeline.frame_queues.of(adapter, market)
     connection = Connection(fixture, table, queue.buffer, queue.counts)
     found = Split({row_class: [] for row_class in RowClass}, [], "", ())
     sink = AuditSink()

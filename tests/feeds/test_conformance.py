@@ -12,6 +12,7 @@ from zlib import crc32
 import pytest
 
 from ingestor.adapter import FeedAdapter, SnapshotSource
+from ingestor.adapter.instrument_list import read_list
 from ingestor.model.errors import UnknownInstrument, UnknownMessage
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import CHANNEL_OF, CLASS_OF
@@ -84,7 +85,7 @@ def test_instruments_are_read_from_rest(adapter: AdapterType, market: str) -> No
     requests = adapter.instrument_requests(market)
     assert len(requests) == len(fixture.rest), "one body for each request"
     assert all(request.path.startswith("/") and request.weight > 0 for request in requests)
-    read = adapter.parse_instruments(market, fixture.rest)
+    read = read_list(adapter, market, fixture.rest).instruments
     assert read == fixture.instruments
     for one in read:
         assert (one.venue, one.market) == (adapter.venue, market)

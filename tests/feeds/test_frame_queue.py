@@ -35,7 +35,7 @@ TRADE = (
 
 
 # All of an update but how its levels were kept.
-_MEANING = [name for name in UPDATE.names or () if name != "spare"]
+_MEANING = [name for name in UPDATE.names or () if name != "level_format"]
 
 
 @dataclass
@@ -49,13 +49,13 @@ class Events(SessionEvents):
 
 
 class Bench:
-    """Some connections to one market of a fixture, and their intake."""
+    """Some connections to one market of a fixture, and their frame queue."""
 
     def __init__(self, adapter: type[FeedAdapter], market: str) -> None:
         self.table = load(adapter, market).table()
         rule = adapter.markets[market].book
         self.pipeline = Pipeline(self.table, lambda _number: rule)
-        self.intake = self.pipeline.intakes.of(adapter, market)
+        self.frame_queue = self.pipeline.frame_queues.of(adapter, market)
         self.events = Events()
         symbols = self.table.symbols(adapter.venue, market)
         self.sessions = []
@@ -66,16 +66,16 @@ class Bench:
                 for symbol, place in symbols.items()
                 for channel in CHANNEL_OF.values()
             ]
-            intake = self.intake
+            frame_queue = self.frame_queue
             session = Session(
-                *(number, one, subscriptions, intake.buffer, intake.counts),
-                *(self.events, market, intake.decode),
+                *(number, one, subscriptions, frame_queue.buffer, frame_queue.counts),
+                *(self.events, market, frame_queue.decode),
             )
             list(session.opened())
             self.sessions.append(session)
 
     def arrive(self, number: int, payload: bytes, ts_recv: int) -> None:
-        self.intake.arrive((self.sessions[number], payload, ts_recv))
+        self.frame_queue.arrive((self.sessions[number], payload, ts_recv))
 
     def sealed(self) -> dict[str, Any]:
         """Everything that came of the frames, in a form that can be compared."""
@@ -99,7 +99,7 @@ class Bench:
             "sources": [one.connection for one in sealed.sources],  # type: ignore[attr-defined]
             "holes": holes,
             "rejected": rejected,
-            "counts": self.intake.counts,
+            "counts": self.frame_queue.counts,
             "replies": self.events.replies,
             "pending": [one.pending for one in self.sessions],
         }
@@ -143,13 +143,13 @@ def test_together_is_as_one_by_one(adapter: type[FeedAdapter], market: str, seed
     for place, (number, payload) in enumerate(frames):
         together.arrive(number, payload, TS_RECV + place)
         if place == until:
-            together.pipeline.intakes.decode()
+            together.pipeline.frame_queues.decode()
             until += sizes.choice((1, 2, 5, 6, 30, FRAMES_FULL, 200))
-    together.pipeline.intakes.decode()
-    assert together.pipeline.intakes.is_empty
+    together.pipeline.frame_queues.decode()
+    assert together.pipeline.frame_queues.is_empty
     assert together.sealed() == alone.sealed()
-    assert together.intake.counts.frames == len(frames)
-    assert together.intake.counts.unaccounted == 0
+    assert together.frame_queue.counts.frames == len(frames)
+    assert together.frame_queue.counts.unaccounted == 0
 
 
 def test_plain_frames_need_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +159,8 @@ def test_plain_frames_need_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Session, "receive", None)
     for number in range(100):
         bench.arrive(number % CONNECTIONS, TRADE % number, TS_RECV)
-    bench.pipeline.intakes.decode()
-    assert bench.intake.counts.pending == 100
+    bench.pipeline.frame_queues.decode()
+    assert bench.frame_queue.counts.pending == 100
     assert [row[0] for row in bench.sealed()["trades"]] == [1_700_000_000_000_000_000] * 100
 
 
@@ -186,8 +186,8 @@ def test_every_kind_of_data_is_decoded_together(
     monkeypatch.setattr(Session, "receive", None)
     for frame in frames:
         bench.arrive(0, frame, TS_RECV)
-    bench.intake.decode()
-    assert bench.intake.counts.pending == len(frames)
+    bench.frame_queue.decode()
+    assert bench.frame_queue.counts.pending == len(frames)
     sealed = bench.sealed()
     assert all(sealed[name] for name in ("trades", "quotes", "updates"))
     assert not sealed["rejected"]
@@ -209,7 +209,7 @@ def test_a_connection_knows_its_quotes_however_they_were_decoded(
     """Repetitions are left out and changes applied, for each connection by itself."""
     bench = Bench(Bybit, "spot")
     bench.arrive(0, bybit_quote(7, b"25.1"), TS_RECV)
-    bench.intake.decode()
+    bench.frame_queue.decode()
     monkeypatch.setattr(Session, "receive", None)
     for number, frame in (
         (0, bybit_quote(7, b"25.1")),  # repeats what came alone
@@ -220,8 +220,8 @@ def test_a_connection_knows_its_quotes_however_they_were_decoded(
         (1, bybit_quote(9, b"25.3")),
     ):
         bench.arrive(number, frame, TS_RECV)
-    bench.intake.decode()
-    counts = bench.intake.counts
+    bench.frame_queue.decode()
+    counts = bench.frame_queue.counts
     assert (counts.frames, counts.pending, counts.duplicate) == (7, 4, 3)
     assert counts.unaccounted == 0
     quotes = bench.pipeline.buffer.seal(bench.table).quotes
@@ -244,8 +244,8 @@ def test_quotes_among_odd_frames_stay_news(odd: bytes) -> None:
         if number == 9:
             bench.arrive(1, odd, TS_RECV)
         bench.arrive(0, bybit_quote(number, b"25.1"), TS_RECV)
-    bench.intake.decode()
-    counts = bench.intake.counts
+    bench.frame_queue.decode()
+    counts = bench.frame_queue.counts
     assert (counts.pending, counts.duplicate, counts.rejected) == (20, 0, 1)
 
 
@@ -255,8 +255,8 @@ def test_heartbeats_among_data_are_control(monkeypatch: pytest.MonkeyPatch) -> N
     trade = next(frame for frame in plain_frames(Kraken, "spot") if b'"trade"' in frame)
     for frame in (trade, b'{"channel":"heartbeat"}') * 5:
         bench.arrive(0, frame, TS_RECV)
-    bench.intake.decode()
-    counts = bench.intake.counts
+    bench.frame_queue.decode()
+    counts = bench.frame_queue.counts
     assert (counts.frames, counts.pending, counts.control, counts.unaccounted) == (10, 5, 5, 0)
 
 
@@ -274,11 +274,11 @@ def test_one_odd_frame_among_many_costs_few_their_company(
     monkeypatch.setattr(Session, "receive", listen)
     for number in range(FRAMES_FULL):
         bench.arrive(0, TRADE % number if number != 40 else b"nonsense", TS_RECV)
-    bench.intake.decode()
+    bench.frame_queue.decode()
     assert b"nonsense" in received
     assert len(received) <= 8
-    assert bench.intake.counts.pending == FRAMES_FULL - 1
-    assert bench.intake.counts.rejected == 1
+    assert bench.frame_queue.counts.pending == FRAMES_FULL - 1
+    assert bench.frame_queue.counts.rejected == 1
 
 
 def test_what_a_session_does_comes_after_what_arrived() -> None:
@@ -287,7 +287,7 @@ def test_what_a_session_does_comes_after_what_arrived() -> None:
     bench.sessions[0].closed(TS_RECV + 1)
     bench.arrive(1, TRADE % 2, TS_RECV + 2)
     bench.sessions[1].replace_instruments({})
-    assert bench.pipeline.intakes.is_empty
+    assert bench.pipeline.frame_queues.is_empty
     sealed = bench.sealed()
     assert [hole[4] for hole in sealed["holes"]] == [1], "the hole lies between the two trades"
     assert len(sealed["trades"]) == 2
@@ -305,11 +305,11 @@ def test_a_flush_decodes_what_arrived() -> None:
 
 def test_each_market_has_one_intake() -> None:
     table = load(Binance, "spot").table()
-    intakes = FrameQueues(
+    frame_queues = FrameQueues(
         table, Pipeline(table, lambda _number: Binance.markets["spot"].book).buffer
     )
-    spot = intakes.of(Binance, "spot")
-    assert intakes.of(Binance, "spot") is spot
-    assert isinstance(intakes.of(Binance, "usdm"), FrameQueue)
-    assert set(intakes.counts) == {("binance", "spot"), ("binance", "usdm")}
+    spot = frame_queues.of(Binance, "spot")
+    assert frame_queues.of(Binance, "spot") is spot
+    assert isinstance(frame_queues.of(Binance, "usdm"), FrameQueue)
+    assert set(frame_queues.counts) == {("binance", "spot"), ("binance", "usdm")}
     assert np.isin(list(spot.arrived), []).all()

@@ -62,6 +62,18 @@ def missing_tools() -> str | None:
     return f"{' and '.join(absent)} not installed" if absent else None
 
 
+def free_ports(count: int) -> list[int]:
+    """Return distinct loopback ports that nothing listens on now and no client is given."""
+    free: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) != 0:
+                free.append(port)
+        if len(free) == count:
+            break
+    return free
+
+
 class KafkaEndpoint:
     """A Kafka cluster that somebody runs: its address, and the one admin call that tests need."""
 
@@ -105,7 +117,7 @@ class KafkaBroker(KafkaEndpoint):
         names = ["PLAINTEXT", "CONTROLLER", *["SASL_PLAINTEXT"] * sasl, *["SSL"] * tls]
         names += ["SASL_SSL"] * (sasl and tls)
         self._addresses = dict(
-            zip(names, (f"{HOST}:{port}" for port in _free_ports(len(names))), strict=True)
+            zip(names, (f"{HOST}:{port}" for port in free_ports(len(names))), strict=True)
         )
         self.sasl_bootstrap_servers = self._addresses.get("SASL_PLAINTEXT", "")
         self.tls_bootstrap_servers = self._addresses.get("SSL", "")
@@ -332,18 +344,6 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _free_ports(count: int) -> list[int]:
-    """Distinct loopback ports that nothing listens on now."""
-    free: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)) != 0:
-                free.append(port)
-        if len(free) == count:
-            break
-    return free
 
 
 def _clean_up_after_us(pid: int, directory: Path) -> subprocess.Popen[bytes]:

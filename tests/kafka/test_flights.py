@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from aiokafka import errors
-from aiokafka.conn import CloseReason
 
 from ingestor.consumer import EARLIEST, Consumer, audit
+from ingestor.kafka.aiokafka_compat import CloseReason
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument

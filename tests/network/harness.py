@@ -6,25 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from time import time_ns
+from time import monotonic_ns, time_ns
 from typing import Any
 
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
-from ingestor.decode.frame_queue import FrameQueue
+from ingestor.adapter.instrument_list import read_list
 from ingestor.decode.session import Session
 from ingestor.model.backoff import Backoff
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.sources.live.events import SupervisorEvents
+from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
 from ingestor.sources.live.health import HealthTimeouts
 from ingestor.sources.live.plan import PlannedConnection, Route, Wanted, make_plan
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.live.tap import FrameTap
+from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
 
@@ -56,7 +57,7 @@ class Heard(SupervisorEvents):
     ups: int = 0
     downs: list[TransportError] = field(default_factory=list)
     refusals: list[tuple[Sequence[str], str]] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
 
     def up(self, planned: PlannedConnection, session: Session) -> None:
         self.ups += 1
@@ -70,7 +71,15 @@ class Heard(SupervisorEvents):
         self.refusals.append((streams, text))
 
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
-        self.silent.extend(streams)
+        self.unanswered.extend(streams)
+
+
+class Several(EventsOfAll):
+    """Notifies listeners of a list that may grow."""
+
+    def __init__(self, listeners: list[SupervisorEvents]) -> None:
+        super().__init__([])
+        self._listeners = listeners  # type: ignore[assignment]
 
 
 @dataclass
@@ -82,15 +91,25 @@ class Bench:
     pipeline: Pipeline
     heard: Heard
     task: asyncio.Task[None]
+    listeners: list[SupervisorEvents]
     kinds: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def flush(self) -> None:
-        result = self.pipeline.flush(time_ns())
+        self.take()
+
+    def listen(self, events: SupervisorEvents) -> None:
+        """Let others be notified too, from now on."""
+        self.listeners.append(events)
+
+    def take(self) -> list[TickBatch]:
+        """Flush; return what was published."""
+        result = self.pipeline.flush(time_ns(), monotonic_ns())
         self.supervisor.repair(result.repairs)
         for batch in result.batches:
             for kind in batch.rows["kind"].tolist():
                 key = (int(batch.row_class), kind)
                 self.kinds[key] = self.kinds.get(key, 0) + 1
+        return result.batches
 
     def count(self, kind: Kind) -> int:
         return sum(number for (_, one), number in self.kinds.items() if one == kind)
@@ -143,7 +162,7 @@ async def bench(
     async with Simulator(options) as simulator:
         dialect = simulator.dialect
         body = dialect.instruments(simulator.symbols)[1]
-        table = InstrumentTable(adapter.parse_instruments("spot", [body]))
+        table = InstrumentTable(read_list(adapter, "spot", [body]).instruments)
         chosen = route or Route()
         plan = make_plan(
             [
@@ -166,34 +185,27 @@ async def bench(
         rule = adapter.markets["spot"].book
         pipeline = Pipeline(table, lambda _instrument: rule)
         heard = Heard()
+        listeners: list[SupervisorEvents] = [heard]
         supervisor = Supervisor(
             plan,
             table,
-            pipeline.intakes,
-            lambda intake: partial(decode, intake, supervisor.bug),
+            pipeline.frame_queues,
+            lambda frame_queue: bulkheads.guard("frame", frame_queue.decode),
             lambda: None,
             tap=tap,
             settings=settings(**more),
-            events=heard,
+            events=Several(listeners),
         )
         if paused:
             supervisor.pause()
         before(simulator)
         task = asyncio.create_task(supervisor.run())
         try:
-            yield Bench(simulator, supervisor, pipeline, heard, task)
+            yield Bench(simulator, supervisor, pipeline, heard, task, listeners)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not simulator.clients)
-
-
-def decode(intake: FrameQueue, on_bug: Callable[[BaseException], None]) -> None:
-    """Decode after each burst; what the loop would keep for itself goes to the supervisor."""
-    try:
-        intake.decode()
-    except Exception as failure:  # noqa: BLE001
-        on_bug(failure)
 
 
 def impatient(**seconds: float) -> HealthTimeouts:

@@ -17,9 +17,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from feeds.binance import Binance
 from feeds.simulated import Simulated
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
+from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.testbed.simulated.dialects import DIALECTS, DialectName, Kind, make_book
+from ingestor.testbed.simulated.dialects import Kind, dialect_of, make_book
 from ingestor.testbed.simulated.market import Encoded, Shape, header, make_walk
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
@@ -75,14 +77,12 @@ def test_encoding_keeps_an_at_sign_that_is_no_mark() -> None:
 
 @pytest.mark.parametrize("kind", ["trade", "quote", "book"])
 @pytest.mark.parametrize(("name", "adapter"), [("simulated", Simulated), ("binance", Binance)])
-def test_adapters_read_what_is_sent(
-    name: DialectName, adapter: type[FeedAdapter], kind: Kind
-) -> None:
+def test_adapters_read_what_is_sent(name: str, adapter: type[FeedAdapter], kind: Kind) -> None:
     book = make_book(name, SHAPE, 1)
     symbols = [book.dialect.symbol(0), book.dialect.symbol(12_345)]
     path, body = book.dialect.instruments(symbols)
     assert path == adapter.instrument_requests("spot")[0].path
-    table = InstrumentTable(adapter.parse_instruments("spot", [body]))
+    table = InstrumentTable(read_list(adapter, "spot", [body]).instruments)
     feed = adapter("spot", table.symbols(adapter.venue, "spot"))
     buffer = ColumnBuffer()
     now_ns = time_ns()
@@ -103,9 +103,15 @@ def test_adapters_read_what_is_sent(
     assert set(rows["instrument"].tolist()) == {0, 1}
 
 
+@pytest.mark.parametrize("name", ["kraken", "nonsense"])
+def test_a_venue_without_a_dialect_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no dialect '{name}'"):
+        dialect_of(name)
+
+
 def test_streams_have_the_names_that_adapters_use() -> None:
     for name, adapter in (("simulated", Simulated), ("binance", Binance)):
-        dialect = DIALECTS[name]()
+        dialect = dialect_of(name)
         symbol = dialect.symbol(3)
         for channel, kind in (("trades", "trade"), ("quotes", "quote"), ("book", "book")):
             stream = adapter("spot", {symbol: 0}).stream(channel, symbol)

@@ -15,6 +15,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from ingestor.model.errors import PeerClosed
+from ingestor.sources.resolver import Resolver
 from ingestor.sources.websocket import picows
 from ingestor.sources.websocket.interface import ClosedByUs, ConnectOptions
 from ingestor.sources.websocket.poller import PORTION, Readiness
@@ -135,9 +136,13 @@ class Calls:
 
     def __init__(self, read: Callable[[], Callable[[], None] | None]) -> None:
         self._read = read
+        self.failures: list[Exception] = []
 
     def readable(self, _descriptor: int) -> Callable[[], None] | None:
         return self._read()
+
+    def failed(self, failure: Exception) -> None:
+        self.failures.append(failure)
 
 
 async def all_are_read(pairs: Pairs, happened: Sequence[object], count: int) -> None:
@@ -181,9 +186,7 @@ async def test_other_callbacks_have_their_turn_between_portions() -> None:
 
 async def test_a_reader_that_fails_takes_nothing_from_the_others() -> None:
     loop = asyncio.get_running_loop()
-    said: list[str] = []
-    loop.set_exception_handler(lambda _, about: said.append(f"{about['exception']}"))
-    pairs, heard = Pairs(3), []
+    pairs, heard, readers = Pairs(3), [], []
     for number, ours in enumerate(pairs.ours):
 
         def read(number: int = number, ours: socket.socket = ours) -> None:
@@ -192,9 +195,10 @@ async def test_a_reader_that_fails_takes_nothing_from_the_others() -> None:
             if number != 2:
                 raise ValueError(f"{number}")
 
-        Readiness.of(loop).add(ours.fileno(), Calls(read))
+        readers.append(Calls(read))
+        Readiness.of(loop).add(ours.fileno(), readers[-1])
     await all_are_read(pairs, heard, 3)
-    assert sorted(said) == ["0", "1"]
+    assert [str(*reader.failures) for reader in readers] == ["0", "1", ""]
 
 
 async def test_a_burst_ends_once_for_all_sockets_of_one_owner() -> None:
@@ -282,13 +286,13 @@ async def test_an_address_that_says_nothing_does_not_hold_up_the_next(
                 for address in (full.getsockname(), there)
             ]
 
-            loop = asyncio.get_running_loop()
-            ask = loop.getaddrinfo
+            resolver = Resolver.of(asyncio.get_running_loop())
 
-            async def resolve(host: str, *more: Any, **others: Any) -> Any:
-                return addresses if host == "two.test" else await ask(host, *more, **others)
+            async def resolve(host: str, port: int) -> Any:
+                assert (host, port) == ("two.test", 80)
+                return addresses
 
-            monkeypatch.setattr(loop, "getaddrinfo", resolve)
+            monkeypatch.setattr(resolver, "resolve", resolve)
             listener = Listener()
             options = ConnectOptions("ws://two.test/feed", open_timeout_s=5.0)
             link = await picows.connect(options, listener)

@@ -248,9 +248,14 @@ async def test_a_lost_connection_is_code_1006(connect: Connect) -> None:
         (403, None, None),
         (404, None, None),
         (418, "soon", None),
+        (418, "Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+        (418, "Sun, 06 Nov 1994 99:49:37 GMT", None),
         (429, "7", 7.0),
         (500, None, None),
         (503, "120", 120.0),
+        (429, "9" * 400, 3_600.0),
+        (418, "Fri, 31 Dec 9999 23:59:59 GMT", 3_600.0),
+        (429, "-5", None),
     ],
 )
 async def test_handshake_rejected(

@@ -19,22 +19,22 @@ from ingestor.books.statistics import BookStatistics
 from ingestor.model.batch import TickBatch
 from ingestor.model.rows import LEVEL, Cause, Flag, Kind, RowClass, Rows
 from ingestor.sinks.digest import Digest
-from tests.fakes.books import FUTURES, SOCKET, SPOT, Desk, Pairs
+from tests.fakes.books import FUTURES, SOCKET, SPOT, BookHarness, Pairs
 
-Event = Callable[[Desk], None]
+Event = Callable[[BookHarness], None]
 EVENTS = 400
 
 
 def delta(first: int, last: int, bid: tuple[int, int], ask: tuple[int, int]) -> Event:
-    return lambda desk: desk.delta(first, last, [bid], [ask], previous=first - 1)
+    return lambda harness: harness.delta(first, last, [bid], [ask], previous=first - 1)
 
 
 def quoted(number: int, bid: tuple[int, int], ask: tuple[int, int]) -> Event:
-    return lambda desk: desk.quote(number, bid, ask)
+    return lambda harness: harness.quote(number, bid, ask)
 
 
 def imaged(number: int, bids: Pairs, asks: Pairs) -> Event:
-    return lambda desk: desk.snapshot(number, bids, asks)
+    return lambda harness: harness.snapshot(number, bids, asks)
 
 
 def story(seed: int) -> list[Event]:
@@ -56,7 +56,7 @@ def story(seed: int) -> list[Event]:
         if rng.random() < 0.6:
             events.append((at + rng.uniform(-4, 4), quoted(number, best_bid, best_ask)))
         if rng.random() < 0.02:
-            events.append((at + 0.5, lambda desk: desk.hole(Cause.REJECTED, [0])))
+            events.append((at + 0.5, lambda harness: harness.hole(Cause.REJECTED, [0])))
         if rng.random() < 0.2:
             image = imaged(number, list(bids.items()), list(asks.items()))
             events.append((at + rng.uniform(0, 3), image))
@@ -66,21 +66,21 @@ def story(seed: int) -> list[Event]:
 def told(rule: BookRule, events: list[Event], flushes: list[int]) -> tuple[Rows, BookStatistics]:
     """Return the rows of a story that is flushed after so many events, and again, and at the end,
     and what was counted."""
-    desk = Desk(rule, BookSettings(oracle_memory=32, repairs_per_s=1_000_000))
+    harness = BookHarness(rule, BookSettings(oracle_memory=32, repairs_per_s=1_000_000))
     rows = [np.empty(0, LEVEL)]
     ends = set(accumulate(flushes))
     for count, event in enumerate(events, 1):
-        desk.now += 1_000
-        event(desk)
+        harness.now += 1_000
+        event(harness)
         if count in ends:
-            rows.append(desk.flush().rows)
-    rows.append(desk.flush().rows)
-    return np.concatenate(rows), desk.books.statistics()["acme", "spot"]
+            rows.append(harness.flush().rows)
+    rows.append(harness.flush().rows)
+    return np.concatenate(rows), harness.books.statistics()["acme", "spot"]
 
 
 def digest(rows: Rows) -> str:
     found = Digest()
-    found.add(TickBatch(RowClass.LEVEL, rows, Desk(SPOT).table))
+    found.add(TickBatch(RowClass.LEVEL, rows, BookHarness(SPOT).table))
     return found.hexdigest()
 
 
@@ -120,39 +120,39 @@ def test_few_updates_give_the_rows_of_many(seed: int) -> None:
     events[FEW] = ([], [])
     found = []
     for updates in (1, FEW, FEW + 1, len(events)):
-        desk = Desk(SOCKET)
-        desk.snapshot(100, [(1, 1)], [(99, 1)], instrument=0)
-        desk.snapshot(100, [(1, 1)], [(99, 1)], instrument=1)
-        rows = [desk.flush().rows]
+        harness = BookHarness(SOCKET)
+        harness.snapshot(100, [(1, 1)], [(99, 1)], instrument=0)
+        harness.snapshot(100, [(1, 1)], [(99, 1)], instrument=1)
+        rows = [harness.flush().rows]
         for number, (bids, asks) in enumerate(events):
             flags = Flag.NO_VENUE_TIME if number % 3 else 0
             last = 101 + number // 2
-            desk.now += 1_000
-            desk.delta(0, last, bids, asks, instrument=number % 2, flags=flags)
+            harness.now += 1_000
+            harness.delta(0, last, bids, asks, instrument=number % 2, flags=flags)
             if (number + 1) % updates == 0:
-                rows.append(desk.flush().rows)
-        rows.append(desk.flush().rows)
+                rows.append(harness.flush().rows)
+        rows.append(harness.flush().rows)
         found.append(np.concatenate(rows))
         assert not (found[-1]["kind"] == Kind.GAP).any()
-        image = desk.books.snapshots([0, 1]).rows
-        assert set(image["ts_recv"].tolist()) == {desk.now, desk.now - 1_000}
+        image = harness.books.snapshots([0, 1]).rows
+        assert set(image["ts_recv"].tolist()) == {harness.now, harness.now - 1_000}
     assert len(found[0]) > len(events)
     for other in found[1:]:
         assert np.array_equal(found[0], other)
 
 
 def test_images_bear_the_time_of_the_newest_update_however_many_there_were() -> None:
-    desk = Desk(SOCKET)
-    desk.snapshot(100, [(1, 1)], [(99, 1)])
-    desk.snapshot(100, [(1, 1)], [(99, 1)], instrument=1)
-    desk.flush()
-    quiet_since = desk.now
+    harness = BookHarness(SOCKET)
+    harness.snapshot(100, [(1, 1)], [(99, 1)])
+    harness.snapshot(100, [(1, 1)], [(99, 1)], instrument=1)
+    harness.flush()
+    quiet_since = harness.now
     for last in range(101, 101 + 2_000):
-        desk.now += 1_000
-        desk.delta(0, last, [(2, last)], [])
+        harness.now += 1_000
+        harness.delta(0, last, [(2, last)], [])
         if last % 100 == 0:
-            desk.flush()
-    desk.flush()
-    image = desk.books.snapshots([0, 1]).rows
-    assert set(image["ts_recv"][image["instrument"] == 0].tolist()) == {desk.now}
+            harness.flush()
+    harness.flush()
+    image = harness.books.snapshots([0, 1]).rows
+    assert set(image["ts_recv"][image["instrument"] == 0].tolist()) == {harness.now}
     assert set(image["ts_recv"][image["instrument"] == 1].tolist()) == {quiet_since}

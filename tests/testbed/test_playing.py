@@ -299,6 +299,52 @@ async def test_recorded_nonsense_is_played_where_its_stream_is_known(tmp_path: P
         await emulator.finished.wait()
 
 
+async def test_a_venue_without_a_module_is_played_as_recorded(tmp_path: Path) -> None:
+    head = {"t": "header", "venue": "acme", "format": 1, "session": "s", "ts_ns": START_NS}
+    connect = {
+        "t": "connect", "ts_ns": START_NS, "conn": "c", "url": "wss://acme.example/feed",
+        "venue": "acme", "market": "spot", "instruments": [],
+    }  # fmt: skip
+    recorded = ['{"subscribed":["trades"]}', "pong", '{"trade":{"price":"1.5"}}', '{"tra']
+    lines = [
+        head,
+        connect,
+        *({"t": "recv", "ts_ns": START_NS, "conn": "c", "data": text} for text in recorded),
+        {
+            "t": "http", "ts_ns": START_NS, "conn": "h", "url": "https://acme.example/list",
+            "venue": "acme", "market": "spot", "data": "[1]",
+        },
+    ]  # fmt: skip
+    numbered = [line | {"n": number} for number, line in enumerate(lines)]
+    path = write(tmp_path / "own.jsonl.zst", numbered)
+    async with (
+        VenueEmulator([path], speed=MAX_SPEED) as emulator,
+        peer(emulator.ws_url + "/feed") as client,
+        aiohttp.ClientSession() as session,
+    ):
+        assert emulator.recording.key == ("acme", "spot")
+        assert await client.until(len(recorded)) == recorded
+        async with session.get(emulator.rest_url + "/list") as answer:
+            assert await answer.text() == "[1]"
+        async with session.get(emulator.rest_url + "/instruments") as answer:
+            assert answer.status == 404
+
+
+@pytest.mark.parametrize("made", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("told_by", ["name", "address", "frame"])
+async def test_whose_a_recording_of_others_is(made: Made, told_by: str, tmp_path: Path) -> None:
+    lines = made.lines()
+    if told_by != "name":
+        lines[0]["venue"] = ""
+    for line in lines:
+        if line["t"] == "connect" and told_by != "address":
+            line["url"] = "wss://relay.example/"
+    path = write(tmp_path / "foreign.jsonl.zst", lines)
+    async with VenueEmulator([path]) as emulator:
+        market = "" if made.venue == "okx" else made.market
+        assert emulator.recording.key == (made.venue, market)
+
+
 async def test_nothing_to_play_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl.zst").write_bytes(b"not zstd at all")
     for paths in ([tmp_path / "absent"], [tmp_path / "x.jsonl.zst"]):

@@ -13,6 +13,7 @@ from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.instrument_list import read_list
 from ingestor.model.instruments import Contract, instrument
 from ingestor.testbed.emulator.server import MAX_SPEED, VenueEmulator
 from tests.testbed.made import ALL, BINANCE, BYBIT, OKX, START_NS, peer, write
@@ -39,7 +40,7 @@ async def _list(emulator: VenueEmulator, adapter: type[FeedAdapter], market: str
         status, body = await _get(emulator, f"{request.path}?{query}")
         assert status == 200
         bodies.append(body)
-    return adapter.parse_instruments(market, bodies)
+    return read_list(adapter, market, bodies).instruments
 
 
 EXPECTED = {  # canonical name, tick size, lot size

@@ -11,18 +11,21 @@ oldest on, one after another.
 
 A partition that knows nothing of a producer takes any sequence number, so that the second batch
 would pass where the first failed: the first one goes alone until it is acked.
+
+A window also knows since when its partition takes nothing, and why (`Trouble`).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import TopicPartition, errors
 
 from ingestor.codec import Part
 from ingestor.model.rows import Rows
-from ingestor.sinks.kafka.produce_request import Connection
+from ingestor.sinks.kafka.produce_request import Connection, Numbering
 from ingestor.sinks.kafka.queue import PartitionQueue
 
 
@@ -72,6 +75,20 @@ IDLE_S: Final = 3_600.0  # brokers forget a producer after a day without a batch
 _CLOCK_S: Final = 0.001  # uvloop's clock and timers know no less: a shorter wait would be a spin
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a partition takes nothing. since_s: by the loop's clock. is_own: Kafka itself refuses
+    this topic or partition; else the reason may hold for all of them."""
+
+    since_s: float
+    reason: str
+    is_own: bool = False
+
+
+def _since(before: Trouble | None, now_s: float, reason: str, *, is_own: bool) -> Trouble:
+    return Trouble(now_s if before is None else before.since_s, reason, is_own)
+
+
 class InFlightWindow:
     """The flights of one lane, in the order of their rows, and when the next one may start."""
 
@@ -80,11 +97,19 @@ class InFlightWindow:
         "_connection",
         "_is_known",
         "_is_mending",
+        "absence",
+        "attempts",
+        "clamps_times",
         "in_flight_batches",
+        "is_frozen",
         "is_held",
-        "is_refused",
+        "needs_renewal",
+        "numbering",
         "partition_queue",
         "place",
+        "refused_in_a_row",
+        "retry_s",
+        "trouble",
         "under_way",
     )
 
@@ -92,25 +117,42 @@ class InFlightWindow:
         self.partition_queue = partition_queue
         self.place = place
         self.in_flight_batches: deque[InFlightBatch] = deque()  # not settled
+        self.is_frozen = False  # nothing new may start: the partition is to be dealt anew
+        self.trouble: Trouble | None = None  # None: the last answer was an ack
+        self.absence: Trouble | None = None  # None: there is a connection to its leader
+        self.attempts = 0  # failures that pass, in a row
+        self.refused_in_a_row = 0  # records, each for itself, without an ack between
+        self.clamps_times = False  # rows of a clock that was ahead: see `refusals`
         self.reset()
 
     def reset(self) -> None:
         """Another producer begins: what is left is to be sent in its name, as after a failure."""
         self.under_way = 0
         self.is_held = False  # a flight failed: until all have landed and it may be tried again
-        self.is_refused = False  # until there is another producer
-        self._is_mending = bool(self.in_flight_batches)
-        self._is_known = False  # the partition has a batch of this producer
+        self.retry_s: float | None = None  # how long to wait then; None: as after a failed request
+        self.numbering = Numbering()
+        self._begin_again()
         self._connection: Connection | None = None  # of those under way
         self._beside_s = 0.0
         for in_flight in self.in_flight_batches:
-            in_flight.payload = None
             in_flight.is_under_way = False
+
+    def renew(self) -> None:
+        """Begin again with the next epoch: batches get other numbers. Nothing may be under way."""
+        self.numbering.renew()
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        self.needs_renewal = False
+        self._is_mending = bool(self.in_flight_batches)
+        self._is_known = False  # the partition has a batch with this producer and epoch
+        for in_flight in self.in_flight_batches:
+            in_flight.payload = None
 
     def wait_s(self, connection: Connection, now_s: float) -> float | None:
         """Return in how many seconds a flight may start over a connection; None: there is nothing
         to start, or something else must happen first."""
-        if self.is_held or self.is_refused:
+        if self.is_held or self.is_frozen:
             return None
         if not self.under_way:
             return 0.0 if self.in_flight_batches or self.partition_queue.rows else None
@@ -139,16 +181,37 @@ class InFlightWindow:
         in_flight.is_under_way = False
         self.under_way -= 1
 
-    def is_final(self, in_flight: InFlightBatch, failure: errors.KafkaError) -> bool:
+    def is_final(self, in_flight: InFlightBatch, failure: Exception) -> bool:
         """Say whether a failure is to be judged; else the flight is sent again as it is.
 
         Only the oldest flight's is: why a younger one was refused, an older one may have caused.
         """
-        return in_flight is self.in_flight_batches[0] and not failure.retriable
+        retriable = isinstance(failure, errors.KafkaError) and failure.retriable
+        return in_flight is self.in_flight_batches[0] and not retriable
 
     def fail(self) -> None:
         """A flight that has landed is to be sent again."""
         self._is_mending = self.is_held = True
+
+    def suffer(self, now_s: float, reason: str, *, is_own: bool) -> None:
+        """Note why a batch was not taken; since when stays as it was."""
+        self.trouble = _since(self.trouble, now_s, reason, is_own=is_own)
+
+    def miss(self, now_s: float, reason: str, *, is_own: bool) -> None:
+        """Note why there is nobody to send to; since when stays as it was."""
+        self.absence = _since(self.absence, now_s, reason, is_own=is_own)
+
+    def recover(self) -> None:
+        """Forget all failures: a batch was acked."""
+        self.trouble = self.absence = None
+        self.attempts = self.refused_in_a_row = 0
+
+    def withdraw(self) -> list[InFlightBatch]:
+        """Give up all flights, oldest first. None of them may be under way."""
+        in_flight_batches = list(self.in_flight_batches)
+        self.in_flight_batches.clear()
+        self.renew()
+        return in_flight_batches
 
     def cut(self, in_flight: InFlightBatch, rows: int) -> None:
         """Divide a flight after `rows` rows: the rest follows it as another one."""

@@ -3,29 +3,40 @@
 aiokafka's batch API keeps a builder, a future, a shield around it and a linger for each batch, and
 wakes one task for each: at light load, where every flush makes a small batch for each partition,
 that is what publishing costs. Here one request carries all batches that are bound for one broker,
-and one coroutine sends it and learns what became of each. Record batches, compression, sequence
-numbers, metadata and connections stay aiokafka's.
+and one coroutine sends it and learns what became of each. Record batches, compression, metadata and
+connections stay aiokafka's.
+
+Epoch and sequence numbers are counted here, by partition (`Numbering`): a partition whose batch was
+refused for good begins again with the next epoch, which costs no other partition anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from struct import Struct
 from typing import Any, Final, Protocol, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
-from aiokafka.conn import CloseReason
-from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from ingestor.codec import Headers, Record
-from ingestor.kafka.aiokafka_compat import connection_to, transactions_of
+from ingestor.kafka.aiokafka_compat import (
+    CloseReason,
+    DefaultRecordBatchBuilder,
+    RequestHeader_v1,
+    ResponseHeader_v0,
+    connection_to,
+    transactions_of,
+)
+from ingestor.kafka.error_codes import error_of
 
 Batches = Mapping[TopicPartition, bytes | bytearray]
 Failures = dict[TopicPartition, errors.KafkaError | None]
 
+EPOCH_MAX: Final = 32_000  # epochs are of 16 bits with a sign
+_SEQUENCES: Final = 1 << 31  # sequence numbers begin again at 0 behind the largest of 32 bits
 _PRODUCE: Final = 0  # the API's key
 _VERSIONS: Final = (3, 7)  # all of one layout: Kafka 0.11 to 4
 _CODECS: Final = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -38,6 +49,27 @@ _COUNT: Final = Struct(">i")
 _PART: Final = Struct(">ii")  # partition, bytes
 # partition, error code, offset, timestamp; from version 5 on also the log's first offset
 _OUTCOME: Final = {version: Struct(">ihqq" + "q" * (version >= 5)) for version in range(3, 8)}
+
+
+@dataclass(slots=True)
+class Numbering:
+    """The epoch of one producer in one partition, and the sequence number of the next record.
+
+    A broker takes a batch when its number follows the last one, or when it is 0 and the epoch is
+    higher than the last one (KIP-360).
+    """
+
+    epoch: int = 0
+    sequence: int = 0
+
+    def advance(self, records: int) -> None:
+        """Count records that are in a batch."""
+        self.sequence = (self.sequence + records) % _SEQUENCES
+
+    def renew(self) -> None:
+        """Begin again: numbers were used that the broker will never see."""
+        self.epoch += 1
+        self.sequence = 0
 
 
 class Connection(Protocol):
@@ -64,18 +96,39 @@ class ProduceClient:
         self._codec = _CODECS[compression]
         self._timeout_ms = timeout_ms
 
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has, 0 when the cluster shows us no such topic."""
+        return len(self._cluster.partitions_for_topic(topic) or ())
+
+    def absence(self, topic: str) -> str:
+        """Return why a topic, or the leader of a partition of it, is not known."""
+        if topic in self._cluster.unauthorized_topics:
+            return "TopicAuthorizationFailed"
+        return "LeaderNotAvailable" if self.partitions(topic) else "UnknownTopicOrPartition"
+
     def leader(self, place: TopicPartition) -> int | None:
         """Return the broker that leads a partition, None when it isn't known."""
         node: int | None = self._cluster.leader_for_partition(place)
         return None if node == -1 else node
 
     def build(
-        self, place: TopicPartition, records: Iterable[Record], headers: Headers, bytes_max: int
+        self,
+        numbering: Numbering,
+        records: Iterable[Record],
+        headers: Headers,
+        bytes_max: int,
     ) -> tuple[bytearray, int, int]:
         """Make a batch of the first records, as many as fit, at least one.
 
-        Returns the batch with the partition's next sequence numbers, which can be sent again as it
-        is; how many records are in it; how many bytes they had before compression.
+        Args:
+            numbering: of the partition; it is advanced.
+            records: in order.
+            headers: of each record.
+            bytes_max: size of the batch before compression.
+
+        Returns:
+            The batch, which can be sent again as it is; how many records are in it; how many bytes
+            they had before compression.
         """
         transactions = self._transactions
         builder = DefaultRecordBatchBuilder(
@@ -83,8 +136,8 @@ class ProduceClient:
             self._codec,
             0,
             transactions.producer_id,
-            transactions.producer_epoch,
-            transactions.sequence_number(place),
+            transactions.producer_epoch + numbering.epoch,
+            numbering.sequence,
             bytes_max,
         )
         append, count = builder.append, 0
@@ -92,7 +145,7 @@ class ProduceClient:
             if append(count, ts_ms, key, value, headers) is None:
                 break
             count += 1
-        transactions.increment_sequence_number(place, count)
+        numbering.advance(count)
         size_bytes: int = builder.size()
         return builder.build(), count, size_bytes
 
@@ -136,8 +189,7 @@ def _failure(code: int) -> errors.KafkaError | None:
     """Return what an error code means. A batch that the broker has already is no failure."""
     if code in _ACKS:
         return None
-    failure: errors.KafkaError = errors.for_code(code)()
-    return failure
+    return error_of(code)
 
 
 class _Request:

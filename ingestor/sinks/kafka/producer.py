@@ -1,73 +1,103 @@
-"""The producer's failures: what each one means, and how a producer ends that can't be used again.
+"""Start producers, and tell what a failed delivery means.
 
-aiokafka's idempotent producer counts a batch's sequence numbers when it sends it and never takes
-them back, so that after one final error the broker refuses everything else of that partition
-(aio-libs/aiokafka#1017). Its owner must start a new one, with a new producer id.
+A batch that is refused for good has used sequence numbers that the broker will never see, so that
+it refuses whatever follows in that partition (KIP-98). The partition begins again with the next
+epoch (`Numbering.renew`); other partitions of the producer don't notice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Coroutine
 from enum import Enum
 from typing import Final
 
 from aiokafka import AIOKafkaProducer, errors
 
-from ingestor.kafka.aiokafka_compat import end_producer, use_fast_compression
+from ingestor.kafka.aiokafka_compat import (
+    create_no_topics_by_asking,
+    end_of_background_tasks,
+    end_producer,
+    fail_writes_to_lost_sockets,
+    use_fast_compression,
+)
+from ingestor.kafka.error_codes import InvalidRecord
 from ingestor.kafka.settings import KafkaSettings
 
 
 class DeliveryAction(Enum):
-    """What a failed delivery means for its batch. The producer is replaced in every case."""
+    """What a failed delivery means for its batch."""
 
-    RESEND = "resend"  # the producer's fault: send the same again
+    RESEND = "resend"  # the partition's numbering is at fault: begin it again
     BISECT = "bisect"  # one of its records can never be accepted: find it
-    HOLD = "hold"  # nothing is accepted here until somebody changes something outside
+    HOLD = "hold"  # the partition accepts nothing until somebody changes something outside
+    REPLACE = "replace"  # the producer itself is refused, everywhere
 
 
 # Verdicts on the content of a batch. A record may have been corrupted on the way: that one is sent
 # again once before it counts as the record's own fault.
+_OF_RULES: Final = (
+    errors.UnsupportedForMessageFormatError,
+    errors.PolicyViolationError,
+    errors.UnknownError,
+    InvalidRecord,
+)
 _OF_RECORDS: Final = (
     errors.MessageSizeTooLargeError,
     errors.RecordListTooLargeError,
     errors.InvalidTimestampError,
     errors.CorruptRecordException,
-    errors.UnsupportedForMessageFormatError,
-    errors.PolicyViolationError,
+    *_OF_RULES,
 )
-_OF_RIGHTS: Final = (
+_OF_PARTITIONS: Final = (
     errors.TopicAuthorizationFailedError,
-    errors.ClusterAuthorizationFailedError,
     errors.UnknownTopicOrPartitionError,
     errors.InvalidTopicError,
+    errors.InvalidConfigurationError,
+    errors.InvalidRequiredAcksError,
+)
+_OF_PRODUCERS: Final = (
+    errors.ClusterAuthorizationFailedError,
     errors.SaslAuthenticationFailed,
     errors.AuthenticationFailedError,
     errors.SecurityDisabled,
+    errors.InvalidProducerIdMapping,
+    errors.IncompatibleBrokerVersion,
 )
 _UNKNOWN_RESENDS: Final = 3
 
 
 def classify_failure(failure: BaseException, failures: int) -> DeliveryAction:
-    """Classify. failures: how often this batch has failed in a row, now included.
+    """Tell what to do about a failed delivery.
 
-    aiokafka knows the errors up to code 79 only, and calls later ones (87, INVALID_RECORD, is one)
-    unknown: they count as the producer's fault at first, as a record's when they come back.
+    Args:
+        failure: Kafka's error, or what was raised while the batch was made. Anything but a verdict
+            of Kafka's is the batch's own fault when it comes back.
+        failures: how often this batch has failed in a row, now included.
     """
     if isinstance(failure, errors.CorruptRecordException) and failures <= 1:
         return DeliveryAction.RESEND
+    is_verdict = isinstance(failure, errors.KafkaError) and type(failure) is not errors.UnknownError
+    if not is_verdict:
+        again = failures <= _UNKNOWN_RESENDS
+        return DeliveryAction.RESEND if again else DeliveryAction.BISECT
     if isinstance(failure, _OF_RECORDS):
         return DeliveryAction.BISECT
-    if isinstance(failure, _OF_RIGHTS):
+    if isinstance(failure, _OF_PARTITIONS):
         return DeliveryAction.HOLD
-    if type(failure) is errors.UnknownError and failures > _UNKNOWN_RESENDS:
-        return DeliveryAction.BISECT
+    if isinstance(failure, _OF_PRODUCERS):
+        return DeliveryAction.REPLACE
     return DeliveryAction.RESEND
 
 
-def cause(failure: BaseException) -> str:
-    """Return a name for logs and metrics."""
-    return type(failure).__name__.removesuffix("Error").removesuffix("Exception")
+def is_of_topic(failure: BaseException) -> bool:
+    """Tell whether the records of a whole topic may be refused for what one of them is refused for.
+
+    A topic that compacts refuses every record without a key; a record is too large for itself.
+    """
+    return isinstance(failure, _OF_RULES)
 
 
 async def start_producer(settings: KafkaSettings) -> AIOKafkaProducer:
@@ -76,6 +106,8 @@ async def start_producer(settings: KafkaSettings) -> AIOKafkaProducer:
     Raises aiokafka's errors and OSError when no broker can be had; nothing is left running then.
     """
     use_fast_compression()
+    fail_writes_to_lost_sockets()
+    create_no_topics_by_asking()
     producer = AIOKafkaProducer(
         acks="all",
         enable_idempotence=True,
@@ -94,6 +126,23 @@ async def start_producer(settings: KafkaSettings) -> AIOKafkaProducer:
     return producer
 
 
+async def while_alive(producer: AIOKafkaProducer, work: Coroutine[None, None, None]) -> None:
+    """Do something that waits for metadata, for no longer than aiokafka reads them.
+
+    Raises what the work raises, or what aiokafka's task died of.
+    """
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(end_of_background_tasks(producer))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise watching.result()
+        working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
+
+
 class OncePerSecond(logging.Filter):
     """Lets one line a second pass for each cause (the place that logs), and says what it held.
 
@@ -107,10 +156,11 @@ class OncePerSecond(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         place = record.pathname, record.lineno
-        if record.created < self._next_s.get(place, 0.0):
+        now_s = time.monotonic()  # not the record's time: a clock that is set back would hold all
+        if now_s < self._next_s.get(place, 0.0):
             self._held[place] = self._held.get(place, 0) + 1
             return False
-        self._next_s[place] = record.created + 1.0
+        self._next_s[place] = now_s + 1.0
         held = self._held.pop(place, 0)
         if held:
             record.msg = f"{record.getMessage()} ({held} more like this)"

@@ -4,19 +4,26 @@ One lane for each (row class, partition), FIFO. Queued rows are kept as bytes, c
 what the budget counts is what is held, and a long outage leaves a few big chunks instead of a
 million small arrays. Sequence numbers are given when rows leave a lane for encoding, so that
 conflating and shedding leave no holes in them.
+
+A partition that Kafka refuses while it takes others is set apart: its rows have a share of the
+budget of their own, beyond which they are shed, and count for nothing else.
+
+Times are those of the monotonic clock.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from ingestor.model.errors import LedgerBroken
 from ingestor.model.rows import DTYPE_OF, LEVEL, TRADE, RowClass, Rows
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.overload import (
@@ -35,11 +42,17 @@ CHUNK_BYTES: Final = 256 << 10
 _CONFLATE_ROWS_MIN: Final = 16
 _ROW_BYTES_MAX: Final = max(dtype.itemsize for dtype in DTYPE_OF.values())
 _MARKS_BYTES: Final = TRADE.itemsize + LEVEL.itemsize  # what a shed instrument leaves behind
+SHARE_OF_TOPIC: Final = 0.25  # of the budget, for a topic that is set apart
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
-    """Now and at the worst. bytes and rows include what is in flight; age is of queued rows."""
+    """Now and at the worst. bytes and rows include what is in flight; age is of queued rows.
+
+    held: what Kafka refuses now, as `topic: reason` or `topic[partitions]: reason`, with the number
+    of partitions by topic in `held_partitions`. side: records of auxiliary topics by (topic,
+    outcome).
+    """
 
     bytes: int
     bytes_peak: int
@@ -51,6 +64,9 @@ class QueueStatistics:
     age_peak_s: float
     paused: bool
     steps: dict[str, int]
+    held: tuple[str, ...] = ()
+    held_partitions: dict[str, int] = field(default_factory=dict)
+    side: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 class PartitionQueue:
@@ -65,12 +81,14 @@ class PartitionQueue:
         "partition",
         "row_class",
         "rows",
+        "rows_in_flight",
     )
 
     def __init__(self, row_class: RowClass, partition: int) -> None:
         self.row_class = row_class
         self.partition = partition
         self.rows = 0  # queued, not in flight
+        self.rows_in_flight = 0
         self.next_sequence = 0
         self._dtype = DTYPE_OF[row_class]
         self._chunks: deque[tuple[bytes, int]] = deque()
@@ -123,6 +141,16 @@ class PartitionQueue:
         if len(rows):
             self.put(rows, since_ns)
 
+    @property
+    def held_rows(self) -> int:
+        """Rows that are queued or in flight."""
+        return self.rows + self.rows_in_flight
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row."""
+        return self._dtype.itemsize
+
     def since_ns(self) -> int | None:
         """Since when the oldest queued row waits, None when there is none."""
         if self._chunks:
@@ -163,6 +191,7 @@ class PublishQueue:
         self._quotes_after_conflation = 0
         self._bytes_in_flight = 0
         self._is_reading = True
+        self.apart: frozenset[PartitionQueue] = frozenset()  # Kafka takes others, and not these
         self.pressed = False  # above the low mark, or not reading, when last looked
 
     def partition_queue(self, row_class: RowClass, partition: int) -> PartitionQueue:
@@ -190,24 +219,40 @@ class PublishQueue:
         Returns them and since when (ns) the first of them waited.
         """
         rows, since_ns = partition_queue.take(rows_max)
+        partition_queue.rows_in_flight += len(rows)
         self.rows_in_flight += len(rows)
         self._bytes_in_flight += rows.nbytes
         return rows, since_ns
 
-    def settle(self, rows: Rows) -> None:
-        """Rows that were taken are acked or dead-lettered: forget them."""
+    def settle(self, partition_queue: PartitionQueue, rows: Rows) -> None:
+        """Forget rows that were taken: they are acked or dead-lettered.
+
+        Raises:
+            LedgerBroken: when more rows are settled than were taken.
+        """
+        self._land(partition_queue, rows)
+        self._forget(rows)
+
+    def _land(self, partition_queue: PartitionQueue, rows: Rows) -> None:
+        partition_queue.rows_in_flight -= len(rows)
         self.rows_in_flight -= len(rows)
         self._bytes_in_flight -= rows.nbytes
-        self._forget(rows)
+        if partition_queue.rows_in_flight < 0:
+            raise LedgerBroken("rows in flight", -partition_queue.rows_in_flight)
 
     def check(self, now_ns: int, *, with_age: bool = False) -> None:
         """Apply the policy. with_age: look at the oldest row too (a walk over all lanes)."""
+        if self.apart:
+            self._keep_shares(now_ns, with_age=with_age)
         age_ns = self._age_ns(now_ns) if with_age else 0
-        level = self.budget.level(self.bytes, self.rows, age_ns)
+        level = self._level(age_ns)
         if level > self.budget.low or self.pressed:
             self._apply(age_ns, now_ns)
-            self.pressed = self.budget.level(self.bytes, self.rows, age_ns) > self.budget.low
-        self.throttle.decide(self.bytes - self._bytes_in_flight, now_ns)
+            self.pressed = self._level(age_ns) > self.budget.low
+        waits_apart = sum(
+            partition_queue.rows * partition_queue.row_bytes for partition_queue in self.apart
+        )
+        self.throttle.decide(self.bytes - self._bytes_in_flight - waits_apart, now_ns)
         self._read(not (self.throttle.is_on or self.policy.paused))
         self._bytes_peak = max(self._bytes_peak, self.bytes)
         self._rows_peak = max(self._rows_peak, self.rows)
@@ -218,23 +263,83 @@ class PublishQueue:
             (self.on_resume if goes_on else self.on_pause)()
         self.pressed |= not goes_on
 
+    def _apart_held(self) -> tuple[int, int]:
+        """Return the bytes and rows of the partitions that are set apart."""
+        size_bytes = sum(
+            partition_queue.held_rows * partition_queue.row_bytes for partition_queue in self.apart
+        )
+        return size_bytes, sum(partition_queue.held_rows for partition_queue in self.apart)
+
+    def _level(self, age_ns: int) -> float:
+        """Return how full the budget is, without what is set apart and the room that it takes."""
+        budget = self.budget
+        if not self.apart:
+            return budget.level(self.bytes, self.rows, age_ns)
+        size_bytes, rows = self._apart_held()
+        return max(
+            (self.bytes - size_bytes) / max(budget.bytes_max - size_bytes, 1),
+            (self.rows - rows) / max(budget.rows_max - rows, 1),
+            budget.level(0, 0, age_ns),
+        )
+
+    def _keep_shares(self, now_ns: int, *, with_age: bool) -> None:
+        """Shed the partitions that are set apart and hold more than their share, or too old rows.
+
+        A topic has SHARE_OF_TOPIC of the budget, in equal parts for its partitions."""
+        budget = self.budget
+        partition_queues = Counter(row_class for row_class, _ in self.partition_queues)
+        for partition_queue in self.apart:
+            share = SHARE_OF_TOPIC / partition_queues[partition_queue.row_class]
+            level = (
+                budget.level(partition_queue.rows * partition_queue.row_bytes, partition_queue.rows)
+                / share
+            )
+            since_ns = partition_queue.since_ns() if with_age else None
+            is_old = since_ns is not None and now_ns - since_ns >= budget.age_max_s * 1e9
+            if level >= 1 or is_old:
+                self._shed_lanes([partition_queue], _instruments([partition_queue]), now_ns)
+
+    def withdraw(self, partition_queue: PartitionQueue, rows: Rows, since_ns: int) -> None:
+        """Put rows that were taken back before the queued ones: they are not under way any more."""
+        self._land(partition_queue, rows)
+        partition_queue.put_first(rows, since_ns)
+
     def repartition(
-        self, row_class: RowClass, split: Callable[[Rows], Iterable[tuple[int, Rows]]]
+        self,
+        row_class: RowClass,
+        split: Callable[[Rows], Iterable[tuple[int, Rows]]],
+        partitions: int,
     ) -> None:
-        """Deal the queued rows of a class anew. Nothing of it may be in flight or numbered."""
-        old = [
-            partition_queue
-            for partition_queue in self.partition_queues.values()
-            if partition_queue.row_class is row_class
-        ]
-        for partition_queue in old:
-            assert not partition_queue.next_sequence, "rows of this class have been sent"
-            del self.partition_queues[row_class, partition_queue.partition]
-        for partition_queue in old:
+        """Deal the queued rows of a class anew. None of them may be in flight.
+
+        Partitions that stay go on with their sequence numbers.
+
+        Args:
+            row_class: whose rows.
+            split: yields (partition, its rows in order).
+            partitions: how many partitions the topic has now.
+
+        Raises:
+            LedgerBroken: when rows are in flight.
+        """
+        waiting: list[tuple[int, Rows]] = []
+        for partition_queue in [
+            one for one in self.partition_queues.values() if one.row_class is row_class
+        ]:
+            if partition_queue.rows_in_flight:
+                raise LedgerBroken(
+                    "rows of a partition that is dealt anew", partition_queue.rows_in_flight
+                )
             rows, since_ns = partition_queue.all()
             if len(rows):
-                for partition, part in split(rows):
-                    self.partition_queue(row_class, partition).put(part, since_ns)
+                waiting.append((since_ns, rows))
+            partition_queue.replace(rows[:0], since_ns)
+            if partition_queue.partition >= partitions:
+                del self.partition_queues[row_class, partition_queue.partition]
+                self.apart -= {partition_queue}
+        for since_ns, rows in sorted(waiting, key=itemgetter(0)):
+            for partition, part in split(rows):
+                self.partition_queue(row_class, partition).put(part, since_ns)
 
     def statistics(self, now_ns: int) -> QueueStatistics:
         return QueueStatistics(
@@ -254,15 +359,18 @@ class PublishQueue:
         )
 
     def _age_ns(self, now_ns: int) -> int:
-        oldest = [partition_queue.since_ns() for partition_queue in self.partition_queues.values()]
+        oldest = [
+            partition_queue.since_ns()
+            for partition_queue in self.partition_queues.values()
+            if partition_queue not in self.apart
+        ]
         age_ns = max((now_ns - since for since in oldest if since is not None), default=0)
         self._age_peak_ns = max(self._age_peak_ns, age_ns)
         return age_ns
 
     def _apply(self, age_ns: int, now_ns: int) -> None:
-        level = self.budget.level(self.bytes, self.rows, age_ns)
-        for step in self.policy.decide(level, now_ns):
-            level = self.budget.level(self.bytes, self.rows, age_ns)
+        for step in self.policy.decide(self._level(age_ns), now_ns):
+            level = self._level(age_ns)
             # An earlier step may have made the later ones needless.
             if step in self.policy.decide(level, now_ns) and self._take_step(step, now_ns):
                 self.policy.took(step, level, now_ns)
@@ -284,7 +392,9 @@ class PublishQueue:
         return [
             partition_queue
             for partition_queue in self.partition_queues.values()
-            if partition_queue.row_class in classes and partition_queue.rows
+            if partition_queue.row_class in classes
+            and partition_queue.rows
+            and partition_queue not in self.apart
         ]
 
     def _conflate(self) -> bool:
@@ -323,10 +433,11 @@ class PublishQueue:
     def _excess_bytes(self) -> int:
         """What must go to come down to `shed_to`; excess rows are reckoned at the widest row."""
         budget = self.budget
-        excess_rows = self.rows - int(budget.rows_max * budget.shed_to)
-        return max(
-            self.bytes - int(budget.bytes_max * budget.shed_to), excess_rows * _ROW_BYTES_MAX
-        )
+        apart_bytes, apart_rows = self._apart_held()
+        rows_max, bytes_max = budget.rows_max - apart_rows, budget.bytes_max - apart_bytes
+        excess_rows = self.rows - apart_rows - int(rows_max * budget.shed_to)
+        excess_bytes = self.bytes - apart_bytes - int(bytes_max * budget.shed_to)
+        return max(excess_bytes, excess_rows * _ROW_BYTES_MAX)
 
     def _shed_lanes(
         self, partition_queues: list[PartitionQueue], victims: NDArray[np.int64], now_ns: int

@@ -7,8 +7,9 @@ has been under way for some time (see `window`). So there is no linger here, and
 load by themselves.
 
 A batch that the broker may take later is sent again as it is. Any other failure is judged (see
-`producer.classify_failure`), and ends the producer: the sender then raises ProducerFailed, and goes
-on with the unacked rows, encoded again, when it is given the next producer.
+`refusals`) and costs its partition alone. What fails for all of them, and any exception that
+nothing foresaw, ends the producer: the sender then raises ProducerFailed, and goes on with the
+unacked rows, encoded again, when it is given the next producer.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
 import structlog
-from aiokafka import AIOKafkaProducer, TopicPartition, errors
+from aiokafka import TopicPartition, errors
 
-from ingestor.codec import Encoder, Headers, Record, joined
+from ingestor.codec import joined
+from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
-from ingestor.model.rows import DTYPE_OF, RowClass, Rows
+from ingestor.model.rows import RowClass, Rows
 from ingestor.sinks.interface import SinkCounts
+from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow
-from ingestor.sinks.kafka.produce_request import Failures, ProduceClient
-from ingestor.sinks.kafka.producer import DeliveryAction, cause, classify_failure
+from ingestor.sinks.kafka.produce_request import EPOCH_MAX, Failures, ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue
+from ingestor.sinks.kafka.refusals import Refusals
+from ingestor.telemetry.bulkheads import bulkheads
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +44,10 @@ GRACE_S: Final = 0.5  # for acks that are on their way when a producer is to be 
 # last five of a producer and partition (KIP-98): else one that is sent again could be there twice.
 REQUESTS_MAX: Final = 5
 REQUEST_BYTES_MAX: Final = 1 << 20  # before compression; a lane's batch is never divided for it
-BACKOFF: Final = Backoff(base_s=0.1, cap_s=5.0)
-_JSON_ROW_BYTES: Final = 350  # the first guess; each class learns its own
+RETRY_CAP_S: Final = 1.0  # after failures that pass
+# A partition that takes nothing for so long is set apart, if Kafka refuses it or takes others.
+APART_AFTER_S: Final = 2.0
+OTHERS_ACKED_S: Final = 5.0
 
 
 class ProducerFailed(Exception):
@@ -60,32 +66,42 @@ class Sender:
         settings: KafkaSettings,
         queue: PublishQueue,
         counts: SinkCounts,
-        encoder: Encoder,
-        headers: Mapping[RowClass, Headers],
+        batches: BatchMaker,
         *,
         clock: Callable[[], int],
+        monotonic: Callable[[], int],
         progress: asyncio.Event,
-        dead_letter: Callable[[PartitionQueue, InFlightBatch, str], None],
+        refusals: Refusals,
     ) -> None:
-        """progress: set whenever something was settled, or failed. dead_letter: called with the
-        flight of one row that Kafka will never take, and the reason."""
+        """Args:
+        settings: of the producer.
+        queue: rows to send.
+        counts: told of acks.
+        batches: makes batches of rows.
+        clock: ns since the epoch.
+        monotonic: ns, as the times of the queue.
+        progress: set whenever something was settled, or failed.
+        refusals: judges batches that are refused for good.
+        """
         self._settings = settings
         self._queue = queue
         self._counts = counts
-        self._encoder = encoder
-        self._headers = headers
+        self.batches = batches
         self._clock = clock
         self._progress = progress
-        self._dead_letter = dead_letter
+        self._monotonic = monotonic
+        self._refusals = refusals
+        self._retry = Backoff(base_s=settings.retry_backoff_ms / 1_000, cap_s=RETRY_CAP_S)
+        self._retry_now = asyncio.Event()
+        self.frozen_classes: set[RowClass] = set()  # how many partitions they have isn't known
+        self.refused_topics: dict[str, str] = {}  # tick topics that must not be written to, and why
+        self.last_ack_s = float("-inf")  # by the loop's clock
+        self._reach_attempts = 0  # to connect, in a row
         self._windows: dict[PartitionQueue, InFlightWindow] = {}
         self._waiting: dict[
             InFlightWindow, None
         ] = {}  # they may have something to send: longest wait first
-        self._row_bytes = {
-            row_class: float(dtype.itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES)
-            for row_class, dtype in DTYPE_OF.items()
-        }
-        self._produce: ProduceClient | None = None  # None: nothing new is sent now
+        self.produce: ProduceClient | None = None  # None: nothing new is sent now
         self._group: asyncio.TaskGroup | None = None
         self._pump_is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -94,8 +110,9 @@ class Sender:
             set()
         )  # brokers that a task connects to; None: it asks who
         self._is_retrying = False
+        self.refused: Counter[str] = Counter()  # batches that were refused for good, by reason
 
-    def start(self, producer: AIOKafkaProducer, group: asyncio.TaskGroup) -> None:
+    def start(self, produce: ProduceClient, group: asyncio.TaskGroup) -> None:
         """Send, in tasks of `group`; one of them raises ProducerFailed at the end."""
         for window in self._windows.values():
             window.reset()
@@ -103,16 +120,12 @@ class Sender:
         self._reaching.clear()
         self._requests.clear()
         self._group = group
-        self._produce = ProduceClient(
-            producer,
-            compression=self._settings.compression,
-            timeout_ms=self._settings.request_timeout_ms,
-        )
+        self.produce = produce
         self.wake(self._queue.partition_queues.values())
 
     def stop(self) -> None:
         """The tasks have ended: send nothing until the next `start`."""
-        self._group = self._produce = None
+        self._group = self.produce = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -120,7 +133,7 @@ class Sender:
     def wake(self, partition_queues: Iterable[PartitionQueue]) -> None:
         """Rows may have been queued in these lanes: send them once this turn of the loop is over,
         with what else it brings."""
-        if self._produce is not None:
+        if self.produce is not None:
             self._wake(
                 [
                     self._windows.get(partition_queue) or self._window(partition_queue)
@@ -131,7 +144,7 @@ class Sender:
     def _wake(self, windows: Iterable[InFlightWindow]) -> None:
         for window in windows:
             self._waiting[window] = None
-        if self._waiting and not self._pump_is_due and self._produce is not None:
+        if self._waiting and not self._pump_is_due and self.produce is not None:
             self._pump_is_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
@@ -140,24 +153,39 @@ class Sender:
         window = self._windows[partition_queue] = InFlightWindow(
             partition_queue, TopicPartition(topic, partition_queue.partition)
         )
+        window.is_frozen = partition_queue.row_class in self.frozen_classes
         return window
 
     def _pump(self) -> None:
         """Start a request to each broker that has room for one and something to get."""
         self._pump_is_due = False
-        produce = self._produce
+        produce = self.produce
         if produce is None:
             return
+        try:
+            self._start_requests(produce)
+        except Exception as failure:  # noqa: BLE001  # the boundary
+            bulkheads.bug("partition", failure)
+            self._spawn(self.give_up(failure, 0.0))
+
+    def _start_requests(self, produce: ProduceClient) -> None:
         loads: dict[int, list[InFlightWindow]] = {}
         size_bytes: Counter[int] = Counter()
         is_too_much = False
         now_s = asyncio.get_running_loop().time()
         for window in list(self._waiting):
-            node = produce.leader(window.place)
-            connection = None if node is None else produce.connection(node)
-            if node is None or connection is None:
+            if not (window.in_flight_batches or window.partition_queue.rows):
+                del self._waiting[window]
+                continue
+            node = self._leader(produce, window, now_s)
+            if node is None:
+                continue
+            connection = produce.connection(node)
+            if connection is None:
+                window.miss(now_s, f"no connection to broker {node}", is_own=False)
                 self._reach(produce, node)
                 continue
+            window.absence = None
             wait_s = window.wait_s(connection, now_s)
             if wait_s is None:
                 del self._waiting[window]
@@ -168,12 +196,25 @@ class Sender:
             elif self._requests[node] < REQUESTS_MAX:
                 del self._waiting[window]
                 loads.setdefault(node, []).append(window)
-                size_bytes[node] += self._size_bytes(window)
+                size_bytes[node] += self.batches.size_bytes(window)
         for node, windows in loads.items():
             self._requests[node] += 1
             self._spawn(self._request(produce, node, windows))
         if is_too_much:
             self._wake(())  # after the loop has looked at its sockets
+
+    def _leader(self, produce: ProduceClient, window: InFlightWindow, now_s: float) -> int | None:
+        """Return the broker to send a partition's rows to, None when there is none."""
+        topic = window.place.topic
+        if topic in self.refused_topics:
+            window.miss(now_s, self.refused_topics[topic], is_own=True)
+            del self._waiting[window]  # `allow` wakes it
+            return None
+        node = produce.leader(window.place)
+        if node is None:
+            window.miss(now_s, produce.absence(topic), is_own=True)
+            self._reach(produce, None)
+        return node
 
     def _pump_in(self, wait_s: float) -> None:
         """Pump again after this time. What starts later may go later: one timer is enough."""
@@ -185,11 +226,25 @@ class Sender:
         self._pump()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        assert self._group is not None, "not started"
+        bounded = self._bounded(work)
         try:
-            self._group.create_task(work)
+            assert self._group is not None, "not started"
+            self._group.create_task(bounded)
         except RuntimeError:  # the group's tasks are being cancelled: `stop` is next
+            bounded.close()
             work.close()
+
+    async def _bounded(self, work: Coroutine[None, None, None]) -> None:
+        """Let an exception cost the producer, and nothing else."""
+        try:
+            await work
+        except ProducerFailed:
+            raise
+        except (errors.KafkaError, OSError) as failure:
+            await self.give_up(failure, 0.0)
+        except Exception as failure:  # noqa: BLE001  # the boundary
+            bulkheads.bug("partition", failure)
+            await self.give_up(failure, 0.0)
 
     def _reach(self, produce: ProduceClient, node: int | None) -> None:
         if node not in self._reaching:
@@ -199,25 +254,25 @@ class Sender:
     async def _connect(self, produce: ProduceClient, node: int | None) -> None:
         """Connect to a broker; where that fails, or none is known, ask who leads, and wait."""
         if node is None or not await produce.connect(node):
-            self._say_retrying(errors.NodeNotReadyError())
-            await self._pause(produce)
+            if node is not None:  # a partition without a leader is told of by `held`
+                self._say_retrying(errors.NodeNotReadyError())
+            await self._pause(produce, self._reach_attempts)
+            self._reach_attempts += 1
+        else:
+            self._reach_attempts = 0
         self._reaching.discard(node)
         self._wake(())
-
-    def _size_bytes(self, window: InFlightWindow) -> int:
-        """Return about how many bytes a lane's next batch will have before compression."""
-        in_flight = window.next()
-        rows = len(in_flight.rows) if in_flight is not None else window.partition_queue.rows
-        rows_bytes = int(rows * self._row_bytes[window.partition_queue.row_class])
-        return min(rows_bytes, self._settings.max_batch_bytes)
 
     async def _request(
         self, produce: ProduceClient, node: int, windows: Sequence[InFlightWindow]
     ) -> None:
         """Send the next batch of each lane, and see to what becomes of them."""
-        in_flight_batches = self._flights(produce, node, windows)
+        unmade: dict[InFlightWindow, Exception] = {}
+        in_flight_batches = self._flights(produce, node, windows, unmade)
         batches = {
-            window.place: in_flight.payload or b"" for window, in_flight in in_flight_batches
+            window.place: in_flight.payload
+            for window, in_flight in in_flight_batches
+            if in_flight.payload is not None
         }
         failures: Failures
         try:
@@ -227,35 +282,63 @@ class Sender:
         self._requests[node] -= 1
         self._progress.set()
         acked: list[tuple[InFlightWindow, InFlightBatch]] = []
-        refused: list[tuple[InFlightWindow, InFlightBatch, errors.KafkaError]] = []
+        failed: list[tuple[InFlightWindow, InFlightBatch, Exception]] = []
         for window, in_flight in in_flight_batches:
             window.land(in_flight)
-            failure = failures[window.place]
+            failure = unmade.get(window) or failures[window.place]
             if failure is None:
                 acked.append((window, in_flight))
-            elif window.is_final(in_flight, failure):
-                window.is_refused = True
-                refused.append((window, in_flight, failure))
             else:
-                window.fail()
-                self._say_retrying(failure)
+                failed.append((window, in_flight, failure))
         if acked:
             self._settle(acked)
-        again = [
-            window for window, _ in in_flight_batches if window.is_held and not window.under_way
-        ]
-        if again:
-            self._spawn(self._again(produce, again))
+        for window, in_flight, failure in failed:
+            await self._fail(window, in_flight, failure)
+        self._try_again(
+            produce,
+            [window for window, _ in in_flight_batches if window.is_held and not window.under_way],
+        )
         self._wake(windows)
-        if refused:
-            delays_s = [self._judge(*one) for one in refused]
-            await self.give_up(refused[0][2], max(delays_s))
+
+    async def _fail(
+        self, window: InFlightWindow, in_flight: InFlightBatch, failure: Exception
+    ) -> None:
+        """Hold a lane until its batch may be tried again; give up the producer if it is refused."""
+        now_s = asyncio.get_running_loop().time()
+        is_final = window.is_final(in_flight, failure)
+        window.fail()
+        if not is_final:
+            window.attempts += 1
+            is_own = isinstance(failure, errors.UnknownTopicOrPartitionError)
+            window.suffer(now_s, error_name(failure), is_own=is_own)
+            self._say_retrying(failure)
+            return
+        decision = self._refusals.judge(window, in_flight, failure)
+        window.suffer(now_s, decision.reason, is_own=decision.is_own)
+        window.retry_s = decision.delay_s
+        self.refused[decision.reason] += 1
+        if decision.replaces:
+            await self.give_up(failure, decision.delay_s)
+
+    def _try_again(self, produce: ProduceClient, windows: Sequence[InFlightWindow]) -> None:
+        """Let lanes whose batches have all landed go on, each at its time."""
+        passing = [window for window in windows if window.retry_s is None]
+        if passing:
+            self._spawn(self._again(produce, passing))
+        for window in windows:
+            if window.retry_s is not None:
+                self._spawn(self._again(produce, [window]))
 
     def _flights(
-        self, produce: ProduceClient, node: int, windows: Sequence[InFlightWindow]
+        self,
+        produce: ProduceClient,
+        node: int,
+        windows: Sequence[InFlightWindow],
+        unmade: dict[InFlightWindow, Exception],
     ) -> list[tuple[InFlightWindow, InFlightBatch]]:
         """Start the next batch of each lane that may still start one: the same as before after a
-        failure that passes, else the next rows, all of a class encoded together."""
+        failure that passes, else the next rows, all of a class encoded together. unmade: gets what
+        was raised while a batch was made."""
         connection = produce.connection(node)
         if connection is None:
             return []
@@ -271,10 +354,7 @@ class Sender:
             if in_flight.payload is None:
                 new.setdefault(window.partition_queue.row_class, []).append((window, in_flight))
         for row_class, of_class in new.items():
-            parts = [in_flight.part() for _, in_flight in of_class]
-            encoded = self._encoder.encode_parts(row_class, parts)
-            for (window, in_flight), records in zip(of_class, encoded, strict=True):
-                self._build(produce, window, in_flight, records)
+            self.batches.make(produce, row_class, of_class, unmade)
         # What is left of a lane starts beside this.
         self._wake(
             [
@@ -285,27 +365,9 @@ class Sender:
         )
         return in_flight_batches
 
-    def _build(
-        self,
-        produce: ProduceClient,
-        window: InFlightWindow,
-        in_flight: InFlightBatch,
-        records: Sequence[Record],
-    ) -> None:
-        """Make the batch of a flight, or of as much of it as one batch holds."""
-        row_class = window.partition_queue.row_class
-        in_flight.payload, count, size_bytes = produce.build(
-            window.place, records, self._headers[row_class], self._settings.max_batch_bytes
-        )
-        rows = sum([record[3] for record in records[:count]])
-        if count < len(records):
-            window.cut(in_flight, rows)
-        self._row_bytes[row_class] = max(size_bytes / rows, 1.0)
-
     def _take(self, window: InFlightWindow) -> InFlightBatch:
         partition_queue = window.partition_queue
-        rows_max = self._settings.max_batch_bytes / self._row_bytes[partition_queue.row_class]
-        rows, since_ns = self._queue.take(partition_queue, max(int(rows_max), 1))
+        rows, since_ns = self._queue.take(partition_queue, self.batches.rows_max(partition_queue))
         in_flight = InFlightBatch(rows, partition_queue.next_sequence, since_ns)
         partition_queue.next_sequence += len(rows)
         window.in_flight_batches.append(in_flight)
@@ -313,60 +375,128 @@ class Sender:
 
     def _settle(self, in_flight_batches: Sequence[tuple[InFlightWindow, InFlightBatch]]) -> None:
         """These flights are in the topic."""
-        now_ns = self._clock()
+        now_ns, monotonic_ns = self._clock(), self._monotonic()
+        self.last_ack_s = asyncio.get_running_loop().time()
         self._is_retrying = False
         acked: dict[RowClass, list[Rows]] = {}
-        oldest_ns = now_ns
+        oldest_ns = monotonic_ns
         for window, in_flight in in_flight_batches:
             rows, _ = in_flight.settle()
+            if window.clamps_times:
+                window.clamps_times = self._refusals.is_clamped(in_flight)
             window.drop(in_flight)
-            self._queue.settle(rows)
+            window.recover()
+            self._queue.settle(window.partition_queue, rows)
             acked.setdefault(window.partition_queue.row_class, []).append(rows)
             oldest_ns = min(oldest_ns, in_flight.since_ns)
         for row_class, parts in acked.items():
-            self._counts.acked(row_class, joined(parts), now_ns, oldest_ns)
+            waited_ns = monotonic_ns - oldest_ns
+            self._counts.acked(row_class, joined(parts), now_ns, now_ns - waited_ns)
         if self._queue.pressed:
-            self._queue.check(now_ns)
+            self._queue.check(monotonic_ns)
 
     async def _again(self, produce: ProduceClient, windows: Sequence[InFlightWindow]) -> None:
-        """Ask who leads these lanes' partitions, and try again."""
-        await self._pause(produce)
+        """Wait, ask who leads these lanes' partitions, and try again."""
         for window in windows:
+            if window.needs_renewal:
+                window.renew()
+            if window.numbering.epoch > EPOCH_MAX:
+                raise ProducerFailed(errors.InvalidProducerEpoch("no epochs are left"))
+        delay_s = windows[0].retry_s
+        if delay_s is None:
+            await self._pause(produce, min(window.attempts for window in windows) - 1)
+        elif delay_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._retry_now.wait()
+            await produce.refresh()
+        for window in windows:
+            window.retry_s = None
             window.is_held = False
         self._wake(windows)
 
-    async def _pause(self, produce: ProduceClient) -> None:
+    async def _pause(self, produce: ProduceClient, attempts: int) -> None:
         await produce.refresh()
-        await asyncio.sleep(self._settings.retry_backoff_ms / 1_000 * (0.5 + random.random()))
+        await asyncio.sleep(self._retry.delay_s(attempts, lambda: 0.5 + random.random() / 2))
 
-    def _say_retrying(self, reason: errors.KafkaError) -> None:
+    def retry_now(self) -> None:
+        """Try at once what waits for another try: a reason to refuse it may have ended."""
+        self._retry_now.set()
+        self._retry_now = asyncio.Event()
+
+    def _say_retrying(self, reason: Exception) -> None:
         if not self._is_retrying:
             log.warning("kafka.retrying", reason=repr(reason))
         self._is_retrying = True
 
-    def _judge(
-        self, window: InFlightWindow, in_flight: InFlightBatch, failure: errors.KafkaError
-    ) -> float:
-        """Decide what becomes of a refused batch; return how long to wait (s) before a new try."""
-        in_flight.failures += 1
-        failures = in_flight.failures
-        match classify_failure(failure, failures):
-            case DeliveryAction.BISECT:
-                if not window.bisect(in_flight):
-                    self._dead_letter(window.partition_queue, in_flight, cause(failure))
-                    window.drop(in_flight)
-                return 0.0
-            case DeliveryAction.HOLD:
-                delay_s = BACKOFF.delay_s(failures, random.random)
-                where = f"{window.place.topic}[{window.place.partition}]"
-                log.error("kafka.refused", where=where, reason=repr(failure), retry_s=delay_s)
-                return delay_s
-        return BACKOFF.delay_s(failures, random.random) if failures > 1 else 0.0
+    # Partitions that fail alone, or come and go.
 
-    async def give_up(self, failure: errors.KafkaError, delay_s: float) -> NoReturn:
+    def set_apart(self, apart: Iterable[PartitionQueue]) -> frozenset[PartitionQueue]:
+        """Return the lanes that take nothing while Kafka takes others, or because it refuses them.
+
+        Args:
+            apart: those that were found by the last call; they stay until they take something.
+        """
+        now_s = asyncio.get_running_loop().time()
+        before, found = set(apart), set()
+        others_acked = now_s - self.last_ack_s < OTHERS_ACKED_S
+        for partition_queue, window in self._windows.items():
+            trouble = window.trouble or window.absence
+            if trouble is None or not partition_queue.held_rows:
+                continue
+            is_alone = others_acked and self.last_ack_s > trouble.since_s + APART_AFTER_S / 2
+            is_long = now_s - trouble.since_s >= APART_AFTER_S
+            if partition_queue in before or (is_long and (trouble.is_own or is_alone)):
+                found.add(partition_queue)
+        return frozenset(found)
+
+    def reason(self, partition_queue: PartitionQueue) -> str:
+        """Return why a lane takes nothing."""
+        window = self._windows[partition_queue]
+        trouble = window.trouble or window.absence
+        return trouble.reason if trouble is not None else "nothing was sent yet"
+
+    def freeze(self, row_class: RowClass) -> bool:
+        """Start nothing more of a class; return whether nothing of it is under way any more."""
+        self.frozen_classes.add(row_class)
+        windows = self._of(row_class)
+        for window in windows:
+            window.is_frozen = True
+        return not any(window.under_way for window in windows)
+
+    def withdraw(self, row_class: RowClass) -> list[tuple[PartitionQueue, InFlightBatch]]:
+        """Give up the batches of a frozen class, each lane's oldest first."""
+        return [
+            (window.partition_queue, in_flight)
+            for window in self._of(row_class)
+            for in_flight in window.withdraw()
+        ]
+
+    def thaw(self, row_class: RowClass) -> None:
+        """Go on with a class whose partitions are known; lanes that are gone are forgotten."""
+        self.frozen_classes.discard(row_class)
+        for window in self._of(row_class):
+            partition_queue = window.partition_queue
+            window.is_frozen = False
+            window.absence = None
+            if (
+                self._queue.partition_queues.get((row_class, partition_queue.partition))
+                is not partition_queue
+            ):
+                del self._windows[partition_queue]
+        partition_queues = [
+            one for one in self._queue.partition_queues.values() if one.row_class is row_class
+        ]
+        self.wake(partition_queues)
+
+    def _of(self, row_class: RowClass) -> list[InFlightWindow]:
+        windows = list(self._windows.values())
+        return [window for window in windows if window.partition_queue.row_class is row_class]
+
+    async def give_up(self, failure: BaseException, delay_s: float) -> NoReturn:
         """Wait, let the other answers come in, and raise ProducerFailed."""
         await asyncio.sleep(delay_s)
-        self._produce = None
+        self.produce = None
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 while self._requests.total():

@@ -1,8 +1,9 @@
 """The Kafka sink: rows in, acks out, and whatever a broker may do in between.
 
 Rows wait in an outbox of lanes (`channel`), one for each topic and partition, until they are acked;
-`sender` takes them from there into produce requests. When the producer must be replaced (see
-`producer`), the sender goes on with the unacked rows, in order, encoded again.
+`sender` takes them from there into produce requests. When the producer must be replaced, the sender
+goes on with the unacked rows, in order, encoded again. Each topic and partition fails alone:
+`topic_keeper` creates topics again and follows their partitions.
 """
 
 from __future__ import annotations
@@ -13,31 +14,42 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.codec import Headers, encoder, headers
-from ingestor.kafka.aiokafka_compat import end_producer, fail_writes_to_lost_sockets
+from ingestor.kafka.aiokafka_compat import end_of_background_tasks, end_producer
 from ingestor.kafka.diagnosis import Reason, explain_connection_failure
+from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.partitions import Partitions
 from ingestor.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
-from ingestor.kafka.topics import count_partitions, create_topics
 from ingestor.model.batch import Instruments, TickBatch
-from ingestor.model.errors import SinkUnavailable
+from ingestor.model.errors import LedgerBroken, SinkUnavailable
 from ingestor.model.rows import Cause, Kind, RowClass, control_row
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, AuxiliaryRecord, dead_letter, void
+from ingestor.sinks.kafka.batch_maker import BatchMaker
+from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
-from ingestor.sinks.kafka.producer import cause, limit_logging, start_producer
+from ingestor.sinks.kafka.produce_request import ProduceClient
+from ingestor.sinks.kafka.producer import limit_logging, start_producer, while_alive
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue, QueueStatistics
-from ingestor.sinks.kafka.sender import BACKOFF, ProducerFailed, Sender
+from ingestor.sinks.kafka.refusals import BACKOFF, Refusals
+from ingestor.sinks.kafka.sender import ProducerFailed, Sender
+from ingestor.sinks.kafka.topic_keeper import TopicKeeper
+from ingestor.telemetry.bulkheads import bulkheads
 
 log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.25
+ACK_WITHIN_S: Final = 5.0  # or Kafka doesn't take rows; see `is_up`
+STABLE_S: Final = 10.0  # a producer that served so long is followed by the next one at once
+# Failures of a connection that have their own words; any other exception is a bug.
+_FORESEEN: Final = (errors.KafkaError, OSError, TimeoutError, SinkUnavailable)
 
 
 class KafkaSink:
@@ -57,24 +69,36 @@ class KafkaSink:
         budget: Budget | None = None,
         more_headers: Headers | None = None,
         clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """session: 16 bytes, unique to this run of the process. more_headers: of every record of
-        rows, beside `schema`. clock: ns since the epoch."""
+        """Args:
+        settings: of producer and topics.
+        instruments: by number, may grow.
+        counts: told what becomes of rows.
+        session: 16 bytes, unique to this run of the process.
+        budget: bounds of what waits for Kafka.
+        more_headers: of every record of rows, beside `schema`.
+        clock: ns since the epoch, for timestamps alone.
+        monotonic: ns since any time, for all durations.
+        """
         self.settings = settings
         self.session = session
         self.on_shed: Callable[[RowClass, int], None] = lambda _row_class, _instrument: None
         self.on_pause: Callable[[], None] = lambda: None
         self.on_resume: Callable[[], None] = lambda: None
         self._progress = asyncio.Event()  # something was settled, or failed
-        self.side = AuxiliaryQueue(self._progress)
+        self.side = AuxiliaryQueue(self._progress, clock=clock, bytes_max=settings.max_batch_bytes)
         self.producer_resets: Counter[str] = Counter()
         self.failure: str | None = "not started"  # why nothing is accepted now; None = connected
         self._instruments = instruments
         self._counts = counts
         self._clock = clock
+        self._monotonic = monotonic
+        self._steps = ClockSteps(clock, monotonic)
         self._encoder = encoder(settings.encoding, instruments, session)
         self._topics = {cls: settings.tick_topic(cls) for cls in RowClass}
         self._partitions = {cls: Partitions(instruments, settings.partitions) for cls in RowClass}
+        self._idle_ns = monotonic()  # when no row waited, or one was acked, last
         self.queue = PublishQueue(
             budget or Budget(),
             counts,
@@ -82,28 +106,44 @@ class KafkaSink:
             on_pause=self._pause,
             on_resume=self._resume,
         )
-        more = more_headers or []
-        self._sender = Sender(
-            settings,
-            self.queue,
-            counts,
-            self._encoder,
-            {cls: headers(cls, settings.encoding) + more for cls in RowClass},
-            clock=clock,
-            progress=self._progress,
-            dead_letter=self._dead_letter,
-        )
-        self._topics_known = False
+        self._sender = self._sender_of(more_headers or [])
+        self.refused = self._sender.refused  # batches that were refused for good, by reason
+        self.refused_topics = self._sender.refused_topics  # must not be written to, and why
+        self._keeper = TopicKeeper(settings, self.refused_topics)
+        self._acked_s = self._sender.last_ack_s
         self._connected = asyncio.Event()
         self._judged = asyncio.Event()  # connected, or refused for good
         self._running: asyncio.Task[None] | None = None
         self._closing = False  # a failure at the same moment may swallow the cancellation
 
-    def submit(self, batch: TickBatch, now_ns: int) -> None:
+    def _sender_of(self, more_headers: Headers) -> Sender:
+        refusals = Refusals(self._steps, self._clock, self._dead_letter)
+        encoding = self.settings.encoding
+        all_headers = {cls: headers(cls, encoding) + more_headers for cls in RowClass}
+        sender = Sender(
+            self.settings,
+            self.queue,
+            self._counts,
+            BatchMaker(self.settings, self._encoder, all_headers, refusals),
+            clock=self._clock,
+            monotonic=self._monotonic,
+            progress=self._progress,
+            refusals=refusals,
+        )
+        sender.frozen_classes.update(RowClass)
+        return sender
+
+    @property
+    def is_up(self) -> bool:
+        """Whether Kafka takes rows: it is connected, and acks come while rows wait for them."""
+        waited_ns = self._monotonic() - self._idle_ns
+        return self.failure is None and (not self.queue.rows or waited_ns < ACK_WITHIN_S * 1e9)
+
+    def submit(self, batch: TickBatch, _now_ns: int) -> None:
         """Queue rows for their partitions. Never blocks and never fails for lack of room."""
         if not len(batch.rows):
             return
-        row_class, queue = batch.row_class, self.queue
+        row_class, queue, now_ns = batch.row_class, self.queue, self._monotonic()
         partition_queues = []
         for partition, rows in self._partitions[row_class].split(batch.rows):
             partition_queue = queue.partition_queue(row_class, partition)
@@ -132,7 +172,28 @@ class KafkaSink:
         }
 
     def statistics(self) -> QueueStatistics:
-        return self.queue.statistics(self._clock())
+        """Return what waits for Kafka, and what Kafka refuses."""
+        held: dict[tuple[str, str], list[int]] = {}
+        for partition_queue in self.queue.apart:
+            place = self._topics[partition_queue.row_class], self._sender.reason(partition_queue)
+            held.setdefault(place, []).append(partition_queue.partition)
+        partitions: Counter[str] = Counter()
+        texts = []
+        for (topic, reason), numbers in sorted(held.items()):
+            partitions[topic] += len(numbers)
+            texts.append(f"{topic}[{','.join(map(str, sorted(numbers)))}]: {reason}")
+        for topic, reason in self.refused_topics.items():
+            texts.append(f"{topic}: {reason}")
+        for name, side in self.side.topics.items():
+            if side.reason is not None:
+                partitions[name] += 1
+                texts.append(f"{name}: {side.reason}")
+        return replace(
+            self.queue.statistics(self._monotonic()),
+            held=tuple(dict.fromkeys(texts)),
+            held_partitions=dict(partitions),
+            side=self.side.outcomes(),
+        )
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Wait until Kafka has accepted us and the topics are there.
@@ -172,61 +233,128 @@ class KafkaSink:
             await asyncio.wait({running})
 
     async def run(self) -> None:
-        """Connect, send, replace the producer when it must be; until cancelled."""
+        """Connect, send, replace the producer when it must be; until cancelled.
+
+        Raises:
+            LedgerBroken: when rows are unaccounted for; no other exception ends it.
+        """
         self._running = asyncio.current_task()
         limit_logging()
-        fail_writes_to_lost_sockets()
-        ticking = asyncio.create_task(self._tick())
+        ticking = asyncio.create_task(bulkheads.keep("sink", self._tick))
         attempt = 0
         try:
             while not self._closing:
+                started_ns = self._monotonic()
                 try:
                     producer = await self._connect()
-                except (errors.KafkaError, OSError, TimeoutError, SinkUnavailable) as failure:
-                    reason = await self._reason(failure)
-                    self.failure = reason.text
-                    if reason.is_final:
-                        self._judged.set()
-                    delay_s = BACKOFF.delay_s(attempt, random.random)
-                    log.warning("kafka.unavailable", reason=self.failure, retry_s=round(delay_s, 2))
+                except Exception as failure:  # noqa: BLE001  # the boundary
+                    await self._wait_for_kafka(failure, attempt)
                     attempt += 1
-                    await asyncio.sleep(delay_s)
                     continue
-                attempt = 0
                 await self._serve(producer)
+                served_s = (self._monotonic() - started_ns) / 1e9
+                attempt = 0 if served_s > STABLE_S else attempt + 1
+                if attempt > 1 and not self._closing:
+                    await asyncio.sleep(BACKOFF.delay_s(attempt, random.random))
         finally:
             ticking.cancel()
             self._running = None
 
+    async def _wait_for_kafka(self, failure: Exception, attempt: int) -> None:
+        """Say why there is no producer, and wait before the next try."""
+        if not isinstance(failure, _FORESEEN):
+            bulkheads.bug("producer", failure)
+        try:
+            reason = await self._reason(failure)
+        except Exception as another:  # noqa: BLE001  # the boundary
+            bulkheads.bug("producer", another)
+            reason = Reason(repr(failure))
+        self.failure = reason.text
+        if reason.is_final:
+            self._judged.set()
+        delay_s = BACKOFF.delay_s(attempt, random.random)
+        log.warning("kafka.unavailable", reason=self.failure, retry_s=round(delay_s, 2))
+        await asyncio.sleep(delay_s)
+
     # The hooks may be set at any time, hence the detour.
 
     def _was_shed(self, row_class: RowClass, instrument: int) -> None:
-        self.on_shed(row_class, instrument)
+        bulkheads.guard("sink", self.on_shed)(row_class, instrument)
 
     def _pause(self) -> None:
-        self.on_pause()
+        bulkheads.guard("sink", self.on_pause)()
 
     def _resume(self) -> None:
-        self.on_resume()
+        bulkheads.guard("sink", self.on_resume)()
 
     async def _tick(self) -> None:
-        """What time alone brings about: the end of a pause, the age of a row."""
+        """Do what time alone brings about: ages, ends of pauses, partitions that fail alone."""
         while True:
             await asyncio.sleep(TICK_S)
-            self.queue.check(self._clock(), with_age=True)
+            now_ns = self._monotonic()
+            if not self.queue.rows or self._sender.last_ack_s != self._acked_s:
+                self._idle_ns, self._acked_s = now_ns, self._sender.last_ack_s
+            step_ns = self._steps.look()
+            if step_ns:
+                log.warning("clock.stepped", seconds=round(step_ns / 1e9, 3))
+                self._sender.retry_now()
+            self._set_apart()
+            self._follow_partitions()
+            self.queue.check(now_ns, with_age=True)
+
+    def _set_apart(self) -> None:
+        before, queue = self.queue.apart, self.queue
+        queue.apart = self._sender.set_apart(before)
+        for partition_queue in queue.apart - before:
+            where = {
+                "topic": self._topics[partition_queue.row_class],
+                "partition": partition_queue.partition,
+            }
+            log.error("kafka.partition_held", **where, reason=self._sender.reason(partition_queue))
+        for partition_queue in before - queue.apart:
+            topic = self._topics[partition_queue.row_class]
+            log.info("kafka.partition_resumed", topic=topic, partition=partition_queue.partition)
+        self._sender.wake(queue.apart)  # what was refused may be allowed
+
+    def _follow_partitions(self) -> None:
+        """Route by the topics' real partitions, once they are known, and when they have become
+        fewer: a topic was made again. One that grows would tear an instrument's order apart, so
+        that its new partitions are not used before the next start."""
+        produce = self._sender.produce
+        if produce is None:
+            return
+        for row_class, topic in self._topics.items():
+            found, known = produce.partitions(topic), self._partitions[row_class].count
+            is_new = row_class in self._sender.frozen_classes
+            if found and (is_new or found < known) and self._sender.freeze(row_class):
+                if not is_new:
+                    text = "kafka.topic_repartitioned"
+                    log.warning(text, topic=topic, before=known, partitions=found)
+                if found != known:
+                    self._repartition(row_class, topic, found)
+                self._sender.thaw(row_class)
+
+    def _repartition(self, row_class: RowClass, topic: str, found: int) -> None:
+        """Deal all rows of a class anew, those of batches that were not acked first."""
+        now_ms = self._clock() // 1_000_000
+        for partition_queue, in_flight in reversed(self._sender.withdraw(row_class)):
+            rows, first = in_flight.settle()
+            self.queue.withdraw(partition_queue, rows, in_flight.since_ns)
+            # Where they go they get other numbers.
+            where = (topic, partition_queue.partition, self.session, first)
+            text = void(*where, len(rows), "partitions changed")
+            self.publish(STATUS, None, text, ts_ms=now_ms)
+        self._partitions[row_class] = partitions = Partitions(self._instruments, found)
+        self.queue.repartition(row_class, partitions.split, found)
 
     async def _connect(self) -> AIOKafkaProducer:
-        settings = self.settings
-        if not self._topics_known and settings.create_topics:
-            await create_topics(settings)
-        producer = await start_producer(settings)
+        await self._keeper.prepare()
+        producer = await start_producer(self.settings)
         try:
-            found = await count_partitions(producer, self._topics.values())
+            await while_alive(producer, self._keeper.find(producer))
         except BaseException:
             await end_producer(producer)
             raise
-        if not self._topics_known:
-            self._learn_partitions(found)
         self.failure = None
         self._connected.set()
         self._judged.set()
@@ -234,59 +362,83 @@ class KafkaSink:
 
     async def _reason(self, failure: Exception) -> Reason:
         if isinstance(failure, SinkUnavailable):
-            return Reason(failure.reason)
+            return Reason(failure.reason, is_final=self._keeper.is_final)
         return await explain_connection_failure(failure, self.settings.client_options())
-
-    def _learn_partitions(self, found: dict[str, int]) -> None:
-        """Route by the topics' real partitions. They are fixed for the session: a topic that grows
-        meanwhile would tear an instrument's order apart."""
-        for row_class, topic in self._topics.items():
-            if found[topic] != self.settings.partitions:
-                partitions = Partitions(self._instruments, found[topic])
-                self._partitions[row_class] = partitions
-                self.queue.repartition(row_class, partitions.split)
-        self._topics_known = True
 
     async def _serve(self, producer: AIOKafkaProducer) -> None:
         """Send until a delivery fails for good, then end the producer."""
+        broken: LedgerBroken | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._send_side(producer))
-                self._sender.start(producer, group)
-        except* ProducerFailed as group_of_failures:
-            for one in group_of_failures.exceptions:
-                if isinstance(one, ProducerFailed):
-                    self.producer_resets[cause(one.failure)] += 1
-                    log.warning("kafka.producer.replaced", reason=repr(one.failure))
+                produce = ProduceClient(
+                    producer,
+                    compression=self.settings.compression,
+                    timeout_ms=self.settings.request_timeout_ms,
+                )
+                group.create_task(self._watch(producer))
+                group.create_task(
+                    bulkheads.keep("topic", lambda: self._keeper.run(producer, produce))
+                )
+                self.side.start(produce, group)
+                self._sender.start(produce, group)
+                self._follow_partitions()
+        except* LedgerBroken as group_of_failures:
+            [broken, *_] = _leaves(group_of_failures)
+        except* Exception as group_of_failures:  # noqa: BLE001  # the boundary
+            for failure in _leaves(group_of_failures):
+                if isinstance(failure, ProducerFailed):
+                    self.producer_resets[error_name(failure.failure)] += 1
+                    log.warning("kafka.producer.replaced", reason=repr(failure.failure))
+                else:
+                    bulkheads.bug("producer", failure)
         finally:
             self._sender.stop()
-            await end_producer(producer)
+            self.side.stop()
+            await self._end(producer)
+        if broken is not None:
+            raise broken
 
-    async def _send_side(self, producer: AIOKafkaProducer) -> None:
+    async def _end(self, producer: AIOKafkaProducer) -> None:
         try:
-            await self.side.send(producer)
-        except errors.KafkaError as failure:
-            delay_s = BACKOFF.delay_s(self.side.failures, random.random)
-            await self._sender.give_up(failure, delay_s)
+            await end_producer(producer)
+        except OSError as failure:
+            log.debug("kafka.producer.ended_with", reason=repr(failure))
+        except Exception as failure:  # noqa: BLE001  # the boundary
+            bulkheads.bug("producer", failure)
+
+    async def _watch(self, producer: AIOKafkaProducer) -> None:
+        """Replace the producer when one of aiokafka's own tasks dies: it would wait for ever."""
+        raise ProducerFailed(await end_of_background_tasks(producer))
 
     def _dead_letter(
         self, partition_queue: PartitionQueue, in_flight: InFlightBatch, reason: str
     ) -> None:
         """Put the one row of the first span aside and declare what it leaves behind."""
-        [record] = self._encoder.encode(partition_queue.row_class, *in_flight.part())
         rows, first = in_flight.settle()
         topic, now_ns = self._topics[partition_queue.row_class], self._clock()
+        try:
+            [record] = self._encoder.encode(partition_queue.row_class, rows, first)
+        except Exception:  # noqa: BLE001  # reported where its batch was made
+            record = (None, rows.tobytes(), now_ns // 1_000_000, len(rows))
         where = (topic, partition_queue.partition, self.session, first)
         letter = dead_letter(*where, record, reason)
         self.publish(DEAD_LETTER, record[0], letter, ts_ms=now_ns // 1_000_000)
         self.publish(STATUS, None, void(*where, len(rows), reason), ts_ms=now_ns // 1_000_000)
         log.error("kafka.dead_letter", topic=topic, seq=first, rows=len(rows), reason=reason)
-        self.queue.settle(rows)
+        self.queue.settle(partition_queue, rows)
         self._counts.dead_lettered(partition_queue.row_class, rows)
         instrument = int(rows["instrument"][0])
         if rows["kind"][0] != Kind.GAP:  # else every mark that is refused would bring another
             gap = control_row(
                 partition_queue.row_class, Kind.GAP, instrument, now_ns, cause=Cause.DEAD_LETTER
             )
-            self.queue.declare(partition_queue, gap, now_ns)
-        self.on_shed(partition_queue.row_class, instrument)
+            self.queue.declare(partition_queue, gap, self._monotonic())
+        self._was_shed(partition_queue.row_class, instrument)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[Any]:
+    """Return the exceptions of a group and of groups in it."""
+    found: list[Any] = []
+    for failure in group.exceptions:
+        found += _leaves(failure) if isinstance(failure, BaseExceptionGroup) else [failure]
+    return found

@@ -10,7 +10,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -47,7 +47,7 @@ class Connections(Protocol):
     """What auditing needs of the supervisor."""
 
     @property
-    def lines(self) -> Sequence[ConnectionSlot]: ...
+    def slots(self) -> Iterable[ConnectionSlot]: ...
     @property
     def is_paused(self) -> bool: ...
 
@@ -112,11 +112,11 @@ class BookAuditor:
         return found
 
     def _candidates(self) -> Iterator[tuple[Connection, str, int]]:
-        for line in self._connections.lines:
-            if not is_audited(line.planned.adapter):
+        for slot in self._connections.slots:
+            if not is_audited(slot.planned.adapter):
                 continue
-            for one in line.planned.subscriptions:
-                connection = line.connection
+            for one in slot.planned.subscriptions:
+                connection = slot.connection
                 if connection is None:
                     break
                 if one.channel == "book" and self._books.is_valid(one.instrument):
@@ -145,7 +145,7 @@ class BookAuditor:
         """Return what the venue shows of a book, None when it can't be had or read."""
         request = adapter.audit_request(symbol, AUDIT_DEPTH)
         try:
-            body = await self._get(connection.line.planned.rest_url, request)
+            body = await self._get(connection.slot.planned.rest_url, request)
             image = adapter.decode_audit(symbol, body)
             shown = book_audit.read(image, one.price_exponent, one.size_exponent)
         except (TransportError, *_UNREADABLE) as failure:

@@ -19,6 +19,7 @@ from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.websocket.interface import Link
+from ingestor.telemetry.bulkheads import bulkheads
 
 
 class State(StrEnum):
@@ -58,7 +59,6 @@ class Owner(Protocol):
 
     def opened(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection, failure: TransportError) -> None: ...
-    def bug(self, failure: BaseException) -> None: ...
 
 
 NEVER: Final = 2**63 - 1  # ns
@@ -74,37 +74,44 @@ class Connection:
         "arrive",
         "due_ns",
         "expires_ns",
-        "line",
+        "heard_ns",
         "link",
         "on_read_complete",
         "opened_ns",
         "pinged_ns",
         "requests",
         "resubscribed",
+        "seen_ns",
         "session",
+        "slot",
         "stable",
+        "started_ns",
         "verdict",
     )
 
     def __init__(
         self,
         owner: Owner,
-        line: ConnectionSlot,
+        slot: ConnectionSlot,
         session: Session,
         arrive: Arrive,
         on_read_complete: Callable[[], None],
     ) -> None:
-        """arrive: called with each frame. burst_end: called after each burst of frames."""
+        """arrive: called with each frame. on_read_complete: called after each read."""
         self._owner = owner
         self.arrive = arrive
         self.on_read_complete = on_read_complete
-        self.line = line
+        self.slot = slot
         self.session = session
         self.link: Link | None = None
-        self.requests = line_limiter(line.planned)
+        self.requests = slot_limiter(slot.planned)
         self.verdict: TransportError | None = None  # why we end it, where it is us
-        self.opened_ns = 0
-        self.due_ns = NEVER  # when the sweep looks at it next; all below in ns since the epoch
+        self.opened_ns = 0  # ns since the epoch
+        self.seen_ns = 0  # `link.received_ns` at the last look of the health check
+        # The clock of the health check, which is never set, in ns:
+        self.started_ns = 0
+        self.heard_ns = 0  # the look that found that something had arrived
+        self.due_ns = NEVER  # when it is looked at next
         self.pinged_ns = 0  # a ping that no byte has followed; 0 = none
         self.app_ping_ns = NEVER
         self.ack_due_ns = NEVER
@@ -128,8 +135,8 @@ class Connection:
         self.due_ns = NEVER
         try:
             self._owner.closed(self, self.verdict or failure)
-        except Exception as bug:  # noqa: BLE001
-            self._owner.bug(bug)
+        except Exception as bug:  # noqa: BLE001  # the boundary of a connection
+            bulkheads.bug("connection", bug, venue=self.slot.planned.venue)
 
     # What the supervisor does with it
 
@@ -175,13 +182,13 @@ class TappedConnection(Connection):
     def __init__(
         self,
         owner: Owner,
-        line: ConnectionSlot,
+        slot: ConnectionSlot,
         session: Session,
         arrive: Arrive,
         on_read_complete: Callable[[], None],
         tap: FrameTap,
     ) -> None:
-        super().__init__(owner, line, session, self._heard, on_read_complete)
+        super().__init__(owner, slot, session, self._heard, on_read_complete)
         self._arrive = arrive
         self._tap = tap
         self._number = session.connection
@@ -197,7 +204,7 @@ class TappedConnection(Connection):
         super().send(payload)
 
 
-def line_limiter(planned: PlannedConnection) -> RateLimiter:
+def slot_limiter(planned: PlannedConnection) -> RateLimiter:
     """The limiter of a connection's own messages."""
     rate = planned.limits.requests_per_s
     return RateLimiter(rate, max(1, int(rate)))

@@ -34,12 +34,12 @@ class Dialer:
         self._order = 0
         self._wake = asyncio.Event()
 
-    def schedule(self, line: ConnectionSlot, delay_s: float) -> None:
-        """Open `line` after so long; an earlier entry for it is void."""
+    def schedule(self, slot: ConnectionSlot, delay_s: float) -> None:
+        """Open `slot` after so long; an earlier entry for it is void."""
         self._order += 1
-        line.ticket = self._order
+        slot.ticket = self._order
         due_s = asyncio.get_running_loop().time() + delay_s
-        heapq.heappush(self._schedule, (due_s, self._order, self._order, line))
+        heapq.heappush(self._schedule, (due_s, self._order, self._order, slot))
         self._wake.set()
 
     def hold(self, delay_s: float) -> None:
@@ -50,14 +50,14 @@ class Dialer:
         """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                line = await self._next()
+                slot = await self._next()
                 await self._slots.acquire()
                 await self._limiter.acquire()
-                task = group.create_task(self._one(line))
+                task = group.create_task(self._one(slot))
                 task.add_done_callback(lambda _task: self._slots.release())
 
-    async def _one(self, line: ConnectionSlot) -> None:
-        await self._attempt(line)
+    async def _one(self, slot: ConnectionSlot) -> None:
+        await self._attempt(slot)
 
     async def _next(self) -> ConnectionSlot:
         loop = asyncio.get_running_loop()
@@ -65,11 +65,11 @@ class Dialer:
             self._wake.clear()
             timer: asyncio.TimerHandle | None = None
             if self._schedule:
-                due_s, _, ticket, line = self._schedule[0]
+                due_s, _, ticket, slot = self._schedule[0]
                 if due_s <= loop.time():
                     heapq.heappop(self._schedule)
-                    if line.ticket == ticket:
-                        return line
+                    if slot.ticket == ticket:
+                        return slot
                     continue
                 timer = loop.call_at(due_s, self._wake.set)
             try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from ingestor.adapter.contract import Subscription
 from ingestor.decode.session import Session
-from ingestor.model.backoff import Backoff
 from ingestor.model.errors import FeedStale, HandshakeRejected, PeerClosed, TransportError
 from ingestor.sources.live.connection import PingTimeout, PlannedReconnect
 from ingestor.sources.live.plan import PlannedConnection
@@ -16,8 +16,8 @@ from ingestor.sources.websocket.interface import (
     ProtocolViolated,
     TlsFailed,
 )
+from ingestor.telemetry.bulkheads import bulkheads
 
-_LASTING: Final = Backoff(base_s=30.0, cap_s=300.0, floor_s=5.0)
 _CLOSE_CODES: Final = range(1000, 1016)
 
 
@@ -32,8 +32,25 @@ class SupervisorEvents:
     ) -> None:
         """A connection ended, or (session None) could not be opened."""
 
+    def changed(
+        self,
+        planned: PlannedConnection,
+        session: Session,
+        added: Sequence[Subscription],
+        removed: Sequence[Subscription],
+    ) -> None:
+        """An open connection carries other streams from now on."""
+
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
         """The venue refuses these streams; their neighbours go on."""
+
+    def silent(
+        self, planned: PlannedConnection, subscription: Subscription, silence_s: float
+    ) -> None:
+        """A stream says nothing, whatever was tried: a halt, a delisting. Its neighbors go on."""
+
+    def spoke_again(self, planned: PlannedConnection, subscription: Subscription) -> None:
+        """A stream that was reported silent spoke."""
 
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
         """These streams were subscribed to twice and the venue said nothing."""
@@ -61,25 +78,42 @@ _CAUSES: Final[dict[type[TransportError], str]] = {
 
 
 class EventsOfAll(SupervisorEvents):
-    """Tells several listeners, in order."""
+    """Notifies several listeners, in order; one that raises costs itself alone."""
 
     def __init__(self, listeners: Sequence[SupervisorEvents]) -> None:
         self._listeners = tuple(listeners)
 
+    def _notify(self, call: Callable[[SupervisorEvents], None]) -> None:
+        for listener in self._listeners:
+            bulkheads.guard("listener", call)(listener)
+
     def up(self, planned: PlannedConnection, session: Session) -> None:
-        for one in self._listeners:
-            one.up(planned, session)
+        self._notify(lambda listener: listener.up(planned, session))
 
     def down(
         self, planned: PlannedConnection, session: Session | None, failure: TransportError
     ) -> None:
-        for one in self._listeners:
-            one.down(planned, session, failure)
+        self._notify(lambda listener: listener.down(planned, session, failure))
+
+    def changed(
+        self,
+        planned: PlannedConnection,
+        session: Session,
+        added: Sequence[Subscription],
+        removed: Sequence[Subscription],
+    ) -> None:
+        self._notify(lambda listener: listener.changed(planned, session, added, removed))
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
-        for one in self._listeners:
-            one.refused(planned, streams, text)
+        self._notify(lambda listener: listener.refused(planned, streams, text))
 
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
-        for one in self._listeners:
-            one.unacknowledged(planned, streams)
+        self._notify(lambda listener: listener.unacknowledged(planned, streams))
+
+    def silent(
+        self, planned: PlannedConnection, subscription: Subscription, silence_s: float
+    ) -> None:
+        self._notify(lambda listener: listener.silent(planned, subscription, silence_s))
+
+    def spoke_again(self, planned: PlannedConnection, subscription: Subscription) -> None:
+        self._notify(lambda listener: listener.spoke_again(planned, subscription))

@@ -1,7 +1,8 @@
 """What is due by time on open connections: pings and their pongs, acks, age.
 
-One timer for all connections looks at a tenth of them every 100 ms, and at each of those only when
-something can be due: ten thousand idle connections cost ten thousand comparisons a second.
+One timer for all connections looks at a tenth of them every 100 ms: whether something arrived since
+the last look, and whether something is due. Durations are measured between looks by a clock that is
+never set: the time at which a frame arrived is the wall clock's, and only tells that there was one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from time import time_ns
+from time import monotonic_ns
 from typing import Final, Protocol
 
 from ingestor.model.errors import TransportError
@@ -21,6 +22,7 @@ from ingestor.sources.live.connection import (
     PingTimeout,
     PlannedReconnect,
 )
+from ingestor.telemetry.bulkheads import bulkheads
 
 _SLICES: Final = 10
 _SLICE_S: Final = 0.1
@@ -51,11 +53,16 @@ class Remedies(Protocol):
 
 
 class HealthChecker:
-    """The shared timer. Times of a connection are ns since the epoch; see `Connection`."""
+    """The shared timer. Times of a connection are those of `clock_ns`; see `Connection`."""
 
     def __init__(
-        self, patience: HealthTimeouts, remedies: Remedies, random: Callable[[], float]
+        self,
+        patience: HealthTimeouts,
+        remedies: Remedies,
+        random: Callable[[], float],
+        clock_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
+        self._clock_ns = clock_ns
         self._interval_ns = round(patience.ping_interval_s * SECOND)
         self._timeout_ns = round(patience.ping_timeout_s * SECOND)
         self._ack_ns = round(patience.ack_timeout_s * SECOND)
@@ -63,27 +70,44 @@ class HealthChecker:
         self._remedies = remedies
         self._random = random
 
-    async def run(self, lines: Sequence[ConnectionSlot], paused: Callable[[], bool]) -> None:
-        """Runs until cancelled. While reading is paused nothing is due."""
-        place = 0
-        while True:
-            await asyncio.sleep(_SLICE_S)
-            size = -(-len(lines) // _SLICES)
-            if not paused():
-                self.look(lines[place : place + size], time_ns())
-            place = place + size if place + size < len(lines) else 0
+    async def run(
+        self, slots: Callable[[], Iterable[ConnectionSlot]], paused: Callable[[], bool]
+    ) -> None:
+        """Run until cancelled. While reading is paused nothing is due.
 
-    def look(self, lines: Sequence[ConnectionSlot], now_ns: int) -> None:
-        """Act on what is due on these lines."""
-        for line in lines:
-            connection = line.connection
-            if connection is not None and connection.due_ns <= now_ns:
-                self._check(connection, now_ns)
+        Args:
+            slots: returns all slots; asked again for each round of looks.
+            paused: tells whether sockets are not read now.
+        """
+        while True:
+            round_of_slots = list(slots())
+            size = -(-len(round_of_slots) // _SLICES)
+            for slice_number in range(_SLICES):
+                await asyncio.sleep(_SLICE_S)
+                if not paused():
+                    place = slice_number * size
+                    self.look(round_of_slots[place : place + size], self._clock_ns())
+
+    def look(self, slots: Sequence[ConnectionSlot], now_ns: int) -> None:
+        """Note which of these connections received something; act on what is due."""
+        for slot in slots:
+            connection = slot.connection
+            if connection is None or connection.link is None:
+                continue
+            received_ns = connection.link.received_ns
+            if received_ns != connection.seen_ns:
+                connection.seen_ns, connection.heard_ns = received_ns, now_ns
+            if connection.due_ns <= now_ns:
+                try:
+                    self._check(connection, now_ns)
+                except Exception as failure:  # noqa: BLE001  # the boundary of a connection
+                    connection.due_ns = now_ns + self._interval_ns
+                    bulkheads.bug("connection", failure, venue=slot.planned.venue)
 
     def started(self, connection: Connection) -> None:
         """A connection opened: set what will be due."""
-        now_ns = connection.opened_ns
-        limits = connection.line.planned.limits
+        now_ns = connection.started_ns = connection.heard_ns = self._clock_ns()
+        limits = connection.slot.planned.limits
         if limits.ping_interval_s is not None and connection.session.adapter.ping() is not None:
             connection.app_ping_ns = now_ns + round(limits.ping_interval_s * SECOND)
         if limits.lifetime_s is not None:
@@ -92,12 +116,12 @@ class HealthChecker:
             connection.expires_ns = now_ns + round(limits.lifetime_s * share * SECOND)
         connection.due_ns = self._next_due(connection)
 
-    def subscribed(self, connection: Connection, now_ns: int) -> None:
+    def subscribed(self, connection: Connection) -> None:
         """Subscriptions were sent: their acks are due."""
-        connection.ack_due_ns = now_ns + self._ack_ns
+        connection.ack_due_ns = self._clock_ns() + self._ack_ns
         connection.due_ns = min(connection.due_ns, connection.ack_due_ns)
 
-    def resumed(self, connections: Iterable[Connection], now_ns: int, paused_ns: int) -> None:
+    def resumed(self, connections: Iterable[Connection], paused_ns: int) -> None:
         """Reading goes on: what was not read is no silence of the peer. A short pause is no matter
         (the throttle's come often, and are soon over)."""
         if paused_ns < self._timeout_ns // _MATTERS:
@@ -106,7 +130,7 @@ class HealthChecker:
             if connection.link is None:
                 continue
             connection.pinged_ns = 0
-            connection.link.received_ns = now_ns
+            connection.heard_ns = self._clock_ns()
             if connection.ack_due_ns != NEVER:
                 connection.ack_due_ns += paused_ns
             connection.due_ns = self._next_due(connection)
@@ -118,8 +142,8 @@ class HealthChecker:
         if connection.pinged_ns:
             alive_ns = connection.pinged_ns + self._timeout_ns
         else:
-            alive_ns = link.received_ns + self._interval_ns
-        stable_ns = NEVER if connection.stable else connection.opened_ns + self._stable_ns
+            alive_ns = connection.heard_ns + self._interval_ns
+        stable_ns = NEVER if connection.stable else connection.started_ns + self._stable_ns
         return min(
             alive_ns,
             stable_ns,
@@ -133,24 +157,24 @@ class HealthChecker:
         if link is None:
             connection.due_ns = NEVER
             return
-        url = connection.line.planned.url
-        if link.received_ns > connection.pinged_ns:
+        url = connection.slot.planned.url
+        if connection.heard_ns > connection.pinged_ns:
             connection.pinged_ns = 0
         if connection.pinged_ns:
             if now_ns - connection.pinged_ns >= self._timeout_ns:
-                silence_s = (now_ns - link.received_ns) / SECOND
+                silence_s = (now_ns - connection.heard_ns) / SECOND
                 connection.fail(PingTimeout(url, f"no answer to a ping, {silence_s:.1f} s silent"))
                 return
-        elif now_ns - link.received_ns >= self._interval_ns:
+        elif now_ns - connection.heard_ns >= self._interval_ns:
             connection.pinged_ns = now_ns
             link.ping()
         if now_ns >= connection.app_ping_ns:
             self._app_ping(connection, now_ns)
         if now_ns >= connection.ack_due_ns:
             self._acks(connection, now_ns)
-        if not connection.stable and now_ns - connection.opened_ns >= self._stable_ns:
+        if not connection.stable and now_ns - connection.started_ns >= self._stable_ns:
             connection.stable = True
-            connection.line.attempt = 0
+            connection.slot.attempt = 0
         if now_ns >= connection.expires_ns:
             connection.expires_ns = NEVER
             self._remedies.replace(connection, PlannedReconnect(url, "lifetime"))
@@ -158,7 +182,7 @@ class HealthChecker:
 
     def _app_ping(self, connection: Connection, now_ns: int) -> None:
         payload = connection.session.adapter.ping()
-        interval_s = connection.line.planned.limits.ping_interval_s
+        interval_s = connection.slot.planned.limits.ping_interval_s
         if payload is None or interval_s is None:
             connection.app_ping_ns = NEVER
             return

@@ -6,11 +6,12 @@ Pure and deterministic: the same wishes give the same plan, so that `ingestor ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal
 from urllib.parse import urlsplit
+from zlib import crc32
 
 from ingestor.adapter import BookRule, Endpoint, FeedAdapter, Limits, Market
 from ingestor.adapter.contract import Subscription
@@ -47,6 +48,11 @@ class Wanted:
     instruments: Sequence[int]
     channels: Sequence[str]
     route: Route = Route()
+
+    def of(self, is_mine: Callable[[str], bool], table: InstrumentTable) -> Wanted:
+        """Return the wish for the symbols that belong to one worker."""
+        mine = [number for number in self.instruments if is_mine(table[number].symbol)]
+        return replace(self, instruments=mine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +103,18 @@ class PlannedConnection:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All connections, or one worker's share. workers: how many share the venues' rate limits."""
+    """All connections, or one worker's share.
+
+    workers: how many share the venues' rate limits. index: which of them this is, from 0.
+    """
 
     connections: tuple[PlannedConnection, ...]
     workers: int = 1
+    index: int = 0
+
+    def is_mine(self, symbol: str) -> bool:
+        """Tell whether a symbol that is new while running belongs to this worker."""
+        return crc32(symbol.encode()) % self.workers == self.index
 
     def __len__(self) -> int:
         return len(self.connections)
@@ -118,8 +132,16 @@ class Plan:
             groups.setdefault((one.venue, one.market, urlsplit(one.url).path), []).append(one)
         dealt = [one for group in groups.values() for one in group]
         return replace(
-            self, connections=tuple(dealt[index::workers]), workers=self.workers * workers
+            self,
+            connections=tuple(dealt[index::workers]),
+            workers=self.workers * workers,
+            index=self.index * workers + index,
         )
+
+    def renumbered(self, numbers: Mapping[int, int]) -> Plan:
+        """Return the same with new revisions of some instruments. numbers: old -> new."""
+        connections = tuple(planned.renumbered(numbers) for planned in self.connections)
+        return replace(self, connections=connections)
 
     def book_rules(self) -> dict[tuple[str, str], BookRule]:
         """Return the book rule of each (venue, market). Where nobody subscribes to quotes, none

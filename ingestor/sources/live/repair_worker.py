@@ -10,10 +10,10 @@ import asyncio
 import heapq
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from time import time_ns
+from time import monotonic_ns, time_ns
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -26,10 +26,11 @@ from ingestor.sources.live.connection import Connection
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.telemetry.bulkheads import bulkheads
 
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
-_WEIGHT_PER_S: Final = 40.0  # of REST requests, per origin: 40 % of what Binance allows
-_WEIGHT_BURST: Final = 200
+_WEIGHT_PER_S: Final = 40.0  # of REST requests, per origin: 40 % of 6,000 a minute
+WEIGHT_BURST: Final = 200
 _REST: Final = RestSettings(timeout_s=20.0)
 
 
@@ -53,8 +54,10 @@ class RepairWorker:
         request_flush: Callable[[], None],
         ssl_context: ssl.SSLContext | None,
         workers: int = 1,
+        clock_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
-        """workers: processes that share what the venues allow."""
+        """workers: processes that share what the venues allow. clock_ns: as for `Repair.due_ns`."""
+        self._clock_ns = clock_ns
         self._workers = workers
         self.counts: Counter[str] = Counter()
         self._connections = connections
@@ -62,7 +65,7 @@ class RepairWorker:
         self._clients: dict[str, RestClient] = {}
         self._closing = AsyncExitStack()
         self._tap = tap
-        self._touch = request_flush
+        self._request_flush = request_flush
         self._schedule: list[tuple[int, int]] = []  # due_ns, instrument
         self._waiting: set[int] = set()
         self._work: list[Callable[[], Coroutine[None, None, None]]] = []
@@ -87,6 +90,20 @@ class RepairWorker:
         self._work.append(partial(self._subscribe_singly, connection, list(streams)))
         self._wake.set()
 
+    def change_streams(
+        self, connection: Connection, subscribe: Sequence[str], unsubscribe: Sequence[str]
+    ) -> None:
+        """Unsubscribe from streams and subscribe to others, at the venue's pace."""
+        work = partial(self._change_streams, connection, list(subscribe), list(unsubscribe))
+        self._work.append(work)
+        self._wake.set()
+
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
+        """Follow new revisions of instruments. numbers: old -> new."""
+        self._schedule = [(due_ns, numbers.get(one, one)) for due_ns, one in self._schedule]
+        heapq.heapify(self._schedule)
+        self._waiting = {numbers.get(instrument, instrument) for instrument in self._waiting}
+
     async def run(self) -> None:
         """Runs until cancelled."""
         loop = asyncio.get_running_loop()
@@ -96,7 +113,7 @@ class RepairWorker:
                 while self._work:
                     await self._slots.acquire()
                     self._start(group, self._work.pop()())
-                now_ns = time_ns()
+                now_ns = self._clock_ns()
                 while self._schedule and self._schedule[0][0] <= now_ns:
                     await self._slots.acquire()
                     _, instrument = heapq.heappop(self._schedule)
@@ -104,7 +121,7 @@ class RepairWorker:
                     self._start(group, self._repair(instrument))
                 timer: asyncio.TimerHandle | None = None
                 if self._schedule:
-                    delay_s = max(0, self._schedule[0][0] - time_ns()) / SECOND
+                    delay_s = max(0, self._schedule[0][0] - self._clock_ns()) / SECOND
                     timer = loop.call_later(delay_s, self._wake.set)
                 try:
                     await self._wake.wait()
@@ -113,7 +130,8 @@ class RepairWorker:
                         timer.cancel()
 
     def _start(self, group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
-        group.create_task(work).add_done_callback(lambda _task: self._slots.release())
+        task = group.create_task(_bounded(work))
+        task.add_done_callback(lambda _task: self._slots.release())
 
     async def _repair(self, instrument: int) -> None:
         connection = self._connections.connection_of(instrument)
@@ -121,7 +139,7 @@ class RepairWorker:
         if connection is None or subscription is None:
             self.counts["dropped"] += 1
             return
-        planned = connection.line.planned
+        planned = connection.slot.planned
         request = None
         if planned.book.snapshot is SnapshotSource.REST:
             request = connection.session.adapter.snapshot_request(subscription.symbol)
@@ -149,6 +167,17 @@ class RepairWorker:
             self.counts["resubscribed"] += 1
             self._connections.sent_again(connection, streams)
 
+    async def _change_streams(
+        self, connection: Connection, subscribe: list[str], unsubscribe: list[str]
+    ) -> None:
+        adapter = connection.session.adapter
+        if unsubscribe:
+            await connection.send_paced(adapter.unsubscribe(unsubscribe))
+        if subscribe:
+            await connection.send_paced(adapter.subscribe(subscribe))
+            if connection.is_open:
+                self._connections.sent_again(connection, subscribe)
+
     async def _subscribe_singly(self, connection: Connection, streams: list[str]) -> None:
         for stream in streams:
             await connection.send_paced(connection.session.adapter.subscribe([stream]))
@@ -157,7 +186,7 @@ class RepairWorker:
             self._connections.sent_again(connection, connection.session.pending)
 
     async def _fetch(self, connection: Connection, symbol: str, request: RestRequest) -> None:
-        planned = connection.line.planned
+        planned = connection.slot.planned
         try:
             client = await self._client(planned.rest_url)
             body = await client.get(planned.rest_url, request)
@@ -174,17 +203,25 @@ class RepairWorker:
             self._tap.fetched(session.connection, now_ns, planned.venue, planned.market, url, body)
         session.snapshot(symbol, body, now_ns)
         self.counts["fetched"] += 1
-        self._touch()
+        self._request_flush()
 
     async def _client(self, origin: str) -> RestClient:
         client = self._clients.get(origin)
         if client is None:
             limiter = RateLimiter(
-                _WEIGHT_PER_S / self._workers, max(1, _WEIGHT_BURST // self._workers)
+                _WEIGHT_PER_S / self._workers, max(1, WEIGHT_BURST // self._workers)
             )
             client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
             self._clients[origin] = await self._closing.enter_async_context(client)
         return client
+
+
+async def _bounded(work: Coroutine[None, None, None]) -> None:
+    """Run one repair; an error that is ours costs that repair, which the book asks for again."""
+    try:
+        await work
+    except Exception as failure:  # noqa: BLE001  # the boundary of a repair
+        bulkheads.bug("repair", failure)
 
 
 def _address(origin: str, request: RestRequest) -> str:

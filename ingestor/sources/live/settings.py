@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from ingestor.model.backoff import Backoff
-from ingestor.sources.live.events import _LASTING
 from ingestor.sources.live.health import HealthTimeouts
 from ingestor.sources.websocket.interface import (
     RECEIVE_BUFFER_BYTES,
 )
+
+_LASTING: Final = Backoff(base_s=30.0, cap_s=300.0, floor_s=5.0)
 
 
 @dataclass(frozen=True, slots=True)

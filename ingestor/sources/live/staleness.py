@@ -13,13 +13,20 @@ suspicious: for arrivals at random, 25 mean gaps, which by chance happens once i
 - Only rows count. Heartbeats, acks and pings prove the socket, not the stream.
 - Time that we spent paused by our own backpressure is taken out (`paused`).
 
-First a probe (resubscribe), and when that brings nothing, a reconnect. All arrays are indexed by
-stream = 4 x instrument + class; `heard` and `check` are one numpy sweep each.
+A suspected stream is probed first (resubscribed alone). When that brings nothing, it depends on its
+neighbors: where others of its connection spoke since, the connection is sound, and the stream is
+marked silent (a halt, a delisting). Where none did, one reconnect is tried before that. A silent
+stream is probed rarely, and costs its neighbors nothing. A venue answers a subscription
+with a snapshot or the last trades, also of what is halted: the first rows after a probe or a
+reconnect are such an answer, and only rows that come later say that the stream is back.
+
+All arrays are indexed by stream = 4 x instrument + class; `heard` and `check` are one numpy sweep
+each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -39,6 +46,8 @@ _Numbers = NDArray[np.float64]
 class Action(Enum):
     PROBE = "probe"  # resubscribe the stream
     RECONNECT = "reconnect"
+    SILENT = "silent"  # nothing helps: it is marked, and looked at rarely
+    LOOK = "look"  # resubscribe a silent stream, as a rare look
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +64,15 @@ class Suspect:
 class StalenessSettings:
     """floor_s: no stream is suspected sooner. ceiling_s: streams that are silent for longer as a
     matter of course are not judged by time. half_life_s: of what was learned.
-    gaps_min: gaps to be seen before a stream is judged."""
+    gaps_min: gaps to be seen before a stream is judged. silent_look_s: until the first look at a
+    silent stream; each later one waits twice as long, at most silent_look_max_s."""
 
     floor_s: float = 5.0
     ceiling_s: float = 300.0
     half_life_s: float = 1_800.0
     gaps_min: int = 20
+    silent_look_s: float = 300.0
+    silent_look_max_s: float = 3_600.0
     mean_multiple: float = 12.5
     longest_multiple: float = 3.0
 
@@ -92,6 +104,11 @@ class _Gaps:
         self._longest[index] = np.maximum(self._longest[index] * keep, gaps)
         self.last[index] = place
 
+    def move(self, before: _Index, after: _Index) -> None:
+        """Let some sequences go on under other indices."""
+        for values in (self.last, self._count, self._sum, self._squares, self._longest):
+            values[after] = values[before]
+
     def limit(self) -> _Numbers:
         """Return the longest unsuspicious silence, by index; infinite until enough was seen."""
         settings = self._settings
@@ -112,6 +129,9 @@ class Staleness:
         self._connection = np.zeros(0, np.int64)  # of each stream; _NONE = not watched
         self._probed = np.zeros(0)  # when each stream was probed, s; 0 = not
         self._events = np.zeros(0)  # events of each stream
+        self._reconnected = np.zeros(0, np.bool_)  # a reconnect was tried since it last spoke
+        self._look_s = np.zeros(0)  # between looks at a silent stream; 0 = not silent
+        self._answered = np.zeros(0, np.bool_)  # the rows that a subscription brings have come
         self._epoch_ns = 0  # times are floats of seconds from here: exact to a microsecond
 
     def watch(
@@ -128,7 +148,7 @@ class Staleness:
         self._fit(int(streams.max()) + 1)
         now = self._seconds(now_ns)
         self._connection[streams] = connection
-        self._probed[streams] = 0.0
+        self._probed[streams[self._look_s[streams] == 0]] = 0.0
         self._streams.last[streams] = now
         self._by_others.last[streams] = self._others()[streams]
 
@@ -142,15 +162,29 @@ class Staleness:
         self._connection[streams[streams < len(self._connection)]] = _NONE
 
     def heard(
-        self, row_class: RowClass, instruments: NDArray[np.int64], ts_recv: NDArray[np.int64]
-    ) -> None:
-        """These streams spoke: instrument numbers, each once, and when (ns) it was last."""
+        self, row_class: RowClass, instruments: NDArray[np.int64], heard_ns: NDArray[np.int64]
+    ) -> list[int]:
+        """Learn that streams spoke; return the instruments of those that were marked silent.
+
+        Args:
+            row_class: the class of the streams' rows.
+            instruments: int64[n], instrument numbers, each once.
+            heard_ns: int64[n], when each spoke last, ns of the clock of `check`.
+        """
         if not len(instruments):
-            return
-        self._epoch_ns = self._epoch_ns or int(ts_recv[0])
+            return []
+        self._epoch_ns = self._epoch_ns or int(heard_ns[0])
         streams = instruments * _CLASSES + int(row_class)
-        times = (ts_recv - self._epoch_ns) / SECOND
+        times = (heard_ns - self._epoch_ns) / SECOND
         self._fit(int(streams.max()) + 1)
+        is_answer = self._take_answers(streams)
+        if is_answer.any():
+            spoke = ~is_answer
+            streams, times, instruments = streams[spoke], times[spoke], instruments[spoke]
+            if not len(streams):
+                return []
+        was_silent = self._look_s[streams] > 0
+        self._streams.last[streams[was_silent]] = times[was_silent]  # a halt is no usual gap
         before = np.minimum(self._streams.last[streams] - times.max(), 0.0)
         keep = np.exp2(before / self._settings.half_life_s)
         of_symbol = self._events.reshape(-1, _CLASSES)[instruments].sum(axis=1)
@@ -158,14 +192,29 @@ class Staleness:
         self._streams.learn(streams, times, keep)
         self._events[streams] += 1.0
         self._probed[streams] = 0.0
+        self._reconnected[streams] = False
+        self._look_s[streams] = 0.0
+        spoke_again: list[int] = instruments[was_silent].tolist()
+        return spoke_again
+
+    def _take_answers(self, streams: _Index) -> NDArray[np.bool_]:
+        """Tell which of these streams only answered a subscription of ours."""
+        asked = (self._probed[streams] > 0) | (self._look_s[streams] > 0)
+        asked |= self._reconnected[streams]
+        is_answer: NDArray[np.bool_] = asked & ~self._answered[streams]
+        self._answered[streams[is_answer]] = True
+        return is_answer
 
     def check(self, now_ns: int) -> list[Suspect]:
-        """Return the streams that should have spoken. A probed stream is returned again, for a
-        reconnect, when it stays silent for as long once more."""
+        """Return the streams that should have spoken, and what to do about each.
+
+        now_ns: ns of a clock that is never set.
+        """
         settings, now = self._settings, self._seconds(now_ns)
-        watched = np.flatnonzero(self._connection != _NONE)
+        watched = np.flatnonzero((self._connection != _NONE) & (self._look_s == 0))
+        suspects = self._looks(now)
         if not len(watched):
-            return []
+            return suspects
         silence = now - self._streams.last[watched]
         usual = self._streams.limit()[watched]
         by_time = np.maximum(usual, settings.floor_s)
@@ -178,23 +227,66 @@ class Staleness:
         stale = (can_judge & (silence > limit)) | (dead & np.isfinite(usual))
         probed = self._probed[watched]
         due = np.where(probed > 0, now - probed > np.minimum(limit, settings.ceiling_s), True)
-        suspects = []
         for at in np.flatnonzero(stale & (due | dead)).tolist():
             stream = int(watched[at])
-            is_last = bool(dead[at]) or probed[at] > 0
-            self._probed[stream] = now
-            if is_last:  # judged anew from here; `watch` comes with the new connection
-                self._streams.last[stream] = now
-                self._probed[stream] = 0.0
-            suspects.append(
-                Suspect(
-                    stream // _CLASSES,
-                    RowClass(stream % _CLASSES),
-                    float(silence[at]),
-                    Action.RECONNECT if is_last else Action.PROBE,
-                )
-            )
+            action = self._action(stream, now, is_dead=bool(dead[at]))
+            suspects.append(_suspect(stream, float(silence[at]), action))
         return suspects
+
+    def _action(self, stream: int, now: float, *, is_dead: bool) -> Action:
+        """Decide what is done about a suspected stream, and note that it is."""
+        probed_s = float(self._probed[stream])
+        self._answered[stream] = False
+        if not is_dead and not probed_s:
+            self._probed[stream] = now
+            return Action.PROBE
+        neighbors = self._connection == self._connection[stream]
+        neighbors[stream] = False
+        others_spoke = bool((self._streams.last[neighbors] > probed_s).any())
+        self._probed[stream] = 0.0
+        if self._reconnected[stream] or (not is_dead and others_spoke):
+            self._look_s[stream] = self._settings.silent_look_s
+            self._probed[stream] = now  # the time of the last look from here on
+            return Action.SILENT
+        self._reconnected[stream] = True
+        self._streams.last[stream] = now  # judged anew from here, on the new connection
+        return Action.RECONNECT
+
+    def _looks(self, now: float) -> list[Suspect]:
+        """Return the silent streams that are due for a look."""
+        silent = np.flatnonzero((self._connection != _NONE) & (self._look_s > 0))
+        due = silent[now - self._probed[silent] >= self._look_s[silent]]
+        self._probed[due] = now
+        self._answered[due] = False
+        self._look_s[due] = np.minimum(self._look_s[due] * 2, self._settings.silent_look_max_s)
+        silence = now - self._streams.last[due]
+        return [
+            _suspect(stream, float(silence_s), Action.LOOK)
+            for stream, silence_s in zip(due.tolist(), silence.tolist(), strict=True)
+        ]
+
+    def silent(self) -> list[tuple[int, RowClass]]:
+        """Return instrument and class of each stream that is marked silent."""
+        streams = np.flatnonzero((self._connection != _NONE) & (self._look_s > 0)).tolist()
+        return [(stream // _CLASSES, RowClass(stream % _CLASSES)) for stream in streams]
+
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
+        """Move what is known of instruments to their new revisions. numbers: old -> new."""
+        if not numbers:
+            return
+        self._fit((max(numbers.values()) + 1) * _CLASSES)
+        for old, new in numbers.items():
+            before = np.arange(old * _CLASSES, min((old + 1) * _CLASSES, len(self._probed)))
+            after = before + (new - old) * _CLASSES
+            self._streams.move(before, after)
+            self._by_others.move(before, after)
+            for values in (
+                *(self._connection, self._probed, self._events),
+                *(self._reconnected, self._look_s, self._answered),
+            ):
+                values[after] = values[before]
+            self._connection[before] = _NONE
+            self._look_s[before] = 0.0
 
     def paused(self, duration_ns: int) -> None:
         """We did not read the sockets for so long: it is nobody's silence."""
@@ -251,3 +343,10 @@ class Staleness:
             self._connection = np.concatenate([self._connection, none])
             self._probed = np.concatenate([self._probed, np.zeros(missing)])
             self._events = np.concatenate([self._events, np.zeros(missing)])
+            self._reconnected = np.concatenate([self._reconnected, np.zeros(missing, np.bool_)])
+            self._look_s = np.concatenate([self._look_s, np.zeros(missing)])
+            self._answered = np.concatenate([self._answered, np.zeros(missing, np.bool_)])
+
+
+def _suspect(stream: int, silence_s: float, action: Action) -> Suspect:
+    return Suspect(stream // _CLASSES, RowClass(stream % _CLASSES), silence_s, action)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from ingestor.adapter.contract import Subscription
 from ingestor.decode.session import Session
 from ingestor.model.errors import TransportError
 from ingestor.model.rows import CHANNEL_OF, RowClass
@@ -24,6 +25,7 @@ from ingestor.sources.live.staleness import Action, Staleness
 from ingestor.telemetry.metrics import LastSeen
 
 LOOK_S: Final = 0.25
+_LOOK_NS: Final = round(LOOK_S * 1e9)
 CHECK_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -36,23 +38,56 @@ class Remedies(Protocol):
     def is_paused(self) -> bool: ...
 
     def stale(self, instrument: int, channel: str, silence_s: float, *, probed: bool) -> None: ...
+    def silent(self, instrument: int, channel: str, silence_s: float) -> None: ...
+    def spoke_again(self, instrument: int, channel: str) -> None: ...
 
 
 class StalenessMonitor(SupervisorEvents):
-    """Hears of connections, looks at the streams, asks for probes and reconnects."""
+    """Follows the connections, looks at the streams, asks for probes and reconnects."""
 
-    def __init__(self, staleness: Staleness, last_seen: LastSeen) -> None:
+    def __init__(
+        self,
+        staleness: Staleness,
+        last_seen: LastSeen,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """clock_ns: a clock that is never set."""
         self._staleness = staleness
         self._last_seen = last_seen
-        self._known = {one: np.zeros(0, np.int64) for one in RowClass}
-        self._paused_ns = 0
+        self._clock_ns = clock_ns
+        nothing = np.zeros(0, np.int64)
+        # By class: when each instrument last spoke; what came of it and was not published.
+        self._known = dict.fromkeys(RowClass, (nothing, nothing))
+        self._paused_ns: int | None = None
         self.probes = 0
         self.reconnects = 0
 
     def up(self, planned: PlannedConnection, session: Session) -> None:
-        now_ns = time.time_ns()
+        now_ns = self._clock_ns()
         for row_class in RowClass:
             self._staleness.watch(planned.number, row_class, session.instruments(row_class), now_ns)
+
+    def changed(
+        self,
+        planned: PlannedConnection,
+        session: Session,
+        added: Sequence[Subscription],
+        removed: Sequence[Subscription],
+    ) -> None:
+        now_ns = self._clock_ns()
+        for row_class in RowClass:
+            self._staleness.forget(row_class, _instruments(removed, row_class))
+            instruments = _instruments(added, row_class)
+            self._staleness.watch(planned.number, row_class, instruments, now_ns)
+
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
+        """Follow new revisions of instruments. numbers: old -> new."""
+        self._staleness.replace_instruments(numbers)
+
+    @property
+    def silent_streams(self) -> list[tuple[int, RowClass]]:
+        """Instrument and class of each stream that is marked silent."""
+        return self._staleness.silent()
 
     def down(
         self, planned: PlannedConnection, session: Session | None, failure: TransportError
@@ -63,49 +98,56 @@ class StalenessMonitor(SupervisorEvents):
         refused = set(streams)
         gone = [one for one in planned.subscriptions if one.stream in refused]
         for row_class in RowClass:
-            channel = CHANNEL_OF[row_class]
-            self._staleness.forget(
-                row_class, [one.instrument for one in gone if one.channel == channel]
-            )
+            self._staleness.forget(row_class, _instruments(gone, row_class))
 
     def paused(self) -> None:
         """We stopped reading: from here silence is our own."""
-        self._paused_ns = time.time_ns()
+        self._paused_ns = self._clock_ns()
 
     def resumed(self) -> None:
-        if self._paused_ns:
-            self._staleness.paused(time.time_ns() - self._paused_ns)
-            self._paused_ns = 0
+        if self._paused_ns is not None:
+            self._staleness.paused(self._clock_ns() - self._paused_ns)
+            self._paused_ns = None
 
     async def run(self, remedies: Remedies) -> None:
         """Look and check until cancelled."""
         check_s = time.monotonic() + CHECK_S
         while True:
             await asyncio.sleep(LOOK_S)
-            self.look()
+            self.look(remedies)
             if time.monotonic() >= check_s and not remedies.is_paused:
                 check_s = time.monotonic() + CHECK_S
-                self.check(remedies, time.time_ns())
+                self.check(remedies, self._clock_ns())
 
-    def look(self) -> None:
-        """Tell the statistics which streams spoke since the last look."""
+    def look(self, remedies: Remedies) -> None:
+        """Find the streams that spoke since the last look.
+
+        Times of receipt are the wall clock's. Only how long ago they are counts, and no more than
+        the time since the last look, so that a clock that is set makes no stream silent.
+        """
+        wall_ns, now_ns = time.time_ns(), self._clock_ns()
         for row_class in RowClass:
             now = self._last_seen.times(row_class)
-            before = self._known[row_class]
-            if len(before) < len(now):
-                before = np.concatenate([before, np.zeros(len(now) - len(before), np.int64)])
-            heard: NDArray[np.int64] = np.flatnonzero(now != before)
-            self._staleness.heard(row_class, heard, now[heard])
-            self._known[row_class] = now.copy()
+            held = self._last_seen.unpublished(row_class)
+            size = max(len(now), len(held))
+            now, held = _grown(now, size), _grown(held, size)
+            before, held_before = (_grown(known, size) for known in self._known[row_class])
+            heard: NDArray[np.int64] = np.flatnonzero((now != before) | (held != held_before))
+            age_ns = np.clip(wall_ns - now[heard], 0, _LOOK_NS)
+            age_ns[held[heard] != held_before[heard]] = 0
+            for instrument in self._staleness.heard(row_class, heard, now_ns - age_ns):
+                remedies.spoke_again(instrument, CHANNEL_OF[row_class])
+            self._known[row_class] = now.copy(), held.copy()
 
     def check(self, remedies: Remedies, now_ns: int) -> None:
         for suspect in self._staleness.check(now_ns):
-            probed = suspect.action is Action.RECONNECT
-            if probed:
-                self.reconnects += 1
-            else:
-                self.probes += 1
             channel = CHANNEL_OF[suspect.row_class]
+            if suspect.action is Action.SILENT:
+                remedies.silent(suspect.instrument, channel, suspect.silence_s)
+                continue
+            probed = suspect.action is Action.RECONNECT
+            self.reconnects += probed
+            self.probes += not probed
             log.warning(
                 "stream.silent",
                 cause=suspect.action.value,
@@ -114,3 +156,14 @@ class StalenessMonitor(SupervisorEvents):
                 silence_s=round(suspect.silence_s, 1),
             )
             remedies.stale(suspect.instrument, channel, suspect.silence_s, probed=probed)
+
+
+def _instruments(subscriptions: Sequence[Subscription], row_class: RowClass) -> list[int]:
+    channel = CHANNEL_OF[row_class]
+    return [one.instrument for one in subscriptions if one.channel == channel]
+
+
+def _grown(values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Return an array of at least this size, with zeros at its end."""
+    missing = size - len(values)
+    return np.concatenate([values, np.zeros(missing, np.int64)]) if missing > 0 else values

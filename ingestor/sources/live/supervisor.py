@@ -5,8 +5,9 @@
        ^                   │ refused, timeout                          │ closed, silent, old
        └───────────────────┴──────── backoff, full jitter ─────────────┘
 
-For ever: no number of failures ends a line. Tasks exist while something is opened, repaired or
-fetched; what an open connection needs by time comes from one sweep for all (`sweep`).
+For ever: no number of failures ends a connection. Tasks exist while something is opened, repaired
+or fetched; what an open connection needs by time comes from one check for all (`health`).
+Connections and streams are added, removed and changed while it runs (`apply`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import random as random_module
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import time_ns
+from time import monotonic_ns, time_ns
 from typing import Final
 
 from ingestor.adapter.contract import Subscription
@@ -25,6 +26,7 @@ from ingestor.decode.frame_queue import FrameQueue, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
 from ingestor.model.instruments import InstrumentTable
+from ingestor.recording.format import streams_changed
 from ingestor.sources.live.connection import (
     Connection,
     ConnectionSlot,
@@ -37,12 +39,15 @@ from ingestor.sources.live.events import SupervisorEvents, cause_of
 from ingestor.sources.live.health import HealthChecker
 from ingestor.sources.live.plan import Plan, PlannedConnection
 from ingestor.sources.live.repair_worker import RepairWorker
+from ingestor.sources.live.replan import PlanChange
 from ingestor.sources.live.settings import SupervisorSettings
+from ingestor.sources.live.slots import ConnectionSlots
 from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.websocket import picows, websockets
-from ingestor.sources.websocket.interface import Connect, ConnectOptions
+from ingestor.sources.websocket.interface import Connect, ConnectFailed, ConnectOptions
+from ingestor.telemetry.bulkheads import bulkheads
 
 TRANSPORTS: Final[dict[str, Connect]] = {
     "picows": picows.connect,
@@ -61,8 +66,8 @@ class Supervisor(SessionEvents):
         self,
         plan: Plan,
         table: InstrumentTable,
-        intakes: FrameQueues,
-        burst_end_of: Callable[[FrameQueue], Callable[[], None]],
+        frame_queues: FrameQueues,
+        read_complete_of: Callable[[FrameQueue], Callable[[], None]],
         request_flush: Callable[[], None],
         *,
         tap: FrameTap | None = None,
@@ -70,17 +75,26 @@ class Supervisor(SessionEvents):
         events: SupervisorEvents | None = None,
         ssl_context: ssl.SSLContext | None = None,
         random: Callable[[], float] = random_module.random,
+        clock_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
-        """burst_end_of: gives what is called after each burst of frames. touch: called after what
-        is put into the buffer out of turn.
-        ssl_context: None = the system's trusted certificates. random: uniform in [0, 1)."""
-        self.lines = [ConnectionSlot(planned) for planned in plan]
+        """Args:
+        plan: the connections to begin with.
+        table: the instruments of all plans.
+        frame_queues: where frames wait to be decoded, by venue and market.
+        read_complete_of: returns what is called after each read of a queue's frames.
+        request_flush: called after what is put into the buffer out of turn.
+        tap: records what is sent and received.
+        ssl_context: None means the system's trusted certificates.
+        random: returns numbers uniform in [0, 1).
+        clock_ns: a clock that is never set, for durations.
+        """
+        self.slots = ConnectionSlots(plan)
         self._plan = plan
         self._table = table
-        self.counts = intakes.counts
-        self._intakes = intakes
-        self._burst_end_of = burst_end_of
-        self._touch = request_flush
+        self.counts = frame_queues.counts
+        self._frame_queues = frame_queues
+        self._read_complete_of = read_complete_of
+        self._request_flush = request_flush
         self._tap = tap
         self._settings = settings or SupervisorSettings()
         self._events = events or SupervisorEvents()
@@ -89,56 +103,59 @@ class Supervisor(SessionEvents):
         self._sessions = 0
         self._by_session: dict[int, Connection] = {}
         self._statistics = SupervisorStatistics()
-        self._sweep = HealthChecker(self._settings.patience, self, random)
-        self._repairs = RepairWorker(self, tap, request_flush, ssl_context, plan.workers)
-        self._line_of: dict[tuple[int, str], ConnectionSlot] = {}
-        for line in self.lines:
-            intakes.of(line.planned.adapter, line.planned.market)
-            for one in line.planned.subscriptions:
-                self._line_of[one.instrument, one.channel] = line
-        self._connectors: dict[tuple[str, str | None], Dialer] = {}
-        self._paused_ns = 0  # since when; 0 = reading
+        self._health = HealthChecker(self._settings.patience, self, random, clock_ns)
+        self._repair_worker = RepairWorker(self, tap, request_flush, ssl_context, plan.workers)
+        for planned in plan:
+            frame_queues.of(planned.adapter, planned.market)
+        self._clock_ns = clock_ns
+        self._group: asyncio.TaskGroup | None = None  # while `run` runs
+        self._dialers: dict[tuple[str, str | None], Dialer] = {}
+        self._paused_ns: int | None = None  # since when; None = reading
         self._stopping = False
-        self._bug: asyncio.Future[None] | None = None
 
     # ------------------------------------------------------------------ life
 
     async def run(self) -> None:
-        """Keep everything connected until cancelled. Raises what was our own bug."""
-        self._bug = asyncio.get_running_loop().create_future()
+        """Keep everything connected until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 try:
-                    self._make_connectors()
-                    for connector in self._connectors.values():
-                        group.create_task(connector.run())
-                    for line in self.lines:
-                        self._schedule(line, 0.0)
-                    group.create_task(self._sweep.run(self.lines, lambda: self._paused_ns != 0))
-                    group.create_task(self._repairs.run())
-                    await self._bug
+                    for slot in self.slots:
+                        self._schedule(slot, 0.0)
+                    group.create_task(bulkheads.keep("health", self._check_health))
+                    await bulkheads.keep("repair", self._repair_worker.run)
                 finally:  # before attempts under way are cancelled: a socket they drop is no loss
                     self._stopping = True
+                    self._group = None
         finally:
             await self._stop()
 
-    def _make_connectors(self) -> None:
-        limits: dict[tuple[str, str | None], tuple[float, int]] = {}
-        for line in self.lines:
-            own = line.planned.limits
-            rate, burst = limits.get(_at(line), (own.connects_per_s, own.connects_burst))
-            limits[_at(line)] = min(rate, own.connects_per_s), min(burst, own.connects_burst)
-        for at, (rate, burst) in limits.items():
-            rate, burst = self._settings.connects or (rate, burst)  # noqa: PLW2901
+    async def _check_health(self) -> None:
+        await self._health.run(lambda: self.slots, lambda: self.is_paused)
+
+    def _dialer(self, slot: ConnectionSlot) -> Dialer:
+        """Return who opens a slot's connections, one for each venue and source address."""
+        at = _at(slot)
+        dialer = self._dialers.get(at)
+        if dialer is None:
+            assert self._group is not None  # it is asked for while `run` runs
+            limits = [other.planned.limits for other in self.slots if _at(other) == at]
+            rate = min(limit.connects_per_s for limit in limits)
+            burst = min(limit.connects_burst for limit in limits)
+            rate, burst = self._settings.connects or (rate, burst)
             workers = self._plan.workers
-            limiter = RateLimiter(rate / workers, max(1, burst // workers))
-            self._connectors[at] = Dialer(self._attempt, limiter, self._settings.attempts_max)
+            limiter = RateLimiter(rate / workers, max(1, burst // workers), venue=at[0])
+            dialer = Dialer(self._attempt, limiter, self._settings.attempts_max)
+            self._dialers[at] = dialer
+            self._group.create_task(bulkheads.keep("venue", dialer.run, venue=at[0]))
+        return dialer
 
     async def _stop(self) -> None:
-        for line in self.lines:
-            line.state = State.STOPPED
-            if line.connection is not None and line.connection.link is not None:
-                line.connection.link.close()
+        for slot in self.slots:
+            slot.state = State.STOPPED
+            if slot.connection is not None and slot.connection.link is not None:
+                slot.connection.link.close()
         deadline_s = asyncio.get_running_loop().time() + _STOP_S
         while self._by_session and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -146,53 +163,70 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.abort()
 
-    def _schedule(self, line: ConnectionSlot, delay_s: float) -> None:
-        self._connectors[_at(line)].schedule(line, delay_s)
+    def _schedule(self, slot: ConnectionSlot, delay_s: float) -> None:
+        self._dialer(slot).schedule(slot, delay_s)
 
     # ------------------------------------------------------------------ opening
 
-    async def _attempt(self, line: ConnectionSlot) -> None:
-        """Open a line, or replace its connection; whatever fails is scheduled again."""
-        served = line.connection is not None and line.connection.verdict is None
-        if line.busy or served:
+    async def _attempt(self, slot: ConnectionSlot) -> None:
+        """Open a slot's connection, or replace it; whatever fails is scheduled again."""
+        served = slot.connection is not None and slot.connection.verdict is None
+        if slot.busy or served or slot.state is State.STOPPED:
             return
-        line.busy = True
-        line.started_s = asyncio.get_running_loop().time()
-        if line.connection is None:
-            line.state = State.CONNECTING
-        connection = self._make_connection(line)
+        slot.busy = True
+        slot.started_s = asyncio.get_running_loop().time()
+        if slot.connection is None:
+            slot.state = State.CONNECTING
+        url = slot.planned.url
         try:
-            await TRANSPORTS[line.planned.route.transport](self._options(line.planned), connection)
+            connection = self._make_connection(slot)
+            await TRANSPORTS[slot.planned.route.transport](self._options(slot.planned), connection)
         except TransportError as failure:
-            if line.connection is None:  # else the one to be replaced goes on
-                line.state = State.WAITING
-                self._events.down(line.planned, None, failure)
-            self._again(line, failure)
+            self._not_opened(slot, failure)
+            return
+        except Exception as failure:  # noqa: BLE001  # the boundary of a connection
+            bulkheads.bug("connection", failure, venue=slot.planned.venue)
+            self._not_opened(slot, ConnectFailed(url, type(failure).__name__))
             return
         finally:
-            line.busy = False
-        await connection.send_paced(connection.session.opened())
-        self._sweep.subscribed(connection, time_ns())
+            slot.busy = False
+        try:
+            await connection.send_paced(connection.session.opened())
+            self._health.subscribed(connection)
+            self._follow(connection)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a connection
+            bulkheads.bug("connection", failure, venue=slot.planned.venue)
+            connection.fail(ConnectFailed(url, f"subscribing failed: {type(failure).__name__}"))
 
-    def _make_connection(self, line: ConnectionSlot) -> Connection:
-        planned = line.planned
+    def _not_opened(self, slot: ConnectionSlot, failure: TransportError) -> None:
+        if slot.state is State.STOPPED:
+            return
+        if slot.connection is None:  # else the one to be replaced goes on
+            slot.state = State.WAITING
+            self._events.down(slot.planned, None, failure)
+        self._again(slot, failure)
+
+    def _make_connection(self, slot: ConnectionSlot) -> Connection:
+        planned = slot.planned
         venue, market = planned.venue, planned.market
-        intake = self._intakes.of(planned.adapter, market)
+        frame_queue = self._frame_queues.of(planned.adapter, market)
         self._sessions += 1
         session = Session(
             self._sessions,
             planned.adapter(market, self._table.symbols(venue, market)),
             planned.subscriptions,
-            intake.buffer,
-            intake.counts,
+            frame_queue.buffer,
+            frame_queue.counts,
             self,
             market,
-            intake.decode,
+            frame_queue.decode,
         )
-        on_read_complete = self._burst_end_of(intake)
+        on_read_complete = self._read_complete_of(frame_queue)
         if self._tap is None:
-            return Connection(self, line, session, intake.arrive, on_read_complete)
-        return TappedConnection(self, line, session, intake.arrive, on_read_complete, self._tap)
+            return Connection(self, slot, session, frame_queue.arrive, on_read_complete)
+        return TappedConnection(
+            self, slot, session, frame_queue.arrive, on_read_complete, self._tap
+        )
 
     def _options(self, planned: PlannedConnection) -> ConnectOptions:
         return ConnectOptions(
@@ -208,39 +242,42 @@ class Supervisor(SessionEvents):
 
     def opened(self, connection: Connection) -> None:
         """The transport's callback: before any frame."""
-        line = connection.line
-        before, line.connection = line.connection, connection
-        line.state = State.CONNECTED
+        slot = connection.slot
         number = connection.session.connection
         self._by_session[number] = connection
+        if slot.state is State.STOPPED:  # it was taken out of the plan meanwhile
+            connection.retire(PlannedReconnect(slot.planned.url, "removed"))
+            return
+        before, slot.connection = slot.connection, connection
+        slot.state = State.CONNECTED
         if before is not None:
             # Its successor stands: the gap is one subscription long.
-            verdict = before.verdict or PlannedReconnect(line.planned.url, "replaced")
+            verdict = before.verdict or PlannedReconnect(slot.planned.url, "replaced")
             self._end(before, verdict)
             before.retire(verdict)
         if self._tap is not None:
-            planned = line.planned
+            planned = slot.planned
             self._tap.connected(
                 number, connection.opened_ns, planned.venue, planned.market, planned.url
             )
-        self._sweep.started(connection)
-        if connection.link is not None and (self._paused_ns or self._stopping):
+        self._health.started(connection)
+        if connection.link is not None and (self.is_paused or self._stopping):
             connection.link.pause_reading()
-        self._events.up(line.planned, connection.session)
+        self._events.up(slot.planned, connection.session)
 
     # ------------------------------------------------------------------ ending
 
     def closed(self, connection: Connection, failure: TransportError) -> None:
         """The transport's callback: the socket is gone."""
-        line = connection.line
+        slot = connection.slot
         self._end(connection, failure)
-        if line.connection is not connection:
+        if slot.connection is not connection:
             return  # it was replaced
-        line.connection = None
-        if self._stopping:
+        slot.connection = None
+        if self._stopping or slot.state is State.STOPPED:
             return
-        line.state = State.WAITING
-        self._again(line, failure)
+        slot.state = State.WAITING
+        self._again(slot, failure)
 
     def _end(self, connection: Connection, failure: TransportError) -> None:
         """Everything on it has a hole from here. The first call counts."""
@@ -253,12 +290,12 @@ class Supervisor(SessionEvents):
         if self._tap is not None:
             self._tap.disconnected(number, now_ns, str(failure))
         connection.session.closed(now_ns)
-        self._touch()
-        self._events.down(connection.line.planned, connection.session, failure)
+        self._request_flush()
+        self._events.down(connection.slot.planned, connection.session, failure)
 
-    def _again(self, line: ConnectionSlot, failure: TransportError) -> None:
+    def _again(self, slot: ConnectionSlot, failure: TransportError) -> None:
         """Schedule a line after a failure."""
-        self._statistics.reconnects[line.planned.venue, cause_of(failure)] += 1
+        self._statistics.reconnects[slot.planned.venue, cause_of(failure)] += 1
         backoff = self._settings.backoff
         if isinstance(failure, HandshakeRejected):
             if failure.status in _LASTING:
@@ -266,81 +303,138 @@ class Supervisor(SessionEvents):
             elif failure.status in _TOO_MANY:
                 # The limit is the address's, not this line's.
                 wait_s = failure.retry_after_s
-                self._connectors[_at(line)].hold(
+                self._dialers[_at(slot)].hold(
                     self._settings.too_many_s if wait_s is None else wait_s
                 )
-        delay_s = backoff.delay_s(line.attempt, self._random, failure.retry_after_s)
-        since_s = asyncio.get_running_loop().time() - line.started_s
-        line.attempt += 1
-        self._schedule(line, max(delay_s, self._settings.attempt_interval_s - since_s))
+        delay_s = backoff.delay_s(slot.attempt, self._random, failure.retry_after_s)
+        since_s = asyncio.get_running_loop().time() - slot.started_s
+        slot.attempt += 1
+        self._schedule(slot, max(delay_s, self._settings.attempt_interval_s - since_s))
 
-    def bug(self, failure: BaseException) -> None:
-        """An error that is ours: `run` raises it."""
-        if self._bug is not None and not self._bug.done():
-            self._bug.set_exception(failure)
+    # ------------------------------------------------------------------ changing
+
+    def apply(self, change: PlanChange) -> None:
+        """Add, remove and change connections; every other stream goes on untouched."""
+        for planned in change.removed:
+            slot = self.slots.remove(planned.number)
+            if slot is not None:
+                self._give_up(slot)
+        for stream_change in change.changed:
+            slot = self.slots.change(stream_change.planned)
+            if slot is not None and slot.connection is not None:
+                self._follow(slot.connection)
+        self._plan = change.plan
+        for planned in change.added:
+            self._frame_queues.of(planned.adapter, planned.market)
+            slot = self.slots.add(planned)
+            if self._group is not None:
+                self._schedule(slot, 0.0)
+
+    def _give_up(self, slot: ConnectionSlot) -> None:
+        slot.state = State.STOPPED
+        connection = slot.connection
+        if connection is not None:
+            verdict = PlannedReconnect(slot.planned.url, "removed")
+            self._end(connection, verdict)
+            connection.retire(verdict)
+
+    def _follow(self, connection: Connection) -> None:
+        """Subscribe an open connection to what its slot carries now, and to nothing else."""
+        planned, session = connection.slot.planned, connection.session
+        refused = session.refused_streams
+        wanted = [one for one in planned.subscriptions if one.stream not in refused]
+        added = [one for one in wanted if one not in session.subscriptions]
+        removed = [one for one in session.subscriptions if one not in wanted]
+        if not added and not removed:
+            return
+        before = set(session.streams)
+        session.subscriptions = wanted
+        after = set(session.streams)
+        subscribe, unsubscribe = sorted(after - before), sorted(before - after)
+        session.pending.difference_update(unsubscribe)
+        self._repair_worker.change_streams(connection, subscribe, unsubscribe)
+        if self._tap is not None:
+            instruments = [self._table[number] for number in {one.instrument for one in added}]
+            decision = streams_changed(session.subscriptions, instruments)
+            self._tap.record_decision(session.connection, time_ns(), decision)
+        self._events.changed(planned, session, added, removed)
 
     # ------------------------------------------------------------------ remedies
 
     def replace(self, connection: Connection, reason: TransportError) -> None:
         """Open a successor first, then end `connection` for `reason`."""
-        line = connection.line
-        if line.connection is connection and connection.verdict is None and not self._stopping:
+        slot = connection.slot
+        if slot.connection is connection and connection.verdict is None and not self._stopping:
             connection.verdict = reason
-            self._statistics.reconnects[line.planned.venue, cause_of(reason)] += 1
-            self._schedule(line, self._random())
+            self._statistics.reconnects[slot.planned.venue, cause_of(reason)] += 1
+            self._schedule(slot, self._random())
 
     def resubscribe(self, connection: Connection, streams: Sequence[str]) -> None:
         """Unsubscribe and subscribe again, at the venue's pace."""
-        self._repairs.resubscribe(connection, streams)
+        self._repair_worker.resubscribe(connection, streams)
 
     def ask_again(self, connection: Connection, streams: Sequence[str]) -> None:
         """Subscribe one by one to what the venue did not confirm."""
-        self._repairs.subscribe_singly(connection, streams)
+        self._repair_worker.subscribe_singly(connection, streams)
 
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None:
         """A subscription was repeated: its acks are due."""
         connection.session.pending.update(streams)
-        self._sweep.subscribed(connection, time_ns())
+        self._health.subscribed(connection)
 
     def unacknowledged(self, connection: Connection, streams: Sequence[str]) -> None:
         """The venue answered neither of two subscriptions."""
-        planned = connection.line.planned
+        planned = connection.slot.planned
         self._statistics.unacknowledged[planned.venue] += len(streams)
         self._events.unacknowledged(planned, streams)
 
     def stale(self, instrument: int, channel: str, silence_s: float, *, probed: bool) -> None:
-        """A stream that should have spoken is silent: probe it by subscribing again; when that was
-        done before (`probed`), open its connection anew."""
-        line = self._line_of.get((instrument, channel))
-        connection = line.connection if line is not None else None
-        if connection is None or self._paused_ns:
+        """Act on a stream that should have spoken.
+
+        It is probed by subscribing again. When that was done before (`probed`), a new connection
+        is opened in the place of its own: first the new one, then the old one ends.
+        """
+        connection = self.slots.connection_of(instrument, channel)
+        subscription = self.slots.subscription_of(instrument, channel)
+        if connection is None or subscription is None or self.is_paused:
             return
-        stream = next(
-            one.stream
-            for one in connection.line.planned.subscriptions
-            if (one.instrument, one.channel) == (instrument, channel)
-        )
         if probed:
-            connection.fail(FeedStale(connection.line.planned.url, stream, silence_s))
+            url = connection.slot.planned.url
+            self.replace(connection, FeedStale(url, subscription.stream, silence_s))
         else:
-            self.resubscribe(connection, [stream])
+            self.resubscribe(connection, [subscription.stream])
+
+    def silent(self, instrument: int, channel: str, silence_s: float) -> None:
+        """A stream stays silent whatever is done: it is reported, and looked at rarely."""
+        planned, subscription = self._stream(instrument, channel)
+        if planned is not None and subscription is not None:
+            self._events.silent(planned, subscription, silence_s)
+
+    def spoke_again(self, instrument: int, channel: str) -> None:
+        """A stream that was marked silent spoke."""
+        planned, subscription = self._stream(instrument, channel)
+        if planned is not None and subscription is not None:
+            self._events.spoke_again(planned, subscription)
+
+    def _stream(
+        self, instrument: int, channel: str
+    ) -> tuple[PlannedConnection | None, Subscription | None]:
+        connection = self.slots.connection_of(instrument, channel)
+        planned = connection.slot.planned if connection is not None else None
+        return planned, self.slots.subscription_of(instrument, channel)
 
     def repair(self, repairs: Iterable[Repair]) -> None:
         """Bring books their snapshots: by subscribing again or over REST, as the venue has it."""
-        self._repairs.submit(repairs)
+        self._repair_worker.submit(repairs)
 
     def connection_of(self, instrument: int, channel: str = "book") -> Connection | None:
         """Return the open connection that carries a channel of an instrument."""
-        line = self._line_of.get((instrument, channel))
-        return line.connection if line is not None else None
+        return self.slots.connection_of(instrument, channel)
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
-        """Some instruments have a new revision. numbers: old -> new."""
-        for (instrument, channel), line in list(self._line_of.items()):
-            if instrument in numbers:
-                self._line_of[numbers[instrument], channel] = line
-        for line in self.lines:
-            line.planned = line.planned.renumbered(numbers)
+        """Follow new revisions of instruments. numbers: old -> new."""
+        self.slots.replace_instruments(numbers)
+        self._repair_worker.replace_instruments(numbers)
         for connection in self._by_session.values():
             connection.session.replace_instruments(numbers)
 
@@ -355,7 +449,7 @@ class Supervisor(SessionEvents):
         """Session's callback; the session has dropped the streams already."""
         connection = self._by_session.get(session.connection)
         if connection is not None:
-            planned = connection.line.planned
+            planned = connection.slot.planned
             self._statistics.refused[planned.venue] += max(1, len(streams))
             self._events.refused(planned, streams, text)
 
@@ -363,13 +457,13 @@ class Supervisor(SessionEvents):
         """Session's callback: one of them is bad, its neighbours must not pay for it."""
         connection = self._by_session.get(session.connection)
         if connection is not None:
-            self._repairs.subscribe_singly(connection, streams)
+            self._repair_worker.subscribe_singly(connection, streams)
 
     def reconnect(self, session: Session, reason: str) -> None:
         """Session's callback: the venue will close this connection."""
         connection = self._by_session.get(session.connection)
         if connection is not None:
-            self.replace(connection, PlannedReconnect(connection.line.planned.url, reason))
+            self.replace(connection, PlannedReconnect(connection.slot.planned.url, reason))
 
     def reply(self, session: Session, payload: bytes) -> None:
         """Session's callback: the venue wants an answer."""
@@ -381,31 +475,30 @@ class Supervisor(SessionEvents):
 
     @property
     def is_paused(self) -> bool:
-        return self._paused_ns != 0
+        return self._paused_ns is not None
 
     def pause(self) -> None:
         """Stop reading every socket, also those that are being opened."""
-        if self._paused_ns:
+        if self.is_paused:
             return
-        self._paused_ns = time_ns()
+        self._paused_ns = self._clock_ns()
         for connection in self._by_session.values():
             if connection.link is not None:
                 connection.link.pause_reading()
         if self._tap is not None:
-            self._tap.record_decision(None, self._paused_ns, {"action": "pause"})
+            self._tap.record_decision(None, time_ns(), {"action": "pause"})
 
     def resume(self) -> None:
         """Read on."""
-        if not self._paused_ns:
+        if self._paused_ns is None:
             return
-        now_ns = time_ns()
-        paused_ns, self._paused_ns = now_ns - self._paused_ns, 0
-        self._sweep.resumed(self._by_session.values(), now_ns, paused_ns)
+        paused_ns, self._paused_ns = self._clock_ns() - self._paused_ns, None
+        self._health.resumed(self._by_session.values(), paused_ns)
         for connection in self._by_session.values():
             if connection.link is not None:
                 connection.link.resume_reading()
         if self._tap is not None:
-            self._tap.record_decision(None, now_ns, {"action": "resume"})
+            self._tap.record_decision(None, time_ns(), {"action": "resume"})
 
     # ------------------------------------------------------------------ numbers
 
@@ -413,14 +506,14 @@ class Supervisor(SessionEvents):
         """Return the counts; `connections` and `pending` are taken now."""
         statistics = self._statistics
         statistics.connections = Counter(
-            (line.planned.venue, line.state.value) for line in self.lines
+            (slot.planned.venue, slot.state.value) for slot in self.slots
         )
         statistics.pending = sum(
             len(connection.session.pending) for connection in self._by_session.values()
         )
-        statistics.repairs = self._repairs.counts
+        statistics.repairs = self._repair_worker.counts
         return statistics
 
 
-def _at(line: ConnectionSlot) -> tuple[str, str | None]:
-    return line.planned.venue, line.planned.source_address
+def _at(slot: ConnectionSlot) -> tuple[str, str | None]:
+    return slot.planned.venue, slot.planned.source_address

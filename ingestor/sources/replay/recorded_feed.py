@@ -28,7 +28,7 @@ class RecordedFeed:
         adapter: type[FeedAdapter],
         market: str,
         table: InstrumentTable,
-        intakes: FrameQueues,
+        frame_queues: FrameQueues,
     ) -> None:
         """market: of connections that don't say theirs."""
         self.chain = chain
@@ -39,7 +39,7 @@ class RecordedFeed:
         self.sessions: dict[Connection, Session] = {}
         self.receivers: dict[Connection, tuple[Arrive, Session]] = {}
         self._table = table
-        self._intakes = intakes
+        self._frame_queues = frame_queues
         self._waiting: list[tuple[str, bytes, int]] = []  # snapshots that came before a session
 
     def open(
@@ -55,30 +55,42 @@ class RecordedFeed:
         market = market or self.market
         symbols = self._table.symbols(self.venue, market)
         adapter = self.adapter(market, symbols)
-        intake = self._intakes.of(self.adapter, market)
+        frame_queue = self._frame_queues.of(self.adapter, market)
         session = Session(
             len(self.sessions),
             adapter,
-            [
-                Subscription(symbols[symbol], symbol, channel, stream)
-                for symbol, channel, stream in subscriptions
-                if symbol in symbols
-            ],
-            intake.buffer,
-            intake.counts,
+            self._subscriptions(market, subscriptions),
+            frame_queue.buffer,
+            frame_queue.counts,
             SessionEvents(),
             market,
-            intake.decode,
+            frame_queue.decode,
         )
         for _ in session.opened():  # an adapter may count what it asks for
             pass
         self.sessions[connection] = session
-        self.receivers[connection] = intake.arrive, session
+        self.receivers[connection] = frame_queue.arrive, session
         for waiting in list(self._waiting):
             if _carries(session, waiting[0]):
                 session.snapshot(*waiting)
                 self._waiting.remove(waiting)
         return session
+
+    def _subscriptions(self, market: str, texts: Iterable[SubscriptionText]) -> list[Subscription]:
+        symbols = self._table.symbols(self.venue, market)
+        return [
+            Subscription(symbols[symbol], symbol, channel, stream)
+            for symbol, channel, stream in texts
+            if symbol in symbols
+        ]
+
+    def change_streams(
+        self, connection: Connection, subscriptions: Iterable[SubscriptionText]
+    ) -> None:
+        """Let an open connection carry these streams from now on."""
+        session = self.sessions.get(connection)
+        if session is not None:
+            session.subscriptions = self._subscriptions(session.market, subscriptions)
 
     def open_surveyed(self, connection: Connection, ts_ns: int) -> Session:
         """Begin a connection of a recording that does not say what it carries."""

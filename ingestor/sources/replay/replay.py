@@ -26,6 +26,7 @@ from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.recording.format import (
     LOST,
     REVISE,
+    STREAMS,
     Connect,
     Decided,
     Disconnect,
@@ -113,7 +114,7 @@ class Replay:
         self.table = InstrumentTable()
         self.totals = ReplayTotals()
         self.pipeline = Pipeline(self.table, self._rule_of, settings)
-        self.counts = self.pipeline.intakes.counts
+        self.counts = self.pipeline.frame_queues.counts
         self._adapters = adapters
         self._on_file = on_file
         self._now_ns = 0
@@ -160,7 +161,7 @@ class Replay:
                         continue
                     until_check = _CHECK_FRAMES
                     self._now_ns = line.ts_ns
-                    self.pipeline.intakes.decode()
+                    self.pipeline.frame_queues.decode()
                 else:
                     for result in self._take(feed, line):
                         yield here, result
@@ -232,7 +233,7 @@ class Replay:
         if receiver is not None and isinstance(line, Recv):
             arrive, session = receiver
             arrive((session, line.payload, line.ts_ns))
-            self.pipeline.intakes.decode()
+            self.pipeline.frame_queues.decode()
         else:
             yield from self._take(feed, line)
         if self.pipeline.buffer.rows >= self.options.flush_rows:
@@ -261,7 +262,7 @@ class Replay:
 
     def _take(self, feed: RecordedFeed, line: Line) -> Iterator[FlushResult]:
         """Take a line that is no frame of an open connection."""
-        self.pipeline.intakes.decode()
+        self.pipeline.frame_queues.decode()
         match line:
             case Recv():
                 self._late(feed, line)
@@ -297,8 +298,7 @@ class Replay:
         yield self._flush()
         for one in self._feeds:
             one.replace_instruments(numbers)
-        for old in numbers:
-            self.pipeline.books.forget(old)
+        self.pipeline.replace_instruments(numbers, self._now_ns)
 
     def _late(self, feed: RecordedFeed, line: Recv) -> None:
         """A frame of a connection that no line opened: recordings of others may have none."""
@@ -319,6 +319,11 @@ class Replay:
             self._now_ns = line.ts_ns
             yield from self._add_instruments(feed, line.decision.get("instruments", ()))
             return
+        if line.decision.get("action") == STREAMS and line.conn is not None:
+            self._now_ns = line.ts_ns
+            yield from self._add_instruments(feed, line.decision.get("instruments", ()))
+            feed.change_streams(line.conn, line.decision.get("subscriptions", ()))
+            return
         cause = cause_of(line.decision)
         key = str(line.decision.get("key", ""))
         venue, _, rest = key.partition(":")
@@ -331,7 +336,7 @@ class Replay:
 
     def _flush(self) -> FlushResult:
         result = self.pipeline.flush(self._now_ns)
-        for failure in result.bugs:
+        for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
         if self._filters:
             result.batches = [kept for one in result.batches if len(kept := self._kept(one))]
@@ -392,7 +397,7 @@ class Replay:
             )
         adapter = self._adapters(venue)
         market = self._market(chain, adapter)
-        feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.intakes)
+        feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.frame_queues)
         if chain.is_foreign:
             feed.survey = survey(chain, adapter, market)
             for origin, symbols in add_surveyed(feed.survey, venue, market, self.table).items():

@@ -14,10 +14,11 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from ingestor.adapter import FeedAdapter, RestRequest, parse_levels
+from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.narrowing import DEFERRED_WIDTH
 from ingestor.columns.sealing import read_deferred
-from ingestor.model.errors import IngestError
+from ingestor.model.errors import DecodeError, IngestError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import CHANNEL_OF, RowClass
 from ingestor.recording.format import Connection, Http, Recv
@@ -226,12 +227,9 @@ _NOBODY: Final = _Nobody()
 def _list(line: Http, adapter: type[FeedAdapter], found: Survey) -> None:
     for market in adapter.markets:
         if any(matches(line.url, request) for request in adapter.instrument_requests(market)):
-            try:
-                instruments = adapter.parse_instruments(market, [line.payload])
-            except UNREADABLE:
-                continue
-            for one in instruments:
-                found.listed[market, one.symbol] = one
+            with suppress(VenueError, DecodeError):
+                for listed in read_list(adapter, market, [line.payload]).instruments:
+                    found.listed[market, listed.symbol] = listed
 
 
 def matches(url: str, request: RestRequest) -> bool:

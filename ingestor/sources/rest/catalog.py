@@ -1,19 +1,17 @@
 """The instrument catalogue: what symbols a venue's market has, fetched over REST, kept on disk.
 
 What is kept are the venue's own answers, one file a market, so that a newer adapter reads them
-anew. While they are fresh the venue is not asked; when it can't be reached, older ones serve and a
-warning says so. `resolve` turns what a configuration names into instruments.
+anew. While they are fresh the venue is not asked. Older ones serve, and a warning says so, when the
+new ones are worse: no answer, an error, no list, or one of less than half the symbols.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkstemp
 from time import time_ns
@@ -23,37 +21,61 @@ import orjson
 import structlog
 
 from ingestor.adapter import FeedAdapter
-from ingestor.model.errors import ConfigError, DecodeError, TransportError
-from ingestor.model.instruments import Instrument
+from ingestor.adapter.instrument_list import (
+    InstrumentList,
+    carry,
+    entries_of,
+    read_entries,
+    read_list,
+)
+from ingestor.model.errors import DecodeError, RequestRefused, TransportError
+from ingestor.model.instruments import Instrument, check_instrument
 from ingestor.model.timestamps import SECOND
+from ingestor.sources.rate_limiter import holds
 from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.statistics import lists
 
 _FORMAT: Final = 1
-_WILDCARDS: Final = frozenset("*?[")
-_NAMED_MAX: Final = 5  # unknown symbols that one message names
 _MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError)
+_SMALLER: Final = 0.5  # a list with less than this share of the kept one's symbols is worse,
+_SMALL: Final = 20  # unless the kept one is as small as this
+_TRUSTED_S: Final = 86_400.0  # a kept list of this age is no argument against a smaller one
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogSettings:
-    """ttl_s: age at which answers on disk are asked for again."""
+    """ttl_s: age at which answers on disk are asked for again. deadline_s: for all requests of one
+    list together, repetitions included."""
 
     cache_dir: Path
     ttl_s: float
+    deadline_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Answers of a venue and when they came, ns since the epoch."""
+    """Answers of a venue and when they came, ns since the epoch.
+
+    carried: metadata of still older answers, of symbols whose entry in these can't be read.
+    """
 
     fetched_ns: int
     bodies: list[bytes]
+    carried: tuple[Instrument, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """A kept list that could be read, and its age in seconds."""
+
+    listed: InstrumentList
+    age_s: float
 
 
 class Catalog:
-    """Instruments of every market that is asked for. `client` must be open."""
+    """Instrument lists of every market that is asked for. `client` must be open."""
 
     def __init__(
         self,
@@ -68,62 +90,113 @@ class Catalog:
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
-    ) -> list[Instrument]:
-        """Return a market's instruments, from disk while they are fresh.
+    ) -> InstrumentList:
+        """Return a market's list, from disk while that is fresh.
 
-        rest_url: scheme and host to ask instead of the venue's own.
-        Raises TransportError or DecodeError where the venue gives none and none are kept.
+        Args:
+            adapter: the venue.
+            market: one of its markets.
+            rest_url: scheme and host to ask instead of the venue's own.
+
+        Raises:
+            TransportError, DecodeError: the venue gives none and none is kept.
         """
         rest_url = rest_url or adapter.markets[market].rest_url
-        kept = await self._kept(adapter, market, rest_url)
-        old = _parsed_or_none(adapter, market, kept.bodies) if kept else None
-        age_s = (self._now_ns() - kept.fetched_ns) / SECOND if kept else 0.0
-        if old is not None and 0 <= age_s < self._settings.ttl_s:
-            return old
+        old = await self._old(adapter, market, rest_url)
+        if old is not None and 0 <= old.age_s < self._settings.ttl_s:
+            return old.listed
         try:
-            return await self._fetch(adapter, market, rest_url)
+            return await self._fetch(adapter, market, rest_url, old)
         except (TransportError, DecodeError) as failure:
+            lists.reads[adapter.venue, market, "failed" if old is None else "kept"] += 1
             if old is None:
                 raise
             _log.warning(
                 "catalogue.stale",
                 venue=adapter.venue,
                 market=market,
-                age_s=round(age_s),
+                age_s=round(old.age_s),
                 reason=str(failure),
             )
-            return old
+            return old.listed
 
     async def refresh(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
-    ) -> list[Instrument] | None:
-        """Ask the venue anew: its frames had a number finer than its instrument allows.
-
-        Returns None when it can't be reached.
-        """
+    ) -> InstrumentList | None:
+        """Ask the venue anew. Returns None where it gives no list, or a worse one than is kept."""
+        rest_url = rest_url or adapter.markets[market].rest_url
+        old = await self._old(adapter, market, rest_url)
         try:
-            return await self._fetch(adapter, market, rest_url or adapter.markets[market].rest_url)
+            return await self._fetch(adapter, market, rest_url, old)
         except (TransportError, DecodeError) as failure:
+            lists.reads[adapter.venue, market, "failed" if old is None else "kept"] += 1
             _log.warning(
                 "catalogue.refresh_failed", venue=adapter.venue, market=market, reason=str(failure)
             )
             return None
 
     async def _fetch(
+        self, adapter: type[FeedAdapter], market: str, rest_url: str, old: _Old | None
+    ) -> InstrumentList:
+        held_s = holds.remaining_s(adapter.venue, "rest", rest_url)
+        if held_s > 0:
+            raise TransportError(rest_url, f"the venue wants no request for {held_s:.0f} s more")
+        try:
+            async with asyncio.timeout(self._settings.deadline_s):
+                bodies, entries = await self._ask(adapter, market, rest_url)
+        except TimeoutError:
+            reason = f"no list within {self._settings.deadline_s:g} s"
+            raise TransportError(rest_url, reason) from None
+        except RequestRefused as failure:
+            if failure.retry_after_s:
+                holds.note(adapter.venue, "rest", rest_url, failure.retry_after_s)
+            raise
+        # In a thread, between whose steps sockets are read: thousands of entries take a while.
+        found = await asyncio.to_thread(read_entries, adapter, market, entries)
+        fault = _fault(found, old)
+        if fault:
+            raise DecodeError(adapter.venue, f"instrument list of {market} {fault}")
+        found = carry(old.listed if old else None, found)
+        lists.reads[adapter.venue, market, "fetched"] += 1
+        lists.report(found)
+        carried = tuple(found.trading[symbol] for symbol in sorted(found.carried))
+        await self._keep(adapter, market, rest_url, _Kept(self._now_ns(), bodies, carried))
+        return found
+
+    async def _ask(
         self, adapter: type[FeedAdapter], market: str, rest_url: str
-    ) -> list[Instrument]:
-        bodies = [
-            body
-            for request in adapter.instrument_requests(market)
-            for body in await self._client.pages(rest_url, request)
-        ]
-        instruments = _parsed(adapter, market, bodies)
-        await self._keep(adapter, market, rest_url, _Kept(self._now_ns(), bodies))
-        return instruments
+    ) -> tuple[list[bytes], list[Any]]:
+        """Return the answers of all pages and their entries."""
+        bodies: list[bytes] = []
+        entries: list[Any] = []
+        try:
+            requests = list(adapter.instrument_requests(market))
+        except Exception as failure:  # an adapter of a third party
+            detail = f"instrument list of {market}: {type(failure).__name__}"
+            raise DecodeError(adapter.venue, detail) from failure
+        for request in requests:
+            bodies += await self._client.pages(
+                rest_url, request, lambda body: entries.extend(entries_of(adapter, market, body))
+            )
+        return bodies, entries
 
     def _path(self, adapter: type[FeedAdapter], market: str) -> Path:
         folder = self._settings.cache_dir.expanduser() / "instruments"
         return folder / f"{adapter.venue}-{market}.json"
+
+    async def _old(self, adapter: type[FeedAdapter], market: str, rest_url: str) -> _Old | None:
+        """Return what is on disk, None for nothing that can be used."""
+        kept = await self._kept(adapter, market, rest_url)
+        if kept is None:
+            return None
+        with suppress(TransportError, DecodeError):
+            found = await asyncio.to_thread(read_list, adapter, market, kept.bodies)
+            older = InstrumentList(adapter.venue, market, {one.symbol: one for one in kept.carried})
+            listed = replace(carry(older, found), fresh=False)
+            lists.report(listed)
+            if listed.readable:
+                return _Old(listed, (self._now_ns() - kept.fetched_ns) / SECOND)
+        return None
 
     async def _kept(self, adapter: type[FeedAdapter], market: str, rest_url: str) -> _Kept | None:
         path = self._path(adapter, market)
@@ -146,74 +219,16 @@ class Catalog:
             _log.warning("catalogue.not_kept", path=str(path), reason=str(failure))
 
 
-def resolve(
-    instruments: Sequence[Instrument], wanted: Iterable[str], where: str = ""
-) -> list[Instrument]:
-    """Return the instruments that `wanted` names, each once, in the order named.
-
-    instruments: of one market. wanted: canonical symbols, the venue's own, or patterns over
-    canonical symbols (`*-USDT`); case doesn't matter. where: the file and key for the message.
-    Raises ConfigError for what names nothing, with the nearest symbols.
-    """
-    named: dict[str, list[Instrument]] = {}
-    for one in instruments:
-        for name in {one.canonical.upper(), one.symbol.upper()}:
-            named.setdefault(name, []).append(one)
-    found: dict[str, Instrument] = {}
-    unknown: list[str] = []
-    for text in wanted:
-        name = text.upper()
-        matches = named.get(name)
-        if matches is None and _WILDCARDS & set(name):
-            matches = [one for one in instruments if fnmatchcase(one.canonical.upper(), name)]
-        if not matches:
-            unknown.append(text)
-        found.update((one.symbol, one) for one in matches or ())
-    if unknown:
-        raise _unknown(unknown, instruments, named, where)
-    return list(found.values())
-
-
-def _unknown(
-    unknown: Sequence[str],
-    instruments: Sequence[Instrument],
-    named: Iterable[str],
-    where: str,
-) -> ConfigError:
-    market = f"{instruments[0].venue} {instruments[0].market}" if instruments else "the market"
-    names = ", ".join(repr(text) for text in unknown[:_NAMED_MAX])
-    more = f" and {len(unknown) - _NAMED_MAX} more" if len(unknown) > _NAMED_MAX else ""
-    choices = list(named)
-    near = dict.fromkeys(
-        close
-        for text in unknown[:_NAMED_MAX]
-        for close in get_close_matches(text.upper(), choices, n=1, cutoff=0.6)
-    )
-    if near:
-        hint = f"did you mean {', '.join(near)}?"
-    else:
-        hint = f"it has {len(instruments)} symbols, {', '.join(choices[:_NAMED_MAX])} among them"
-    return ConfigError(f"{market} has no symbol {names}{more}", where=where, hint=hint)
-
-
-def _parsed(adapter: type[FeedAdapter], market: str, bodies: list[bytes]) -> list[Instrument]:
-    """Raises DecodeError: an answer without any instrument is no instrument list either."""
-    try:
-        instruments = adapter.parse_instruments(market, bodies)
-    except _MALFORMED as failure:
-        detail = f"instrument list of {market}: {type(failure).__name__}: {failure}"
-        raise DecodeError(adapter.venue, detail) from failure
-    if not instruments:
-        raise DecodeError(adapter.venue, f"instrument list of {market} is empty")
-    return instruments
-
-
-def _parsed_or_none(
-    adapter: type[FeedAdapter], market: str, bodies: list[bytes]
-) -> list[Instrument] | None:
-    with suppress(DecodeError):
-        return _parsed(adapter, market, bodies)
-    return None
+def _fault(found: InstrumentList, old: _Old | None) -> str:
+    """Return why a list must not replace the kept one, or be used at all; "" for a good one."""
+    if not found.readable:
+        reasons = [f"{one.symbol} {one.reason}".strip() for one in found.unreadable[:1]]
+        return ": ".join(["has no entry that can be read", *reasons])
+    if old is not None and 0 <= old.age_s < _TRUSTED_S:
+        before = old.listed.readable
+        if before >= _SMALL and found.readable < before * _SMALLER:
+            return f"has {found.readable} symbols, and had {before} before"
+    return ""
 
 
 def _read(path: Path, rest_url: str) -> _Kept | None:
@@ -221,7 +236,11 @@ def _read(path: Path, rest_url: str) -> _Kept | None:
     content: Any = orjson.loads(path.read_bytes())
     if content["format"] != _FORMAT or content["rest_url"] != rest_url:
         return None
-    return _Kept(int(content["fetched_ns"]), [body.encode() for body in content["bodies"]])
+    return _Kept(
+        int(content["fetched_ns"]),
+        [body.encode() for body in content["bodies"]],
+        tuple(check_instrument(Instrument.from_json(one)) for one in content.get("carried", ())),
+    )
 
 
 def _write(path: Path, rest_url: str, kept: _Kept) -> None:
@@ -231,6 +250,7 @@ def _write(path: Path, rest_url: str, kept: _Kept) -> None:
         "rest_url": rest_url,
         "fetched_ns": kept.fetched_ns,
         "bodies": [body.decode() for body in kept.bodies],
+        "carried": [one.to_json() for one in kept.carried],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = mkstemp(dir=path.parent, prefix=f".{path.name}.")

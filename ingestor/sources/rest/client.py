@@ -1,14 +1,17 @@
 """GETs to a venue's REST endpoint: TLS verified, time and size bounded, what may pass is retried.
 
 Redirects are not followed and the system's proxy is not used: an answer comes from the host that
-was asked. A URL in an error has no secrets, since public market data needs none.
+was asked. Whatever the HTTP library raises is a `TransportError` here. A URL in an error has no
+user name or password.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 import ssl
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,19 +24,30 @@ from yarl import URL
 
 from ingestor.adapter import RestRequest
 from ingestor.model.backoff import Backoff
-from ingestor.model.errors import RequestRefused, TransportError
+from ingestor.model.errors import RequestRefused, TransportError, VenueError
+from ingestor.model.retry_after import retry_after_s
+from ingestor.sources.resolver import HttpResolver
 
 _OK: Final = 200
-_PASSING: Final = frozenset({408, 418, 425, 429, 500, 502, 503, 504})  # 418: Binance's ban
+# 418 is some venue's ban; 520 to 530 are what Cloudflare answers for a server behind it.
+_PASSING: Final = frozenset({408, 418, 425, 429, 500, 502, 503, 504, *range(520, 531)})
 _CHUNK_BYTES: Final = 1 << 16
+_ANY_WINDOW: Final = 47  # zlib's code for "gzip or zlib, whichever it is"
+_CODINGS: Final = frozenset({"identity", "gzip", "x-gzip", "deflate"})
+_EXCERPT_BYTES: Final = 200  # of the body of a refusal
+_USER: Final = re.compile(r"//[^/?#]*@")
 _PAGES_MAX: Final = 100
 _BACKOFF: Final = Backoff(base_s=0.5, cap_s=10.0, retry_after_cap_s=60.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RestSettings:
-    """attempts_max counts the first one too. A Retry-After beyond the backoff's cap is not waited
-    for: the request fails, and says so."""
+    """Bounds of one request.
+
+    timeout_s: seconds for one attempt. body_bytes_max: of all pages together, after inflation.
+    attempts_max: counts the first one too. A Retry-After beyond the backoff's cap is not waited
+    for: the request fails, and says so.
+    """
 
     timeout_s: float
     body_bytes_max: int = 64 << 20
@@ -62,11 +76,20 @@ class RestClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        # A body is inflated here, so that its size is bounded while it grows.
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
-            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=4),
+            connector=aiohttp.TCPConnector(
+                ssl=self._ssl,
+                limit=0,
+                limit_per_host=4,
+                resolver=HttpResolver(),
+                use_dns_cache=False,
+            ),
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={"Accept-Encoding": "gzip, deflate"},
         )
         return self
 
@@ -86,31 +109,50 @@ class RestClient:
         Raises TransportError (RequestRefused where the endpoint gave another status than 200)
         after the last attempt, or at once when another attempt can't help.
         """
-        return await self._get(_url(base_url, request, {}), request.weight)
+        url = _url(base_url, request, {})
+        return await self._get(url, request.weight, self._settings.body_bytes_max, None)
 
-    async def pages(self, base_url: str, request: RestRequest) -> list[bytes]:
+    async def pages(
+        self,
+        base_url: str,
+        request: RestRequest,
+        check: Callable[[bytes], object] | None = None,
+    ) -> list[bytes]:
         """Return the bodies of all pages, in order (one where the request has no cursor).
 
-        Raises TransportError as `get` does, and for pages that never end.
+        Args:
+            base_url: scheme and host.
+            request: what to ask for.
+            check: called with each body; the VenueError that it raises is retried where it is
+                temporary. Whatever else it raises comes out.
+
+        Raises:
+            TransportError: as `get` does, for pages that never end, and what `check` found.
         """
         bodies: list[bytes] = []
         cursor: dict[str, str] = {}
+        room = self._settings.body_bytes_max
         for _ in range(_PAGES_MAX):
             url = _url(base_url, request, cursor)
-            bodies.append(await self._get(url, request.weight))
+            bodies.append(await self._get(url, request.weight, room, check))
+            room -= len(bodies[-1])
             following = _next_page(bodies[-1], request.cursor)
             if not following:
                 return bodies
             cursor = {"cursor": following}
-        raise TransportError(str(url), f"more than {_PAGES_MAX} pages")
+        raise TransportError(_shown(url), f"more than {_PAGES_MAX} pages")
 
-    async def _get(self, url: URL, weight: int) -> bytes:
+    async def _get(
+        self, url: URL, weight: int, room: int, check: Callable[[bytes], object] | None
+    ) -> bytes:
         settings = self._settings
         for attempt in range(settings.attempts_max):
             if self._pace is not None:
                 await self._pace(weight)
             try:
-                return await self._attempt(url)
+                body = await self._attempt(url, room)
+                if check is not None:
+                    check(body)
             except TransportError as failure:
                 wait_s = failure.retry_after_s or 0.0
                 if (
@@ -120,31 +162,71 @@ class RestClient:
                 ):
                     raise
                 delay_s = settings.backoff.delay_s(attempt, random.random, failure.retry_after_s)
+            else:
+                return body
             await self._sleep(delay_s)
         raise AssertionError("attempts_max is at least 1")
 
-    async def _attempt(self, url: URL) -> bytes:
-        assert self._session is not None, "used outside of its context"
+    async def _attempt(self, url: URL, room: int) -> bytes:
+        session = self._session
+        assert session is not None, "used outside of its context"
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status != _OK:
-                    retry_after_s = _seconds(response.headers.get("Retry-After"))
-                    raise RequestRefused(str(url), response.status, retry_after_s=retry_after_s)
-                return await self._body(url, response)
+            async with session.get(url, allow_redirects=False) as response:
+                return await _read(url, response, room)
+        except TransportError:
+            raise
         except TimeoutError:
             reason = f"no answer within {self._settings.timeout_s:g} s"
-            raise TransportError(str(url), reason) from None
-        except aiohttp.ClientError as failure:
-            raise TransportError(str(url), str(failure) or type(failure).__name__) from failure
+            raise TransportError(_shown(url), reason) from None
+        except Exception as failure:  # whatever the HTTP library lets through
+            raise TransportError(_shown(url), _explain(failure)) from failure
 
-    async def _body(self, url: URL, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > self._settings.body_bytes_max:
-                response.close()
-                raise _TooLarge(str(url), f"body exceeds {self._settings.body_bytes_max} bytes")
-        return bytes(body)
+
+async def _read(url: URL, response: aiohttp.ClientResponse, room: int) -> bytes:
+    if response.status != _OK:
+        raise await _refusal(url, response)
+    return await _body(url, response, room)
+
+
+async def _refusal(url: URL, response: aiohttp.ClientResponse) -> RequestRefused:
+    """Read how the body of a refusal begins: it often says why."""
+    try:
+        begin = await response.content.read(_EXCERPT_BYTES)
+        if response.headers.get("Content-Encoding"):
+            begin = zlib.decompressobj(_ANY_WINDOW).decompress(begin, _EXCERPT_BYTES)
+    except (aiohttp.ClientError, OSError, ValueError, zlib.error):
+        begin = b""
+    words = begin.decode("utf-8", "replace").split()
+    text = "".join(one if one.isprintable() else "?" for one in " ".join(words))
+    wait_s = retry_after_s(response.headers.get("Retry-After"))
+    return RequestRefused(_shown(url), response.status, text, retry_after_s=wait_s)
+
+
+async def _body(url: URL, response: aiohttp.ClientResponse, room: int) -> bytes:
+    """Read and inflate a body. Raises _TooLarge beyond `room` bytes, inflated."""
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in _CODINGS:
+        raise TransportError(_shown(url), f"unknown content coding {coding!r:.40}")
+    inflater = None if coding == "identity" else zlib.decompressobj(_ANY_WINDOW)
+    body = bytearray()
+    async for received in response.content.iter_chunked(_CHUNK_BYTES):
+        part = received
+        while part:
+            if inflater is None:
+                body += part
+                break
+            if inflater.eof:  # the next member of a gzip file
+                inflater = zlib.decompressobj(_ANY_WINDOW)
+            body += inflater.decompress(part, room + 1 - len(body))
+            if len(body) > room:
+                break
+            part = inflater.unused_data or inflater.unconsumed_tail
+        if len(body) > room:
+            response.close()
+            raise _TooLarge(_shown(url), f"body exceeds {room} bytes")
+    if inflater is not None and not inflater.eof:
+        raise TransportError(_shown(url), "the compressed body is cut short")
+    return bytes(body)
 
 
 class _TooLarge(TransportError):
@@ -154,14 +236,29 @@ class _TooLarge(TransportError):
 def _may_pass(failure: TransportError) -> bool:
     if isinstance(failure, RequestRefused):
         return failure.status in _PASSING
-    certificate = isinstance(failure.__cause__, aiohttp.ClientConnectorCertificateError)
-    return not certificate and not isinstance(failure, _TooLarge)
+    if isinstance(failure, VenueError):
+        return failure.temporary
+    lasting = (aiohttp.ClientConnectorCertificateError, aiohttp.InvalidURL, UnicodeError)
+    return not isinstance(failure.__cause__, lasting) and not isinstance(failure, _TooLarge)
+
+
+def _explain(failure: Exception) -> str:
+    """Return an exception's own words, on one line."""
+    return " ".join(f"{failure}".split()) or type(failure).__name__
+
+
+def _shown(url: URL | str) -> str:
+    return _USER.sub("//", str(url))
 
 
 def _url(base_url: str, request: RestRequest, more: dict[str, str]) -> URL:
+    """Raises TransportError for what is no URL."""
     query = {**request.query, **more}
-    url = URL(base_url.rstrip("/") + request.path)
-    return url.with_query(query) if query else url
+    try:
+        url = URL(base_url.rstrip("/") + request.path)
+        return url.with_query(query) if query else url
+    except (ValueError, TypeError) as failure:
+        raise TransportError(_shown(base_url), f"no URL: {_explain(failure)}") from failure
 
 
 def _next_page(body: bytes, keys: tuple[str, ...]) -> str:
@@ -174,10 +271,5 @@ def _next_page(body: bytes, keys: tuple[str, ...]) -> str:
             place = place[key]
     except (LookupError, TypeError, ValueError):
         return ""
-    # Bybit gives its cursor percent-encoded already; encoding it twice would spoil it.
+    # A venue may percent-encode its cursor; encoding it twice would spoil it.
     return unquote(place) if isinstance(place, str) else ""
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read Retry-After's number of seconds; a date is rare, and the backoff serves for it."""
-    return float(retry_after) if retry_after and retry_after.strip().isdecimal() else None

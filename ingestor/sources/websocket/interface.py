@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Final, Protocol
 
+from ingestor.config.proxy import proxy_secrets
 from ingestor.model.errors import TransportError
+from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.logs import Redactor
 
 CLOSE_TIMEOUT_S: Final = 2.0  # how long the closing handshake may take before the socket is dropped
 ABNORMAL_CLOSURE: Final = 1006  # RFC 6455 section 7.1.5: the connection ended without a close frame
 NO_STATUS: Final = 1005  # the close frame carried no code
+_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
+_CLOSE_CODE_REGISTERED: Final = 3000
+_CLOSE_CODE_END: Final = 5000
+FRAGMENTS_MAX: Final = 4096  # of one message; what the library of the second transport permits
 # The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
 # we could still act on, and one turn of the loop would work through that for each connection. This
 # is 2.5 MB/s over 100 ms of distance, and the peer's buffer holds the rest.
@@ -49,13 +56,17 @@ class ClosedByUs(TransportError):
     """`Link.close` or `Link.abort` was called."""
 
 
+class CallbackFailed(TransportError):
+    """Something unforeseen was raised for this connection. It was reported as a bug already."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
     """How to open one connection.
 
     url: ws:// or wss://. ssl_context: None = the system's trusted certificates, verified.
     frame_bytes_max: bound of a whole message, joined and inflated. open_timeout_s: for name, TCP,
-    TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, of the picows transport alone.
+    TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, where there is no proxy.
     source_address: local IP address. proxy: http://, https:// or socks5:// address;
     permessage_deflate: whether to offer it; both are for the websockets transport alone.
     """
@@ -145,20 +156,39 @@ def default_ssl_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header; None for none, a date or nonsense."""
-    if value is None or not value.strip().isdecimal():
-        return None
-    return float(value)
+def connect_failure(options: ConnectOptions, failure: Exception) -> TransportError:
+    """Translate whatever opening a connection raises.
 
-
-def connect_failure(url: str, failure: Exception, open_timeout_s: float) -> TransportError:
-    """Translate what opening a connection raises: OSError, ssl.SSLError, TimeoutError."""
+    What neither the network nor the peer explains is counted as a bug of this connection, which is
+    opened again like any other. No text has the password of a proxy.
+    """
+    url = options.url
+    if isinstance(failure, TransportError):
+        return failure
     if isinstance(failure, TimeoutError):
-        return OpenTimeout(url, f"not open within {open_timeout_s:g} s")
+        return OpenTimeout(url, f"not open within {options.open_timeout_s:g} s")
     if isinstance(failure, ssl.SSLCertVerificationError):
         return TlsFailed(url, f"certificate refused: {failure.verify_message}")
     if isinstance(failure, ssl.SSLError):
         return TlsFailed(url, f"TLS failed: {failure.reason or failure}")
-    text = failure.strerror if isinstance(failure, OSError) else None
-    return ConnectFailed(url, text or str(failure) or type(failure).__name__)
+    secrets = proxy_secrets(options.proxy) if options.proxy else ()
+    text = Redactor(secrets).text(
+        (failure.strerror if isinstance(failure, OSError) else None)
+        or str(failure)
+        or type(failure).__name__
+    )
+    if not isinstance(failure, (OSError, EOFError)):
+        bulkheads.bug("connection", failure, url=url)
+        return CallbackFailed(url, f"{type(failure).__name__}: {text}")
+    return ConnectFailed(url, text)
+
+
+def callback_failure(url: str, failure: Exception) -> CallbackFailed:
+    """Report what a callback of one connection raised; return why that connection is to end."""
+    bulkheads.bug("connection", failure, url=url)
+    return CallbackFailed(url, f"a callback raised {type(failure).__name__}")
+
+
+def is_close_code(code: int) -> bool:
+    """Whether a peer may send this code (RFC 6455 section 7.4, and the codes registered since)."""
+    return code in _CLOSE_CODES or _CLOSE_CODE_REGISTERED <= code < _CLOSE_CODE_END

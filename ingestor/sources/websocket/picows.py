@@ -18,8 +18,8 @@ from typing import Final
 from picows import (
     WSAutoPingStrategy,
     WSCloseCode,
+    WSError,
     WSFrame,
-    WSHandshakeError,
     WSListener,
     WSMsgType,
     WSTransport,
@@ -27,22 +27,27 @@ from picows import (
 from picows.picows import WSCloseHandshake, WSProtocol  # type: ignore[attr-defined]
 from picows.url import parse_url
 
-from ingestor.model.errors import HandshakeRejected, PeerClosed, TransportError
+from ingestor.model.errors import PeerClosed, TransportError
+from ingestor.sources.websocket.handshake import answer_end, check_answer
 from ingestor.sources.websocket.interface import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
+    FRAGMENTS_MAX,
     NO_STATUS,
     Arrive,
     ClosedByUs,
     ConnectOptions,
     Handler,
     ProtocolViolated,
+    callback_failure,
     connect_failure,
-    retry_after_s,
+    is_close_code,
 )
 from ingestor.sources.websocket.poller import ReadComplete
 from ingestor.sources.websocket.sockets import READ_BYTES, Receive, SocketTransport, open_stream
 
+# The version whose undocumented parts, `picows.picows` and `picows.url`, were read.
+REVIEWED_VERSION: Final = "2.3.1"
 LIBRARY_BUFFER_BYTES: Final = 2_048  # the library's own, for what is handed to it; it grows
 # One read may bring hundreds of frames: the owner is asked to flush within it, so that batches stay
 # as small as the processor's cache. A power of two.
@@ -54,8 +59,7 @@ _header: Final = Struct(">BBH").unpack_from
 _HEAD_BYTES: Final = 4
 _LENGTH_16: Final = 126
 _LENGTH: Final = 0x7F
-_HEAD_END: Final = b"\r\n\r\n"
-_HEAD_BYTES_MAX: Final = 32 << 10
+_RESERVED_BITS: Final = 0x70  # RFC 6455 section 5.2: an extension's, and we offer none
 _EVERYTHING: Final = 1 << 62
 _DATA: Final = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
@@ -194,6 +198,8 @@ class _PicowsLink(WSListener):
         while at + 1 < len(data) and self._transport is not None:
             if self._flows:
                 at = self._whole_frames(data, at)
+                if at + 1 >= len(data):
+                    break
             end = self._hand_over(data, at)
             if end == at:
                 break
@@ -203,7 +209,10 @@ class _PicowsLink(WSListener):
     def _hand_over(self, data: bytes, at: int) -> int:
         """Give the frame at `at` to the library, as much as there is of it; return the end of what
         it was given: `at` itself for a frame that is none of its own, or without a whole header."""
-        second = data[at + 1] if at + 1 < len(data) else 0
+        if data[at] & _RESERVED_BITS and not self._library_waits:
+            self._violated(WSCloseCode.PROTOCOL_ERROR, "reserved bits without an extension")
+            return self._feed(data, at, len(data))
+        second = data[at + 1]
         start, length = at + 2, second & _LENGTH
         if length >= _LENGTH_16:
             start += 2 if length == _LENGTH_16 else 8
@@ -218,18 +227,20 @@ class _PicowsLink(WSListener):
         return self._feed(data, at, min(end, len(data)))
 
     def _answered(self, data: bytes) -> int:
-        """Give the answer to our handshake to the library; return the end of it, 0: not whole."""
-        end = data.find(_HEAD_END) + len(_HEAD_END)
-        if end < len(_HEAD_END):
-            if len(data) < _HEAD_BYTES_MAX:
+        """Check the answer to our handshake; return the end of it, 0: not whole. The library hears
+        of a good one only, since it must not be fed after one that it refused."""
+        try:
+            end = answer_end(self._url, data)
+            if not end:
                 return 0
-            end = len(data)
-        self._library_waits = end
-        at = self._feed(data, 0, end)
-        if self._transport is None:  # refused; the body says why
-            self._library_waits = _EVERYTHING
-            return self._feed(data, at, len(data))
-        return at
+            answer = check_answer(self._url, data[:end], data[end:], offers_extension=False)
+        except TransportError as failure:
+            self._failure = failure
+            self._stream.abort()
+            return len(data)
+        self._library_waits = len(answer)
+        self._feed(answer, 0, len(answer))
+        return end
 
     def _feed(self, data: bytes, at: int, end: int) -> int:
         """Give bytes to the library, which waited for so many at least; return their end. Once a
@@ -243,35 +254,59 @@ class _PicowsLink(WSListener):
             room[:part] = view[at : at + part]
             library.buffer_updated(part)
             at += part
-            transport = self._transport
-            if transport is not None and transport.is_close_frame_sent:
+            if self._has_ended:
                 self._library_waits, end = _EVERYTHING, len(data)
         self._flows = (
             self._transport is not None and self._parts is None and not self._library_waits
         )
         return at
 
+    @property
+    def _has_ended(self) -> bool:
+        """Whether nothing counts any more but the answer to our close frame: the peer closed, or
+        we did, or the library did on its own."""
+        transport = self._transport
+        return self._failure is not None or (
+            transport is not None and transport.is_close_frame_sent
+        )
+
+    def failed(self, failure: Exception) -> None:
+        """Something unforeseen was raised in a callback: it costs this connection alone."""
+        verdict = callback_failure(self._url, failure)
+        if self._failure is None:
+            self._failure = verdict
+        self._stream.abort()
+
     # What the library calls
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         self.received_ns = time_ns()
-        self._handler.opened(self)
+        try:
+            self._handler.opened(self)
+        except Exception as failure:  # noqa: BLE001  # else the library keeps it for itself
+            self.failed(failure)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if transport.is_close_frame_sent:
-            self._after_close(transport, frame)
-        elif self._parts is None and frame.fin and frame.msg_type in _DATA:
-            self._arrive((self._session, frame.get_payload_as_bytes(), self.received_ns))
-        else:
-            self._rare(transport, frame)
+        try:
+            if self._has_ended:
+                self._after_close(transport, frame)
+            elif self._parts is None and frame.fin and frame.msg_type in _DATA:
+                self._arrive((self._session, frame.get_payload_as_bytes(), self.received_ns))
+            else:
+                self._rare(transport, frame)
+        except Exception as failure:  # noqa: BLE001  # else the library keeps it for itself
+            self.failed(failure)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._library = None
         if self._abandoned:
             return
         self._abandoned = True
-        self._handler.closed(self._failure or self._why_closed(transport))
+        try:
+            self._handler.closed(self._failure or self._why_closed(transport))
+        except Exception as failure:  # noqa: BLE001  # there is nothing left to end
+            callback_failure(self._url, failure)
 
     # What the supervisor calls
 
@@ -303,9 +338,10 @@ class _PicowsLink(WSListener):
     def deliver_to(self, arrive: Arrive) -> None:
         self._arrive = arrive
 
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None
+    def check_open(self) -> None:
+        """Raises why the handshake failed, where the library doesn't know of it."""
+        if self._transport is None:
+            raise self._failure or ConnectionResetError("closed during the handshake")
 
     def abandon(self) -> None:
         """Nobody waits for this connection any more, and its stream is aborted."""
@@ -342,11 +378,14 @@ class _PicowsLink(WSListener):
             self._parts = []
             self._parts_bytes = 0
         self._parts_bytes += frame.payload_size
+        too_big = ""
         if self._parts_bytes > self._message_bytes_max:
+            too_big = f"message of more than {self._message_bytes_max} bytes"
+        elif len(self._parts) >= FRAGMENTS_MAX:
+            too_big = f"message of more than {FRAGMENTS_MAX} fragments"
+        if too_big:
             self._parts = []
-            self._violated(
-                WSCloseCode.MESSAGE_TOO_BIG, f"message of more than {self._message_bytes_max} bytes"
-            )
+            self._violated(WSCloseCode.MESSAGE_TOO_BIG, too_big)
             return
         self._parts.append(frame.get_payload_as_bytes())
         if frame.fin:
@@ -360,6 +399,9 @@ class _PicowsLink(WSListener):
         if self._failure is None:
             payload = frame.get_payload_as_bytes()
             code = int.from_bytes(payload[:2], "big") if payload else NO_STATUS
+            if payload and not is_close_code(code):
+                self._violated(WSCloseCode.PROTOCOL_ERROR, f"closed with the invalid code {code}")
+                return
             reason = payload[2:].decode(errors="replace")
             self._failure = PeerClosed(self._url, code, reason)
             transport.send(WSMsgType.CLOSE, payload[:2])
@@ -408,17 +450,16 @@ async def connect(options: ConnectOptions, handler: Handler) -> _PicowsLink:
     try:
         async with asyncio.timeout(options.open_timeout_s):
             await _open(link, options)
-    except BaseException as failure:
+    except WSError as failure:
         link.abandon()
-        if isinstance(failure, WSHandshakeError):
-            raise _rejected(options.url, failure) from failure
-        if isinstance(failure, Exception):
-            raise connect_failure(options.url, failure, options.open_timeout_s) from failure
+        what = f"in the handshake: {failure}"
+        raise ProtocolViolated(options.url, WSCloseCode.PROTOCOL_ERROR.value, what) from None
+    except Exception as failure:  # the boundary: all that opening raises
+        link.abandon()
+        raise connect_failure(options, failure) from failure
+    except BaseException:
+        link.abandon()
         raise
-    if not link.is_open:  # the peer hung up instead of answering the handshake
-        raise connect_failure(
-            options.url, ConnectionResetError("closed during the handshake"), options.open_timeout_s
-        )
     return link
 
 
@@ -445,17 +486,7 @@ async def _open(link: _PicowsLink, options: ConnectOptions) -> None:
     try:
         link.start(stream, library)
         await library.wait_until_handshake_complete()
+        link.check_open()
     except BaseException:
         stream.abort()
         raise
-
-
-def _rejected(url: str, failure: WSHandshakeError) -> TransportError:
-    response = failure.response
-    if response is None or response.status == 101:
-        return TransportError(url, f"handshake failed: {failure}")
-    return HandshakeRejected(
-        url,
-        int(response.status),
-        retry_after_s=retry_after_s(response.headers.get("Retry-After")),
-    )

@@ -18,6 +18,8 @@ from contextlib import suppress
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
+from ingestor.telemetry.bulkheads import bulkheads
+
 PORTION: Final = 256  # sockets that are read before the loop has its turn: two milliseconds or so
 _DATA: Final = select.EPOLLIN
 _READABLE: Final = _DATA | select.EPOLLRDHUP | select.EPOLLET
@@ -31,6 +33,9 @@ class Reader(Protocol):
     def readable(self, descriptor: int) -> ReadComplete | None:
         """Read once. Return what is to be called when the sockets that are ready with this one, and
         return the same, are read too; None when nothing is."""
+
+    def failed(self, failure: Exception) -> None:
+        """`readable` raised: report it and end the connection."""
 
 
 class Readiness:
@@ -78,20 +83,24 @@ class Readiness:
                 continue
             try:
                 following = reader.readable(descriptor)
-                if (
-                    following is not on_read_complete
-                ):  # hardly ever: many connections have one owner
-                    ended, on_read_complete = on_read_complete, following
-                    if ended is not None:
-                        ended()
             except Exception as failure:  # noqa: BLE001  # the others' edges would be lost
-                self._loop.call_exception_handler(
-                    {"message": "a socket's reader failed", "exception": failure}
-                )
+                reader.failed(failure)
+            else:
+                if following is not on_read_complete:  # hardly ever: many have one owner
+                    ended, on_read_complete = on_read_complete, following
+                    _call(ended)
             if events != _DATA and descriptor in readers:
                 self.again(descriptor)  # the end comes after what was read
-        if on_read_complete is not None:
+        _call(on_read_complete)
+
+
+def _call(on_read_complete: ReadComplete | None) -> None:
+    """End the burst of one owner. What it raises is no fault of the sockets that were read."""
+    if on_read_complete is not None:
+        try:
             on_read_complete()
+        except Exception as failure:  # noqa: BLE001  # the boundary
+            bulkheads.bug("connection", failure, callback="on_read_complete")
 
 
 _SETS: WeakKeyDictionary[asyncio.AbstractEventLoop, Readiness] = WeakKeyDictionary()

@@ -15,7 +15,13 @@ from typing import Final
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from ingestor.sources.websocket.interface import ConnectOptions, default_ssl_context
+from ingestor.sources.resolver import Resolver
+from ingestor.sources.websocket.interface import (
+    CLOSE_TIMEOUT_S,
+    ConnectOptions,
+    callback_failure,
+    default_ssl_context,
+)
 from ingestor.sources.websocket.poller import ReadComplete, Reader, Readiness
 
 READ_BYTES: Final = 64 << 10  # of one read
@@ -77,13 +83,19 @@ class SocketTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            Readiness.of(self._loop).remove(self._socket.fileno())
+            try:
+                Readiness.of(self._loop).remove(self._socket.fileno())
+            except Exception as failure:  # noqa: BLE001  # whoever pauses all must not stop here
+                self.failed(failure)
 
     def resume_reading(self) -> None:
         reader = self._first_reader()
         if reader is not None and not self._is_reading and not self._is_closing:
             self._is_reading = True
-            Readiness.of(self._loop).add(self._socket.fileno(), reader)
+            try:
+                Readiness.of(self._loop).add(self._socket.fileno(), reader)
+            except Exception as failure:  # noqa: BLE001  # the kernel may be out of watches
+                self.failed(failure)
 
     def read_again(self) -> None:
         """There may be more than one read brought."""
@@ -116,11 +128,14 @@ class SocketTransport(asyncio.Transport):
             self._lose(ConnectionAbortedError("the peer doesn't read"))
 
     def _writable(self) -> None:
-        data, self._backlog = self._backlog, b""
-        self._loop.remove_writer(self._socket.fileno())
-        self._send(data)
-        if self._is_closing and not self._backlog:
-            self._lose(None)
+        try:
+            data, self._backlog = self._backlog, b""
+            self._loop.remove_writer(self._socket.fileno())
+            self._send(data)
+            if self._is_closing and not self._backlog:
+                self._lose(None)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a callback
+            self.failed(failure)
 
     def get_write_buffer_size(self) -> int:
         return len(self._backlog)
@@ -137,11 +152,13 @@ class SocketTransport(asyncio.Transport):
         return self._is_closing
 
     def close(self) -> None:
-        """End the connection once everything is written."""
+        """End the connection once everything is written, or is not read for CLOSE_TIMEOUT_S."""
         if not self._is_closing:
             self.pause_reading()
             self._is_closing = True
-            if not self._backlog:
+            if self._backlog:
+                self._loop.call_later(CLOSE_TIMEOUT_S, self._lose, None)
+            else:
                 self._lose(None)
 
     def abort(self) -> None:
@@ -150,6 +167,15 @@ class SocketTransport(asyncio.Transport):
     def ended(self, failure: OSError | None = None) -> None:
         """The peer ended the connection, or it was lost."""
         self._lose(failure)
+
+    def failed(self, failure: Exception) -> None:
+        """Something unforeseen was raised for this connection: report it, and end it alone."""
+        reader = self._reader
+        if reader is not None:
+            reader.failed(failure)
+        else:
+            callback_failure(str(self._about["peername"]), failure)
+            self._lose(None)
 
     def _lose(self, failure: OSError | None) -> None:
         if self._protocol is None:
@@ -165,6 +191,8 @@ class SocketTransport(asyncio.Transport):
     def _lost(self, protocol: asyncio.BaseProtocol, failure: OSError | None) -> None:
         try:
             protocol.connection_lost(failure)
+        except Exception as bug:  # noqa: BLE001  # the boundary of a callback
+            callback_failure(str(self._about["peername"]), bug)
         finally:
             self._socket.close()
             self._reader = None
@@ -266,7 +294,7 @@ class TlsStream(SocketTransport):
 
 async def open_stream(options: ConnectOptions, host: str, port: int) -> SocketTransport:
     """Connect, and agree on TLS where the URL wants it. Raises OSError, ssl.SSLError."""
-    connected = await _connected(options, host, port)
+    connected = await open_socket(options, host, port)
     try:
         if not options.is_secure:
             return SocketTransport(connected)
@@ -278,7 +306,7 @@ async def open_stream(options: ConnectOptions, host: str, port: int) -> SocketTr
     return stream
 
 
-async def _connected(options: ConnectOptions, host: str, port: int) -> socket.socket:
+async def open_socket(options: ConnectOptions, host: str, port: int) -> socket.socket:
     """Return a socket to the first of the host's addresses that answers; the next one is tried
     beside it when that takes long (RFC 8305). Raises OSError."""
     loop = asyncio.get_running_loop()
@@ -290,12 +318,18 @@ async def _connected(options: ConnectOptions, host: str, port: int) -> socket.so
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         return made
 
+    resolver = Resolver.of(loop)
     source: Sequence[AddrInfoType] | None = None
     if options.source_address is not None:
-        source = await loop.getaddrinfo(options.source_address, 0, type=socket.SOCK_STREAM)
-    return await start_connection(
-        await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM),
-        local_addr_infos=source,
-        happy_eyeballs_delay=_NEXT_ADDRESS_S,
-        socket_factory=make,
-    )
+        source = await resolver.resolve(options.source_address, 0)
+    addresses = await resolver.resolve(host, port)
+    try:
+        return await start_connection(
+            addresses,
+            local_addr_infos=source,
+            happy_eyeballs_delay=_NEXT_ADDRESS_S,
+            socket_factory=make,
+        )
+    except OSError:
+        resolver.doubt(host)
+        raise

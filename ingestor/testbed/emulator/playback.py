@@ -20,28 +20,10 @@ import msgspec
 from ingestor.model.errors import ConfigError
 from ingestor.recording.format import Connect, Connection, Header, Http, Line, Recv
 from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
-from ingestor.testbed.emulator.venue import Change, Venue, parse
-from ingestor.testbed.emulator.venues.registry import VENUES
+from ingestor.testbed.emulator.registry import venue_names, venue_of
+from ingestor.testbed.emulator.venue import Change, Print, Venue, parse
 
-Key = tuple[str, str]  # venue, market; OKX carries all markets on one connection: ""
-
-_HEADER_NAMES: Final[dict[str, Key]] = {
-    "BINANCE": ("binance", "spot"),
-    "BINANCE_FUTURES": ("binance", "usdm"),
-    "BINANCE_DELIVERY": ("binance", "coinm"),
-    "BYBIT": ("bybit", "linear"),
-    "COINBASE": ("coinbase", "spot"),
-    "KRAKEN": ("kraken", "spot"),
-    "OKX": ("okx", ""),
-}
-_HOSTS: Final[dict[str, Key]] = {
-    "stream.binance.com": ("binance", "spot"),
-    "fstream.binance.com": ("binance", "usdm"),
-    "dstream.binance.com": ("binance", "coinm"),
-    "advanced-trade-ws.coinbase.com": ("coinbase", "spot"),
-    "ws.kraken.com": ("kraken", "spot"),
-    "ws.okx.com": ("okx", ""),
-}
+Key = tuple[str, str]  # venue, market; "" where all markets come on one connection
 
 _UNREADABLE: Final = (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError)
 
@@ -114,8 +96,8 @@ class Recording:
         Where only its book levels can't be read it is played all the same.
         """
         payload = line.payload
+        message = _parsed(payload)
         try:
-            message = parse(payload)
             streams = tuple(self.exchange.streams(message))
         except _UNREADABLE:
             return None
@@ -145,14 +127,26 @@ class Recording:
             return
         self.streams.update(frame.streams)
         try:
-            prints = list(self.exchange.prints(parse(frame.payload)))
+            prints = list(self.exchange.prints(_parsed(frame.payload)))
         except _UNREADABLE:
             return
+        self.note_digits(prints)
+
+    def note_digits(self, prints: Iterable[Print]) -> None:
+        """Learn the decimals of instruments from prices and sizes that the venue sent."""
         pads = self.exchange.pads_digits
         for symbol, price, size in prints:
             digits = self.digits.setdefault(symbol, Digits())
             digits.price = max(digits.price, _decimals(price, strip=pads))
             digits.size = max(digits.size, _decimals(size, strip=pads))
+
+
+def _parsed(payload: bytes) -> Any:
+    """Return what a frame's JSON says, None where it is no JSON."""
+    try:
+        return parse(payload)
+    except msgspec.DecodeError:
+        return None
 
 
 def _decimals(text: str, *, strip: bool) -> int:
@@ -175,7 +169,7 @@ def survey(paths: Iterable[Path]) -> list[Recording]:
         recording = found.get(key)
         if recording is None:
             venue, market = key
-            recording = found[key] = Recording(VENUES[venue], market, chains)
+            recording = found[key] = Recording(venue_of(venue), market, chains)
         recording.note(line)
     playable = [recording for recording in found.values() if recording.streams]
     if not playable:
@@ -210,7 +204,7 @@ def _keyed_lines(chains: Sequence[SegmentChain], problems: Problems) -> Iterator
                 yield fixed, line
             elif not chain.is_foreign:
                 for key in _keys(chain, line, owners):
-                    if key[0] in VENUES:
+                    if key[0]:
                         yield key, line
 
 
@@ -234,44 +228,30 @@ def _keys(
 
 
 def _own_key(venue: str, market: str) -> Key:
-    return venue, "" if venue == "okx" else market
+    return venue, "" if venue_of(venue).shares_connection else market
 
 
 def _foreign_key(chain: SegmentChain) -> Key | None:
     """Tell whose recording this is; None when nothing in it says so."""
-    found = _HEADER_NAMES.get(chain.venue.upper())
-    if found is not None:
-        return found
+    venues = [venue_of(name) for name in venue_names()]
+    name = chain.venue.upper()
+    for venue in venues:
+        if name in venue.recording_names:
+            return venue.name, venue.recording_names[name]
     for _, lines in chain_lines(chain, Problems()):
         for line in lines:
-            if isinstance(line, Connect) and (found := _of_address(line.url)):
-                return found
-            if isinstance(line, Recv) and (found := _of_frame(line.payload)):
-                return found
+            for venue in venues:
+                market = _foreign_market(venue, line)
+                if market is not None:
+                    return venue.name, market
     return None
 
 
-def _of_address(url: str) -> Key | None:
-    parts = urlsplit(url)
-    if parts.hostname == "stream.bybit.com":
-        return "bybit", parts.path.rstrip("/").rpartition("/")[2]
-    return _HOSTS.get(parts.hostname or "")
-
-
-def _of_frame(payload: bytes) -> Key | None:
-    try:
-        message = parse(payload)
-    except msgspec.DecodeError:
-        return None
-    match message:
-        case {"stream": _, "data": dict(data)}:
-            return "binance", "usdm" if "T" in data and "M" not in data else "spot"
-        case {"sequence_num": _}:
-            return "coinbase", "spot"
-        case {"topic": _}:
-            return "bybit", "linear"
-        case {"arg": _, "data": _}:
-            return "okx", ""
-        case {"channel": str()} | {"method": str()}:
-            return "kraken", "spot"
+def _foreign_market(venue: Venue, line: Line) -> str | None:
+    """Return the market of a venue that a line comes from; None when it doesn't say so."""
+    match line:
+        case Connect(url=url):
+            return venue.market_at(url)
+        case Recv(payload=payload):
+            return venue.market_of_frame(_parsed(payload))
     return None

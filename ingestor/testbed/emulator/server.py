@@ -8,12 +8,15 @@ the same port.
 What is not as it was recorded, and why:
 - A subscription without a recorded stream of its name gets the one of its symbol and kind: any
   depth and interval of a book gets the recorded book, any trade stream the recorded trades.
-- Coinbase numbers the messages of a connection. A client that subscribes to less, or hears its
-  answers at other places than the recorder did, gets its own contiguous numbers; nothing else in
-  a frame is touched. Who asks for everything gets the recorded numbers once the answers are over.
-- Binance wraps each frame on `/stream` and doesn't on `/ws`: wrapped or unwrapped as wanted.
+- Where a venue numbers the messages of a connection, a client that subscribes to less, or hears
+  its answers at other places than the recorder did, gets its own contiguous numbers; nothing else
+  in a frame is touched. Who asks for everything gets the recorded numbers once the answers are
+  over.
+- Where a venue wraps frames at one address and not at another: wrapped or unwrapped as wanted.
 - Who subscribes to a book while it is being played first gets a snapshot made of the book at that
   position, where the venue sends one.
+- A venue without a module in `venues` is played verbatim: all frames, answers among them, to each
+  client from the moment it connects.
 - A silent stream is silent: a symbol that the recording lists but has no frames of is accepted.
 """
 
@@ -50,6 +53,7 @@ AtEnd = Literal["keep", "close"]
 MAX_SPEED: Final = math.inf
 _CHUNK: Final = 128  # frames read ahead
 _NO_FAULTS: Final = Faults()
+CLOSE_TIMEOUT_S: Final = 2.0  # how long the closing handshake may take before TCP is dropped
 
 
 @dataclass(slots=True)
@@ -65,6 +69,17 @@ class EmulatorStatistics:
     subscribed: int = 0
     refused: int = 0
     rest_requests: Counter[str] = field(default_factory=Counter)
+
+
+class _Connection(ServerConnection):
+    """The library's connection, ended also where a client closes it and leaves TCP open."""
+
+    _end: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._end is None and self.protocol.close_expected():
+            self._end = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
 
 class VenueEmulator:
@@ -144,7 +159,13 @@ class VenueEmulator:
         self._rest = RestDesk(self._recording, self._snapshots)
         host, port = self._address
         self._server = await serve_websockets(
-            self._serve, host, port, process_request=self._request, compression=None
+            self._serve,
+            host,
+            port,
+            process_request=self._request,
+            compression=None,
+            close_timeout=CLOSE_TIMEOUT_S,
+            create_connection=_Connection,
         )
         self._stack.push_async_callback(self._stop_server)
         player = asyncio.create_task(self._play())
@@ -286,7 +307,7 @@ class VenueEmulator:
         statistics = self.statistics
         for change in frame.changes:
             with suppress(InvalidOperation):  # recorded nonsense: played, but in no book
-                if self._recording.venue == "binance":
+                if self._recording.exchange.snapshots_by_rest:
                     self._rest.played(change)
                 else:
                     self._books.setdefault(change.stream, Book()).apply(change)

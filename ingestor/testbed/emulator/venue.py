@@ -8,14 +8,18 @@ digits of its numbers kept: non-integer numbers are text.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Final, Protocol
+from http import HTTPStatus
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 import orjson
+
+from ingestor.adapter import FeedAdapter
 
 LevelTexts = Sequence[tuple[str, str]]  # price, size
 Print = tuple[str, str, str]  # symbol, price, size: somewhere in a frame
@@ -81,6 +85,44 @@ class Book:
         return [self._asks[price] for price in sorted(self._asks)[:depth]]
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a list says of one instrument; increments are decimal text."""
+
+    symbol: str
+    base: str
+    quote: str
+    tick_size: str
+    lot_size: str
+    known: Mapping[str, Any]  # `Instrument.to_json`, empty where nothing but digits is known
+
+    @property
+    def price_decimals(self) -> int:
+        """What a client must take: our recorder knew it, or the digits say it."""
+        return int(self.known.get("price_exponent", len(self.tick_size.partition(".")[2])))
+
+    @property
+    def size_decimals(self) -> int:
+        return int(self.known.get("size_exponent", len(self.lot_size.partition(".")[2])))
+
+    def of(self, name: str, default: str) -> str:
+        return str(self.known.get(name) or default)
+
+
+class RestReply(NamedTuple):
+    """The answer to a GET request."""
+
+    status: int
+    body: bytes
+
+
+class BookRequest(NamedTuple):
+    """What a GET request for a book asks for. depth: levels a side, None = not a valid number."""
+
+    symbol: str
+    depth: int | None
+
+
 class VenueConnection(Protocol):
     """One client, as a venue sees it."""
 
@@ -104,22 +146,49 @@ class VenueConnection(Protocol):
 class Venue:
     """One exchange's manner of speaking. The defaults are what most of them do.
 
+    name: the venue's, as in the configuration. adapter: its feed, which knows its addresses.
+    shares_connection: all markets come on one connection, and are served as one, market "".
+    recording_names: market by the name that recorders of others give it in their header.
+
     number: where the venue counts per connection, a pattern whose match is replaced by a client's
     own count. pads_digits: decimals are padded with zeros beyond the increment. refuses_unknown:
     a subscription to a symbol that doesn't exist is an error. always: streams that exist whatever
-    was recorded.
+    was recorded. snapshots_by_rest: clients fetch the image of a book, it doesn't come on the
+    socket. refused_book: the answer to a request for a book that can't be served.
     """
 
-    name: ClassVar[str]
+    name: str
+    adapter: ClassVar[type[FeedAdapter] | None] = None
+    shares_connection: ClassVar[bool] = False
+    recording_names: ClassVar[Mapping[str, str]] = {}
     number: ClassVar[re.Pattern[bytes] | None] = None
     pads_digits: ClassVar[bool] = True
     refuses_unknown: ClassVar[bool] = True
     always: ClassVar[frozenset[str]] = frozenset()
+    snapshots_by_rest: ClassVar[bool] = False
+    refused_book: ClassVar[RestReply] = RestReply(HTTPStatus.NOT_FOUND, b"{}")
+
+    # Recordings of others ------------------------------------------------------------------
+
+    def market_at(self, url: str) -> str | None:
+        """Return the market whose websocket host an address has; None: another venue's."""
+        host = urlsplit(url).hostname
+        for name, market in self.adapter.markets.items() if self.adapter else ():
+            if any(urlsplit(endpoint.url).hostname == host for endpoint in market.endpoints):
+                return "" if self.shares_connection else name
+        return None
+
+    def market_of_frame(self, message: Any) -> str | None:
+        """Return the market that sends frames of this shape; None: the shape doesn't say."""
+        return None
 
     # Recorded frames -----------------------------------------------------------------------
 
     def streams(self, message: Any) -> Iterable[str]:
-        """Return the streams that a frame belongs to; none: it answers to a request, or beats."""
+        """Return the streams that a frame belongs to; none: it answers to a request, or beats.
+
+        message: what the frame's JSON says, None where it is no JSON.
+        """
         raise NotImplementedError
 
     def channel(self, stream: str) -> tuple[str, str]:
@@ -161,6 +230,60 @@ class Venue:
     def dress(self, payload: bytes, stream: str, connection: VenueConnection) -> bytes:
         """Return a recorded frame as this client's connection carries it."""
         return payload
+
+    # REST ----------------------------------------------------------------------------------
+
+    def book_request(self, path: str, query: Mapping[str, str]) -> BookRequest | None:
+        """Read a request for the image of a book; None: it asks for something else."""
+        return None
+
+    def read_book(self, symbol: str, body: bytes) -> Change | None:
+        """Read a recorded answer to such a request; None: the venue refused."""
+        return None
+
+    def write_book(self, book: Book, depth: int) -> bytes:
+        """Return the answer to such a request. depth: levels a side."""
+        raise NotImplementedError
+
+    def lists_instruments_at(self, path: str) -> bool:
+        """Return whether the feed asks this path for the instruments of some market."""
+        return self.adapter is not None and any(
+            request.path == path
+            for market in self.adapter.markets
+            for request in self.adapter.instrument_requests(market)
+        )
+
+    def instrument_list(
+        self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
+    ) -> object:
+        """Return the answer to a request for instruments, as JSON."""
+        raise NotImplementedError
+
+
+class Verbatim(Venue):
+    """A venue that the testbed has no module for: each client gets all frames as recorded.
+
+    Answers of the venue are among the frames, so requests get no answer of their own.
+    """
+
+    refuses_unknown = False
+    _EVERYTHING: Final = "*"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def streams(self, message: Any) -> Iterable[str]:
+        return (self._EVERYTHING,)
+
+    def channel(self, stream: str) -> tuple[str, str]:
+        return "", stream
+
+    def opening(self, connection: VenueConnection, path: str) -> Iterator[bytes]:
+        connection.subscribe(self._EVERYTHING)
+        yield from ()
+
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
+        yield from ()
 
 
 def request_of(text: bytes) -> dict[str, Any] | None:

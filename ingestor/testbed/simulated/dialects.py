@@ -1,4 +1,4 @@
-"""The venues whose language the simulated venue speaks: its own, and Binance's."""
+"""Speak the simulated venue's own dialect, or that of a venue in `emulator/venues/`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Final, Literal, Protocol
 
 import orjson
 
+from ingestor.model.errors import ConfigError
+from ingestor.testbed.emulator.registry import module_of
 from ingestor.testbed.simulated.market import (
     LOT_SIZE,
     TICK_SIZE,
@@ -20,7 +22,7 @@ from ingestor.testbed.simulated.market import (
 )
 
 Kind = Literal["trade", "aggregate", "quote", "book"]
-DialectName = Literal["simulated", "binance"]
+OWN: Final = "simulated"  # the name of the dialect of feeds/simulated.py
 
 
 class Dialect(Protocol):
@@ -73,13 +75,16 @@ class SimulatedDialect:
                 f'"a":["{ask}","{ask_size}"]}}'
             )
         return (
-            f'{{"ch":"book","s":"@S","t":@T,"U":@N,"u":@N,"b":{_json(event.bids)},'
-            f'"a":{_json(event.asks)}}}'
+            f'{{"ch":"book","s":"@S","t":@T,"U":@N,"u":@N,"b":{json_text(event.bids)},'
+            f'"a":{json_text(event.asks)}}}'
         )
 
     def snapshot(self, state: State) -> str | None:
         bids, asks = state.levels()
-        return f'{{"ch":"snapshot","s":"@S","t":@T,"u":@N,"b":{_json(bids)},"a":{_json(asks)}}}'
+        return (
+            f'{{"ch":"snapshot","s":"@S","t":@T,"u":@N,"b":{json_text(bids)},'
+            f'"a":{json_text(asks)}}}'
+        )
 
     def instruments(self, symbols: Sequence[str]) -> tuple[str, bytes]:
         listed = [
@@ -112,97 +117,17 @@ class SimulatedDialect:
         return answers
 
 
-_BINANCE_KINDS: Final[dict[str, Kind]] = {
-    "trade": "trade",
-    "aggTrade": "aggregate",
-    "bookTicker": "quote",
-    "depth": "book",
-}
+def dialect_of(name: str) -> Dialect:
+    """Return the dialect of a name: the simulated venue's own, or that of an emulated venue.
 
-
-class BinanceDialect:
-    """The shapes of Binance spot's raw streams, for benchmarks. Aggregate trades come as in a
-    combined stream, since that is how the clients that take them ask for them."""
-
-    def symbol(self, number: int) -> str:
-        return f"S{number:05}USD"
-
-    def split(self, stream: str) -> tuple[Kind, str] | None:
-        symbol, _, name = stream.partition("@")
-        kind = _BINANCE_KINDS.get(name.partition("@")[0])
-        return None if kind is None else (kind, symbol.upper())
-
-    def event(self, kind: Kind, event: Event) -> str:
-        if kind == "trade":
-            maker = "false" if event.is_buy else "true"
-            return (
-                '{"e":"trade","E":@M,"s":"@S","t":@N,'
-                f'"p":"{event.price}000000","q":"{event.size}0000","T":@M,"m":{maker},"M":true}}'
-            )
-        if kind == "aggregate":
-            maker = "false" if event.is_buy else "true"
-            return (
-                '{"stream":"@L@aggTrade","data":{"e":"aggTrade","E":@M,"s":"@S","a":@N,'
-                f'"p":"{event.price}000000","q":"{event.size}0000","f":@N,"l":@N,"T":@M,'
-                f'"m":{maker},"M":true}}}}'
-            )
-        if kind == "quote":
-            bid, bid_size, ask, ask_size = event.quote
-            return (
-                '{"u":@N,"s":"@S",'
-                f'"b":"{bid}000000","B":"{bid_size}0000",'
-                f'"a":"{ask}000000","A":"{ask_size}0000"}}'
-            )
-        return (
-            '{"e":"depthUpdate","E":@M,"s":"@S","U":@N,"u":@N,'
-            f'"b":{_json(event.bids)},"a":{_json(event.asks)}}}'
-        )
-
-    def snapshot(self, state: State) -> str | None:
-        return None
-
-    def instruments(self, symbols: Sequence[str]) -> tuple[str, bytes]:
-        filters = [
-            {"filterType": "PRICE_FILTER", "tickSize": TICK_SIZE},
-            {"filterType": "LOT_SIZE", "stepSize": LOT_SIZE, "maxQty": "9000.0000"},
-        ]
-        listed = [
-            {
-                "symbol": symbol,
-                "status": "TRADING",
-                "baseAsset": symbol[:-3],
-                "baseAssetPrecision": 8,
-                "quoteAsset": symbol[-3:],
-                "quotePrecision": 8,
-                "quoteAssetPrecision": 8,
-                "filters": filters,
-            }
-            for symbol in symbols
-        ]
-        return "/api/v3/exchangeInfo", orjson.dumps({"symbols": listed})
-
-    def depth(self, state: State) -> tuple[str, str] | None:
-        bids, asks = state.levels()
-        body = f'{{"lastUpdateId":@N,"bids":{_json(bids)},"asks":{_json(asks)}}}'
-        return "/api/v3/depth", body
-
-    def request(self, message: Any) -> tuple[bool, list[str]] | None:
-        match message:
-            case {"method": "SUBSCRIBE" | "UNSUBSCRIBE" as method, "params": [*streams]}:
-                return method == "SUBSCRIBE", streams
-        return None
-
-    def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]:
-        if bad:
-            error = {"code": 2, "msg": f"Invalid request: unknown stream {bad[0]}"}
-            return [orjson.dumps({"error": error, "id": message.get("id")})]
-        return [orjson.dumps({"result": None, "id": message.get("id")})]
-
-
-DIALECTS: Final[dict[DialectName, Callable[[], Dialect]]] = {
-    "simulated": SimulatedDialect,
-    "binance": BinanceDialect,
-}
+    Raises ConfigError where no venue's module has one.
+    """
+    if name == OWN:
+        return SimulatedDialect()
+    make: Callable[[], Dialect] | None = getattr(module_of(name), "dialect", None)
+    if make is None:
+        raise ConfigError(f"the simulated venue has no dialect {name!r}")
+    return make()
 
 
 @dataclass(slots=True)
@@ -235,12 +160,21 @@ class Book:
         return self._snapshots[price_walk, place]
 
 
-def make_book(name: DialectName, shape: Shape, seed: int) -> Book:
-    """Return the walks of a dialect. seed: the same gives the same."""
-    dialect = DIALECTS[name]()
+def make_book(name: str, shape: Shape, seed: int) -> Book:
+    """Return the walks of a dialect.
+
+    Args:
+        name: of the dialect, as `dialect_of` takes it.
+        shape: sizes of the books and of their updates.
+        seed: the same gives the same.
+    Raises:
+        ConfigError: there is no such dialect.
+    """
+    dialect = dialect_of(name)
     walks = [make_walk(seed * 1_000 + number, shape) for number in range(shape.walks)]
     return Book(dialect, shape, len(dialect.symbol(0)), walks)
 
 
-def _json(value: object) -> str:
+def json_text(value: object) -> str:
+    """Return a value as JSON."""
     return orjson.dumps(value).decode()

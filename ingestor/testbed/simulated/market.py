@@ -19,8 +19,8 @@ Levels = Sequence[Level]
 
 NUMBER_FIRST: Final = 1_000_000_000  # ten digits, and so they stay
 _LOT: Final = 4  # decimals of a size
-# As recorded: of Binance's book updates, one in seven to one in thirteen moves the best price (four
-# recordings, spot and USD-M); of their levels 3 to 86 % come or go, fewer where they are few.
+# As recorded: one in seven to one in thirteen book updates moves the best price (four recordings of
+# one venue, spot and futures); of their levels 3 to 86 % come or go, fewer where they are few.
 _MOVES: Final = 0.1
 _RENEWED: Final = 0.3
 TICK_SIZE: Final = "0.01"

@@ -27,7 +27,7 @@ from picows import (
     ws_create_server,
 )
 
-from ingestor.testbed.simulated.dialects import Dialect, make_book
+from ingestor.testbed.simulated.dialects import OWN, Dialect, make_book
 from ingestor.testbed.simulated.market import Encoded
 from ingestor.testbed.simulated.state import (
     Faults,
@@ -43,6 +43,7 @@ _BURST: Final = 32  # frames of a stream that are written at once when there is 
 _AT_ONCE: Final = 32  # frames with a rate that are written in a turn: they bear one time of sending
 _HEARTBEAT_PARTS: Final = 50  # of the interval: not to everybody at once
 _STALLED_S: Final = 0.01  # how often a stalled server without a rate looks whether it still is
+_CLOSE_TIMEOUT_S: Final = 2.0  # how long a client that closed may keep TCP open
 _CREDIT_MAX_S: Final = 0.25  # what was missed while the loop was busy is made up for, up to this
 
 _quiet = logging.getLogger(f"{__name__}.library")
@@ -71,10 +72,12 @@ class Client(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type is WSMsgType.TEXT:
-            self.server.hear(self, frame.get_payload_as_bytes())
+            self.server.handle_message(self, frame.get_payload_as_bytes())
         elif frame.msg_type is WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
+            # a client that doesn't read what is still to be written
+            asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, transport.disconnect, False)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.server.clients.discard(self)
@@ -233,7 +236,7 @@ class Simulator:
                 return None
         return b"{}"
 
-    def hear(self, client: Client, payload: bytes) -> None:
+    def handle_message(self, client: Client, payload: bytes) -> None:
         """A client's message."""
         if self.faults.deaf:
             return
@@ -302,7 +305,8 @@ class Simulator:
 
     def _in_turn(self) -> list[Stream]:
         if self._turn is None:
-            self._turn = list(self._heard)
+            halted = self.faults.halted
+            self._turn = [one for one in self._heard if one.symbol.name.decode() not in halted]
         return self._turn
 
     # ------------------------------------------------------------------ sending
@@ -393,7 +397,7 @@ class Simulator:
         return frame
 
     async def _heartbeats(self) -> None:
-        if self.options.dialect != "simulated":
+        if self.options.dialect != OWN:
             return
         while True:
             clients = list(self.clients)
@@ -418,6 +422,11 @@ class Simulator:
                 )
             else:
                 client.transport.disconnect(False)
+
+    def halt(self, *symbols: str) -> None:
+        """Send nothing of these symbols any more, but what a subscription brings."""
+        self.faults.halted = frozenset(symbols)
+        self._turn = None
 
     def stall(self, for_s: float) -> None:
         """Send no data for so long; heartbeats go on."""

@@ -1,6 +1,6 @@
 """The simulated venue's server: many connections at a set rate, for far less than reading costs.
 
-It speaks the protocol of feeds/simulated.py, or Binance's, over real websockets, on as many
+It speaks the protocol of feeds/simulated.py, or a real venue's, over real websockets, on as many
 addresses and ports as wanted. Every frame carries the time at which it was sent. Faults happen on
 demand: see `Faults`. It runs within a test, or as a process of its own:
 
@@ -24,6 +24,8 @@ from collections.abc import Sequence
 import orjson
 import uvloop
 
+from ingestor.model.errors import ConfigError
+from ingestor.testbed.simulated.dialects import dialect_of
 from ingestor.testbed.simulated.market import Shape
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import Faults, SimulatorOptions, SimulatorStatistics
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="end when standard input is closed")
     parser.add_argument("--symbols", type=int, default=defaults.symbols)
     parser.add_argument("--rate", type=float, default=defaults.rate_per_s, help="0 = saturate")
-    parser.add_argument("--dialect", choices=("simulated", "binance"), default=defaults.dialect)
+    parser.add_argument("--dialect", default=defaults.dialect, help="whose form the frames have")
     parser.add_argument("--levels", type=int, default=shape.levels, help="in a book update")
     parser.add_argument("--depth", type=int, default=shape.depth, help="of a book, each side")
     parser.add_argument("--hosts", default="127.0.0.1", help="with commas between")
@@ -72,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--certificate", help="PEM with key and certificate: serve TLS")
     given = parser.parse_args(arguments)
+    try:
+        dialect_of(given.dialect)
+    except ConfigError as unknown:
+        parser.error(str(unknown))
     options = SimulatorOptions(
         symbols=given.symbols,
         rate_per_s=given.rate,

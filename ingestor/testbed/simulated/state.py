@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import time_ns
 from typing import Protocol
 
-from ingestor.testbed.simulated.dialects import DialectName, Kind
+from ingestor.testbed.simulated.dialects import OWN, Kind
 from ingestor.testbed.simulated.market import NUMBER_FIRST, Encoded, Fields, Shape
 
 
@@ -25,7 +25,7 @@ class SimulatorOptions:
 
     symbols: int = 10
     rate_per_s: float = 10.0
-    dialect: DialectName = "simulated"
+    dialect: str = OWN
     shape: Shape = field(default_factory=Shape)
     hosts: tuple[str, ...] = ("127.0.0.1",)
     ports: tuple[int, ...] = (0,)
@@ -102,6 +102,7 @@ class Faults:
     retry_after_s: int | None = None
     stalled_until_s: float = 0.0  # open, silent but for heartbeats; the clock of time()
     deaf: bool = False  # requests are not answered
+    halted: frozenset[str] = frozenset()  # symbols that say nothing
     bad_symbols: set[str] = field(default_factory=set)  # refused when subscribed to
 
     @property

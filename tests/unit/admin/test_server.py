@@ -21,6 +21,7 @@ from ingestor.admin.families import (
     bug_families,
     connection_families,
     kafka_families,
+    list_families,
     recorder_families,
 )
 from ingestor.admin.server import AdminServer
@@ -34,6 +35,7 @@ from ingestor.recording.recorder import RecorderStatistics
 from ingestor.recording.writer_thread import RecorderState
 from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
+from ingestor.sources.rest.statistics import ListStatistics
 from ingestor.telemetry.metrics import Metrics
 from ingestor.telemetry.status import FeedStatus, Health, Phase, Status
 
@@ -109,11 +111,21 @@ class App:
                 Counter({("kraken", "close_1006"): 2}),
             )
         )
-        channel = QueueStatistics(1, 2, 3, 4, 5, 6, 0.5, 1.5, paused=True, steps={"pause": 3})
+        channel = QueueStatistics(
+            *(1, 2, 3, 4, 5, 6, 0.5, 1.5),
+            paused=True,
+            steps={"pause": 3},
+            held_partitions={"md.trades.v1": 2},
+            side={("md.status.v1", "acked"): 4},
+        )
         yield from bug_families({"book": 2})
+        lists = ListStatistics(waiting={("okx", "swap", "unreadable"): 1})
+        lists.reads["okx", "swap", "kept"] += 1
+        lists.unreadable["okx", "swap"] += 1
+        yield from list_families(lists, {("okx", "rest"): 12.5})
         yield from kafka_families(channel, {"OutOfOrder": 1}, connected=True)
-        tally = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
-        yield from book_families({("kraken", "spot"): tally.reading(3, 2, 0, 1_000_000_000)})
+        counters = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
+        yield from book_families({("kraken", "spot"): counters.reading(3, 2, 0, 1_000_000_000)})
         yield from recorder_families(
             RecorderStatistics(RecorderState.FAILED, "disk full", 1, 2, 3, 4, 6, 7, 8, 9)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 from pathlib import Path
 
@@ -94,5 +95,7 @@ def test_routes_and_secrets() -> None:
     assert route.proxy == "http://u:canary@proxy:3128"
     assert "canary" not in repr(route)
     config = Config.model_validate({"feeds": [feed], "kafka": {"sasl_password": "secret"}})
-    assert settings.secrets(config) == ["secret", "http://u:canary@proxy:3128", "canary"]
+    secrets = settings.secrets(config)
+    assert {"secret", "http://u:canary@proxy:3128", "canary"} <= set(secrets)
+    assert base64.b64encode(b"u:canary").decode() in secrets
     assert settings.secrets(Config()) == []

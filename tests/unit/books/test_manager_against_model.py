@@ -18,7 +18,7 @@ from ingestor.adapter import BookRule, SnapshotSource
 from ingestor.books.settings import BookSettings
 from ingestor.consumer.orderbook import BookInvalid
 from ingestor.model.rows import Cause
-from tests.fakes.books import FUTURES, OKX, SOCKET, SPOT, UNNUMBERED, Desk
+from tests.fakes.books import FUTURES, OKX, SOCKET, SPOT, UNNUMBERED, BookHarness
 
 LEVELS = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9)), max_size=5)
 Sides = tuple[dict[int, int], dict[int, int]]
@@ -40,7 +40,9 @@ class BookMachine(RuleBasedStateMachine):
     @initialize(venue_rule=st.sampled_from([SPOT, FUTURES, SOCKET, OKX, UNNUMBERED]))
     def start(self, venue_rule: BookRule) -> None:
         self.rule = venue_rule
-        self.desk = Desk(venue_rule, BookSettings(repairs_per_s=1_000, snapshot_timeout_s=5))
+        self.harness = BookHarness(
+            venue_rule, BookSettings(repairs_per_s=1_000, snapshot_timeout_s=5)
+        )
         self.remember()
         if venue_rule.snapshot is SnapshotSource.SOCKET:
             self.send_snapshot()
@@ -53,9 +55,9 @@ class BookMachine(RuleBasedStateMachine):
         bids, asks = self.history[number]
         image = (number, list(bids.items()), list(asks.items()))
         if self.rule.snapshot is SnapshotSource.REST:
-            self.desk.snapshot(*image)
+            self.harness.snapshot(*image)
         else:
-            self.wire.append(lambda: self.desk.snapshot(*image))
+            self.wire.append(lambda: self.harness.snapshot(*image))
         self.asked = False
 
     @rule(count=st.integers(1, 5))
@@ -91,24 +93,26 @@ class BookMachine(RuleBasedStateMachine):
         if not self.online or fate == "lost":
             return
         if fate == "refused":
-            self.wire.append(lambda: self.desk.hole(Cause.REJECTED, [0]))
+            self.wire.append(lambda: self.harness.hole(Cause.REJECTED, [0]))
             return
         number = self.number
         for _ in range(2 if fate == "doubled" else 1):
-            self.wire.append(lambda: self.desk.delta(number, number, bids, asks, previous=previous))
+            self.wire.append(
+                lambda: self.harness.delta(number, number, bids, asks, previous=previous)
+            )
         if with_quote and self.rule.verify_with_quotes:
             bid, ask = max(self.bids, default=0), min(self.asks, default=0)
             best = ((bid, self.bids.get(bid, 0)), (ask, self.asks.get(ask, 0)))
-            self.wire.append(lambda: self.desk.quote(number, *best))
+            self.wire.append(lambda: self.harness.quote(number, *best))
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 10.0, 100.0]), at_once=st.booleans())
     def flush(self, seconds: float, at_once: bool) -> None:
         """at_once: what the flush asks for is answered by the venue as it is now."""
-        output = self.desk.flush(seconds)
+        output = self.harness.flush(seconds)
         self.asked |= any(repair.instrument == 0 for repair in output.repairs)
         if at_once:
             self.answer(0)
-            self.desk.flush()
+            self.harness.flush()
 
     @rule(age=st.integers(0, 3))
     def answer(self, age: int) -> None:
@@ -120,37 +124,37 @@ class BookMachine(RuleBasedStateMachine):
     def reconnect(self) -> None:
         if self.online:
             self.wire.clear()
-            self.desk.hole(Cause.DISCONNECT)
+            self.harness.hole(Cause.DISCONNECT)
         elif self.rule.snapshot is SnapshotSource.SOCKET:
             self.send_snapshot()
         self.online = not self.online
 
     @rule(cause=st.sampled_from([Cause.SHED, Cause.STALE]))
     def invalidate(self, cause: Cause) -> None:
-        self.desk.books.invalidate(0, cause, self.desk.now)
+        self.harness.books.invalidate(0, cause, self.harness.now)
 
     @rule()
     def image(self) -> None:
         """What goes to the compacted topic is what a consumer of the stream has."""
-        self.desk.flush()
-        rows = self.desk.books.snapshots([0]).rows
-        valid = self.desk.books.is_valid(0)
+        self.harness.flush()
+        rows = self.harness.books.snapshots([0]).rows
+        valid = self.harness.books.is_valid(0)
         assert (len(rows) > 0) == valid
         if valid:
-            bids, asks = self.desk.book()
+            bids, asks = self.harness.book()
             assert (rows["side"] == 1).sum() == len(bids)
             assert (rows["side"] == 2).sum() == len(asks)
 
     @invariant()
     def never_a_wrong_answer(self) -> None:
-        if not hasattr(self, "desk") or not len(self.desk.consumer):
+        if not hasattr(self, "harness") or not len(self.harness.consumer):
             return
-        key = self.desk.table[0].key
-        book = self.desk.consumer.get(key)
+        key = self.harness.table[0].key
+        book = self.harness.consumer.get(key)
         if book is None:
             return
         try:
-            answer = self.desk.book()
+            answer = self.harness.book()
         except BookInvalid:
             assert not book.is_valid
             return
@@ -158,7 +162,7 @@ class BookMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """With an honest connection the book is right again, and up to date."""
-        if not hasattr(self, "desk"):
+        if not hasattr(self, "harness"):
             return
         if not self.online:
             self.reconnect()
@@ -169,8 +173,8 @@ class BookMachine(RuleBasedStateMachine):
             self.answer(0)
             self.deliver(1_000)
             self.flush(0.1, at_once=False)
-        assert self.desk.books.is_valid(0)
-        assert self.desk.book() == (self.bids, self.asks)
+        assert self.harness.books.is_valid(0)
+        assert self.harness.book() == (self.bids, self.asks)
 
 
 TestBooks = BookMachine.TestCase

@@ -8,20 +8,20 @@ from ingestor.adapter import RestSnapshot
 from ingestor.books.book import Book
 from ingestor.books.rest_check import AUDIT_DEPTH, Finding, begin, compare, end, read
 from ingestor.model.rows import Cause
-from tests.fakes.books import SOCKET, Desk
+from tests.fakes.books import SOCKET, BookHarness
 
 BIDS, ASKS = [(10, 5), (9, 4)], [(11, 6), (12, 7)]
 
 
-def audited() -> tuple[Desk, Book]:
-    """A desk whose live book is being audited since update 100."""
-    desk = Desk(SOCKET)
-    desk.snapshot(100, BIDS, ASKS)
-    desk.flush()
-    book = desk.books.valid_book(0)
+def audited() -> tuple[BookHarness, Book]:
+    """A harness whose live book is being audited since update 100."""
+    harness = BookHarness(SOCKET)
+    harness.snapshot(100, BIDS, ASKS)
+    harness.flush()
+    book = harness.books.valid_book(0)
     assert book is not None
     begin(book)
-    return desk, book
+    return harness, book
 
 
 def judged(book: Book, number: int, bids: list[tuple[int, int]] = BIDS) -> Finding:
@@ -35,10 +35,10 @@ def states(book: Book) -> int:
 
 
 def test_an_image_that_names_an_update_must_equal_the_book_after_it() -> None:
-    desk, book = audited()
-    desk.delta(101, 101, [(10, 6)], mark=7)
-    desk.delta(102, 102, [(10, 8)], mark=9)
-    desk.flush()
+    harness, book = audited()
+    harness.delta(101, 101, [(10, 6)], mark=7)
+    harness.delta(102, 102, [(10, 8)], mark=9)
+    harness.flush()
     assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.VERIFIED
     assert judged(book, 9, [(10, 8), (9, 4)]) is Finding.VERIFIED
     assert judged(book, 9, [(10, 6), (9, 4)]) is Finding.MISMATCHED
@@ -46,30 +46,30 @@ def test_an_image_that_names_an_update_must_equal_the_book_after_it() -> None:
 
 
 def test_an_image_that_is_ahead_of_the_book_waits_for_its_update() -> None:
-    desk, book = audited()
+    harness, book = audited()
     assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.UNVERIFIABLE
-    desk.delta(101, 101, [(10, 6)], mark=7)
-    desk.flush()
+    harness.delta(101, 101, [(10, 6)], mark=7)
+    harness.flush()
     assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.VERIFIED
 
 
 @pytest.mark.parametrize("number", [0, 8])
 def test_an_image_that_names_no_known_update_never_accuses(number: int) -> None:
-    desk, book = audited()
-    desk.delta(101, 101, [(10, 6)], mark=7)
-    desk.delta(102, 102, [(10, 8)], mark=9)
-    desk.flush()
+    harness, book = audited()
+    harness.delta(101, 101, [(10, 6)], mark=7)
+    harness.delta(102, 102, [(10, 8)], mark=9)
+    harness.flush()
     assert judged(book, number, [(10, 6), (9, 4)]) is Finding.VERIFIED  # it was so once
     assert judged(book, number) is Finding.VERIFIED  # and when the audit began
     assert judged(book, number, [(10, 7), (9, 4)]) is Finding.UNVERIFIABLE
 
 
 def test_only_the_best_levels_count() -> None:
-    desk = Desk(SOCKET)
+    harness = BookHarness(SOCKET)
     bids = [(1_000 - number, 1) for number in range(AUDIT_DEPTH + 5)]
-    desk.snapshot(100, bids, [(2_000, 1)])
-    desk.flush()
-    book = desk.books.valid_book(0)
+    harness.snapshot(100, bids, [(2_000, 1)])
+    harness.flush()
+    book = harness.books.valid_book(0)
     assert book is not None
     begin(book)
     assert book.history is not None
@@ -89,35 +89,35 @@ def test_numbers_finer_than_the_instrument_are_refused() -> None:
 
 
 def test_the_trail_is_bounded_and_ends_with_the_audit() -> None:
-    desk, book = audited()
+    harness, book = audited()
     for number in range(101, 1_500):
-        desk.delta(number, number, [(10, number)], mark=number)
-    desk.flush()
+        harness.delta(number, number, [(10, number)], mark=number)
+    harness.flush()
     assert 0 < states(book) <= 512
     assert judged(book, 1_499, [(10, 1_499), (9, 4)]) is Finding.VERIFIED
     end(book, "verified")
-    desk.delta(1_500, 1_500, [(10, 1)], mark=1_500)
-    desk.flush()
+    harness.delta(1_500, 1_500, [(10, 1)], mark=1_500)
+    harness.flush()
     assert states(book) == 0
     assert not book.is_provable
 
 
 def test_a_book_that_breaks_meanwhile_has_no_trail() -> None:
-    desk, book = audited()
-    desk.hole(Cause.REJECTED)
-    desk.flush()
+    harness, book = audited()
+    harness.hole(Cause.REJECTED)
+    harness.flush()
     assert book.history is None
     end(book, "unverifiable")
-    desk.snapshot(200, BIDS, ASKS)
-    desk.flush()
+    harness.snapshot(200, BIDS, ASKS)
+    harness.flush()
     assert book.history is None
 
 
 def test_outcomes_are_counted() -> None:
-    desk, book = audited()
+    harness, book = audited()
     for outcome in ("verified", "mismatched", "unverifiable", "failed", "verified"):
         begin(book)
         end(book, outcome)
-    [found] = desk.books.statistics().values()
+    [found] = harness.books.statistics().values()
     assert found.audits == {"verified": 2, "mismatched": 1, "unverifiable": 1, "failed": 1}
     assert (found.verified, found.mismatched) == (2, 1)

@@ -6,12 +6,12 @@ import pytest
 
 from ingestor.adapter import Continuity
 from ingestor.books.book import Update
-from ingestor.books.sequence import DeliveryAction, bridges, continues, missing
+from ingestor.books.sequence import Continuation, bridges, continues, missing
 
 CONTINUES, COVERED, MISSING = (
-    DeliveryAction.CONTINUES,
-    DeliveryAction.COVERED,
-    DeliveryAction.MISSING,
+    Continuation.CONTINUES,
+    Continuation.COVERED,
+    Continuation.MISSING,
 )
 RANGE, PREVIOUS, INCREMENT = Continuity.RANGE, Continuity.PREVIOUS, Continuity.INCREMENT
 
@@ -50,7 +50,7 @@ def update(first: int, last: int, previous: int = 0) -> Update:
     ],
 )
 def test_deltas_after_deltas(
-    rule: Continuity, in_book: int, numbers: tuple[int, ...], verdict: DeliveryAction
+    rule: Continuity, in_book: int, numbers: tuple[int, ...], verdict: Continuation
 ) -> None:
     assert continues(rule, in_book, update(*numbers)) is verdict
 
@@ -75,7 +75,7 @@ def test_deltas_after_deltas(
     ],
 )
 def test_the_first_delta_after_a_rest_snapshot(
-    rule: Continuity, seed: int, numbers: tuple[int, ...], verdict: DeliveryAction
+    rule: Continuity, seed: int, numbers: tuple[int, ...], verdict: Continuation
 ) -> None:
     assert bridges(rule, seed, update(*numbers)) is verdict
 

@@ -24,6 +24,7 @@ from ingestor.cli import main as cli
 from ingestor.model.errors import ConfigError, ListenFailed
 from ingestor.model.timestamps import SECOND
 from ingestor.recording.format import Header, Recv, encode_lines
+from tests.kafka.broker import free_ports
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = {
@@ -386,17 +387,11 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize(
     "arguments", [["consume", "md.trades.v1"], ["audit"]], ids=lambda one: str(one[0])
 )
 def test_a_broker_that_cannot_be_reached_is_one_line(run, arguments: list[str]) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     status, out, err = run(*arguments, "--bootstrap-servers", address)
     lines = [line for line in err.splitlines() if line.startswith("ingestor: ")]
     assert (status, out) == (1, "")

@@ -246,15 +246,15 @@ SIDE = st.lists(
 
 
 @given(st.lists(st.tuples(SIDE, SIDE, st.booleans()), min_size=1, max_size=6))
-def test_raw_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...]]) -> None:
+def test_json_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...]]) -> None:
     """Also beside updates that came as texts, and with frames that are refused for a number."""
     table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
     sealed = []
-    for is_raw in (False, True):
+    for is_json in (False, True):
         buffer = ColumnBuffer()
-        for number, (bids, asks, may_be_raw) in enumerate(updates):
+        for number, (bids, asks, may_be_json) in enumerate(updates):
             buffer.begin(Connection(0), b"%d" % number)
-            if is_raw and may_be_raw:
+            if is_json and may_be_json:
                 assert buffer.json_levels(
                     0, 1, 2, number, number, _json(bids), _json(asks), number, 1, check_value=7
                 )
@@ -262,12 +262,12 @@ def test_raw_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...
                 buffer.levels(0, 1, 2, number, number, bids, asks, number, 1, check_value=7)
         assert buffer.rows == sum(len(bids) + len(asks) for bids, asks, _ in updates)
         sealed.append(buffer.seal(table))
-    texts, raw = sealed
-    assert raw.prices.tolist() == texts.prices.tolist()
-    assert raw.sizes.tolist() == texts.sizes.tolist()
-    fields = [name for name in UPDATE.names or () if name != "spare"]
-    assert raw.updates[fields].tolist() == texts.updates[fields].tolist()
-    assert [one.payload for one in raw.rejected] == [one.payload for one in texts.rejected]
+    texts, in_json = sealed
+    assert in_json.prices.tolist() == texts.prices.tolist()
+    assert in_json.sizes.tolist() == texts.sizes.tolist()
+    fields = [name for name in UPDATE.names or () if name != "level_format"]
+    assert in_json.updates[fields].tolist() == texts.updates[fields].tolist()
+    assert [one.payload for one in in_json.rejected] == [one.payload for one in texts.rejected]
 
 
 @given(st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=6), st.integers(0, 6))
@@ -331,7 +331,7 @@ def test_levels_of_another_form_are_left_to_others(side: bytes) -> None:
     assert buffer.rows == 0
 
 
-def test_a_rejected_frame_takes_its_raw_levels_back(table: InstrumentTable) -> None:
+def test_a_rejected_frame_takes_its_json_levels_back(table: InstrumentTable) -> None:
     buffer = ColumnBuffer()
     for frame, price in enumerate(("1", "2", "3")):
         buffer.begin(Connection(0), b"%d" % frame)

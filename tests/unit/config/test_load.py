@@ -139,6 +139,9 @@ REFUSED = {
     '[[feeds]]\nvenue = "okx"': "feeds[0].symbols: must be given",
     FEED + "compression = true": 'feeds[0]: compression needs transport = "websockets"',
     FEED + 'proxy = "http://p"': 'feeds[0]: proxy needs transport = "websockets"',
+    FEED + 'proxy = "gopher://u:canary@p:1"': (
+        "feeds[0].proxy: must begin with one of http://, https://, socks5://, socks5h://"
+    ),
     FEED + 'url = "https://x"': "feeds[0].url: must begin with wss:// or ws://",
     FEED + 'url = "wss://key@x"': "feeds[0].url: must be a scheme, a host and a port alone",
     FEED + 'url = "wss://x/?apiKey=1"': "feeds[0].url: must be a scheme, a host and a port alone",

@@ -17,6 +17,7 @@ from ingestor.adapter import (
     Endpoint,
     Filtered,
     Limits,
+    Listing,
     Market,
     Notice,
     Reconnect,
@@ -95,8 +96,16 @@ class Acme:
         return ()
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        return []
+    def instrument_entries(cls, market: str, body: bytes) -> Sequence[Any]:
+        return ()
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        return None
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        raise AssertionError("it has no list")
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None

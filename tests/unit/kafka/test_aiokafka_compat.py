@@ -1,21 +1,30 @@
-"""Requests to a broker whose socket was lost a moment ago, before aiokafka heard of it."""
+"""The private parts of aiokafka: their version, and requests to a broker whose socket was lost a
+moment ago, before aiokafka learned of it."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import uvloop
 from aiokafka import errors
-from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.protocol.admin import ApiVersionRequest
 
-from ingestor.kafka.aiokafka_compat import fail_writes_to_lost_sockets
+from ingestor.kafka.aiokafka_compat import (
+    REVIEWED_VERSION,
+    AIOKafkaConnection,
+    create_conn,
+    fail_writes_to_lost_sockets,
+)
 from ingestor.testbed.broker import DevBroker
 
+LOCK = Path(__file__).parents[3] / "requirements.lock"
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -65,3 +74,9 @@ def test_a_request_to_a_lost_socket_fails_as_one_to_kafka(
         failures = runner.run(send_until_it_is_known())
     assert failures
     assert {type(failure) for failure in failures} == {errors.KafkaConnectionError}
+
+
+def test_the_locked_version_is_the_one_whose_private_parts_were_reviewed() -> None:
+    """After an upgrade: read each part that the module lists, then change its constant."""
+    locked = re.findall(r"^aiokafka==(\S+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    assert locked == [REVIEWED_VERSION] == [version("aiokafka")]

@@ -35,6 +35,17 @@ EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
         "https://x/list: refused with HTTP 404",
     ),
     (
+        errors.RequestRefused("https://x/list", 400, '{"code":-1121}'),
+        Recovery.RECONNECT,
+        'https://x/list: refused with HTTP 400: {"code":-1121}',
+    ),
+    (
+        errors.VenueError("acme", "50011", "Too Many Requests", temporary=True),
+        Recovery.RECONNECT,
+        "acme: error 50011: Too Many Requests",
+    ),
+    (errors.VenueError("acme", "7", ""), Recovery.RECONNECT, "acme: error 7"),
+    (
         errors.HandshakeRejected("wss://x", 429, retry_after_s=3),
         Recovery.RECONNECT,
         "wss://x: handshake refused with HTTP 429",

@@ -43,7 +43,6 @@ class Bench:
     adapter: type[Simulated] = Simulated
     rows_max: int = 1_000
     rows: list[int] = field(default_factory=list)
-    bugs: list[BaseException] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         one = instrument("simulated", "spot", "A", "A-USD", "A", "USD", "0.01", "0.01")
@@ -56,15 +55,20 @@ class Bench:
             linger_s=LINGER_S,
             on_repairs=lambda _repairs: None,
             on_rejected=lambda _rejected: None,
-            on_bug=self.bugs.append,
         )
-        self.intake: FrameQueue = self.pipeline.intakes.of(self.adapter, "spot")
+        self.frame_queue: FrameQueue = self.pipeline.frame_queues.of(self.adapter, "spot")
         symbols = table.symbols("simulated", "spot")
         self.session = Session(
-            *(1, self.adapter("spot", symbols), [], self.intake.buffer, self.intake.counts),
-            *(SessionEvents(), "spot", self.intake.decode),
+            *(
+                1,
+                self.adapter("spot", symbols),
+                [],
+                self.frame_queue.buffer,
+                self.frame_queue.counts,
+            ),
+            *(SessionEvents(), "spot", self.frame_queue.decode),
         )
-        self.on_read_complete = self.flusher.burst_end_of(self.intake)
+        self.on_read_complete = self.flusher.read_complete_of(self.frame_queue)
 
     def submit(self, batch: TickBatch, now_ns: int) -> None:
         self.rows.append(len(batch))
@@ -72,7 +76,7 @@ class Bench:
     def arrive(self, frames: int) -> None:
         """One burst of so many trades."""
         for number in range(frames):
-            self.intake.arrive((self.session, TRADE % number, 1))
+            self.frame_queue.arrive((self.session, TRADE % number, 1))
         self.on_read_complete()
 
 
@@ -80,7 +84,7 @@ async def test_what_arrived_waits_for_the_linger() -> None:
     bench = Bench()
     bench.arrive(1)
     bench.arrive(2)
-    assert bench.intake.counts.frames == 0, "nothing is decoded yet"
+    assert bench.frame_queue.counts.frames == 0, "nothing is decoded yet"
     assert bench.rows == []
     await asyncio.sleep(3 * LINGER_S)
     assert bench.rows == [3]
@@ -90,7 +94,7 @@ async def test_what_arrived_waits_for_the_linger() -> None:
 async def test_many_frames_are_decoded_at_once_and_flushed_when_the_batch_is_full() -> None:
     bench = Bench(rows_max=2 * FRAMES_FULL)
     bench.arrive(FRAMES_FULL)
-    assert bench.intake.counts.frames == FRAMES_FULL
+    assert bench.frame_queue.counts.frames == FRAMES_FULL
     assert bench.rows == []
     bench.arrive(FRAMES_FULL)
     assert bench.rows == [2 * FRAMES_FULL]
@@ -108,4 +112,3 @@ async def test_a_bug_of_what_decodes_many_costs_nothing_but_time(
     await asyncio.sleep(3 * LINGER_S)
     assert sum(bench.rows) == frames
     expected_bugs["frame"] += 1
-    assert not bench.bugs

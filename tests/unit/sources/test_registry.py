@@ -13,7 +13,15 @@ import pytest
 import feeds
 from feeds.coinbase import Coinbase
 from ingestor.model.errors import ConfigError
-from ingestor.sources.registry import GROUP, adapter_of, discover, markets, registry
+from ingestor.sources.registry import (
+    GROUP,
+    PARENT,
+    adapter_of,
+    discover,
+    import_feeds,
+    markets,
+    registry,
+)
 
 ACME = """
 class Acme:
@@ -74,6 +82,33 @@ def test_a_third_party_is_found_by_its_entry_point(third_party: Path, value: str
     assert found.load("acme").venue == "acme"
     assert found.load("acme") is found.load("acme")
     assert set(found.load_all()) == {"acme", *discover(feeds, []).sources}
+
+
+def test_the_venues_of_a_checkout_are_in_its_folder_feeds() -> None:
+    assert import_feeds(PARENT) is feeds
+
+
+def test_an_installed_package_comes_before_a_folder_feeds(third_party: Path) -> None:
+    for name in ("ingestor_feeds", "feeds"):
+        (third_party / name).mkdir()
+        (third_party / name / "__init__.py").touch()
+    assert import_feeds(third_party).__file__ == str(third_party / "ingestor_feeds/__init__.py")
+
+
+def test_another_package_of_the_same_name_is_refused_unread(
+    tmp_path: Path, third_party: Path
+) -> None:
+    ours = tmp_path / "lib" / "ingestor_feeds"
+    ours.mkdir(parents=True)
+    (ours / "__init__.py").touch()
+    (third_party / "ingestor_feeds.py").write_text("raise RuntimeError('imported')")
+    with pytest.raises(ConfigError, match=r"finds .*ingestor_feeds\.py; start in another folder"):
+        import_feeds(ours.parent)
+
+
+def test_venues_that_are_not_installed_are_missed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no package ingestor_feeds or feeds in"):
+        import_feeds(tmp_path)
 
 
 def test_an_entry_point_of_our_own_module_is_no_second_claim() -> None:

@@ -1,25 +1,37 @@
-"""Binance as a client meets it: combined and raw streams, named in the address or by SUBSCRIBE.
+"""Emulate Binance: combined and raw streams, named in the address or by SUBSCRIBE.
 
 Reference: Binance "WebSocket Streams" (live subscribing, error messages), as `feeds/binance/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
+from feeds.binance import Binance as BinanceAdapter
 from ingestor.testbed.emulator.venue import (
+    Book,
+    BookRequest,
     Change,
+    Listed,
     Print,
+    RestReply,
     Venue,
     VenueConnection,
     pairs,
     request_of,
     texts,
 )
+from ingestor.testbed.simulated.dialects import Dialect, Kind, json_text
+from ingestor.testbed.simulated.market import LOT_SIZE, TICK_SIZE, Event, State
+
+_DEPTH_DEFAULT: Final = "500"
+_DEPTH_MAX: Final = 5_000
+_LARGEST_ORDER: Final = "9000"  # the venue says it of every symbol; no frame does
 
 
 class Binance(Venue):
@@ -30,9 +42,23 @@ class Binance(Venue):
     """
 
     name = "binance"
+    adapter = BinanceAdapter
+    recording_names: ClassVar = {
+        "BINANCE": "spot",
+        "BINANCE_FUTURES": "usdm",
+        "BINANCE_DELIVERY": "coinm",
+    }
+    snapshots_by_rest = True
+    refused_book = RestReply(HTTPStatus.BAD_REQUEST, b'{"code":-1121,"msg":"Invalid symbol."}')
     refuses_unknown = False
     _KINDS: ClassVar = {"trade": "trades", "aggTrade": "trades", "bookTicker": "quotes"}
     _METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS")
+
+    def market_of_frame(self, message: Any) -> str | None:
+        match message:
+            case {"stream": _, "data": dict(data)}:
+                return "usdm" if "T" in data and "M" not in data else "spot"
+        return None
 
     def streams(self, message: Any) -> Iterable[str]:
         if "stream" in message:
@@ -113,6 +139,156 @@ class Binance(Venue):
         start = payload.index(b'"data":') + len(b'"data":')
         return payload[start : payload.rindex(b"}")]
 
+    def book_request(self, path: str, query: Mapping[str, str]) -> BookRequest | None:
+        if not path.endswith("/depth"):
+            return None
+        limit = query.get("limit", _DEPTH_DEFAULT)
+        depth = min(int(limit), _DEPTH_MAX) if limit.isdecimal() else None
+        return BookRequest(query.get("symbol", ""), depth)
+
+    def read_book(self, symbol: str, body: bytes) -> Change | None:
+        answer = request_of(body) or {}
+        if "lastUpdateId" not in answer:
+            return None
+        return Change(
+            "", symbol, is_image=True, bids=answer["bids"], asks=answer["asks"],
+            number=answer["lastUpdateId"], details=(answer.get("E"), answer.get("T")),
+        )  # fmt: skip
+
+    def write_book(self, book: Book, depth: int) -> bytes:
+        answer: dict[str, Any] = {"lastUpdateId": book.number}
+        event_ms, transaction_ms = book.details or (None, None)
+        if transaction_ms is not None:
+            answer |= {"E": event_ms, "T": transaction_ms}
+        return orjson.dumps(answer | {"bids": book.bids(depth), "asks": book.asks(depth)})
+
+    def instrument_list(
+        self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
+    ) -> object:
+        symbols = []
+        for listed in instruments:
+            perpetual = listed.of("contract", "perpetual") == "perpetual"
+            symbols.append(
+                {
+                    "symbol": listed.symbol,
+                    "status": "TRADING",
+                    "contractStatus": "TRADING",
+                    "contractType": "PERPETUAL" if perpetual else "CURRENT_QUARTER",
+                    "deliveryDate": int(listed.of("expiry_ns", "0")) // 1_000_000,
+                    "contractSize": int(listed.of("multiplier", "1")) if market == "coinm" else 1,
+                    "baseAsset": listed.base,
+                    "quoteAsset": listed.quote,
+                    "marginAsset": listed.of(
+                        "settlement", listed.base if market == "coinm" else listed.quote
+                    ),
+                    "pricePrecision": listed.price_decimals,
+                    "quantityPrecision": listed.size_decimals,
+                    "baseAssetPrecision": listed.size_decimals if listed.known else 8,
+                    "quoteAssetPrecision": listed.price_decimals if listed.known else 8,
+                    "filters": [
+                        {"filterType": "PRICE_FILTER", "tickSize": listed.tick_size},
+                        {
+                            "filterType": "LOT_SIZE",
+                            "minQty": listed.lot_size,
+                            "maxQty": _LARGEST_ORDER,
+                            "stepSize": listed.lot_size,
+                        },
+                    ],
+                }
+            )
+        return {"timezone": "UTC", "symbols": symbols}
+
 
 def _binance_error(code: int, text: str, number: object) -> bytes:
     return orjson.dumps({"error": {"code": code, "msg": text}, "id": number})
+
+
+_KINDS: Final[dict[str, Kind]] = {
+    "trade": "trade",
+    "aggTrade": "aggregate",
+    "bookTicker": "quote",
+    "depth": "book",
+}
+
+
+class BinanceDialect(Dialect):
+    """The shapes of Binance spot's raw streams, for benchmarks. Aggregate trades come as in a
+    combined stream, since that is how the clients that take them ask for them."""
+
+    def symbol(self, number: int) -> str:
+        return f"S{number:05}USD"
+
+    def split(self, stream: str) -> tuple[Kind, str] | None:
+        symbol, _, name = stream.partition("@")
+        kind = _KINDS.get(name.partition("@")[0])
+        return None if kind is None else (kind, symbol.upper())
+
+    def event(self, kind: Kind, event: Event) -> str:
+        if kind == "trade":
+            maker = "false" if event.is_buy else "true"
+            return (
+                '{"e":"trade","E":@M,"s":"@S","t":@N,'
+                f'"p":"{event.price}000000","q":"{event.size}0000","T":@M,"m":{maker},"M":true}}'
+            )
+        if kind == "aggregate":
+            maker = "false" if event.is_buy else "true"
+            return (
+                '{"stream":"@L@aggTrade","data":{"e":"aggTrade","E":@M,"s":"@S","a":@N,'
+                f'"p":"{event.price}000000","q":"{event.size}0000","f":@N,"l":@N,"T":@M,'
+                f'"m":{maker},"M":true}}}}'
+            )
+        if kind == "quote":
+            bid, bid_size, ask, ask_size = event.quote
+            return (
+                '{"u":@N,"s":"@S",'
+                f'"b":"{bid}000000","B":"{bid_size}0000",'
+                f'"a":"{ask}000000","A":"{ask_size}0000"}}'
+            )
+        return (
+            '{"e":"depthUpdate","E":@M,"s":"@S","U":@N,"u":@N,'
+            f'"b":{json_text(event.bids)},"a":{json_text(event.asks)}}}'
+        )
+
+    def snapshot(self, state: State) -> str | None:
+        return None
+
+    def instruments(self, symbols: Sequence[str]) -> tuple[str, bytes]:
+        filters = [
+            {"filterType": "PRICE_FILTER", "tickSize": TICK_SIZE},
+            {"filterType": "LOT_SIZE", "stepSize": LOT_SIZE, "maxQty": "9000.0000"},
+        ]
+        listed = [
+            {
+                "symbol": symbol,
+                "status": "TRADING",
+                "baseAsset": symbol[:-3],
+                "baseAssetPrecision": 8,
+                "quoteAsset": symbol[-3:],
+                "quotePrecision": 8,
+                "quoteAssetPrecision": 8,
+                "filters": filters,
+            }
+            for symbol in symbols
+        ]
+        return "/api/v3/exchangeInfo", orjson.dumps({"symbols": listed})
+
+    def depth(self, state: State) -> tuple[str, str] | None:
+        bids, asks = state.levels()
+        body = f'{{"lastUpdateId":@N,"bids":{json_text(bids)},"asks":{json_text(asks)}}}'
+        return "/api/v3/depth", body
+
+    def request(self, message: Any) -> tuple[bool, list[str]] | None:
+        match message:
+            case {"method": "SUBSCRIBE" | "UNSUBSCRIBE" as method, "params": [*streams]}:
+                return method == "SUBSCRIBE", streams
+        return None
+
+    def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]:
+        if bad:
+            error = {"code": 2, "msg": f"Invalid request: unknown stream {bad[0]}"}
+            return [orjson.dumps({"error": error, "id": message.get("id")})]
+        return [orjson.dumps({"result": None, "id": message.get("id")})]
+
+
+venue: Venue = Binance()
+dialect: type[Dialect] = BinanceDialect

@@ -40,7 +40,7 @@ class Owner:
 
     def deliver(self, partition_queue: PartitionQueue, rows_max: int) -> Rows:
         rows, _ = self.queue.take(partition_queue, rows_max)
-        self.queue.settle(rows)
+        self.queue.settle(partition_queue, rows)
         self.ledger.acked(partition_queue.row_class, rows, 0, 0)
         self.queue.check(0)
         return rows
@@ -111,7 +111,7 @@ def test_reading_waits_for_rows_that_were_not_even_sent() -> None:
     )  # 31 rows are left: what is under way doesn't count
     owner.queue.check(0)
     assert owner.heard == ["pause", "resume"]
-    owner.queue.settle(in_flight)
+    owner.queue.settle(partition_queue, in_flight)
     assert {step: n for step, n in owner.queue.statistics(0).steps.items() if n} == {"throttle": 1}
 
 
@@ -123,7 +123,7 @@ def test_a_throttle_does_not_end_a_pause() -> None:
     owner.queue.check(SECOND)
     assert not owner.queue.throttle.is_on
     assert owner.heard == ["pause"]
-    owner.queue.settle(in_flight)
+    owner.queue.settle(partition_queue, in_flight)
     owner.queue.check(SECOND)
     assert owner.heard == ["pause", "resume"]
 
@@ -164,7 +164,7 @@ def test_repartitioning_keeps_order_by_instrument() -> None:
     def halves(part: Rows) -> list[tuple[int, Rows]]:
         return [(half, part[part["instrument"] % 2 == half]) for half in range(2)]
 
-    owner.queue.repartition(RowClass.TRADE, halves)
+    owner.queue.repartition(RowClass.TRADE, halves, 2)
     assert sorted(partition for _, partition in owner.queue.partition_queues) == [0, 1]
     for half in range(2):
         queued = owner.queue.partition_queue(RowClass.TRADE, half).all()[0]
@@ -209,7 +209,7 @@ class Traffic(RuleBasedStateMachine):
         if rows is None:
             return
         owner = self.owner
-        owner.queue.settle(rows)
+        owner.queue.settle(owner.queue.partition_queue(row_class, partition), rows)
         if good:
             owner.ledger.acked(row_class, rows, 0, 0)
         else:

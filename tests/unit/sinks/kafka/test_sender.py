@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +18,14 @@ from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.rows import RowClass
 from ingestor.sinks.kafka import in_flight as in_flight_module
+from ingestor.sinks.kafka import refusals as refusals_module
 from ingestor.sinks.kafka import sender as module
+from ingestor.sinks.kafka.batch_maker import BatchMaker
+from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue
+from ingestor.sinks.kafka.refusals import Refusals
 from ingestor.sinks.kafka.sender import ProducerFailed, Sender
 from tests.fakes.broker import (
     NOT_ENOUGH_AFTER_APPEND,
@@ -56,15 +59,18 @@ class Bench:
         )
         self.submitted: Counter[int] = Counter()  # rows, by lane
         self.resets: Counter[str] = Counter()
+        settings = KafkaSettings("", retry_backoff_ms=0, max_batch_bytes=max_batch_bytes)
+        refusals = Refusals(ClockSteps(lambda: 0, lambda: 0), lambda: 0, self._dead_letter)
+        encoding = encoder("json", TABLE, bytes(16))
         self.sender = Sender(
-            KafkaSettings("", retry_backoff_ms=0, max_batch_bytes=max_batch_bytes),
+            settings,
             self.queue,
             self.ledger,
-            encoder("json", TABLE, bytes(16)),
-            {RowClass.TRADE: []},
+            BatchMaker(settings, encoding, {RowClass.TRADE: []}, refusals),
             clock=lambda: 0,
+            monotonic=lambda: 0,
             progress=asyncio.Event(),
-            dead_letter=self._dead_letter,
+            refusals=refusals,
         )
 
     def submit(self, rows: int = 2, partition_queue: int = 0) -> None:
@@ -91,7 +97,7 @@ class Bench:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(asyncio.Event().wait())
-                    self.sender.start(SimpleNamespace(), group)  # type: ignore[arg-type]
+                    self.sender.start(self.broker.produce(), group)  # type: ignore[arg-type]
             except* ProducerFailed as failures:
                 for one in failures.exceptions:
                     assert isinstance(one, ProducerFailed)
@@ -120,10 +126,12 @@ class Bench:
         assert self.ledger.unexplained(self.submitted.total(), 0) == 0
         assert (self.queue.rows, self.queue.rows_in_flight, self.queue.bytes) == (0, 0, 0)
 
-    def _dead_letter(self, _lane: PartitionQueue, in_flight: InFlightBatch, _reason: str) -> None:
+    def _dead_letter(
+        self, partition_queue: PartitionQueue, in_flight: InFlightBatch, _reason: str
+    ) -> None:
         rows, _ = in_flight.settle()
         assert len(rows) == 1
-        self.queue.settle(rows)
+        self.queue.settle(partition_queue, rows)
         self.ledger.dead_lettered(RowClass.TRADE, rows)
 
 
@@ -148,8 +156,7 @@ async def running(
         options.pop("known", True),
     )
     broker = SequencedBroker(**options)
-    patch.setattr(module, "ProduceClient", broker.produce)
-    patch.setattr(module, "BACKOFF", Backoff(base_s=0.0, cap_s=0.0))
+    patch.setattr(refusals_module, "BACKOFF", Backoff(base_s=0.0, cap_s=0.0))
     patch.setattr(module, "GRACE_S", 0.05)
     patch.setattr(in_flight_module, "BESIDE_S", beside_s)
     bench = Bench(broker, max_batch_bytes)
@@ -330,8 +337,8 @@ async def test_a_broker_that_is_away(patched: pytest.MonkeyPatch) -> None:
 async def test_a_record_that_is_refused_for_ever_with_others_behind_it(
     patched: pytest.MonkeyPatch,
 ) -> None:
-    """Row 4 costs itself alone: its batch is halved under producers of their own, and those that
-    were under way behind it come after."""
+    """Row 4 costs itself alone: its batch is halved in epochs of their own, and those that were
+    under way behind it come after. Neither the producer nor another lane is touched."""
     async with running(patched) as bench:
         bench.broker.poison = {4}
         await three_under_way(bench)
@@ -339,30 +346,32 @@ async def test_a_record_that_is_refused_for_ever_with_others_behind_it(
         await answer_all(bench)
         bench.assert_all_arrived(without=[4])
         assert bench.ledger.counts == {"acked": 7, "dead_lettered": 1}
-        assert bench.resets == {"MessageSizeTooLargeError": 2}
+        assert bench.sender.refused == {"MessageSizeTooLarge": 2}
+        assert not bench.resets
 
 
 @pytest.mark.parametrize("code", [OUT_OF_ORDER, UNKNOWN_PRODUCER])
 async def test_the_oldest_batch_alone_is_judged(patched: pytest.MonkeyPatch, code: int) -> None:
-    """A state that the broker has lost costs one producer, not one for each batch under way."""
+    """A state that the broker has lost costs one epoch, not one for each batch under way."""
     async with running(patched) as bench:
         await three_under_way(bench)
         bench.broker.answer(code)
         bench.broker.answer(code)
         bench.broker.answer(code)
-        await bench.until(lambda: bench.broker.producers == 2)
+        await bench.until(lambda: bench.sender.refused.total() == 1)
         for again in ([[1, 2]], [[3, 4]], [[5, 6]]):
             await bench.under_way(again)
             bench.broker.answer()
         await bench.until(lambda: not bench.queue.rows)
         bench.assert_all_arrived()
-        assert bench.resets.total() == 1
+        assert bench.sender.refused.total() == 1
+        assert not bench.resets
 
 
 async def test_batches_larger_than_allowed_are_divided(patched: pytest.MonkeyPatch) -> None:
     """The rest of a batch goes before what was queued after it, through failures too."""
     async with running(patched, max_batch_bytes=2_000) as bench:
-        bench.sender._row_bytes[RowClass.TRADE] = 1.0
+        bench.sender.batches.row_bytes[RowClass.TRADE] = 1.0
         bench.submit(40)
         bench.submit(5)
         await bench.until(lambda: len(bench.broker.requests) > 2)

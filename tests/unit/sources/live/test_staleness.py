@@ -59,15 +59,53 @@ BOOK, TRADES, QUOTES = RowClass.LEVEL, RowClass.TRADE, RowClass.QUOTE
 RATES = {(BOOK, BUSY): 10.0, (BOOK, MIDDLE): 0.5, (TRADES, QUIET): 1 / 120}
 
 
-def test_a_busy_book_trips_in_seconds_with_a_probe_first_then_a_reconnect() -> None:
+def test_a_busy_book_trips_in_seconds_and_costs_its_neighbors_no_reconnect() -> None:
+    """It is probed alone; since the others speak, their connection is sound: it is marked."""
     market = Market(RATES)
     assert market.run(300) == []
     found = market.run(14, silent=[(BOOK, BUSY)])
-    assert [(one.instrument, one.action) for one in found] == [
+    assert [(suspect.instrument, suspect.action) for suspect in found] == [
         (BUSY, Action.PROBE),
-        (BUSY, Action.RECONNECT),
+        (BUSY, Action.SILENT),
     ]
     assert 5 <= found[0].silence_s <= 8
+    assert market.staleness.silent() == [(BUSY, BOOK)]
+
+
+def test_a_halted_stream_is_looked_at_rarely_until_it_speaks() -> None:
+    market = Market(RATES)
+    market.run(300)
+    market.run(14, silent=[(BOOK, BUSY)])
+    looks = market.run(2 * 3_600, silent=[(BOOK, BUSY)])
+    assert {suspect.action for suspect in looks} == {Action.LOOK}
+    assert 4 <= len(looks) <= 5, "after 300 s, then after twice as long each time"
+    assert market.run(60) == []
+    assert market.staleness.silent() == []
+    again = market.run(60, silent=[(BOOK, BUSY)])
+    assert again[0].action is Action.PROBE, "the halt taught nothing"
+
+
+def test_a_connection_of_which_nothing_comes_is_opened_anew_once() -> None:
+    market = Market(RATES)
+    market.run(300)
+    found = market.run(600, silent=list(RATES))
+    actions = [suspect.action for suspect in found if suspect.instrument == BUSY]
+    assert actions[0] is Action.PROBE
+    assert actions.count(Action.RECONNECT) == 1
+    assert actions.count(Action.SILENT) == 1
+    assert set(actions[actions.index(Action.SILENT) + 1 :]) <= {Action.LOOK}
+
+
+@pytest.mark.parametrize("is_heard_after", [False, True])
+def test_a_new_revision_goes_on_with_what_was_learned(is_heard_after: bool) -> None:
+    market = Market(RATES)
+    market.run(300)
+    new = 7
+    market.staleness.replace_instruments({BUSY: new})
+    assert market.staleness.limit_s(BOOK, new) < 300
+    market.rates[BOOK, new] = market.rates.pop((BOOK, BUSY))
+    found = market.run(60, silent=[] if is_heard_after else [(BOOK, new)])
+    assert {suspect.instrument for suspect in found} == (set() if is_heard_after else {new})
 
 
 def test_a_probe_that_helps_is_not_followed_by_a_reconnect() -> None:

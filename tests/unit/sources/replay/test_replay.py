@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -18,6 +18,7 @@ from ingestor.adapter import (
     Endpoint,
     FeedAdapter,
     Limits,
+    Listing,
     Market,
     Notice,
     RestRequest,
@@ -91,12 +92,17 @@ class Acme:
         return [RestRequest("/instruments", {"market": market})]
 
     @classmethod
-    def parse_instruments(cls, market: str, bodies: Sequence[bytes]) -> list[Instrument]:
-        return [
-            instrument("acme", market, symbol, symbol, symbol, "USD", tick, "0.001")
-            for body in bodies
-            for symbol, tick in orjson.loads(body).items()
-        ]
+    def instrument_entries(cls, market: str, body: bytes) -> Sequence[Any]:
+        return list(orjson.loads(body).items())
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        return Listing(entry[0], True, "trading")
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        symbol, tick = entry
+        return instrument("acme", market, symbol, symbol, symbol, "USD", tick, "0.001")
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return RestRequest("/v1/depth", {"symbol": symbol, "limit": "100"})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from aiohttp import web
@@ -16,11 +19,13 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from ingestor.adapter import FeedAdapter
 from ingestor.model.backoff import Backoff
-from ingestor.model.errors import ConfigError, DecodeError, RequestRefused
-from ingestor.model.instruments import Contract, Instrument, instrument
+from ingestor.model.errors import DecodeError, RequestRefused, TransportError, VenueError
+from ingestor.model.instruments import Instrument
 from ingestor.model.timestamps import SECOND
-from ingestor.sources.rest.catalog import Catalog, CatalogSettings, resolve
+from ingestor.sources.rate_limiter import holds
+from ingestor.sources.rest.catalog import Catalog, CatalogSettings
 from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.statistics import ListStatistics
 from tests.feeds.fixtures import load
 
 HOUR_NS = 3_600 * SECOND
@@ -36,12 +41,16 @@ class Venue:
     status: int = 200
     answers: dict[str, list[bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    answer_instead: Callable[[web.Request], Awaitable[web.Response]] | None = None
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path_qs)
+        if self.answer_instead is not None:
+            return await self.answer_instead(request)
         pages = self.answers[request.path]
         body = pages[int(request.query.get("cursor", "0"))]
-        return web.Response(status=self.status, body=body)
+        return web.Response(status=self.status, body=body, headers=self.headers)
 
 
 @dataclass
@@ -66,7 +75,7 @@ class Bench:
     async def load(
         self, adapter: type[FeedAdapter] = Coinbase, market: str = "spot"
     ) -> list[Instrument]:
-        return await self.catalogue().load(adapter, market, self.venue.url)
+        return (await self.catalogue().load(adapter, market, self.venue.url)).instruments
 
     @property
     def file(self) -> Path:
@@ -88,7 +97,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     venue.url = "http://{}:{}".format(*runner.addresses[0][:2])
     settings = CatalogSettings(tmp_path / "cache", ttl_s=3_600.0)
-    rest = RestSettings(timeout_s=5.0, attempts_max=2, backoff=Backoff(base_s=0.001))
+    rest = RestSettings(
+        timeout_s=5.0, attempts_max=2, backoff=Backoff(0.001, retry_after_cap_s=1.0)
+    )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(runner.cleanup)
         client = await stack.enter_async_context(RestClient(rest))
@@ -101,7 +112,8 @@ async def test_the_venue_is_asked_once_while_answers_are_fresh(bench: Bench) -> 
     bench.clock.now_ns += HOUR_NS - 1
     bench.venue.status = 503  # the network could as well be gone
     catalogue = bench.catalogue()
-    assert await catalogue.load(Coinbase, "spot", bench.venue.url) == FIXTURE.instruments
+    listed = await catalogue.load(Coinbase, "spot", bench.venue.url)
+    assert (listed.instruments, listed.fresh) == (FIXTURE.instruments, False)
     assert len(bench.venue.asked) == 1
 
 
@@ -121,7 +133,8 @@ async def test_stale_answers_serve_with_a_warning(bench: Bench) -> None:
     bench.venue.status = 503
     catalogue = bench.catalogue()
     with capture_logs() as logs:
-        assert await catalogue.load(Coinbase, "spot", bench.venue.url) == FIXTURE.instruments
+        listed = await catalogue.load(Coinbase, "spot", bench.venue.url)
+    assert (listed.instruments, listed.fresh) == (FIXTURE.instruments, False)
     (line,) = logs
     assert (line["event"], line["log_level"]) == ("catalogue.stale", "warning")
     assert (line["venue"], line["age_s"]) == ("coinbase", 10_800)
@@ -209,7 +222,9 @@ async def test_a_refresh_asks_anew(bench: Bench) -> None:
     catalogue = bench.catalogue()
     url = bench.venue.url
     await catalogue.load(Coinbase, "spot", url)
-    assert await catalogue.refresh(Coinbase, "spot", url) == FIXTURE.instruments
+    listed = await catalogue.refresh(Coinbase, "spot", url)
+    assert listed is not None
+    assert (listed.instruments, listed.fresh) == (FIXTURE.instruments, True)
     assert len(bench.venue.asked) == 2
     bench.venue.status = 500
     with capture_logs() as logs:
@@ -217,62 +232,164 @@ async def test_a_refresh_asks_anew(bench: Bench) -> None:
     assert [line["event"] for line in logs] == ["catalogue.refresh_failed"]
 
 
-def make(symbol: str, canonical: str) -> Instrument:
-    base, quote, *_ = canonical.split("-")
-    contract = Contract.PERPETUAL if canonical.endswith("-PERP") else Contract.SPOT
-    return instrument(
-        "acme", "linear", symbol, canonical, base, quote, "0.1", "1", contract=contract
-    )
+def products(*changes: dict[str, object], count: int = 0) -> bytes:
+    """Return a list of Coinbase: the fixture's, `count` more, and its first changed each way."""
+    answer = json.loads(FIXTURE.rest[0])
+    first = answer["products"][0]
+    answer["products"] += [first | {"product_id": f"N{one}-USD"} for one in range(count)]
+    answer["products"] += [first | change for change in changes]
+    return json.dumps(answer).encode()
 
 
-LISTED = [
-    make("btcusdt", "BTC-USDT-PERP"),
-    make("ethusdt", "ETH-USDT-PERP"),
-    make("btcusdc", "BTC-USDC-PERP"),
-    make("weird[1]", "WEIRD-USDT-PERP"),
-]
+PATH = "/api/v3/brokerage/market/products"
+ODD = {"product_id": "ODD-USD", "price_increment": ""}
+
+
+async def test_an_odd_entry_is_left_out_alone_and_told_once(bench: Bench) -> None:
+    bench.venue.answers[PATH] = [products(ODD)]
+    statistics = ListStatistics()
+    with capture_logs() as logs, patch("ingestor.sources.rest.catalog.lists", statistics):
+        for _ in range(3):
+            assert await bench.load() == FIXTURE.instruments
+            await bench.catalogue().refresh(Coinbase, "spot", bench.venue.url)
+    (line,) = logs
+    assert line["event"] == "catalogue.entry_unreadable"
+    assert (line["venue"], line["market"], line["symbol"]) == ("coinbase", "spot", "ODD-USD")
+    assert "ValueError" in line["reason"]
+    assert statistics.unreadable == {("coinbase", "spot"): 1}
+    assert statistics.reads == {("coinbase", "spot", "fetched"): 4}
+
+
+async def test_many_odd_entries_are_few_lines(bench: Bench) -> None:
+    odd = [{"product_id": f"O{one}-USD", "base_increment": None} for one in range(500)]
+    bench.venue.answers[PATH] = [products(*odd)]
+    statistics = ListStatistics()
+    with capture_logs() as logs, patch("ingestor.sources.rest.catalog.lists", statistics):
+        assert await bench.load() == FIXTURE.instruments
+    assert len(logs) == 21
+    assert logs[-1]["count"] == 500
+    assert statistics.unreadable == {("coinbase", "spot"): 500}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "symbols"),
+    ("body", "reason"),
     [
-        (["BTC-USDT-PERP"], ["btcusdt"]),
-        (["btcusdt"], ["btcusdt"]),
-        (["BTCUSDT"], ["btcusdt"]),
-        (["eth-usdt-perp", "btcusdt"], ["ethusdt", "btcusdt"]),
-        (["*-USDT-PERP"], ["btcusdt", "ethusdt", "weird[1]"]),
-        (["btc-*"], ["btcusdt", "btcusdc"]),
-        (["?TH-USDT-PERP", "*"], ["ethusdt", "btcusdt", "btcusdc", "weird[1]"]),
-        (["[BE]*-USDT-PERP"], ["btcusdt", "ethusdt"]),
-        (["weird[1]"], ["weird[1]"]),  # a name before it is a pattern
-        ([], []),
+        (b'{"products":[]}', "has no entry that can be read"),
+        (b"<html>", "JSONDecodeError"),
+        (b'{"error":"UNAVAILABLE","message":"later"}', "error UNAVAILABLE: later"),
+        (b'{"products":7}', "TypeError"),
+        (json.dumps({"products": [{"product_id": "X"}] * 9}).encode(), "KeyError"),
+        (FIXTURE.rest[0], "symbols, and had"),
     ],
+    ids=["empty", "html", "error", "wrong type", "all odd", "much smaller"],
 )
-def test_names_and_patterns_are_resolved(wanted: list[str], symbols: list[str]) -> None:
-    assert [one.symbol for one in resolve(LISTED, wanted)] == symbols
+async def test_the_kept_list_serves_when_the_new_one_is_worse(
+    bench: Bench, body: bytes, reason: str
+) -> None:
+    bench.venue.answers[PATH] = [products(count=40)]
+    before = await bench.load()
+    kept = bench.file.read_bytes()
+    bench.venue.answers[PATH] = [body]
+    bench.clock.now_ns += 2 * HOUR_NS
+    with capture_logs() as logs:
+        assert await bench.load() == before
+        assert await bench.catalogue().refresh(Coinbase, "spot", bench.venue.url) is None
+    assert [line["event"] for line in logs] == ["catalogue.stale", "catalogue.refresh_failed"]
+    assert all(reason in line["reason"] for line in logs)
+    assert bench.file.read_bytes() == kept
 
 
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        (
-            ["btcusdt", "BTC-USDD-PERP"],
-            "a.toml: acme linear has no symbol 'BTC-USDD-PERP'; did you mean BTC-USDT-PERP?",
-        ),
-        (
-            ["ethusdtt", "BTCUSDDC"],
-            "symbol 'ethusdtt', 'BTCUSDDC'; did you mean ETHUSDT, BTCUSDC?",
-        ),
-        (["*-EUR"], "a.toml: acme linear has no symbol '*-EUR'; it has 4 symbols, "),
-        ([f"{n}" * 9 for n in range(7)], "'444444444' and 2 more; it has 4 symbols, "),
-    ],
-)
-def test_unknown_symbols_name_the_nearest(wanted: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        resolve(LISTED, wanted, "a.toml")
-    assert message in str(caught.value)
+async def test_a_smaller_list_is_believed_in_the_end(bench: Bench) -> None:
+    bench.venue.answers[PATH] = [products(count=40)]
+    await bench.load()
+    bench.venue.answers[PATH] = FIXTURE.rest
+    bench.clock.now_ns += 25 * HOUR_NS
+    assert await bench.load() == FIXTURE.instruments
 
 
-def test_a_market_without_symbols_has_none_to_name() -> None:
-    with pytest.raises(ConfigError, match="the market has no symbol 'x'; it has 0 symbols"):
-        resolve([], ["x"])
+async def test_a_few_delistings_of_a_small_list_are_believed(bench: Bench) -> None:
+    bench.venue.answers[PATH] = [products(count=5)]
+    await bench.load()
+    bench.venue.answers[PATH] = FIXTURE.rest
+    listed = await bench.catalogue().refresh(Coinbase, "spot", bench.venue.url)
+    assert listed is not None
+    assert listed.instruments == FIXTURE.instruments
+
+
+async def test_metadata_of_an_entry_that_became_odd_are_kept_through_restarts(bench: Bench) -> None:
+    good = {"product_id": "ODD-USD", "base_currency_id": "ODD", "base_name": "x"}
+    bench.venue.answers[PATH] = [products(good)]
+    before = await bench.load()
+    assert before[-1].symbol == "ODD-USD"
+    bench.venue.answers[PATH] = [products(good | ODD)]
+    for _ in range(3):  # a start, with the list of the start before on disk
+        bench.clock.now_ns += 2 * HOUR_NS
+        with capture_logs():
+            listed = await bench.catalogue().load(Coinbase, "spot", bench.venue.url)
+        assert listed.instruments == before
+        assert listed.carried == {"ODD-USD"}
+    bench.venue.answers[PATH] = [products(good | {"price_increment": "0.5"})]
+    bench.clock.now_ns += 2 * HOUR_NS
+    listed = await bench.catalogue().load(Coinbase, "spot", bench.venue.url)
+    assert listed.trading["ODD-USD"].tick_size == "0.5"
+    assert not listed.carried
+
+
+async def test_a_temporary_error_inside_an_answer_is_tried_again(bench: Bench) -> None:
+    bench.venue.answers[PATH] = [b'{"error":"UNAVAILABLE","message":"later"}']
+
+    async def good_later() -> None:
+        while not bench.venue.asked:
+            await asyncio.sleep(0)
+        bench.venue.answers[PATH] = FIXTURE.rest
+
+    changing = asyncio.create_task(good_later())
+    assert await bench.load() == FIXTURE.instruments
+    await changing
+    assert len(bench.venue.asked) == 2
+
+
+async def test_a_lasting_error_inside_an_answer_is_told_at_once(bench: Bench) -> None:
+    bench.venue.answers[PATH] = [b'{"error":"NOT_FOUND","message":"no such product type"}']
+    with pytest.raises(VenueError, match="coinbase: error NOT_FOUND: no such product type"):
+        await bench.load()
+    assert len(bench.venue.asked) == 1
+
+
+@pytest.mark.parametrize("status", [418, 429])
+async def test_a_venue_that_holds_us_off_is_left_alone(bench: Bench, status: int) -> None:
+    bench.venue.status = status
+    bench.venue.headers = {"Retry-After": "9" * 30}
+    with capture_logs() as logs, pytest.raises(RequestRefused):
+        await bench.load()
+    (line,) = logs
+    assert (line["event"], line["venue"], line["seconds"]) == ("venue.held", "coinbase", 3_600.0)
+    assert 3_500 < holds.longest_s()["coinbase", "rest"] <= 3_600
+    bench.venue.status = 200
+    with pytest.raises(TransportError, match="wants no request for 3600 s more"):
+        await bench.load()
+    assert len(bench.venue.asked) == 1
+
+
+async def test_a_list_that_does_not_come_ends_at_the_deadline(bench: Bench) -> None:
+    release = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        await release.wait()
+        return web.Response()
+
+    bench.venue.answer_instead = hang
+    settings = replace(bench.settings, deadline_s=0.1)
+    with pytest.raises(TransportError, match=r"no list within 0\.1 s"):
+        await Catalog(settings, bench.client).load(Coinbase, "spot", bench.venue.url)
+    release.set()
+
+
+async def test_an_adapter_whose_requests_fail_has_no_list(bench: Bench) -> None:
+    class Acme(Coinbase):
+        @classmethod
+        def instrument_requests(cls, market: str) -> list[Any]:
+            raise RuntimeError(market)
+
+    with pytest.raises(DecodeError, match="instrument list of spot: RuntimeError"):
+        await bench.catalogue().load(Acme, "spot", bench.venue.url)

@@ -1,0 +1,191 @@
+"""What must change on the open connections so that a plan becomes another one.
+
+Pure. A connection keeps every stream that is still wanted, so that the others on it notice nothing.
+New streams go where their connection has room, an instrument's streams together; the rest gets
+connections of its own. A connection whose route changed, or that nothing is wanted of, is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from ingestor.adapter.contract import Subscription
+from ingestor.sources.live.plan import Plan, PlannedConnection, Route, TransportName
+
+# Connections with equal groups may carry each other's streams.
+_Group = tuple[str, str, str, Route, TransportName]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamChange:
+    """One connection that goes on with other streams.
+
+    planned: what it carries from now on, under its old number. subscribe, unsubscribe: what to ask
+    the venue for.
+    """
+
+    planned: PlannedConnection
+    subscribe: tuple[Subscription, ...]
+    unsubscribe: tuple[Subscription, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """The steps from one plan to another. plan: the new one, with the numbers of the old."""
+
+    plan: Plan
+    added: tuple[PlannedConnection, ...]
+    removed: tuple[PlannedConnection, ...]
+    changed: tuple[StreamChange, ...]
+
+    @property
+    def subscribed(self) -> list[Subscription]:
+        """Every subscription that is new, or moved."""
+        added = [one for planned in self.added for one in planned.subscriptions]
+        return added + [one for change in self.changed for one in change.subscribe]
+
+    @property
+    def unsubscribed(self) -> list[Subscription]:
+        """Every subscription that the new plan does not have at all."""
+        removed = [one for planned in self.removed for one in planned.subscriptions]
+        removed += [one for change in self.changed for one in change.unsubscribe]
+        moved = {(one.instrument, one.channel) for one in self.subscribed}
+        return [one for one in removed if (one.instrument, one.channel) not in moved]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.added or self.removed or self.changed)
+
+
+def without(running: Plan, venue: str, market: str, symbols: Collection[str]) -> Plan:
+    """Return a plan that carries nothing of some symbols of a market."""
+    connections = []
+    for planned in running:
+        if (planned.venue, planned.market) == (venue, market):
+            stay = tuple(one for one in planned.subscriptions if one.symbol not in symbols)
+            planned = replace(planned, subscriptions=stay)  # noqa: PLW2901
+        if planned.subscriptions:
+            connections.append(planned)
+    return replace(running, connections=tuple(connections))
+
+
+def together(first: Plan, second: Plan) -> Plan:
+    """Return a plan of the connections of both, as what is wanted of `replan`."""
+    return replace(first, connections=(*first.connections, *second.connections))
+
+
+def replan(running: Plan, wanted: Plan) -> PlanChange:
+    """Return how `running` becomes a plan with the subscriptions of `wanted`.
+
+    Instruments are compared by symbol, so that a new revision of one is no change.
+    """
+    missing: dict[_Group, dict[tuple[str, str], Subscription]] = {}
+    model: dict[_Group, PlannedConnection] = {}
+    for planned in wanted:
+        group = _group(planned)
+        model.setdefault(group, planned)
+        missing.setdefault(group, {}).update(
+            {(one.symbol, one.channel): one for one in planned.subscriptions}
+        )
+    kept: dict[_Group, list[tuple[PlannedConnection, list[Subscription]]]] = {}
+    removed: list[PlannedConnection] = []
+    for planned in running:
+        open_wishes = missing.get(_group(planned), {})
+        stay = [
+            subscription
+            for subscription in planned.subscriptions
+            if open_wishes.pop((subscription.symbol, subscription.channel), None) is not None
+        ]
+        if stay:
+            kept.setdefault(_group(planned), []).append((planned, stay))
+        else:
+            removed.append(planned)
+    added = list(_place(missing, kept, model, _next_number(running, wanted)))
+    changed = [
+        change
+        for connections in kept.values()
+        for planned, subscriptions in connections
+        if (change := _change(planned, subscriptions)) is not None
+    ]
+    after = {change.planned.number: change.planned for change in changed}
+    gone = {planned.number for planned in removed}
+    connections = [
+        after.get(planned.number, planned) for planned in running if planned.number not in gone
+    ]
+    plan = replace(running, connections=(*connections, *added))
+    return PlanChange(plan, tuple(added), tuple(removed), tuple(changed))
+
+
+def _place(
+    missing: dict[_Group, dict[tuple[str, str], Subscription]],
+    kept: dict[_Group, list[tuple[PlannedConnection, list[Subscription]]]],
+    model: dict[_Group, PlannedConnection],
+    number: int,
+) -> Iterable[PlannedConnection]:
+    """Put missing streams where there is room; yield the connections that are needed besides."""
+    for group, wishes in missing.items():
+        limit = _streams_max(model[group])
+        fresh: list[list[Subscription]] = []
+        for unit in _by_symbol(wishes.values()):
+            bins = [subscriptions for _, subscriptions in kept.get(group, ())] + fresh
+            for part in _parts(unit, limit):
+                room = next((held for held in bins if _count([*held, *part]) <= limit), None)
+                if room is None:
+                    room = []
+                    fresh.append(room)
+                    bins.append(room)
+                room.extend(part)
+        for subscriptions in fresh:
+            why = f"{_count(subscriptions)} streams added while running: at most {limit}"
+            yield replace(model[group], number=number, subscriptions=tuple(subscriptions), why=why)
+            number += 1
+
+
+def _change(planned: PlannedConnection, subscriptions: list[Subscription]) -> StreamChange | None:
+    before, after = set(planned.subscriptions), set(subscriptions)
+    if before == after:
+        return None
+    return StreamChange(
+        replace(planned, subscriptions=tuple(subscriptions)),
+        subscribe=tuple(one for one in subscriptions if one not in before),
+        unsubscribe=tuple(one for one in planned.subscriptions if one not in after),
+    )
+
+
+def _group(planned: PlannedConnection) -> _Group:
+    path = urlsplit(planned.url).path
+    return planned.venue, planned.market, path, planned.route, planned.route.transport
+
+
+def _streams_max(planned: PlannedConnection) -> int:
+    allowed = planned.limits.streams_per_connection
+    return min(allowed, planned.route.streams_per_connection or allowed)
+
+
+def _count(subscriptions: Iterable[Subscription]) -> int:
+    return len({subscription.stream for subscription in subscriptions})
+
+
+def _by_symbol(subscriptions: Iterable[Subscription]) -> list[list[Subscription]]:
+    units: dict[str, list[Subscription]] = {}
+    for subscription in subscriptions:
+        units.setdefault(subscription.symbol, []).append(subscription)
+    return list(units.values())
+
+
+def _parts(unit: Sequence[Subscription], limit: int) -> Iterable[list[Subscription]]:
+    """Cut the streams of one instrument where a connection may not carry all of them."""
+    part: list[Subscription] = []
+    for subscription in unit:
+        if part and _count([*part, subscription]) > limit:
+            yield part
+            part = []
+        part.append(subscription)
+    if part:
+        yield part
+
+
+def _next_number(*plans: Plan) -> int:
+    return 1 + max((planned.number for plan in plans for planned in plan), default=-1)

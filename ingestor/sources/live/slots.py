@@ -1,0 +1,78 @@
+"""The connections that the process keeps, and where each stream of an instrument is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ingestor.adapter.contract import Subscription
+from ingestor.sources.live.connection import Connection, ConnectionSlot
+from ingestor.sources.live.plan import PlannedConnection
+
+
+class ConnectionSlots:
+    """All slots, in the order of their numbers; streams are found by instrument and channel."""
+
+    def __init__(self, planned: Iterable[PlannedConnection]) -> None:
+        self._by_number: dict[int, ConnectionSlot] = {}
+        self._of_stream: dict[tuple[int, str], ConnectionSlot] = {}
+        for connection in planned:
+            self.add(connection)
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def __iter__(self) -> Iterator[ConnectionSlot]:
+        return iter(self._by_number.values())
+
+    def add(self, planned: PlannedConnection) -> ConnectionSlot:
+        """Make a slot for a connection that is new in the plan."""
+        slot = self._by_number[planned.number] = ConnectionSlot(planned)
+        self._index(slot)
+        return slot
+
+    def remove(self, number: int) -> ConnectionSlot | None:
+        """Take a slot out, by its connection's number in the plan."""
+        slot = self._by_number.pop(number, None)
+        if slot is not None:
+            self._forget(slot)
+        return slot
+
+    def change(self, planned: PlannedConnection) -> ConnectionSlot | None:
+        """Let a slot carry other streams; return it."""
+        slot = self._by_number.get(planned.number)
+        if slot is not None:
+            self._forget(slot)
+            slot.planned = planned
+            self._index(slot)
+        return slot
+
+    def connection_of(self, instrument: int, channel: str) -> Connection | None:
+        """Return the open connection that carries a channel of an instrument."""
+        slot = self._of_stream.get((instrument, channel))
+        return slot.connection if slot is not None else None
+
+    def subscription_of(self, instrument: int, channel: str) -> Subscription | None:
+        """Return the planned subscription of a channel of an instrument."""
+        slot = self._of_stream.get((instrument, channel))
+        if slot is None:
+            return None
+        wanted = (instrument, channel)
+        return next(
+            one for one in slot.planned.subscriptions if (one.instrument, one.channel) == wanted
+        )
+
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
+        """Follow new revisions of instruments. numbers: old -> new."""
+        for slot in self:
+            renumbered = slot.planned.renumbered(numbers)
+            if renumbered is not slot.planned:
+                self.change(renumbered)
+
+    def _index(self, slot: ConnectionSlot) -> None:
+        for one in slot.planned.subscriptions:
+            self._of_stream[one.instrument, one.channel] = slot
+
+    def _forget(self, slot: ConnectionSlot) -> None:
+        for one in slot.planned.subscriptions:
+            if self._of_stream.get((one.instrument, one.channel)) is slot:
+                del self._of_stream[one.instrument, one.channel]

@@ -1,0 +1,154 @@
+"""Emulate Coinbase Advanced Trade: one numbered sequence of messages a connection.
+
+Reference: "Advanced Trade WebSocket" documentation, as `feeds/coinbase.py` names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import orjson
+
+from feeds.coinbase import Coinbase as CoinbaseAdapter
+from ingestor.testbed.emulator.venue import (
+    Book,
+    Change,
+    Listed,
+    Print,
+    Venue,
+    VenueConnection,
+    now_text,
+    request_of,
+    texts,
+)
+
+
+class Coinbase(Venue):
+    """Advanced Trade. Every message of a connection is numbered, acks and heartbeats too."""
+
+    name = "coinbase"
+    adapter = CoinbaseAdapter
+    recording_names: ClassVar = {"COINBASE": "spot"}
+    number = re.compile(rb'"sequence_num":\s*(\d+)')
+    always = frozenset({"heartbeats:heartbeats"})
+    _CHANNELS: ClassVar = {"l2_data": "level2"}
+    _KNOWN: ClassVar = (
+        *("heartbeats", "candles", "status", "ticker", "ticker_batch", "level2"),
+        "market_trades",
+    )
+    _LISTS: ClassVar = ("trades", "tickers", "candles")
+
+    def market_of_frame(self, message: Any) -> str | None:
+        return "spot" if isinstance(message, dict) and "sequence_num" in message else None
+
+    def streams(self, message: Any) -> Iterable[str]:
+        channel = message.get("channel")
+        if channel in {None, "subscriptions"}:
+            return ()
+        if channel == "heartbeats":
+            return ("heartbeats:heartbeats",)
+        name = self._CHANNELS.get(channel, channel)
+        found: dict[str, None] = {}
+        for event in message["events"]:
+            if "product_id" in event:
+                found[event["product_id"]] = None
+            for kind in self._LISTS:
+                found.update(dict.fromkeys(one["product_id"] for one in event.get(kind, ())))
+        return [f"{name}:{symbol}" for symbol in found]
+
+    def changes(self, message: Any) -> Iterator[Change]:
+        if message.get("channel") != "l2_data":
+            return
+        for event in message["events"]:
+            sides: dict[str, list[tuple[str, str]]] = {"bid": [], "offer": []}
+            for one in event["updates"]:
+                sides[one["side"]].append((one["price_level"], one["new_quantity"]))
+            yield Change(
+                f"level2:{event['product_id']}", event["product_id"], event["type"] == "snapshot",
+                sides["bid"], sides["offer"], details=message["timestamp"],
+            )  # fmt: skip
+
+    def prints(self, message: Any) -> Iterator[Print]:
+        yield from super().prints(message)
+        for event in message.get("events", ()):
+            for one in event.get("trades", ()):
+                yield one["product_id"], one["price"], one["size"]
+
+    def image(self, stream: str, book: Book) -> bytes | None:
+        sides = (("bid", book.bids()), ("offer", book.asks()))
+        updates = [
+            {"side": side, "event_time": book.details, "price_level": price, "new_quantity": size}
+            for side, levels in sides
+            for price, size in levels
+        ]
+        event = {"type": "snapshot", "product_id": book.symbol, "updates": updates}
+        return _coinbase_frame("l2_data", book.details, event)
+
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
+        request = request_of(text) or {}
+        kind, channel = request.get("type"), request.get("channel")
+        symbols = texts(request.get("product_ids", []))
+        if kind not in {"subscribe", "unsubscribe"} or symbols is None:
+            yield _coinbase_error("failed to parse the request: expected type and channel")
+            return
+        if channel not in self._KNOWN:
+            yield _coinbase_error(f"channel {channel!s:.60} does not exist")
+            return
+        wanted = ["heartbeats"] if channel == "heartbeats" else symbols
+        if kind == "subscribe":
+            unknown = [one for one in wanted if not connection.subscribe(f"{channel}:{one}")]
+            if unknown:
+                yield _coinbase_error(f"{', '.join(unknown)} is not a valid product")
+        else:
+            for one in wanted:
+                connection.unsubscribe(f"{channel}:{one}")
+        subscriptions: dict[str, list[str]] = {}
+        for stream in connection.subscribed:
+            name, _, symbol = stream.partition(":")
+            subscriptions.setdefault(name, []).append(symbol)
+        yield _coinbase_frame("subscriptions", now_text(), {"subscriptions": subscriptions})
+
+    def heartbeat(self, connection: VenueConnection) -> bytes | None:
+        """Where the recording has heartbeats, those are played."""
+        if "heartbeats:heartbeats" not in connection.subscribed or connection.has_symbol(
+            "heartbeats"
+        ):
+            return None
+        time = now_text()
+        return _coinbase_frame("heartbeats", time, {"current_time": time, "heartbeat_counter": 0})
+
+    def instrument_list(
+        self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
+    ) -> object:
+        products = [
+            {
+                "product_id": listed.symbol,
+                "product_type": "SPOT",
+                "base_currency_id": listed.base,
+                "quote_currency_id": listed.quote,
+                "price_increment": listed.tick_size,
+                "base_increment": listed.lot_size,
+                "status": "online",
+                "trading_disabled": False,
+                "is_disabled": False,
+                "alias": "",
+            }
+            for listed in instruments
+        ]
+        return {"products": products, "num_products": len(products)}
+
+
+def _coinbase_frame(channel: str, timestamp: str, event: dict[str, Any]) -> bytes:
+    """The number is put in for each client."""
+    return orjson.dumps(
+        {"channel": channel, "timestamp": timestamp, "sequence_num": 0, "events": [event]}
+    )
+
+
+def _coinbase_error(text: str) -> bytes:
+    return orjson.dumps({"type": "error", "message": text})
+
+
+venue: Venue = Coinbase()

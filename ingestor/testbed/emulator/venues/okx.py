@@ -1,0 +1,142 @@
+"""Emulate OKX's version 5: all markets on one connection, one answer for each argument.
+
+Reference: OKX "WebSocket API v5", as `feeds/okx.py` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from feeds.okx import Okx as OkxAdapter
+from ingestor.testbed.emulator.venue import (
+    Book,
+    Change,
+    Listed,
+    Print,
+    Venue,
+    VenueConnection,
+    pairs,
+    request_of,
+)
+
+
+class Okx(Venue):
+    """Version 5. One answer for each argument; `ping` and `pong` are bare text.
+
+    Where a recording has `tickers` and no `bbo-tbt`, it stands in for it.
+    """
+
+    name = "okx"
+    adapter = OkxAdapter
+    shares_connection = True
+    recording_names: ClassVar = {"OKX": ""}
+    _KINDS: ClassVar = {"tickers": "quotes", "bbo-tbt": "quotes"}
+    _KNOWN: Final = (
+        *("tickers", "bbo-tbt", "books", "books5", "books-l2-tbt", "books50-l2-tbt", "trades"),
+        *("trades-all", "mark-price", "funding-rate", "open-interest", "price-limit"),
+    )
+
+    def market_of_frame(self, message: Any) -> str | None:
+        return "" if isinstance(message, dict) and {"arg", "data"} <= message.keys() else None
+
+    def streams(self, message: Any) -> Iterable[str]:
+        if "data" not in message or "arg" not in message:
+            return ()
+        return (f"{message['arg']['channel']}:{message['arg'].get('instId', '')}",)
+
+    def channel(self, stream: str) -> tuple[str, str]:
+        symbol, kind = super().channel(stream)
+        return symbol, self._KINDS.get(kind, kind)
+
+    def changes(self, message: Any) -> Iterator[Change]:
+        match message:
+            case {"arg": {"channel": "books", "instId": symbol}, "action": action, "data": books}:
+                for one in books:
+                    bids, asks = map(pairs, (one["bids"], one["asks"]))
+                    yield Change(
+                        f"books:{symbol}", symbol, action == "snapshot", bids, asks,
+                        number=one.get("seqId", 0), details=one,
+                    )  # fmt: skip
+
+    def prints(self, message: Any) -> Iterator[Print]:
+        yield from super().prints(message)
+        match message:
+            case {"arg": {"channel": "trades"}, "data": trades}:
+                for one in trades:
+                    yield one["instId"], one["px"], one["sz"]
+
+    def image(self, stream: str, book: Book) -> bytes | None:
+        """The number of orders at a level is not kept: it is said to be 1."""
+        bids, asks = ([[*one, "0", "1"] for one in side] for side in (book.bids(), book.asks()))
+        data = book.details | {"bids": bids, "asks": asks}
+        if "prevSeqId" in data:
+            data["prevSeqId"] = -1
+        argument = {"channel": "books", "instId": book.symbol}
+        return orjson.dumps({"arg": argument, "action": "snapshot", "data": [data]})
+
+    def receive(self, text: bytes, connection: VenueConnection) -> Iterator[bytes]:
+        if text == b"ping":
+            yield b"pong"
+            return
+        request = request_of(text) or {}
+        operation, arguments = request.get("op"), request.get("args")
+        if operation not in {"subscribe", "unsubscribe"} or not isinstance(arguments, list):
+            yield _okx_error(
+                f"Invalid request: {text[:200].decode(errors='replace')}", "60012", connection
+            )
+            return
+        for argument in arguments:
+            match argument:
+                case {"channel": str(channel), "instId": str(symbol)}:
+                    yield self._change(operation, argument, f"{channel}:{symbol}", connection)
+                case _:
+                    yield _okx_error(f"Invalid request: {argument!s:.200}", "60012", connection)
+
+    def _change(
+        self, operation: str, argument: Any, stream: str, connection: VenueConnection
+    ) -> bytes:
+        channel, _, symbol = stream.partition(":")
+        if operation == "unsubscribe":
+            connection.unsubscribe(stream)
+        elif channel not in self._KNOWN or not connection.subscribe(stream):
+            problem = f"Wrong URL or channel:{channel},instId:{symbol} doesn't exist."
+            return _okx_error(f"{problem} Please use the correct URL, channel and parameters "
+                              "referring to API document.", "60018", connection)  # fmt: skip
+        return orjson.dumps({"event": operation, "arg": argument, "connId": connection.name})
+
+    def instrument_list(
+        self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
+    ) -> object:
+        wanted = query.get("instType", "SPOT")
+        data = []
+        for listed in instruments:
+            parts = listed.symbol.split("-")
+            kind = "SPOT" if len(parts) == 2 else "SWAP" if parts[2] == "SWAP" else "FUTURES"
+            if kind == wanted:
+                data.append(
+                    {
+                        "instId": listed.symbol,
+                        "instType": kind,
+                        "state": "live",
+                        "baseCcy": listed.base if kind == "SPOT" else "",
+                        "quoteCcy": listed.quote if kind == "SPOT" else "",
+                        "uly": "" if kind == "SPOT" else f"{listed.base}-{listed.quote}",
+                        "settleCcy": listed.of("settlement", listed.quote),
+                        "ctVal": listed.of("multiplier", "1"),
+                        "ctMult": "1",
+                        "expTime": str(int(listed.of("expiry_ns", "0")) // 1_000_000),
+                        "tickSz": listed.tick_size,
+                        "lotSz": listed.lot_size,
+                    }
+                )
+        return {"code": "0", "msg": "", "data": data}
+
+
+def _okx_error(text: str, code: str, connection: VenueConnection) -> bytes:
+    return orjson.dumps({"event": "error", "code": code, "msg": text, "connId": connection.name})
+
+
+venue: Venue = Okx()
