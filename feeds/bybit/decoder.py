@@ -100,8 +100,7 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
 def _identifiers(texts: list[str]) -> tuple[Any, Any]:
     """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives), or
     both in one flush."""
-    joined = "".join(texts)
-    if joined.isdecimal() and joined.isascii():
+    if "".join(texts).encode().isdigit():
         return 0, np.array(list(map(int, texts)), np.uint64)
     digits = [
         text.replace("-", "") if len(text) == _UUID_LENGTH else "0" * 16 + f"{int(text):016x}"
