@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import orjson
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from ingestor.adapter import (
-    INT64_MAX,
     Ack,
     BookRule,
     Cause,
@@ -47,12 +46,14 @@ from ingestor.adapter import (
     RestRequest,
     RestSnapshot,
     Rows,
+    Sequential,
     Side,
     UnknownMessage,
     VenueError,
     instrument,
     iso_column_ns,
-    iso_ns,
+    iso_event_ns,
+    plain_integers,
     set_column,
 )
 
@@ -79,8 +80,8 @@ _WORD: Final = re.compile(r"[\w-]+")
 class _Trade(Struct, gc=False):
     product_id: str
     trade_id: str
-    price: str
-    size: str
+    price: Any  # as text or bare: `float_hook` keeps the digits
+    size: Any
     time: str
     side: str
 
@@ -88,8 +89,8 @@ class _Trade(Struct, gc=False):
 class _Level(Struct, gc=False):
     side: str
     event_time: str
-    price_level: str
-    new_quantity: str
+    price_level: Any
+    new_quantity: Any
 
 
 class _Event(Struct):
@@ -107,25 +108,34 @@ class _Message(Struct):
     this venue are verbose: 100 bytes and more for a level."""
 
     channel: str | None = None  # lacking in an error
-    sequence_num: Annotated[int, Meta(ge=0, le=INT64_MAX)] = -1
+    sequence_num: Sequential = -1
     timestamp: str = ""
     events: list[_Event] | None = None
     type: str = ""
     message: str | None = None
 
 
-_parse: Final = msgspec.json.Decoder(_Message).decode  # one for all connections
+class _Head(Struct):
+    """What is still read of a message that has another shape."""
+
+    channel: str
+    sequence_num: Sequential
 
 
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+_parse: Final = msgspec.json.Decoder(_Message, float_hook=str).decode  # one for all connections
+_parse_head: Final = msgspec.json.Decoder(_Head).decode
+_NO_TIME: Final = "1970-01-01T00:00:00"  # of levels in a snapshot that has none
+
+
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = iso_column_ns([one.time for one in trades])
-    set_column(rows, "sequence", [int(one.trade_id) for one in trades])
+    set_column(rows, "sequence", plain_integers([one.trade_id for one in trades]))
     set_column(rows, "side", [_AGGRESSORS[one.side] for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.size for one in trades]
 
 
-def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["flags"] = Flag.LAST | Flag.SNAPSHOT
     return _read_trades(trades, rows)
 
@@ -187,24 +197,61 @@ class Coinbase:
         return None
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
-        message = _parse(payload)
+        try:
+            message = _parse(payload)
+        except msgspec.ValidationError as failure:
+            return self._unreadable(payload, failure)
         channel, number = message.channel, message.sequence_num
         if channel is None:
             return self._error(message)
-        if number < 0 or message.events is None:
-            raise DecodeError(self.venue, f"{channel:.60} without sequence_num or events")
+        if number < 0:
+            raise DecodeError(self.venue, f"{channel:.60} without sequence_num")
         if number != self._next:
             passed = self._out_of_order(number, ts_recv, out)
             if passed is not None:
                 return passed
-        decoder = self._decoders.get(channel)
-        control = None
-        if decoder is None:
-            control = self._control(channel, message)
-        else:
-            decoder(message, ts_recv, out)
+        try:
+            control = self._content(channel, message, ts_recv, out)
+        except Exception:
+            self._use_up(number)
+            raise
         self._next = number + 1
         return control
+
+    def _content(
+        self, channel: str, message: _Message, ts_recv: int, out: ColumnBuffer
+    ) -> Control | None:
+        decoder = self._decoders.get(channel)
+        if decoder is None:
+            return self._control(channel, message)
+        if message.events is None:
+            raise DecodeError(self.venue, f"{channel:.60} without events")
+        decoder(message, ts_recv, out)
+        return None
+
+    def _use_up(self, number: int) -> None:
+        """A message is refused: it costs its own streams. Where it was the next one, it is nothing
+        that the connection lost; what lies before a later one is declared with the next message."""
+        if number == self._next:
+            self._next = number + 1
+
+    def _unreadable(self, payload: bytes, failure: msgspec.ValidationError) -> Control:
+        """Count a message of another shape, so that only its own streams are concerned."""
+        head = _parse_head(payload)
+        self._use_up(head.sequence_num)
+        if head.channel in self._decoders or head.channel in _CONTROL:
+            raise DecodeError(self.venue, str(failure))
+        raise UnknownMessage(self.venue, f"channel {head.channel!r:.60}")
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        message = orjson.loads(payload)
+        match message["channel"]:
+            case "l2_data":
+                return [f"level2:{event['product_id']}" for event in message["events"]]
+            case "market_trades" as channel:
+                trades = [trade for event in message["events"] for trade in event["trades"]]
+                return [f"{channel}:{trade['product_id']}" for trade in trades]
+        return ()
 
     def _out_of_order(self, number: int, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Declare what was skipped. A message whose number was passed is left out: its numbers are
@@ -236,8 +283,8 @@ class Coinbase:
     def _levels(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         number = message.sequence_num
         for event in message.events or ():
-            bids: list[tuple[str, str]] = []
-            asks: list[tuple[str, str]] = []
+            bids: list[tuple[object, object]] = []
+            asks: list[tuple[object, object]] = []
             sides = {"bid": bids, "offer": asks}
             updates = event.updates
             if updates is None:
@@ -245,10 +292,10 @@ class Coinbase:
             for update in updates:
                 sides[update.side].append((update.price_level, update.new_quantity))
             # Levels of one event share their time; where a snapshot has none, it is 1970.
-            ts_event = iso_ns(updates[-1].event_time) if updates else 0
+            time = updates[-1].event_time if updates else _NO_TIME
             out.levels(
                 self._symbols[event.product_id],
-                ts_event or iso_ns(message.timestamp),
+                iso_event_ns(message.timestamp if time.startswith(_NO_TIME) else time),
                 ts_recv,
                 number,
                 number,

@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import attrgetter, itemgetter
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 from zlib import crc32
 
 import msgspec
 import orjson
+from msgspec import Meta
 
 from ingestor.adapter import (
     Ack,
@@ -47,6 +48,7 @@ from ingestor.adapter import (
     Refused,
     RestRequest,
     Rows,
+    Sequential,
     Side,
     UnknownMessage,
     VenueError,
@@ -54,7 +56,7 @@ from ingestor.adapter import (
     flat,
     instrument,
     iso_column_ns,
-    iso_ns,
+    iso_event_ns,
     set_column,
 )
 
@@ -63,6 +65,8 @@ BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1
 _UNTIMED: Final = int(Flag.NO_VENUE_TIME)
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 _UPDATES: Final = {"update"}
+_NO_TIME: Final = "1970-01-01T00:00:00"
+_NO_TIME_END: Final = "1971"
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 
@@ -107,7 +111,7 @@ class _Trade(msgspec.Struct, gc=False):
     side: Literal["buy", "sell"]  # the taker's
     price: Any
     qty: Any
-    trade_id: int
+    trade_id: Sequential
     timestamp: str
 
 
@@ -129,7 +133,7 @@ class _Book(msgspec.Struct, gc=False):
     symbol: str
     bids: list[_Level]
     asks: list[_Level]
-    checksum: int
+    checksum: Annotated[int, Meta(ge=0, le=2**32 - 1)]
     timestamp: str | None = None  # not in older snapshots
 
 
@@ -198,6 +202,11 @@ def _quotes(tickers: list[_Ticker]) -> Sequence[list[Any]]:
     )
 
 
+def _is_untimed(timestamp: str | None) -> bool:
+    """Whether a ticker has no time. It may be 1970, before the first quote of a symbol."""
+    return timestamp is None or timestamp.startswith(_NO_TIME)
+
+
 def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer) -> None:
     match frame:
         case _Trades():
@@ -206,7 +215,7 @@ def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnB
                 out.add_trade(reader, trade, symbols[trade.symbol], ts_recv)
         case _Tickers():
             for ticker in frame.data:
-                reader = _read_untimed if ticker.timestamp is None else _read_tickers
+                reader = _read_untimed if _is_untimed(ticker.timestamp) else _read_tickers
                 out.add_quote(reader, ticker, symbols[ticker.symbol], ts_recv)
         case _Books():
             flags = _FLAGS[frame.type]
@@ -214,7 +223,7 @@ def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnB
                 time = book.timestamp
                 out.levels(
                     symbols[book.symbol],
-                    ts_recv if time is None else iso_ns(time),
+                    ts_recv if time is None else iso_event_ns(time),
                     ts_recv,
                     0,
                     0,
@@ -235,7 +244,8 @@ def _append_many(
     events, received, at = flat([one.data for one in some], ts_recv, frames)
     numbers = [symbols[one.symbol] for one in events]
     times = [one.timestamp for one in events]
-    if None in times or {one.type for one in some} != _UPDATES:  # not all have the same flags
+    is_mixed = None in times or {one.type for one in some} != _UPDATES
+    if is_mixed or (kind is _Tickers and min(times) < _NO_TIME_END):  # not all have the same flags
         for frame, time, out.frame in zip(some, ts_recv, frames, strict=True):
             _append(frame, symbols, time, out)
     elif kind is _Trades:
@@ -313,6 +323,13 @@ class Kraken:
             return Notice.HEARTBEAT
         _append(frame, self._symbols, ts_recv, out)
         return None
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        message = orjson.loads(payload)
+        channel = message["channel"]
+        if channel not in _PARAMETERS:
+            return ()
+        return [f"{channel}:{entry['symbol']}" for entry in message["data"]]
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:

@@ -23,13 +23,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from operator import itemgetter
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 import orjson
+from msgspec import Meta
 
 from ingestor.adapter import (
+    INT64_MAX,
     MILLISECOND,
+    TIME_MAX,
+    TIME_MIN,
     Ack,
     BookRule,
     ColumnBuffer,
@@ -51,6 +55,7 @@ from ingestor.adapter import (
     RestRequest,
     RestSnapshot,
     Rows,
+    Sequential,
     Side,
     SizeUnit,
     UnknownMessage,
@@ -60,6 +65,7 @@ from ingestor.adapter import (
     instrument,
     iso_text,
     milliseconds_ns,
+    plain_integers,
     set_column,
 )
 
@@ -120,8 +126,8 @@ class _Argument(msgspec.Struct, gc=False):
 
 class _Trade(msgspec.Struct, gc=False):
     tradeId: str  # noqa: N815  # the venue's name
-    px: str
-    sz: str
+    px: Any  # as text or bare: `float_hook` keeps the digits
+    sz: Any
     side: Literal["buy", "sell"]
     ts: str  # ms
 
@@ -134,15 +140,15 @@ class _Trades(msgspec.Struct, gc=False):
 class _Level(msgspec.Struct, array_like=True, gc=False):
     """Its other members are not read."""
 
-    price: str
-    size: str
+    price: Any
+    size: Any
 
 
 class _Quote(msgspec.Struct, gc=False):
     bids: list[_Level]
     asks: list[_Level]
     ts: str  # ms
-    seqId: int = 0  # noqa: N815  # the venue's name
+    seqId: Sequential = 0  # noqa: N815  # the venue's name
 
 
 class _Quotes(msgspec.Struct, gc=False):
@@ -154,8 +160,8 @@ class _Update(msgspec.Struct, gc=False):
     bids: list[_Level]
     asks: list[_Level]
     ts: str  # ms
-    seqId: int = 0  # noqa: N815  # the venue's name
-    prevSeqId: int = 0  # noqa: N815  # the venue's name
+    seqId: Sequential = 0  # noqa: N815  # the venue's name
+    prevSeqId: Annotated[int, Meta(ge=-1, le=INT64_MAX)] = 0  # noqa: N815  # the venue's name
 
 
 class _Book(msgspec.Struct, gc=False):
@@ -164,22 +170,22 @@ class _Book(msgspec.Struct, gc=False):
     data: list[_Update]
 
 
-_parse_trades: Final = msgspec.json.Decoder(_Trades).decode
-_parse_quotes: Final = msgspec.json.Decoder(_Quotes).decode
-_parse_book: Final = msgspec.json.Decoder(_Book).decode
+_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
+_parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
 _NONE: Final = [_Level("0", "0")]
 
 
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
-    rows["ts_event"] = milliseconds_ns([int(one.ts) for one in trades])
-    set_column(rows, "sequence", [int(one.tradeId) for one in trades])
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
+    rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in trades]))
+    set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
     set_column(rows, "side", [_SIDES[one.side] for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.px for one in trades], [one.sz for one in trades]
 
 
-def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
-    rows["ts_event"] = milliseconds_ns([int(one.ts) for one in quotes])
+def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[Any]]:
+    rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in quotes]))
     set_column(rows, "sequence", [one.seqId for one in quotes])
     bids = [(one.bids or _NONE)[0] for one in quotes]
     asks = [(one.asks or _NONE)[0] for one in quotes]
@@ -214,7 +220,7 @@ def _append_book(
         previous = update.prevSeqId
         out.levels(
             instrument,
-            int(update.ts) * MILLISECOND,
+            _time_ns(update.ts),
             ts_recv,
             update.seqId,
             update.seqId,
@@ -224,6 +230,13 @@ def _append_book(
             flags | Flag.PARTIAL if is_cut else flags,
             are_pairs=True,
         )
+
+
+def _time_ns(text: str) -> int:
+    [time] = plain_integers([text])
+    if not TIME_MIN <= time * MILLISECOND <= TIME_MAX:
+        raise ValueError(f"{text!r:.40} ms is no time between 2010 and 2100")
+    return time * MILLISECOND
 
 
 class Okx:
@@ -275,6 +288,11 @@ class Okx:
             case _:
                 return self._left_out(channel)
         return None
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        named = orjson.loads(payload)["arg"]
+        channel, symbol = named["channel"], named["instId"]
+        return (f"{channel}:{symbol}",) if channel in _CHANNELS.values() else ()
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:

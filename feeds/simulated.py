@@ -50,6 +50,7 @@ from ingestor.adapter import (
     Reply,
     RestRequest,
     Rows,
+    Sequential,
     Side,
     UnknownMessage,
     by_kind,
@@ -64,47 +65,47 @@ _STATUS: Final = Filtered("status")
 _HEARTBEAT: Final = b'{"op":"heartbeat"}'
 
 
-_Level = tuple[str, str]
+_Level = tuple[Any, Any]  # as text or bare: `float_hook` keeps the digits
 
 
 class _Trade(msgspec.Struct, gc=False, tag_field="ch", tag="trade"):
     s: str
-    t: int
-    i: int
-    p: str
-    q: str
+    t: Sequential
+    i: Sequential
+    p: Any
+    q: Any
     m: Literal["buy", "sell"]
 
 
 class _Quote(msgspec.Struct, gc=False, tag_field="ch", tag="quote"):
     s: str
-    t: int
-    u: int
+    t: Sequential
+    u: Sequential
     b: _Level
     a: _Level
 
 
 class _Snapshot(msgspec.Struct, gc=False, tag_field="ch", tag="snapshot"):
     s: str
-    t: int
-    u: int
+    t: Sequential
+    u: Sequential
     b: list[_Level]
     a: list[_Level]
 
 
 class _Book(msgspec.Struct, gc=False, tag_field="ch", tag="book"):
     s: str
-    t: int
-    U: int
-    u: int
+    t: Sequential
+    U: Sequential
+    u: Sequential
     b: list[_Level]
     a: list[_Level]
 
 
-_parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book).decode
+_parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book, float_hook=str).decode
 
 
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[str]]:
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[object]]:
     set_column(rows, "ts_event", [one.t for one in trades])
     set_column(rows, "sequence", [one.i for one in trades])
     set_column(rows, "side", [_SIDES[one.m] for one in trades])
@@ -112,7 +113,7 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[str]]:
     return [one.p for one in trades], [one.q for one in trades]
 
 
-def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[Sequence[str]]:
+def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[Sequence[object]]:
     set_column(rows, "ts_event", [one.t for one in quotes])
     set_column(rows, "sequence", [one.u for one in quotes])
     bid_prices, bid_sizes = zip(*[one.b for one in quotes], strict=True)
@@ -218,6 +219,11 @@ class Simulated:
             case {"ch": "trade" | "quote" | "snapshot" | "book"}:
                 raise DecodeError(self.venue, str(failure))
         raise UnknownMessage(self.venue, f"{message!r:.60}")
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        message = orjson.loads(payload)
+        kind, symbol = message["ch"], message["s"]
+        return (f"{'book' if kind == 'snapshot' else kind}:{symbol}",)
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:

@@ -19,7 +19,7 @@ Traps:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
@@ -33,6 +33,7 @@ from ingestor.adapter import (
     ColumnBuffer,
     Continuity,
     Control,
+    Counted,
     DecodeError,
     DecodeMany,
     Endpoint,
@@ -43,21 +44,32 @@ from ingestor.adapter import (
     Limits,
     Listing,
     Market,
+    Milliseconds,
     Notice,
     Reconnect,
     Refused,
     RestRequest,
-    Side,
     SnapshotSource,
     UnknownMessage,
 )
 
 from . import instruments
-from .batch_decoder import futures_decoder, is_whole_book, spot_decoder
+from .batch_decoder import (
+    AggregateTrade,
+    BookTicker,
+    Depth,
+    FuturesDepth,
+    Quote,
+    Trade,
+    append_event,
+    futures_decoder,
+    is_whole_book,
+    parse_wrapped,
+    parser_of,
+    spot_decoder,
+)
 
-_LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
-_AGGRESSOR: Final = {True: int(Side.ASK), False: int(Side.BID)}  # by `m`, buyer is maker
 
 _SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
 _DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
@@ -89,7 +101,26 @@ _STREAM: Final = {
     "coinm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
 }
 
-_DECODED: Final = {"trade", "aggTrade", "bookTicker", "depthUpdate", None}
+# What each event is read with; spot quotes have none.
+_PARSERS: Final[dict[object, Callable[[bytes], Any]]] = {
+    "trade": msgspec.json.Decoder(Trade, float_hook=str).decode,
+    "aggTrade": msgspec.json.Decoder(AggregateTrade, float_hook=str).decode,
+    "bookTicker": msgspec.json.Decoder(BookTicker, float_hook=str).decode,
+}
+_SPOT_PARSERS: Final = {
+    **_PARSERS,
+    "depthUpdate": msgspec.json.Decoder(Depth).decode,
+    None: msgspec.json.Decoder(Quote, float_hook=str).decode,
+}
+_FUTURES_PARSERS: Final = {**_PARSERS, "depthUpdate": msgspec.json.Decoder(FuturesDepth).decode}
+_CHANNEL_OF_EVENT: Final = {
+    "trade": "trades",
+    "aggTrade": "trades",
+    "bookTicker": "quotes",
+    "depthUpdate": "book",
+    "depth": "book",  # in the name of its stream
+    None: "quotes",
+}
 # Documented events of streams that we never subscribe to; recordings hold them.
 _NOT_SUBSCRIBED: Final = {
     *("24hrMiniTicker", "24hrTicker", "1hTicker", "4hTicker", "1dTicker", "avgPrice"),
@@ -98,35 +129,26 @@ _NOT_SUBSCRIBED: Final = {
 }
 
 
-class _Data(msgspec.Struct, gc=False):
-    """What we read of an event: one type for all, since parsing into it costs half of a dict."""
+class _Head(msgspec.Struct, gc=False):
+    """What tells which frame it is: an event alone, or wrapped as combined streams have it."""
 
-    s: str  # symbol
-    e: str | None = None  # event; spot quotes have none
-    T: int | None = None  # ms, matching engine
-    E: int | None = None  # ms, event
-    t: int | None = None  # trade id
-    p: Any = None
-    q: Any = None
-    m: bool | None = None  # the buyer was the maker
-    U: int | None = None  # first update id
-    u: int | None = None  # last update id
-    pu: int | None = None  # last update id of the event before, futures
-    b: Any = None  # best bid, or bid levels
-    B: Any = None
-    a: Any = None  # best ask, ask levels, or the id of an aggregate trade
-    A: Any = None
-
-
-class _Frame(_Data, gc=False):
-    """A frame of either kind: the event alone, or wrapped as combined streams have it."""
-
-    s: str = ""
-    data: _Data | None = None
+    e: str | None = None
+    u: Any = None
     stream: str = ""
+    data: msgspec.Raw = msgspec.Raw()
 
 
-_parse: Final = msgspec.json.Decoder(_Frame).decode
+class _Snapshot(msgspec.Struct):
+    """The answer to a request for a book."""
+
+    lastUpdateId: Counted  # noqa: N815  # the venue's name
+    bids: list[list[Any]]
+    asks: list[list[Any]]
+    T: Milliseconds | None = None  # futures
+
+
+_parse_snapshot: Final = msgspec.json.Decoder(_Snapshot, float_hook=str).decode
+_parse_head: Final = msgspec.json.Decoder(_Head).decode
 
 
 class Binance:
@@ -160,6 +182,7 @@ class Binance:
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._market = market
+        self._is_spot = market == "spot"
         self._symbols = symbols
         self._requests = 0
         self._subscribing: dict[int, tuple[str, ...]] = {}  # request id -> its streams
@@ -191,53 +214,42 @@ class Binance:
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Take frames of every kind, wrapped or not."""
         try:
-            frame = _parse(payload)
-        except msgspec.ValidationError as failure:
-            return self._other(payload, str(failure))
-        data: Any = frame.data or frame
-        match data.e:
-            case "trade":
-                trade_id = data.t
-            case "aggTrade":
-                trade_id = data.a
-            case _:
-                return self._rarer(payload, frame, data, ts_recv, out)
-        out.trade(
-            self._symbols[data.s],
-            data.T * MILLISECOND,
-            ts_recv,
-            trade_id,
-            data.p,
-            data.q,
-            _AGGRESSOR[data.m],
-            trade_id,
-        )
+            if self._is_spot:
+                event = parser_of(payload)(payload)
+            else:
+                wrapped = parse_wrapped(payload)
+                if not is_whole_book(wrapped.stream):
+                    return self._rarer(payload, ts_recv, out)
+                event = wrapped.data
+        except (LookupError, msgspec.ValidationError):
+            return self._rarer(payload, ts_recv, out)
+        append_event(self._symbols, event, ts_recv, out)
         return None
 
-    def _rarer(
-        self, payload: bytes, frame: _Frame, data: Any, ts_recv: int, out: ColumnBuffer
-    ) -> Control | None:
-        event = data.e
-        if event not in _DECODED:
-            return self._not_data(event)
-        if not data.s:
-            return self._other(payload, "an event without symbol")
-        number = self._symbols[data.s]
-        match event:
-            case None:  # spot
-                out.quote(
-                    number, ts_recv, ts_recv, data.u, data.b, data.B, data.a, data.A, _LAST_UNTIMED
-                )
-            case "bookTicker":  # futures
-                time = data.T * MILLISECOND
-                out.quote(number, time, ts_recv, data.u, data.b, data.B, data.a, data.A)
-            case "depthUpdate":
-                if not is_whole_book(frame.stream):
-                    return Filtered("not_subscribed")
-                time, previous = (data.E, 0) if self._market == "spot" else (data.T, data.pu)
-                out.levels(
-                    number, time * MILLISECOND, ts_recv, data.U, data.u, data.b, data.a, previous
-                )
+    def _rarer(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Take what is not as this market's connections have it, or no event of a symbol."""
+        try:
+            head, body = _parse_head(payload), payload
+            stream = head.stream
+            inner = bytes(head.data)
+            if inner and not (self._is_spot and (head.e or head.u)):
+                body = inner
+                head = _parse_head(body)
+        except msgspec.ValidationError as failure:
+            return self._other(payload, str(failure))
+        event = head.e
+        parse = (_SPOT_PARSERS if self._is_spot else _FUTURES_PARSERS).get(event)
+        if parse is None:
+            return (
+                self._other(payload, "an event without a name")
+                if event is None
+                else self._not_data(event)
+            )
+        if event == "depthUpdate" and not is_whole_book(stream):
+            return Filtered("not_subscribed")
+        if event is None and head.u is None:
+            return self._other(payload, "a quote without a number")
+        append_event(self._symbols, parse(body), ts_recv, out)
         return None
 
     def _other(self, payload: bytes, reason: str) -> Control | None:
@@ -249,13 +261,20 @@ class Binance:
                 return Notice.INFO if streams is None else Ack(streams)
             case {"error": {"msg": str(text)}} | {"code": int(), "msg": str(text)}:
                 return Refused(text, self._subscribing.pop(message.get("id"), ()))
-            case {"e": str(event)} | {"data": {"e": str(event)}} if event not in _DECODED:
-                return self._not_data(event)
             case {"lastUpdateId": _} | {"data": {"lastUpdateId": _}}:
                 return Filtered("not_subscribed")  # spot's partial books
             case {"data": _} | {"e": _}:
                 raise DecodeError(self.venue, reason)
         raise UnknownMessage(self.venue, f"{payload[:120]!r}")
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        message = orjson.loads(payload)
+        stream, data = message.get("stream"), message.get("data", message)
+        name, symbol = data.get("e"), data.get("s")
+        if stream:
+            symbol, name = stream.split("@")[:2]
+        channel = _CHANNEL_OF_EVENT.get(name)
+        return () if channel is None else (self.stream(channel, symbol),)
 
     def _not_data(self, event: object) -> Control:
         if event in _NOT_SUBSCRIBED:
@@ -291,15 +310,14 @@ class Binance:
         )
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        book = orjson.loads(body)
-        last, bids, asks = book["lastUpdateId"], book["bids"], book["asks"]
-        time = book.get("T")  # futures
+        book = _parse_snapshot(body)
+        last, bids, asks, time = book.lastUpdateId, book.bids, book.asks, book.T
         flags = _SNAPSHOT if time is not None else _SNAPSHOT | Flag.NO_VENUE_TIME
         if max(len(bids), len(asks)) >= _SNAPSHOT_LEVELS:
             flags |= Flag.PARTIAL
         out.levels(
             self._symbols[symbol],
-            ts_recv if time is None else (time + 0) * MILLISECOND,
+            ts_recv if time is None else time * MILLISECOND,
             ts_recv,
             last,
             last,

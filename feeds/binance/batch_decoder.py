@@ -6,7 +6,7 @@ Types of just what one event has are parsed in two thirds of the time that one t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 import numpy as np
@@ -16,12 +16,16 @@ from ingestor.adapter import (
     ColumnBuffer,
     ColumnReader,
     Control,
+    Counted,
     DecodeMany,
     Flag,
+    Milliseconds,
     Rows,
+    Sequential,
     Side,
     by_kind,
     milliseconds_ns,
+    parse_levels,
     set_column,
 )
 
@@ -34,72 +38,74 @@ _KEY_AT, _VALUE_AT = 2, 6
 _EVENT, _TRADE, _DEPTH, _UPDATE_ID = b"etdu"
 
 
-class _Trade(msgspec.Struct, gc=False, tag_field="e", tag="trade"):
+class Trade(msgspec.Struct, gc=False):
     """A trade alone."""
 
+    e: Literal["trade"]
     s: str
-    t: int
-    p: str
-    q: str
-    T: int
+    t: Sequential
+    p: Any  # as text or bare: `float_hook` keeps the digits
+    q: Any
+    T: Milliseconds
     m: bool
 
 
-class _Quote(msgspec.Struct, gc=False):
+class Quote(msgspec.Struct, gc=False):
     """Spot's best bid and ask, alone."""
 
-    u: int
+    u: Sequential
     s: str
-    b: str
-    B: str
-    a: str
-    A: str
+    b: Any
+    B: Any
+    a: Any
+    A: Any
     e: None = None  # futures' have an event
 
 
-class _Depth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
+class Depth(msgspec.Struct, gc=False):
     """Spot's book deltas, alone."""
 
+    e: Literal["depthUpdate"]
     s: str
-    T: int = msgspec.field(name="E")  # no time of the matching engine
-    U: int
-    u: int
+    T: Milliseconds = msgspec.field(name="E")  # no time of the matching engine
+    U: Counted
+    u: Counted
     b: msgspec.Raw
     a: msgspec.Raw
     pu: ClassVar[int] = 0
 
 
-class _AggregateTrade(msgspec.Struct, gc=False, tag_field="e", tag="aggTrade"):
+class AggregateTrade(msgspec.Struct, gc=False, tag_field="e", tag="aggTrade"):
     """Futures' trades."""
 
     s: str
-    t: int = msgspec.field(name="a")
-    p: str
-    q: str
-    T: int
+    t: Sequential = msgspec.field(name="a")
+    p: Any
+    q: Any
+    T: Milliseconds
     m: bool
 
 
-class _BookTicker(msgspec.Struct, gc=False, tag_field="e", tag="bookTicker"):
+class BookTicker(msgspec.Struct, gc=False, tag_field="e", tag="bookTicker"):
     """Futures' best bid and ask."""
 
     s: str
-    u: int
-    b: str
-    B: str
-    a: str
-    A: str
-    T: int
+    u: Sequential
+    b: Any
+    B: Any
+    a: Any
+    A: Any
+    T: Milliseconds
 
 
-class _FuturesDepth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
+class FuturesDepth(msgspec.Struct, gc=False, tag_field="e", tag="depthUpdate"):
     """Futures' book deltas, which name the one before."""
 
     s: str
-    T: int
-    U: int
-    u: int
-    pu: int
+    T: Milliseconds
+    U: Counted
+    u: Counted
+    pu: Sequential
     b: msgspec.Raw
     a: msgspec.Raw
 
@@ -108,16 +114,16 @@ class _Wrapped(msgspec.Struct, gc=False):
     """A frame of a combined stream."""
 
     stream: str
-    data: _AggregateTrade | _BookTicker | _FuturesDepth
+    data: AggregateTrade | BookTicker | FuturesDepth
 
 
-_parse_trade: Final = msgspec.json.Decoder(_Trade).decode
-_parse_quote: Final = msgspec.json.Decoder(_Quote).decode
-_parse_depth: Final = msgspec.json.Decoder(_Depth).decode
-_parse_wrapped: Final = msgspec.json.Decoder(_Wrapped).decode
+_parse_trade: Final = msgspec.json.Decoder(Trade, float_hook=str).decode
+_parse_quote: Final = msgspec.json.Decoder(Quote, float_hook=str).decode
+_parse_depth: Final = msgspec.json.Decoder(Depth).decode
+parse_wrapped: Final = msgspec.json.Decoder(_Wrapped, float_hook=str).decode
 
 
-def _read_trades(trades: list[_Trade | _AggregateTrade], rows: Rows) -> Sequence[list[str]]:
+def _read_trades(trades: list[Trade | AggregateTrade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in trades])
     set_column(rows, "sequence", [one.t for one in trades])
     rows["trade_id_low"] = rows["sequence"]
@@ -125,7 +131,7 @@ def _read_trades(trades: list[_Trade | _AggregateTrade], rows: Rows) -> Sequence
     return [one.p for one in trades], [one.q for one in trades]
 
 
-def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
+def _read_quotes(quotes: list[Quote], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = rows["ts_recv"]
     rows["flags"] = _LAST_UNTIMED
     set_column(rows, "sequence", [one.u for one in quotes])
@@ -137,7 +143,7 @@ def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
     )
 
 
-def _read_tickers(quotes: list[_BookTicker], rows: Rows) -> Sequence[list[str]]:
+def _read_tickers(quotes: list[BookTicker], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in quotes])
     set_column(rows, "sequence", [one.u for one in quotes])
     return (
@@ -148,11 +154,11 @@ def _read_tickers(quotes: list[_BookTicker], rows: Rows) -> Sequence[list[str]]:
     )
 
 
-_TRADES: Final = {_Trade, _AggregateTrade}
-_QUOTE_READERS: Final[dict[type, ColumnReader]] = {_Quote: _read_quotes, _BookTicker: _read_tickers}
+_TRADES: Final = {Trade, AggregateTrade}
+_QUOTE_READERS: Final[dict[type, ColumnReader]] = {Quote: _read_quotes, BookTicker: _read_tickers}
 
 
-def _append(
+def append_events(
     symbols: Mapping[str, int],
     events: Sequence[Any],
     ts_recv: Sequence[int],
@@ -179,6 +185,20 @@ def _append(
         )
 
 
+def append_event(symbols: Mapping[str, int], event: Any, ts_recv: int, out: ColumnBuffer) -> None:
+    """Append one event, as `append_events` does many. Levels may have any form of a number."""
+    kind, number = type(event), symbols[event.s]
+    if kind in _TRADES:
+        out.add_trade(_read_trades, event, number, ts_recv)
+    elif kind in _QUOTE_READERS:
+        out.add_quote(_QUOTE_READERS[kind], event, number, ts_recv)
+    else:
+        update = (number, event.T * MILLISECOND, ts_recv, event.U, event.u)
+        bids, asks = bytes(event.b), bytes(event.a)
+        if not out.json_levels(*update, bids, asks, event.pu):
+            out.levels(*update, parse_levels(bids), parse_levels(asks), event.pu)
+
+
 # By the byte that tells them: of the first value, or of the first key.
 _PARSERS: Final[dict[int, Callable[[bytes], object]]] = {
     _TRADE: _parse_trade,
@@ -187,9 +207,9 @@ _PARSERS: Final[dict[int, Callable[[bytes], object]]] = {
 }
 
 
-def _parser(payload: bytes) -> Callable[[bytes], object]:
-    """Return what parses frames like this one. Raises LookupError for those that need a look of
-    their own."""
+def parser_of(payload: bytes) -> Callable[[bytes], object]:
+    """Return what parses spot's frames like this one. Raises LookupError for those that need a look
+    of their own."""
     key = payload[_KEY_AT]
     return _PARSERS[payload[_VALUE_AT] if key == _EVENT else key]
 
@@ -205,14 +225,14 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
     ) -> Sequence[Control]:
-        parsed = list(map(_parse_wrapped, payloads))
+        parsed = list(map(parse_wrapped, payloads))
         events = [one.data for one in parsed]
         kinds = list(map(type, events))
         for kind, part in by_kind(kinds, parsed, events, ts_recv, frames):
             wrapped, some, received, at = part
-            if kind is _FuturesDepth and not all(is_whole_book(one.stream) for one in wrapped):
+            if kind is FuturesDepth and not all(is_whole_book(one.stream) for one in wrapped):
                 raise ValueError("a partial book")
-            _append(symbols, some, received, at, out)
+            append_events(symbols, some, received, at, out)
         return ()
 
     return decode
@@ -224,13 +244,13 @@ def spot_decoder(symbols: Mapping[str, int]) -> DecodeMany:
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
     ) -> Sequence[Control]:
-        parse = _parser(payloads[0])
+        parse = parser_of(payloads[0])
         try:
-            _append(symbols, list(map(parse, payloads)), ts_recv, frames, out)
+            append_events(symbols, list(map(parse, payloads)), ts_recv, frames, out)
         except msgspec.ValidationError:  # not all of one kind
-            kinds = list(map(_parser, payloads))
+            kinds = list(map(parser_of, payloads))
             for parse, (some, received, at) in by_kind(kinds, payloads, ts_recv, frames):
-                _append(symbols, list(map(parse, some)), received, at, out)
+                append_events(symbols, list(map(parse, some)), received, at, out)
         return ()
 
     return decode

@@ -53,14 +53,13 @@ from .decoder import (
     CHECK_BITS,
     DEPTH,
     KINDS,
-    Best,
     Kind,
     append_book,
-    append_quote,
     append_trades,
     beginning,
     decoder,
 )
+from .quotes import Quotes, append_quote
 
 _TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{DEPTH}"}
 _LEFT_OUT: Final = {
@@ -105,14 +104,14 @@ class Bybit:
         self._symbols = symbols
         self._requests: dict[str, tuple[str, ...]] = {}  # req_id -> the topics that it asked for
         self._request = 0
-        self.best: dict[str, Best] = {}  # the last quote of each symbol
+        self.quotes = Quotes()
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_TOPICS[channel]}.{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         for stream in streams:
-            self.best.pop(stream.rpartition(".")[2], None)  # what comes now is news again
+            self.quotes.best.pop(stream.rpartition(".")[2], None)  # what comes now is news again
         yield from self._operations("subscribe", streams)
 
     def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
@@ -147,8 +146,22 @@ class Bybit:
         elif kind is Kind.BOOK:
             append_book(payload, self._symbols, ts_recv, out)
         else:
-            return append_quote(payload, self.best, self._symbols, ts_recv, out)
+            return append_quote(payload, self.quotes, self._symbols, ts_recv, out)
         return None
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        name, _, rest = orjson.loads(payload)["topic"].partition(".")
+        symbol = rest.rpartition(".")[2]
+        match name, rest:
+            case "publicTrade", _:
+                channel = "trades"
+            case "orderbook", str() if rest.startswith("1."):
+                channel = "quotes"
+            case "orderbook", _:
+                channel = "book"
+            case _:
+                return ()
+        return (self.stream(channel, symbol),)
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:

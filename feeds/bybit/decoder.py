@@ -1,40 +1,40 @@
-"""Frames of trades, books and quotes, one by one and many at once.
-
-What a quote means depends on the one before on its connection: it may repeat or change it.
-"""
+"""Frames of trades, books and quotes, one by one and many at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from itertools import compress
 from operator import itemgetter
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
-import orjson
 
 from ingestor.adapter import (
     MILLISECOND,
     ColumnBuffer,
     Control,
+    Counted,
     DecodeMany,
-    Filtered,
     Flag,
+    Milliseconds,
     Rows,
+    Sequential,
     Side,
     by_kind,
     flat,
     milliseconds_ns,
+    parse_levels,
     set_column,
 )
+
+from .quotes import UNCHANGED, append_many_quotes
 
 DEPTH: Final = 200
 
 _SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
-_UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
+_UUID_LENGTH: Final = 36
 _UUID_DIGITS: Final = 32
 CHECK_BITS: Final = 0xFFFFFFFF
 
@@ -58,13 +58,13 @@ beginning: Final = itemgetter(slice(_BEGINS))
 
 
 class _Trade(msgspec.Struct, gc=False):
-    T: int  # ms
+    T: Milliseconds
     s: str  # symbol
     S: Literal["Buy", "Sell"]
-    v: str
-    p: str
+    v: Any  # as text or bare: `float_hook` keeps the digits
+    p: Any
     i: str
-    seq: int = 0
+    seq: Sequential = 0
 
 
 class _Trades(msgspec.Struct, gc=False):
@@ -73,45 +73,23 @@ class _Trades(msgspec.Struct, gc=False):
 
 class _Levels(msgspec.Struct, gc=False):
     s: str  # symbol
-    u: int  # number of the update
+    u: Counted  # number of the update
     b: msgspec.Raw
     a: msgspec.Raw
-    seq: int = 0
+    seq: Sequential = 0
 
 
 class _Book(msgspec.Struct, gc=False):
     type: Literal["snapshot", "delta"]
-    cts: int  # ms
+    cts: Milliseconds
     data: _Levels
 
 
-class _Level(msgspec.Struct, array_like=True, gc=False):
-    price: str
-    size: str
-
-
-class Best(msgspec.Struct, gc=False):
-    """What a frame says of the best levels."""
-
-    s: str  # symbol
-    u: int
-    b: list[_Level]
-    a: list[_Level]
-
-
-class _Quote(msgspec.Struct, gc=False):
-    type: Literal["snapshot", "delta"]
-    cts: int  # ms
-    data: Best
-
-
-_parse_trades: Final = msgspec.json.Decoder(_Trades).decode
+_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book).decode
-_parse_quote: Final = msgspec.json.Decoder(_Quote).decode
-_NONE: Final = [_Level("0", "0")]
 
 
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
+def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in trades])
     set_column(rows, "sequence", [one.seq for one in trades])
     set_column(rows, "side", [_SIDES[one.S] for one in trades])
@@ -122,29 +100,17 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[str]]:
 def _identifiers(texts: list[str]) -> tuple[Any, Any]:
     """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives), or
     both in one flush."""
-    if all(map(str.isdecimal, texts)):
-        return 0, np.array([int(text) for text in texts], np.uint64)
+    if "".join(texts).encode().isdigit():
+        return 0, np.array(list(map(int, texts)), np.uint64)
     digits = [
-        "0" * 16 + f"{int(text):016x}" if text.isdecimal() else text.replace("-", "")
+        text.replace("-", "") if len(text) == _UUID_LENGTH else "0" * 16 + f"{int(text):016x}"
         for text in texts
+        if text.isalnum() or len(text) == _UUID_LENGTH
     ]
-    if {*map(len, digits)} != {_UUID_DIGITS}:
+    if len(digits) < len(texts) or {*map(len, digits)} != {_UUID_DIGITS}:
         raise ValueError("a trade id of neither form")
     halves = np.frombuffer(bytes.fromhex("".join(digits)), ">u8").reshape(len(texts), 2)
     return halves[:, 0], halves[:, 1]
-
-
-def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[str]]:
-    rows["ts_event"] = milliseconds_ns([one.cts for one in quotes])
-    set_column(rows, "sequence", [one.data.u for one in quotes])
-    bids = [(one.data.b or _NONE)[0] for one in quotes]
-    asks = [(one.data.a or _NONE)[0] for one in quotes]
-    return (
-        [one.price for one in bids],
-        [one.size for one in bids],
-        [one.price for one in asks],
-        [one.size for one in asks],
-    )
 
 
 def append_trades(
@@ -163,25 +129,8 @@ def append_book(
     bids, asks, check_value = bytes(data.b), bytes(data.a), data.seq & CHECK_BITS
     if not out.json_levels(*event, bids, asks, 0, flags, check_value):
         out.levels(
-            *event, orjson.loads(bids), orjson.loads(asks), 0, flags, check_value=check_value
+            *event, parse_levels(bids), parse_levels(asks), 0, flags, check_value=check_value
         )
-
-
-def append_quote(
-    payload: bytes,
-    best: dict[str, Best],
-    symbols: Mapping[str, int],
-    ts_recv: int,
-    out: ColumnBuffer,
-) -> Control | None:
-    """best: what the connection knows, by symbol."""
-    quote = _parse_quote(payload)
-    number = symbols[quote.data.s]
-    _check_known(quote, best)
-    if not _is_news(quote, best):
-        return _UNCHANGED
-    out.add_quote(_read_quotes, quote, number, ts_recv)
-    return None
 
 
 def _flags(book: _Book) -> int:
@@ -189,46 +138,6 @@ def _flags(book: _Book) -> int:
         return 0
     levels = max(bytes(side).count(b"]") - 1 for side in (book.data.b, book.data.a))
     return _SNAPSHOT | Flag.PARTIAL if levels >= DEPTH else _SNAPSHOT
-
-
-def _check_known(quote: _Quote, best: dict[str, Best]) -> None:
-    if quote.type == "delta" and quote.data.s not in best:
-        raise LookupError("a change of a quote that is not known")
-
-
-def _is_news(quote: _Quote, best: dict[str, Best]) -> bool:
-    """Return whether a quote differs from what is known, and have it known. A change becomes what
-    it leads to."""
-    data = quote.data
-    before = best.get(data.s)
-    if quote.type == "delta" and before is not None:
-        bids, asks = _changed(before.b, data.b), _changed(before.a, data.a)
-        data = quote.data = Best(data.s, data.u, bids, asks)
-    if data == before:
-        return False
-    best[data.s] = data
-    return True
-
-
-def _changed(best: list[_Level], changes: list[_Level]) -> list[_Level]:
-    """Apply the changes of one side of a book of one level; size 0 removes it."""
-    for level in changes:
-        if level.size.strip("0."):
-            best = [level]
-        elif best and best[0].price == level.price:
-            best = []
-    return best
-
-
-class _Connection(Protocol):
-    """What a frame's source has. best: as `append_quote` takes it."""
-
-    @property
-    def adapter(self) -> _Knowing: ...
-
-
-class _Knowing(Protocol):
-    best: dict[str, Best]
 
 
 def decoder(symbols: Mapping[str, int]) -> DecodeMany:
@@ -245,8 +154,8 @@ def decoder(symbols: Mapping[str, int]) -> DecodeMany:
             elif kind is Kind.BOOK:
                 _append_many_books(some, symbols, received, at, out)
             else:
-                unchanged = _append_many_quotes(some, symbols, received, at, out)
-        return [_UNCHANGED] * unchanged
+                unchanged = append_many_quotes(some, symbols, received, at, out)
+        return [UNCHANGED] * unchanged
 
     return decode
 
@@ -284,23 +193,3 @@ def _append_many_books(
         flags=list(map(_flags, books)),
         marks=[one.seq & CHECK_BITS for one in updates],
     )
-
-
-def _append_many_quotes(
-    payloads: Sequence[bytes],
-    symbols: Mapping[str, int],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: ColumnBuffer,
-) -> int:
-    """Return how many frames are no news. It comes last: connections then know what they said."""
-    quotes = list(map(_parse_quote, payloads))
-    numbers = [symbols[one.data.s] for one in quotes]
-    sources = cast("list[_Connection]", out.sources)
-    known = [sources[frame].adapter.best for frame in frames]
-    for quote, best in zip(quotes, known, strict=True):
-        _check_known(quote, best)
-    is_news = list(map(_is_news, quotes, known))
-    columns = [list(compress(column, is_news)) for column in (numbers, ts_recv, frames)]
-    out.add_quotes(_read_quotes, list(compress(quotes, is_news)), *columns)
-    return is_news.count(False)

@@ -14,6 +14,7 @@ from ingestor.adapter.contract import (
     Limits,
     Listing,
     Market,
+    NamesStreams,
     Notice,
     Reconnect,
     Refused,
@@ -27,10 +28,20 @@ from ingestor.adapter.grouping import (
     by_kind,
     flat,
 )
+from ingestor.adapter.numbers import (
+    Counted,
+    Milliseconds,
+    Nanoseconds,
+    Sequential,
+    parse_levels,
+    plain_integers,
+)
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
+    format_decimal,
+    parse_decimal,
 )
 from ingestor.model.errors import (
     BadNumber,
@@ -54,8 +65,10 @@ from ingestor.model.rows import (
 from ingestor.model.timestamps import (
     MILLISECOND,
     SECOND,
+    TIME_MAX,
+    TIME_MIN,
     iso_column_ns,
-    iso_ns,
+    iso_event_ns,
     iso_text,
     milliseconds_ns,
 )
@@ -64,6 +77,8 @@ __all__ = [
     "INT64_MAX",
     "MILLISECOND",
     "SECOND",
+    "TIME_MAX",
+    "TIME_MIN",
     "Ack",
     "Audited",
     "BadNumber",
@@ -74,6 +89,7 @@ __all__ = [
     "Continuity",
     "Contract",
     "Control",
+    "Counted",
     "DecodeError",
     "DecodeMany",
     "DecodesMany",
@@ -85,6 +101,9 @@ __all__ = [
     "Limits",
     "Listing",
     "Market",
+    "Milliseconds",
+    "NamesStreams",
+    "Nanoseconds",
     "Notice",
     "Reconnect",
     "Refused",
@@ -92,6 +111,7 @@ __all__ = [
     "RestRequest",
     "RestSnapshot",
     "Rows",
+    "Sequential",
     "Side",
     "SizeUnit",
     "SnapshotSource",
@@ -101,10 +121,14 @@ __all__ = [
     "VenueError",
     "by_kind",
     "flat",
+    "format_decimal",
     "instrument",
     "iso_column_ns",
-    "iso_ns",
+    "iso_event_ns",
     "iso_text",
     "milliseconds_ns",
+    "parse_decimal",
+    "parse_levels",
+    "plain_integers",
     "set_column",
 ]

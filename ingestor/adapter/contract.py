@@ -184,10 +184,10 @@ Control = Ack | Refused | Reply | Reconnect | Filtered | Notice
 class FeedAdapter(Protocol):
     """One venue, on one connection.
 
-    Required keys are indexed plainly: the session turns LookupError, TypeError, ValueError and
-    AttributeError into DecodeError and rolls the frame back. State that follows the data (a
-    connection's sequence number) is written last in `decode`, so that it is committed only with
-    the frame.
+    Required keys are indexed plainly: the session refuses the frame, whatever `decode` raises, and
+    rolls it back. What is neither a DecodeError nor of `ingestor.model.errors.MALFORMED` counts as
+    a bug. State that follows the data (a connection's sequence number) is written last in `decode`,
+    so that it is committed only with the frame.
     """
 
     venue: ClassVar[str]
@@ -216,7 +216,8 @@ class FeedAdapter(Protocol):
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Append one frame's rows to `out` and return None, or return what else it was.
 
-        ts_recv: ns. Raises DecodeError, or any of the four built-in errors named above.
+        ts_recv: ns. Raises UnknownMessage for a kind of message that nobody subscribed to, which
+        costs no rows, and DecodeError, or what reading plain keys raises, for the rest.
         """
 
     @classmethod
@@ -260,6 +261,16 @@ class Audited(Protocol):
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """Read its answer. Raises as `decode` does."""
+
+
+@runtime_checkable
+class NamesStreams(Protocol):
+    """What an adapter may have besides: it says what a frame that can't be read was about. Such a
+    frame then costs the streams that it names, and not all of its connection."""
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        """Return the streams, as `stream` gives them, that a refused frame names; empty where it
+        names none. May raise anything for what is no message at all."""
 
 
 # Decodes frames of several connections: payloads, ts_recv (ns), the frames' numbers, and the buffer

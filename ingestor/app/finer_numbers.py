@@ -147,5 +147,8 @@ class _Nobody:
     def instruments(self, row_class: object) -> tuple[int, ...]:
         return ()
 
+    def count_refused(self, reason: str) -> None:
+        return
+
 
 _NOBODY: Final = _Nobody()

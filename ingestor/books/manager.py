@@ -528,6 +528,8 @@ class BookManager:
 
     def _hole(self, flush: Flush, hole: Gap) -> None:
         """Break the books that a hole concerns: those named, else all of the connection."""
+        if hole.row_class not in {None, RowClass.LEVEL}:
+            return
         subscribed = hole.source.instruments(RowClass.LEVEL)
         if hole.instruments is not None:
             named = set(hole.instruments)

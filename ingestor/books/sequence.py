@@ -1,7 +1,8 @@
 """Sequence rules: does an update continue a book, and if not, what is missing?
 
 One function for deltas after deltas, one for the first delta after a REST snapshot. Numbers that a
-venue doesn't give are 0, and then there is nothing to check.
+venue doesn't give are 0. Where neither the book nor the update has one, there is nothing to check;
+an update without a number on a book that has one does not continue it.
 
 | rule | continues when |
 |---|---|
@@ -33,13 +34,13 @@ def continues(rule: Continuity, last: int, update: Update) -> Continuation:
     """Judge a delta on a LIVE book. last: the number of the newest update in the book."""
     match rule:
         case Continuity.RANGE:
-            known = last and update.first
+            known = last or update.first
             fits = update.first == last + 1
         case Continuity.PREVIOUS:
-            known = last and update.previous
+            known = last or update.previous
             fits = update.previous == last
         case Continuity.INCREMENT:
-            known = last and update.last
+            known = last or update.last
             fits = update.last == last + 1
         case _:
             return Continuation.CONTINUES
@@ -59,8 +60,10 @@ def bridges(rule: Continuity, seed: int, update: Update) -> Continuation:
     shared by all symbols, so the snapshot's may fall between two events of ours: the exact
     condition is previous <= seed < last, which accepts whatever the documented one accepts.
     """
-    if not (seed and update.last):
+    if not (seed or update.last):
         return Continuation.CONTINUES
+    if not update.last:
+        return Continuation.MISSING  # it can't be told where it belongs
     if update.last <= seed:
         return Continuation.COVERED
     lowest = update.previous if rule is Continuity.PREVIOUS else update.first - 1
@@ -74,4 +77,4 @@ def missing(rule: Continuity, last: int, update: Update) -> tuple[int, int]:
         Continuity.PREVIOUS: update.previous,
         Continuity.INCREMENT: update.last - 1,
     }.get(rule, 0)
-    return (last + 1, end) if end > last else (0, 0)
+    return (last + 1, end) if last and end > last else (0, 0)

@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
-from struct import Struct, error
+from struct import Struct
 from typing import Any, Final
 
 import numpy as np
 
+from ingestor.columns.narrowing import DEFERRED_WIDTH, Appended
 from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
-from ingestor.columns.sealing import DEFERRED_WIDTH, ColumnReader, seal, set_column
+from ingestor.columns.sealing import ColumnReader, seal, set_column
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, Rows
+from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, RowClass, Rows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
 assert _UPDATE.size == UPDATE.itemsize
@@ -36,8 +37,6 @@ _JSON: Final = int(LevelFormat.JSON)
 _DIGITS: Final = b"0123456789."
 _PAIR_SKELETON: Final = b'["",""],'
 
-PackError = error  # what a number that doesn't fit its field raises; a ValueError to decoders
-
 
 class ColumnBuffer:
     """The events of one loop. Decoders append; `seal` hands over and starts anew.
@@ -45,14 +44,17 @@ class ColumnBuffer:
     frame: the number of the frame that what is appended comes with.
     kept_trades, kept_quotes: DEFERRED_WIDTH members for each event, flat; a list of five for each
     event would cost twice as much. Adapters whose frames hold one event append to them as
-    `add_trade` and `add_quote` do.
+    `add_trade` and `add_quote` do. bugs: as in `Sealed`.
     """
 
     __slots__ = (
+        "_answers",
         "_json_levels",
         "_level_texts",
         "_levels",
+        "_table",
         "_updates",
+        "bugs",
         "frame",
         "frames",
         "holes",
@@ -62,7 +64,9 @@ class ColumnBuffer:
         "sources",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, table: InstrumentTable | None = None) -> None:
+        """table: the one that is given to `seal`, for decoders that ask for `exponents`."""
+        self._table = table
         self._start()
 
     def _start(self) -> None:
@@ -77,6 +81,15 @@ class ColumnBuffer:
         self.frame = -1
         self.holes: list[Gap] = []
         self.rejected: list[Rejected] = []
+        self.bugs: list[Exception] = []
+        self._answers: set[int] = set()
+
+    def exponents(self, instrument: int) -> tuple[int, int] | None:
+        """Return the exponents of an instrument's prices and sizes; None where no table has it."""
+        if self._table is None:
+            return None
+        found = self._table[instrument]
+        return found.price_exponent, found.size_exponent
 
     @property
     def rows(self) -> int:
@@ -93,6 +106,11 @@ class ColumnBuffer:
         self.frames.append(payload)
         self.sources.append(source)
         self.frame += 1
+
+    def begin_answer(self, source: Source, body: bytes) -> None:
+        """Start an answer to a request, as `begin` does a frame. It is no frame of the ledger."""
+        self.begin(source, body)
+        self._answers.add(self.frame)
 
     def begin_many(self, sources: Sequence[Source], payloads: Sequence[bytes]) -> range:
         """Start frames that are decoded together; return their numbers."""
@@ -194,11 +212,12 @@ class ColumnBuffer:
 
         Flag.SNAPSHOT replaces the book. first, last, previous: update numbers, 0 = none.
         mark: 32 bits by which a REST image may name the state after this event; 0 = none. An event
-        has a checksum or a mark. A level may have more members than two; they are ignored.
-        Raises ValueError for a level that has fewer or is no list.
+        has a checksum or a mark. are_pairs: the caller knows that each level is a pair.
+        Raises ValueError for a side that is no list, and for a level that is no pair.
         """
         if not are_pairs:
-            bids, asks = _as_pairs(bids), _as_pairs(asks)
+            _check_pairs(bids)
+            _check_pairs(asks)
         if checksum is not None:
             flags |= _CHECKSUM
         self._updates += _UPDATE.pack(
@@ -323,8 +342,19 @@ class ColumnBuffer:
         last: int = 0,
         instruments: Sequence[int] | None = None,
         source: Source | None = None,
+        row_class: RowClass | None = None,
     ) -> None:
-        """Declare that rows may be missing here; `source` defaults to the current frame's."""
+        """Declare that rows may be missing here.
+
+        Args:
+            cause: why.
+            ts_recv: when it was found, in ns.
+            first: the first missing number, 0 where it is not known.
+            last: the last one.
+            instruments: whose rows; None for all that the source carries.
+            source: the connection; None for that of the current frame.
+            row_class: the class of the rows; None for each that the source carries.
+        """
         self.holes.append(
             Gap(
                 source=source or self.sources[-1],
@@ -337,17 +367,24 @@ class ColumnBuffer:
                 first=first,
                 last=last,
                 instruments=instruments,
+                row_class=row_class,
             )
         )
 
-    def reject(self, reason: str, detail: str, ts_recv: int, *, is_hole: bool = True) -> None:
-        """Take the current frame back and keep it as rejected. Its source has a hole here, unless
-        the frame was an answer that its asker will ask for again (a REST snapshot)."""
+    def reject(self, reason: str, detail: str, ts_recv: int) -> None:
+        """Take the current frame back and keep it as rejected. Whoever knows what its source may
+        have lost declares the holes."""
         self._rollback(self.frame)
-        source = self.sources[-1]
-        self.rejected.append(Rejected(source, self.frames[-1], reason, detail, ts_recv))
-        if is_hole:
-            self.hole(Cause.REJECTED, ts_recv)
+        self.rejected.append(
+            Rejected(
+                self.sources[-1],
+                self.frames[-1],
+                reason,
+                detail,
+                ts_recv,
+                is_frame=self.frame not in self._answers,
+            )
+        )
 
     def _rollback(self, first: int) -> None:
         """Take back every row of the frames from this number on."""
@@ -369,23 +406,24 @@ class ColumnBuffer:
         """Convert all columns, take the frames out that don't fit, and start anew.
 
         What does not fit: a number that is no plain decimal, finer than the instrument's increment
-        or out of its field's range, or a negative size. Such frames are in `rejected` and their
-        instruments in `holes`.
+        or out of its field's range, and a price or size that can't be. Such frames are in
+        `rejected` and their instruments in `holes`.
         """
-        sealed = seal(
-            self.kept_trades,
-            self.kept_quotes,
-            np.frombuffer(self._updates, UPDATE),
-            self._level_texts,
-            self._json_levels,
-            self.frames,
-            self.sources,
-            self.holes,
-            self.rejected,
-            table,
+        appended = Appended(
+            trades=self.kept_trades,
+            quotes=self.kept_quotes,
+            updates=np.frombuffer(self._updates, UPDATE),
+            level_texts=self._level_texts,
+            json_levels=self._json_levels,
+            frames=self.frames,
+            sources=self.sources,
+            holes=self.holes,
+            rejected=self.rejected,
+            answers=self._answers,
+            bugs=self.bugs,
         )
-        self._start()
-        return sealed
+        self._start()  # first, so that what can't be sealed is not sealed again with every flush
+        return seal(appended, table)
 
 
 def _deferred(
@@ -424,16 +462,12 @@ def _read_quotes(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
     return numbers
 
 
-def _as_pairs(levels: Sequence[Sequence[object]]) -> Sequence[Sequence[object]]:
-    """Return levels of price and size alone. Raises ValueError for what is none."""
-    if not {*map(type, levels)} <= _LEVEL_TYPES:
-        raise ValueError("a price level is no list")
-    widths = {*map(len, levels)}
-    if widths <= _PAIR:
-        return levels
-    if min(widths) < 2:
-        raise ValueError("a price level without price or size")
-    return [level[:2] for level in levels]
+def _check_pairs(levels: Sequence[Sequence[object]]) -> None:
+    """Raise ValueError for what is no list of pairs."""
+    if type(levels) not in _LEVEL_TYPES or not {*map(type, levels)} <= _LEVEL_TYPES:
+        raise ValueError("a price level, or a side of a book, is no list")
+    if not {*map(len, levels)} <= _PAIR:
+        raise ValueError("a price level that is no pair of price and size")
 
 
 def _pairs_in(side: bytes) -> int:

@@ -18,13 +18,17 @@ class Source(Protocol):
     def instruments(self, row_class: RowClass) -> Sequence[int]:
         """Return the numbers of the instruments subscribed to on it, for one class."""
 
+    def count_refused(self, reason: str) -> None:
+        """Count a frame as refused that was pending until its columns were sealed."""
+
 
 @dataclass(slots=True)
 class Gap:
     """Rows that a source may have lost, at a place in the stream.
 
     update, trade, quote: rows of each class that were appended before it. ts_recv: ns.
-    instruments: who is concerned; None = every instrument of the source.
+    instruments: who is concerned; None = every instrument of the source. row_class: the class of
+    rows that may be lost; None = each that the source carries.
     """
 
     source: Source
@@ -37,13 +41,15 @@ class Gap:
     first: int = 0
     last: int = 0
     instruments: Sequence[int] | None = None
+    row_class: RowClass | None = None
 
 
 @dataclass(slots=True)
 class Rejected:
-    """A frame that was refused: its raw bytes and why.
+    """A frame, or an answer to a request, that was refused: its raw bytes and why.
 
-    at_sealing: found only when columns were converted; its session had counted it as decoded.
+    at_sealing: found only when columns were converted; its source counts it as pending.
+    is_frame: False for an answer to a request, which is no frame of the ledger.
     """
 
     source: Source
@@ -52,6 +58,7 @@ class Rejected:
     detail: str
     ts_recv: int
     at_sealing: bool = False
+    is_frame: bool = True
 
 
 @dataclass(slots=True)
@@ -61,7 +68,8 @@ class Sealed:
     trades, quotes: arrays of TRADE and QUOTE rows. updates: array of UPDATE; their levels are
     prices and sizes (int64, bids then asks, update after update). All in order of arrival.
     frames, sources: the raw frames and where they came from; UPDATE.frame and quote_frames (one
-    for each quote) index both.
+    for each quote) index both. bugs: exceptions that nothing foresaw, each of a frame that is among
+    `rejected` or of code that decodes many; whoever flushes reports them.
     """
 
     trades: Rows
@@ -74,6 +82,7 @@ class Sealed:
     sources: list[Source]
     holes: list[Gap] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    bugs: list[Exception] = field(default_factory=list)
 
     @property
     def rows(self) -> int:

@@ -1,8 +1,10 @@
 """What one flush takes out of the buffer: kept events turned into rows, column by column.
 
 Everything is checked here for the whole batch at once: integers against their field, decimal text
-against its instrument's exponents. What fails is narrowed to the frame that brought it; that frame
-is taken out whole, of every class, and all others stand.
+against its instrument's exponents, prices and sizes against what they can be. What fails is
+narrowed to the frame that brought it; that frame is taken out whole, of every class, and all others
+stand. Where converting raises what nothing foresaw, each frame is tried alone, and those that raise
+are taken out in the same way (`Sealed.bugs`).
 """
 
 from __future__ import annotations
@@ -10,15 +12,20 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from struct import error
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
-from ingestor.model.decimals import Lines, parse_column
-from ingestor.model.errors import BadNumber, DecodeError
+from ingestor.columns.narrowing import (
+    DEFERRED_WIDTH,
+    Appended,
+    guilty_frames,
+    neutralize,
+)
+from ingestor.columns.sealed import Gap, Rejected, Sealed
+from ingestor.model.decimals import INT64_MAX, Lines, parse_column
+from ingestor.model.errors import MALFORMED, BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import (
     NUMBERS,
@@ -34,11 +41,12 @@ from ingestor.model.rows import (
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
 # each number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds
-# and Flag.LAST in place. An event that doesn't fit may raise anything of UNFIT.
+# and Flag.LAST in place. An event that doesn't fit may raise anything; what is not of MALFORMED is
+# reported as a bug.
 ColumnReader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
-UNFIT: Final = (LookupError, TypeError, ValueError, OverflowError, AttributeError, error)
-DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
+Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
+SNAPSHOT_REASON: Final = "snapshot"  # why an answer to a request was refused
 
 _LAST: Final = int(Flag.LAST)
 _DTYPES: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE}
@@ -50,6 +58,7 @@ _CODE_OF: Final = {
 _BREAKS: Final = bytes.maketrans(b",", b"\n")
 _NO_NUMBERS: Final = np.empty((0, 2), np.int64)
 _NO_FRAMES: Final = np.empty(0, np.int64)
+_UPDATE_NUMBERS: Final = slice(2, 5)  # where an UPDATE, as eight integers, has its numbers
 
 
 def set_column(rows: Rows, name: str, values: Iterable[int]) -> None:
@@ -60,45 +69,43 @@ def set_column(rows: Rows, name: str, values: Iterable[int]) -> None:
     rows[name] = array(_CODE_OF[name], values)
 
 
-def seal(
-    trades: list[Any],
-    quotes: list[Any],
-    updates: Rows,
-    level_texts: list[object],
-    json_levels: list[bytes],
-    frames: list[bytes],
-    sources: list[Source],
-    holes: list[Gap],
-    rejected: list[Rejected],
-    table: InstrumentTable,
-) -> Sealed:
-    """Convert all columns and take the frames out that don't fit.
+def seal(appended: Appended, table: InstrumentTable) -> Sealed:
+    """Convert all columns and take the frames out that don't fit."""
+    before = len(appended.bugs)
+    try:
+        return _seal(appended, table, {})
+    except Exception as failure:  # noqa: BLE001  # the boundary of a frame
+        del appended.bugs[before:]  # they are found again
+        guilty = guilty_frames(appended, lambda part: _seal(part, table, {}))
+        appended.bugs += guilty.values() or [failure]
+        neutralize(appended, guilty.keys(), table)
+        bad = {frame: (DecodeError.reason, _words(bug)) for frame, bug in guilty.items()}
+        return _seal(appended, table, bad)
 
-    trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
-    of the updates' levels, in turns. json_levels: sides, in turns, of the updates whose levels are
-    JSON.
-    """
-    trade, trade_bad = _convert(RowClass.TRADE, trades, table)
-    quote, quote_bad = _convert(RowClass.QUOTE, quotes, table)
-    levels, level_bad = _levels(updates, level_texts, json_levels, table)
+
+def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
+    """bad: frames that are known not to fit."""
+    bugs = appended.bugs
+    trade, trade_bad = _convert(RowClass.TRADE, appended.trades, table, bugs)
+    quote, quote_bad = _convert(RowClass.QUOTE, appended.quotes, table, bugs)
+    levels, level_bad = _levels(appended, table)
     sealed = Sealed(
         trades=trade.rows,
         quotes=quote.rows,
-        updates=updates,
+        updates=appended.updates,
         prices=levels[:, 0],
         sizes=levels[:, 1],
         quote_frames=quote.frames,
-        frames=frames,
-        sources=sources,
-        holes=holes,
-        rejected=rejected,
+        frames=appended.frames,
+        sources=appended.sources,
+        holes=appended.holes,
+        rejected=appended.rejected,
+        bugs=bugs,
     )
-    if trade_bad or quote_bad or level_bad:
-        _take_out(sealed, trade.frames, trade_bad | quote_bad | level_bad)
+    if trade_bad or quote_bad or level_bad or bad:
+        bad = trade_bad | quote_bad | level_bad | bad
+        _take_out(sealed, trade.frames, bad, appended.answers)
     return sealed
-
-
-Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
 
 
 @dataclass(slots=True)
@@ -112,9 +119,11 @@ class Part:
 _EMPTY: Final = {name: Part(np.empty(0, dtype), _NO_FRAMES) for name, dtype in _DTYPES.items()}
 
 
-def read_deferred(row_class: RowClass, deferred: list[Any]) -> tuple[Part, list[object], Bad]:
+def read_deferred(
+    row_class: RowClass, deferred: list[Any], bugs: list[Exception]
+) -> tuple[Part, list[object], Bad]:
     """Read kept events: their rows without numbers, the texts of the numbers, row after row, and
-    the frames that can't be read."""
+    the frames that can't be read. bugs: takes the exceptions that nothing foresaw."""
     count = len(deferred) // DEFERRED_WIDTH
     rows = np.zeros(count, _DTYPES[row_class])
     rows["instrument"] = array("I", deferred[2::DEFERRED_WIDTH])
@@ -126,24 +135,38 @@ def read_deferred(row_class: RowClass, deferred: list[Any]) -> tuple[Part, list[
     bad: Bad = {}
     readers, events = deferred[0::DEFERRED_WIDTH], deferred[1::DEFERRED_WIDTH]
     if readers.count(readers[0]) == count:
-        _read(readers[0], events, rows, texts, frames, bad)
+        _read(readers[0], events, rows, texts, frames, bad, bugs)
     else:
-        _read_apart(readers, events, rows, texts, frames, bad)
+        _read_apart(readers, events, rows, texts, frames, bad, bugs)
     return Part(rows, frames), texts, bad
 
 
-def _convert(row_class: RowClass, deferred: list[Any], table: InstrumentTable) -> tuple[Part, Bad]:
+def _convert(
+    row_class: RowClass, deferred: list[Any], table: InstrumentTable, bugs: list[Exception]
+) -> tuple[Part, Bad]:
     if not deferred:
         return _EMPTY[row_class], {}
-    part, texts, bad = read_deferred(row_class, deferred)
+    part, texts, bad = read_deferred(row_class, deferred, bugs)
+    rows = part.rows
+    if (sequences := rows["sequence"]).max() > INT64_MAX:
+        for row in np.flatnonzero(sequences > INT64_MAX).tolist():
+            bad.setdefault(int(part.frames[row]), _beyond(sequences[row]))
     names = NUMBERS[row_class]
-    numbers, cells = _numbers(texts, part.rows["instrument"], len(names), table)
+    numbers, cells = _numbers(row_class, texts, rows["instrument"], table)
     for cell in cells:
         detail = f"{texts[cell]!r:.60}"
         bad.setdefault(int(part.frames[cell // len(names)]), (BadNumber.reason, detail))
     for index, name in enumerate(names):
-        part.rows[name] = numbers[:, index]
+        rows[name] = numbers[:, index]
     return part, bad
+
+
+def _beyond(number: np.uint64) -> tuple[str, str]:
+    return DecodeError.reason, f"the number {number} is beyond 63 bits"
+
+
+def _words(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {failure}"
 
 
 def _read(
@@ -153,24 +176,30 @@ def _read(
     texts: list[object],
     frames: NDArray[np.int64],
     bad: Bad,
+    bugs: list[Exception],
 ) -> None:
     """Let a reader fill in its rows; if it can't, one by one, so that only the culprits are bad."""
     width = len(texts) // len(events)
     try:
         columns = reader(events, rows)
-    except UNFIT as failure:
+        for index, column in enumerate(columns):
+            texts[index::width] = column
+    except Exception as failure:  # noqa: BLE001  # the boundary of a frame
+        is_bug = not isinstance(failure, MALFORMED)
         if len(events) == 1:
-            reason = f"{type(failure).__name__}: {failure}"
-            bad[int(frames[0])] = DecodeError.reason, reason
-            texts[:] = ["0"] * width
+            bad[int(frames[0])] = DecodeError.reason, _words(failure)
+            texts[:] = ["1"] * width
+            if is_bug:
+                bugs.append(failure)
             return
+        found = len(bugs)
         for index, event in enumerate(events):
+            some = slice(index, index + 1)
             cells: list[object] = [None] * width
-            _read(reader, [event], rows[index : index + 1], cells, frames[index : index + 1], bad)
+            _read(reader, [event], rows[some], cells, frames[some], bad, bugs)
             texts[index * width : (index + 1) * width] = cells
-        return
-    for index, column in enumerate(columns):
-        texts[index::width] = column
+        if is_bug and len(bugs) == found:  # of no event alone
+            bugs.append(failure)
 
 
 def _read_apart(
@@ -180,6 +209,7 @@ def _read_apart(
     texts: list[object],
     frames: NDArray[np.int64],
     bad: Bad,
+    bugs: list[Exception],
 ) -> None:
     """Several venues in one flush: each reader gets its own events, in order."""
     places: dict[ColumnReader, list[int]] = {}
@@ -189,16 +219,28 @@ def _read_apart(
     for reader, at in places.items():
         some = rows[at]
         cells: list[object] = [None] * (len(at) * width)
-        _read(reader, [events[place] for place in at], some, cells, frames[at], bad)
+        _read(reader, [events[place] for place in at], some, cells, frames[at], bad, bugs)
         rows[at] = some
         for index, place in enumerate(at):
             texts[place * width : (place + 1) * width] = cells[index * width : (index + 1) * width]
 
 
-def _levels(
+def _levels(appended: Appended, table: InstrumentTable) -> tuple[NDArray[np.int64], Bad]:
+    """Return int64[levels, 2], prices and sizes of all updates in order."""
+    updates, texts = appended.updates, appended.level_texts
+    if not len(updates):
+        return _NO_NUMBERS, {}
+    numbers, bad = _level_numbers(updates, texts, appended.json_levels, table)
+    names = updates.view(np.uint64).reshape(-1, 8)[:, _UPDATE_NUMBERS]
+    if names.max() > INT64_MAX:
+        for row, column in np.argwhere(names > INT64_MAX).tolist():
+            bad.setdefault(int(updates["frame"][row]), _beyond(names[row, column]))
+    return numbers, bad
+
+
+def _level_numbers(
     updates: Rows, texts: list[object], raw: list[bytes], table: InstrumentTable
 ) -> tuple[NDArray[np.int64], Bad]:
-    """Return int64[levels, 2], prices and sizes of all updates in order."""
     if not raw:
         return _levels_of(updates, texts, table) if texts else (_NO_NUMBERS, {})
     is_json = updates["level_format"] == LevelFormat.JSON
@@ -223,7 +265,8 @@ def _levels_of(
     updates: Rows, texts: Sequence[object], table: InstrumentTable
 ) -> tuple[NDArray[np.int64], Bad]:
     counts = updates["bids"] + updates["asks"]
-    numbers, cells = _numbers(texts, np.repeat(updates["instrument"], counts), 2, table)
+    instruments = np.repeat(updates["instrument"], counts)
+    numbers, cells = _numbers(RowClass.LEVEL, texts, instruments, table)
     if not cells:
         return numbers, {}
     frames = np.repeat(updates["frame"], counts)
@@ -234,23 +277,36 @@ def _levels_of(
 
 
 def _numbers(
-    texts: Sequence[object], instruments: NDArray[np.uint32], width: int, table: InstrumentTable
+    row_class: RowClass,
+    texts: Sequence[object],
+    instruments: NDArray[np.uint32],
+    table: InstrumentTable,
 ) -> tuple[NDArray[np.int64], list[int]]:
     """Return int64[rows, width] in units of each cell's exponent, and the indices of bad cells.
 
-    texts: prices and sizes in turn, `width` for each row. Bad: no plain decimal, finer than the
-    instrument's increment, or a negative size.
+    texts: prices and sizes in turn, as many for each row as its class has. Bad: no plain decimal,
+    finer than the instrument's increment, or a number that no price or size of the class can be.
     """
+    width = len(NUMBERS[row_class])
     exponents = table.exponents[:, :width][instruments]
     values, bad = parse_column(texts, exponents.ravel())
-    numbers = values.reshape(-1, width)
-    negative = values[1::2] < 0
-    if negative.any():
-        bad = sorted({*bad, *(2 * np.flatnonzero(negative) + 1).tolist()})
-    return numbers, bad
+    lowest = values[0::2].min() if row_class is RowClass.LEVEL else values.min()
+    if lowest <= 0 or (row_class is RowClass.LEVEL and values[1::2].min() < 0):
+        bad = sorted({*bad, *_impossible(row_class, values).tolist()})
+    return values.reshape(-1, width), bad
 
 
-def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad) -> None:
+def _impossible(row_class: RowClass, values: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the indices of prices and sizes that can't be: a price is above 0 unless it is that of
+    an empty side of a quote, a size is not below 0, and that of a trade is above 0."""
+    prices, sizes = values[0::2], values[1::2]
+    is_bad = np.empty(len(values), np.bool_)
+    is_bad[0::2] = prices <= 0 if row_class is not RowClass.QUOTE else prices < (sizes != 0)
+    is_bad[1::2] = sizes <= 0 if row_class is RowClass.TRADE else sizes < 0
+    return np.flatnonzero(is_bad)
+
+
+def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers: set[int]) -> None:
     """List each bad frame as rejected and its instruments as a hole; take out its rows."""
     arrays = (sealed.trades, sealed.quotes, sealed.updates)
     frames_of = (trade_frames, sealed.quote_frames, sealed.updates["frame"])
@@ -264,24 +320,33 @@ def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad) -> None
         rows = [rows[frames == frame] for rows, frames in zip(arrays, frames_of, strict=True)]
         at = [int(np.searchsorted(frames, frame)) for frames in frames_of]
         ts_recv = int(next(some["ts_recv"][0] for some in rows if len(some)))
-        source = sealed.sources[frame]
+        is_frame = frame not in answers
         sealed.rejected.append(
-            Rejected(source, sealed.frames[frame], reason, detail, ts_recv, at_sealing=True)
+            Rejected(
+                sealed.sources[frame],
+                sealed.frames[frame],
+                reason if is_frame else SNAPSHOT_REASON,
+                detail,
+                ts_recv,
+                at_sealing=True,
+                is_frame=is_frame,
+            )
         )
-        sealed.holes.append(
+        sealed.holes += [
             Gap(
-                source=source,
+                source=sealed.sources[frame],
                 cause=Cause.REJECTED,
                 ts_recv=ts_recv,
                 trade=int(before[0][at[0]]),
                 quote=int(before[1][at[1]]),
                 update=int(before[2][at[2]]),
                 frame=frame,
-                instruments=np.unique(
-                    np.concatenate([some["instrument"] for some in rows])
-                ).tolist(),
+                instruments=np.unique(some["instrument"]).tolist(),
+                row_class=row_class,
             )
-        )
+            for row_class, some in zip(RowClass, rows, strict=True)
+            if len(some)
+        ]
     sealed.holes.sort(key=lambda hole: (hole.update, hole.trade, hole.quote))
     keep_levels = np.repeat(keep[2], sealed.updates["bids"] + sealed.updates["asks"])
     sealed.prices, sealed.sizes = sealed.prices[keep_levels], sealed.sizes[keep_levels]

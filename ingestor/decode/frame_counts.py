@@ -14,11 +14,13 @@ from ingestor.adapter import (
 class FrameCounts:
     """The frame side of the ledger of one (venue, market).
 
-    frames = control + decoded + rejected + duplicate + filtered. Every term is counted where it
-    happens, so that the sum can fail: `unaccounted` is then not 0.
+    frames = pending + control + decoded + rejected + duplicate + filtered. Every term is counted
+    where it happens, so that the sum can fail: `unaccounted` is then not 0.
+    pending: frames whose rows wait to be sealed, which is when they are decoded or refused.
     """
 
     frames: int = 0
+    pending: int = 0
     decoded: int = 0
     control: int = 0
     rejected: int = 0
@@ -33,7 +35,17 @@ class FrameCounts:
 
     @property
     def unaccounted(self) -> int:
-        return self.frames - self.control - self.data
+        return self.frames - self.pending - self.control - self.data
+
+    def seal(self) -> None:
+        """Count what is pending as decoded: its rows are sealed, and the refused ones counted."""
+        self.decoded += self.pending
+        self.pending = 0
+
+    def refuse_pending(self, reason: str) -> None:
+        """Count a pending frame as rejected."""
+        self.pending -= 1
+        self.reject(reason)
 
     def reject(self, reason: str) -> None:
         self.rejected += 1

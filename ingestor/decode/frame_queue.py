@@ -14,8 +14,8 @@ from typing import Final, cast
 from ingestor.adapter import DecodeMany, DecodesMany, FeedAdapter
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.decode.session import MALFORMED, Session
-from ingestor.model.errors import DecodeError
+from ingestor.decode.session import Session
+from ingestor.model.errors import MALFORMED, DecodeError
 from ingestor.model.instruments import InstrumentTable
 
 Arrival = tuple[Session, bytes, int]  # whose, payload, ts_recv in ns since the epoch
@@ -23,6 +23,7 @@ Arrive = Callable[[Arrival], None]
 
 FRAMES_FULL: Final = 64  # are decoded at once: what they hold still is in the processor's cache
 FRAMES_FULL_ALONE: Final = 32  # the same where nothing decodes them together
+_FORESEEN: Final = (DecodeError, *MALFORMED)
 _FEW: Final = 4  # are decoded one by one
 _FAILURES_MAX: Final = 8  # in one go: two odd frames are searched for; then all go one by one
 WIDTH: Final = 3  # members of an arrival
@@ -48,6 +49,7 @@ class FrameQueue:
         self.counts = FrameCounts()
         self.arrived: list[object] = []
         self.arrive: Arrive = self.arrived.extend
+        self._bug: Exception | None = None  # what nothing foresaw about frames decoded together
         self._decode_many: DecodeMany | None = None
         if issubclass(adapter, DecodesMany):
             self._decode_many = adapter.decoder_of_many(market, symbols)
@@ -65,7 +67,11 @@ class FrameQueue:
         if self._decode_many is None or len(payloads) <= _FEW:
             self._alone(sessions, payloads, ts_recv)
         elif not self._together(sessions, payloads, ts_recv):
+            found = len(self.buffer.bugs)
             self._apart(sessions, payloads, ts_recv)
+            if self._bug is not None and len(self.buffer.bugs) == found:  # of no frame alone
+                self.buffer.bugs.append(self._bug)
+            self._bug = None
 
     def _alone(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> None:
         for session, payload, received in zip(sessions, payloads, ts_recv, strict=True):
@@ -99,13 +105,15 @@ class FrameQueue:
         frames = buffer.begin_many(sessions, payloads)
         try:
             others = self._decode_many(payloads, ts_recv, frames, buffer)
-        except (DecodeError, *MALFORMED):
+        except Exception as failure:  # noqa: BLE001  # found again, alone
             buffer.withdraw(frames.start)
+            if not isinstance(failure, _FORESEEN):
+                self._bug = failure
             return False
         buffer.frame = frames.stop - 1
         counts = self.counts
         counts.frames += len(payloads)
-        counts.decoded += len(payloads) - len(others)
+        counts.pending += len(payloads) - len(others)
         for control in others:
             counts.leave_out(control)
         return True
@@ -130,6 +138,11 @@ class FrameQueues:
             )
             self.counts[key] = frame_queue.counts
         return self._frame_queues[key]
+
+    def seal(self) -> None:
+        """Count what is pending as decoded: the buffer is sealed."""
+        for counts in self.counts.values():
+            counts.seal()
 
     @property
     def is_empty(self) -> bool:

@@ -1,8 +1,9 @@
 """One connection's protocol, without I/O: payloads in; rows, replies and counts out.
 
-The transport calls `receive` for each text or binary frame. It is the boundary at which a venue's
-surprises become `DecodeError`: the frame is taken back whole, kept as rejected, and its
-connection's instruments have a hole.
+The transport calls `receive` for each text or binary frame. It is the boundary of the unit "frame":
+whatever an adapter raises, the frame is taken back whole and kept as rejected, and the streams that
+it names have a hole (all of its connection where it names none). What is neither of MALFORMED nor a
+DecodeError is a bug of the adapter, which whoever flushes reports.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from ingestor.adapter import (
     Control,
     FeedAdapter,
     Filtered,
+    NamesStreams,
     Notice,
     Reconnect,
     Refused,
     Reply,
 )
 from ingestor.adapter.contract import Subscription
-from ingestor.columns.buffer import ColumnBuffer, PackError
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.columns.sealing import SNAPSHOT_REASON
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.model.errors import DecodeError
-from ingestor.model.rows import CHANNEL_OF, Cause, RowClass
+from ingestor.model.errors import MALFORMED, DecodeError, UnknownMessage
+from ingestor.model.rows import CHANNEL_OF, CLASS_OF, Cause, RowClass
 
-MALFORMED: Final = (
-    *(LookupError, TypeError, ValueError, AttributeError, PackError, OverflowError),
-    RecursionError,  # of a parser, or of repr, over a message that is nested too deeply
-)
+_FORESEEN: Final = (DecodeError, *MALFORMED)
+_DETAIL_MAX: Final = 400  # characters; a parser may quote all that it was given
 
 
 class SessionEvents:
@@ -164,18 +165,18 @@ class Session:
         buffer.frame += 1
         try:
             control = self._decode(payload, ts_recv, buffer)
-        except DecodeError as failure:
-            buffer.reject(failure.reason, failure.detail, ts_recv)
-            counts.reject(failure.reason)
-            return None
-        except MALFORMED as failure:
-            buffer.reject(DecodeError.reason, f"{type(failure).__name__}: {failure}", ts_recv)
-            counts.reject(DecodeError.reason)
-            return None
-        if control is None:
-            counts.decoded += 1
+            if control is None:
+                counts.pending += 1
+                return None
+            _check(control)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a frame
+            self._reject(payload, failure, ts_recv)
             return None
         return self._control(control)
+
+    def count_refused(self, reason: str) -> None:
+        """Count a frame that was refused when its columns were sealed."""
+        self.counts.refuse_pending(reason)
 
     def reply(self, payload: bytes) -> None:
         """Have an answer sent that `receive` gave."""
@@ -185,11 +186,14 @@ class Session:
         """Take a REST book snapshot; return whether it could be read. Not a frame of the ledger:
         the rejection, if any, is kept like a frame's."""
         self._settle()
-        self._buffer.begin(self, body)
+        buffer = self._buffer
+        buffer.begin_answer(self, body)
         try:
-            self.adapter.decode_snapshot(symbol, body, ts_recv, self._buffer)
-        except (DecodeError, *MALFORMED) as failure:
-            self._buffer.reject("snapshot", f"{symbol}: {failure}", ts_recv, is_hole=False)
+            self.adapter.decode_snapshot(symbol, body, ts_recv, buffer)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a frame
+            buffer.reject(SNAPSHOT_REASON, f"{symbol}: {_words(failure)}", ts_recv)
+            if not isinstance(failure, _FORESEEN):
+                buffer.bugs.append(failure)
             return False
         return True
 
@@ -198,6 +202,46 @@ class Session:
         self._settle()
         self.pending.clear()
         self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
+
+    def _reject(self, payload: bytes, failure: Exception, ts_recv: int) -> None:
+        """Refuse the current frame, and declare what its streams may have lost.
+
+        A message of a kind that nobody subscribed to costs nothing, nor does one that names streams
+        which nobody subscribed to here.
+        """
+        buffer = self._buffer
+        reason = failure.reason if isinstance(failure, DecodeError) else DecodeError.reason
+        self.counts.reject(reason)
+        buffer.reject(reason, _words(failure), ts_recv)
+        if isinstance(failure, UnknownMessage):
+            return
+        if not isinstance(failure, _FORESEEN):
+            buffer.bugs.append(failure)
+        named = self._named(payload)
+        if named is None:
+            buffer.hole(Cause.REJECTED, ts_recv)
+            return
+        for row_class, instruments in named.items():
+            buffer.hole(Cause.REJECTED, ts_recv, instruments=list(instruments), row_class=row_class)
+
+    def _named(self, payload: bytes) -> dict[RowClass, dict[int, None]] | None:
+        """Return the instruments, by class, whose streams an unreadable frame names; None where
+        that can't be told."""
+        adapter = self.adapter
+        if not isinstance(adapter, NamesStreams):
+            return None
+        try:
+            streams = {*adapter.streams_of(payload)}
+        except Exception:  # noqa: BLE001  # of a frame that is refused already
+            return None
+        if not streams:
+            return None
+        named: dict[RowClass, dict[int, None]] = {}
+        for subscription in self.subscriptions:
+            if subscription.stream in streams:
+                of_class = named.setdefault(CLASS_OF[subscription.channel], {})
+                of_class[subscription.instrument] = None
+        return named
 
     def _control(self, control: Control) -> bytes | None:
         self.counts.leave_out(control)
@@ -228,3 +272,31 @@ class Session:
         self.refused_streams.update(streams)
         self.subscriptions = [one for one in self.subscriptions if one.stream not in streams]
         self._events.refused(self, streams, text)
+
+
+def _check(control: Control) -> None:
+    """Raise TypeError for what no adapter may return: its names come from a venue."""
+    match control:
+        case Ack(streams) | Refused(streams=streams):
+            texts: Sequence[object] = streams
+        case Reconnect(text) | Filtered(rule=text):
+            texts = (text,)
+        case Reply(payload) if isinstance(payload, bytes):
+            texts = ()
+        case Notice():
+            texts = ()
+        case _:
+            raise TypeError(f"an adapter returned {control!r:.60}")
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"a name that is no text in {control!r:.60}")
+
+
+def _words(failure: Exception) -> str:
+    """Return what an exception says, in one line of a bounded length."""
+    try:
+        text = failure.detail if isinstance(failure, DecodeError) else str(failure)
+    except Exception:  # noqa: BLE001  # an exception of a third party may not even have words
+        text = "(no words)"
+    return (text if isinstance(failure, DecodeError) else f"{type(failure).__name__}: {text}")[
+        :_DETAIL_MAX
+    ]

@@ -8,7 +8,16 @@ what is wrong, where, what to change.
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from struct import error as struct_error
+from typing import ClassVar, Final
+
+# What code that reads a foreign message by its plain keys raises where the message is not as
+# documented. RecursionError is a parser's, over a message that is nested too deeply; struct.error
+# is that of a number that doesn't fit its field.
+MALFORMED: Final = (
+    *(LookupError, TypeError, ValueError, AttributeError, OverflowError, struct_error),
+    RecursionError,
+)
 
 
 class Recovery(Enum):

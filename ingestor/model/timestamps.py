@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 MILLISECOND: Final = 1_000_000
 SECOND: Final = 1_000_000_000
+# What a venue's time can be: 2010-01-01 to 2100-01-01. Outside it is a unit taken for another, or
+# nonsense.
+TIME_MIN: Final = 1_262_304_000 * SECOND
+TIME_MAX: Final = 4_102_444_800 * SECOND
 # What one unit of a fraction of so many digits is.
 _FRACTION_NS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in range(10))
 # What one unit is of each digit from the tens of seconds on.
 _DIGITS_NS: Final = 10 ** np.arange(10, -1, -1, dtype=np.int64)
-_MILLISECONDS_MAX: Final = (2**63 - 1) // MILLISECOND
 _COLUMN_MIN: Final = 32  # fewer texts are read faster one by one
 
 
@@ -41,17 +44,28 @@ def _second(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND
 
 
+def iso_event_ns(text: str) -> int:
+    """Return `iso_ns` of a venue's time. Raises ValueError for one that is not between 2010 and
+    2100, too."""
+    ns = iso_ns(text)
+    if not TIME_MIN <= ns <= TIME_MAX:
+        raise ValueError(f"{text[:40]!r} is no time between 2010 and 2100")
+    return ns
+
+
 def milliseconds_ns(times: Sequence[int]) -> NDArray[np.int64]:
-    """Return times in ms as ns, int64[n]. Raises OverflowError for what int64 can't hold."""
+    """Return times in ms as ns, int64[n]. Raises ValueError for those before TIME_MIN or after
+    TIME_MAX, and OverflowError for what is beyond int64."""
     values = np.array(times, np.int64)
-    if len(values) and not -_MILLISECONDS_MAX <= values.min() <= values.max() <= _MILLISECONDS_MAX:
-        raise OverflowError("a time in ms beyond int64 ns")
+    if len(values) and not (
+        values.min() >= TIME_MIN // MILLISECOND and values.max() <= TIME_MAX // MILLISECOND
+    ):
+        raise ValueError("a time in ms that is not between 2010 and 2100")
     return values * MILLISECOND
 
 
 def iso_column_ns(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Return `iso_ns` of each text, int64[n]. Raises ValueError as it does, and OverflowError
-    for years that int64 can't hold.
+    """Return `iso_event_ns` of each text, int64[n]. Raises ValueError as it does.
 
     Times of one flush have one length and, but for one flush a minute, one minute: then seconds
     and fractions are read as columns of digits.
@@ -68,10 +82,10 @@ def iso_column_ns(texts: Sequence[str]) -> NDArray[np.int64]:
             and digits.max() < 10
             and digits[:, 0].max() < 6
         ):
-            minute = iso_ns(f"{texts[0][:17]}00Z")
+            minute = iso_event_ns(f"{texts[0][:17]}00Z")
             units = _DIGITS_NS[: digits.shape[1]]
             return minute + digits.astype(np.int64) @ units
-    return np.array([iso_ns(text) for text in texts], np.int64)
+    return np.array([iso_event_ns(text) for text in texts], np.int64)
 
 
 def iso_text(ns: int) -> str:

@@ -115,6 +115,8 @@ class Flusher:
     def _flush(self) -> None:
         now_ns = self._clock_ns()
         result = self._pipeline.flush(now_ns, self._clocks.steady_ns())
+        for failure in result.frame_bugs:
+            bulkheads.bug("frame", failure)
         self.flushes += 1
         for batch in result.batches:
             for sink in self._sinks:

@@ -17,7 +17,6 @@ from ingestor.books.repair_planner import Repair
 from ingestor.books.settings import BookSettings
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Gap, Rejected, Sealed
-from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import FrameQueues
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
@@ -33,7 +32,8 @@ class FlushResult:
     """What one flush gives: at most one batch per class, and what must be done about the rest.
 
     repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
-    for the log. bugs: instrument and exception, where a book's code raised.
+    for the log. bugs: instrument and exception, where a book's code raised. frame_bugs: exceptions
+    that nothing foresaw, of frames or of code that decodes many.
     """
 
     batches: list[TickBatch] = field(default_factory=list)
@@ -41,6 +41,7 @@ class FlushResult:
     rejected: list[Rejected] = field(default_factory=list)
     errors: list[SequenceGap] = field(default_factory=list)
     bugs: list[tuple[int, Exception]] = field(default_factory=list)
+    frame_bugs: list[Exception] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -72,7 +73,7 @@ class Pipeline:
         settings: BookSettings | None = None,
     ) -> None:
         self.table = table
-        self.buffer = ColumnBuffer()
+        self.buffer = ColumnBuffer(table)
         self.frame_queues = FrameQueues(table, self.buffer)
         self.books = BookManager(table, rule_of, settings or BookSettings())
         self.metrics = Metrics(table)
@@ -94,15 +95,16 @@ class Pipeline:
         sealed = self.buffer.seal(self.table)
         self.bytes_received += sum(map(len, sealed.frames))
         for rejected in sealed.rejected:
-            if rejected.at_sealing:
-                _recount(rejected)
+            if rejected.at_sealing and rejected.is_frame:
+                rejected.source.count_refused(rejected.reason)
+        self.frame_queues.seal()
         trades = self._trades(sealed)
         books = self.books.apply(sealed, now_ns if steady_ns is None else steady_ns)
         quotes, derived = self._quotes(sealed, books)
         self._held = books.held
         self._filtered += books.filtered
         result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
-        result.bugs = books.bugs
+        result.bugs, result.frame_bugs = books.bugs, sealed.bugs
         self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
         self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, derived)
         if len(sealed.updates):
@@ -160,11 +162,16 @@ class Pipeline:
         marks: list[Mark] = []
         derived: list[Mark] = []
         for hole, before in zip(holes, books.quotes_before, strict=True):
-            for number in concerned(RowClass.QUOTE, hole):
-                if self._rule_of(number).quotes_from_book:
-                    derived.append((before, number, hole))
-                else:
-                    marks.append((hole.quote, number, hole))
+            marks += [
+                (hole.quote, number, hole)
+                for number in concerned(RowClass.QUOTE, hole)
+                if not self._rule_of(number).quotes_from_book
+            ]
+            derived += [
+                (before, number, hole)
+                for number in concerned(RowClass.QUOTE, hole, RowClass.LEVEL)
+                if self._rule_of(number).quotes_from_book
+            ]
         return (
             with_gaps(RowClass.QUOTE, sealed.quotes, marks),
             with_gaps(RowClass.QUOTE, books.quotes, derived),
@@ -229,11 +236,3 @@ class Pipeline:
             count("gaps", row_class, rows["instrument"][rows["kind"] == Kind.GAP])
             rows = rows[~is_control_row]
         count("published", row_class, rows["instrument"])
-
-
-def _recount(rejected: Rejected) -> None:
-    """A frame that its session counted as decoded was refused at sealing."""
-    counts = getattr(rejected.source, "counts", None)
-    if isinstance(counts, FrameCounts):
-        counts.decoded -= 1
-        counts.reject(rejected.reason)

@@ -33,6 +33,9 @@ class Connection:
     def instruments(self, row_class: RowClass) -> Sequence[int]:
         return self._instruments
 
+    def count_refused(self, reason: str) -> None:
+        self.refused = reason
+
 
 class BookHarness:
     """Two instruments of one market with whole-number prices and sizes, and their books.

@@ -16,6 +16,7 @@ from ingestor.adapter import (
     Control,
     FeedAdapter,
     Filtered,
+    NamesStreams,
     Notice,
     Reconnect,
     Refused,
@@ -51,11 +52,17 @@ class Outcome:
 class Connection:
     """One connection of a fixture's market, subscribed to everything it has."""
 
-    def __init__(self, fixture: Fixture, table: InstrumentTable | None = None) -> None:
+    def __init__(
+        self,
+        fixture: Fixture,
+        table: InstrumentTable | None = None,
+        buffer: ColumnBuffer | None = None,
+        counts: FrameCounts | None = None,
+    ) -> None:
         self.fixture = fixture
         self.table = fixture.table() if table is None else table
-        self.buffer = ColumnBuffer()
-        self.counts = FrameCounts()
+        self.buffer = ColumnBuffer(self.table) if buffer is None else buffer
+        self.counts = FrameCounts() if counts is None else counts
         self._open()
 
     def _open(self) -> None:
@@ -118,6 +125,10 @@ class _Listening:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        adapter = self._adapter
+        return adapter.streams_of(payload) if isinstance(adapter, NamesStreams) else ()
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         control = self._adapter.decode(payload, ts_recv, out)

@@ -116,7 +116,7 @@ def test_a_book_update_of_bybit_has_the_mark_that_its_images_name() -> None:
         "topic": "orderbook.200.BTCUSDT",
         "type": "snapshot",
         "ts": 1,
-        "cts": 1,
+        "cts": 1_700_000_000_000,
         "data": data,
     }
     payload = orjson.dumps(message)

@@ -85,13 +85,34 @@ def test_control_frames_count_too() -> None:
     assert wire.holes == [(Cause.SEQUENCE, 2, 2, 1)]
 
 
-def test_a_rejected_frame_commits_nothing() -> None:
+def test_what_lies_before_a_rejected_frame_is_declared_with_the_next() -> None:
     wire = Wire()
     wire.trade(0)
     wire.trade(3, "NOPE-USD")
-    assert wire.holes == [(Cause.REJECTED, 0, 0, 1)], "the skip went back with the frame"
+    assert wire.holes == [], "the skip went back with the frame, which names nothing of ours"
     wire.trade(4)
-    assert wire.holes[1:] == [(Cause.SEQUENCE, 1, 3, 1)]
+    assert wire.holes == [(Cause.SEQUENCE, 1, 3, 1)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"channel": "futures_balance_summary", "events": []},
+        {"channel": "level3", "events": [{"type": 5}]},
+        {"channel": "candles", "events": {}},
+        {"channel": "l2_data", "events": [{"type": "update", "product_id": "NOPE-USD"}]},
+        {"channel": "market_trades", "events": [{"type": "update", "trades": [{}]}]},
+        {"channel": "l2_data"},
+    ],
+)
+def test_a_rejected_frame_uses_its_number_up(message: dict[str, object]) -> None:
+    """It costs the streams that it names, and not all of its connection."""
+    wire = Wire()
+    wire.trade(0)
+    wire.session.receive(json.dumps({"sequence_num": 1, **message}).encode(), 1)
+    wire.trade(2)
+    assert wire.counts.rejected == 1
+    assert [hole for hole in wire.holes if hole[0] is Cause.SEQUENCE] == []
 
 
 @pytest.mark.parametrize("number", ["1", None, [], {}, 2**70])
@@ -118,7 +139,7 @@ def test_a_new_count_on_the_same_object_is_followed() -> None:
     for number in (0, 1, 2, 0, 1):
         wire.trade(number)
     assert wire.holes == []
-    assert wire.counts.decoded == 5
+    assert wire.counts.pending == 5
 
 
 def test_a_count_that_fell_for_good_asks_for_a_new_connection() -> None:

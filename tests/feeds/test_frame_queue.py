@@ -160,7 +160,7 @@ def test_plain_frames_need_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
         bench.arrive(number % CONNECTIONS, TRADE % number, TS_RECV)
     bench.pipeline.frame_queues.decode()
-    assert bench.frame_queue.counts.decoded == 100
+    assert bench.frame_queue.counts.pending == 100
     assert [row[0] for row in bench.sealed()["trades"]] == [1_700_000_000_000_000_000] * 100
 
 
@@ -187,7 +187,7 @@ def test_every_kind_of_data_is_decoded_together(
     for frame in frames:
         bench.arrive(0, frame, TS_RECV)
     bench.frame_queue.decode()
-    assert bench.frame_queue.counts.decoded == len(frames)
+    assert bench.frame_queue.counts.pending == len(frames)
     sealed = bench.sealed()
     assert all(sealed[name] for name in ("trades", "quotes", "updates"))
     assert not sealed["rejected"]
@@ -222,7 +222,7 @@ def test_a_connection_knows_its_quotes_however_they_were_decoded(
         bench.arrive(number, frame, TS_RECV)
     bench.frame_queue.decode()
     counts = bench.frame_queue.counts
-    assert (counts.frames, counts.decoded, counts.duplicate) == (7, 4, 3)
+    assert (counts.frames, counts.pending, counts.duplicate) == (7, 4, 3)
     assert counts.unaccounted == 0
     quotes = bench.pipeline.buffer.seal(bench.table).quotes
     assert quotes["sequence"].tolist() == [7, 7, 8, 9]
@@ -246,7 +246,7 @@ def test_quotes_among_odd_frames_stay_news(odd: bytes) -> None:
         bench.arrive(0, bybit_quote(number, b"25.1"), TS_RECV)
     bench.frame_queue.decode()
     counts = bench.frame_queue.counts
-    assert (counts.decoded, counts.duplicate, counts.rejected) == (20, 0, 1)
+    assert (counts.pending, counts.duplicate, counts.rejected) == (20, 0, 1)
 
 
 def test_heartbeats_among_data_are_control(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +257,7 @@ def test_heartbeats_among_data_are_control(monkeypatch: pytest.MonkeyPatch) -> N
         bench.arrive(0, frame, TS_RECV)
     bench.frame_queue.decode()
     counts = bench.frame_queue.counts
-    assert (counts.frames, counts.decoded, counts.control, counts.unaccounted) == (10, 5, 5, 0)
+    assert (counts.frames, counts.pending, counts.control, counts.unaccounted) == (10, 5, 5, 0)
 
 
 def test_one_odd_frame_among_many_costs_few_their_company(
@@ -277,7 +277,7 @@ def test_one_odd_frame_among_many_costs_few_their_company(
     bench.frame_queue.decode()
     assert b"nonsense" in received
     assert len(received) <= 8
-    assert bench.frame_queue.counts.decoded == FRAMES_FULL - 1
+    assert bench.frame_queue.counts.pending == FRAMES_FULL - 1
     assert bench.frame_queue.counts.rejected == 1
 
 

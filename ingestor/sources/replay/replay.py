@@ -44,6 +44,7 @@ from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
 from ingestor.sources.replay.survey import add_surveyed, survey
+from ingestor.telemetry.bulkheads import bulkheads
 
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
 _HOLES: Final = {LOST: Cause.SHED, RESTART: Cause.RESTART}  # by the action that declares one
@@ -349,6 +350,8 @@ class Replay:
 
     def _flush(self) -> FlushResult:
         result = self.pipeline.flush(self._now_ns)
+        for failure in result.frame_bugs:
+            bulkheads.bug("frame", failure)
         if self._filters:
             result.batches = [kept for one in result.batches if len(kept := self._kept(one))]
         return result

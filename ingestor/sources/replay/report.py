@@ -36,6 +36,7 @@ def report(replay: Replay, sink: AuditSink) -> dict[str, Any]:
         rules.update(one.filtered_by_rule)
     return {
         "frames": sum(one.frames for one in counts),
+        "decoded": sum(one.decoded for one in counts),
         "control": sum(one.control for one in counts),
         "rows": rows,
         "rejected": sum(one.rejected for one in counts),

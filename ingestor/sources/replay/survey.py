@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-import orjson
-
-from ingestor.adapter import FeedAdapter, RestRequest
+from ingestor.adapter import FeedAdapter, RestRequest, parse_levels
 from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
-from ingestor.columns.sealing import DEFERRED_WIDTH, read_deferred
+from ingestor.columns.narrowing import DEFERRED_WIDTH
+from ingestor.columns.sealing import read_deferred
 from ingestor.model.errors import DecodeError, IngestError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import CHANNEL_OF, RowClass
@@ -145,7 +144,7 @@ class Probe(ColumnBuffer):
         *_: object,
         **__: object,
     ) -> bool:
-        self._see(instrument, "book", (*orjson.loads(bids), *orjson.loads(asks)))
+        self._see(instrument, "book", (*parse_levels(bids), *parse_levels(asks)))
         return True
 
     def hole(self, *_: object, **__: object) -> None:
@@ -174,7 +173,7 @@ class Probe(ColumnBuffer):
         for row_class, kept in self._unread.items():
             if not kept:
                 continue
-            part, texts, _ = read_deferred(row_class, kept)
+            part, texts, _ = read_deferred(row_class, kept, [])
             width = len(texts) // len(part.rows)
             for row, number in enumerate(part.rows["instrument"].tolist()):
                 prices = self.prices.setdefault(number, Digits())
@@ -224,7 +223,7 @@ def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Surv
 
 def _probe(adapter: FeedAdapter, line: Recv, probe: Probe) -> None:
     probe.begin(_NOBODY, b"")
-    with suppress(*UNREADABLE):
+    with suppress(Exception):  # the second pass refuses the frame, and says why
         adapter.decode(line.payload, line.ts_ns, probe)
     probe.settle()
 
@@ -233,7 +232,7 @@ def _probe_snapshot(adapter: FeedAdapter, line: Http, probe: Probe) -> None:
     symbol = snapshot_symbol(adapter, line.url)
     if symbol:
         probe.begin(_NOBODY, b"")
-        with suppress(*UNREADABLE):
+        with suppress(Exception):
             adapter.decode_snapshot(symbol, line.payload, line.ts_ns, probe)
         probe.channels.clear()
 
@@ -253,6 +252,9 @@ def _subscribe(found: Survey, connection: Connection, finder: Finder, probe: Pro
 class _Nobody:
     def instruments(self, row_class: object) -> Sequence[int]:
         return ()
+
+    def count_refused(self, reason: str) -> None:
+        return
 
 
 _NOBODY: Final = _Nobody()

@@ -28,20 +28,23 @@ def update(first: int, last: int, previous: int = 0) -> Update:
         (RANGE, 100, (99, 105), MISSING),  # overlaps: not what the document allows
         (RANGE, 100, (95, 100), COVERED),  # the same event twice
         (RANGE, 100, (90, 94), MISSING),  # older: reordered, or numbered anew
-        (RANGE, 100, (0, 0), CONTINUES),  # no numbers: nothing to check
-        (RANGE, 0, (500, 501), CONTINUES),
+        (RANGE, 0, (0, 0), CONTINUES),  # no numbers: nothing to check
+        (RANGE, 100, (0, 0), MISSING),  # a number that lacks does not switch the rule off
+        (RANGE, 0, (500, 501), MISSING),
         (PREVIOUS, 100, (103, 105, 100), CONTINUES),
         (PREVIOUS, 100, (103, 105, 102), MISSING),
         (PREVIOUS, 100, (100, 100, 100), CONTINUES),  # OKX keep-alive
         (PREVIOUS, 100, (3, 3, 100), CONTINUES),  # OKX numbers restart
         (PREVIOUS, 100, (98, 100, 97), COVERED),
         (PREVIOUS, 100, (5, 5, 3), MISSING),
-        (PREVIOUS, 100, (105, 105, 0), CONTINUES),  # frames from before seqId
-        (PREVIOUS, 0, (105, 105, 104), CONTINUES),
+        (PREVIOUS, 0, (0, 0, 0), CONTINUES),  # frames from before seqId
+        (PREVIOUS, 100, (105, 105, 0), MISSING),
+        (PREVIOUS, 0, (105, 105, 104), MISSING),
         (INCREMENT, 100, (101, 101), CONTINUES),
         (INCREMENT, 100, (100, 100), COVERED),
         (INCREMENT, 100, (102, 102), MISSING),
-        (INCREMENT, 100, (0, 0), CONTINUES),
+        (INCREMENT, 0, (0, 0), CONTINUES),
+        (INCREMENT, 100, (0, 0), MISSING),
         (Continuity.NONE, 100, (7, 7), CONTINUES),
         (Continuity.CONNECTION, 100, (107, 107), CONTINUES),
     ],
@@ -66,8 +69,9 @@ def test_deltas_after_deltas(
         (PREVIOUS, 100, (101, 105, 100), CONTINUES),  # the event before ended at the snapshot
         (PREVIOUS, 100, (103, 105, 98), CONTINUES),  # nothing of ours between 98 and 103
         (PREVIOUS, 100, (103, 105, 101), MISSING),
-        (RANGE, 0, (500, 501), CONTINUES),
-        (RANGE, 100, (0, 0), CONTINUES),
+        (RANGE, 0, (0, 0), CONTINUES),
+        (RANGE, 0, (500, 501), MISSING),
+        (RANGE, 100, (0, 0), MISSING),
     ],
 )
 def test_the_first_delta_after_a_rest_snapshot(

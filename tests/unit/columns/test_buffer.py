@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 import pytest
@@ -23,6 +25,9 @@ class Connection:
 
     def instruments(self, row_class: RowClass) -> Sequence[int]:
         return self._instruments
+
+    def count_refused(self, reason: str) -> None:
+        self.refused = reason
 
 
 @pytest.fixture
@@ -69,17 +74,19 @@ def test_rows_hold_what_was_appended(table: InstrumentTable) -> None:
     assert buffer.is_empty
 
 
-def test_levels_may_be_wider_than_price_and_size(table: InstrumentTable) -> None:
-    buffer = ColumnBuffer()
-    buffer.begin(Connection(0), b"")
-    buffer.levels(0, 1, 1, 0, 0, [["1.5", "2", "0", "4"]], [["1.6", "3", "0", "1"]])
-    sealed = buffer.seal(table)
-    assert sealed.prices.tolist() == [150, 160]
-    assert sealed.sizes.tolist() == [2000, 3000]
-
-
 @pytest.mark.parametrize(
-    "levels", [[["1"]], [["1", "2"], []], [{"1": "2"}], ["12"], [["1", "2"], None], 5]
+    "levels",
+    [
+        [["1"]],
+        [["1", "2", "3"]],
+        [["1", "2"], []],
+        {},
+        "",
+        [{"1": "2"}],
+        ["12"],
+        [["1", "2"], None],
+        5,
+    ],
 )
 def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[list[str]]) -> None:
     buffer = ColumnBuffer()
@@ -89,7 +96,7 @@ def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[li
     assert buffer.rows == 0
 
 
-@pytest.mark.parametrize("number", [-1, 2**64, "7", None, 1.5])
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1, 2**64, "7", None, 1.5])
 def test_a_number_that_does_not_fit_its_field_costs_its_frame_alone(
     table: InstrumentTable, number: int
 ) -> None:
@@ -104,8 +111,11 @@ def test_a_number_that_does_not_fit_its_field_costs_its_frame_alone(
     assert sealed.quote_frames.tolist() == [0, 2]
     (rejected,) = sealed.rejected
     assert (rejected.payload, rejected.reason, rejected.at_sealing) == (b"1", "malformed", True)
-    (hole,) = sealed.holes
-    assert (hole.trade, hole.quote, hole.ts_recv, hole.instruments) == (1, 1, 9, [0])
+    assert [(one.row_class, one.instruments) for one in sealed.holes] == [
+        (RowClass.TRADE, [0]),
+        (RowClass.QUOTE, [0]),
+    ]
+    assert {(one.trade, one.quote, one.ts_recv) for one in sealed.holes} == {(1, 1, 9)}
 
 
 def test_events_of_several_readers_keep_their_order_and_their_rows(table: InstrumentTable) -> None:
@@ -150,9 +160,7 @@ def test_a_rejected_frame_is_taken_back_whole(table: InstrumentTable) -> None:
     assert [(one.payload, one.reason, one.at_sealing) for one in sealed.rejected] == [
         (b"bad", "malformed", False)
     ]
-    (hole,) = sealed.holes
-    assert (hole.cause, hole.trade, hole.update, hole.instruments) == (Cause.REJECTED, 1, 1, None)
-    assert (hole.ts_recv, hole.source) == (99, source)
+    assert not sealed.holes, "the session knows what the frame may have cost"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +191,7 @@ def test_a_bad_number_costs_its_frame_alone(
     assert [(hole.cause, hole.trade, hole.update, hole.instruments) for hole in sealed.holes] == [
         (Cause.SEQUENCE, 1, 0, None),
         (Cause.REJECTED, 1, 0, [1, 2]),
+        (Cause.REJECTED, 1, 0, [1]),
         (Cause.SEQUENCE, 2, 0, None),
     ]
 
@@ -334,3 +343,143 @@ def test_a_rejected_frame_takes_its_json_levels_back(table: InstrumentTable) -> 
     sealed = buffer.seal(table)
     assert sealed.prices.tolist() == [100, 100, 300, 300]
     assert sealed.updates["last"].tolist() == [0, 2]
+
+
+Reader = Callable[[list[object], Rows], Sequence[Sequence[object]]]
+
+
+def _nothing_wrong(events: list[object], rows: Rows) -> Sequence[Sequence[object]]:
+    return ["1"] * len(events), ["2"] * len(events)
+
+
+def _raises(events: list[object], rows: Rows) -> Sequence[Sequence[object]]:
+    if "bad" in events:
+        raise RuntimeError("our own bug")
+    return _nothing_wrong(events, rows)
+
+
+def _too_few(events: list[object], rows: Rows) -> Sequence[Sequence[object]]:
+    return _nothing_wrong([one for one in events if one != "bad"], rows)
+
+
+def _only_together(events: list[object], rows: Rows) -> Sequence[Sequence[object]]:
+    if len(events) > 1:
+        raise MemoryError
+    return _nothing_wrong(events, rows)
+
+
+@pytest.mark.parametrize(
+    ("reader", "refused", "bugs"),
+    [(_raises, [b"1"], 1), (_too_few, [b"1"], 0), (_only_together, [], 1)],
+)
+def test_a_reader_that_raises_costs_its_frame_alone(
+    table: InstrumentTable, reader: Reader, refused: list[bytes], bugs: int
+) -> None:
+    buffer = ColumnBuffer()
+    source = Connection(0, 1)
+    for frame, event in enumerate(("good", "bad", "good")):
+        buffer.begin(source, b"%d" % frame)
+        buffer.add_trade(reader, event, frame % 2, 9)
+    sealed = buffer.seal(table)
+    assert [one.payload for one in sealed.rejected] == refused
+    assert [one.instruments for one in sealed.holes] == [[1]] * len(refused)
+    assert len(sealed.trades) == 3 - len(refused)
+    assert len(sealed.bugs) == bugs
+
+
+@pytest.mark.parametrize("instrument", [10**9, 99, "S0", None, -1, 2**40])
+@pytest.mark.parametrize("kind", ["trade", "quote", "levels", "json"])
+def test_what_nothing_foresaw_is_narrowed_to_its_frame(
+    table: InstrumentTable, instrument: Any, kind: str
+) -> None:
+    """A number that no table has raises for the whole batch; so may anything else."""
+    buffer = ColumnBuffer()
+    source = Connection(0, 1)
+    for number in (0, instrument, 1):
+        buffer.begin(source, f"{number}".encode())
+        try:
+            match kind:
+                case "trade":
+                    trade(buffer, number)
+                case "quote":
+                    buffer.quote(number, 1, 9, 1, "1", "1", "2", "1")
+                case "levels":
+                    buffer.levels(number, 1, 9, 1, 1, [["1", "2"], ["3", "4"]], [["5", "6"]])
+                case _:
+                    assert buffer.json_levels(number, 1, 9, 1, 1, b'[["1","2"]]', b"[]")
+        except struct.error as failure:  # as a session does
+            buffer.reject("malformed", str(failure), 9)
+    buffer.begin(source, b"last")
+    trade(buffer, 1)
+    buffer.levels(1, 1, 9, 1, 1, [["7", "8"]], [])
+    sealed = buffer.seal(table)
+    assert [one.payload for one in sealed.rejected] == [f"{instrument}".encode()]
+    assert sealed.trades["instrument"].tolist() == ([0, 1] * (kind == "trade")) + [1]
+    assert sealed.quotes["instrument"].tolist() == [0, 1] * (kind == "quote")
+    levels = {"levels": [100, 300, 500] * 2, "json": [100, 100]}.get(kind, [])
+    assert sealed.prices.tolist() == [*levels, 700]
+    assert buffer.is_empty
+
+
+@pytest.mark.parametrize("field", ["first", "last", "previous"])
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1])
+def test_a_number_of_an_update_fits_63_bits(
+    table: InstrumentTable, field: str, number: int
+) -> None:
+    """A GAP row has to hold it."""
+    buffer = ColumnBuffer()
+    source = Connection(0)
+    for payload, numbers in ((b"0", {}), (b"1", {field: number}), (b"2", {})):
+        buffer.begin(source, payload)
+        buffer.levels(
+            0, 1, 9, bids=[["1", "2"]], asks=[], **{"first": 1, "last": 1, "previous": 0, **numbers}
+        )
+    sealed = buffer.seal(table)
+    assert [(one.payload, one.reason) for one in sealed.rejected] == [(b"1", "malformed")]
+    assert len(sealed.updates) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "is_fine"),
+    [
+        ("trade", ("0", "1"), False),
+        ("trade", ("-1", "1"), False),
+        ("trade", ("1", "0"), False),
+        ("trade", ("1", "0.001"), True),
+        ("quote", ("0", "0", "1", "1"), True),
+        ("quote", ("1", "0", "1", "0.000"), True),
+        ("quote", ("0", "1", "1", "1"), False),
+        ("quote", ("1", "1", "0.00", "1"), False),
+        ("quote", ("-1", "0", "1", "1"), False),
+        ("quote", ("1", "-1", "1", "1"), False),
+        ("levels", ("1", "0"), True),
+        ("levels", ("0", "1"), False),
+        ("levels", ("0", "0"), False),
+        ("levels", ("-1", "1"), False),
+    ],
+)
+def test_prices_and_sizes_that_can_not_be(
+    table: InstrumentTable, kind: str, numbers: tuple[str, ...], is_fine: bool
+) -> None:
+    buffer = ColumnBuffer()
+    buffer.begin(Connection(0), b"0")
+    match kind:
+        case "trade":
+            buffer.trade(0, 1, 9, 1, *numbers, 1)
+        case "quote":
+            buffer.quote(0, 1, 9, 1, *numbers)
+        case _:
+            buffer.levels(0, 1, 9, 1, 1, [["1", "1"], numbers], [])
+    sealed = buffer.seal(table)
+    assert [one.reason for one in sealed.rejected] == ([] if is_fine else ["bad_number"])
+
+
+def test_an_answer_that_is_refused_is_no_frame(table: InstrumentTable) -> None:
+    buffer = ColumnBuffer()
+    source = Connection(0)
+    buffer.begin_answer(source, b"answer")
+    buffer.levels(0, 1, 9, 1, 1, [["ten", "2"]], [])
+    sealed = buffer.seal(table)
+    (rejected,) = sealed.rejected
+    assert (rejected.reason, rejected.is_frame) == ("snapshot", False)
+    assert [one.instruments for one in sealed.holes] == [[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -86,6 +87,8 @@ class Acme:
                 return Filtered("not_subscribed")
             case "bye":
                 return Reconnect("maintenance")
+            case "say":
+                return message["what"]  # type: ignore[no-any-return]  # no adapter may
         raise UnknownMessage(self.venue, str(message))
 
     @classmethod
@@ -132,12 +135,16 @@ def events() -> Events:
 
 @pytest.fixture
 def session(events: Events) -> Session:
+    return session_of(Acme, events)
+
+
+def session_of(kind: type[Acme], events: Events) -> Session:
     wanted = [
         Subscription(number, TABLE[number].symbol, channel, f"{channel}.{TABLE[number].symbol}")
         for number in (0, 1)
         for channel in ("trades", "book")
     ]
-    adapter = Acme("spot", TABLE.symbols("acme", "spot"))
+    adapter = kind("spot", TABLE.symbols("acme", "spot"))
     return Session(3, adapter, wanted, ColumnBuffer(), FrameCounts(), events, "spot")
 
 
@@ -168,11 +175,13 @@ def test_every_frame_is_counted_as_what_it_is(session: Session) -> None:
     send(session, do="unheard of")
     session.receive(b"\xff\xfe", 1000)
     counts = session.counts
-    assert (counts.frames, counts.decoded, counts.control) == (7, 1, 2)
+    assert (counts.frames, counts.pending, counts.control) == (7, 1, 2)
     assert (counts.duplicate, counts.filtered, counts.rejected) == (1, 1, 2)
     assert counts.filtered_by_rule == {"not_subscribed": 1}
     assert counts.rejected_by_reason == {"unknown_message": 1, "malformed": 1}
-    assert (counts.data, counts.unaccounted) == (5, 0)
+    assert (counts.data, counts.unaccounted) == (4, 0)
+    counts.seal()
+    assert (counts.decoded, counts.pending, counts.unaccounted) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +194,6 @@ def test_every_frame_is_counted_as_what_it_is(session: Session) -> None:
         (b'{"do": "trade", "s": "A", "n": -1}', "malformed"),
         (b'{"do": "trade", "s": "A", "n": 99999999999999999999999}', "malformed"),
         (b'{"do": "trade", "s": "X", "n": 1}', "unknown_instrument"),
-        (b'{"do": "?"}', "unknown_message"),
     ],
 )
 def test_surprises_cost_their_frame_alone(session: Session, payload: bytes, reason: str) -> None:
@@ -198,6 +206,94 @@ def test_surprises_cost_their_frame_alone(session: Session, payload: bytes, reas
     (hole,) = sealed.holes
     assert (hole.cause, hole.trade, hole.source) == (Cause.REJECTED, 2, session)
     assert session.instruments(RowClass.TRADE) == [0, 1]
+
+
+def test_an_unknown_message_costs_no_rows(session: Session) -> None:
+    send(session, do="trade", s="A", n=2)
+    send(session, do="news")
+    sealed = buffer_of(session).seal(TABLE)
+    assert [one.reason for one in sealed.rejected] == ["unknown_message"]
+    assert sealed.holes == []
+    assert sealed.bugs == []
+
+
+class Failing(Acme):
+    """An adapter with a bug of each kind, which names the streams of what it can't read."""
+
+    failure: ClassVar[BaseException | type[BaseException]] = RuntimeError("our own bug")
+
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        if payload.startswith(b"fail"):
+            out.trade(0, 1, ts_recv, 1, "1.00", "1", Side.BID)
+            raise self.failure
+        return super().decode(payload, ts_recv, out)
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        return payload.decode().split()[1:]
+
+
+BUGS = [
+    *(RuntimeError("x"), OSError("x"), StopIteration(), ArithmeticError("x"), MemoryError()),
+    *(AssertionError("x"), EOFError(), NotImplementedError()),
+]
+FORESEEN = [KeyError("x"), struct.error("x"), RecursionError("x"), OverflowError("x"), TypeError()]
+
+
+@pytest.mark.parametrize("failure", BUGS + FORESEEN, ids=repr)
+def test_whatever_an_adapter_raises_costs_its_frame_alone(
+    events: Events, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "failure", failure)
+    session = session_of(Failing, events)
+    send(session, do="trade", s="A", n=2)
+    assert session.receive(b"fail book.B trades.A news.A", 1000) is None
+    assert session.receive(b"fail", 1000) is None
+    assert session.receive(b"fail news.A", 1000) is None
+    assert not session.snapshot("A", b"[]", 1000)
+    send(session, do="trade", s="B", n=3)
+    sealed = buffer_of(session).seal(TABLE)
+    assert sealed.trades["instrument"].tolist() == [0, 0, 1, 1]
+    assert [one.is_frame for one in sealed.rejected] == [True, True, True, False]
+    assert [(one.row_class, one.instruments) for one in sealed.holes] == [
+        (RowClass.TRADE, [0]),
+        (RowClass.LEVEL, [1]),
+        (None, None),
+    ]
+    assert sealed.bugs == ([failure] * 3 if failure in BUGS else [])
+    counts = session.counts
+    assert (counts.frames, counts.rejected, counts.pending, counts.unaccounted) == (5, 3, 2, 0)
+
+
+def test_what_ends_the_process_is_not_stopped(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "failure", KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session_of(Failing, events).receive(b"fail", 1000)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"do": "ack", "streams": [{}]},
+        {"do": "ack", "streams": [["a"]]},
+        {"do": "ack", "streams": [1, None]},
+        {"do": "refuse", "streams": [{"a": 1}]},
+        {"do": "refuse", "streams": ["book.A", {"a": 1}]},
+        {"do": "refuse", "streams": 5},
+        {"do": "say", "what": "hello"},
+        {"do": "say", "what": 5},
+    ],
+    ids=str,
+)
+def test_names_of_a_wrong_type_are_refused(
+    session: Session, events: Events, message: dict[str, Any]
+) -> None:
+    list(session.opened())
+    send(session, **message)
+    assert session.counts.rejected == 1
+    assert session.pending == {"trades.A", "book.A", "trades.B", "book.B"}
+    assert events.seen == []
 
 
 def test_a_refused_stream_leaves_its_neighbours(session: Session, events: Events) -> None:

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.model.timestamps import iso_column_ns, iso_ns, iso_text, milliseconds_ns
+from ingestor.model.timestamps import (
+    TIME_MAX,
+    TIME_MIN,
+    iso_column_ns,
+    iso_event_ns,
+    iso_ns,
+    iso_text,
+    milliseconds_ns,
+)
 
 
 @given(st.integers(0, 4_000_000_000_000_000_000))
@@ -62,7 +70,7 @@ def test_a_column_is_read_as_its_texts_are(
         row, at, character = damage[0] % len(texts), damage[1], damage[2]
         texts[row] = texts[row][:at] + character + texts[row][at + 1 :]
     try:
-        expected = np.array([iso_ns(text) for text in texts], np.int64)
+        expected = np.array([iso_event_ns(text) for text in texts], np.int64)
     except (ValueError, OverflowError) as failure:
         with pytest.raises(type(failure), match=r"."):
             iso_column_ns(texts)
@@ -75,12 +83,20 @@ def test_an_empty_column() -> None:
 
 
 def test_milliseconds() -> None:
-    most = (2**63 - 1) // 10**6
-    assert milliseconds_ns([0, -most, most]).tolist() == [0, -most * 10**6, most * 10**6]
+    least, most = TIME_MIN // 10**6, TIME_MAX // 10**6
+    assert milliseconds_ns([least, most]).tolist() == [TIME_MIN, TIME_MAX]
     assert milliseconds_ns([]).tolist() == []
 
 
-@pytest.mark.parametrize("time", [2**63 // 10**6 + 1, -(2**63) // 10**6 - 1, 2**63, 2**70])
-def test_milliseconds_that_do_not_fit(time: int) -> None:
-    with pytest.raises(OverflowError):
-        milliseconds_ns([1, time])
+@pytest.mark.parametrize(
+    "time", [0, -1, TIME_MIN // 10**6 - 1, TIME_MAX // 10**6 + 1, 2**63 - 1, 2**63, 2**70]
+)
+def test_milliseconds_that_are_no_time_of_a_venue(time: int) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        milliseconds_ns([1_800_000_000_000, time])
+
+
+@pytest.mark.parametrize("text", ["2009-12-31T23:59:59Z", "2100-01-01T00:00:01Z"])
+def test_a_venue_has_no_times_of_other_centuries(text: str) -> None:
+    with pytest.raises(ValueError, match="between 2010 and 2100"):
+        iso_event_ns(text)

@@ -25,6 +25,9 @@ class Connection:
     def instruments(self, row_class: RowClass) -> Sequence[int]:
         return self._instruments
 
+    def count_refused(self, reason: str) -> None:
+        self.counts.refuse_pending(reason)
+
 
 @pytest.fixture
 def pipeline() -> Pipeline:
@@ -128,13 +131,14 @@ def test_a_hole_may_name_its_instruments(pipeline: Pipeline) -> None:
     assert rows["instrument"].tolist() == [0]
 
 
-def test_a_frame_refused_at_sealing_is_recounted(pipeline: Pipeline) -> None:
+def test_a_frame_refused_at_sealing_is_counted_once(pipeline: Pipeline) -> None:
     source = Connection(0, 1)
-    source.counts.frames = source.counts.decoded = 2
+    source.counts.frames = source.counts.pending = 2
     for price in ("1.00", "1.001"):
         pipeline.buffer.begin(source, price.encode())
         pipeline.buffer.trade(0, 1, 1, 1, price, "1", Side.BID)
     result = pipeline.flush(NOW)
+    source.counts.seal()  # as the pipeline does for the counts of its queues
     assert [one.payload for one in result.rejected] == [b"1.001"]
     assert (source.counts.decoded, source.counts.rejected) == (1, 1)
     assert source.counts.unaccounted == 0

@@ -1,0 +1,35 @@
+"""Types and readers of numbers, as venues write them in JSON and as our fields can hold them.
+
+Types for msgspec's structs check an integer while it is parsed, which costs nothing. A price or a
+size is `Any` there, with `float_hook=str`: text and bare numbers then have the same digits, and
+what is neither is refused when the columns are sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from ingestor.model.decimals import INT64_MAX
+from ingestor.model.timestamps import MILLISECOND, TIME_MAX, TIME_MIN
+
+Sequential = Annotated[int, Meta(ge=0, le=INT64_MAX)]  # a number of a trade or an update; 0 = none
+Counted = Annotated[int, Meta(ge=1, le=INT64_MAX)]  # the same, where the venue always has one
+Milliseconds = Annotated[
+    int, Meta(ge=TIME_MIN // MILLISECOND, le=TIME_MAX // MILLISECOND)
+]  # since the epoch
+Nanoseconds = Annotated[int, Meta(ge=TIME_MIN, le=TIME_MAX)]
+
+parse_levels: Final = msgspec.json.Decoder(list[list[Any]], float_hook=str).decode
+
+
+def plain_integers(texts: Sequence[str]) -> list[int]:
+    """Return integers that are written with ASCII digits alone. Raises ValueError for others, such
+    as those with a sign, with blanks, or with underscores."""
+    digits = "".join(texts).encode()
+    if not digits.isdigit():  # of bytes: ASCII alone, and faster than of text
+        raise ValueError(f"{digits[:40]!r} has more than digits")
+    return list(map(int, texts))

@@ -1,0 +1,52 @@
+"""Reads recordings of a few frames, and what became of them, in short words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ingestor.model.decimals import format_decimal
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.rows import CONTROL_FIELDS, NUMBERS, Cause, Flag, Kind, RowClass
+from ingestor.sources.replay.replay import Replay, ReplayOptions
+
+FOLDER = Path(__file__).parents[1] / "fixtures" / "truth"
+
+
+def replayed(path: Path) -> tuple[list[str], Replay]:
+    """Replay a file, NAME.VENUE.MARKET.jsonl; return its rows, class by class, and the refusals.
+
+    A row is its kind, its sequence, its numbers as decimals ("!" where it has no venue time); a
+    mark is its kind, its cause and the missing numbers; a refusal is its reason.
+    """
+    _, venue, market, _ = path.name.split(".")
+    replay = Replay(ReplayOptions((path,), venue=venue, market=market))
+    rows: dict[RowClass, list[str]] = {row_class: [] for row_class in RowClass}
+    refused = []
+    for result in replay.results():
+        for batch in result.batches:
+            names = batch.rows.dtype.names or ()
+            for row in batch.rows.tolist():
+                fields = dict(zip(names, row, strict=True))
+                rows[batch.row_class].append(_text(batch.row_class, fields, replay.table))
+        refused += [f"refused {rejected.reason}" for rejected in result.rejected]
+    return [row for of_class in rows.values() for row in of_class] + refused, replay
+
+
+def _text(row_class: RowClass, row: dict[str, Any], table: InstrumentTable) -> str:
+    kind = Kind(row["kind"])
+    if kind in {Kind.GAP, Kind.RESET}:
+        cause = [Cause(row["side"]).name.lower()] if row["side"] else []
+        missing = [str(row[name]) for name in CONTROL_FIELDS[row_class] if row[name]]
+        return " ".join([f"{kind.name.lower()} {row_class.name.lower()}", *cause, *missing])
+    one = table[row["instrument"]]
+    exponents = (one.price_exponent, one.size_exponent) * 2
+    numbers = [
+        format_decimal(row[name], exponent)
+        for name, exponent in zip(NUMBERS[row_class], exponents, strict=False)
+    ]
+    untimed = ["!"] if row["flags"] & Flag.NO_VENUE_TIME else []
+    side = ["", "bid", "ask"][row["side"]]
+    return " ".join([kind.name.lower(), str(row["sequence"]), side, *numbers, *untimed]).replace(
+        "  ", " "
+    )
