@@ -17,9 +17,8 @@ from msgspec import to_builtins
 
 from ingestor.adapter.contract import Subscription
 from ingestor.admin.server import AdminServer
-from ingestor.app import settings
+from ingestor.app import settings, wiring
 from ingestor.app.auxiliary_records import AuxiliaryRecords
-from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.descriptors import descriptor_budget
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_changes import InstrumentChanges, PlanInForce
@@ -34,14 +33,8 @@ from ingestor.model.clocks import Clocks
 from ingestor.model.rows import Cause, RowClass
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
-from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
-from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
-from ingestor.sources.live.settings import SupervisorSettings
-from ingestor.sources.live.staleness import Staleness, StalenessSettings
-from ingestor.sources.live.staleness_monitor import StalenessMonitor
-from ingestor.sources.live.supervisor import Supervisor
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Phase, Status
@@ -96,38 +89,10 @@ class Ingestor:
         self.pipeline = Pipeline(
             table, self._in_force.rule_of, settings.book_settings(config.books)
         )
-        metrics = self.pipeline.metrics
-        self.sink = (
-            KafkaSink(
-                settings.kafka_settings(config.kafka),
-                table,
-                metrics,
-                session=self.session,
-                budget=settings.budget(config.budget),
-            )
-            if publish
-            else None
-        )
+        self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
-        self.recorder = (
-            Recorder(
-                settings.recorder_settings(config.recorder),
-                self.session.hex(),
-                table,
-                self._subscriptions_of,
-            )
-            if config.recorder is not None
-            else None
-        )
-        self.staleness_monitor = (
-            StalenessMonitor(
-                Staleness(StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)),
-                metrics.last_seen,
-                clocks.steady_ns,
-            )
-            if config.staleness.enabled
-            else None
-        )
+        self.recorder = wiring.make_recorder(config, self.session, table, self._subscriptions_of)
+        self.staleness_monitor = wiring.make_staleness_monitor(config, self.pipeline, clocks)
         self.flusher = Flusher(
             self.pipeline,
             [self.sink] if self.sink is not None else [],
@@ -137,21 +102,33 @@ class Ingestor:
             on_rejected=self._quarantine,
             clocks=clocks,
         )
-        self.supervisor = Supervisor(
+        self.supervisor = wiring.make_supervisor(
+            config,
             planned.plan,
-            table,
-            self.pipeline.frame_queues,
-            self.flusher.read_complete_of,
-            self.flusher.request_flush,
-            tap=self.recorder,
-            settings=SupervisorSettings(
-                open_timeout_s=config.limits.connect_timeout_s,
-                receive_buffer_bytes=config.limits.receive_buffer_bytes,
-                backoff=settings.backoff(config.limits),
-                connects=settings.connects(config.limits),
-            ),
-            events=EventsOfAll(self._listeners()),
-            clocks=clocks,
+            self.pipeline,
+            self.flusher,
+            self.recorder,
+            EventsOfAll(self._listeners()),
+            clocks,
+        )
+        self.book_snapshots = wiring.make_book_snapshots(
+            config, self.pipeline.books, table, self.sink, self.publishing, clocks
+        )
+        self.auditor = wiring.make_auditor(
+            config,
+            self.supervisor,
+            self.pipeline,
+            lambda instrument: self._invalidate([instrument], Cause.CHECKSUM),
+        )
+        self.changes = InstrumentChanges(
+            config,
+            self._in_force,
+            self.pipeline,
+            self.flusher,
+            self.supervisor,
+            self.recorder,
+            self.publishing,
+            clocks,
         )
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
         self.view = OperatorView(
@@ -163,40 +140,10 @@ class Ingestor:
             config.limits.startup_grace_s,
         )
         self.http = AdminServer(config.http, self.view) if config.http.enabled else None
-        self.changes = InstrumentChanges(
-            config,
-            self._in_force,
-            self.pipeline,
-            self.flusher,
-            self.supervisor,
-            self.recorder,
-            self.publishing,
-            clocks,
-        )
-        self.book_snapshots = (
-            BookSnapshotPublisher(
-                self.pipeline.books,
-                table,
-                self.sink,
-                self.publishing,
-                config.books.snapshot_interval_s,
-                clocks,
-            )
-            if self.sink is not None and self.publishing is not None
-            else None
-        )
-        audit_s = config.books.audit_interval_s
-        self.auditor = (
-            BookAuditor(
-                self.supervisor,
-                self.pipeline.books,
-                table,
-                AuditSettings(audit_s),
-                lambda instrument: self._invalidate([instrument], Cause.CHECKSUM),
-            )
-            if audit_s and config.books.verify
-            else None
-        )
+        self._connect()
+
+    def _connect(self) -> None:
+        """Let the parts that come later on the data's way tell the ones before them."""
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
         revisions = self.changes.revisions

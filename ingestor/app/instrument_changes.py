@@ -53,7 +53,7 @@ class PlanInForce:
         self._rules.update(change.plan.book_rules())
         self.planned = replace(self.planned, plan=change.plan)
 
-    def renumber(self, numbers: Mapping[int, int]) -> None:
+    def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Follow new revisions of instruments. numbers: old -> new."""
         self.planned = replace(self.planned, plan=self.planned.plan.renumbered(numbers))
 
@@ -185,7 +185,7 @@ class InstrumentChanges:
     def _revise(self, numbers: Mapping[int, int]) -> None:
         """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
         now_ns = time.time_ns()
-        self._in_force.renumber(numbers)
+        self._in_force.replace_instruments(numbers)
         self._pipeline.replace_instruments(numbers, now_ns)
         table = self._in_force.planned.table
         revised = [table[new] for new in numbers.values()]

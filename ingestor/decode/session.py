@@ -70,6 +70,9 @@ class _Streams:
     def instruments(self, row_class: RowClass) -> Sequence[int]:
         return instruments_of(self._subscriptions, row_class)
 
+    def count_refused(self, reason: str) -> None:
+        """Count nothing: no frame came from here."""
+
 
 class Session:
     """One connection: its adapter, its subscriptions, its part of the ledger."""

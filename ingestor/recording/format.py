@@ -48,7 +48,7 @@ REVISE: Final = "revise"
 STREAMS: Final = "streams"
 RESTART: Final = "restart"
 
-# The largest line known is a Coinbase snapshot of 46,000 levels: 5.8 MB, 280,000 values.
+# The largest line known is a book snapshot of 46,000 levels: 5.8 MB, 280,000 values.
 LINE_BYTES_MAX: Final = 12 << 20
 _PAYLOAD_ELEMENTS_MAX: Final = 1_000_000
 _ELEMENTS_MAX: Final = 300_000  # of other lines, which become Python objects at once

@@ -94,7 +94,7 @@ class Bench:
     listeners: list[SupervisorEvents]
     plan: Plan
     kinds: dict[tuple[int, int], int] = field(default_factory=dict)
-    hear: Callable[[TickBatch], None] = lambda _batch: None
+    observe: Callable[[TickBatch], None] = lambda _batch: None
 
     def flush(self) -> None:
         self.take()
@@ -106,9 +106,11 @@ class Bench:
     def take(self) -> list[TickBatch]:
         """Flush; return what was published."""
         result = self.pipeline.flush(time_ns(), monotonic_ns())
+        for failure in result.frame_bugs:
+            bulkheads.bug("frame", failure)
         self.supervisor.repair(result.repairs)
         for batch in result.batches:
-            self.hear(batch)
+            self.observe(batch)
             for kind in batch.rows["kind"].tolist():
                 key = (int(batch.row_class), kind)
                 self.kinds[key] = self.kinds.get(key, 0) + 1

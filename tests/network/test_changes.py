@@ -42,7 +42,7 @@ class Rows:
     gaps: Counter[str] = field(default_factory=Counter)
     audit: AuditSink = field(default_factory=AuditSink)
 
-    def hear(self, batch: TickBatch) -> None:
+    def observe(self, batch: TickBatch) -> None:
         self.audit.submit(batch, 0)
         for number, kind in zip(
             batch.rows["instrument"].tolist(), batch.rows["kind"].tolist(), strict=True
@@ -83,7 +83,7 @@ async def test_ten_come_and_ten_go_and_thirty_notice_nothing(transport: Transpor
     rows = Rows()
     route = Route(transport=transport, streams_per_connection=24)
     async with bench(OPTIONS, route=route, instruments=BEFORE) as one:
-        one.hear = rows.hear
+        one.observe = rows.observe
         stay = symbols(one, range(REMOVED, BEFORE))
         gone, new = symbols(one, range(REMOVED)), symbols(one, range(BEFORE, BEFORE + ADDED))
         await until(lambda: one.connected == 5)
@@ -120,7 +120,7 @@ async def test_what_went_comes_again_behind_a_gap() -> None:
     """Trades came meanwhile: the one after the pause must not look like the next one."""
     rows = Rows()
     async with bench(OPTIONS, route=SEVERAL, instruments=BEFORE) as one:
-        one.hear = rows.hear
+        one.observe = rows.observe
         await until(lambda: one.connected == 5)
         everything = symbols(one, range(BEFORE))
         again = symbols(one, range(3))
@@ -138,7 +138,7 @@ async def test_what_went_comes_again_behind_a_gap() -> None:
 async def test_whole_connections_come_and_go() -> None:
     rows = Rows()
     async with bench(OPTIONS, route=SEVERAL, instruments=8) as one:
-        one.hear = rows.hear
+        one.observe = rows.observe
         await until(lambda: one.connected == 1)
         first = symbols(one, range(8))
         await more_of_all(one, rows, first)
@@ -171,7 +171,7 @@ async def test_a_recording_of_changes_replays_to_the_same_rows(tmp_path: Path) -
     recorder = Recorder(RecorderSettings(tmp_path), "changes", table(), subscriptions)
     async with bench(OPTIONS, route=SEVERAL, instruments=BEFORE, tap=recorder) as one:
         benches.append(one)
-        one.hear = rows.hear
+        one.observe = rows.observe
         recorder.start()
         await until(lambda: one.connected == 5)
         await more_of_all(one, rows, symbols(one, range(BEFORE)))

@@ -408,7 +408,13 @@ class Broken(Simulated):
 async def test_a_bug_of_an_adapter_costs_its_frames_alone(expected_bugs: Counter[str]) -> None:
     before = bulkheads.bugs["frame"]
     async with bench(adapter=Broken) as one:
-        await until(lambda: bulkheads.bugs["frame"] > before)
+        one.simulator.cut()
+
+        def is_reported() -> bool:
+            one.flush()
+            return bulkheads.bugs["frame"] > before
+
+        await until(is_reported)
         assert not one.task.done()
         assert one.connected
     expected_bugs["frame"] = bulkheads.bugs["frame"] - before

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from ingestor.sources.live.connection import ConnectionSlot
+from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.rate_limiter import RateLimiter
+from ingestor.telemetry.bulkheads import bulkheads
 
 
 class Dialer:
@@ -77,3 +79,55 @@ class Dialer:
             finally:
                 if timer is not None:
                     timer.cancel()
+
+
+class Dialers:
+    """One dialer for each venue and source address; its limits are those of the slots it serves."""
+
+    def __init__(
+        self,
+        attempt: Callable[[ConnectionSlot], Awaitable[None]],
+        settings: SupervisorSettings,
+        workers: int,
+        clock_s: Callable[[], float],
+    ) -> None:
+        """Args:
+        attempt: opens a slot's connection and handles its failures.
+        settings: how many attempts may run at a time, and limits in place of the venues'.
+        workers: processes that share what the venues allow.
+        clock_s: seconds of a clock that is never set.
+        """
+        self._clock_s = clock_s
+        self._attempt = attempt
+        self._settings = settings
+        self._workers = workers
+        self._dialers: dict[tuple[str, str | None], Dialer] = {}
+
+    def of(
+        self, slot: ConnectionSlot, slots: Iterable[ConnectionSlot], group: asyncio.TaskGroup
+    ) -> Dialer:
+        """Return who opens a slot's connections; its task is started when it is new.
+
+        Args:
+            slot: whose dialer.
+            slots: all of them: the strictest limits of those at the same place count.
+            group: the owner of the task.
+        """
+        at = slot.planned.venue, slot.planned.source_address
+        dialer = self._dialers.get(at)
+        if dialer is None:
+            plans = [other.planned for other in slots]
+            limits = [one.limits for one in plans if (one.venue, one.source_address) == at]
+            rate = min(limit.connects_per_s for limit in limits)
+            burst = min(limit.connects_burst for limit in limits)
+            rate, burst = self._settings.connects or (rate, burst)
+            limiter = RateLimiter(
+                rate / self._workers,
+                max(1, burst // self._workers),
+                self._clock_s,
+                venue=slot.planned.venue,
+            )
+            dialer = Dialer(self._attempt, limiter, self._settings.attempts_max)
+            self._dialers[at] = dialer
+            group.create_task(bulkheads.keep("venue", dialer.run, venue=slot.planned.venue))
+        return dialer

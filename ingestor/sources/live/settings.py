@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from typing import Final
 
 from ingestor.model.backoff import Backoff
 from ingestor.sources.live.health import HealthTimeouts
-from ingestor.sources.websocket.interface import (
-    RECEIVE_BUFFER_BYTES,
-)
+from ingestor.sources.live.plan import PlannedConnection
+from ingestor.sources.websocket.interface import RECEIVE_BUFFER_BYTES, ConnectOptions
 
 _LASTING: Final = Backoff(base_s=30.0, cap_s=300.0, floor_s=5.0)
 
@@ -33,3 +33,18 @@ class SupervisorSettings:
     attempts_max: int = 64
     attempt_interval_s: float = 1.0
     connects: tuple[float, int] | None = None
+
+    def connect_options(
+        self, planned: PlannedConnection, ssl_context: ssl.SSLContext | None
+    ) -> ConnectOptions:
+        """Return how a connection is opened. ssl_context: None for the system's certificates."""
+        return ConnectOptions(
+            url=planned.url,
+            ssl_context=ssl_context,
+            frame_bytes_max=planned.limits.frame_bytes_max,
+            open_timeout_s=self.open_timeout_s,
+            receive_buffer_bytes=self.receive_buffer_bytes,
+            source_address=planned.source_address,
+            proxy=planned.route.proxy,
+            permessage_deflate=planned.route.permessage_deflate,
+        )

@@ -51,14 +51,17 @@ class ConnectionSlots:
         slot = self._of_stream.get((instrument, channel))
         return slot.connection if slot is not None else None
 
-    def subscription_of(self, instrument: int, channel: str) -> Subscription | None:
-        """Return the planned subscription of a channel of an instrument."""
+    def stream_of(
+        self, instrument: int, channel: str
+    ) -> tuple[PlannedConnection, Subscription] | None:
+        """Return the planned connection and subscription of a channel of an instrument."""
         slot = self._of_stream.get((instrument, channel))
         if slot is None:
             return None
         wanted = (instrument, channel)
-        return next(
-            one for one in slot.planned.subscriptions if (one.instrument, one.channel) == wanted
+        planned = slot.planned
+        return planned, next(
+            one for one in planned.subscriptions if (one.instrument, one.channel) == wanted
         )
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:

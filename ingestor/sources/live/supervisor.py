@@ -37,19 +37,18 @@ from ingestor.sources.live.connection import (
     State,
     TappedConnection,
 )
-from ingestor.sources.live.dialer import Dialer
+from ingestor.sources.live.dialer import Dialer, Dialers
 from ingestor.sources.live.events import SupervisorEvents, cause_of
 from ingestor.sources.live.health import HealthChecker
-from ingestor.sources.live.plan import Plan, PlannedConnection
+from ingestor.sources.live.plan import Plan
 from ingestor.sources.live.repair_worker import RepairWorker
 from ingestor.sources.live.replan import PlanChange
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.slots import ConnectionSlots
 from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.websocket import picows, websockets
-from ingestor.sources.websocket.interface import Connect, ConnectFailed, ConnectOptions
+from ingestor.sources.websocket.interface import Connect, ConnectFailed
 from ingestor.telemetry.bulkheads import bulkheads
 
 log = structlog.get_logger(__name__)
@@ -116,7 +115,7 @@ class Supervisor(SessionEvents):
         for planned in plan:
             frame_queues.of(planned.adapter, planned.market)
         self._group: asyncio.TaskGroup | None = None  # while `run` runs
-        self._dialers: dict[tuple[str, str | None], Dialer] = {}
+        self._dialers = Dialers(self._attempt, self._settings, plan.workers, self.clocks.steady_s)
         self._paused_ns: int | None = None  # since when; None = reading
         self._stopping = False
         self.connections_max = 1 << 30  # how many may be open at a time
@@ -144,23 +143,8 @@ class Supervisor(SessionEvents):
         await self._health.run(lambda: self.slots, lambda: self.is_paused)
 
     def _dialer(self, slot: ConnectionSlot) -> Dialer:
-        """Return who opens a slot's connections, one for each venue and source address."""
-        at = _at(slot)
-        dialer = self._dialers.get(at)
-        if dialer is None:
-            assert self._group is not None  # it is asked for while `run` runs
-            limits = [other.planned.limits for other in self.slots if _at(other) == at]
-            rate = min(limit.connects_per_s for limit in limits)
-            burst = min(limit.connects_burst for limit in limits)
-            rate, burst = self._settings.connects or (rate, burst)
-            workers = self._plan.workers
-            limiter = RateLimiter(
-                rate / workers, max(1, burst // workers), self.clocks.steady_s, venue=at[0]
-            )
-            dialer = Dialer(self._attempt, limiter, self._settings.attempts_max)
-            self._dialers[at] = dialer
-            self._group.create_task(bulkheads.keep("venue", dialer.run, venue=at[0]))
-        return dialer
+        assert self._group is not None  # it is asked for while `run` runs
+        return self._dialers.of(slot, self.slots, self._group)
 
     async def _stop(self) -> None:
         for slot in self.slots:
@@ -194,7 +178,9 @@ class Supervisor(SessionEvents):
         url = slot.planned.url
         try:
             connection = self._make_connection(slot)
-            await TRANSPORTS[slot.planned.route.transport](self._options(slot.planned), connection)
+            await TRANSPORTS[slot.planned.route.transport](
+                self._settings.connect_options(slot.planned, self._ssl_context), connection
+            )
         except TransportError as failure:
             self._not_opened(slot, failure)
             return
@@ -250,18 +236,6 @@ class Supervisor(SessionEvents):
             return Connection(self, slot, session, frame_queue.arrive, on_read_complete)
         return TappedConnection(
             self, slot, session, frame_queue.arrive, on_read_complete, self._tap
-        )
-
-    def _options(self, planned: PlannedConnection) -> ConnectOptions:
-        return ConnectOptions(
-            url=planned.url,
-            ssl_context=self._ssl_context,
-            frame_bytes_max=planned.limits.frame_bytes_max,
-            open_timeout_s=self._settings.open_timeout_s,
-            receive_buffer_bytes=self._settings.receive_buffer_bytes,
-            source_address=planned.source_address,
-            proxy=planned.route.proxy,
-            permessage_deflate=planned.route.permessage_deflate,
         )
 
     def opened(self, connection: Connection) -> None:
@@ -327,9 +301,7 @@ class Supervisor(SessionEvents):
             elif failure.status in _TOO_MANY:
                 # The limit is the address's, not this line's.
                 wait_s = failure.retry_after_s
-                self._dialers[_at(slot)].hold(
-                    self._settings.too_many_s if wait_s is None else wait_s
-                )
+                self._dialer(slot).hold(self._settings.too_many_s if wait_s is None else wait_s)
         delay_s = backoff.delay_s(slot.attempt, self._random, failure.retry_after_s)
         since_s = asyncio.get_running_loop().time() - slot.started_s
         slot.attempt += 1
@@ -421,9 +393,10 @@ class Supervisor(SessionEvents):
         is opened in the place of its own: first the new one, then the old one ends.
         """
         connection = self.slots.connection_of(instrument, channel)
-        subscription = self.slots.subscription_of(instrument, channel)
-        if connection is None or subscription is None or self.is_paused:
+        found = self.slots.stream_of(instrument, channel)
+        if connection is None or found is None or self.is_paused:
             return
+        _, subscription = found
         if probed:
             url = connection.slot.planned.url
             self.replace(connection, FeedStale(url, subscription.stream, silence_s))
@@ -432,22 +405,15 @@ class Supervisor(SessionEvents):
 
     def silent(self, instrument: int, channel: str, silence_s: float) -> None:
         """A stream stays silent whatever is done: it is reported, and looked at rarely."""
-        planned, subscription = self._stream(instrument, channel)
-        if planned is not None and subscription is not None:
+        if (found := self.slots.stream_of(instrument, channel)) is not None:
+            planned, subscription = found
             self._events.silent(planned, subscription, silence_s)
 
     def spoke_again(self, instrument: int, channel: str) -> None:
         """A stream that was marked silent spoke."""
-        planned, subscription = self._stream(instrument, channel)
-        if planned is not None and subscription is not None:
+        if (found := self.slots.stream_of(instrument, channel)) is not None:
+            planned, subscription = found
             self._events.spoke_again(planned, subscription)
-
-    def _stream(
-        self, instrument: int, channel: str
-    ) -> tuple[PlannedConnection | None, Subscription | None]:
-        connection = self.slots.connection_of(instrument, channel)
-        planned = connection.slot.planned if connection is not None else None
-        return planned, self.slots.subscription_of(instrument, channel)
 
     def repair(self, repairs: Iterable[Repair]) -> None:
         """Bring books their snapshots: by subscribing again or over REST, as the venue has it."""
@@ -539,7 +505,3 @@ class Supervisor(SessionEvents):
         )
         statistics.repairs = self._repair_worker.counts
         return statistics
-
-
-def _at(slot: ConnectionSlot) -> tuple[str, str | None]:
-    return slot.planned.venue, slot.planned.source_address

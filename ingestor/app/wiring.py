@@ -1,0 +1,149 @@
+"""Builds the parts of one process from its configuration, in the order of the data's way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ingestor.adapter.contract import Subscription
+from ingestor.app import settings
+from ingestor.app.auxiliary_records import AuxiliaryRecords
+from ingestor.app.book_snapshots import BookSnapshotPublisher
+from ingestor.books.manager import BookManager
+from ingestor.config.model import Config
+from ingestor.model.clocks import Clocks
+from ingestor.model.instruments import InstrumentTable
+from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.pipeline import Pipeline
+from ingestor.recording.recorder import Recorder
+from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
+from ingestor.sources.live.events import SupervisorEvents
+from ingestor.sources.live.plan import Plan
+from ingestor.sources.live.settings import SupervisorSettings
+from ingestor.sources.live.staleness import Staleness, StalenessSettings
+from ingestor.sources.live.staleness_monitor import StalenessMonitor
+from ingestor.sources.live.supervisor import Supervisor
+
+
+def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
+    """Build the sink of the process. session: 16 bytes."""
+    return KafkaSink(
+        settings.kafka_settings(config.kafka),
+        pipeline.table,
+        pipeline.metrics,
+        session=session,
+        budget=settings.budget(config.budget),
+    )
+
+
+def make_recorder(
+    config: Config,
+    session: bytes,
+    table: InstrumentTable,
+    subscriptions_of: Callable[[int], Sequence[Subscription]],
+) -> Recorder | None:
+    """Build the recorder, None where nothing is recorded.
+
+    Args:
+        config: of the process.
+        session: 16 bytes.
+        table: the instruments of all plans.
+        subscriptions_of: returns what an open connection carries, by its session's number.
+    """
+    if config.recorder is None:
+        return None
+    recorder = settings.recorder_settings(config.recorder)
+    return Recorder(recorder, session.hex(), table, subscriptions_of)
+
+
+def make_staleness_monitor(
+    config: Config, pipeline: Pipeline, clocks: Clocks
+) -> StalenessMonitor | None:
+    """Build the watch over silent streams, None where it is switched off."""
+    if not config.staleness.enabled:
+        return None
+    limits = StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)
+    return StalenessMonitor(Staleness(limits), pipeline.metrics.last_seen, clocks.steady_ns)
+
+
+def make_supervisor(
+    config: Config,
+    plan: Plan,
+    pipeline: Pipeline,
+    flusher: Flusher,
+    recorder: Recorder | None,
+    events: SupervisorEvents,
+    clocks: Clocks,
+) -> Supervisor:
+    """Build what owns the connections.
+
+    Args:
+        config: of the process.
+        plan: the connections to begin with.
+        pipeline: whose frame queues the connections fill.
+        flusher: told of each read.
+        recorder: keeps what is sent and received.
+        events: told of what happens to connections and streams.
+        clocks: of the process.
+    """
+    return Supervisor(
+        plan,
+        pipeline.table,
+        pipeline.frame_queues,
+        flusher.read_complete_of,
+        flusher.request_flush,
+        tap=recorder,
+        settings=SupervisorSettings(
+            open_timeout_s=config.limits.connect_timeout_s,
+            receive_buffer_bytes=config.limits.receive_buffer_bytes,
+            backoff=settings.backoff(config.limits),
+            connects=settings.connects(config.limits),
+        ),
+        events=events,
+        clocks=clocks,
+    )
+
+
+def make_book_snapshots(
+    config: Config,
+    books: BookManager,
+    table: InstrumentTable,
+    sink: KafkaSink | None,
+    records: AuxiliaryRecords | None,
+    clocks: Clocks,
+) -> BookSnapshotPublisher | None:
+    """Build what publishes the tops of books, None where nothing is published.
+
+    Args:
+        config: of the process.
+        books: all books.
+        table: the instruments of all plans.
+        sink: tells where a reader of a snapshot goes on.
+        records: publishes the snapshots.
+        clocks: of the process.
+    """
+    if sink is None or records is None:
+        return None
+    interval_s = config.books.snapshot_interval_s
+    return BookSnapshotPublisher(books, table, sink, records, interval_s, clocks)
+
+
+def make_auditor(
+    config: Config,
+    supervisor: Supervisor,
+    pipeline: Pipeline,
+    on_mismatch: Callable[[int], None],
+) -> BookAuditor | None:
+    """Build what compares books with REST images, None where that is switched off.
+
+    Args:
+        config: of the process.
+        supervisor: whose connections carry the books.
+        pipeline: whose books are compared.
+        on_mismatch: called with the instrument of a book that is proved wrong.
+    """
+    interval_s = config.books.audit_interval_s
+    if not interval_s or not config.books.verify:
+        return None
+    audit = AuditSettings(interval_s)
+    return BookAuditor(supervisor, pipeline.books, pipeline.table, audit, on_mismatch)
