@@ -75,6 +75,7 @@ def test_the_percentile_of_nothing_is_none() -> None:
     assert math.isnan(histogram.percentile_ns(0.99))
 
 
+@pytest.mark.rows("D3")
 def test_skew_is_the_least_difference_of_a_minute() -> None:
     skew = Skew()
     feeds = np.array([0, 1, 0])
@@ -99,6 +100,7 @@ def test_feeds_are_venue_market_channel(table: InstrumentTable) -> None:
     assert metrics.counter("decoded")[-3] == 1
 
 
+@pytest.mark.rows("D3")
 def test_lags_are_corrected_for_the_clocks_and_never_clamped(table: InstrumentTable) -> None:
     metrics = Metrics(table)
     # The venue's clock is 5 s ahead: every raw lag is negative.
