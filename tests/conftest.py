@@ -118,13 +118,11 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaEndpoint]:
 
 @pytest.fixture
 def kafka_factory(request: pytest.FixtureRequest, kafka_tools: None) -> Iterator[BrokerFactory]:
-    """`kafka_factory(overrides=None, *, sasl=False, tls=False)` -> a started broker of one test."""
+    """`kafka_factory(overrides=None, **options of KafkaBroker)` -> a started broker of one test."""
     with ExitStack() as stack:
 
-        def make(
-            overrides: Mapping[str, str] | None = None, *, sasl: bool = False, tls: bool = False
-        ) -> KafkaBroker:
-            broker = stack.enter_context(KafkaBroker(overrides, sasl=sasl, tls=tls))
+        def make(overrides: Mapping[str, str] | None = None, **options: Any) -> KafkaBroker:
+            broker = stack.enter_context(KafkaBroker(overrides, **options))
             request.config.stash[USED_BROKER] = broker.description
             return broker
 

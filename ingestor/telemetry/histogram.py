@@ -39,16 +39,16 @@ class Histogram:
             return
         if bins is None:
             bins = EDGES_NS.searchsorted(values_ns)
-        # A clock that was set back makes values negative; a sum that falls reads as a restart.
+        # A clock that was set back makes lags negative; a sum that falls reads as a restart.
+        values_ns = np.maximum(values_ns, 0)
         first = feeds[0]
         if (feeds == first).all():
             self.counts[first] += np.bincount(bins, minlength=_BINS)
-            self.sums_ns[first] += max(values_ns.sum(dtype=np.float64), 0.0)
+            self.sums_ns[first] += values_ns.sum(dtype=np.float64)
             return
         cells = feeds * _BINS + bins
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
-        sums_ns = np.bincount(feeds, values_ns, minlength=len(self.sums_ns))
-        self.sums_ns += np.maximum(sums_ns, 0.0)
+        self.sums_ns += np.bincount(feeds, values_ns, minlength=len(self.sums_ns))
 
     def add_one(self, feed: int, value_ns: int, weight: int = 1) -> None:
         self.counts[feed, int(np.searchsorted(EDGES_NS, value_ns))] += weight

@@ -28,6 +28,7 @@ from ingestor.sources.live.tap import FrameTap
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
+from tests.faults.proxy import FaultProxy
 
 PATIENCE_S = 30.0
 QUICK = Backoff(base_s=0.05, cap_s=0.2)
@@ -159,16 +160,26 @@ async def bench(
     tap: FrameTap | None = None,
     paused: bool = False,
     before: Callable[[Simulator], None] = lambda _simulator: None,
+    also_through: FaultProxy | None = None,
     **more: Any,
 ) -> AsyncIterator[Bench]:
-    """Serve and connect. instruments: how many are in the plan, None = all of the venue's.
-    before: called with the simulator before the first connect."""
+    """Serve and connect.
+
+    Args:
+        instruments: How many are in the plan; None = all of the venue's.
+        before: Called with the simulator before the first connect.
+        also_through: A proxy that every other connection takes to the simulator.
+    """
     options = options or SimulatorOptions(symbols=4, rate_per_s=100.0)
     async with Simulator(options) as simulator:
         dialect = simulator.dialect
         body = dialect.instruments(simulator.symbols)[1]
         table = InstrumentTable(read_list(adapter, "spot", [body]).instruments)
         chosen = route or Route()
+        origins = list(simulator.addresses)
+        if also_through is not None:
+            also_through.target = origins[0].removeprefix("ws://")
+            origins.append(f"ws://{also_through.address}")
         plan = make_plan(
             [
                 Wanted(
@@ -177,7 +188,7 @@ async def bench(
                     range(len(table) if instruments is None else instruments),
                     channels,
                     Route(
-                        origins=tuple(simulator.addresses),
+                        origins=tuple(origins),
                         rest_origin=simulator.rest,
                         transport=chosen.transport,
                         streams_per_connection=chosen.streams_per_connection,
