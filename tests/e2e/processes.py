@@ -64,11 +64,13 @@ class Ended:
 class Command:
     """A running command whose output goes to files, so that it never waits for a reader."""
 
-    def __init__(self, arguments: Sequence[str], env: dict[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], env: dict[str, str], descriptors: int = 0) -> None:
+        """descriptors: soft and hard limit of open files; 0 = those of this process."""
+        limit = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] if descriptors else []
         self._out = tempfile.TemporaryFile()  # noqa: SIM115
         self._err = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ingestor", *arguments],
+            [*limit, sys.executable, "-m", "ingestor", *arguments],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=self._out,
@@ -118,8 +120,8 @@ def _text(file: Any) -> str:
 
 
 @contextmanager
-def command(*arguments: str, env: dict[str, str]) -> Iterator[Command]:
-    running = Command(arguments, env)
+def command(*arguments: str, env: dict[str, str], descriptors: int = 0) -> Iterator[Command]:
+    running = Command(arguments, env, descriptors)
     try:
         yield running
     finally:

@@ -176,10 +176,6 @@ async def bench(
         body = dialect.instruments(simulator.symbols)[1]
         table = InstrumentTable(read_list(adapter, "spot", [body]).instruments)
         chosen = route or Route()
-        origins = list(simulator.addresses)
-        if also_through is not None:
-            also_through.target = origins[0].removeprefix("ws://")
-            origins.append(f"ws://{also_through.address}")
         plan = make_plan(
             [
                 Wanted(
@@ -188,7 +184,7 @@ async def bench(
                     range(len(table) if instruments is None else instruments),
                     channels,
                     Route(
-                        origins=tuple(origins),
+                        origins=origins_of(simulator, also_through),
                         rest_origin=simulator.rest,
                         transport=chosen.transport,
                         streams_per_connection=chosen.streams_per_connection,
@@ -222,6 +218,14 @@ async def bench(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not simulator.clients)
+
+
+def origins_of(simulator: Simulator, proxy: FaultProxy | None) -> tuple[str, ...]:
+    """Return the addresses of a simulator, and that of a proxy which leads to it."""
+    if proxy is None:
+        return tuple(simulator.addresses)
+    proxy.target = simulator.addresses[0].removeprefix("ws://")
+    return (*simulator.addresses, f"ws://{proxy.address}")
 
 
 def impatient(**seconds: float) -> HealthTimeouts:
