@@ -164,10 +164,15 @@ class Venue:
 
 
 @contextmanager
-def simulated_venue(*, symbols: int, rate_per_s: float, levels: int = 4) -> Iterator[Venue]:
-    """rate_per_s: messages of each of three streams of a symbol. levels: in a book update."""
+def simulated_venue(
+    *, symbols: int, rate_per_s: float, levels: int = 4, certificate: Path | None = None
+) -> Iterator[Venue]:
+    """rate_per_s: messages of each of three streams of a symbol. levels: in a book update.
+    certificate: PEM with key and certificate; the venue then serves TLS."""
     numbers = {"--symbols": symbols, "--rate": rate_per_s, "--levels": levels}
     arguments = ("--json", *(str(part) for pair in numbers.items() for part in pair))
+    if certificate is not None:
+        arguments += ("--certificate", str(certificate))
     process = subprocess.Popen(
         [sys.executable, "-m", "ingestor.testbed.simulated.simulator", *arguments],
         stdin=subprocess.PIPE,
