@@ -27,9 +27,7 @@ def test_nothing_shows_a_secret(tmp_path: Path) -> None:
         simulated_venue(symbols=2, rate_per_s=10) as venue,
         DevBroker({f"md.{topic}": 1 for topic in TOPICS.values()}) as broker,
     ):
-        proxy = (
-            f'transport = "websockets"\nproxy = "http://{c[0]}:{c[1]}@127.0.0.1:{free_ports(1)[0]}"\n'
-        )
+        proxy = f'transport = "websockets"\nproxy = "http://{c[0]}:{c[1]}@127.0.0.1:{free_ports(1)[0]}"\n'
         config = tmp_path / "ingestor.toml"
         config.write_text(
             f'[log]\nlevel = "debug"\n[kafka]\nsasl_username = "me"\nsasl_password = "{c[2]}"\n'

@@ -22,6 +22,7 @@ SECTIONS: Final = {
     "D": "Data",
     "P": "Process faults",
     "I": "Isolation",
+    "V": "Simulation",
 }
 
 
