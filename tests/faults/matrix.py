@@ -106,6 +106,7 @@ _TABLE: Final = (
         "killed and started again",
         "previous session named; a GAP before each first row",
     ),
+    ("V1", "long", "200 seeds of a virtual hour of random faults", "ledger and bulkheads hold"),
 )
 ROWS: Final[Mapping[str, Row]] = {fields[0]: Row(*fields) for fields in _TABLE}
 

@@ -18,10 +18,12 @@ _HEAD: Final = """\
 # Reliability: what was tried, and what it cost
 
 Written by `make reliability` from the files in `tests/long/results`; change the tests, not this
-file. `make test PYTEST_ARGS="-m rows --results tests/long/results/short.json"` records the rows of
-`make test`, `make test-long PART=1/4` those of a part of the long suite. Each test also asserts
-that the ledger balances. Figures are of the machine that ran the tests; the rows of `make test`
-have shortened constants, named beside the figure.
+file. `make test-long PART=1/4` records a part of the long suite, and this the rows of `make test`:
+
+    make test PYTEST_ARGS="-m 'rows and not long' --results tests/long/results/short.json"
+
+Each test also asserts that the ledger balances. Figures are of the machine that ran the tests; the
+rows of `make test` have shortened constants, named beside the figure.
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic_ns, time_ns
 from typing import Any
 
@@ -175,25 +175,10 @@ async def bench(
         dialect = simulator.dialect
         body = dialect.instruments(simulator.symbols)[1]
         table = InstrumentTable(read_list(adapter, "spot", [body]).instruments)
-        chosen = route or Route()
-        plan = make_plan(
-            [
-                Wanted(
-                    adapter,
-                    "spot",
-                    range(len(table) if instruments is None else instruments),
-                    channels,
-                    Route(
-                        origins=origins_of(simulator, also_through),
-                        rest_origin=simulator.rest,
-                        transport=chosen.transport,
-                        streams_per_connection=chosen.streams_per_connection,
-                        source_addresses=chosen.source_addresses,
-                    ),
-                )
-            ],
-            table,
-        )
+        origins = origins_of(simulator, also_through)
+        chosen = replace(route or Route(), origins=origins, rest_origin=simulator.rest)
+        planned = range(len(table) if instruments is None else instruments)
+        plan = make_plan([Wanted(adapter, "spot", planned, channels, chosen)], table)
         rule = adapter.markets["spot"].book
         pipeline = Pipeline(table, lambda _instrument: rule)
         heard = Heard()

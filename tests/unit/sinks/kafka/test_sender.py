@@ -307,7 +307,6 @@ async def test_a_batch_that_is_there_although_it_failed(patched: pytest.MonkeyPa
         assert not bench.resets
 
 
-@pytest.mark.rows("K1")
 @pytest.mark.parametrize("taken", range(4))
 async def test_a_lost_connection(patched: pytest.MonkeyPatch, taken: int) -> None:
     """However many of the three requests had arrived."""
@@ -463,7 +462,6 @@ async def feed(bench: Bench, submits: Sequence[tuple[int, int, int]]) -> None:
         await turns(pause)
 
 
-@pytest.mark.rows("K6")
 @settings(deadline=None, max_examples=150)
 @given(st.lists(SUBMITS, min_size=1, max_size=25), st.lists(FAULTS, max_size=30))
 def test_order_holds_through_any_failures(
@@ -472,7 +470,6 @@ def test_order_holds_through_any_failures(
     asyncio.run(scenario(submits, faults, set(), checks_order=True))
 
 
-@pytest.mark.rows("K6")
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(SUBMITS, min_size=1, max_size=15),
