@@ -24,12 +24,16 @@ endef
 require_python = $(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
 PYTHON_PROBLEM = $(shell $(PROBE))
 
+PART ?= 1/4
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lock sbom clean
+.PHONY: help run test test-long reliability check bench lock sbom clean
 
 help:
 	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
 	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
+	@echo "make test-long PART=1/4  a part of the long suite, at most 40 minutes; writes its results"
+	@echo "make reliability        write docs/reliability.md from the results of the suites"
 	@echo "make check              ruff, mypy --strict, import rules, sizes and names"
 	@echo "make bench              the benchmarks"
 	@echo "make lock [UPGRADE=1]   write requirements*.lock anew from pyproject.toml"
@@ -42,6 +46,13 @@ run: $(RUN_STAMP)
 
 test: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-long: $(DEV_STAMP)
+	@$(BIN)/python -m pytest -m long --part $(PART) \
+	  --results tests/long/results/part-$(subst /,-of-,$(PART)).json $(PYTEST_ARGS)
+
+reliability: $(DEV_STAMP)
+	@$(BIN)/python -m tests.faults.report
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff check $(CHECKED)

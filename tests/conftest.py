@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
 KAFKA_FIXTURES = {"kafka", "private_kafka", "kafka_factory", "kafka_tools"}
 USED_BROKER = pytest.StashKey[str]()
 BrokerFactory = Callable[..., KafkaBroker]
+NO_CAPTURES = "no ../shared/captures"
+pytest_plugins = ["tests.faults.results"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +31,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "captures" in wanted:
             item.add_marker("captures")
         elif item.get_closest_marker("captures") and not CAPTURES.is_dir():
-            item.add_marker(pytest.mark.skip(reason="no ../shared/captures"))
+            item.add_marker(pytest.mark.skip(reason=NO_CAPTURES))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under REQUIRE_ALL=1, fail a test that was skipped for anything but absent captures."""
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Do the same for a module that skips itself."""
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and os.environ.get("REQUIRE_ALL") == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if NO_CAPTURES not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"REQUIRE_ALL=1, but {report.nodeid} was skipped: {reason}"
 
 
 @pytest.fixture(autouse=True)
@@ -61,16 +90,14 @@ def _no_bugs(expected_bugs: Counter[str]) -> Iterator[None]:
 def captures() -> Path:
     """The folder of recorded frames, which lies beside the checkout and is not part of it."""
     if not CAPTURES.is_dir():
-        pytest.skip("no ../shared/captures")
+        pytest.skip(NO_CAPTURES)
     return CAPTURES
 
 
 @pytest.fixture(scope="session")
 def kafka_tools() -> None:
-    """Skips, or fails under REQUIRE_KAFKA=1, where no broker of our own can be started."""
+    """Skip where no broker of our own can be started (a failure under REQUIRE_ALL=1)."""
     absent = missing_tools()
-    if absent and os.environ.get("REQUIRE_KAFKA") == "1":
-        pytest.fail(f"REQUIRE_KAFKA=1, but {absent}")
     if absent:
         pytest.skip(f"no Kafka: {absent}")
 
@@ -91,13 +118,11 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaEndpoint]:
 
 @pytest.fixture
 def kafka_factory(request: pytest.FixtureRequest, kafka_tools: None) -> Iterator[BrokerFactory]:
-    """`kafka_factory(overrides=None, *, sasl=False, tls=False)` -> a started broker of one test."""
+    """`kafka_factory(overrides=None, **options of KafkaBroker)` -> a started broker of one test."""
     with ExitStack() as stack:
 
-        def make(
-            overrides: Mapping[str, str] | None = None, *, sasl: bool = False, tls: bool = False
-        ) -> KafkaBroker:
-            broker = stack.enter_context(KafkaBroker(overrides, sasl=sasl, tls=tls))
+        def make(overrides: Mapping[str, str] | None = None, **options: Any) -> KafkaBroker:
+            broker = stack.enter_context(KafkaBroker(overrides, **options))
             request.config.stash[USED_BROKER] = broker.description
             return broker
 
@@ -128,7 +153,11 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """One line: the broker that the tests used, and what was skipped for lack of something."""
-    skipped = terminalreporter.getreports("skipped")
+    skipped = [
+        report
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report, pytest.TestReport)  # a module that skips itself has no keywords
+    ]
     no_kafka = sum("kafka" in report.keywords for report in skipped)
     no_captures = sum("captures" in report.keywords for report in skipped)
     broker = config.stash.get(USED_BROKER, "none")

@@ -39,6 +39,8 @@ class Histogram:
             return
         if bins is None:
             bins = EDGES_NS.searchsorted(values_ns)
+        # A clock that was set back makes lags negative; a sum that falls reads as a restart.
+        values_ns = np.maximum(values_ns, 0)
         first = feeds[0]
         if (feeds == first).all():
             self.counts[first] += np.bincount(bins, minlength=_BINS)

@@ -5,8 +5,9 @@ everything when it ends. It has no admin calls (topics are created here, or by f
 partitions), no look-up of offsets by time and no working transactions, and it stores what an
 idempotent producer sends twice: whoever needs these needs a real Kafka.
 
-The cluster runs in a process of its own (`python -m ingestor.testbed.broker`): its threads and its
-memory are not counted as ours, and it ends when its standard input closes, hence with its parent.
+The cluster runs in a process of its own (`python -m ingestor.testbed.broker`, with the number of
+brokers): its threads and its memory are not counted as ours, and it ends when its standard input
+closes, hence with its parent.
 Requests and replies are one JSON object a line.
 
 Source: librdkafka `src/rdkafka_mock.h`, the documented functions that the confluent-kafka wheel
@@ -36,15 +37,19 @@ NAME: Final = "the embedded broker"
 
 
 class DevBroker:
-    """One mock broker in a child process; a context manager.
+    """A mock cluster in a child process; a context manager.
 
-    `topics` maps names to partition counts, created at the start; `rtt_ms` delays every reply.
+    `topics` maps names to partition counts, created at the start; `rtt_ms` delays every reply;
+    `brokers` is their number, numbered from 1.
     All calls block for the time of one pipe round trip (below a millisecond), `start` for about
     100 ms. They raise SinkUnavailable when the process is gone or refuses.
     """
 
-    def __init__(self, topics: Mapping[str, int] | None = None, *, rtt_ms: int = 0) -> None:
+    def __init__(
+        self, topics: Mapping[str, int] | None = None, *, rtt_ms: int = 0, brokers: int = 1
+    ) -> None:
         self._topics = dict(topics or {})
+        self._brokers = brokers
         self._rtt_ms = rtt_ms
         self._process: subprocess.Popen[bytes] | None = None
         self.bootstrap_servers = ""
@@ -63,8 +68,8 @@ class DevBroker:
         """
         assert self._process is None, "already started"
         library_path()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ingestor.testbed.broker"],
+        self._process = subprocess.Popen(  # noqa: S603  # our own module, and a number
+            [sys.executable, "-m", "ingestor.testbed.broker", f"{self._brokers:d}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Ctrl-C must reach the program alone, which then still has a broker to drain into.
@@ -92,6 +97,10 @@ class DevBroker:
         """Create a topic. It must not exist, nor have been asked for by a client."""
         assert partitions > 0, "the mock cluster accepts a topic that nobody can write to"
         self._ask("create_topic", topic=topic, partitions=partitions)
+
+    def set_leader(self, topic: str, partition: int, broker: int) -> None:
+        """Let another broker lead a partition; the one before answers that it does not."""
+        self._ask("set_leader", topic=topic, partition=partition, broker=broker)
 
     def set_down(self) -> None:
         """Drop all connections and refuse new ones; records are kept."""
@@ -178,9 +187,10 @@ class _Refused(Exception):
 
 
 class _MockCluster:
-    """The mock cluster of one broker in this process; lives until the process ends."""
+    """The mock cluster in this process; lives until the process ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, brokers: int) -> None:
+        self._brokers = range(1, brokers + 1)
         self._library = ctypes.CDLL(library_path())
         self._declare()
         configuration = self._library.rd_kafka_conf_new()
@@ -190,7 +200,7 @@ class _MockCluster:
         producer = 0  # RD_KAFKA_PRODUCER: the cluster needs a client for its bookkeeping
         client = self._library.rd_kafka_new(producer, configuration, reason, len(reason))
         assert client, reason.value
-        self._cluster = self._library.rd_kafka_mock_cluster_new(client, 1)
+        self._cluster = self._library.rd_kafka_mock_cluster_new(client, brokers)
         assert self._cluster, "no mock cluster"
 
     @property
@@ -203,14 +213,21 @@ class _MockCluster:
             self._library.rd_kafka_mock_topic_create(self._cluster, topic.encode(), partitions, 1)
         )
 
+    def set_leader(self, *, topic: str, partition: int, broker: int) -> None:
+        set_leader = self._library.rd_kafka_mock_partition_set_leader
+        self._check(set_leader(self._cluster, topic.encode(), partition, broker))
+
     def set_down(self) -> None:
-        self._check(self._library.rd_kafka_mock_broker_set_down(self._cluster, 1))
+        for broker in self._brokers:
+            self._check(self._library.rd_kafka_mock_broker_set_down(self._cluster, broker))
 
     def set_up(self) -> None:
-        self._check(self._library.rd_kafka_mock_broker_set_up(self._cluster, 1))
+        for broker in self._brokers:
+            self._check(self._library.rd_kafka_mock_broker_set_up(self._cluster, broker))
 
     def set_rtt(self, *, rtt_ms: int) -> None:
-        self._check(self._library.rd_kafka_mock_broker_set_rtt(self._cluster, 1, rtt_ms))
+        for broker in self._brokers:
+            self._check(self._library.rd_kafka_mock_broker_set_rtt(self._cluster, broker, rtt_ms))
 
     def push_errors(self, *, codes: list[int], api_key: int) -> None:
         array = (ctypes.c_int * len(codes))(*codes)
@@ -238,6 +255,7 @@ class _MockCluster:
             ("mock_cluster_new", pointer, [pointer, integer]),
             ("mock_cluster_bootstraps", text, [pointer]),
             ("mock_topic_create", integer, [pointer, text, integer, integer]),
+            ("mock_partition_set_leader", integer, [pointer, text, broker, broker]),
             ("mock_broker_set_down", integer, [pointer, broker]),
             ("mock_broker_set_up", integer, [pointer, broker]),
             ("mock_broker_set_rtt", integer, [pointer, broker, integer]),
@@ -252,9 +270,10 @@ class _MockCluster:
 
 def serve() -> None:
     """The child process: print the address, then obey until standard input closes."""
-    cluster = _MockCluster()
+    cluster = _MockCluster(int(sys.argv[1]))
     commands: dict[str, Callable[..., None]] = {
         "create_topic": cluster.create_topic,
+        "set_leader": cluster.set_leader,
         "set_down": cluster.set_down,
         "set_up": cluster.set_up,
         "set_rtt": cluster.set_rtt,

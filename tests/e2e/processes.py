@@ -64,11 +64,13 @@ class Ended:
 class Command:
     """A running command whose output goes to files, so that it never waits for a reader."""
 
-    def __init__(self, arguments: Sequence[str], env: dict[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], env: dict[str, str], descriptors: int = 0) -> None:
+        """descriptors: soft and hard limit of open files; 0 = those of this process."""
+        limit = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] if descriptors else []
         self._out = tempfile.TemporaryFile()  # noqa: SIM115
         self._err = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ingestor", *arguments],
+            [*limit, sys.executable, "-m", "ingestor", *arguments],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=self._out,
@@ -118,8 +120,8 @@ def _text(file: Any) -> str:
 
 
 @contextmanager
-def command(*arguments: str, env: dict[str, str]) -> Iterator[Command]:
-    running = Command(arguments, env)
+def command(*arguments: str, env: dict[str, str], descriptors: int = 0) -> Iterator[Command]:
+    running = Command(arguments, env, descriptors)
     try:
         yield running
     finally:
@@ -162,10 +164,15 @@ class Venue:
 
 
 @contextmanager
-def simulated_venue(*, symbols: int, rate_per_s: float, levels: int = 4) -> Iterator[Venue]:
-    """rate_per_s: messages of each of three streams of a symbol. levels: in a book update."""
+def simulated_venue(
+    *, symbols: int, rate_per_s: float, levels: int = 4, certificate: Path | None = None
+) -> Iterator[Venue]:
+    """rate_per_s: messages of each of three streams of a symbol. levels: in a book update.
+    certificate: PEM with key and certificate; the venue then serves TLS."""
     numbers = {"--symbols": symbols, "--rate": rate_per_s, "--levels": levels}
     arguments = ("--json", *(str(part) for pair in numbers.items() for part in pair))
+    if certificate is not None:
+        arguments += ("--certificate", str(certificate))
     process = subprocess.Popen(
         [sys.executable, "-m", "ingestor.testbed.simulated.simulator", *arguments],
         stdin=subprocess.PIPE,

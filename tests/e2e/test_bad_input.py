@@ -69,6 +69,7 @@ def test_a_bad_override_is_one_line(tmp_path: Path, name: str, value: str, text:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.rows("I4")
 async def test_a_symbol_that_the_venue_refuses_costs_no_neighbour(tmp_path: Path) -> None:
     """It is in the venue's list, and refused when subscribed to: said, counted, left out."""
     port = free_ports(1)[0]

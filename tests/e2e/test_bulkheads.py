@@ -162,6 +162,7 @@ WALKS: dict[str, tuple[type[Any], str, Callable[[Running], None]]] = {
 }
 
 
+@pytest.mark.rows("I1")
 @pytest.mark.parametrize("unit", WALKS)
 async def test_an_exception_costs_its_unit(
     unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_bugs: Counter[str]

@@ -128,12 +128,14 @@ def test_run_then_consume_then_audit(tmp_path: Path, config: Path, broker: str) 
     assert verdict["rows"] >= len(rows)
 
 
+@pytest.mark.rows("P2")
 def test_sigterm_drains_and_is_a_clean_stop(tmp_path: Path, config: Path, broker: str) -> None:
     env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=broker)
     with running("run", str(config), env=env) as (_, line):
         assert "connections" in line
 
 
+@pytest.mark.rows("P2")
 def test_sigterm_while_a_broker_accepts_and_never_answers(tmp_path: Path, config: Path) -> None:
     """Nothing was read yet: there is nothing to wait for."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

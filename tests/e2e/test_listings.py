@@ -81,6 +81,7 @@ def trades_of(one: Running, symbol: str) -> int:
     return 0 if number is None else seen.of(RowClass.TRADE, number)[0]
 
 
+@pytest.mark.rows("I4", "I2")
 async def test_a_listing_starts_and_a_delisting_ends_without_a_trace_in_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ async def test_a_listing_starts_and_a_delisting_ends_without_a_trace_in_the_othe
                 assert 4 not in kinds, "no GAP"
 
 
+@pytest.mark.rows("I2")
 @pytest.mark.parametrize("tick", ["0.1", "0.0001"], ids=["coarser", "finer"])
 async def test_a_tick_that_changes_is_taken_without_a_refused_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tick: str
@@ -138,6 +140,7 @@ async def test_a_tick_that_changes_is_taken_without_a_refused_number(
         assert drained.status.unaccounted == 0
 
 
+@pytest.mark.rows("I3")
 async def test_a_list_that_fails_or_is_odd_costs_nothing_while_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

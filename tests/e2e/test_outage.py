@@ -82,6 +82,7 @@ async def load(run: Running, seconds: float) -> None:
     await run.until(lambda: run.status.frames >= wanted)
 
 
+@pytest.mark.rows("K2")
 @pytest.mark.slow
 async def test_a_broker_stopped_for_twenty_seconds(
     private_kafka: KafkaBroker, venue: Venue, tmp_path: Path
@@ -106,6 +107,7 @@ async def test_a_broker_stopped_for_twenty_seconds(
     assert_venue_numbers_are_whole(found)
 
 
+@pytest.mark.rows("K1")
 async def test_a_broker_killed_and_started_again(
     private_kafka: KafkaBroker, venue: Venue, tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ async def test_a_broker_killed_and_started_again(
     assert_venue_numbers_are_whole(found)
 
 
+@pytest.mark.rows("K5")
 @pytest.mark.slow
 async def test_a_small_budget_meets_every_step_in_order(
     private_kafka: KafkaBroker, venue: Venue, tmp_path: Path

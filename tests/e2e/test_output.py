@@ -59,6 +59,7 @@ class Output:
             os.close(self.reading)
 
 
+@pytest.mark.rows("I9")
 @pytest.mark.parametrize(
     ("which", "how", "workers"),
     [
@@ -111,6 +112,7 @@ def test_nobody_reads(
         assert "Traceback" not in kept.read_text()
 
 
+@pytest.mark.rows("I9")
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_streams_that_were_never_open(
     tmp_path: Path, venue: Venue, broker: DevBroker, closed: str

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ingestor.consumer.orderbook import OrderBook
 from ingestor.model.rows import Cause, Kind, RowClass
@@ -35,6 +36,7 @@ ROUNDS, SPOILT = 5, 4  # frames that are cut off, at once
 MALFORMED = b'{"ch"'  # what the simulated venue makes of them
 
 
+@pytest.mark.rows("I5", "D5")
 async def test_malformed_frames_among_good_ones(tmp_path: Path) -> None:
     prefix = "quarantine."
     with DevBroker({f"{prefix}{topic}": 3 for topic in TOPICS.values()}) as broker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from ingestor.recording.writer_thread import RecorderState
 from ingestor.testbed.broker import DevBroker
 from tests.e2e.harness import Running, make_config, published, running
 from tests.e2e.processes import Venue, command, environment, simulated_venue
+from tests.faults.disk import small_disk
 
 MIB = 1 << 20
 RESUMES_S = 30.0  # what is promised
@@ -36,16 +36,9 @@ def venue() -> Iterator[Venue]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    try:
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def lines_of(folder: Path) -> tuple[list[Line], Problems]:
@@ -63,19 +56,20 @@ def metric(run: Running, name: str, **labels: str) -> float:
     return next(one.value for one in samples if labels.items() <= one.labels.items())
 
 
+@pytest.mark.rows("P3")
 @pytest.mark.slow
 async def test_a_full_disk_costs_publishing_nothing(
-    venue: Venue, small_disk: Path, tmp_path: Path
+    venue: Venue, disk: Path, tmp_path: Path
 ) -> None:
     """8 MiB to record to: it fails, is counted and shown, and goes on when there is space."""
-    ballast = small_disk / "ballast"
+    ballast = disk / "ballast"
     ballast.write_bytes(bytes(8 * MIB - 256 * 1024))
     with DevBroker() as broker:
         config = make_config(
             broker.bootstrap_servers,
             [venue.feed],
             tmp_path / "cache",
-            recorder={"path": small_disk, "buffer_bytes": MIB},
+            recorder={"path": disk, "buffer_bytes": MIB},
         )
         async with running(config) as run:
             recorder = run.ingestor.recorder
@@ -106,7 +100,7 @@ async def test_a_full_disk_costs_publishing_nothing(
     assert (drained.lost, status.unaccounted, status.shed, status.conflated) == (0, 0, 0, 0)
     assert (status.acked, topics.holes) == (topics.total, 0)
 
-    lines, problems = lines_of(small_disk)
+    lines, problems = lines_of(disk)
     received = sum(isinstance(line, Recv) for line in lines)
     said = [line.decision for line in lines if isinstance(line, Decided)]
     lost = sum(one["lines"] for one in said if one["action"] == LOST)
@@ -116,6 +110,7 @@ async def test_a_full_disk_costs_publishing_nothing(
     assert [str(one) for one in problems.kept if "missing" not in str(one)] == []
 
 
+@pytest.mark.rows("P1")
 @pytest.mark.slow
 def test_twenty_killed_ingestors_lose_a_second_each(venue: Venue, tmp_path: Path) -> None:
     noise = random.Random(5)

@@ -76,6 +76,7 @@ class Trial:
         return [record for record in records if record["event"] == "session_start"]
 
 
+@pytest.mark.rows("I14", "P1")
 async def test_kill_9_is_named_and_marked(
     tmp_path: Path, venue: Venue, kafka: KafkaEndpoint
 ) -> None:
@@ -116,6 +117,7 @@ async def test_kill_9_is_named_and_marked(
     assert report["rows"]["gap"] == gaps >= 3 * SYMBOLS
 
 
+@pytest.mark.rows("I14")
 async def test_a_session_that_drained_is_named_too(
     tmp_path: Path, venue: Venue, kafka: KafkaEndpoint
 ) -> None:
@@ -131,6 +133,7 @@ async def test_a_session_that_drained_is_named_too(
         assert 0 < sum(number + 1 for number in noted.values()) < rows[channel]
 
 
+@pytest.mark.rows("I14")
 async def test_each_worker_names_its_own(
     tmp_path: Path, venue: Venue, kafka: KafkaEndpoint
 ) -> None:

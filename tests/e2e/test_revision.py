@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import orjson
+import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
@@ -29,6 +30,7 @@ def coarse(listed: bytes) -> bytes:
     return orjson.dumps(text)
 
 
+@pytest.mark.rows("I2")
 async def test_a_finer_tick_is_taken_while_running(tmp_path: Path) -> None:
     """The replay of the run's recording takes them at the same place."""
     live = Seen()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ingestor.testbed.broker import DevBroker
 from tests.e2e.harness import TOPICS
-from tests.e2e.processes import closed_port, command, environment, ingestor, simulated_venue
+from tests.e2e.processes import command, environment, ingestor, simulated_venue
+from tests.kafka.broker import free_ports
 
 CANARIES = [f"canary{number:02}Zq" for number in range(12)]
 PAGES = ("/", "/metrics", "/metrics/feeds", "/status.json", "/readyz", "/healthz", "/config")
@@ -26,16 +27,14 @@ def test_nothing_shows_a_secret(tmp_path: Path) -> None:
         simulated_venue(symbols=2, rate_per_s=10) as venue,
         DevBroker({f"md.{topic}": 1 for topic in TOPICS.values()}) as broker,
     ):
-        proxy = (
-            f'transport = "websockets"\nproxy = "http://{c[0]}:{c[1]}@127.0.0.1:{closed_port()}"\n'
-        )
+        proxy = f'transport = "websockets"\nproxy = "http://{c[0]}:{c[1]}@127.0.0.1:{free_ports(1)[0]}"\n'
         config = tmp_path / "ingestor.toml"
         config.write_text(
             f'[log]\nlevel = "debug"\n[kafka]\nsasl_username = "me"\nsasl_password = "{c[2]}"\n'
             + venue.toml()
             + proxy
         )
-        port = closed_port()
+        port = free_ports(1)[0]
         env = environment(
             tmp_path,
             INGESTOR__KAFKA__BOOTSTRAP_SERVERS=broker.bootstrap_servers,

@@ -43,6 +43,7 @@ def config(tmp_path: Path, venue: Venue) -> str:
     return str(path)
 
 
+@pytest.mark.rows("P2")
 async def test_sigterm_under_load_drains(
     tmp_path: Path, config: str, venue: Venue, broker: DevBroker
 ) -> None:
@@ -63,6 +64,7 @@ async def test_sigterm_under_load_drains(
     assert (found.total, found.holes) == (result["rows_acked"], 0)
 
 
+@pytest.mark.rows("P2")
 def test_a_second_sigterm_leaves_at_once_and_says_what_is_lost(
     tmp_path: Path, config: str, venue: Venue, broker: DevBroker
 ) -> None:
@@ -85,6 +87,7 @@ def test_a_second_sigterm_leaves_at_once_and_says_what_is_lost(
     assert int(last.split()[4].replace(",", "")) > 1_000
 
 
+@pytest.mark.rows("P2")
 def test_a_drain_that_fails_says_what_is_lost(
     tmp_path: Path, config: str, venue: Venue, broker: DevBroker
 ) -> None:

@@ -207,6 +207,7 @@ async def test_two_workers_share_everything_and_show_as_one(setup: Setup) -> Non
     assert not setup.left_behind()
 
 
+@pytest.mark.rows("P1")
 async def test_a_killed_worker_comes_back_and_the_other_stays(setup: Setup) -> None:
     async with setup.running() as run:
         url = await run.url()

@@ -109,6 +109,7 @@ def receive_all(
     return connection.counts, rows, sealed.rejected
 
 
+@pytest.mark.rows("D4")
 @each_market
 def test_truncated_frames(adapter: AdapterType, market: str) -> None:
     for frame in good_frames(adapter, market):
@@ -116,6 +117,7 @@ def test_truncated_frames(adapter: AdapterType, market: str) -> None:
         assert check(adapter, market, cuts) == len(cuts), "no prefix of a JSON object is JSON"
 
 
+@pytest.mark.rows("D5")
 @each_market
 def test_bombs(adapter: AdapterType, market: str) -> None:
     """What must not be read as anything. Digits and depth as RELIABILITY's row D5 has them."""
@@ -158,6 +160,7 @@ def test_bombs(adapter: AdapterType, market: str) -> None:
     assert check(adapter, market, hostile) == len(hostile)
 
 
+@pytest.mark.rows("D5")
 @each_market
 def test_bombs_inside_good_frames(adapter: AdapterType, market: str) -> None:
     """Every leaf of every good frame replaced by what doesn't belong there."""
@@ -169,6 +172,7 @@ def test_bombs_inside_good_frames(adapter: AdapterType, market: str) -> None:
         check(adapter, market, hostile)
 
 
+@pytest.mark.rows("D5")
 @pytest.mark.parametrize(
     ("adapter", "market"),
     [
@@ -202,6 +206,7 @@ def test_bombs_among_frames_that_are_decoded_together(adapter: AdapterType, mark
         ]
 
 
+@pytest.mark.rows("D5")
 @each_market
 @pytest.mark.parametrize(
     "token", [b"NaN", b"-Infinity", b"1e400", b"01", b"1_0", b"0x1", b'"\\ud800"']
@@ -215,12 +220,14 @@ def test_tokens_that_are_no_json(adapter: AdapterType, market: str, token: bytes
         assert refused >= 1
 
 
+@pytest.mark.rows("D5")
 @each_market
 def test_a_key_given_twice_makes_no_second_row(adapter: AdapterType, market: str) -> None:
     for frame in good_frames(adapter, market):
         check(adapter, market, [b'{"data":1,' + frame[1:], frame[:-1] + b',"data":[]}'])
 
 
+@pytest.mark.rows("D5")
 @each_market
 def test_long_text_in_place_of_a_number_costs_no_memory(adapter: AdapterType, market: str) -> None:
     """`"123" * 1_000_000` is a text of three million characters to Python, not an error."""
@@ -239,6 +246,7 @@ def test_long_text_in_place_of_a_number_costs_no_memory(adapter: AdapterType, ma
         assert peak < 5_000_000 + 4 * sum(map(len, hostile))
 
 
+@pytest.mark.rows("D4")
 @each_market
 @BOUNDED
 @given(data=st.data())
@@ -274,6 +282,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.rows("D4")
 @each_market
 @BOUNDED
 @given(data=st.data())
@@ -297,6 +306,7 @@ def test_mutated_structure(adapter: AdapterType, market: str, data: st.DataObjec
     check(adapter, market, [json.dumps(message).encode()])
 
 
+@pytest.mark.rows("D4", "I5")
 @each_market
 @BOUNDED
 @given(message=json_values, binary=st.binary(max_size=64))
@@ -304,6 +314,7 @@ def test_any_message(adapter: AdapterType, market: str, message: object, binary:
     check(adapter, market, [json.dumps(message).encode(), binary])
 
 
+@pytest.mark.rows("D4", "I3")
 @each_market
 @BOUNDED
 @given(body=st.binary(max_size=64) | json_values.map(lambda value: json.dumps(value).encode()))

@@ -77,6 +77,7 @@ def check(found: InstrumentList, siblings: InstrumentList) -> None:
         assert 0 < len(entry.reason) < 500
 
 
+@pytest.mark.rows("I3")
 @each_market
 def test_each_field_odd(adapter: AdapterType, market: str) -> None:
     """One member of one entry at a time is replaced by each bomb, or taken away."""
@@ -92,6 +93,7 @@ def test_each_field_odd(adapter: AdapterType, market: str) -> None:
     assert left_out > len(BOMBS), "the bombs hit something"
 
 
+@pytest.mark.rows("I3")
 @each_market
 @pytest.mark.parametrize("odd", [None, 7, "text", [], [1], {}, {"symbol": 5}, True], ids=repr)
 def test_an_entry_that_is_none(adapter: AdapterType, market: str, odd: Any) -> None:
@@ -152,6 +154,7 @@ def test_what_an_adapter_returns_is_checked() -> None:
     assert len(found.unreadable) == 2
 
 
+@pytest.mark.rows("I3")
 @pytest.mark.parametrize("adapter", adapters(), ids=lambda adapter: adapter.venue)
 @pytest.mark.parametrize(
     "body", [b"", b"<html>busy</html>", b"null", b"7", b"[]", b'""', b"{}", b'{"data":7}', b"\xff"]
@@ -162,6 +165,7 @@ def test_an_answer_without_a_list(adapter: AdapterType, body: bytes) -> None:
         read_list(adapter, market, [body])
 
 
+@pytest.mark.rows("I3")
 def test_an_adapter_that_yields_for_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     class Acme(Okx):
         @classmethod
@@ -196,6 +200,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.rows("I3")
 @pytest.mark.parametrize(("adapter", "market", "body", "code", "temporary"), ERRORS)
 def test_an_error_inside_an_answer_has_code_and_text(
     adapter: AdapterType, market: str, body: str, code: str, temporary: bool

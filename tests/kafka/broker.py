@@ -99,6 +99,8 @@ class KafkaBroker(KafkaEndpoint):
     `sasl_bootstrap_servers`; `tls` adds one with a certificate of `ca_file` at
     `tls_bootstrap_servers`, which trusts clients with a certificate of the same authority, such as
     `client_cert` and `client_key`; both together add SASL_SSL at `sasl_tls_bootstrap_servers`.
+    `advertised` is the address of a proxy that clients are sent to instead of `address`; it must
+    listen before the broker starts.
     """
 
     def __init__(
@@ -107,8 +109,10 @@ class KafkaBroker(KafkaEndpoint):
         *,
         sasl: bool = False,
         tls: bool = False,
+        advertised: str = "",
     ) -> None:
         self._overrides = dict(overrides or {})
+        self._advertised = advertised
         self.directory = Path(tempfile.mkdtemp(prefix="ingestor-kafka-"))
         self.log_file = self.directory / "kafka.log"
         self.ca_file = self.directory / "ca.pem"
@@ -124,8 +128,9 @@ class KafkaBroker(KafkaEndpoint):
         self.sasl_tls_bootstrap_servers = self._addresses.get("SASL_SSL", "")
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
+        self.address = self._addresses["PLAINTEXT"]
         super().__init__(
-            self._addresses["PLAINTEXT"], f"Apache Kafka {kafka_version()} from Maven, one node"
+            advertised or self.address, f"Apache Kafka {kafka_version()} from Maven, one node"
         )
 
     def __enter__(self) -> Self:
@@ -232,13 +237,16 @@ class KafkaBroker(KafkaEndpoint):
 
     def _settings(self) -> dict[str, str]:
         listeners = {name: f"{name}://{address}" for name, address in self._addresses.items()}
+        advertised = {name: url for name, url in listeners.items() if name != "CONTROLLER"}
+        if self._advertised:
+            advertised["PLAINTEXT"] = f"PLAINTEXT://{self._advertised}"
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.bootstrap.servers": self._addresses["CONTROLLER"],
             "controller.listener.names": "CONTROLLER",
             "listeners": ",".join(listeners.values()),
-            "advertised.listeners": ",".join(v for k, v in listeners.items() if k != "CONTROLLER"),
+            "advertised.listeners": ",".join(advertised.values()),
             "log.dirs": str(self.directory / "data"),
             # A killed broker may register again only when its old session ended (9 s by default).
             "broker.session.timeout.ms": "3000",

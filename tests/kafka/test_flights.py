@@ -88,6 +88,7 @@ class Faults:
         return self._random.random() < self._share
 
 
+@pytest.mark.rows("K6")
 async def test_order_holds_through_failures_in_the_midst(
     kafka: KafkaEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ async def test_order_holds_through_failures_in_the_midst(
     assert by_key(await read(sink, RowClass.TRADE)) == by_key_of(trades(submitted))
 
 
+@pytest.mark.rows("K6")
 async def test_a_refused_record_with_others_behind_it(
     kafka: KafkaEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +150,7 @@ async def test_a_refused_record_with_others_behind_it(
     assert report.complete
 
 
+@pytest.mark.rows("K1")
 @pytest.mark.parametrize("how", ["killed", "silent"])
 async def test_a_broker_that_goes_with_all_requests_under_way(
     private_kafka: KafkaBroker, how: str

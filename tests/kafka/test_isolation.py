@@ -121,6 +121,7 @@ async def others_go_on(sink: KafkaSink, ledger: Ledger, first: int, count: int =
     await until(lambda: ledger.counts["acked"] >= before + count, 5)
 
 
+@pytest.mark.rows("I7", "K8")
 @pytest.mark.parametrize("operation", [AclOperation.WRITE, AclOperation.DESCRIBE])
 async def test_a_topic_that_is_denied_delays_its_own_rows(
     kafka_factory: Callable[..., KafkaBroker], operation: AclOperation
@@ -153,6 +154,7 @@ async def test_a_topic_that_is_denied_delays_its_own_rows(
     assert by_key(await read(sink, RowClass.TRADE)) == rows
 
 
+@pytest.mark.rows("I7")
 async def test_rows_of_a_refused_topic_are_shed_beyond_their_share(
     kafka_factory: Callable[..., KafkaBroker],
 ) -> None:
@@ -187,6 +189,7 @@ async def test_rows_of_a_refused_topic_are_shed_beyond_their_share(
     assert ledger.counts["conflated"] == 0
 
 
+@pytest.mark.rows("I7")
 async def test_a_topic_that_is_deleted_is_created_again_as_configured(
     kafka: KafkaEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +211,7 @@ async def test_a_topic_that_is_deleted_is_created_again_as_configured(
     assert len(admin(kafka).list_topics(topic, timeout=10).topics[topic].partitions) == 3
 
 
+@pytest.mark.rows("I7")
 @pytest.mark.parametrize("encoding", ["json", "binary"])
 async def test_a_topic_that_is_made_again_with_fewer_partitions(
     kafka: KafkaEndpoint, encoding: str
@@ -233,6 +237,7 @@ async def test_a_topic_that_is_made_again_with_fewer_partitions(
     }
 
 
+@pytest.mark.rows("I7")
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])
 async def test_a_compacted_tick_topic_is_refused_at_the_start(
     kafka: KafkaEndpoint, policy: str
@@ -256,6 +261,7 @@ async def test_a_compacted_tick_topic_is_refused_at_the_start(
     assert topic in finding.text
 
 
+@pytest.mark.rows("I7")
 async def test_a_topic_that_becomes_compacted_is_not_written_to(
     kafka: KafkaEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +321,7 @@ def stamped(rows: Rows, now_ns: int) -> Rows:
     return rows
 
 
+@pytest.mark.rows("I8")
 @pytest.mark.parametrize("encoding", ["json", "binary"])
 async def test_a_clock_that_is_ahead_makes_rows_wait(kafka: KafkaEndpoint, encoding: str) -> None:
     """Two hours ahead, where the broker allows one; then it is set right."""
@@ -378,6 +385,7 @@ async def test_up_follows_acknowledgements(private_kafka: KafkaBroker) -> None:
         await until(lambda: sink.is_up)
 
 
+@pytest.mark.rows("I7")
 async def test_a_side_topic_that_is_denied_delays_no_other(
     kafka_factory: Callable[..., KafkaBroker],
 ) -> None:

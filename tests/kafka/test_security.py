@@ -127,6 +127,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.rows("K8")
 @pytest.mark.parametrize(("how", "changes", "text"), REFUSALS)
 async def test_what_the_broker_refuses_is_said_at_once(
     broker: KafkaBroker, tmp_path: Path, how: str, changes: dict[str, str], text: str
@@ -215,6 +216,7 @@ def test_run_consume_and_audit_take_the_security_of_a_configuration(
         )
 
 
+@pytest.mark.rows("K8")
 def test_a_topic_that_is_not_there_is_one_line_and_is_not_created(
     broker: KafkaBroker, tmp_path: Path
 ) -> None:

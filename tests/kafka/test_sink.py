@@ -129,6 +129,7 @@ async def test_a_range_of_time_is_read_alone(kafka: KafkaEndpoint) -> None:
     assert found["sequence"].tolist() == list(range(251, 751))
 
 
+@pytest.mark.rows("K1")
 async def test_killed_and_restarted_under_load(private_kafka: KafkaBroker) -> None:
     """K1: what was acked is in the topic, once after dedup, in order per instrument."""
     ledger, stop = Ledger(), asyncio.Event()
@@ -151,6 +152,7 @@ async def test_killed_and_restarted_under_load(private_kafka: KafkaBroker) -> No
     assert found == by_key([TickBatch(RowClass.TRADE, trades(submitted), TABLE)])
 
 
+@pytest.mark.rows("K2")
 @pytest.mark.slow
 async def test_paused_for_twenty_seconds(private_kafka: KafkaBroker) -> None:
     """Within the default budget a pause of the broker sheds nothing and loses nothing."""
@@ -173,6 +175,7 @@ async def test_paused_for_twenty_seconds(private_kafka: KafkaBroker) -> None:
     assert not sink.queue.policy.taken
 
 
+@pytest.mark.rows("K5")
 async def test_a_small_budget_meets_every_step_in_order(private_kafka: KafkaBroker) -> None:
     """Section 4 of the design: conflate, pause, shed; then resume. The ledger balances."""
     ledger = Ledger()
@@ -219,6 +222,7 @@ async def test_a_small_budget_meets_every_step_in_order(private_kafka: KafkaBrok
         assert marked == {one for one in shed if one[0] is row_class}
 
 
+@pytest.mark.rows("K8")
 async def test_a_record_that_is_too_large_costs_itself_alone(kafka: KafkaEndpoint) -> None:
     """K8. The broker takes at most 900 bytes; one instrument's name is longer than that."""
     table = InstrumentTable(TABLE)
@@ -245,6 +249,7 @@ async def test_a_record_that_is_too_large_costs_itself_alone(kafka: KafkaEndpoin
     assert [(one.last - one.first) for one in report.void] == [0, 0]
 
 
+@pytest.mark.rows("K8")
 async def test_a_record_from_the_future_is_put_aside(kafka: KafkaEndpoint) -> None:
     """K8: the broker refuses timestamps that are more than an hour ahead."""
     ledger = Ledger()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic_ns, time_ns
 from typing import Any
 
@@ -28,6 +28,7 @@ from ingestor.sources.live.tap import FrameTap
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
+from tests.faults.proxy import FaultProxy
 
 PATIENCE_S = 30.0
 QUICK = Backoff(base_s=0.05, cap_s=0.2)
@@ -161,34 +162,25 @@ async def bench(
     tap: FrameTap | None = None,
     paused: bool = False,
     before: Callable[[Simulator], None] = lambda _simulator: None,
+    also_through: FaultProxy | None = None,
     **more: Any,
 ) -> AsyncIterator[Bench]:
-    """Serve and connect. instruments: how many are in the plan, None = all of the venue's.
-    before: called with the simulator before the first connect."""
+    """Serve and connect.
+
+    Args:
+        instruments: How many are in the plan; None = all of the venue's.
+        before: Called with the simulator before the first connect.
+        also_through: A proxy that every other connection takes to the simulator.
+    """
     options = options or SimulatorOptions(symbols=4, rate_per_s=100.0)
     async with Simulator(options) as simulator:
         dialect = simulator.dialect
         body = dialect.instruments(simulator.symbols)[1]
         table = InstrumentTable(read_list(adapter, "spot", [body]).instruments)
-        chosen = route or Route()
-        plan = make_plan(
-            [
-                Wanted(
-                    adapter,
-                    "spot",
-                    range(len(table) if instruments is None else instruments),
-                    channels,
-                    Route(
-                        origins=tuple(simulator.addresses),
-                        rest_origin=simulator.rest,
-                        transport=chosen.transport,
-                        streams_per_connection=chosen.streams_per_connection,
-                        source_addresses=chosen.source_addresses,
-                    ),
-                )
-            ],
-            table,
-        )
+        origins = origins_of(simulator, also_through)
+        chosen = replace(route or Route(), origins=origins, rest_origin=simulator.rest)
+        planned = range(len(table) if instruments is None else instruments)
+        plan = make_plan([Wanted(adapter, "spot", planned, channels, chosen)], table)
         rule = adapter.markets["spot"].book
         pipeline = Pipeline(table, lambda _instrument: rule)
         heard = Heard()
@@ -213,6 +205,14 @@ async def bench(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not simulator.clients)
+
+
+def origins_of(simulator: Simulator, proxy: FaultProxy | None) -> tuple[str, ...]:
+    """Return the addresses of a simulator, and that of a proxy which leads to it."""
+    if proxy is None:
+        return tuple(simulator.addresses)
+    proxy.target = simulator.addresses[0].removeprefix("ws://")
+    return (*simulator.addresses, f"ws://{proxy.address}")
 
 
 def impatient(**seconds: float) -> HealthTimeouts:

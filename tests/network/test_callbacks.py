@@ -84,6 +84,7 @@ CASES = [(place, failure, False) for place in PLACES for failure in FAILURES]
 CASES += [(place, FAILURES[0], True) for place in PLACES]
 
 
+@pytest.mark.rows("I1")
 @pytest.mark.parametrize(
     ("place", "failure", "secure"),
     CASES,
@@ -248,6 +249,7 @@ def count_objects() -> int:
     return len(gc.get_objects())
 
 
+@pytest.mark.rows("X4")
 @pytest.mark.parametrize("kind", ["refused", "garbage", "hung up"])
 async def test_failed_handshakes_leave_nothing(connect: Connect, kind: str) -> None:
     """1,000 attempts: no objects, descriptors or sockets of the poller, and no growing memory."""

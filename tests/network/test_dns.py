@@ -28,6 +28,7 @@ def namespaces(command: str, folder: Path) -> list[str]:
     return ["unshare", "--map-root-user", "--mount", "--net", "sh", "-c", script]
 
 
+@pytest.mark.rows("I6", "X10")
 def test_a_name_that_hangs_holds_up_nobody_and_not_the_end(tmp_path: Path) -> None:
     missing = [tool for tool in ("unshare", "ip", "mount") if shutil.which(tool) is None]
     if missing or subprocess.run(namespaces("true", tmp_path), check=False).returncode:

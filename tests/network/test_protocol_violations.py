@@ -162,6 +162,7 @@ VIOLATIONS = {
 }
 
 
+@pytest.mark.rows("X9")
 @pytest.mark.parametrize("name", VIOLATIONS)
 async def test_a_violation_ends_the_connection_and_costs_no_row_before_it(
     connect: Connect, name: str
@@ -177,6 +178,7 @@ async def test_a_violation_ends_the_connection_and_costs_no_row_before_it(
     assert listener.frames == [b"good"]
 
 
+@pytest.mark.rows("X9")
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1012, 1014, 3000, 4000, 4999])
 async def test_a_frame_after_close_is_no_row(connect: Connect, code: int) -> None:
     listener = Listener()
@@ -218,6 +220,7 @@ async def test_a_peer_that_answers_no_close_frame_of_ours_is_closed_in_time(
         assert time.monotonic() - begun_s < CLOSE_TIMEOUT_S + 1.0
 
 
+@pytest.mark.rows("X7", "X9")
 async def test_text_and_binary_are_alike_and_5000_frames_arrive(connect: Connect) -> None:
     messages = [b"%d" % number for number in range(5_000)]
     frames = b"".join(framed(message, 0x81 + number % 2) for number, message in enumerate(messages))
@@ -274,6 +277,7 @@ REFUSED_HEADERS = {
 }
 
 
+@pytest.mark.rows("X9")
 @pytest.mark.parametrize("name", REFUSED_HEADERS)
 async def test_handshakes_that_break_the_rfc(connect: Connect, name: str) -> None:
     listener = Listener()
@@ -314,6 +318,7 @@ async def test_answers_that_are_none(connect: Connect, name: str) -> None:
     assert listener.events == []
 
 
+@pytest.mark.rows("X5")
 @pytest.mark.parametrize("body", [b"", b'{"code":-1003,\n"msg":"banned"}', b"\xff\x1b[31m" * 9_000])
 @pytest.mark.parametrize("status", [101 + 99, 403, 418, 429, 451, 503, *range(520, 531), 599, 999])
 async def test_refusals_are_one_line_with_their_cause(
@@ -363,6 +368,7 @@ async def test_an_end_within_the_answer(connect: Connect) -> None:
             await connect(ConnectOptions(heard.url), Listener())
 
 
+@pytest.mark.rows("X8")
 async def test_pings_of_a_peer_that_reads_no_pong_take_bounded_memory(connect: Connect) -> None:
     """It is given up once its pongs fill the buffers; nothing of what it sends is lost before."""
     server = socket.create_server(("127.0.0.1", 0))

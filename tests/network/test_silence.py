@@ -82,6 +82,7 @@ async def flushed(one: Bench, seconds: float) -> int:
     return gaps
 
 
+@pytest.mark.rows("I4")
 @pytest.mark.parametrize("channels", [("book",), ("trades", "quotes", "book")])
 async def test_a_halted_symbol_is_marked_and_costs_its_neighbors_nothing(
     channels: tuple[str, ...],
@@ -100,6 +101,7 @@ async def test_a_halted_symbol_is_marked_and_costs_its_neighbors_nothing(
         assert not monitor.silent_streams
 
 
+@pytest.mark.rows("X3")
 async def test_a_stale_connection_is_replaced_before_it_is_given_up() -> None:
     async with bench(SimulatorOptions(symbols=2, rate_per_s=100.0)) as one:
         await one.more_frames()

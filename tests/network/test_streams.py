@@ -184,6 +184,7 @@ async def test_other_callbacks_have_their_turn_between_portions() -> None:
     pairs.close()
 
 
+@pytest.mark.rows("I1")
 async def test_a_reader_that_fails_takes_nothing_from_the_others() -> None:
     loop = asyncio.get_running_loop()
     pairs, heard, readers = Pairs(3), [], []
@@ -270,6 +271,7 @@ async def test_a_peer_that_reads_nothing_is_given_up() -> None:
     pairs.close()
 
 
+@pytest.mark.rows("X10")
 async def test_an_address_that_says_nothing_does_not_hold_up_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

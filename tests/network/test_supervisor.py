@@ -70,6 +70,7 @@ async def test_a_cut_connection_comes_back_and_its_hole_is_declared() -> None:
         assert one.heard.ups == 8
 
 
+@pytest.mark.rows("X5")
 @pytest.mark.parametrize(
     ("status", "retry_after_s"), [(401, None), (403, None), (429, 1), (503, None), (503, 1)]
 )
@@ -90,6 +91,7 @@ async def test_refused_handshakes_are_tried_again(status: int, retry_after_s: in
         assert monotonic() - started_s >= 3 * retry_after_s
 
 
+@pytest.mark.rows("X5")
 async def test_429_holds_the_whole_venue_back() -> None:
     def refuse(simulator: Simulator) -> None:
         simulator.faults.refuse = 1
@@ -109,6 +111,7 @@ async def test_429_holds_the_whole_venue_back() -> None:
         await until(lambda: one.connected == 30)
 
 
+@pytest.mark.rows("I4")
 async def test_a_refused_symbol_costs_its_neighbours_nothing() -> None:
     def ban(simulator: Simulator) -> None:
         simulator.faults.bad_symbols = {"S00001-USD"}
@@ -161,6 +164,7 @@ def supervisor_of(server: Server, **more: Any) -> tuple[Supervisor, Heard]:
     return supervisor, heard
 
 
+@pytest.mark.rows("X2")
 async def test_a_half_open_connection_is_found_by_its_missing_pong() -> None:
     connections = 0
     over = asyncio.Event()
@@ -194,6 +198,7 @@ async def test_pongs_keep_a_quiet_connection() -> None:
         assert one.simulator.statistics.accepted == 1
 
 
+@pytest.mark.rows("X3")
 async def test_a_stale_stream_is_probed_then_its_connection_is_opened_anew() -> None:
     async with bench(route=ONE_EACH) as one:
         await one.more_frames()
@@ -280,6 +285,7 @@ async def test_what_connects_while_paused_is_paused() -> None:
         assert one.heard.unanswered == []
 
 
+@pytest.mark.rows("X1")
 async def test_a_storm_comes_back_under_the_limiter() -> None:
     lines, rate, burst = 300, 200.0, 20
     async with bench(

@@ -202,6 +202,7 @@ async def test_pings_are_answered_and_ours_show_in_received_ns(connect: Connect)
         await listener.failure()
 
 
+@pytest.mark.rows("X5")
 @pytest.mark.parametrize(
     ("code", "reason", "seen"),
     [
@@ -239,6 +240,7 @@ async def test_a_lost_connection_is_code_1006(connect: Connect) -> None:
     assert failure.code == 1006
 
 
+@pytest.mark.rows("X5")
 @pytest.mark.parametrize(
     ("status", "header", "wait_s"),
     [
@@ -273,6 +275,7 @@ async def test_handshake_rejected(
     assert listener.events == []
 
 
+@pytest.mark.rows("X7")
 async def test_oversize_message_ends_the_connection_with_1009(connect: Connect) -> None:
     async def handle(connection: ServerConnection) -> None:
         await connection.send("x" * 2_000)
@@ -287,6 +290,7 @@ async def test_oversize_message_ends_the_connection_with_1009(connect: Connect) 
     assert listener.frames == []
 
 
+@pytest.mark.rows("X7")
 async def test_fragments_of_an_oversize_message_end_it_too(connect: Connect) -> None:
     async def handle(connection: ServerConnection) -> None:
         async def parts() -> AsyncIterator[str]:
@@ -315,6 +319,7 @@ def raw(*frames: bytes) -> Serve:
     return handle
 
 
+@pytest.mark.rows("X9")
 @pytest.mark.parametrize(
     ("frames", "code"),
     [
@@ -335,6 +340,7 @@ async def test_violations(connect: Connect, frames: list[bytes], code: int) -> N
     assert listener.frames == []
 
 
+@pytest.mark.rows("X9")
 async def test_invalid_utf8_is_handed_over_for_the_decoder_to_refuse(connect: Connect) -> None:
     listener = Listener()
     async with venue(raw(b"\x81\x02\xff\xfe")) as url:
@@ -357,6 +363,7 @@ async def test_one_socket_read_is_one_burst_with_one_time() -> None:
     assert listener.bursts == 1
 
 
+@pytest.mark.rows("X10")
 async def test_connect_refused(connect: Connect) -> None:
     async with venue(hold) as url:
         pass
@@ -364,11 +371,13 @@ async def test_connect_refused(connect: Connect) -> None:
         await connect(ConnectOptions(url), Listener())
 
 
+@pytest.mark.rows("X10")
 async def test_name_that_does_not_resolve(connect: Connect) -> None:
     with pytest.raises(ConnectFailed):
         await connect(ConnectOptions("ws://nowhere.invalid/"), Listener())
 
 
+@pytest.mark.rows("X4")
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Switching"], ids=["silent", "slow"])
 async def test_open_timeout_leaves_no_socket(connect: Connect, answer: bytes) -> None:
     ended = asyncio.Event()
@@ -385,6 +394,7 @@ async def test_open_timeout_leaves_no_socket(connect: Connect, answer: bytes) ->
         await asyncio.wait_for(ended.wait(), PATIENCE_S)
 
 
+@pytest.mark.rows("X4")
 async def test_hang_up_in_the_handshake(connect: Connect) -> None:
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -395,6 +405,7 @@ async def test_hang_up_in_the_handshake(connect: Connect) -> None:
             await connect(ConnectOptions(url), Listener())
 
 
+@pytest.mark.rows("X4")
 async def test_garbage_in_the_handshake(connect: Connect) -> None:
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -517,6 +528,7 @@ def contexts(kind: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server, client
 
 
+@pytest.mark.rows("X6")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["expired", "self-signed", "wrong host", "old version"])
 async def test_tls_refused(connect: Connect, kind: str) -> None:
@@ -545,6 +557,7 @@ async def test_tls(connect: Connect) -> None:
     assert listener.frames == [b"x" * 40_000]
 
 
+@pytest.mark.rows("X6")
 async def test_the_default_context_verifies(connect: Connect) -> None:
     server, _ = contexts("good")
     async with venue(hold, ssl=server) as url:

@@ -53,6 +53,7 @@ def check(seconds: float, between_s: float, seed: int) -> Outcome:
         raise
 
 
+@pytest.mark.rows("V1")
 @pytest.mark.parametrize(
     ("seconds", "between_s", "seed"), [*((*SHORT, seed) for seed in SHORT_SEEDS), *pinned()]
 )
@@ -62,7 +63,8 @@ def test_whatever_happens_the_table_of_bulkheads_holds(
     check(seconds, between_s, seed)
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=25)
+@pytest.mark.rows("V1")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", LONG_SEEDS)
 def test_a_virtual_hour(seed: int) -> None:

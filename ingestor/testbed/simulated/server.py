@@ -227,6 +227,8 @@ class Simulator:
                 self.cut(values.get("within_s", 0.0))
             case "stall":
                 self.stall(values.get("for_s", 10.0))
+            case "burst":
+                self.faults.rate_factor = values.get("factor", 5.0)
             case "malformed" | "gaps" | "duplicates" | "refuse":
                 setattr(self.faults, name, int(values.get("count", 1)))
                 self.faults.status = int(values.get("status", 503))
@@ -317,7 +319,7 @@ class Simulator:
         while True:
             await asyncio.sleep(options.tick_s)
             now_s = time()
-            rate = options.rate_per_s * len(self._heard)
+            rate = options.rate_per_s * self.faults.rate_factor * len(self._heard)
             if now_s < self.faults.stalled_until_s:
                 credit, before_s = 0.0, now_s
                 continue

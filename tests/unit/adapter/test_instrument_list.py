@@ -42,6 +42,7 @@ def test_listings_and_delistings() -> None:
     assert change
 
 
+@pytest.mark.rows("I2")
 @pytest.mark.parametrize(
     "after",
     [
@@ -58,6 +59,7 @@ def test_every_change_of_metadata_is_seen(after: Instrument) -> None:
     assert difference(listed(A, B), listed(after, B)) == ListChange(changed=((A, after),))
 
 
+@pytest.mark.rows("I4")
 def test_halts_and_the_end_of_them() -> None:
     halt = Halted("A", "BREAK", A)
     assert difference(listed(A, B), listed(B, halted={"A": halt})) == ListChange(halted=(halt,))

@@ -165,6 +165,7 @@ async def test_every_page_is_there_with_its_headers(get, path: str) -> None:
     assert "Access-Control-Allow-Origin" not in headers
 
 
+@pytest.mark.rows("D6")
 async def test_the_page_keeps_its_own_policy(get) -> None:
     _, _, page = await get("/")
     _, _, script = await get("/status.js")
@@ -219,6 +220,7 @@ async def test_readiness_and_startup_follow_the_application(get, app: App) -> No
     assert (await get("/startupz"))[0] == 503
 
 
+@pytest.mark.rows("P4")
 async def test_liveness_is_the_heartbeat_alone(get, app: App, server: AdminServer) -> None:
     app.health = Health(False, {})
     assert (await get("/livez"))[0] == 200
@@ -309,6 +311,7 @@ def promtool() -> str:
     return tool
 
 
+@pytest.mark.rows("D6")
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/feeds"])
 async def test_promtool_is_content(get, path: str) -> None:
     tool = promtool()
@@ -324,6 +327,7 @@ async def test_promtool_is_content(get, path: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.rows("D6")
 async def test_streams_have_four_series_each_and_escaped_labels(get) -> None:
     _, _, text = await get("/metrics/feeds")
     labels = r'{venue="kraken",market="spot",channel="trades",symbol="BTC\"\n"}'

@@ -35,6 +35,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     assert "descriptors.short" not in log
 
 
+@pytest.mark.rows("P5", "I10")
 @pytest.mark.parametrize(("hard", "planned"), [(256, 500), (300, 201)])
 def test_a_plan_that_is_too_large_is_reported_and_waits(hard: int, planned: int) -> None:
     found, log = budget(hard, hard, planned)

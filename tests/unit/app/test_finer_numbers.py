@@ -92,6 +92,7 @@ class Bench:
         return self.table[number].price_exponent, self.table[number].size_exponent
 
 
+@pytest.mark.rows("I2")
 @each_venue
 def test_numbers_that_stay_finer_widen_their_instrument(adapter, market, symbol, trade) -> None:
     bench = Bench(adapter, market)
@@ -117,6 +118,7 @@ def test_finer_sizes_widen_too(adapter, market, symbol, trade) -> None:
     assert bench.exponents(symbol) == (price, size + 1)
 
 
+@pytest.mark.rows("I2")
 @each_venue
 def test_one_absurd_number_widens_nothing(adapter, market, symbol, trade) -> None:
     bench = Bench(adapter, market)

@@ -30,6 +30,7 @@ def waiting(planned: Planned) -> dict[str, str]:
     return {one.name: one.reason.value for one in planned.waiting}
 
 
+@pytest.mark.rows("I4")
 async def test_a_halted_symbol_waits_and_the_rest_runs(tmp_path: Path) -> None:
     async with serving(("binance", "spot"), ("kraken", "spot")) as (binance, kraken):
         answer = binance.edit()
@@ -55,6 +56,7 @@ async def test_a_halted_symbol_waits_and_the_rest_runs(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.rows("I3")
 async def test_an_odd_entry_costs_the_symbol_that_is_named(tmp_path: Path) -> None:
     async with serving(("okx", "swap"), ("bybit", "linear")) as (okx, bybit):
         answer = okx.edit()
@@ -75,6 +77,7 @@ async def test_an_odd_entry_costs_the_symbol_that_is_named(tmp_path: Path) -> No
     assert [one.detail.split(":")[0] for one in planned.waiting] == ["NEWX-USDT-SWAP", "XAUUSDT"]
 
 
+@pytest.mark.rows("I3")
 @pytest.mark.parametrize("fault", ["refused", "hangs", "status", "error", "html", "empty"])
 async def test_a_venue_without_a_list_stops_no_other(
     tmp_path: Path, fault: str, unused_tcp_port: int

@@ -49,6 +49,7 @@ def test_the_next_session_knows_the_last_numbers(tmp_path: Path) -> None:
     assert second.previous.sequences == {"md.trades.v1": {"0": 41, "3": 7}}
 
 
+@pytest.mark.rows("I14")
 def test_a_killed_process_leaves_its_numbers(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     code = (
@@ -189,6 +190,7 @@ def speak(rows: Rows, connection: Connection, number: int) -> None:
     buffer.levels(number, 1, 1, 1, 1, [("1", "1")], [("2", "1")], flags=3)
 
 
+@pytest.mark.rows("I14")
 def test_every_class_of_every_instrument_is_marked_once(tmp_path: Path) -> None:
     rows = Rows(tmp_path, restarted=True)
     both = Connection(1, *channels(0, "A"), *channels(1, "B"))

@@ -41,6 +41,7 @@ def break_side(monkeypatch: pytest.MonkeyPatch, book: Book, failure: type[Except
     monkeypatch.setattr(BookSide, "apply", failing)
 
 
+@pytest.mark.rows("I1")
 @each_failure
 def test_an_update_that_raises_costs_its_own_book(
     monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
@@ -111,6 +112,7 @@ def test_a_book_whose_exponents_stay_goes_on_under_its_new_number() -> None:
     assert not harness.books.is_valid(0)
 
 
+@pytest.mark.rows("I2")
 def test_a_book_whose_exponents_change_begins_anew_with_a_gap() -> None:
     harness = two_live_books()
     new = harness.table.add(replace(harness.table[0], tick_size="0.1", price_exponent=1))

@@ -282,6 +282,7 @@ def test_what_is_no_record_is_refused() -> None:
         codec_binary.position(b"x" * 48)
 
 
+@pytest.mark.rows("D4")
 @given(st.data())
 def test_mutated_records_raise_documented_errors_alone(data: st.DataObject) -> None:
     encoding = data.draw(st.sampled_from(ENCODINGS))

@@ -26,6 +26,7 @@ def test_codes_have_names(code: int, name: str, retriable: bool) -> None:
     assert failure.retriable is retriable
 
 
+@pytest.mark.rows("K6")
 def test_no_code_of_the_protocol_is_unknown() -> None:
     named = [code for code in range(1, 130) if type(error_of(code)) is errors.UnknownError]
     assert named == []

@@ -9,6 +9,7 @@ from ingestor.model.retry_after import RETRY_AFTER_MAX_S, retry_after_s
 NOW_S = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT
 
 
+@pytest.mark.rows("I11")
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [
@@ -31,6 +32,7 @@ def test_both_forms_are_read_within_bounds(value: str, wanted: float) -> None:
     assert retry_after_s(value, NOW_S) == wanted
 
 
+@pytest.mark.rows("I11")
 @pytest.mark.parametrize(
     "value",
     [

@@ -102,6 +102,7 @@ async def test_many_frames_are_decoded_at_once_and_flushed_when_the_batch_is_ful
     assert bench.flusher.flushes == 1, "its timer was taken back"
 
 
+@pytest.mark.rows("I1")
 @pytest.mark.parametrize("frames", [FRAMES_FULL, FRAMES_FULL - 1], ids=["in a burst", "by timer"])
 async def test_a_bug_of_what_decodes_many_costs_nothing_but_time(
     frames: int, expected_bugs: Counter[str]

@@ -129,6 +129,7 @@ def growth(path: Path, what: str) -> tuple[int, str]:
 EVERYWHERE = {"zeros", "endless line"}  # the other bombs are tried on what reads and what repairs
 
 
+@pytest.mark.rows("I13")
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_is_refused_within_64_mib(tmp_path: Path, bomb: str) -> None:
     segment(tmp_path, BOMBS[bomb]())
@@ -221,6 +222,7 @@ def test_more_problems_than_a_hundred_are_counted_not_shown(tmp_path: Path) -> N
     assert "more problems" in str(shown[-1])
 
 
+@pytest.mark.rows("I13")
 @pytest.mark.parametrize("gap", [b"\n", b'{"t":"recv"\n', RECV + b'x"}\n'])
 def test_a_line_too_long_costs_itself_alone(tmp_path: Path, gap: bytes) -> None:
     long = RECV + b"a" * (LINE_BYTES_MAX + 1) + b'"}\n'
@@ -284,6 +286,7 @@ def odd_files(folder: Path) -> dict[str, Path]:
     return made
 
 
+@pytest.mark.rows("I13")
 def test_links_devices_and_pipes_in_a_folder_are_left_out(tmp_path: Path) -> None:
     root = tmp_path / "recordings"
     path = segment(root, [HEADER, RECV + b'1"}\n'])
@@ -304,6 +307,7 @@ def test_links_devices_and_pipes_in_a_folder_are_left_out(tmp_path: Path) -> Non
     assert problems.count == len(refused)
 
 
+@pytest.mark.rows("I13")
 def test_compact_follows_no_link_to_a_device(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     from ingestor.sources.replay.compact import compact

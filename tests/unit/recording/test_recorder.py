@@ -38,6 +38,7 @@ from ingestor.recording.recorder import Recorder
 from ingestor.recording.repair import repair, repair_all
 from ingestor.recording.segments import FRAME_BYTES_MAX, RecorderSettings
 from ingestor.recording.writer_thread import ENTRY_BYTES, Entry, FrameRun, RecorderState, take_chunk
+from tests.faults.disk import small_disk
 
 T0 = 1_790_000_000_000_000_000 // HOUR_NS * HOUR_NS + 60_000_000_000
 SUBSCRIPTIONS = [Subscription(0, "AAAUSD", "trades", "aaausd@trade")]
@@ -290,6 +291,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.rows("P1")
 @pytest.mark.slow
 def test_twenty_kills_lose_at_most_the_last_frame_each(tmp_path: Path) -> None:
     noise = random.Random(11)
@@ -438,20 +440,10 @@ def test_repair_of_an_empty_file_removes_it(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def mounted_tmpfs(folder: Path) -> bool:
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
-
+@pytest.mark.rows("P3")
 async def test_a_full_disk_fails_the_recorder_until_there_is_space(tmp_path: Path) -> None:
-    folder = tmp_path / "small"
-    if not mounted_tmpfs(folder):
-        pytest.skip("mounting a tmpfs is not permitted here")
-    try:
+    with small_disk(tmp_path / "small") as folder:
         await fill_the_disk(folder)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 async def fill_the_disk(folder: Path) -> None:

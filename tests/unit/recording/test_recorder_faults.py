@@ -40,6 +40,7 @@ def received(one: Recorder, connection: int, count: int, begin: int) -> None:
         one.received(connection, T0 + number, b"%d" % number)
 
 
+@pytest.mark.rows("I1", "P3")
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
 @pytest.mark.parametrize("place", PLACES)
 async def test_a_failure_costs_the_recorder_alone(

@@ -89,6 +89,7 @@ async def test_an_address_is_no_question(dns: Dns, address: str) -> None:
     assert not dns.asked
 
 
+@pytest.mark.rows("I6", "X10")
 async def test_a_name_that_hangs_takes_few_threads_and_no_other_names_time(dns: Dns) -> None:
     resolver = Resolver(dns)
     hanging = [
@@ -168,6 +169,7 @@ async def test_an_answer_is_used_again_until_it_is_old_or_doubted(
     assert dns.asked["good.example"] == 3
 
 
+@pytest.mark.rows("X10")
 async def test_known_addresses_serve_while_dns_fails_or_hangs(dns: Dns) -> None:
     resolver = Resolver(dns)
     known = await resolver.resolve("good.example", 443)
@@ -275,6 +277,7 @@ async def main():
 """
 
 
+@pytest.mark.rows("I6")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_the_end_of_a_process_waits_for_no_lookup(loop: str) -> None:
     begun_s = time.monotonic()

@@ -19,6 +19,7 @@ def fail(failure: BaseException) -> None:
     raise failure
 
 
+@pytest.mark.rows("I1")
 @pytest.mark.parametrize("kind", FAILURES)
 def test_a_guarded_callback_costs_its_unit_alone(kind: type[Exception]) -> None:
     bulkheads = Bulkheads()
@@ -46,6 +47,7 @@ def test_a_place_is_logged_once_with_its_traceback_and_counted_always() -> None:
     assert "another kind" in second["cause"]
 
 
+@pytest.mark.rows("I1")
 async def test_a_kept_task_begins_again_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RESTART", module.Backoff(base_s=0.0, cap_s=0.0))
     bulkheads, runs = Bulkheads(), 0

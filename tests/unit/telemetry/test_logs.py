@@ -82,6 +82,7 @@ def test_libraries_log_through_us_from_warning_on() -> None:
     )
 
 
+@pytest.mark.rows("K9")
 def test_a_cause_that_repeats_is_counted() -> None:
     now_s = 0.0
     limit = RateLimit(2, lambda: now_s)

@@ -39,6 +39,7 @@ def test_lines_come_out_in_order(pipe: tuple[int, int]) -> None:
     assert writer.dropped == 0
 
 
+@pytest.mark.rows("I9")
 @pytest.mark.parametrize("blocking", [True, False])
 def test_a_reader_that_does_not_read_is_not_waited_for(
     pipe: tuple[int, int], blocking: bool
@@ -84,6 +85,7 @@ def test_a_slow_reader_is_waited_for(pipe: tuple[int, int]) -> None:
     assert writer.dropped == 0
 
 
+@pytest.mark.rows("I9")
 def test_what_cannot_be_written_is_counted(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.close(reading)

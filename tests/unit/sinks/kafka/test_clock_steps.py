@@ -24,6 +24,7 @@ class Clocks:
         return self.steps.explains(np.array(times_ns))
 
 
+@pytest.mark.rows("I8")
 @pytest.mark.parametrize("step_s", [-600, 3_600, 7_200, -86_400])
 def test_rows_of_a_clock_that_stepped_are_known(step_s: int) -> None:
     clocks = Clocks()

@@ -256,6 +256,7 @@ async def test_hooks_that_raise_stop_nothing(
     assert found_bugs().keys() <= {"sink"}
 
 
+@pytest.mark.rows("I8")
 @pytest.mark.parametrize("step_s", [-600, 3_600])
 async def test_steps_of_the_clock_shed_nothing_and_end_no_pause(
     broker: DevBroker, step_s: int
@@ -293,6 +294,7 @@ async def test_steps_of_the_clock_shed_nothing_and_end_no_pause(
         await sink.drain(15)
 
 
+@pytest.mark.rows("K8")
 async def test_records_that_are_refused_are_counted(broker: DevBroker) -> None:
     sink = sink_of(broker, Ledger())
     async with running(sink):
@@ -309,6 +311,7 @@ async def test_records_that_are_refused_are_counted(broker: DevBroker) -> None:
     assert sink.side.acked["md.status.v1"] == 2
 
 
+@pytest.mark.rows("K8", "I7")
 async def test_a_topic_that_refuses_one_record_after_another_waits(broker: DevBroker) -> None:
     """INVALID_RECORD: at most two records become dead letters before the topic is held."""
     ledger = Ledger()

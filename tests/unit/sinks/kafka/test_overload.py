@@ -32,6 +32,7 @@ def decide(policy: OverloadPolicy, level: float, now_s: float) -> list[Step]:
     return steps
 
 
+@pytest.mark.rows("K5", "L6")
 def test_a_growing_backlog_meets_the_steps_in_order() -> None:
     policy = OverloadPolicy(BUDGET)
     assert decide(policy, 0.25, 0) == []
@@ -145,6 +146,7 @@ def test_shedding_keeps_all_others_in_order(
     assert set(marks["instrument"].tolist()) == set(rows["instrument"].tolist()) & victims
 
 
+@pytest.mark.rows("L6")
 def test_the_largest_go_first_and_no_more_than_needed() -> None:
     size_of = np.array([100, 500, 64, 300])
     assert largest(size_of, 400, 64).tolist() == [1]

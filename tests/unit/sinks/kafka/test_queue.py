@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -79,6 +80,7 @@ def test_a_lane_knows_its_oldest_row() -> None:
     assert partition_queue.take(1)[0]["sequence"].tolist() == [1]
 
 
+@pytest.mark.rows("K5", "L6")
 def test_steps_come_in_their_order() -> None:
     owner = Owner(Budget(bytes_max=64_000))
     for first in range(1, 2_000, 20):

@@ -119,6 +119,7 @@ async def test_an_instrument_has_the_partition_of_its_key(broker: DevBroker) -> 
                 break
 
 
+@pytest.mark.rows("K6")
 @pytest.mark.parametrize("code", [2, 10, 29, 32, 45, 59, 87, 89, 3, 5, 6, 7, 19, 20, 56])
 async def test_one_refusal_costs_no_row(broker: DevBroker, code: int) -> None:
     """K6: retriable codes have no effect; others cost the partition an epoch at most."""
@@ -143,6 +144,7 @@ async def test_one_refusal_costs_no_row(broker: DevBroker, code: int) -> None:
     assert not sink.producer_resets
 
 
+@pytest.mark.rows("K6")
 async def test_a_record_that_is_refused_for_ever_is_found(broker: DevBroker) -> None:
     """Eight records: the batch, its first half, quarter and first record are refused."""
     ledger = Ledger()
@@ -190,6 +192,7 @@ async def test_audit_tells_void_from_missing(broker: DevBroker) -> None:
     assert (hole.first, hole.last) == (4, 4)
 
 
+@pytest.mark.rows("K8")
 async def test_a_forbidden_topic_holds_its_rows_until_it_is_allowed(broker: DevBroker) -> None:
     ledger = Ledger()
     sink = sink_of(broker, ledger)
@@ -207,6 +210,7 @@ async def test_a_forbidden_topic_holds_its_rows_until_it_is_allowed(broker: DevB
     assert not sink.producer_resets
 
 
+@pytest.mark.rows("K1")
 async def test_an_outage_costs_nothing(broker: DevBroker) -> None:
     ledger = Ledger()
     sink = sink_of(broker, ledger)
@@ -226,6 +230,7 @@ async def test_an_outage_costs_nothing(broker: DevBroker) -> None:
     assert ledger.counts == {"acked": 1_500}
 
 
+@pytest.mark.rows("K1")
 async def test_dropped_connections_cost_nothing(broker: DevBroker) -> None:
     ledger = Ledger()
     sink = sink_of(broker, ledger, encoding="binary")
@@ -274,6 +279,7 @@ async def test_no_broker_is_one_clear_line() -> None:
             await sink.wait_connected(0.5)
 
 
+@pytest.mark.rows("K9")
 async def test_an_outage_logs_one_line_a_second_and_cause(
     broker: DevBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -296,6 +302,7 @@ async def test_an_outage_logs_one_line_a_second_and_cause(
         assert sum(line[:2] == place for line in lines) <= 4
 
 
+@pytest.mark.rows("K8")
 async def test_a_topic_that_is_not_there_is_said_and_not_created(broker: DevBroker) -> None:
     servers = broker.bootstrap_servers
     for _ in range(2):  # asking for it has not made it

@@ -59,6 +59,7 @@ BOOK, TRADES, QUOTES = RowClass.LEVEL, RowClass.TRADE, RowClass.QUOTE
 RATES = {(BOOK, BUSY): 10.0, (BOOK, MIDDLE): 0.5, (TRADES, QUIET): 1 / 120}
 
 
+@pytest.mark.rows("I4")
 def test_a_busy_book_trips_in_seconds_and_costs_its_neighbors_no_reconnect() -> None:
     """It is probed alone; since the others speak, their connection is sound: it is marked."""
     market = Market(RATES)
@@ -72,6 +73,7 @@ def test_a_busy_book_trips_in_seconds_and_costs_its_neighbors_no_reconnect() -> 
     assert market.staleness.silent() == [(BUSY, BOOK)]
 
 
+@pytest.mark.rows("I4")
 def test_a_halted_stream_is_looked_at_rarely_until_it_speaks() -> None:
     market = Market(RATES)
     market.run(300)
@@ -85,6 +87,7 @@ def test_a_halted_stream_is_looked_at_rarely_until_it_speaks() -> None:
     assert again[0].action is Action.PROBE, "the halt taught nothing"
 
 
+@pytest.mark.rows("X3")
 def test_a_connection_of_which_nothing_comes_is_opened_anew_once() -> None:
     market = Market(RATES)
     market.run(300)

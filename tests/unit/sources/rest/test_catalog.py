@@ -127,6 +127,7 @@ async def test_old_answers_are_asked_for_again(bench: Bench) -> None:
     assert len(bench.venue.asked) == 3
 
 
+@pytest.mark.rows("I3")
 async def test_stale_answers_serve_with_a_warning(bench: Bench) -> None:
     await bench.load()
     bench.clock.now_ns += 3 * HOUR_NS
@@ -149,6 +150,7 @@ async def test_without_any_answer_the_failure_is_told(bench: Bench) -> None:
     assert not bench.file.exists()
 
 
+@pytest.mark.rows("I3")
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"products":[]}', b'{"products":[{}]}'])
 async def test_an_answer_that_is_no_list_is_not_kept(bench: Bench, body: bytes) -> None:
     bench.venue.answers["/api/v3/brokerage/market/products"] = [body]
@@ -157,6 +159,7 @@ async def test_an_answer_that_is_no_list_is_not_kept(bench: Bench, body: bytes) 
     assert not bench.file.exists()
 
 
+@pytest.mark.rows("I3")
 async def test_a_bad_answer_does_not_replace_a_good_one(bench: Bench) -> None:
     await bench.load()
     bench.clock.now_ns += 2 * HOUR_NS

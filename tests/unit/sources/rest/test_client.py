@@ -204,6 +204,7 @@ async def test_pages_without_end_are_an_error() -> None:
             await client.pages(url, RestRequest("/v1/list", cursor=("next",)))
 
 
+@pytest.mark.rows("X6")
 async def test_certificates_are_verified() -> None:
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

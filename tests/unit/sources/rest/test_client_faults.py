@@ -85,6 +85,7 @@ async def test_all_members_of_a_gzip_file_are_read() -> None:
         assert await client.get(url, REQUEST) == b"[1,2]"
 
 
+@pytest.mark.rows("I13")
 async def test_a_bomb_is_cut_off_while_it_grows() -> None:
     bomb = zeros(32 << 20)
     assert len(bomb) < 300_000
@@ -234,6 +235,7 @@ async def test_statuses_that_may_pass_are_tried_again(status: int) -> None:
         assert await client.get(url, REQUEST) == b"[]"
 
 
+@pytest.mark.rows("I11")
 @pytest.mark.parametrize(
     ("header", "wait_s"),
     [
