@@ -42,6 +42,7 @@ class Link:
         self.streams: dict[str, None] = {}
         self.is_open = True
         self.is_stalled = False  # a half-open connection: nothing passes, in either direction
+        self.passed_s = -float("inf")  # when it was last stalled no longer
         self.is_mute = False  # open and healthy, but no data come until its end
         self._is_paused = False
         self._arrive: Arrive = handler.arrive
@@ -85,6 +86,7 @@ class Link:
     def stall(self, *, is_stalled: bool) -> None:
         self.is_stalled = is_stalled
         if not is_stalled:
+            self.passed_s = asyncio.get_running_loop().time()
             upstream, self._upstream = self._upstream, []
             for call in upstream:
                 call()
