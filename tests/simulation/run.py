@@ -51,7 +51,8 @@ from tests.simulation.virtual import Time, run
 
 SETTLE_S: Final = 75.0  # after the last fault, for back-offs and repairs
 _CAP_S: Final = 10.0  # of both
-_REPLACING_S: Final = 3.0  # from the verdict on a connection to its end
+_LOOK_S: Final = 1.5  # between two looks at what arrived
+_OPEN_S: Final = 400.0  # the longest wait for connections that were refused for lasting reasons
 _LIST_S: Final = 10.0  # between two questions for the list of instruments, at least
 _STILL_S: Final = 3.0  # between the last update and the end
 
@@ -173,6 +174,9 @@ class World:
         venue = asyncio.create_task(self.venue.run())
         watching = asyncio.create_task(self._watch())
         await self.faults.run(seconds, between_s)
+        async with asyncio.timeout(_OPEN_S):
+            while not self._is_open():
+                await asyncio.sleep(1.0)
         await asyncio.sleep(SETTLE_S)
         self.venue.is_still = True
         await asyncio.sleep(_STILL_S)
@@ -207,6 +211,16 @@ class World:
             listed = await venue.refresh(Simulated, "spot")
             return [] if listed is None else listed.instruments
 
+        act_on = ingestor.supervisor.stale
+
+        def stale(instrument: int, channel: str, silence_s: float, *, probed: bool) -> None:
+            connection = ingestor.supervisor.connection_of(instrument, channel)
+            if connection is not None and probed and not ingestor.supervisor.is_paused:
+                stream = f"{channel} of {ingestor.planned.table[instrument].symbol}"
+                self._judge_stale(connection.session, stream, silence_s)
+            act_on(instrument, channel, silence_s, probed=probed)
+
+        ingestor.supervisor.stale = stale  # type: ignore[method-assign]
         changes = ingestor.changes
         changes.run = partial(changes.watch, venue)  # type: ignore[method-assign]
         changes.revisions.refresh = refresh  # type: ignore[method-assign,assignment]
@@ -230,21 +244,28 @@ class World:
             case PlannedReconnect(reason=reason):
                 self._expect(reason in {"removed", "maintenance", "replaced"}, f"{failure}")
             case FeedStale():
-                self._judge_stale(session, link, failure)
+                return  # judged when it was decided: `_judge_stale`
             case _:
                 self._expect(False, f"an end without a reason: {failure!r}")
 
-    def _judge_stale(self, session: Session, link: Link | None, failure: FeedStale) -> None:
+    def _judge_stale(self, session: Session, stream: str, silence_s: float) -> None:
         """A stream that is halted alone must not cost its siblings the connection."""
+        link = self._link_of(session)
         siblings = {
             one.symbol
             for one in session.subscriptions
             if not (market := self.venue.markets[one.symbol]).is_halted and market.is_listed
         }
         quiet = link is None or link.is_mute or link.is_stalled or not siblings
-        if link is not None:  # the verdict stands when the successor is being opened already
-            quiet |= asyncio.get_running_loop().time() - link.passed_s < _REPLACING_S
-        self._expect(quiet, f"siblings {sorted(siblings)} lost their connection: {failure}")
+        if link is not None:  # what passed at last has not been looked at yet
+            quiet |= asyncio.get_running_loop().time() - link.passed_s < _LOOK_S
+        what = f"siblings {sorted(siblings)} lose their connection: {stream} silent {silence_s} s"
+        self._expect(quiet, what)
+
+    def _is_open(self) -> bool:
+        assert self._ingestor is not None
+        slots = list(self._ingestor.supervisor.slots)
+        return all(slot.connection is not None and slot.connection.is_open for slot in slots)
 
     def _link_of(self, session: Session) -> Link | None:
         return next((one for one in self.venue.links if one.handler.session is session), None)
