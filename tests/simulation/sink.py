@@ -118,7 +118,7 @@ class SimulatedSink:
                 rows, since_ns = self.queue.take(lane, _ROWS_MAX)
                 if not len(rows):
                     break
-                self.queue.settle(rows)
+                self.queue.settle(lane, rows)
                 self._counts.acked(lane.row_class, rows, now_ns, since_ns)
                 self._broker.deliver(TickBatch(lane.row_class, rows, self._instruments))
         self.queue.check(now_ns)
