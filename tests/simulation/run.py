@@ -43,14 +43,15 @@ from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.telemetry import loop_lag
 from ingestor.telemetry.bulkheads import bulkheads
+from tests.simulation.broker import Broker, simulated_kafka
 from tests.simulation.consumer import Consumer
 from tests.simulation.faults import Faults
-from tests.simulation.sink import Broker, SimulatedSink
 from tests.simulation.venue import Link, Venue
 from tests.simulation.virtual import Time, run
 
 SETTLE_S: Final = 75.0  # after the last fault, for back-offs and repairs
 _CAP_S: Final = 10.0  # of both
+_PARTITIONS: Final = 3  # of a topic
 _LOOK_S: Final = 1.5  # between two looks at what arrived
 _OPEN_S: Final = 400.0  # the longest wait for connections that were refused for lasting reasons
 _LIST_S: Final = 10.0  # between two questions for the list of instruments, at least
@@ -137,7 +138,8 @@ class World:
         self.random = random
         self.venue = Venue(random.randint(6, 14), random, random.uniform(0.3, 1.0))
         self.consumer = Consumer(self.venue, partial(self._expect, False), self._conflates)
-        self.broker = Broker(self.consumer.take, time.clocks)
+        wrong = partial(self._expect, False)
+        self.broker = Broker(_PARTITIONS, self.consumer.take, wrong)
         self.trace = Trace(self)
         self.faults = Faults(
             self.venue, self.broker, time, self.trace.note, Random(random.random())
@@ -147,7 +149,11 @@ class World:
         self._ingestor: Ingestor | None = None
         self._config = Config.model_validate(
             {
-                "kafka": {"partitions": 3, "encoding": "binary"},
+                "kafka": {
+                    "partitions": _PARTITIONS,
+                    "encoding": "binary",
+                    "request_timeout_ms": random.choice((5_000, 30_000)),
+                },
                 "http": {"enabled": False},
                 "budget": {"rows": random.choice((1_500, 8_000_000)), "age_max_s": 40.0},
                 "books": {
@@ -329,7 +335,7 @@ def _simulated(broker: Broker, venue: Venue) -> Iterator[None]:
     transports = {**supervisor.TRANSPORTS, "picows": venue.connect}
     with (
         mock.patch.object(supervisor, "TRANSPORTS", transports),
-        mock.patch.object(ingestor_module, "KafkaSink", partial(SimulatedSink, broker)),
+        simulated_kafka(broker),
         mock.patch.object(
             instrument_changes,
             "WatchPace",
