@@ -271,7 +271,11 @@ class World:
     def _is_open(self) -> bool:
         assert self._ingestor is not None
         slots = list(self._ingestor.supervisor.slots)
-        return all(slot.connection is not None and slot.connection.is_open for slot in slots)
+        connections = [slot.connection for slot in slots]
+        return all(
+            connection is not None and connection.is_open and not connection.session.refused_streams
+            for connection in connections
+        )
 
     def _link_of(self, session: Session) -> Link | None:
         return next((one for one in self.venue.links if one.handler.session is session), None)
