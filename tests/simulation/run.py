@@ -27,7 +27,6 @@ import structlog
 from feeds.simulated import Simulated
 from ingestor.adapter.contract import Subscription
 from ingestor.app import book_snapshots, instrument_changes
-from ingestor.app import ingestor as ingestor_module
 from ingestor.app.ingestor import Drained, Ingestor
 from ingestor.app.instrument_watch import WatchPace
 from ingestor.app.planning import Planned, make_planned
@@ -273,7 +272,9 @@ class World:
         slots = list(self._ingestor.supervisor.slots)
         connections = [slot.connection for slot in slots]
         return all(
-            connection is not None and connection.is_open and not connection.session.refused_streams
+            connection is not None
+            and connection.is_open
+            and not any(map(self.venue.knows, connection.session.refused_streams))
             for connection in connections
         )
 

@@ -241,7 +241,7 @@ class Venue:
                 raise AssertionError(f"no request: {message}")
 
     def _subscribe(self, link: Link, streams: list[str]) -> None:
-        good = [stream for stream in streams if self._is_known(stream)]
+        good = [stream for stream in streams if self.knows(stream)]
         bad = [stream for stream in streams if stream not in good]
         frames: list[bytes] = []
         if good and not self.is_deaf:
@@ -255,7 +255,8 @@ class Venue:
                 frames.append(self.markets[symbol].snapshot_frame())
         link.push(frames)
 
-    def _is_known(self, stream: str) -> bool:
+    def knows(self, stream: str) -> bool:
+        """Whether a stream can be subscribed to now."""
         market = self.markets.get(stream.partition(":")[2])
         return market is not None and market.is_listed
 
