@@ -27,7 +27,7 @@ from ingestor.sources.replay.replay import Replay, ReplayOptions
 from ingestor.sources.replay.report import audit
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
-from tests.network.harness import ALL, Bench, bench, until
+from tests.network.harness import ALL, Bench, bench, impatient, until
 
 BEFORE, ADDED, REMOVED = 40, 10, 10
 OPTIONS = SimulatorOptions(symbols=BEFORE + ADDED, rate_per_s=10.0)
@@ -194,3 +194,27 @@ async def test_a_recording_of_changes_replays_to_the_same_rows(tmp_path: Path) -
         if isinstance(line, Decided) and line.decision.get("action") == "streams"
     ]
     assert decisions
+
+
+async def test_a_stream_that_is_refused_for_a_while_comes_later() -> None:
+    """Not listed yet, or again: its neighbors notice nothing of that."""
+    rows = Rows()
+    bad = "S00001-USD"
+    async with bench(
+        OPTIONS,
+        route=SEVERAL,
+        instruments=8,
+        before=lambda simulator: simulator.faults.bad_symbols.add(bad),
+        patience=impatient(refused_s=0.5),
+    ) as one:
+        one.hear = rows.hear
+        await until(lambda: one.connected == 1)
+        others = symbols(one, range(8)) - {bad}
+        await more_of_all(one, rows, others)
+        await until(lambda: len(one.heard.refusals) >= 2 * len(ALL))  # asked again, in vain
+        assert not rows.ticks[bad]
+        one.simulator.faults.bad_symbols.clear()
+        await more_of_all(one, rows, others | {bad})
+        assert not rows.gaps.keys() & others
+        assert one.connected == 1
+        assert not one.heard.downs

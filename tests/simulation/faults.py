@@ -9,8 +9,9 @@ from random import Random
 from typing import Final
 
 from ingestor.model.errors import PeerClosed
+from tests.fakes.broker import NOT_ENOUGH_AFTER_APPEND, NOT_LEADER, UNKNOWN_PRODUCER
+from tests.simulation.broker import Broker
 from tests.simulation.market import Market
-from tests.simulation.sink import Broker
 from tests.simulation.venue import Link, Venue
 from tests.simulation.virtual import Time
 
@@ -56,6 +57,8 @@ class Faults:
             "hide list": (1, self._hide_list),
             "tick": (3, self._tick),
             "pause": (4, self._pause),
+            "lose": (2, self._lose),
+            "refuse rows": (2, self._refuse_rows),
             "clock": (3, self._clock),
         }
 
@@ -196,9 +199,18 @@ class Faults:
     # The rest
 
     async def _pause(self) -> None:
-        self._broker.is_up.clear()
+        self._broker.pause()
         await asyncio.sleep(self._random.uniform(0.5, 60.0))
-        self._broker.is_up.set()
+        self._broker.resume()
+
+    async def _lose(self) -> None:
+        """Break the broker's connection, some of whose requests were taken."""
+        await asyncio.sleep(self._random.uniform(0.0, 1.0))
+        self._broker.lose(taken=self._random.randrange(3))
+
+    async def _refuse_rows(self) -> None:
+        codes = (NOT_LEADER, NOT_ENOUGH_AFTER_APPEND, UNKNOWN_PRODUCER)
+        self._broker.codes.append(self._random.choice(codes))
 
     async def _clock(self) -> None:
         self._time.step(self._random.choice(_STEPS_S))

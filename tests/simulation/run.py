@@ -27,7 +27,6 @@ import structlog
 from feeds.simulated import Simulated
 from ingestor.adapter.contract import Subscription
 from ingestor.app import book_snapshots, instrument_changes
-from ingestor.app import ingestor as ingestor_module
 from ingestor.app.ingestor import Drained, Ingestor
 from ingestor.app.instrument_watch import WatchPace
 from ingestor.app.planning import Planned, make_planned
@@ -43,17 +42,19 @@ from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.telemetry import loop_lag
 from ingestor.telemetry.bulkheads import bulkheads
+from tests.simulation.broker import Broker, simulated_kafka
 from tests.simulation.consumer import Consumer
 from tests.simulation.faults import Faults
-from tests.simulation.sink import Broker, SimulatedSink
 from tests.simulation.venue import Link, Venue
 from tests.simulation.virtual import Time, run
 
 SETTLE_S: Final = 75.0  # after the last fault, for back-offs and repairs
 _CAP_S: Final = 10.0  # of both
+_PARTITIONS: Final = 3  # of a topic
+_LOOK_S: Final = 1.5  # between two looks at what arrived
+_OPEN_S: Final = 400.0  # the longest wait for connections that were refused for lasting reasons
 _LIST_S: Final = 10.0  # between two questions for the list of instruments, at least
 _STILL_S: Final = 3.0  # between the last update and the end
-_PING_S: Final = 10.0  # of silence, after which a ping is sent, and so long for its pong
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,8 @@ class World:
         self.random = random
         self.venue = Venue(random.randint(6, 14), random, random.uniform(0.3, 1.0))
         self.consumer = Consumer(self.venue, partial(self._expect, False), self._conflates)
-        self.broker = Broker(self.consumer.take, time.clocks)
+        wrong = partial(self._expect, False)
+        self.broker = Broker(_PARTITIONS, self.consumer.take, wrong)
         self.trace = Trace(self)
         self.faults = Faults(
             self.venue, self.broker, time, self.trace.note, Random(random.random())
@@ -146,7 +148,11 @@ class World:
         self._ingestor: Ingestor | None = None
         self._config = Config.model_validate(
             {
-                "kafka": {"partitions": 3, "encoding": "binary"},
+                "kafka": {
+                    "partitions": _PARTITIONS,
+                    "encoding": "binary",
+                    "request_timeout_ms": random.choice((5_000, 30_000)),
+                },
                 "http": {"enabled": False},
                 "budget": {"rows": random.choice((1_500, 8_000_000)), "age_max_s": 40.0},
                 "books": {
@@ -173,6 +179,9 @@ class World:
         venue = asyncio.create_task(self.venue.run())
         watching = asyncio.create_task(self._watch())
         await self.faults.run(seconds, between_s)
+        async with asyncio.timeout(_OPEN_S):
+            while not self._is_open():
+                await asyncio.sleep(1.0)
         await asyncio.sleep(SETTLE_S)
         self.venue.is_still = True
         await asyncio.sleep(_STILL_S)
@@ -207,6 +216,16 @@ class World:
             listed = await venue.refresh(Simulated, "spot")
             return [] if listed is None else listed.instruments
 
+        act_on = ingestor.supervisor.stale
+
+        def stale(instrument: int, channel: str, silence_s: float, *, probed: bool) -> None:
+            connection = ingestor.supervisor.connection_of(instrument, channel)
+            if connection is not None and probed and not ingestor.supervisor.is_paused:
+                stream = f"{channel} of {ingestor.planned.table[instrument].symbol}"
+                self._judge_stale(connection.session, stream, silence_s)
+            act_on(instrument, channel, silence_s, probed=probed)
+
+        ingestor.supervisor.stale = stale  # type: ignore[method-assign]
         changes = ingestor.changes
         changes.run = partial(changes.watch, venue)  # type: ignore[method-assign]
         changes.revisions.refresh = refresh  # type: ignore[method-assign,assignment]
@@ -230,19 +249,34 @@ class World:
             case PlannedReconnect(reason=reason):
                 self._expect(reason in {"removed", "maintenance", "replaced"}, f"{failure}")
             case FeedStale():
-                self._judge_stale(session, link, failure)
+                return  # judged when it was decided: `_judge_stale`
             case _:
                 self._expect(False, f"an end without a reason: {failure!r}")
 
-    def _judge_stale(self, session: Session, link: Link | None, failure: FeedStale) -> None:
+    def _judge_stale(self, session: Session, stream: str, silence_s: float) -> None:
         """A stream that is halted alone must not cost its siblings the connection."""
+        link = self._link_of(session)
         siblings = {
             one.symbol
             for one in session.subscriptions
             if not (market := self.venue.markets[one.symbol]).is_halted and market.is_listed
         }
         quiet = link is None or link.is_mute or link.is_stalled or not siblings
-        self._expect(quiet, f"siblings {sorted(siblings)} lost their connection: {failure}")
+        if link is not None:  # what passed at last has not been looked at yet
+            quiet |= asyncio.get_running_loop().time() - link.passed_s < _LOOK_S
+        what = f"siblings {sorted(siblings)} lose their connection: {stream} silent {silence_s} s"
+        self._expect(quiet, what)
+
+    def _is_open(self) -> bool:
+        assert self._ingestor is not None
+        slots = list(self._ingestor.supervisor.slots)
+        connections = [slot.connection for slot in slots]
+        return all(
+            connection is not None
+            and connection.is_open
+            and not any(map(self.venue.knows, connection.session.refused_streams))
+            for connection in connections
+        )
 
     def _link_of(self, session: Session) -> Link | None:
         return next((one for one in self.venue.links if one.handler.session is session), None)
@@ -306,7 +340,7 @@ def _simulated(broker: Broker, venue: Venue) -> Iterator[None]:
     transports = {**supervisor.TRANSPORTS, "picows": venue.connect}
     with (
         mock.patch.object(supervisor, "TRANSPORTS", transports),
-        mock.patch.object(ingestor_module, "KafkaSink", partial(SimulatedSink, broker)),
+        simulated_kafka(broker),
         mock.patch.object(
             instrument_changes,
             "WatchPace",

@@ -42,6 +42,7 @@ class Link:
         self.streams: dict[str, None] = {}
         self.is_open = True
         self.is_stalled = False  # a half-open connection: nothing passes, in either direction
+        self.passed_s = -float("inf")  # when it was last stalled no longer
         self.is_mute = False  # open and healthy, but no data come until its end
         self._is_paused = False
         self._arrive: Arrive = handler.arrive
@@ -85,6 +86,7 @@ class Link:
     def stall(self, *, is_stalled: bool) -> None:
         self.is_stalled = is_stalled
         if not is_stalled:
+            self.passed_s = asyncio.get_running_loop().time()
             upstream, self._upstream = self._upstream, []
             for call in upstream:
                 call()
@@ -239,7 +241,7 @@ class Venue:
                 raise AssertionError(f"no request: {message}")
 
     def _subscribe(self, link: Link, streams: list[str]) -> None:
-        good = [stream for stream in streams if self._is_known(stream)]
+        good = [stream for stream in streams if self.knows(stream)]
         bad = [stream for stream in streams if stream not in good]
         frames: list[bytes] = []
         if good and not self.is_deaf:
@@ -253,7 +255,8 @@ class Venue:
                 frames.append(self.markets[symbol].snapshot_frame())
         link.push(frames)
 
-    def _is_known(self, stream: str) -> bool:
+    def knows(self, stream: str) -> bool:
+        """Whether a stream can be subscribed to now."""
         market = self.markets.get(stream.partition(":")[2])
         return market is not None and market.is_listed
 

@@ -94,6 +94,8 @@ class Connection:
         "on_read_complete",
         "opened_ns",
         "pinged_ns",
+        "refused_ns",
+        "refused_wait_ns",
         "requests",
         "resubscribed",
         "seen_ns",
@@ -131,6 +133,8 @@ class Connection:
         self.app_ping_ns = NEVER
         self.ack_due_ns = NEVER
         self.expires_ns = NEVER
+        self.refused_ns = NEVER  # when refused streams are asked for again
+        self.refused_wait_ns = 0  # how long that is put off; it doubles
         self.resubscribed = False
         self.stable = False
 

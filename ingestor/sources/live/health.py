@@ -36,12 +36,16 @@ class HealthTimeouts:
     ping_interval_s: after so much silence a websocket ping is sent. ping_timeout_s: after so much
     more the peer is dead. ack_timeout_s: for the answer to a subscription, once repeated.
     stable_s: a connection that lasted so long starts its backoff from the beginning.
+    refused_s: until refused streams are asked for again; each later time waits twice as long, at
+    most refused_max_s.
     """
 
     ping_interval_s: float = 10.0
     ping_timeout_s: float = 10.0
     ack_timeout_s: float = 10.0
     stable_s: float = 30.0
+    refused_s: float = 60.0
+    refused_max_s: float = 3_600.0
 
 
 class Remedies(Protocol):
@@ -50,6 +54,7 @@ class Remedies(Protocol):
     def replace(self, connection: Connection, reason: TransportError) -> None: ...
     def ask_again(self, connection: Connection, streams: Sequence[str]) -> None: ...
     def unacknowledged(self, connection: Connection, streams: Sequence[str]) -> None: ...
+    def ask_refused(self, connection: Connection) -> None: ...
 
 
 class HealthChecker:
@@ -67,6 +72,8 @@ class HealthChecker:
         self._timeout_ns = round(patience.ping_timeout_s * SECOND)
         self._ack_ns = round(patience.ack_timeout_s * SECOND)
         self._stable_ns = round(patience.stable_s * SECOND)
+        self._refused_ns = round(patience.refused_s * SECOND)
+        self._refused_max_ns = round(patience.refused_max_s * SECOND)
         self._remedies = remedies
         self._random = random
 
@@ -121,6 +128,16 @@ class HealthChecker:
         connection.ack_due_ns = self._clock_ns() + self._ack_ns
         connection.due_ns = min(connection.due_ns, connection.ack_due_ns)
 
+    def refused(self, connection: Connection) -> None:
+        """The venue refuses streams. That may pass: they are asked for again, ever more rarely."""
+        if connection.refused_ns != NEVER:
+            return
+        wait_ns = max(2 * connection.refused_wait_ns, self._refused_ns)
+        connection.refused_wait_ns = min(wait_ns, self._refused_max_ns)
+        jitter = 0.75 + 0.5 * self._random()
+        connection.refused_ns = self._clock_ns() + round(connection.refused_wait_ns * jitter)
+        connection.due_ns = min(connection.due_ns, connection.refused_ns)
+
     def resumed(self, connections: Iterable[Connection], paused_ns: int) -> None:
         """Reading goes on: what was not read is no silence of the peer. A short pause is no matter
         (the throttle's come often, and are soon over)."""
@@ -150,6 +167,7 @@ class HealthChecker:
             connection.app_ping_ns,
             connection.ack_due_ns,
             connection.expires_ns,
+            connection.refused_ns,
         )
 
     def _check(self, connection: Connection, now_ns: int) -> None:
@@ -172,6 +190,9 @@ class HealthChecker:
             self._app_ping(connection, now_ns)
         if now_ns >= connection.ack_due_ns:
             self._acks(connection, now_ns)
+        if now_ns >= connection.refused_ns:
+            connection.refused_ns = NEVER
+            self._remedies.ask_refused(connection)
         if not connection.stable and now_ns - connection.started_ns >= self._stable_ns:
             connection.stable = True
             connection.slot.attempt = 0

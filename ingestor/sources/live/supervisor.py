@@ -375,6 +375,11 @@ class Supervisor(SessionEvents):
         """Subscribe one by one to what the venue did not confirm."""
         self._repair_worker.subscribe_singly(connection, streams)
 
+    def ask_refused(self, connection: Connection) -> None:
+        """Subscribe again to the streams that the venue refused, as far as they are in the plan."""
+        connection.session.refused_streams.clear()
+        self._follow(connection)
+
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None:
         """A subscription was repeated: its acks are due."""
         connection.session.pending.update(streams)
@@ -444,6 +449,7 @@ class Supervisor(SessionEvents):
             planned = connection.slot.planned
             self._statistics.refused[planned.venue] += max(1, len(streams))
             self._events.refused(planned, streams, text)
+            self._health.refused(connection)
 
     def refused_together(self, session: Session, streams: Sequence[str]) -> None:
         """Session's callback: one of them is bad, its neighbours must not pay for it."""
