@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from operator import length_hint
 from typing import Final
@@ -27,6 +27,7 @@ import numpy as np
 from ingestor.adapter import BookRule, Continuity
 from ingestor.books.book import NEXT, Book, Event, State, Update, open_book
 from ingestor.books.flush import NEGATIVE, Flush, image
+from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
 from ingestor.books.repair_planner import Repair, RepairPlanner
 from ingestor.books.sequence import Continuation, bridges, continues, missing
@@ -50,30 +51,6 @@ _UNNOTED_MAX: Final = 1_024  # updates
 # The rows that were lost may have held the GAP that is in force: it is declared again.
 _NOTHING_TO_REPAIR: Final = frozenset({Cause.DISCONNECT, Cause.RESTART})  # a snapshot follows
 _TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
-
-
-@dataclass(slots=True)
-class BookOutput:
-    """What one flush gives.
-
-    rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books. filtered: levels
-    that synchronisation discarded. held: levels waiting for a snapshot now. added: the instrument
-    of each row in `rows` that removes a level by our own choice (beyond the depth kept).
-    errors: what broke, for the log. bugs: instrument and exception, where the code of a book raised
-    what nothing foresaw. quotes_before: how many of `quotes` precede each hole.
-    is_whole: `rows` are the levels of all updates as they came, nothing left out or put in.
-    """
-
-    rows: Rows
-    quotes: Rows
-    filtered: int
-    held: int
-    repairs: list[Repair]
-    added: list[int] = field(default_factory=list)
-    errors: list[SequenceGap] = field(default_factory=list)
-    bugs: list[tuple[int, Exception]] = field(default_factory=list)
-    quotes_before: list[int] = field(default_factory=list)
-    is_whole: bool = False
 
 
 class BookManager:

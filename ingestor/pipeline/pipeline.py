@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ingestor.adapter import BookRule
-from ingestor.books.manager import BookManager, BookOutput
+from ingestor.books.manager import BookManager
+from ingestor.books.output import BookOutput
 from ingestor.books.repair_planner import Repair
 from ingestor.books.settings import BookSettings
 from ingestor.columns.buffer import ColumnBuffer

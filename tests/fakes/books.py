@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
-from ingestor.books.manager import BookManager, BookOutput
+from ingestor.books.manager import BookManager
+from ingestor.books.output import BookOutput
 from ingestor.books.settings import BookSettings
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.consumer.orderbook import OrderBooks

@@ -207,7 +207,7 @@ async def test_a_stream_that_is_refused_for_a_while_comes_later() -> None:
         before=lambda simulator: simulator.faults.bad_symbols.add(bad),
         patience=impatient(refused_s=0.5),
     ) as one:
-        one.hear = rows.hear
+        one.observe = rows.observe
         await until(lambda: one.connected == 1)
         others = symbols(one, range(8)) - {bad}
         await more_of_all(one, rows, others)

@@ -53,7 +53,7 @@ class Link:
     # The client's side
 
     def send(self, payload: bytes) -> None:
-        self._to_venue(lambda: self.venue.hear(self, payload))
+        self._to_venue(lambda: self.venue.receive(self, payload))
 
     def ping(self) -> None:
         self._to_venue(lambda: self.push([]))
@@ -226,7 +226,7 @@ class Venue:
         self.excuses.ended["venue"] += 1
         link.end(failure)
 
-    def hear(self, link: Link, payload: bytes) -> None:
+    def receive(self, link: Link, payload: bytes) -> None:
         """Take a client's message."""
         message: Any = orjson.loads(payload)
         match message:
