@@ -40,7 +40,7 @@ def test_the_document_is_what_the_results_say() -> None:
 def test_a_row_without_results_says_so(tmp_path: Path) -> None:
     named = {"K1": ["tests/a.py::test_a", "tests/a.py::test_b"], "K2": ["tests/a.py::test_c"]}
     common = {"row": "K1", "cases": 1, "commit": "c0ffee"}
-    figure = {"promised": "resumes <= 5 s", "measured": "1.2 s"}
+    figure = {"promised": "resumes <= 5 s", "measured": "1.2 s", "met": True}
     for name, date, passed in (("old", "2026-11-01", False), ("new", "2026-11-02", True)):
         results = [
             {**common, "test": "tests/a.py::test_a", "date": date, "passed": passed, "figures": []},
@@ -50,7 +50,7 @@ def test_a_row_without_results_says_so(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps({"results": results}))
     text = report.render(report.load(tmp_path), named)
     lines = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
-    assert lines["| K1"].endswith("| kept | 2 | 2026-11-02 | c0ffee |")
+    assert lines["| K1"].endswith("| passed | 2 | 2026-11-02 | c0ffee |")
     assert "| not run yet | 1 |" in lines["| K2"]
     assert "| no test yet | 0 |" in lines["| K3"]
 
