@@ -38,7 +38,6 @@ from ingestor.recording.recorder import Recorder
 from ingestor.recording.repair import repair, repair_all
 from ingestor.recording.segments import FRAME_BYTES_MAX, RecorderSettings
 from ingestor.recording.writer_thread import ENTRY_BYTES, Entry, FrameRun, RecorderState, take_chunk
-from tests.faults.disk import small_disk
 
 T0 = 1_790_000_000_000_000_000 // HOUR_NS * HOUR_NS + 60_000_000_000
 SUBSCRIPTIONS = [Subscription(0, "AAAUSD", "trades", "aaausd@trade")]
@@ -438,32 +437,3 @@ def test_repair_of_an_empty_file_removes_it(tmp_path: Path) -> None:
     report = repair(segment(tmp_path, b"", ".inprogress"))
     assert (report.changed, report.lines, report.path) == (True, 0, "")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.rows("P3")
-async def test_a_full_disk_fails_the_recorder_until_there_is_space(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "small") as folder:
-        await fill_the_disk(folder)
-
-
-async def fill_the_disk(folder: Path) -> None:
-    ballast = folder / "ballast"
-    ballast.write_bytes(bytes(6 << 20))
-    one = recorder(folder, retry_s=0.2)
-    one.start()
-    one.connected(1, T0, "acme", "spot", "wss://a")
-    noise = random.Random(3)
-    for at in range(200):  # 4 MB that don't compress below half
-        one.received(1, T0 + at, noise.randbytes(20_000).hex().encode())
-    await until(lambda: one.statistics().state is RecorderState.FAILED)
-    assert "No space left" in one.statistics().reason
-    assert one.statistics().failures > 0
-    ballast.unlink()
-    await until(lambda: one.statistics().state is RecorderState.RECORDING)
-    one.received(1, T0 + 200, b"after")
-    await one.stop()
-    problems = Problems()
-    received = [line for line in lines_of(folder, problems) if isinstance(line, Recv)]
-    assert not problems.count
-    assert len(received) == 201  # the buffer held them all meanwhile
-    assert one.statistics().lines_lost == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import struct
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from ingestor.recording.recorder import Recorder
 from ingestor.recording.segments import SegmentWriter
 from ingestor.recording.writer_thread import RecorderState, RecorderWorker
 from ingestor.telemetry.bulkheads import bulkheads
+from tests.faults.disk import small_disk
 from tests.unit.recording.test_recorder import T0, lines_of, recorder, until
 
 FAILURES = [
@@ -87,3 +89,32 @@ async def test_a_failure_costs_the_recorder_alone(
     assert statistics.bytes_buffered == 0
     if place == "writing":
         assert len(payloads) == 200
+
+
+@pytest.mark.rows("P3")
+async def test_a_full_disk_fails_the_recorder_until_there_is_space(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small") as folder:
+        await fill_the_disk(folder)
+
+
+async def fill_the_disk(folder: Path) -> None:
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(6 << 20))
+    one = recorder(folder, retry_s=0.2)
+    one.start()
+    one.connected(1, T0, "acme", "spot", "wss://a")
+    noise = random.Random(3)
+    for at in range(200):  # 4 MB that don't compress below half
+        one.received(1, T0 + at, noise.randbytes(20_000).hex().encode())
+    await until(lambda: one.statistics().state is RecorderState.FAILED)
+    assert "No space left" in one.statistics().reason
+    assert one.statistics().failures > 0
+    ballast.unlink()
+    await until(lambda: one.statistics().state is RecorderState.RECORDING)
+    one.received(1, T0 + 200, b"after")
+    await one.stop()
+    problems = Problems()
+    received = [line for line in lines_of(folder, problems) if isinstance(line, Recv)]
+    assert not problems.count
+    assert len(received) == 201  # the buffer held them all meanwhile
+    assert one.statistics().lines_lost == 0
