@@ -18,7 +18,7 @@ from ingestor.model.rows import Rows
 from ingestor.telemetry.metrics import Metrics
 from tests.simulation.run import Outcome, simulate
 
-SHORT: Final = (75.0, 5.0)  # virtual seconds of faults, and between two of them
+SHORT: Final = (60.0, 4.0)  # virtual seconds of faults, and between two of them
 LONG: Final = (3_600.0, 20.0)
 SHORT_SEEDS: Final = range(20)
 LONG_SEEDS: Final = range(1_000, 1_200)
