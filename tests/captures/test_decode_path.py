@@ -142,6 +142,7 @@ class Run:
     async def _until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
             while not condition():
+                self.sink.flush()  # frames are counted when they are sealed
                 await asyncio.sleep(0.005)
         self.sink.flush()
 
@@ -178,7 +179,7 @@ class Run:
     @property
     def counts(self) -> FrameCounts:
         """The sum of all markets."""
-        parts = [astuple(one)[:6] for one in self.sink.pipeline.frame_queues.counts.values()]
+        parts = [astuple(one)[:7] for one in self.sink.pipeline.frame_queues.counts.values()]
         return FrameCounts(*map(sum, zip(*parts, strict=True)))
 
     async def _open(

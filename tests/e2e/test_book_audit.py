@@ -51,7 +51,8 @@ class Venue:
         return [web.get(path, handler) for path, handler in get]
 
     async def _instruments(self, _request: web.Request) -> web.Response:
-        return web.json_response({"result": {"list": [INSTRUMENT], "nextPageCursor": ""}})
+        result = {"list": [INSTRUMENT], "nextPageCursor": ""}
+        return web.json_response({"retCode": 0, "result": result})
 
     async def _image(self, request: web.Request) -> web.Response:
         assert request.query["category"] == "spot"

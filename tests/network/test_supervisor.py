@@ -208,6 +208,7 @@ async def test_a_stale_stream_is_probed_then_its_connection_is_opened_anew() -> 
         assert one.causes == {}
         one.supervisor.stale(0, "book", 18.0, probed=True)
         await until(lambda: one.simulator.statistics.accepted == 5)
+        await until(lambda: bool(one.heard.downs))
         assert one.causes == {"stale": 1}
         (failure,) = one.heard.downs
         assert isinstance(failure, FeedStale)

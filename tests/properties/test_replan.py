@@ -84,7 +84,7 @@ def follow(running: Plan, change: PlanChange) -> list[PlannedConnection]:
     for slot in slots:  # each stream is found at the connection that carries it
         for subscription in slot.planned.subscriptions:
             where = subscription.instrument, subscription.channel
-            assert slots.subscription_of(*where) == subscription
+            assert slots.stream_of(*where) == (slot.planned, subscription)
     return [slot.planned for slot in slots]
 
 
