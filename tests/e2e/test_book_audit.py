@@ -17,6 +17,7 @@ from tests.e2e.harness import Running, make_config, running
 from tests.e2e.test_digest import Seen, decisions, replayed
 
 SYMBOL = "BTCUSDT"
+MS = 1_790_000_000_000  # a time of the venue, ms since the epoch
 TOPIC = f"orderbook.200.{SYMBOL}"
 INSTRUMENT = {
     "symbol": SYMBOL,
@@ -65,7 +66,7 @@ class Venue:
         if self.wrong:
             bids[3][1] = "77.777"
         seq = 1 if self.unnamed else self._seq
-        result = {"s": SYMBOL, "b": bids, "a": asks, "ts": 1, "u": 5, "seq": seq}
+        result = {"s": SYMBOL, "b": bids, "a": asks, "ts": MS, "u": 5, "seq": seq}
         return web.json_response({"retCode": 0, "result": result})
 
     def _sides(self, limit: int) -> tuple[list[list[str]], list[list[str]]]:
@@ -107,7 +108,7 @@ class Venue:
         self, socket: web.WebSocketResponse, kind: str, bids: list[Any], asks: list[Any]
     ) -> None:
         data = {"s": SYMBOL, "b": bids, "a": asks, "u": self._number, "seq": self._seq}
-        message = {"topic": TOPIC, "type": kind, "ts": 1, "cts": 1, "data": data}
+        message = {"topic": TOPIC, "type": kind, "ts": MS, "cts": MS, "data": data}
         await socket.send_json(message)
 
 
