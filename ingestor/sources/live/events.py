@@ -11,6 +11,7 @@ from ingestor.model.errors import FeedStale, HandshakeRejected, PeerClosed, Tran
 from ingestor.sources.live.connection import PingTimeout, PlannedReconnect
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.websocket.interface import (
+    CallbackFailed,
     ConnectFailed,
     OpenTimeout,
     ProtocolViolated,
@@ -74,6 +75,7 @@ _CAUSES: Final[dict[type[TransportError], str]] = {
     PingTimeout: "ping_timeout",
     PlannedReconnect: "planned",
     FeedStale: "stale",
+    CallbackFailed: "bug",
 }
 
 
