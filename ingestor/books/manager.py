@@ -2,10 +2,9 @@
 
 What leaves `BookManager.apply` needs no venue rules: RESET, a snapshot, deltas, and GAP when that
 is the truth. A gap in the numbers, a checksum or a quote that contradicts, a crossed book, a
-negative
-size, a refused frame, a disconnect: each breaks the books concerned and no others. A broken book is
-empty, its GAP stands in the stream, a repair is asked for, and its next rows are RESET and a
-snapshot. `state` has the states, `sync` the sequence rules, `audit` the proofs.
+negative size, a refused frame, a disconnect: each breaks the books concerned and no others. A
+broken book is empty, its GAP stands in the stream, a repair is asked for, and its next rows are
+RESET and a snapshot. `book` has the states, `sequence` the rules, `verification` the proofs.
 
 Every level that comes in is accounted for: it is published (snapshots one to one, whatever they
 replace), filtered, or held. Rows that we add are marks and the removals of `BookOutput.added`.

@@ -25,6 +25,7 @@ from ingestor.app.status_report import StatusReporter
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import TransportError
 from ingestor.model.rows import Cause, RowClass
+from ingestor.sinks.kafka.queue import PublishQueue
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.health import HealthChecker
 from ingestor.sources.live.repair_worker import RepairWorker
@@ -152,6 +153,8 @@ def wait(_one: Running) -> None:
 WALKS: dict[str, tuple[type[Any], str, Callable[[Running], None]]] = {
     "frame": (Simulated, "decode", break_a_connection),
     "sink": (KafkaSink, "submit", wait),
+    "partition": (PublishQueue, "put", wait),
+    "partition: after its rows are queued": (PublishQueue, "check", wait),
     "listener": (AuxiliaryRecords, "up", break_a_connection),
     "connection": (Supervisor, "_make_connection", wait),
     "health": (HealthChecker, "look", wait),
@@ -163,13 +166,14 @@ WALKS: dict[str, tuple[type[Any], str, Callable[[Running], None]]] = {
 
 
 @pytest.mark.rows("I1")
-@pytest.mark.parametrize("unit", WALKS)
+@pytest.mark.parametrize("walk", WALKS)
 async def test_an_exception_costs_its_unit(
-    unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_bugs: Counter[str]
+    walk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_bugs: Counter[str]
 ) -> None:
     monkeypatch.setattr(module, "RESTART", Backoff(base_s=0.01, cap_s=0.05))
     before = Counter(bulkheads.bugs)
-    owner, method, prod = WALKS[unit]
+    owner, method, prod = WALKS[walk]
+    unit = walk.partition(":")[0]
     raising = Raising(monkeypatch, owner, method)
     async with at_work(tmp_path) as one:
 

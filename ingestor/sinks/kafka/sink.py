@@ -1,6 +1,6 @@
 """The Kafka sink: rows in, acks out, and whatever a broker may do in between.
 
-Rows wait in an outbox of lanes (`channel`), one for each topic and partition, until they are acked;
+Rows wait in the `queue` of their partition, one for each topic and partition, until they are acked;
 `sender` takes them from there into produce requests. When the producer must be replaced, the sender
 goes on with the unacked rows, in order, encoded again. Each topic and partition fails alone:
 `topic_keeper` creates topics again and follows their partitions.
@@ -145,11 +145,20 @@ class KafkaSink:
             return
         row_class, queue, now_ns = batch.row_class, self.queue, self._monotonic()
         partition_queues = []
-        for partition, rows in self._partitions[row_class].split(batch.rows):
-            partition_queue = queue.partition_queue(row_class, partition)
-            queue.put(partition_queue, rows, now_ns)
-            partition_queues.append(partition_queue)
-        queue.check(now_ns)
+        # Split before the first row is queued: what raises here is the caller's to shed, whole.
+        for partition, rows in list(self._partitions[row_class].split(batch.rows)):
+            try:
+                partition_queue = queue.partition_queue(row_class, partition)
+                queue.put(partition_queue, rows, now_ns)
+            except Exception as failure:  # noqa: BLE001  # the boundary of a partition
+                bulkheads.bug("partition", failure, partition=partition)
+                self._counts.shed(row_class, rows)
+            else:
+                partition_queues.append(partition_queue)
+        try:
+            queue.check(now_ns)
+        except Exception as failure:  # noqa: BLE001  # the rows are queued: they go on
+            bulkheads.bug("partition", failure)
         self._sender.wake(partition_queues)
 
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
