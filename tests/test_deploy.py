@@ -114,3 +114,15 @@ def test_the_security_page_names_tests_that_exist() -> None:
         if not re.search(rf"def {test}\(", (ROOT / path).read_text())
     ]
     assert missing == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    records = {path.name for path in (ROOT / "docs" / "adr").glob("0*.md")}
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+    assert set(re.findall(r"^\| \[\d+\]\(([^)]+)\) \|", index, re.MULTILINE)) == records
+
+
+def test_every_document_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().split("nav:")[1]
+    documents = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert documents - set(re.findall(r"[\w-]+\.md", navigation)) == set()
