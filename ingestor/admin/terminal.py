@@ -20,6 +20,7 @@ from ingestor.telemetry.status import Phase, Status
 INTERVAL_S: Final = 1.0
 _FEEDS_SHOWN: Final = 20
 _BUFFER_FULL: Final = 0.75
+_NOTABLE: Final = 0.01
 _STYLE_OF_PHASE: Final = {Phase.RUNNING: "green", Phase.PAUSED: "yellow", Phase.DRAINING: "cyan"}
 
 
@@ -49,7 +50,7 @@ def line(now: Status, before: Status) -> str:
         f"connections, {_per_s(now, before, 'frames')} frames/s, "
         f"{_per_s(now, before, 'rows_appended')} ticks/s, lag p50 {_ms(now.lag_p50_ms)} "
         f"p99 {_ms(now.lag_p99_ms)} ms, publish p99 {_ms(now.publish_p99_ms)} ms, "
-        f"queue {_share(now):.1%}" + "".join(f", {text}" for text in _trouble(now))
+        f"queue {_queue(now)}" + "".join(f", {text}" for text in _trouble(now))
     )
 
 
@@ -70,7 +71,7 @@ def picture(now: Status, before: Status) -> RenderableType:
         _ms(now.publish_p99_ms), "ms publish p99",
     )  # fmt: skip
     numbers.add_row(
-        f"{now.frames:,}", "frames", f"{now.acked:,}", "acknowledged", f"{_share(now):.1%}",
+        f"{now.frames:,}", "frames", f"{now.acked:,}", "acknowledged", _queue(now),
         "of the queue", _ms(now.loop_delay_p99_ms), "ms loop delay p99",
     )  # fmt: skip
     trouble = Text(", ".join(_trouble(now)) or "nothing lost", "red" if _trouble(now) else "green")
@@ -129,9 +130,17 @@ def ledger(status: Status) -> str:
         f"  side   {sum(side.values()):>14,} = {_sum(tuple(side.items()))}",
         f"  declared: {status.gaps:,} gaps, {status.resets:,} books begun anew",
         f"  reconnects: {status.reconnects:,}",
-        "  balanced" if status.unaccounted == 0 else f"  UNACCOUNTED: {status.unaccounted:,}",
+        _verdict(status),
     )
     return "\n".join(lines)
+
+
+def _verdict(status: Status) -> str:
+    if status.unaccounted:
+        return f"  UNACCOUNTED: {status.unaccounted:,}"
+    if status.pending:
+        return f"  balanced, but {status.pending:,} rows were not delivered"
+    return "  balanced"
 
 
 def _sum(terms: Sequence[tuple[str, int]]) -> str:
@@ -148,13 +157,18 @@ def _trouble(now: Status) -> list[str]:
         (abs(now.unaccounted), "unaccounted"),
     )
     found = [f"{count:,} {name}" for count, name in counts if count]
-    if _share(now) >= _BUFFER_FULL:
-        found.insert(0, f"queue {_share(now):.0%} full")
+    fullest, share = now.fullest
+    if share >= _BUFFER_FULL:
+        found.insert(0, f"queue {share:.0%} full ({fullest})")
+    if now.kafka_up is False:
+        found.insert(0, "Kafka acknowledges nothing")
     return found + [printable(note) for note in now.notes]
 
 
-def _share(now: Status) -> float:
-    return now.queue_bytes / now.queue_limit_bytes if now.queue_limit_bytes else 0.0
+def _queue(now: Status) -> str:
+    """Return the fill of the fullest bound, with its name once it is worth a look."""
+    fullest, share = now.fullest
+    return f"{share:.1%}" + (f" ({fullest})" if share >= _NOTABLE else "")
 
 
 def _per_s(now: Status, before: Status, name: str) -> str:
