@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     group.command("show")(config_show)
     group.command("check")(config_check)
     group.command("schema")(config_schema)
+    group.command("init")(config_init)
     app.add_typer(group, name="config")
 
 
@@ -136,6 +137,27 @@ def config_check(path: OptionalConfigFile = None) -> None:
     if problems:
         raise typer.Exit(EXIT_USAGE)
     typer.echo(f"{path or 'the environment'}: nothing wrong")
+
+
+def config_init(
+    venue: Annotated[str, typer.Argument(help="A venue, or `demo`.")] = "demo",
+    output: Annotated[
+        Path | None, typer.Option(help="The file; without it, VENUE.toml in this folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write the commented example configuration of VENUE.
+
+    \b
+    Examples:
+      ingestor config init binance
+      ingestor config init kraken --output feeds.toml
+    """
+    from ingestor.config.examples import write_example
+
+    path = output if output is not None else Path(f"{venue}.toml")
+    write_example(venue, path, overwrite=force)
+    typer.echo(f"{path}: written; `ingestor check {path}` prints its connections")
 
 
 def config_schema(
