@@ -34,7 +34,7 @@ help:
 	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
 	@echo "make test-long PART=1/4  a part of the long suite, at most 40 minutes; writes its results"
 	@echo "make reliability        write docs/reliability.md from the results of the suites"
-	@echo "make check              ruff, mypy --strict, import rules, sizes and names"
+	@echo "make check              ruff, mypy --strict, import rules, workflows, sizes and names"
 	@echo "make docs               the documentation site in site/; warnings are errors"
 	@echo "make bench              the benchmarks"
 	@echo "make lock [UPGRADE=1]   write requirements*.lock anew from pyproject.toml"
@@ -60,6 +60,7 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy --strict $(TYPED)
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github/workflows
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
 docs: $(DEV_STAMP)
