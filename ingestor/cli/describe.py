@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(feeds)
     app.command()(doctor)
+    app.command()(top)
     group = typer.Typer(
         help="Show, check and describe configurations.",
         no_args_is_help=True,
@@ -102,6 +103,29 @@ def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:
             typer.echo(f"{one.state:<7} {one.what:<16} {one.text}")
     if any(one.state == "failed" for one in findings):
         raise typer.Exit(EXIT_FAILURE)
+
+
+def top(
+    url: Annotated[
+        str, typer.Argument(help="The status port of a running process.")
+    ] = "http://127.0.0.1:9464",
+    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a running process does, as its own terminal would.
+
+    A table on a terminal, else a line a second; with --json the whole snapshot on each line.
+
+    \b
+    Examples:
+      ingestor top
+      ingestor top http://ingest-1.example:9464
+      ingestor top --once --json
+    """
+    from ingestor.cli.common import until_signal
+    from ingestor.cli.top import show_status
+
+    asyncio.run(until_signal(show_status(url, once=once, as_json=as_json)))
 
 
 def config_show(path: OptionalConfigFile = None, as_json: Json = False) -> None:

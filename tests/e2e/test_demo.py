@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import socket
@@ -40,6 +41,10 @@ def test_what_the_demo_prints_can_be_pasted(tmp_path: Path) -> None:
         running.until(lambda: "http.listening" in running.err)
         with urllib.request.urlopen(pointer("page"), timeout=10) as page:
             assert b"<title>" in page.read()
+        seen = ingestor("top", pointer("page"), "--once", "--json", env=env)
+        assert json.loads(seen.stdout)["phase"] == "running", seen.stderr
+        seen = ingestor("top", pointer("page"), "--once", env=env)
+        assert re.match(r"running \d+ s: \d+/\d+ connections", seen.stdout), seen.stderr
         program, *arguments = shlex.split(pointer("trades"))
         done = ingestor(*arguments, "--limit", "3", env=env)
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -33,8 +34,8 @@ NOW = Status(
 )
 
 
-def text_of(status: Status, before: Status = BEFORE) -> str:
-    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+def text_of(status: Status, before: Status = BEFORE, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     with console.capture() as capture:
         console.print(picture(status, before))
     return capture.get()
@@ -71,6 +72,24 @@ def test_an_outage_of_kafka_is_shown(kafka_up: bool | None, is_said: bool) -> No
     now = Status(phase=Phase.RUNNING, kafka_up=kafka_up)
     assert ("Kafka acknowledges nothing" in text_of(now)) == is_said
     assert ("Kafka acknowledges nothing" in line(now, Status())) == is_said
+
+
+def test_numbers_are_whole_at_80_columns() -> None:
+    feeds = [
+        FeedStatus("coinbase-international", market, "trades", 1_234_567_890, 12.3, 123.4, 4_321.0)
+        for market in ("spot", "perpetual")
+    ]
+    text = text_of(replace(NOW, frames=123_456_789, acked=1_234_567_890, feeds=feeds), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for number in ("123,456,789", "1,234,567,890", "4321.0", "123.4", "12.3"):
+        assert number in text
+    assert text.count("1,234,567,890") == 3
+
+
+def test_feeds_keep_their_order_when_lags_change() -> None:
+    feeds = [FeedStatus("v", "m", name, 1, 1.0, lag) for name, lag in (("b", 9.0), ("a", 1.0))]
+    text = text_of(Status(feeds=feeds))
+    assert text.index("v:m:a") < text.index("v:m:b")
 
 
 def test_the_picture_shows_the_worst_feeds_when_there_are_many() -> None:

@@ -44,6 +44,7 @@ COMMANDS = {
     "run": [],
     "serve": [],
     "simulate": [],
+    "top": [],
 }
 
 
