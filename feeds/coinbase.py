@@ -43,6 +43,7 @@ from ingestor.adapter import (
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     Rows,
@@ -153,8 +154,13 @@ class Coinbase:
             limits=Limits(
                 streams_per_connection=16,
                 streams_per_subscribe=16,
-                connects_per_s=4.0,  # 8 are allowed, as are 8 messages, for all of an address
+                # An address may connect 8 times and send 8 messages a second, all connections
+                # together.
+                connects_per_s=4.0,
+                connects_burst=2,
                 requests_per_s=4.0,
+                address_requests_per_s=4.0,
+                rest=RestLimit(weight_per_s=4.0, weight_burst=5),  # 10 a second
                 frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
             ),
             book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),

@@ -52,6 +52,7 @@ from ingestor.adapter import (
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     Rows,
@@ -102,9 +103,14 @@ _MARKET: Final = Market(
     rest_url="https://www.okx.com",
     limits=Limits(
         streams_per_connection=240,
-        streams_per_subscribe=30,  # a request is at most 64 KB; 480 requests an hour
-        connects_per_s=3.0,
+        streams_of_channel={"book": 25},  # "less than 30 channels" of 50 or 400 levels
+        streams_per_subscribe=30,  # a request is at most 64 KB
+        connects_per_s=2.0,  # 3 are allowed
+        connects_burst=1,
         requests_per_s=3.0,
+        requests_per_hour=480,
+        # 40 books in 2 s and 20 instrument lists in 2 s, each counted for itself.
+        rest=RestLimit(weight_per_s=5.0, weight_burst=10),
         ping_interval_s=20.0,
     ),
     book=BookRule(continuity=Continuity.PREVIOUS),

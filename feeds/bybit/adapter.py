@@ -40,6 +40,7 @@ from ingestor.adapter import (
     Market,
     Notice,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     SizeUnit,
@@ -85,7 +86,8 @@ def _market(name: str) -> Market:
         limits=Limits(
             streams_per_connection=300,  # all topics of a connection: at most 21,000 characters
             streams_per_subscribe=10,  # the rule of spot; elsewhere it keeps refusals apart
-            connects_per_s=1.5,  # 500 in five minutes
+            connects_per_s=1.4,  # 500 in five minutes
+            rest=RestLimit("http", weight_per_s=10.0, weight_burst=20),  # 600 in 5 s, all markets
             ping_interval_s=20.0,
         ),
         book=BookRule(continuity=Continuity.INCREMENT),

@@ -24,7 +24,8 @@ from ingestor.model.instruments import Instrument
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.rate_limiter import holds
 from ingestor.sources.rest.catalog import Catalog, CatalogSettings
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.rest.statistics import ListStatistics
 from tests.feeds.fixtures import load
 
@@ -66,11 +67,11 @@ class Bench:
     venue: Venue
     clock: Clock
     settings: CatalogSettings
-    client: RestClient
+    pools: RestPools
 
     def catalogue(self) -> Catalog:
         """A catalogue as after a start of the program: nothing but the disk is remembered."""
-        return Catalog(self.settings, self.client, now_ns=self.clock)
+        return Catalog(self.settings, self.pools, now_ns=self.clock)
 
     async def load(
         self, adapter: type[FeedAdapter] = Coinbase, market: str = "spot"
@@ -102,8 +103,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(runner.cleanup)
-        client = await stack.enter_async_context(RestClient(rest))
-        yield Bench(venue, Clock(), settings, client)
+        pools = RestPools(rest)
+        stack.push_async_callback(pools.aclose)
+        yield Bench(venue, Clock(), settings, pools)
 
 
 async def test_the_venue_is_asked_once_while_answers_are_fresh(bench: Bench) -> None:
@@ -384,7 +386,7 @@ async def test_a_list_that_does_not_come_ends_at_the_deadline(bench: Bench) -> N
     bench.venue.answer_instead = hang
     settings = replace(bench.settings, deadline_s=0.1)
     with pytest.raises(TransportError, match=r"no list within 0\.1 s"):
-        await Catalog(settings, bench.client).load(Coinbase, "spot", bench.venue.url)
+        await Catalog(settings, bench.pools).load(Coinbase, "spot", bench.venue.url)
     release.set()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 import trustme
 from aiohttp import web
 
-from ingestor.adapter import RestRequest
+from ingestor.adapter import RestLimit, RestRequest
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import RequestRefused, TransportError
+from ingestor.sources.rest.budget import RestBudget
 from ingestor.sources.rest.client import RestClient, RestSettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -50,6 +51,21 @@ class Clock:
         self.slept.append(delay_s)
 
 
+class Counting(RestBudget):
+    """Counts what the client tells it, and holds nobody up."""
+
+    def __init__(self) -> None:
+        super().__init__("acme", "all", RestLimit())
+        self.paced: list[int] = []
+        self.seen: list[int] = []
+
+    async def acquire(self, weight: int, patience_s: float) -> None:
+        self.paced.append(weight)
+
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+        self.seen.append(status)
+
+
 async def test_a_get_returns_the_body() -> None:
     seen: list[web.Request] = []
 
@@ -65,10 +81,7 @@ async def test_a_get_returns_the_body() -> None:
 
 async def test_what_may_pass_is_retried_with_backoff() -> None:
     statuses = [503, 429, 500]
-    clock, paced = Clock(), []
-
-    async def pace(weight: int) -> None:
-        paced.append(weight)
+    clock, budget = Clock(), Counting()
 
     async def handler(request: web.Request) -> web.Response:
         if not statuses:
@@ -79,10 +92,11 @@ async def test_what_may_pass_is_retried_with_backoff() -> None:
 
     async with (
         serving(handler) as url,
-        RestClient(SETTINGS, pace=pace, sleep=clock.sleep) as client,
+        RestClient(SETTINGS, budget=budget, sleep=clock.sleep) as client,
     ):
         assert await client.get(url, REQUEST) == b"{}"
-    assert paced == [3, 3, 3, 3]
+    assert budget.paced == [3, 3, 3, 3]
+    assert budget.seen == [503, 429, 500, 200]
     first, second, third = clock.slept
     assert 0 <= first <= 1
     assert 7 <= second <= 9, "Retry-After is a floor"
