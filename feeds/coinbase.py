@@ -67,6 +67,7 @@ _CONTROL: Final[dict[str, Control]] = {
     "ticker_batch": Filtered("ticker"),
     "candles": Filtered("candles"),
     "status": Filtered("status"),
+    "user": Filtered("user"),
 }
 _REPEATED: Final = Filtered("repeated", duplicate=True)
 _LATE: Final = Filtered("late")
@@ -340,7 +341,16 @@ class Coinbase:
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
-        return [RestRequest("/api/v3/brokerage/market/products", {"product_type": "SPOT"})]
+        # Pages are documented since 2026-08, whether there are any without `limit` is not.
+        return [
+            RestRequest(
+                "/api/v3/brokerage/market/products",
+                {"product_type": "SPOT"},
+                cursor=("pagination", "next_cursor"),
+                more=("pagination", "has_next"),
+                total=("num_products",),
+            )
+        ]
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:

@@ -2,8 +2,9 @@
 
 Reference: Binance "WebSocket Streams" (spot), "Websocket Market Streams" (USD-M, COIN-M), REST
 "Exchange Information" and "Order Book" of each, read 2026-11-21.
-Units: prices and sizes are decimal text, times are ms. ts_event is the matching engine's time (T)
-where a message has one, else the event time (E); spot quotes and book snapshots have neither.
+Units: prices and sizes are decimal text, times are ms, on spot also us where the address has
+`timeUnit=MICROSECOND`. ts_event is the matching engine's time (T) where a message has one, else the
+event time (E); spot quotes and book snapshots have neither.
 Traps:
 - Spot is read from /ws, where an event comes alone; futures and recordings have it wrapped with
   the name of its stream. Both are read.
@@ -138,6 +139,10 @@ _NOT_SUBSCRIBED: Final = {
     *("24hrMiniTicker", "24hrTicker", "1hTicker", "4hTicker", "1dTicker", "avgPrice"),
     *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "markPriceUpdate"),
     *("indexPriceUpdate", "assetIndexUpdate", "compositeIndex", "contractInfo", "forceOrder"),
+    *("blockTrade", "referencePrice"),  # spot, since 2026-05
+    # USD-M's `tradingSession`: which session an exchange is in.
+    *("EquityUpdate", "CommodityUpdate"),
+    *("KR_EquityUpdate", "HK_EquityUpdate", "CN_EquityUpdate"),
 }
 
 

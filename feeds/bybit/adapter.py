@@ -65,7 +65,10 @@ from .quotes import Quotes, append_quote
 _TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{DEPTH}"}
 _LEFT_OUT: Final = {
     name: Filtered(name)
-    for name in ("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "insurance")
+    for name in (
+        *("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "insurance"),
+        *("adlAlert", "tickers_lt", "kline_lt", "lt"),
+    )
 }
 _TOPIC: Final = re.compile(r"[A-Za-z]+\.[\w.\-/]*\w")
 # Errors of the list that the venue calls temporary: server timeout, too many visits, server error,

@@ -31,6 +31,7 @@ from ingestor.adapter.grouping import (
 )
 from ingestor.adapter.numbers import (
     Counted,
+    MilliOrMicroseconds,
     Milliseconds,
     Nanoseconds,
     Sequential,
@@ -68,6 +69,7 @@ from ingestor.model.timestamps import (
     SECOND,
     TIME_MAX,
     TIME_MIN,
+    either_ns,
     iso_column_ns,
     iso_event_ns,
     iso_text,
@@ -102,6 +104,7 @@ __all__ = [
     "Limits",
     "Listing",
     "Market",
+    "MilliOrMicroseconds",
     "Milliseconds",
     "NamesStreams",
     "Nanoseconds",
@@ -122,6 +125,7 @@ __all__ = [
     "UnknownMessage",
     "VenueError",
     "by_kind",
+    "either_ns",
     "flat",
     "format_decimal",
     "instrument",

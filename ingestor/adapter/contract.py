@@ -44,6 +44,8 @@ class BookRule:
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
     verify_with_quotes: a quote whose sequence equals a book update's `last` must show its best
     levels.
+    may_cross: the best ask may be lower than the best bid while the venue matches nothing, as
+    before an auction. Such a book is published as it is; elsewhere it is broken.
     quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
     stream of "book", and the books derive QUOTE rows from what changes at the top.
     A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, else by a REST one.
@@ -56,6 +58,7 @@ class BookRule:
     checksum_depth: int = 10
     checksum_text: Callable[[int, int], str] | None = None
     verify_with_quotes: bool = False
+    may_cross: bool = False
     quotes_from_book: bool = False
 
 
@@ -124,13 +127,17 @@ class RestRequest:
     """A GET. `path` begins with "/"; query values are text; weight counts against a rate limit.
 
     cursor: where a paged answer says which page comes next, as keys into its JSON. While a text
-    stands there, the request is repeated with it as the query value `cursor`.
+    stands there, the request is repeated with it as the query value `cursor`. more: where it says
+    that there is one; it may have a cursor without. total: where it says how many entries all pages
+    have together.
     """
 
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     weight: int = 1
     cursor: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+    total: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+MICROSECOND: Final = 1_000
 MILLISECOND: Final = 1_000_000
 SECOND: Final = 1_000_000_000
 # What a venue's time can be: 2010-01-01 to 2100-01-01. Outside it is a unit taken for another, or
@@ -62,6 +63,22 @@ def milliseconds_ns(times: Sequence[int]) -> NDArray[np.int64]:
     ):
         raise ValueError("a time in ms that is not between 2010 and 2100")
     return values * MILLISECOND
+
+
+def either_ns(times: Sequence[int]) -> list[int]:
+    """Return times in ms or in us as ns: no time of 2010 to 2100 is one in both units.
+
+    Raises ValueError for what is a time in neither.
+    """
+    if not times:
+        return []
+    if min(times) >= TIME_MIN // MILLISECOND and max(times) <= TIME_MAX // MILLISECOND:
+        return [time * MILLISECOND for time in times]
+    units = [MILLISECOND if time <= TIME_MAX // MILLISECOND else MICROSECOND for time in times]
+    scaled = [time * unit for time, unit in zip(times, units, strict=True)]
+    if min(scaled) < TIME_MIN or max(scaled) > TIME_MAX:
+        raise ValueError("a time, in ms or us, that is not between 2010 and 2100")
+    return scaled
 
 
 def iso_column_ns(texts: Sequence[str]) -> NDArray[np.int64]:

@@ -31,7 +31,7 @@ from ingestor.adapter.instrument_list import (
 from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import Instrument, check_instrument
 from ingestor.model.timestamps import SECOND
-from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.client import RestSettings, value_at
 from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.rest.statistics import lists
 
@@ -170,12 +170,24 @@ class Catalog:
             raise DecodeError(adapter.venue, detail) from failure
         client = await self._pools.client(adapter, market, rest_url)
         for request in requests:
-            bodies += await client.pages(
+            before = len(entries)
+            pages = await client.pages(
                 rest_url,
                 request,
                 lambda body: entries.extend(entries_of(adapter, market, body)),
                 self._settings.rest,
             )
+            promised = value_at(pages[-1], request.total) if request.total else None
+            found = len(entries) - before
+            if isinstance(promised, int) and found < promised:
+                _log.warning(
+                    "catalogue.incomplete",
+                    venue=adapter.venue,
+                    market=market,
+                    found=found,
+                    promised=promised,
+                )
+            bodies += pages
         return bodies, entries
 
     def _path(self, adapter: type[FeedAdapter], market: str) -> Path:

@@ -147,7 +147,7 @@ class RestClient:
             url = _url(base_url, request, cursor)
             bodies.append(await self._get(url, request.weight, settings, room, check))
             room -= len(bodies[-1])
-            following = _next_page(bodies[-1], request.cursor)
+            following = _next_page(bodies[-1], request)
             if not following:
                 return bodies
             cursor = {"cursor": following}
@@ -279,15 +279,22 @@ def _url(base_url: str, request: RestRequest, more: dict[str, str]) -> URL:
         raise TransportError(_shown(base_url), f"no URL: {_explain(failure)}") from failure
 
 
-def _next_page(body: bytes, keys: tuple[str, ...]) -> str:
-    """Return the cursor at `keys`, "" where there is none: the adapter judges the body."""
-    if not keys:
+def _next_page(body: bytes, request: RestRequest) -> str:
+    """Return the cursor of the next page, "" where there is none: the adapter judges the body."""
+    if not request.cursor or (request.more and value_at(body, request.more) is False):
         return ""
+    found = value_at(body, request.cursor)
+    # A venue may percent-encode its cursor; encoding it twice would spoil it.
+    return unquote(found) if isinstance(found, str) else ""
+
+
+def value_at(body: bytes, keys: tuple[str, ...]) -> object:
+    """Return what an answer's JSON has at `keys`, None where it has nothing there."""
     try:
         place: Any = orjson.loads(body)
         for key in keys:
             place = place[key]
     except (LookupError, TypeError, ValueError):
-        return ""
-    # A venue may percent-encode its cursor; encoding it twice would spoil it.
-    return unquote(place) if isinstance(place, str) else ""
+        return None
+    found: object = place
+    return found

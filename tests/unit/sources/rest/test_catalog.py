@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import orjson
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
@@ -117,6 +118,19 @@ async def test_the_venue_is_asked_once_while_answers_are_fresh(bench: Bench) -> 
     listed = await catalogue.load(Coinbase, "spot", bench.venue.url)
     assert (listed.instruments, listed.fresh) == (FIXTURE.instruments, False)
     assert len(bench.venue.asked) == 1
+
+
+async def test_a_list_shorter_than_it_says_is_reported(bench: Bench) -> None:
+    """Coinbase's answers say how many products all pages have together."""
+    whole = orjson.loads(bench.venue.answers["/api/v3/brokerage/market/products"][0])
+    count = len(whole["products"])
+    for promised, warned in ((count, 0), (count + 1, 1)):
+        body = orjson.dumps(whole | {"num_products": promised})
+        bench.venue.answers["/api/v3/brokerage/market/products"] = [body]
+        with capture_logs() as logs:
+            await bench.catalogue().refresh(Coinbase, "spot", bench.venue.url)
+        found = [line for line in logs if line["event"] == "catalogue.incomplete"]
+        assert len(found) == warned
 
 
 async def test_old_answers_are_asked_for_again(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,6 +116,31 @@ async def test_attempts_end() -> None:
             await client.get(url, REQUEST)
     assert len(calls) == SETTINGS.attempts_max
     assert len(clock.slept) == SETTINGS.attempts_max - 1
+
+
+@pytest.mark.parametrize(
+    ("pages", "asked"),
+    [
+        ([("b", True), ("c", True), ("", False)], 3),
+        ([("b", True), ("c", False)], 2),  # a cursor that leads nowhere
+        ([("b", None), ("", None)], 2),  # an older answer, without the flag
+    ],
+)
+async def test_pages_end_where_the_answer_says_so(
+    pages: list[tuple[str, bool | None]], asked: int
+) -> None:
+    cursors: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        cursor, more = pages[len(cursors)]
+        cursors.append(request.query.get("cursor"))
+        flag = {} if more is None else {"has_next": more}
+        return web.json_response({"pagination": {"next_cursor": cursor, **flag}})
+
+    paged = replace(REQUEST, cursor=("pagination", "next_cursor"), more=("pagination", "has_next"))
+    async with serving(handler) as url, RestClient(SETTINGS) as client:
+        assert len(await client.pages(url, paged)) == asked
+    assert cursors == [None, *(cursor for cursor, _ in pages)][:asked]
 
 
 @pytest.mark.parametrize(
