@@ -43,6 +43,7 @@ from ingestor.adapter import (
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     Rows,
@@ -67,6 +68,7 @@ _CONTROL: Final[dict[str, Control]] = {
     "ticker_batch": Filtered("ticker"),
     "candles": Filtered("candles"),
     "status": Filtered("status"),
+    "user": Filtered("user"),
 }
 _REPEATED: Final = Filtered("repeated", duplicate=True)
 _LATE: Final = Filtered("late")
@@ -154,8 +156,13 @@ class Coinbase:
             limits=Limits(
                 streams_per_connection=16,
                 streams_per_subscribe=16,
-                connects_per_s=4.0,  # 8 are allowed, as are 8 messages, for all of an address
+                # An address may connect 8 times and send 8 messages a second, all connections
+                # together.
+                connects_per_s=4.0,
+                connects_burst=2,
                 requests_per_s=4.0,
+                address_requests_per_s=4.0,
+                rest=RestLimit(weight_per_s=4.0, weight_burst=5),  # 10 a second
                 frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
             ),
             book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),
@@ -335,7 +342,16 @@ class Coinbase:
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
-        return [RestRequest("/api/v3/brokerage/market/products", {"product_type": "SPOT"})]
+        # Pages are documented since 2026-08, whether there are any without `limit` is not.
+        return [
+            RestRequest(
+                "/api/v3/brokerage/market/products",
+                {"product_type": "SPOT"},
+                cursor=("pagination", "next_cursor"),
+                more=("pagination", "has_next"),
+                total=("num_products",),
+            )
+        ]
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:

@@ -46,6 +46,7 @@ from ingestor.adapter import (
     Market,
     Notice,
     Refused,
+    RestLimit,
     RestRequest,
     Rows,
     Sequential,
@@ -79,9 +80,10 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 # About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
 _LIMITS: Final = Limits(
-    connects_per_s=0.2,
+    connects_per_s=0.15,
     connects_burst=30,
     requests_per_s=5.0,
+    rest=RestLimit(weight_per_s=0.8, weight_burst=1),  # public calls: about one a second
     ping_interval_s=30.0,  # the venue closes what is silent for a minute
 )
 _TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}

@@ -13,6 +13,7 @@ Traps:
 - Frames from before 2023 have no `seqId` but a checksum; today's checksum is always 0. Neither is
   read: without numbers a book is unverifiable, and that is what zeros say.
 - Levels have four members: price, size, one that is deprecated, number of orders.
+- In pre-open and call auctions "the best ask may be lower than the best bid" (Order book channel).
 - `trades` joins the fills of one taker order at one price; its side is the taker's. On subscribe
   it repeats the latest trade.
 """
@@ -52,6 +53,7 @@ from ingestor.adapter import (
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     Rows,
@@ -91,6 +93,11 @@ _LEFT_OUT: Final = {
         "instruments",
         "status",
         "liquidation-orders",
+        *("books50-l2-tbt", "books-l2-tbt", "books-elp", "books-elp-all", "books-rpi"),
+        *("adl-warning", "estimated-price", "opt-summary", "economic-calendar"),
+        *("event-contract-markets", "block-tickers", "public-struc-block-trades"),
+        *("public-block-trades", "sprd-public-trades", "sprd-tickers", "sprd-bbo-tbt"),
+        *("sprd-books5", "sprd-books-l2-tbt", "call-auction-details"),
     )
 }
 _CANDLES: Final = Filtered("candles")
@@ -106,12 +113,17 @@ _MARKET: Final = Market(
     rest_url="https://www.okx.com",
     limits=Limits(
         streams_per_connection=240,
-        streams_per_subscribe=30,  # a request is at most 64 KB; 480 requests an hour
-        connects_per_s=3.0,
+        streams_of_channel={"book": 25},  # "less than 30 channels" of 50 or 400 levels
+        streams_per_subscribe=30,  # a request is at most 64 KB
+        connects_per_s=2.0,  # 3 are allowed
+        connects_burst=1,
         requests_per_s=3.0,
+        requests_per_hour=480,
+        # 40 books in 2 s and 20 instrument lists in 2 s, each counted for itself.
+        rest=RestLimit(weight_per_s=5.0, weight_burst=10),
         ping_interval_s=20.0,
     ),
-    book=BookRule(continuity=Continuity.PREVIOUS),
+    book=BookRule(continuity=Continuity.PREVIOUS, may_cross=True),
 )
 
 # How frames begin as OKX sends them, which tells them apart; others are read too.
@@ -338,7 +350,7 @@ class Okx:
             case {"event": "error", "code": code, "msg": str(text)}:
                 named = tuple(":".join(found) for found in _REFUSED.findall(text))
                 return Refused(f"{code} {text}", named)
-            case {"event": "unsubscribe" | "channel-conn-count"}:
+            case {"event": "unsubscribe" | "channel-conn-count" | "channel-conn-count-error"}:
                 return Notice.INFO
         raise UnknownMessage(self.venue, f"{message!r:.60}")
 

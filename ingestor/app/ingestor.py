@@ -102,6 +102,7 @@ class Ingestor:
             on_rejected=self._quarantine,
             clocks=clocks,
         )
+        self.rest = wiring.make_rest_pools(config, planned.plan, clocks)
         self.supervisor = wiring.make_supervisor(
             config,
             planned.plan,
@@ -110,15 +111,13 @@ class Ingestor:
             self.recorder,
             EventsOfAll(self._listeners()),
             clocks,
+            self.rest,
         )
         self.book_snapshots = wiring.make_book_snapshots(
             config, self.pipeline.books, table, self.sink, self.publishing, clocks
         )
         self.auditor = wiring.make_auditor(
-            config,
-            self.supervisor,
-            self.pipeline,
-            lambda instrument: self._invalidate([instrument], Cause.CHECKSUM),
+            config, self.supervisor, self.pipeline, self._contradicted, self.rest
         )
         self.changes = InstrumentChanges(
             config,
@@ -129,6 +128,7 @@ class Ingestor:
             self.recorder,
             self.publishing,
             clocks,
+            self.rest,
         )
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
         self.view = OperatorView(
@@ -177,6 +177,7 @@ class Ingestor:
         """
         self.supervisor.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.rest.aclose)
             if self.http is not None:
                 await stack.enter_async_context(self.http)
             if self.recorder is not None:
@@ -332,6 +333,10 @@ class Ingestor:
     def _invalidate_shed(self) -> None:
         shed, self._shed_books = self._shed_books, set()  # the flush may shed more: next time
         self._invalidate(sorted(shed), Cause.SHED)
+
+    def _contradicted(self, instrument: int) -> None:
+        """Begin a book anew that a REST image proved wrong."""
+        self._invalidate([instrument], Cause.CHECKSUM)
 
     def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
         """Between two flushes, so that a replay, which reads the decision, takes it there too."""

@@ -30,7 +30,7 @@ from ingestor.sources.live.plan import make_plan
 from ingestor.sources.live.replan import PlanChange, replan, together, without
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.rest.catalog import Catalog
-from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
 log = structlog.get_logger(__name__)
@@ -71,6 +71,7 @@ class InstrumentChanges:
         recorder: Recorder | None,
         records: AuxiliaryRecords | None,
         clocks: Clocks,
+        pools: RestPools,
     ) -> None:
         """Args:
         config: of the process.
@@ -81,6 +82,7 @@ class InstrumentChanges:
         recorder: keeps each change for the replay; None where nothing is recorded.
         records: publishes new metadata; None where nothing is published.
         clocks: for the pace of questions to venues.
+        pools: ask the venues.
         """
         self._config = config
         self._in_force = in_force
@@ -89,10 +91,11 @@ class InstrumentChanges:
         self._supervisor = supervisor
         self._recorder = recorder
         self._records = records
+        self._pools = pools
         catalogue = config.catalogue
         self.revisions = Revisions(
             in_force.planned.table,
-            settings.rest_settings(catalogue),
+            pools,
             settings.catalogue_settings(catalogue),
             {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
             clocks.steady_s,
@@ -109,9 +112,8 @@ class InstrumentChanges:
 
     async def run(self) -> None:
         """Read instrument lists again until cancelled."""
-        catalogue = self._config.catalogue
-        async with RestClient(settings.rest_settings(catalogue)) as client:
-            await self.watch(Catalog(settings.catalogue_settings(catalogue), client))
+        lists = settings.catalogue_settings(self._config.catalogue)
+        await self.watch(Catalog(lists, self._pools))
 
     async def watch(self, source: InstrumentSource) -> None:
         """Read instrument lists again until cancelled. source: where they come from."""

@@ -14,11 +14,10 @@ from typing import Final, Protocol
 
 from ingestor.decode.frame_queue import Arrival, Arrive
 from ingestor.decode.session import Session
-from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
+from ingestor.sources.live.request_pace import RequestPace
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.rate_limiter import RateLimiter
 from ingestor.sources.websocket.interface import Link
 from ingestor.telemetry.bulkheads import bulkheads
 
@@ -67,10 +66,7 @@ class ConnectionSlot:
 
 
 class Owner(Protocol):
-    """What a connection tells the supervisor. clocks: those of its durations."""
-
-    @property
-    def clocks(self) -> Clocks: ...
+    """What a connection tells the supervisor."""
 
     def opened(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection, failure: TransportError) -> None: ...
@@ -113,15 +109,23 @@ class Connection:
         session: Session,
         arrive: Arrive,
         on_read_complete: Callable[[], None],
+        requests: RequestPace,
     ) -> None:
-        """arrive: called with each frame. on_read_complete: called after each read."""
+        """Args:
+        owner: told what becomes of the connection.
+        slot: its place in the plan.
+        session: its protocol.
+        arrive: called with each frame.
+        on_read_complete: called after each read.
+        requests: how fast it may send requests.
+        """
         self._owner = owner
         self.arrive = arrive
         self.on_read_complete = on_read_complete
         self.slot = slot
         self.session = session
         self.link: Link | None = None
-        self.requests = slot_limiter(slot.planned, owner.clocks)
+        self.requests = requests
         self.verdict: TransportError | None = None  # why we end it, where it is us
         self.opened_ns = 0  # ns since the epoch
         self.seen_ns = 0  # `link.received_ns` at the last look of the health check
@@ -205,9 +209,10 @@ class TappedConnection(Connection):
         session: Session,
         arrive: Arrive,
         on_read_complete: Callable[[], None],
+        requests: RequestPace,
         tap: FrameTap,
     ) -> None:
-        super().__init__(owner, slot, session, self._heard, on_read_complete)
+        super().__init__(owner, slot, session, self._heard, on_read_complete, requests)
         self._arrive = arrive
         self._tap = tap
         self._number = session.connection
@@ -221,9 +226,3 @@ class TappedConnection(Connection):
         if self.link is not None:
             self._tap.sent(self._number, time_ns(), payload)
         super().send(payload)
-
-
-def slot_limiter(planned: PlannedConnection, clocks: Clocks) -> RateLimiter:
-    """The limiter of a connection's own messages."""
-    rate = planned.limits.requests_per_s
-    return RateLimiter(rate, max(1, int(rate)), clocks.steady_s)
