@@ -69,6 +69,7 @@ _NO_TIME: Final = "1970-01-01T00:00:00"
 _NO_TIME_END: Final = "1971"
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_NO_SIDE: Final = int(Side.NONE)
 
 _CHANNEL: Final = {"trades": "trade", "quotes": "ticker", "book": "book"}
 _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
@@ -108,7 +109,7 @@ class _Trade(msgspec.Struct, gc=False):
     """Numbers whose digits matter are untyped, here and below: `float_hook` leaves them text."""
 
     symbol: str
-    side: Literal["buy", "sell"]  # the taker's
+    side: str  # buy or sell: the taker's
     price: Any
     qty: Any
     trade_id: Sequential
@@ -169,7 +170,7 @@ _pair: Final = attrgetter("price", "qty")
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = iso_column_ns([one.timestamp for one in trades])
     set_column(rows, "sequence", [one.trade_id for one in trades])
-    set_column(rows, "side", [_AGGRESSOR[one.side] for one in trades])
+    set_column(rows, "side", [_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.qty for one in trades]
 

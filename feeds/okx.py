@@ -72,6 +72,10 @@ from ingestor.adapter import (
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
 _DEPTH: Final = 400
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_NO_SIDE: Final = int(Side.NONE)
+_LAST: Final = int(Flag.LAST)
+_RPI: Final = "1"  # the source of a trade: against a retail price improvement order
+_RPI_FLAGS: Final = {_RPI: int(Flag.LAST | Flag.RPI)}
 _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _LEFT_OUT: Final = {
     name: Filtered(name)
@@ -128,8 +132,9 @@ class _Trade(msgspec.Struct, gc=False):
     tradeId: str  # noqa: N815  # the venue's name
     px: Any  # as text or bare: `float_hook` keeps the digits
     sz: Any
-    side: Literal["buy", "sell"]
+    side: str  # buy or sell
     ts: str  # ms
+    source: str = "0"
 
 
 class _Trades(msgspec.Struct, gc=False):
@@ -179,8 +184,11 @@ _NONE: Final = [_Level("0", "0")]
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in trades]))
     set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
-    set_column(rows, "side", [_SIDES[one.side] for one in trades])
+    set_column(rows, "side", [_SIDES.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
+    sources = [one.source for one in trades]
+    if _RPI in sources:
+        set_column(rows, "flags", [_RPI_FLAGS.get(source, _LAST) for source in sources])
     return [one.px for one in trades], [one.sz for one in trades]
 
 

@@ -359,7 +359,10 @@ class Ingestor:
             phase = Phase.PAUSED
         channel = self.sink.statistics() if self.sink is not None else None
         connections = self.supervisor.statistics()
-        return self.reporter.status(phase, connections, channel, self.loop_lag, recent=recent)
+        kafka_up = self.sink.is_up if self.sink is not None else None
+        return self.reporter.status(
+            phase, connections, channel, self.loop_lag, kafka_up=kafka_up, recent=recent
+        )
 
 
 def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

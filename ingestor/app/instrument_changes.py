@@ -144,9 +144,17 @@ class InstrumentChanges:
         self._in_force.apply(change)
         self._supervisor.apply(change)
         self._flusher.flush()  # the GAPs of what is given up, before its books are forgotten
+        needed = {
+            one.instrument
+            for connection in change.plan
+            for one in connection.subscriptions
+            if one.channel in connection.book.channels
+        }
         for subscription in change.unsubscribed:
-            if subscription.channel == "book":
-                self._pipeline.books.forget(subscription.instrument)
+            number = subscription.instrument
+            is_of_book = subscription.channel in self._in_force.rule_of(number).channels
+            if is_of_book and number not in needed:
+                self._pipeline.books.forget(number)
         if self._records is not None:
             table = self._in_force.planned.table
             fresh = {subscription.instrument for subscription in change.subscribed}

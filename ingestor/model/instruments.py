@@ -188,6 +188,7 @@ class InstrumentTable:
         self._all: list[Instrument] = []
         self._symbols: dict[tuple[str, str], Symbols] = {}
         self._exponents = np.zeros((64, 4), np.int64)
+        self._pairs = self._exponents[:, :2].copy()  # apart, since rows in one piece are read fast
         for one in instruments:
             self.add(one)
 
@@ -215,7 +216,9 @@ class InstrumentTable:
         number = len(self._all)
         if number == len(self._exponents):
             self._exponents = np.concatenate([self._exponents] * 2)
-        self._exponents[number] = (one.price_exponent, one.size_exponent) * 2
+            self._pairs = np.concatenate([self._pairs] * 2)
+        self._pairs[number] = pair = one.price_exponent, one.size_exponent
+        self._exponents[number] = pair * 2
         self._all.append(one)
         symbols[one.symbol] = number
         return number
@@ -231,6 +234,18 @@ class InstrumentTable:
     def exponents(self) -> NDArray[np.int64]:
         """int64[instruments or more, 4]: of price and size, twice, as a quote has them."""
         return self._exponents
+
+    def exponents_of(self, numbers: NDArray[np.uint32], width: int) -> NDArray[np.int64]:
+        """Return the exponents of prices and sizes in turn, int64[numbers, width].
+
+        Args:
+            numbers: of instruments.
+            width: 2 or 4.
+
+        Raises:
+            IndexError: for a number that no instrument can have.
+        """
+        return (self._pairs if width == 2 else self._exponents).take(numbers, axis=0)
 
     @property
     def price_exponents(self) -> NDArray[np.int64]:

@@ -135,8 +135,7 @@ class RepairWorker:
         task.add_done_callback(lambda _task: self._slots.release())
 
     async def _repair(self, instrument: int) -> None:
-        connection = self._connections.connection_of(instrument)
-        subscription = _subscription(connection, instrument)
+        connection, subscription = self._carrier(instrument)
         if connection is None or subscription is None:
             self.counts["dropped"] += 1
             return
@@ -159,6 +158,17 @@ class RepairWorker:
             await self._resubscribe(connection, [subscription.stream])
         else:
             await self._fetch(connection, subscription.symbol, request)
+
+    def _carrier(self, instrument: int) -> tuple[Connection | None, Subscription | None]:
+        """Return what brings an instrument's book: the connection and the subscription."""
+        for channel in ("book", "quotes"):
+            connection = self._connections.connection_of(instrument, channel)
+            if connection is None or channel not in connection.slot.planned.book.channels:
+                continue
+            for one in connection.session.subscriptions:
+                if (one.instrument, one.channel) == (instrument, channel):
+                    return connection, one
+        return None, None
 
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
         adapter = connection.session.adapter
@@ -230,14 +240,3 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
 def _address(origin: str, request: RestRequest) -> str:
     query = f"?{urlencode(request.query)}" if request.query else ""
     return f"{origin}{request.path}{query}"
-
-
-def _subscription(connection: Connection | None, instrument: int) -> Subscription | None:
-    if connection is None:
-        return None
-    wanted = (
-        one
-        for one in connection.session.subscriptions
-        if one.instrument == instrument and one.channel == "book"
-    )
-    return next(wanted, None)

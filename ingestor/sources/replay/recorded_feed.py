@@ -169,7 +169,8 @@ class RecordedFeed:
 
 
 def _carries(session: Session, symbol: str) -> bool:
-    return any(one.symbol == symbol and one.channel == "book" for one in session.subscriptions)
+    channels = session.adapter.markets[session.market].book.channels
+    return any(one.symbol == symbol and one.channel in channels for one in session.subscriptions)
 
 
 def load_instruments(path: Path) -> list[Instrument]:
