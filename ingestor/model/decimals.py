@@ -30,6 +30,7 @@ _ZERO: Final = 48
 _DECIMAL: Final = re.compile(
     r"([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,6}))?", re.ASCII
 )  # both digit groups empty is refused below
+_PLAIN_TEXT: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _DIGITS_MAX: Final = 4_096  # a number of 10^5 digits is an attack, not a price
 
 
@@ -249,7 +250,8 @@ def _text_of_number(number: object) -> str:
 def exponent_of(increment: str) -> int:
     """Return the number of decimals that an increment needs: "0.0500" -> 2, "10" -> 0, "1e-7" -> 7.
 
-    Raises ValueError when it isn't a positive decimal, or needs more than EXPONENT_MAX decimals.
+    Raises ValueError when it isn't a positive decimal, needs more than EXPONENT_MAX decimals, or is
+    beyond 10^EXPONENT_MAX.
     """
     if _DECIMAL.fullmatch(increment) is None or not increment.strip("+-."):
         raise ValueError(f"increment {increment!r} is no decimal number")
@@ -260,7 +262,22 @@ def exponent_of(increment: str) -> int:
     assert isinstance(exponent, int)  # finite by construction
     if exponent < -EXPONENT_MAX:
         raise ValueError(f"increment {increment!r} needs more than {EXPONENT_MAX} decimals")
+    if value.adjusted() > EXPONENT_MAX:
+        raise ValueError(f"increment {increment!r:.40} is beyond 10^{EXPONENT_MAX}")
     return max(-exponent, 0)
+
+
+def plain_decimal(text: str) -> str:
+    """Return decimal text without an exponent, a plus, or a bare point: "1e-8" -> "0.00000001".
+
+    What is no decimal number, or is far from any, is returned as it is.
+    """
+    if _PLAIN_TEXT.fullmatch(text):
+        return text
+    if _DECIMAL.fullmatch(text) is None or not text.strip("+-."):
+        return text
+    value = Decimal(text)
+    return f"{value:f}" if abs(value.adjusted()) <= 2 * EXPONENT_MAX else text
 
 
 def format_decimal(value: int, exponent: int) -> str:

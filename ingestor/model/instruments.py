@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.decimals import EXPONENT_MAX, INT64_MAX, exponent_of
+from ingestor.model.decimals import EXPONENT_MAX, INT64_MAX, exponent_of, plain_decimal
 from ingestor.model.errors import UnknownInstrument
 
 _TEXT_MAX: Final = 128
@@ -39,6 +39,7 @@ _TEXTS: Final = (
     "lot_size",
     "multiplier",
 )
+_DECIMALS: Final = ("tick_size", "lot_size", "multiplier")
 _MAY_BE_EMPTY: Final = frozenset({"base", "quote", "settlement"})
 
 
@@ -63,6 +64,7 @@ class Instrument:
 
     tick_size, lot_size, multiplier: decimal text, as exact as the venue gives it.
     multiplier: units of `base` (of `quote` for inverse contracts) in one contract; "1" for spot.
+    They are kept as plain decimals, whatever the venue writes ("1e-8").
     expiry_ns: ns since the epoch, 0 = none. revision: 1, 2, ... counted up when metadata change.
     """
 
@@ -82,6 +84,12 @@ class Instrument:
     multiplier: str = "1"
     expiry_ns: int = 0
     revision: int = 1
+
+    def __post_init__(self) -> None:
+        for name in _DECIMALS:
+            text = getattr(self, name)
+            if type(text) is str:
+                object.__setattr__(self, name, plain_decimal(text))
 
     @property
     def key(self) -> str:
@@ -147,7 +155,7 @@ def check_instrument(found: Instrument) -> Instrument:
         exponent = getattr(found, name)
         if type(exponent) is not int or not 0 <= exponent <= EXPONENT_MAX:
             raise ValueError(f"{name} is {exponent!r:.40}, not 0 to {EXPONENT_MAX}")
-    for name in ("tick_size", "lot_size", "multiplier"):
+    for name in _DECIMALS:
         exponent_of(getattr(found, name))
     if type(found.expiry_ns) is not int or not 0 <= found.expiry_ns <= INT64_MAX:
         raise ValueError("expiry_ns is no time of int64")

@@ -21,7 +21,7 @@ import orjson
 import structlog
 from aiokafka import TopicPartition, errors
 
-from ingestor.codec import Record
+from ingestor.codec import Headers, Record
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.partitions import partition_of_key
 from ingestor.model.backoff import Backoff
@@ -41,7 +41,10 @@ _TIME_SLACK_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryRecord:
+    """One side record. topic: its full name. schema: what its header says it follows."""
+
     topic: str
+    schema: str
     key: bytes | None
     value: bytes
     ts_ms: int
@@ -56,10 +59,16 @@ class AuxiliaryTopic:
     Kafka, for good) count them; what is neither of these is pending."""
 
     def __init__(
-        self, name: str, progress: asyncio.Event, clock: Callable[[], int], bytes_max: int
+        self,
+        name: str,
+        schema: str,
+        progress: asyncio.Event,
+        clock: Callable[[], int],
+        bytes_max: int,
     ) -> None:
         """Args:
         name: full name of the topic.
+        schema: of its records.
         progress: set whenever records were acked or dropped.
         clock: ns since the epoch.
         bytes_max: size of a batch.
@@ -68,6 +77,7 @@ class AuxiliaryTopic:
         self.acked = self.dropped = self.refused = 0
         self.failures = 0  # in a row
         self.reason: str | None = None  # why nothing is taken
+        self._headers: Headers = [("schema", schema.encode())]
         self._progress = progress
         self._clock = clock
         self._bytes_max = bytes_max
@@ -165,7 +175,7 @@ class AuxiliaryTopic:
             for one in records
         ]
         numbering = self._numberings.setdefault(partition, Numbering())
-        batch, count, _ = produce.build(numbering, made, [], self._bytes_max * 2)
+        batch, count, _ = produce.build(numbering, made, self._headers, self._bytes_max * 2)
         if count < len(made):  # can't be: `_take` took half of what fits
             return errors.RecordListTooLargeError()
         try:
@@ -266,7 +276,9 @@ class AuxiliaryQueue:
         """Queue a record."""
         topic = self.topics.get(record.topic)
         if topic is None:
-            topic = AuxiliaryTopic(record.topic, self._progress, self._clock, self._bytes_max)
+            topic = AuxiliaryTopic(
+                record.topic, record.schema, self._progress, self._clock, self._bytes_max
+            )
             self.topics[record.topic] = topic
             if self._run is not None:
                 self._run(topic)

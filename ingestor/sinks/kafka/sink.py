@@ -20,7 +20,7 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaProducer, errors
 
-from ingestor.codec import Headers, encoder, headers
+from ingestor.codec import Headers, encoder, headers, schema_name
 from ingestor.kafka.aiokafka_compat import end_of_background_tasks, end_producer
 from ingestor.kafka.diagnosis import Reason, explain_connection_failure
 from ingestor.kafka.error_codes import error_name
@@ -164,7 +164,8 @@ class KafkaSink:
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
         """Queue one record for a side topic; `topic` without the prefix. Dropped, and counted in
         `side.dropped`, when the side queue is full."""
-        self.side.put(AuxiliaryRecord(self.settings.topic(topic), key, value, ts_ms))
+        name = self.settings.topic(topic)
+        self.side.put(AuxiliaryRecord(name, schema_name(topic), key, value, ts_ms))
 
     def position(self, row_class: RowClass, instrument: int) -> dict[str, object]:
         """Return where a reader of an image taken now goes on: topic, partition, session, and a
