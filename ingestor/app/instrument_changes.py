@@ -164,10 +164,9 @@ class InstrumentChanges:
             self._flusher.flush()
             self.revisions.announce(numbers)
         running = self._in_force.planned.plan
-        gone = {instrument.symbol for instrument in change.gone}
-        planner.retire(source.venue, source.market, gone)
+        planner.retire(source.venue, source.market, change.gone)
         wanted = [wish.of(running.is_mine, planned.table) for wish in planner.wanted(source)]
-        rest = without(running, source.venue, source.market, gone)
+        rest = without(running, source.venue, source.market, change.gone)
         plan_change = replan(running, together(rest, make_plan(wanted, planned.table)))
         if len(plan_change.plan) > self._config.limits.connections_max:
             log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
