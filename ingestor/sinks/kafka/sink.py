@@ -30,7 +30,8 @@ from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.errors import LedgerBroken, SinkUnavailable
 from ingestor.model.rows import Cause, Kind, RowClass, control_row
 from ingestor.sinks.interface import SinkCounts
-from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, AuxiliaryRecord, dead_letter, void
+from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, dead_letter, void
+from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryRecord
 from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
@@ -203,9 +204,11 @@ class KafkaSink:
         for topic, reason in self.refused_topics.items():
             texts.append(f"{topic}: {reason}")
         for name, side in self.side.topics.items():
-            if side.reason is not None:
-                partitions[name] += 1
-                texts.append(f"{name}: {side.reason}")
+            reasons = side.reasons
+            partitions.update({name: len(reasons)} if reasons else {})
+            for reason in sorted({*reasons.values()}):
+                numbers = [number for number, text in reasons.items() if text == reason]
+                texts.append(f"{name}[{','.join(map(str, sorted(numbers)))}]: {reason}")
         return replace(
             self.queue.statistics(self._monotonic()),
             held=tuple(dict.fromkeys(texts)),
