@@ -23,6 +23,7 @@ from ingestor.books.repair_planner import Repair
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.model.timestamps import SECOND
+from ingestor.recording.format import RESUBSCRIBE
 from ingestor.sources.live.connection import Connection
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
@@ -161,7 +162,13 @@ class RepairWorker:
             await self._fetch(connection, subscription.symbol, request)
 
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
-        adapter = connection.session.adapter
+        session, adapter = connection.session, connection.session.adapter
+        if connection.is_open:
+            now_ns = time_ns()
+            session.interrupt(streams, now_ns)
+            if self._tap is not None:
+                decision = {"action": RESUBSCRIBE, "streams": streams}
+                self._tap.record_decision(session.connection, now_ns, decision)
         await connection.send_paced(adapter.unsubscribe(streams))
         await connection.send_paced(adapter.subscribe(streams))
         if connection.is_open:
