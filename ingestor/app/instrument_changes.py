@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -80,7 +79,7 @@ class InstrumentChanges:
         supervisor: whose connections and streams follow.
         recorder: keeps each change for the replay; None where nothing is recorded.
         records: publishes new metadata; None where nothing is published.
-        clocks: for the pace of questions to venues.
+        clocks: of the process.
         """
         self._config = config
         self._in_force = in_force
@@ -89,6 +88,7 @@ class InstrumentChanges:
         self._supervisor = supervisor
         self._recorder = recorder
         self._records = records
+        self._wall_ns = clocks.wall_ns
         catalogue = config.catalogue
         self.revisions = Revisions(
             in_force.planned.table,
@@ -183,7 +183,7 @@ class InstrumentChanges:
 
     def _revise(self, numbers: Mapping[int, int]) -> None:
         """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
-        now_ns = time.time_ns()
+        now_ns = self._wall_ns()
         self._in_force.replace_instruments(numbers)
         self._pipeline.replace_instruments(numbers, now_ns)
         table = self._in_force.planned.table

@@ -450,8 +450,9 @@ class KafkaSink:
         self._counts.dead_lettered(partition_queue.row_class, rows)
         instrument = int(rows["instrument"][0])
         if rows["kind"][0] != Kind.GAP:  # else every mark that is refused would bring another
+            ts_recv = int(rows["ts_recv"][0])
             gap = control_row(
-                partition_queue.row_class, Kind.GAP, instrument, now_ns, cause=Cause.DEAD_LETTER
+                partition_queue.row_class, Kind.GAP, instrument, ts_recv, cause=Cause.DEAD_LETTER
             )
             self.queue.declare(partition_queue, gap, self._monotonic())
         self._was_shed(partition_queue.row_class, instrument)

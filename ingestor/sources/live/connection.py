@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from time import time_ns
 from typing import Final, Protocol
 
 from ingestor.decode.frame_queue import Arrival, Arrive
@@ -67,7 +66,7 @@ class ConnectionSlot:
 
 
 class Owner(Protocol):
-    """What a connection tells the supervisor. clocks: those of its durations."""
+    """What a connection tells the supervisor. clocks: those of the process."""
 
     @property
     def clocks(self) -> Clocks: ...
@@ -146,7 +145,7 @@ class Connection:
 
     def opened(self, link: Link) -> None:
         self.link = link
-        self.opened_ns = time_ns()
+        self.opened_ns = self._owner.clocks.wall_ns()
         self._owner.opened(self)
 
     def closed(self, failure: TransportError) -> None:
@@ -219,7 +218,7 @@ class TappedConnection(Connection):
 
     def send(self, payload: bytes) -> None:
         if self.link is not None:
-            self._tap.sent(self._number, time_ns(), payload)
+            self._tap.sent(self._number, self._owner.clocks.wall_ns(), payload)
         super().send(payload)
 
 

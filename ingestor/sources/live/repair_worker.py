@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from time import time_ns
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -148,7 +147,7 @@ class RepairWorker:
         if self._tap is not None:
             self._tap.record_decision(
                 connection.session.connection,
-                time_ns(),
+                self._clocks.wall_ns(),
                 {
                     "action": "repair",
                     "instrument": instrument,
@@ -164,7 +163,7 @@ class RepairWorker:
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
         session, adapter = connection.session, connection.session.adapter
         if connection.is_open:
-            now_ns = time_ns()
+            now_ns = self._clocks.wall_ns()
             session.interrupt(streams, now_ns)
             if self._tap is not None:
                 decision = {"action": RESUBSCRIBE, "streams": streams}
@@ -204,7 +203,7 @@ class RepairWorker:
         if not connection.is_open:
             self.counts["dropped"] += 1
             return
-        now_ns = time_ns()
+        now_ns = self._clocks.wall_ns()
         session = connection.session
         if self._tap is not None:
             url = _address(planned.rest_url, request)
