@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -81,7 +80,7 @@ class InstrumentChanges:
         supervisor: whose connections and streams follow.
         recorder: keeps each change for the replay; None where nothing is recorded.
         records: publishes new metadata; None where nothing is published.
-        clocks: for the pace of questions to venues.
+        clocks: of the process.
         pools: ask the venues.
         """
         self._config = config
@@ -92,6 +91,7 @@ class InstrumentChanges:
         self._recorder = recorder
         self._records = records
         self._pools = pools
+        self._wall_ns = clocks.wall_ns
         catalogue = config.catalogue
         self.revisions = Revisions(
             in_force.planned.table,
@@ -174,10 +174,9 @@ class InstrumentChanges:
             self._flusher.flush()
             self.revisions.announce(numbers)
         running = self._in_force.planned.plan
-        gone = {instrument.symbol for instrument in change.gone}
-        planner.retire(source.venue, source.market, gone)
+        planner.retire(source.venue, source.market, change.gone)
         wanted = [wish.of(running.is_mine, planned.table) for wish in planner.wanted(source)]
-        rest = without(running, source.venue, source.market, gone)
+        rest = without(running, source.venue, source.market, change.gone)
         plan_change = replan(running, together(rest, make_plan(wanted, planned.table)))
         if len(plan_change.plan) > self._config.limits.connections_max:
             log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
@@ -194,7 +193,7 @@ class InstrumentChanges:
 
     def _revise(self, numbers: Mapping[int, int]) -> None:
         """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
-        now_ns = time.time_ns()
+        now_ns = self._wall_ns()
         self._in_force.replace_instruments(numbers)
         self._pipeline.replace_instruments(numbers, now_ns)
         table = self._in_force.planned.table

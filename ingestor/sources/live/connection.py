@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from time import time_ns
 from typing import Final, Protocol
 
 from ingestor.decode.frame_queue import Arrival, Arrive
 from ingestor.decode.session import Session
+from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.request_pace import RequestPace
@@ -66,7 +66,10 @@ class ConnectionSlot:
 
 
 class Owner(Protocol):
-    """What a connection tells the supervisor."""
+    """What a connection tells the supervisor. clocks: those of the process."""
+
+    @property
+    def clocks(self) -> Clocks: ...
 
     def opened(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection, failure: TransportError) -> None: ...
@@ -150,7 +153,7 @@ class Connection:
 
     def opened(self, link: Link) -> None:
         self.link = link
-        self.opened_ns = time_ns()
+        self.opened_ns = self._owner.clocks.wall_ns()
         self._owner.opened(self)
 
     def closed(self, failure: TransportError) -> None:
@@ -224,5 +227,5 @@ class TappedConnection(Connection):
 
     def send(self, payload: bytes) -> None:
         if self.link is not None:
-            self._tap.sent(self._number, time_ns(), payload)
+            self._tap.sent(self._number, self._owner.clocks.wall_ns(), payload)
         super().send(payload)

@@ -11,7 +11,6 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from time import time_ns
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -21,6 +20,7 @@ from ingestor.books.repair_planner import Repair
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.model.timestamps import SECOND
+from ingestor.recording.format import RESUBSCRIBE
 from ingestor.sources.live.connection import Connection, PlannedReconnect
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rest.client import RestSettings
@@ -139,7 +139,7 @@ class RepairWorker:
         if self._tap is not None:
             self._tap.record_decision(
                 connection.session.connection,
-                time_ns(),
+                self._clocks.wall_ns(),
                 {
                     "action": "repair",
                     "instrument": instrument,
@@ -164,7 +164,7 @@ class RepairWorker:
         return None, None
 
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
-        adapter = connection.session.adapter
+        session, adapter = connection.session, connection.session.adapter
         unsubscribe = list(adapter.unsubscribe(streams))
         subscribe = list(adapter.subscribe(streams))
         if not connection.requests.has_room(len(unsubscribe) + len(subscribe)):
@@ -172,6 +172,12 @@ class RepairWorker:
             reason = PlannedReconnect(url, "its requests of this hour are used up")
             self._connections.replace(connection, reason)
             return
+        if connection.is_open:
+            now_ns = self._clocks.wall_ns()
+            session.interrupt(streams, now_ns)
+            if self._tap is not None:
+                decision = {"action": RESUBSCRIBE, "streams": streams}
+                self._tap.record_decision(session.connection, now_ns, decision)
         await connection.send_paced(unsubscribe)
         await connection.send_paced(subscribe)
         if connection.is_open:
@@ -207,7 +213,7 @@ class RepairWorker:
         if not connection.is_open:
             self.counts["dropped"] += 1
             return
-        now_ns = time_ns()
+        now_ns = self._clocks.wall_ns()
         session = connection.session
         if self._tap is not None:
             url = _address(planned.rest_url, request)
