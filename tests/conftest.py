@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ingestor.native import Native
 from ingestor.telemetry.bulkheads import bulkheads
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint, missing_tools
 
@@ -76,6 +77,12 @@ def _own_environment() -> Iterator[None]:
 def expected_bugs() -> Counter[str]:
     """Count the bugs, by unit, that a test provokes: those found beyond these fail it."""
     return Counter()
+
+
+@pytest.fixture
+def python_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the frames of queues that are made from here on in Python alone."""
+    monkeypatch.setattr("ingestor.decode.frame_queue.native", lambda: Native(None, "a test"))
 
 
 @pytest.fixture(autouse=True)

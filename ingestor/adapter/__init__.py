@@ -36,6 +36,11 @@ from ingestor.adapter.numbers import (
     parse_levels,
     plain_integers,
 )
+from ingestor.adapter.shapes import (
+    HasShapes,
+    level_pairs,
+    shape,
+)
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
@@ -59,6 +64,7 @@ from ingestor.model.instruments import (
 from ingestor.model.rows import (
     Cause,
     Flag,
+    RowClass,
     Rows,
     Side,
 )
@@ -72,6 +78,7 @@ from ingestor.model.timestamps import (
     iso_text,
     milliseconds_ns,
 )
+from ingestor.native import CompiledShape
 
 __all__ = [
     "INT64_MAX",
@@ -86,6 +93,7 @@ __all__ = [
     "Cause",
     "ColumnBuffer",
     "ColumnReader",
+    "CompiledShape",
     "Continuity",
     "Contract",
     "Control",
@@ -97,6 +105,7 @@ __all__ = [
     "FeedAdapter",
     "Filtered",
     "Flag",
+    "HasShapes",
     "Instrument",
     "Limits",
     "Listing",
@@ -110,6 +119,7 @@ __all__ = [
     "Reply",
     "RestRequest",
     "RestSnapshot",
+    "RowClass",
     "Rows",
     "Sequential",
     "Side",
@@ -126,9 +136,11 @@ __all__ = [
     "iso_column_ns",
     "iso_event_ns",
     "iso_text",
+    "level_pairs",
     "milliseconds_ns",
     "parse_decimal",
     "parse_levels",
     "plain_integers",
     "set_column",
+    "shape",
 ]

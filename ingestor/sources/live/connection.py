@@ -19,7 +19,7 @@ from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
-from ingestor.sources.websocket.interface import Link
+from ingestor.sources.websocket.interface import Link, Take
 from ingestor.telemetry.bulkheads import bulkheads
 
 
@@ -103,6 +103,7 @@ class Connection:
         "slot",
         "stable",
         "started_ns",
+        "take",
         "verdict",
     )
 
@@ -113,10 +114,13 @@ class Connection:
         session: Session,
         arrive: Arrive,
         on_read_complete: Callable[[], None],
+        take: Take | None = None,
     ) -> None:
-        """arrive: called with each frame. on_read_complete: called after each read."""
+        """arrive: called with each frame. on_read_complete: called after each read. take: takes the
+        frames of a read that holds several."""
         self._owner = owner
         self.arrive = arrive
+        self.take = take
         self.on_read_complete = on_read_complete
         self.slot = slot
         self.session = session

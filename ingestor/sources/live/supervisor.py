@@ -233,7 +233,8 @@ class Supervisor(SessionEvents):
         )
         on_read_complete = self._read_complete_of(frame_queue)
         if self._tap is None:
-            return Connection(self, slot, session, frame_queue.arrive, on_read_complete)
+            take = frame_queue.take if frame_queue.taker is not None else None
+            return Connection(self, slot, session, frame_queue.arrive, on_read_complete, take)
         return TappedConnection(
             self, slot, session, frame_queue.arrive, on_read_complete, self._tap
         )
