@@ -81,8 +81,9 @@ def expected_bugs() -> Counter[str]:
 
 @pytest.fixture
 def python_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the frames of queues that are made from here on in Python alone."""
-    monkeypatch.setattr("ingestor.decode.frame_queue.native", lambda: Native(None, "a test"))
+    """Let frame queues and sinks that are made from here on do all in Python."""
+    for module in ("ingestor.decode.frame_queue", "ingestor.sinks.kafka.batch_maker"):
+        monkeypatch.setattr(f"{module}.native", lambda: Native(None, "a test"))
 
 
 @pytest.fixture(autouse=True)

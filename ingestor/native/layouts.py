@@ -129,6 +129,69 @@ class CTake(ctypes.Structure):
     )
 
 
+FIELDS_MAX: Final = 16  # of a record's template
+
+
+class FieldKind(IntEnum):
+    """What the value of a record's field is made of."""
+
+    SEQUENCE = 0
+    ROWS = 1
+    INTEGER = 2
+    FLAGS = 3
+    SIDE = 4
+    PRICE = 5
+    SIZE = 6
+    TRADE_ID = 7
+    BIDS = 8
+    ASKS = 9
+    END = 10
+
+
+FIELD: Final = np.dtype(
+    [
+        ("text_at", "<u4"),
+        ("length", "<u4"),
+        ("at", "<u2"),
+        ("kind", "u1"),
+        ("spare", "u1", 5),
+    ]
+)
+KNOWN: Final = np.dtype(
+    [
+        *((name, "<u4") for name in ("key_at", "key_length", "prefix_at", "prefix_length")),
+        ("exponents", "u1", 2),
+        ("spare", "u1", 6),
+    ]
+)
+
+
+class WriterResult(IntEnum):
+    """What writing records came to."""
+
+    DONE = 0
+    ODD_ROW = 1  # a row that a template can't write
+    NO_ROOM = 2
+    UNKNOWN = 3  # an instrument that is not known yet
+
+
+class CWriter(ctypes.Structure):
+    """A template, its instruments, and where the records go."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("fields", "texts", "known", "names", "places", "out", "levels")
+        ),
+        *(
+            (name, ctypes.c_uint64)
+            for name in ("fields_count", "known_count", "room", "levels_room", "row_bytes")
+        ),
+        *((name, ctypes.c_uint64) for name in ("row_kind", "closing")),
+        *((name, ctypes.c_uint64) for name in ("records", "plain_bytes", "out_bytes", "unknown")),
+    )
+
+
 # In the order of `native_size`.
 SIZES: Final = (
     OPERATION.itemsize,
@@ -137,6 +200,9 @@ SIZES: Final = (
     ctypes.sizeof(CShapes),
     ctypes.sizeof(COutput),
     ctypes.sizeof(CTake),
+    FIELD.itemsize,
+    KNOWN.itemsize,
+    ctypes.sizeof(CWriter),
 )
 
 

@@ -26,6 +26,12 @@ _FUNCTIONS: Final = (
     ("native_hash", ctypes.c_uint64, (ctypes.c_char_p, ctypes.c_uint64)),
     ("native_take", _INT, (_POINTER, ctypes.c_char_p, _INT, _INT, _INT, _INT, _INT)),
     ("native_take_each", _INT, (_POINTER, ctypes.c_char_p, _POINTER, _POINTER, _INT, _INT, _INT)),
+    ("native_records", ctypes.c_int, (_POINTER, _POINTER, _POINTER, *[_INT] * 5)),
+    (
+        "native_crc32c",
+        ctypes.c_uint32,
+        (ctypes.c_char_p, ctypes.c_uint64, _POINTER, ctypes.c_int),
+    ),
 )
 
 

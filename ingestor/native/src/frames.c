@@ -4,6 +4,7 @@
  * 5.2); the caller sees to all else: control frames, fragments, masks, longer ones.
  */
 #include "native.h"
+#include "records.h"
 
 enum { TEXT_FRAME = 0x81, BINARY_FRAME = 0x82, LENGTH_16 = 126 };
 
@@ -90,7 +91,8 @@ int64_t native_take_each(Take *take, const char *data, const int64_t *sizes, con
 /* Return the size of a shared structure in bytes, 0 where there is none of this number. */
 uint64_t native_size(int which) {
     static const uint64_t sizes[] = {sizeof(Operation), sizeof(Shape), sizeof(Symbol), sizeof(Shapes),
-                                     sizeof(Output), sizeof(Take)};
+                                     sizeof(Output), sizeof(Take), sizeof(Field), sizeof(Known),
+                                     sizeof(Writer)};
     return which >= 0 && which < (int)(sizeof sizes / sizeof sizes[0]) ? sizes[which] : 0;
 }
 
