@@ -32,6 +32,7 @@ from ingestor.adapter import (
     BookRule,
     ColumnBuffer,
     ColumnReader,
+    CompiledShape,
     Continuity,
     Control,
     DecodeError,
@@ -48,6 +49,7 @@ from ingestor.adapter import (
     Refused,
     RestLimit,
     RestRequest,
+    RowClass,
     Rows,
     Sequential,
     Side,
@@ -59,6 +61,7 @@ from ingestor.adapter import (
     iso_column_ns,
     iso_event_ns,
     set_column,
+    shape,
 )
 
 BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
@@ -105,6 +108,33 @@ def level_digits(price: int, size: int) -> str:
 def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int]]) -> int:
     """Return the CRC32 of a book's ten best levels a side."""
     return crc32("".join(level_digits(*level) for level in (*asks[:10], *bids[:10])).encode())
+
+
+# The texts of frequent frames. Resent trades, snapshots and tickers without time go to `decode`.
+_PAIR: Final = '{"price":<price>,"qty":<size>}'
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"channel":"book","type":"update","data":<[>{"symbol":"<symbol>",'
+        f'"bids":<[*>{_PAIR}<level:bids><]>,"asks":<[*>{_PAIR}<level:asks><]>,'
+        '"checksum":<int:checksum>,"timestamp":"<iso:ts_event>"}<row><]>}',
+        flags=int(Flag.CHECKSUM),
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"channel":"trade","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"side":"<side:buy=1|sell=2>","price":<price:price>,"qty":<size:size>,"ord_type":"<text>",'
+        '"trade_id":<int:sequence,trade_id_low>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+    shape(
+        RowClass.QUOTE,
+        '{"channel":"ticker","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"bid":<price:bid_price>,"bid_qty":<size:bid_size>,'
+        '"ask":<price:ask_price>,"ask_qty":<size:ask_size>,'
+        '"last":<number>,"volume":<number>,"vwap":<number>,"low":<number>,"high":<number>,'
+        '"change":<number>,"change_pct":<number>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+)
 
 
 class _Trade(msgspec.Struct, gc=False):
@@ -316,6 +346,10 @@ class Kraken:
 
     def ping(self) -> bytes | None:
         return b'{"method":"ping"}'
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         try:

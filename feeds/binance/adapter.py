@@ -35,6 +35,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     Counted,
@@ -58,7 +59,7 @@ from ingestor.adapter import (
     UnknownMessage,
 )
 
-from . import instruments
+from . import instruments, shapes
 from .batch_decoder import (
     NO_TRADE,
     AggregateTrade,
@@ -236,6 +237,10 @@ class Binance:
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         return (spot_decoder if market == "spot" else futures_decoder)(symbols)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return shapes.shapes(market)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Take frames of every kind, wrapped or not."""

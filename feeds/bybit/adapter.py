@@ -27,6 +27,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -50,6 +51,7 @@ from ingestor.adapter import (
     iso_text,
 )
 
+from . import shapes
 from .decoder import (
     CHECK_BITS,
     DEPTH,
@@ -134,6 +136,10 @@ class Bybit:
 
     def ping(self) -> bytes | None:
         return b'{"op":"ping"}'
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return shapes.shapes(market)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         kind = KINDS.get(beginning(payload))

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.columns.merging import merge_rows, merge_updates, place_holes
 from ingestor.columns.narrowing import (
     DEFERRED_WIDTH,
     Appended,
@@ -86,6 +87,8 @@ def _octets(values: Sequence[int]) -> bytearray | array[int]:
 def seal(appended: Appended, table: InstrumentTable) -> Sealed:
     """Convert all columns and take the frames out that don't fit."""
     before = len(appended.bugs)
+    if appended.taken is not None:
+        place_holes(appended.holes, appended.taken)
     try:
         return _seal(appended, table, {})
     except Exception as failure:  # noqa: BLE001  # the boundary of a frame
@@ -103,10 +106,15 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
     trade, trade_bad = _convert(RowClass.TRADE, appended.trades, table, bugs)
     quote, quote_bad = _convert(RowClass.QUOTE, appended.quotes, table, bugs)
     levels, level_bad = _levels(appended, table)
+    updates, taken = appended.updates, appended.taken
+    if taken is not None:
+        trade = Part(*merge_rows(trade.rows, trade.frames, taken.trades, taken.trade_frames))
+        quote = Part(*merge_rows(quote.rows, quote.frames, taken.quotes, taken.quote_frames))
+        updates, levels = merge_updates(updates, levels, taken)
     sealed = Sealed(
         trades=trade.rows,
         quotes=quote.rows,
-        updates=appended.updates,
+        updates=updates,
         prices=levels[:, 0],
         sizes=levels[:, 1],
         quote_frames=quote.frames,
@@ -115,6 +123,7 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
         holes=appended.holes,
         rejected=appended.rejected,
         bugs=bugs,
+        unkept_bytes=taken.payload_bytes if taken is not None else 0,
     )
     if trade_bad or quote_bad or level_bad or bad:
         bad = trade_bad | quote_bad | level_bad | bad

@@ -184,14 +184,22 @@ class Session:
 
     def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
         """Take one frame; return the frame to answer with, if any. ts_recv: ns."""
-        counts = self.counts
-        counts.frames += 1
         buffer = self._buffer
         buffer.frames.append(payload)  # ColumnBuffer.begin, without the call
         buffer.sources.append(self)
         buffer.frame += 1
+        return self._receive(payload, ts_recv)
+
+    def receive_begun(self, frame: int, payload: bytes, ts_recv: int) -> bytes | None:
+        """Take a frame that the buffer has a number for, as `receive` does."""
+        self._buffer.resume(frame, payload)
+        return self._receive(payload, ts_recv)
+
+    def _receive(self, payload: bytes, ts_recv: int) -> bytes | None:
+        counts = self.counts
+        counts.frames += 1
         try:
-            control = self._decode(payload, ts_recv, buffer)
+            control = self._decode(payload, ts_recv, self._buffer)
             if control is None:
                 counts.pending += 1
                 return None

@@ -71,6 +71,9 @@ class Flusher:
                 except Exception as failure:  # noqa: BLE001  # the boundary of what decodes
                     bulkheads.bug("frame", failure)
                 self.request_flush()
+            elif frame_queue.has_taken:
+                frame_queue.has_taken = False
+                self.request_flush()
             elif self._timer is None:
                 self._arm()
 

@@ -32,7 +32,7 @@ from ingestor.model.rows import Cause, Kind, RowClass, control_row
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, dead_letter, void
 from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryRecord
-from ingestor.sinks.kafka.batch_maker import BatchMaker
+from ingestor.sinks.kafka.batch_maker import BatchMaker, json_batches_of
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
@@ -121,11 +121,12 @@ class KafkaSink:
         refusals = Refusals(self._steps, self._clock, self._dead_letter)
         encoding = self.settings.encoding
         all_headers = {cls: headers(cls, encoding) + more_headers for cls in RowClass}
+        batches = json_batches_of(self.settings, self._encoder, self._instruments, all_headers)
         sender = Sender(
             self.settings,
             self.queue,
             self._counts,
-            BatchMaker(self.settings, self._encoder, all_headers, refusals),
+            BatchMaker(self.settings, self._encoder, all_headers, refusals, batches),
             clock=self._clock,
             monotonic=self._monotonic,
             progress=self._progress,

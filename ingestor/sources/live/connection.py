@@ -18,7 +18,7 @@ from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.request_pace import RequestPace
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.websocket.interface import Link
+from ingestor.sources.websocket.interface import Link, Take
 from ingestor.telemetry.bulkheads import bulkheads
 
 
@@ -102,6 +102,7 @@ class Connection:
         "slot",
         "stable",
         "started_ns",
+        "take",
         "verdict",
     )
 
@@ -113,6 +114,7 @@ class Connection:
         arrive: Arrive,
         on_read_complete: Callable[[], None],
         requests: RequestPace,
+        take: Take | None = None,
     ) -> None:
         """Args:
         owner: told what becomes of the connection.
@@ -121,9 +123,11 @@ class Connection:
         arrive: called with each frame.
         on_read_complete: called after each read.
         requests: how fast it may send requests.
+        take: takes the frames of a read that holds several.
         """
         self._owner = owner
         self.arrive = arrive
+        self.take = take
         self.on_read_complete = on_read_complete
         self.slot = slot
         self.session = session

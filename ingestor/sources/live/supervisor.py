@@ -244,7 +244,9 @@ class Supervisor(SessionEvents):
         on_read_complete = self._read_complete_of(frame_queue)
         pace = RequestPace(planned.limits, self._paces.of(planned), self.clocks.steady_s)
         parts = (self, slot, session, frame_queue.arrive, on_read_complete, pace)
-        return Connection(*parts) if self._tap is None else TappedConnection(*parts, self._tap)
+        if self._tap is not None:
+            return TappedConnection(*parts, self._tap)
+        return Connection(*parts, frame_queue.take if frame_queue.taker is not None else None)
 
     def opened(self, connection: Connection) -> None:
         """The transport's callback: before any frame."""

@@ -38,6 +38,8 @@ from ingestor.sources.websocket.interface import (
     ConnectOptions,
     Handler,
     ProtocolViolated,
+    Take,
+    TakesReads,
     callback_failure,
     connect_failure,
     is_close_code,
@@ -89,6 +91,7 @@ class _PicowsLink(WSListener):
         "_rest",
         "_session",
         "_stream",
+        "_take",
         "_transport",
         "_url",
         "received_ns",
@@ -102,6 +105,7 @@ class _PicowsLink(WSListener):
         self._clock_ns = options.clock_ns
         self._session = handler.session
         self._arrive = handler.arrive
+        self._take: Take | None = handler.take if isinstance(handler, TakesReads) else None
         self._on_read_complete = handler.on_read_complete
         self._url = options.url
         self._message_bytes_max = options.frame_bytes_max
@@ -168,6 +172,8 @@ class _PicowsLink(WSListener):
 
     def _whole_frames(self, data: bytes, at: int) -> int:
         """Hand over data frames that are whole, from `at`; return where something else begins."""
+        if self._take is not None:
+            return self._taken(self._take, data, at)
         arrive, session, ts_recv = self._arrive, self._session, self.received_ns
         longest, size = self._message_bytes_max, len(data)
         frames = 0
@@ -186,6 +192,15 @@ class _PicowsLink(WSListener):
             frames += 1
             if frames == BURST_FRAMES_MAX:
                 frames = 0
+                self._on_read_complete()
+        return at
+
+    def _taken(self, take: Take, data: bytes, at: int) -> int:
+        """Let the handler take data frames that are whole; return where something else begins."""
+        has_more = at < len(data)
+        while has_more:
+            at, has_more = take(self._session, data, at, self._message_bytes_max, self.received_ns)
+            if has_more:
                 self._on_read_complete()
         return at
 
@@ -338,6 +353,7 @@ class _PicowsLink(WSListener):
 
     def deliver_to(self, arrive: Arrive) -> None:
         self._arrive = arrive
+        self._take = None
 
     def check_open(self) -> None:
         """Raises why the handshake failed, where the library doesn't know of it."""
