@@ -40,6 +40,7 @@ from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
+    Lines,
     format_decimal,
     parse_decimal,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "Flag",
     "Instrument",
     "Limits",
+    "Lines",
     "Listing",
     "Market",
     "Milliseconds",
