@@ -249,7 +249,7 @@ def append_many_quotes(
             data = quote.data
             symbol = data.s
             instrument = symbols[symbol]
-            sure = shapes_of(instrument, ())
+            sure = shapes_of(instrument) or known.shapes_of(instrument, out)
             if is_sure and bids_shape in sure and asks_shape in sure and quote.type == "snapshot":
                 best = Best(quote.cts, data.u, bids, asks)
             else:
