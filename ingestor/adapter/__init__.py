@@ -47,6 +47,7 @@ from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
+    Lines,
     format_decimal,
     parse_decimal,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "HasShapes",
     "Instrument",
     "Limits",
+    "Lines",
     "Listing",
     "Market",
     "MilliOrMicroseconds",
