@@ -53,7 +53,8 @@ from tests.simulation.virtual import Time, run
 SETTLE_S: Final = 75.0  # after the last fault, for back-offs, repairs and silence; times the pace
 _CAP_S: Final = 10.0  # of both
 _PARTITIONS: Final = 3  # of a topic
-_LOOK_S: Final = 1.5  # between two looks at what arrived
+_LOOK_S: Final = 1.5  # between two looks at what arrived; times the pace
+_RESUMED_S: Final = 10.0  # within which a market that goes on has spoken; times the pace
 _OPEN_S: Final = 400.0  # the longest wait for connections that were refused for lasting reasons
 _LIST_S: Final = 10.0  # between two questions for the list of instruments, at least
 _STILL_S: Final = 3.0  # between the last update and the end
@@ -267,15 +268,17 @@ class World:
 
     def _judge_stale(self, session: Session, stream: str, silence_s: float) -> None:
         """A stream that is halted alone must not cost its siblings the connection."""
-        link = self._link_of(session)
+        link, now_s = self._link_of(session), asyncio.get_running_loop().time()
         siblings = {
             one.symbol
             for one in session.subscriptions
-            if not (market := self.venue.markets[one.symbol]).is_halted and market.is_listed
+            if not (market := self.venue.markets[one.symbol]).is_halted
+            and market.is_listed
+            and now_s - market.resumed_s > _RESUMED_S * self._pace
         }
         quiet = link is None or link.is_mute or link.is_stalled or not siblings
         if link is not None:  # what passed at last has not been looked at yet
-            quiet |= asyncio.get_running_loop().time() - link.passed_s < _LOOK_S
+            quiet |= now_s - link.passed_s < _LOOK_S * self._pace
         what = f"siblings {sorted(siblings)} lose their connection: {stream} silent {silence_s} s"
         self._expect(quiet, what)
 
