@@ -24,7 +24,7 @@ import structlog
 
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
-from ingestor.decode.frame_queue import FrameQueue, FrameQueues
+from ingestor.decode.frame_queue import FrameQueue, FrameQueues, take_reads
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
@@ -233,7 +233,7 @@ class Supervisor(SessionEvents):
         )
         on_read_complete = self._read_complete_of(frame_queue)
         if self._tap is None:
-            take = frame_queue.take if frame_queue.taker is not None else None
+            take = take_reads(frame_queue, on_read_complete)
             return Connection(self, slot, session, frame_queue.arrive, on_read_complete, take)
         return TappedConnection(
             self, slot, session, frame_queue.arrive, on_read_complete, self._tap
