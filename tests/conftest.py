@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from ingestor.cli.main import main
+from ingestor.native import Native
 from ingestor.telemetry.bulkheads import bulkheads
 from tests import effort as effort  # its settings are everybody's
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint, missing_tools
@@ -86,6 +87,13 @@ def _own_environment() -> Iterator[None]:
 def expected_bugs() -> Counter[str]:
     """Count the bugs, by unit, that a test provokes: those found beyond these fail it."""
     return Counter()
+
+
+@pytest.fixture
+def python_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let frame queues and sinks that are made from here on do all in Python."""
+    for module in ("ingestor.decode.frame_queue", "ingestor.sinks.kafka.batch_maker"):
+        monkeypatch.setattr(f"{module}.native", lambda: Native(None, "a test"))
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from ingestor.adapter.contract import (
     Reconnect,
     Refused,
     Reply,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     SnapshotSource,
@@ -30,16 +31,23 @@ from ingestor.adapter.grouping import (
 )
 from ingestor.adapter.numbers import (
     Counted,
+    MilliOrMicroseconds,
     Milliseconds,
     Nanoseconds,
     Sequential,
     parse_levels,
     plain_integers,
 )
+from ingestor.adapter.shapes import (
+    HasShapes,
+    level_pairs,
+    shape,
+)
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
+    Lines,
     format_decimal,
     parse_decimal,
 )
@@ -59,6 +67,7 @@ from ingestor.model.instruments import (
 from ingestor.model.rows import (
     Cause,
     Flag,
+    RowClass,
     Rows,
     Side,
 )
@@ -67,11 +76,13 @@ from ingestor.model.timestamps import (
     SECOND,
     TIME_MAX,
     TIME_MIN,
+    either_ns,
     iso_column_ns,
     iso_event_ns,
     iso_text,
     milliseconds_ns,
 )
+from ingestor.native import CompiledShape
 
 __all__ = [
     "INT64_MAX",
@@ -86,6 +97,7 @@ __all__ = [
     "Cause",
     "ColumnBuffer",
     "ColumnReader",
+    "CompiledShape",
     "Continuity",
     "Contract",
     "Control",
@@ -97,10 +109,13 @@ __all__ = [
     "FeedAdapter",
     "Filtered",
     "Flag",
+    "HasShapes",
     "Instrument",
     "Limits",
+    "Lines",
     "Listing",
     "Market",
+    "MilliOrMicroseconds",
     "Milliseconds",
     "NamesStreams",
     "Nanoseconds",
@@ -108,8 +123,10 @@ __all__ = [
     "Reconnect",
     "Refused",
     "Reply",
+    "RestLimit",
     "RestRequest",
     "RestSnapshot",
+    "RowClass",
     "Rows",
     "Sequential",
     "Side",
@@ -120,15 +137,18 @@ __all__ = [
     "UnknownMessage",
     "VenueError",
     "by_kind",
+    "either_ns",
     "flat",
     "format_decimal",
     "instrument",
     "iso_column_ns",
     "iso_event_ns",
     "iso_text",
+    "level_pairs",
     "milliseconds_ns",
     "parse_decimal",
     "parse_levels",
     "plain_integers",
     "set_column",
+    "shape",
 ]
