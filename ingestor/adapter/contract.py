@@ -10,9 +10,9 @@ of each other. docs/adding-a-feed.md leads through it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import Instrument
@@ -60,6 +60,20 @@ class BookRule:
     verify_with_quotes: bool = False
     may_cross: bool = False
     quotes_from_book: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BookOffer:
+    """One form in which a venue has books.
+
+    depth: levels a side: of the stream, or of the snapshot where that comes over REST.
+    speed_ms: between two updates; 0 = each change at once.
+    rule: of such a book; None = the market's, with this depth where the venue keeps that many.
+    """
+
+    depth: int
+    speed_ms: int = 0
+    rule: BookRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +128,27 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """One market of a venue (spot, linear, ...): where it is and what it allows."""
+    """One market of a venue (spot, linear, ...): where it is and what it allows.
+
+    books: the forms in which it has books, for adapters that are `OffersBooks`; the first is what
+    an adapter has without being told, and what `book` is the rule of.
+    """
 
     endpoints: tuple[Endpoint, ...]
     rest_url: str  # scheme and host
     limits: Limits
     book: BookRule
+    books: tuple[BookOffer, ...] = ()
+
+    def rule_of(self, offer: BookOffer | None) -> BookRule:
+        """Return the rule of books in a form; None = the first one."""
+        if offer is None:
+            return self.book
+        if offer.rule is not None:
+            return offer.rule
+        if self.book.depth_max is None:
+            return self.book
+        return replace(self.book, depth_max=offer.depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +233,10 @@ class Filtered:
 
     rule: str
     duplicate: bool = False
+
+
+# A message of a book in another form than the connection's, such as another depth.
+OTHER_BOOK: Final = Filtered("other_book")
 
 
 class Notice(Enum):
@@ -296,6 +329,25 @@ class Audited(Protocol):
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """Read its answer. Raises as `decode` does."""
+
+
+@runtime_checkable
+class OffersBooks(Protocol):
+    """What an adapter has besides, if its markets have books in several forms."""
+
+    def choose_book(self, offer: BookOffer) -> None:
+        """Have books in this form, one of `Market.books`, from now on: `stream` names it, and
+        `decode` leaves others out as OTHER_BOOK. Called before anything else, if at all."""
+
+
+@runtime_checkable
+class ReadsRequests(Protocol):
+    """What an adapter may have besides: it reads what a client asked for, in recordings whose
+    messages don't say which form a book has."""
+
+    def streams_asked(self, payload: bytes) -> Sequence[str]:
+        """Return the streams of books that a frame from a client subscribes to, as `stream` gives
+        them. May raise anything for what is no such frame."""
 
 
 @runtime_checkable

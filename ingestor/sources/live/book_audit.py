@@ -107,7 +107,9 @@ class BookAuditor:
 
     def _candidates(self) -> Iterator[tuple[Connection, str, int]]:
         for slot in self._connections.slots:
-            if not is_audited(slot.planned.adapter):
+            offer = slot.planned.offer
+            is_short = offer is not None and offer.depth < AUDIT_DEPTH
+            if is_short or not is_audited(slot.planned.adapter):
                 continue
             for one in slot.planned.subscriptions:
                 connection = slot.connection

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from ingestor.adapter import FeedAdapter, RestRequest, parse_levels
+from ingestor.adapter import BookOffer, FeedAdapter, RestRequest, parse_levels
 from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.narrowing import DEFERRED_WIDTH
 from ingestor.columns.sealing import read_deferred
 from ingestor.model.errors import DecodeError, IngestError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
-from ingestor.model.rows import CHANNEL_OF, RowClass
-from ingestor.recording.format import Connection, Http, Recv
+from ingestor.model.rows import CHANNEL_OF, Flag, RowClass
+from ingestor.recording.format import Connection, Http, Recv, Send
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
+from ingestor.sources.replay.book_forms import BookForms
 
 UNREADABLE: Final = (IngestError, LookupError, TypeError, ValueError, AttributeError)
 CONFIRMED: Final = 3  # distinct numbers that make a count of decimals certain
@@ -107,8 +108,23 @@ class Probe(ColumnBuffer):
         super().__init__()
         self._unread: dict[RowClass, list[Any]] = {RowClass.TRADE: [], RowClass.QUOTE: []}
         self.channels: dict[tuple[int, str], None] = {}
+        self.image_levels = -1
         self.prices: dict[int, Digits] = {}
         self.sizes: dict[int, Digits] = {}
+
+    def _see_book(
+        self,
+        number: int,
+        bids: Sequence[Sequence[object]],
+        asks: Sequence[Sequence[object]],
+        flags: object,
+    ) -> None:
+        """Note a book's event. image_levels: levels a side of an image, 0 for none, -1 = no book
+        yet in this frame."""
+        is_image = isinstance(flags, int) and flags & Flag.SNAPSHOT
+        levels = max(len(bids), len(asks)) if is_image else 0
+        self.image_levels = max(self.image_levels, levels)
+        self._see(number, "book", (*bids, *asks))
 
     def _see(self, number: int, channel: str, pairs: Iterable[Sequence[object]]) -> None:
         self.channels[number, channel] = None
@@ -127,10 +143,12 @@ class Probe(ColumnBuffer):
         last: int,
         bids: Sequence[Sequence[object]],
         asks: Sequence[Sequence[object]],
+        previous: int = 0,
+        flags: int = 0,
         *_: object,
         **__: object,
     ) -> None:
-        self._see(instrument, "book", (*bids, *asks))
+        self._see_book(instrument, bids, asks, flags)
 
     def json_levels(
         self,
@@ -141,10 +159,12 @@ class Probe(ColumnBuffer):
         last: int,
         bids: bytes,
         asks: bytes,
+        previous: int = 0,
+        flags: int = 0,
         *_: object,
         **__: object,
     ) -> bool:
-        self._see(instrument, "book", (*parse_levels(bids), *parse_levels(asks)))
+        self._see_book(instrument, parse_levels(bids), parse_levels(asks), flags)
         return True
 
     def hole(self, *_: object, **__: object) -> None:
@@ -188,18 +208,20 @@ class Probe(ColumnBuffer):
 class Survey:
     """What the first pass found. subscriptions: (symbol, channel) by connection.
 
+    offers: the form of books, by connection, where it isn't the venue's first.
     listed: instruments by (market, symbol), from the recording's own REST answers.
     """
 
     subscriptions: dict[Connection, list[tuple[str, str]]] = field(default_factory=dict)
     digits: dict[str, tuple[Digits, Digits]] = field(default_factory=dict)
     listed: dict[tuple[str, str], Instrument] = field(default_factory=dict)
+    offers: dict[Connection, BookOffer] = field(default_factory=dict)
 
 
 def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Survey:
     """Read a foreign recording once. Frames that can't be decoded are passed over."""
     found = Survey()
-    finder, probe = Finder(), Probe()
+    finder, probe, forms = Finder(), Probe(), BookForms(adapter, market)
     adapters: dict[Connection, FeedAdapter] = {}
     reader = adapter(market, finder)
     for path in chain.files:
@@ -208,12 +230,16 @@ def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Surv
                 if isinstance(line, Http):
                     _list(line, adapter, found)
                     _probe_snapshot(reader, line, probe)
-                elif isinstance(line, Recv):
+                elif isinstance(line, Recv | Send):
                     one = adapters.get(line.conn)
                     if one is None:
                         one = adapters[line.conn] = adapter(market, finder)
-                    _probe(one, line, probe)
+                    if isinstance(line, Send):
+                        forms.asked(line.conn, one, line.payload)
+                        continue
+                    _probe(one, line, probe, forms)
                     _subscribe(found, line.conn, finder, probe)
+    found.offers = forms.finish()
     probe.read()
     names = {number: symbol for symbol, number in finder.items()}
     for number, prices in probe.prices.items():
@@ -221,10 +247,15 @@ def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Surv
     return found
 
 
-def _probe(adapter: FeedAdapter, line: Recv, probe: Probe) -> None:
+def _probe(adapter: FeedAdapter, line: Recv, probe: Probe, forms: BookForms) -> None:
     probe.begin(_NOBODY, b"")
+    payload, probe.image_levels = line.payload, -1
     with suppress(Exception):  # the second pass refuses the frame, and says why
-        adapter.decode(line.payload, line.ts_ns, probe)
+        control = adapter.decode(payload, line.ts_ns, probe)
+        if control is not None and forms.answered(line.conn, adapter, payload, control):
+            adapter.decode(payload, line.ts_ns, probe)
+    if probe.image_levels >= 0:
+        forms.book(line.conn, probe.image_levels)
     probe.settle()
 
 
