@@ -49,6 +49,7 @@ from ingestor.adapter import (
     Refused,
     RestLimit,
     RestRequest,
+    RestSnapshot,
     Rows,
     Sequential,
     Side,
@@ -96,6 +97,7 @@ _TEMPORARY: Final = (
     "Internal error",
 )
 _ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
+_REST_ASSETS: Final = {name: rest for rest, name in _ASSETS.items()}
 
 
 def level_digits(price: int, size: int) -> str:
@@ -426,6 +428,21 @@ class Kraken:
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        base, _, quote = symbol.partition("/")
+        pair = f"{_REST_ASSETS.get(base, base)}/{_REST_ASSETS.get(quote, quote)}"
+        return RestRequest("/0/public/Depth", {"pair": pair, "count": str(depth)})
+
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
+        """Images have no number."""
+        result = orjson.loads(body)["result"]
+        [pair] = result
+        image = result[pair]
+        bids, asks = (
+            [(str(level[0]), str(level[1])) for level in image[side]] for side in ("bids", "asks")
+        )
+        return RestSnapshot(0, bids, asks)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "book snapshots come on the socket")

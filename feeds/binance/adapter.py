@@ -52,6 +52,7 @@ from ingestor.adapter import (
     Refused,
     RestLimit,
     RestRequest,
+    RestSnapshot,
     SnapshotSource,
     UnknownMessage,
 )
@@ -82,6 +83,8 @@ _DEPTH_WEIGHT: Final = {"spot": _SPOT_WEIGHTS, "usdm": _FUTURES_WEIGHTS, "coinm"
 _SPOT_BOOKS: Final = tuple(BookOffer(d, ms) for ms in (100, 1_000) for d in _SPOT_WEIGHTS)
 _FUTURES_BOOKS: Final = tuple(BookOffer(d, ms) for ms in (100, 250, 500) for d in _FUTURES_WEIGHTS)
 _UNNAMED_SPEEDS: Final = {"spot": 1_000, "usdm": 250, "coinm": 250}  # of a stream `@depth`
+_AUDIT_LIMITS: Final = (5, 10, 20, 50, 100)
+_AUDIT_WEIGHT: Final = 5  # of up to 100 levels on spot; futures take less
 _DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
 _EXCHANGE_INFO: Final = {
     "spot": RestRequest("/api/v3/exchangeInfo", {"showPermissionSets": "false"}, weight=20),
@@ -344,6 +347,16 @@ class Binance:
             {"symbol": symbol, "limit": str(self._offer.depth)},
             _DEPTH_WEIGHT[self._market][self._offer.depth],
         )
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        limit = next(limit for limit in _AUDIT_LIMITS if limit >= depth)
+        query = {"symbol": symbol, "limit": str(limit)}
+        return RestRequest(_DEPTH_PATH[self._market], query, _AUDIT_WEIGHT)
+
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
+        book = _parse_snapshot(body)
+        bids, asks = ([(str(p), str(q)) for p, q in side] for side in (book.bids, book.asks))
+        return RestSnapshot(book.lastUpdateId, bids, asks)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         book = _parse_snapshot(body)

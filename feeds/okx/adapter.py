@@ -8,6 +8,9 @@ Traps:
 - All markets share one address, and an instId is unique over them: an adapter of any market reads
   frames of all, given a mapping of their symbols joined.
 - The client's `ping` and its `pong` are bare text, no JSON. 30 s without traffic end a connection.
+- The image of `books` was announced to end ("Upcoming changes", 2026-02-12: clients begin with GET
+  / Order book, whose image has `seqId`), came still on 2026-09-06, and stands in the page of
+  2026-08-22: so either is taken. The first update to apply has `prevSeqId` <= `seqId` of the image.
 - `prevSeqId` names the update before, -1 in a snapshot. It equals `seqId` in a keep-alive of a
   quiet book, and may exceed it once after maintenance: the chain holds in both cases.
 - Frames from before 2023 have no `seqId` but a checksum; today's checksum is always 0. Neither is
@@ -42,6 +45,7 @@ from ingestor.adapter import (
     ColumnBuffer,
     Continuity,
     Control,
+    Counted,
     DecodeMany,
     Endpoint,
     FeedAdapter,
@@ -60,6 +64,7 @@ from ingestor.adapter import (
     Rows,
     Sequential,
     Side,
+    SnapshotSource,
     UnknownMessage,
     by_kind,
     flat,
@@ -122,7 +127,7 @@ _MARKET: Final = Market(
         rest=RestLimit(weight_per_s=5.0, weight_burst=10),
         ping_interval_s=20.0,
     ),
-    book=BookRule(continuity=Continuity.PREVIOUS, may_cross=True),
+    book=BookRule(Continuity.PREVIOUS, SnapshotSource.EITHER, may_cross=True),
     books=_BOOKS,
 )
 
@@ -186,6 +191,17 @@ class _Book(msgspec.Struct, gc=False):
     data: list[_Update]
 
 
+class _Image(_Quote, gc=False):
+    seqId: Counted  # noqa: N815  # the venue's name
+
+
+class _Images(msgspec.Struct, gc=False):
+    """The answer to a request for a book."""
+
+    data: list[_Image]
+
+
+_parse_image: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
@@ -416,19 +432,33 @@ class Okx:
         return instruments.parse(market, entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
-        return None
+        return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(_DEPTH)})
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        raise UnknownMessage(self.venue, "books are seeded on the socket")
+        [image] = _parse_image(body).data
+        is_cut = max(len(image.bids), len(image.asks)) >= _DEPTH
+        out.levels(
+            self._symbols[symbol],
+            _time_ns(image.ts),
+            ts_recv,
+            image.seqId,
+            image.seqId,
+            [(one.price, one.size) for one in image.bids],
+            [(one.price, one.size) for one in image.asks],
+            0,
+            Flag.SNAPSHOT | Flag.FETCHED | (Flag.PARTIAL if is_cut else 0),
+            are_pairs=True,
+        )
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(depth)})
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
-        """Images have no number: the document shows none."""
+        """An image is renewed each 50 ms, the channel each 100 ms: its number may lie between two
+        updates, and then nothing is compared. Before 2026 images had none."""
         [image] = orjson.loads(body)["data"]
         bids, asks = ([(level[0], level[1]) for level in image[side]] for side in ("bids", "asks"))
-        return RestSnapshot(0, bids, asks)
+        return RestSnapshot(image.get("seqId", 0), bids, asks)
 
 
 def _operations(operation: str, streams: Sequence[str]) -> Iterator[bytes]:

@@ -31,6 +31,9 @@ class Continuity(Enum):
 class SnapshotSource(Enum):
     SOCKET = "socket"  # the venue sends the snapshot on subscribe
     REST = "rest"  # fetched with `snapshot_request`, deltas held meanwhile
+    # On the socket, as most say; where none comes, or a book broke, in turn over REST and by
+    # subscribing again. `decode_snapshot` sets Flag.FETCHED.
+    EITHER = "either"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class BookRule:
     before an auction. Such a book is published as it is; elsewhere it is broken.
     quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
     stream of "book", and the books derive QUOTE rows from what changes at the top.
-    A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, else by a REST one.
+    A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, with REST by another
+    snapshot, with EITHER by both in turn.
     """
 
     continuity: Continuity
@@ -185,8 +189,9 @@ class Listing:
 class RestSnapshot:
     """The best levels of a book as a venue's REST endpoint gives them, to compare a book with.
 
-    number: the `mark` of the update after which the book must look like this; 0 = the venue doesn't
-    say. bids, asks: price text and size text, best first.
+    number: the `check_value` of the update after which the book must look like this, or where it
+    has none its `last`; 0 = the venue doesn't say.
+    bids, asks: price text and size text, best first.
     """
 
     number: int
@@ -320,8 +325,10 @@ class FeedAdapter(Protocol):
 
 @runtime_checkable
 class Audited(Protocol):
-    """What an adapter has besides, if nothing on its sockets proves the books: no checksum, no
-    quotes with the numbers of book updates. Its books are then compared with REST images, at times.
+    """What an adapter has besides, if its venue shows books over REST.
+
+    They are compared with books on demand (`ingestor books verify`), and at times where nothing on
+    the sockets proves a book: no checksum, no quotes with the numbers of book updates.
     """
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:

@@ -61,6 +61,7 @@ class Flag(IntFlag):
     NO_VENUE_TIME = 4  # the venue gives no event time; ts_event equals ts_recv
     PARTIAL = 8  # the snapshot is cut: the book is deeper than what is shown
     CHECKSUM = 16  # book updates before the books only: `checksum` is set
+    FETCHED = 1 << 14  # book updates before the books only: a REST snapshot (SnapshotSource.EITHER)
 
 
 class LevelFormat(IntEnum):
