@@ -60,6 +60,7 @@ from ingestor.adapter import (
 
 _CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
 _AGGRESSORS: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}  # keyed by the maker's side
+_NO_SIDE: Final = int(Side.NONE)  # UNKNOWN_ORDER_SIDE
 _BOOK_FLAGS: Final = {"update": 0, "snapshot": int(Flag.SNAPSHOT)}
 _CONTROL: Final[dict[str, Control]] = {
     "heartbeats": Notice.HEARTBEAT,
@@ -132,7 +133,7 @@ _NO_TIME: Final = "1970-01-01T00:00:00"  # of levels in a snapshot that has none
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = iso_column_ns([one.time for one in trades])
     set_column(rows, "sequence", plain_integers([one.trade_id for one in trades]))
-    set_column(rows, "side", [_AGGRESSORS[one.side] for one in trades])
+    set_column(rows, "side", [_AGGRESSORS.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.size for one in trades]
 

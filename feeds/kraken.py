@@ -33,6 +33,7 @@ from ingestor.adapter import (
     BookRule,
     ColumnBuffer,
     ColumnReader,
+    CompiledShape,
     Continuity,
     Control,
     DecodeError,
@@ -50,6 +51,7 @@ from ingestor.adapter import (
     RestLimit,
     RestRequest,
     RestSnapshot,
+    RowClass,
     Rows,
     Sequential,
     Side,
@@ -61,6 +63,7 @@ from ingestor.adapter import (
     iso_column_ns,
     iso_event_ns,
     set_column,
+    shape,
 )
 
 BOOK_DEPTH: Final = 10  # levels a side, unless another is chosen
@@ -73,6 +76,7 @@ _NO_TIME: Final = "1970-01-01T00:00:00"
 _NO_TIME_END: Final = "1971"
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_NO_SIDE: Final = int(Side.NONE)
 
 _CHANNEL: Final = {"trades": "trade", "quotes": "ticker", "book": "book"}
 _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
@@ -110,11 +114,38 @@ def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int
     return crc32("".join(level_digits(*level) for level in (*asks[:10], *bids[:10])).encode())
 
 
+# The texts of frequent frames. Resent trades, snapshots and tickers without time go to `decode`.
+_PAIR: Final = '{"price":<price>,"qty":<size>}'
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"channel":"book","type":"update","data":<[>{"symbol":"<symbol>",'
+        f'"bids":<[*>{_PAIR}<level:bids><]>,"asks":<[*>{_PAIR}<level:asks><]>,'
+        '"checksum":<int:checksum>,"timestamp":"<iso:ts_event>"}<row><]>}',
+        flags=int(Flag.CHECKSUM),
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"channel":"trade","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"side":"<side:buy=1|sell=2>","price":<price:price>,"qty":<size:size>,"ord_type":"<text>",'
+        '"trade_id":<int:sequence,trade_id_low>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+    shape(
+        RowClass.QUOTE,
+        '{"channel":"ticker","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"bid":<price:bid_price>,"bid_qty":<size:bid_size>,'
+        '"ask":<price:ask_price>,"ask_qty":<size:ask_size>,'
+        '"last":<number>,"volume":<number>,"vwap":<number>,"low":<number>,"high":<number>,'
+        '"change":<number>,"change_pct":<number>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+)
+
+
 class _Trade(msgspec.Struct, gc=False):
     """Numbers whose digits matter are untyped, here and below: `float_hook` leaves them text."""
 
     symbol: str
-    side: Literal["buy", "sell"]  # the taker's
+    side: str  # buy or sell: the taker's
     price: Any
     qty: Any
     trade_id: Sequential
@@ -175,7 +206,7 @@ _pair: Final = attrgetter("price", "qty")
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = iso_column_ns([one.timestamp for one in trades])
     set_column(rows, "sequence", [one.trade_id for one in trades])
-    set_column(rows, "side", [_AGGRESSOR[one.side] for one in trades])
+    set_column(rows, "side", [_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.qty for one in trades]
 
@@ -328,6 +359,10 @@ class Kraken:
 
     def ping(self) -> bytes | None:
         return b'{"method":"ping"}'
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         try:

@@ -9,8 +9,11 @@ Traps:
 - Spot is read from /ws, where an event comes alone; futures and recordings have it wrapped with
   the name of its stream. Both are read.
 - `m` says that the buyer was the maker, so the seller is the aggressor.
-- Futures document no `trade` stream, so prints come from `aggTrade` there: one row is one taker
-  order at one price, its id is the aggregate's. Recordings hold both; both are read.
+- Futures document no `trade` stream, so prints come from `aggTrade` there: one row is the fills of
+  one price and one taking side within 100 ms, without those of the insurance fund and of ADL; its
+  id is the aggregate's. Recordings hold both; both are read. Of raw trades, `X` says what they
+  were: those that are NA have neither price nor size.
+- `nq` of an aggregate (since 2025-12-31) is its size without retail price improvement orders.
 - USD-M spreads its streams over two endpoints: depth and quotes on /public, trades on /market.
 - Subscribing to a symbol that doesn't exist is acknowledged like any other.
 - After a coarser tick or lot size comes into force, orders of the old ones stay in the book (a size
@@ -33,6 +36,7 @@ from ingestor.adapter import (
     BookOffer,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     Counted,
@@ -57,12 +61,14 @@ from ingestor.adapter import (
     UnknownMessage,
 )
 
-from . import instruments
+from . import instruments, shapes
 from .batch_decoder import (
+    NO_TRADE,
     AggregateTrade,
     BookTicker,
     Depth,
     FuturesDepth,
+    FuturesTrade,
     Quote,
     Trade,
     append_event,
@@ -135,7 +141,11 @@ _SPOT_PARSERS: Final = {
     "depthUpdate": msgspec.json.Decoder(Depth).decode,
     None: msgspec.json.Decoder(Quote, float_hook=str).decode,
 }
-_FUTURES_PARSERS: Final = {**_PARSERS, "depthUpdate": msgspec.json.Decoder(FuturesDepth).decode}
+_FUTURES_PARSERS: Final = {
+    **_PARSERS,
+    "trade": msgspec.json.Decoder(FuturesTrade, float_hook=str).decode,
+    "depthUpdate": msgspec.json.Decoder(FuturesDepth).decode,
+}
 _CHANNEL_OF_EVENT: Final = {
     "trade": "trades",
     "aggTrade": "trades",
@@ -250,6 +260,10 @@ class Binance:
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         return (spot_decoder if market == "spot" else futures_decoder)(symbols)
 
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return shapes.shapes(market)
+
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Take frames of every kind, wrapped or not."""
         try:
@@ -288,7 +302,10 @@ class Binance:
             return Filtered("not_subscribed")
         if event is None and head.u is None:
             return self._other(payload, "a quote without a number")
-        append_event(self._symbols, parse(body), ts_recv, out)
+        found = parse(body)
+        if isinstance(found, FuturesTrade) and found.X == NO_TRADE:
+            return Filtered("no_trade")
+        append_event(self._symbols, found, ts_recv, out)
         return None
 
     def _other(self, payload: bytes, reason: str) -> Control | None:

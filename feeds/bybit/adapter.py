@@ -29,6 +29,7 @@ from ingestor.adapter import (
     BookOffer,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -52,6 +53,7 @@ from ingestor.adapter import (
     iso_text,
 )
 
+from . import shapes
 from .decoder import (
     CHECK_BITS,
     DEPTH,
@@ -155,6 +157,10 @@ class Bybit:
 
     def ping(self) -> bytes | None:
         return b'{"op":"ping"}'
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return shapes.shapes(market)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         kind = KINDS.get(beginning(payload))

@@ -32,7 +32,11 @@ from .quotes import UNCHANGED, append_many_quotes, depths_of
 
 DEPTH: Final = 200
 
-_SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
+SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
+_NONE: Final = int(Side.NONE)
+_LAST: Final = int(Flag.LAST)
+_BLOCK: Final = {False: 0, True: int(Flag.BLOCK)}
+_RPI: Final = {False: 0, True: int(Flag.RPI)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _UUID_LENGTH: Final = 36
 _UUID_DIGITS: Final = 32
@@ -60,11 +64,13 @@ beginning: Final = itemgetter(slice(_BEGINS))
 class _Trade(msgspec.Struct, gc=False):
     T: Milliseconds
     s: str  # symbol
-    S: Literal["Buy", "Sell"]
+    S: str  # Buy or Sell: the taker's
     v: Any  # as text or bare: `float_hook` keeps the digits
     p: Any
     i: str
     seq: Sequential = 0
+    BT: bool = False  # a block trade
+    RPI: bool = False
 
 
 class _Trades(msgspec.Struct, gc=False):
@@ -92,7 +98,9 @@ _parse_book: Final = msgspec.json.Decoder(_Book).decode
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in trades])
     set_column(rows, "sequence", [one.seq for one in trades])
-    set_column(rows, "side", [_SIDES[one.S] for one in trades])
+    set_column(rows, "side", [SIDES.get(one.S, _NONE) for one in trades])
+    if any([one.BT or one.RPI for one in trades]):  # noqa: C419  # a list is faster
+        set_column(rows, "flags", [_LAST | _BLOCK[one.BT] | _RPI[one.RPI] for one in trades])
     rows["trade_id_high"], rows["trade_id_low"] = _identifiers([one.i for one in trades])
     return [one.p for one in trades], [one.v for one in trades]
 

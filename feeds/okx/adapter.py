@@ -43,6 +43,7 @@ from ingestor.adapter import (
     BookOffer,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     Counted,
@@ -61,6 +62,7 @@ from ingestor.adapter import (
     RestLimit,
     RestRequest,
     RestSnapshot,
+    RowClass,
     Rows,
     Sequential,
     Side,
@@ -71,6 +73,7 @@ from ingestor.adapter import (
     milliseconds_ns,
     plain_integers,
     set_column,
+    shape,
 )
 
 from . import instruments
@@ -88,6 +91,12 @@ _BOOKS: Final = (
 _WHOLE_BOOKS: Final = frozenset({"books", "books5"})  # never quotes
 _NAMED: Final = {*_CHANNELS.values(), *_BOOK_CHANNELS.values()}
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_NO_SIDE: Final = int(Side.NONE)
+_LAST: Final = int(Flag.LAST)
+_RPI: Final = "1"  # the source of a trade: against a retail price improvement order
+_RPI_FLAGS: Final = {_RPI: int(Flag.LAST | Flag.RPI)}
+_LEVEL: Final = '["<price>","<size>","<text>","<text>"]'
+_BEST: Final = '[["<price:{side}_price>","<size:{side}_size>","<text>","<text>"]]'
 _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _LEFT_OUT: Final = {
     name: Filtered(name)
@@ -141,6 +150,42 @@ _CHANNEL_OF: Final = {
 _beginning: Final = itemgetter(slice(_BEGINS))
 
 
+# The texts of frequent frames. A quote with an empty side goes to `decode`.
+_TRADE: Final = (
+    '{"instId":"<text>","tradeId":"<int:sequence,trade_id_low>","px":"<price:price>",'
+    '"sz":"<size:size>","side":"<side:buy=1|sell=2>","ts":"<ms:ts_event>","count":"<text>"'
+)
+_SHAPES: Final = (
+    *(
+        shape(
+            RowClass.TRADE,
+            '{"arg":{"channel":"trades","instId":"<symbol>"},"data":<[>'
+            + _TRADE
+            + more
+            + "<row><]>}",
+        )
+        for more in (',"source":"0","seqId":<n>}', ',"source":"0"}', "}")
+    ),
+    shape(
+        RowClass.QUOTE,
+        '{"arg":{"channel":"bbo-tbt","instId":"<symbol>"},"data":<[>{"asks":'
+        + _BEST.format(side="ask")
+        + ',"bids":'
+        + _BEST.format(side="bid")
+        + ',"ts":"<ms:ts_event>","seqId":<int:sequence>}<row><]>}',
+    ),
+    shape(
+        RowClass.LEVEL,
+        '{"arg":{"channel":"books","instId":"<symbol>"},"action":"update","data":<[>{"asks":<[*>'
+        + _LEVEL
+        + '<level:asks><]>,"bids":<[*>'
+        + _LEVEL
+        + '<level:bids><]>,"ts":"<ms:ts_event>","checksum":<n>,"seqId":<int:first,last>,'
+        '"prevSeqId":<int:previous>}<row><]>}',
+    ),
+)
+
+
 class _Argument(msgspec.Struct, gc=False):
     instId: str  # noqa: N815  # the venue's name
 
@@ -149,8 +194,9 @@ class _Trade(msgspec.Struct, gc=False):
     tradeId: str  # noqa: N815  # the venue's name
     px: Any  # as text or bare: `float_hook` keeps the digits
     sz: Any
-    side: Literal["buy", "sell"]
+    side: str  # buy or sell
     ts: str  # ms
+    source: str = "0"
 
 
 class _Trades(msgspec.Struct, gc=False):
@@ -211,8 +257,11 @@ _NONE: Final = [_Level("0", "0")]
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in trades]))
     set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
-    set_column(rows, "side", [_SIDES[one.side] for one in trades])
+    set_column(rows, "side", [_SIDES.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
+    sources = [one.source for one in trades]
+    if _RPI in sources:
+        set_column(rows, "flags", [_RPI_FLAGS.get(source, _LAST) for source in sources])
     return [one.px for one in trades], [one.sz for one in trades]
 
 
@@ -326,6 +375,10 @@ class Okx:
 
     def ping(self) -> bytes | None:
         return b"ping"
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         channel = _CHANNEL_OF.get(_beginning(payload))

@@ -42,6 +42,11 @@ from ingestor.adapter.numbers import (
     parse_levels,
     plain_integers,
 )
+from ingestor.adapter.shapes import (
+    HasShapes,
+    level_pairs,
+    shape,
+)
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
@@ -65,6 +70,7 @@ from ingestor.model.instruments import (
 from ingestor.model.rows import (
     Cause,
     Flag,
+    RowClass,
     Rows,
     Side,
 )
@@ -79,6 +85,7 @@ from ingestor.model.timestamps import (
     iso_text,
     milliseconds_ns,
 )
+from ingestor.native import CompiledShape
 
 __all__ = [
     "INT64_MAX",
@@ -95,6 +102,7 @@ __all__ = [
     "Cause",
     "ColumnBuffer",
     "ColumnReader",
+    "CompiledShape",
     "Continuity",
     "Contract",
     "Control",
@@ -106,6 +114,7 @@ __all__ = [
     "FeedAdapter",
     "Filtered",
     "Flag",
+    "HasShapes",
     "Instrument",
     "Limits",
     "Listing",
@@ -123,6 +132,7 @@ __all__ = [
     "RestLimit",
     "RestRequest",
     "RestSnapshot",
+    "RowClass",
     "Rows",
     "Sequential",
     "Side",
@@ -140,9 +150,11 @@ __all__ = [
     "iso_column_ns",
     "iso_event_ns",
     "iso_text",
+    "level_pairs",
     "milliseconds_ns",
     "parse_decimal",
     "parse_levels",
     "plain_integers",
     "set_column",
+    "shape",
 ]

@@ -65,6 +65,11 @@ class BookRule:
     may_cross: bool = False
     quotes_from_book: bool = False
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels whose rows are made of the book: who wants one of them needs the book."""
+        return ("quotes", "book") if self.quotes_from_book else ("book",)
+
 
 @dataclass(frozen=True, slots=True)
 class BookOffer:

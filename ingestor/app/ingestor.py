@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ class Ingestor:
         history: knows the session before this one. Without it there was none.
         clocks: those of the machine by default.
         """
-        clocks = clocks or Clocks()
+        self._clocks = clocks = clocks or Clocks()
         self.config = config
         self._in_force = PlanInForce(planned)
         self.history = history
@@ -293,7 +292,9 @@ class Ingestor:
 
     def _listeners(self) -> list[SupervisorEvents]:
         marks = (
-            RestartMarks(self.history, self.planned.table, self.pipeline.buffer, self.recorder)
+            RestartMarks(
+                self.history, self.planned.table, self.pipeline.buffer, self.recorder, self._clocks
+            )
             if self.history is not None
             else None
         )
@@ -341,7 +342,7 @@ class Ingestor:
     def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
         """Between two flushes, so that a replay, which reads the decision, takes it there too."""
         self.flusher.flush()
-        now_ns = time.time_ns()
+        now_ns = self._clocks.wall_ns()
         for instrument in instruments:
             if self.recorder is not None:
                 key, why = self.planned.table[instrument].key, cause.name.lower()
@@ -364,7 +365,10 @@ class Ingestor:
             phase = Phase.PAUSED
         channel = self.sink.statistics() if self.sink is not None else None
         connections = self.supervisor.statistics()
-        return self.reporter.status(phase, connections, channel, self.loop_lag, recent=recent)
+        kafka_up = self.sink.is_up if self.sink is not None else None
+        return self.reporter.status(
+            phase, connections, channel, self.loop_lag, kafka_up=kafka_up, recent=recent
+        )
 
 
 def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -82,7 +81,7 @@ class InstrumentChanges:
         supervisor: whose connections and streams follow.
         recorder: keeps each change for the replay; None where nothing is recorded.
         records: publishes new metadata; None where nothing is published.
-        clocks: for the pace of questions to venues.
+        clocks: of the process.
         pools: ask the venues.
         """
         self._config = config
@@ -93,6 +92,7 @@ class InstrumentChanges:
         self._recorder = recorder
         self._records = records
         self._pools = pools
+        self._wall_ns = clocks.wall_ns
         catalogue = config.catalogue
         self.revisions = Revisions(
             in_force.planned.table,
@@ -147,9 +147,17 @@ class InstrumentChanges:
         self._in_force.apply(change)
         self._supervisor.apply(change)
         self._flusher.flush()  # the GAPs of what is given up, before its books are forgotten
+        needed = {
+            one.instrument
+            for connection in change.plan
+            for one in connection.subscriptions
+            if one.channel in connection.book.channels
+        }
         for subscription in change.unsubscribed:
-            if subscription.channel == "book":
-                self._pipeline.books.forget(subscription.instrument)
+            number = subscription.instrument
+            is_of_book = subscription.channel in self._in_force.rule_of(number).channels
+            if is_of_book and number not in needed:
+                self._pipeline.books.forget(number)
         if self._records is not None:
             table = self._in_force.planned.table
             fresh = {subscription.instrument for subscription in change.subscribed}
@@ -167,10 +175,9 @@ class InstrumentChanges:
             self._flusher.flush()
             self.revisions.announce(numbers)
         running = self._in_force.planned.plan
-        gone = {instrument.symbol for instrument in change.gone}
-        planner.retire(source.venue, source.market, gone)
+        planner.retire(source.venue, source.market, change.gone)
         wanted = [wish.of(running.is_mine, planned.table) for wish in planner.wanted(source)]
-        rest = without(running, source.venue, source.market, gone)
+        rest = without(running, source.venue, source.market, change.gone)
         plan_change = replan(running, together(rest, make_plan(wanted, planned.table)))
         if len(plan_change.plan) > self._config.limits.connections_max:
             log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
@@ -187,7 +194,7 @@ class InstrumentChanges:
 
     def _revise(self, numbers: Mapping[int, int]) -> None:
         """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
-        now_ns = time.time_ns()
+        now_ns = self._wall_ns()
         self._in_force.replace_instruments(numbers)
         self._pipeline.replace_instruments(numbers, now_ns)
         table = self._in_force.planned.table

@@ -134,12 +134,17 @@ class BookAuditor:
         for slot in self._connections.slots:
             if not is_audited(slot.planned.adapter) or has_proof(slot.planned.book):
                 continue
-            for one in slot.planned.subscriptions:
+            needed = dict.fromkeys(
+                (one.symbol, one.instrument)
+                for one in slot.planned.subscriptions
+                if one.channel in slot.planned.book.channels
+            )
+            for symbol, instrument in needed:
                 connection = slot.connection
                 if connection is None:
                     break
-                if one.channel == "book" and self._books.is_valid(one.instrument):
-                    yield connection, one.symbol, one.instrument
+                if self._books.is_valid(instrument):
+                    yield connection, symbol, instrument
 
     async def _audit(self, connection: Connection, symbol: str, instrument: int) -> None:
         comparison = await self.compare(connection, symbol, instrument)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from time import time_ns
 from typing import Final, Protocol
 
 from ingestor.decode.frame_queue import Arrival, Arrive
 from ingestor.decode.session import Session
+from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.request_pace import RequestPace
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.websocket.interface import Link
+from ingestor.sources.websocket.interface import Link, Take
 from ingestor.telemetry.bulkheads import bulkheads
 
 
@@ -66,7 +66,10 @@ class ConnectionSlot:
 
 
 class Owner(Protocol):
-    """What a connection tells the supervisor."""
+    """What a connection tells the supervisor. clocks: those of the process."""
+
+    @property
+    def clocks(self) -> Clocks: ...
 
     def opened(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection, failure: TransportError) -> None: ...
@@ -99,6 +102,7 @@ class Connection:
         "slot",
         "stable",
         "started_ns",
+        "take",
         "verdict",
     )
 
@@ -110,6 +114,7 @@ class Connection:
         arrive: Arrive,
         on_read_complete: Callable[[], None],
         requests: RequestPace,
+        take: Take | None = None,
     ) -> None:
         """Args:
         owner: told what becomes of the connection.
@@ -118,9 +123,11 @@ class Connection:
         arrive: called with each frame.
         on_read_complete: called after each read.
         requests: how fast it may send requests.
+        take: takes the frames of a read that holds several.
         """
         self._owner = owner
         self.arrive = arrive
+        self.take = take
         self.on_read_complete = on_read_complete
         self.slot = slot
         self.session = session
@@ -150,7 +157,7 @@ class Connection:
 
     def opened(self, link: Link) -> None:
         self.link = link
-        self.opened_ns = time_ns()
+        self.opened_ns = self._owner.clocks.wall_ns()
         self._owner.opened(self)
 
     def closed(self, failure: TransportError) -> None:
@@ -224,5 +231,5 @@ class TappedConnection(Connection):
 
     def send(self, payload: bytes) -> None:
         if self.link is not None:
-            self._tap.sent(self._number, time_ns(), payload)
+            self._tap.sent(self._number, self._owner.clocks.wall_ns(), payload)
         super().send(payload)

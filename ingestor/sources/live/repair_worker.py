@@ -11,7 +11,6 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from time import time_ns
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -22,6 +21,7 @@ from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND
+from ingestor.recording.format import RESUBSCRIBE
 from ingestor.sources.live.connection import Connection, PlannedReconnect
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rest.client import RestSettings
@@ -144,8 +144,7 @@ class RepairWorker:
         return source is SnapshotSource.REST
 
     async def _repair(self, instrument: int, cause: Cause | None) -> None:
-        connection = self._connections.connection_of(instrument)
-        subscription = _subscription(connection, instrument)
+        connection, subscription = self._carrier(instrument)
         if connection is None or subscription is None:
             self.counts["dropped"] += 1
             return
@@ -156,7 +155,7 @@ class RepairWorker:
         if self._tap is not None:
             self._tap.record_decision(
                 connection.session.connection,
-                time_ns(),
+                self._clocks.wall_ns(),
                 {
                     "action": "repair",
                     "instrument": instrument,
@@ -169,8 +168,19 @@ class RepairWorker:
         else:
             await self._fetch(connection, subscription.symbol, request)
 
+    def _carrier(self, instrument: int) -> tuple[Connection | None, Subscription | None]:
+        """Return what brings an instrument's book: the connection and the subscription."""
+        for channel in ("book", "quotes"):
+            connection = self._connections.connection_of(instrument, channel)
+            if connection is None or channel not in connection.slot.planned.book.channels:
+                continue
+            for one in connection.session.subscriptions:
+                if (one.instrument, one.channel) == (instrument, channel):
+                    return connection, one
+        return None, None
+
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
-        adapter = connection.session.adapter
+        session, adapter = connection.session, connection.session.adapter
         unsubscribe = list(adapter.unsubscribe(streams))
         subscribe = list(adapter.subscribe(streams))
         if not connection.requests.has_room(len(unsubscribe) + len(subscribe)):
@@ -178,6 +188,12 @@ class RepairWorker:
             reason = PlannedReconnect(url, "its requests of this hour are used up")
             self._connections.replace(connection, reason)
             return
+        if connection.is_open:
+            now_ns = self._clocks.wall_ns()
+            session.interrupt(streams, now_ns)
+            if self._tap is not None:
+                decision = {"action": RESUBSCRIBE, "streams": streams}
+                self._tap.record_decision(session.connection, now_ns, decision)
         await connection.send_paced(unsubscribe)
         await connection.send_paced(subscribe)
         if connection.is_open:
@@ -213,7 +229,7 @@ class RepairWorker:
         if not connection.is_open:
             self.counts["dropped"] += 1
             return
-        now_ns = time_ns()
+        now_ns = self._clocks.wall_ns()
         session = connection.session
         if self._tap is not None:
             url = _address(planned.rest_url, request)
@@ -234,14 +250,3 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
 def _address(origin: str, request: RestRequest) -> str:
     query = f"?{urlencode(request.query)}" if request.query else ""
     return f"{origin}{request.path}{query}"
-
-
-def _subscription(connection: Connection | None, instrument: int) -> Subscription | None:
-    if connection is None:
-        return None
-    wanted = (
-        one
-        for one in connection.session.subscriptions
-        if one.instrument == instrument and one.channel == "book"
-    )
-    return next(wanted, None)

@@ -17,7 +17,6 @@ import random as random_module
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import time_ns
 from typing import Final
 
 import structlog
@@ -189,7 +188,8 @@ class Supervisor(SessionEvents):
         try:
             connection = self._make_connection(slot)
             await TRANSPORTS[slot.planned.route.transport](
-                self._settings.connect_options(slot.planned, self._ssl_context), connection
+                self._settings.connect_options(slot.planned, self._ssl_context, self.clocks),
+                connection,
             )
         except TransportError as failure:
             self._not_opened(slot, failure)
@@ -244,7 +244,9 @@ class Supervisor(SessionEvents):
         on_read_complete = self._read_complete_of(frame_queue)
         pace = RequestPace(planned.limits, self._paces.of(planned), self.clocks.steady_s)
         parts = (self, slot, session, frame_queue.arrive, on_read_complete, pace)
-        return Connection(*parts) if self._tap is None else TappedConnection(*parts, self._tap)
+        if self._tap is not None:
+            return TappedConnection(*parts, self._tap)
+        return Connection(*parts, frame_queue.take if frame_queue.taker is not None else None)
 
     def opened(self, connection: Connection) -> None:
         """The transport's callback: before any frame."""
@@ -292,7 +294,7 @@ class Supervisor(SessionEvents):
             return
         if self._stopping:
             return  # nothing follows: a recording ends as the rows do, without a hole
-        now_ns = time_ns()
+        now_ns = self.clocks.wall_ns()
         if self._tap is not None:
             self._tap.disconnected(number, now_ns, str(failure))
         connection.session.closed(now_ns)
@@ -352,7 +354,7 @@ class Supervisor(SessionEvents):
         removed = [one for one in session.subscriptions if one not in wanted]
         if not added and not removed:
             return
-        now_ns = time_ns()
+        now_ns = self.clocks.wall_ns()
         before = set(session.streams)
         session.change(wanted, now_ns)
         after = set(session.streams)
@@ -492,7 +494,7 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.pause_reading()
         if self._tap is not None:
-            self._tap.record_decision(None, time_ns(), {"action": "pause"})
+            self._tap.record_decision(None, self.clocks.wall_ns(), {"action": "pause"})
 
     def resume(self) -> None:
         """Read on."""
@@ -504,7 +506,7 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.resume_reading()
         if self._tap is not None:
-            self._tap.record_decision(None, time_ns(), {"action": "resume"})
+            self._tap.record_decision(None, self.clocks.wall_ns(), {"action": "resume"})
 
     # ------------------------------------------------------------------ numbers
 

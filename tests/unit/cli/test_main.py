@@ -33,7 +33,7 @@ COMMANDS = {
     "books": ["verify"],
     "check": [],
     "compact": [],
-    "config": ["show", "check", "schema"],
+    "config": ["show", "check", "schema", "init"],
     "consume": [],
     "demo": [],
     "dev-broker": [],
@@ -45,6 +45,7 @@ COMMANDS = {
     "run": [],
     "serve": [],
     "simulate": [],
+    "top": [],
 }
 
 
