@@ -30,7 +30,7 @@ from ingestor.adapter import (
     set_column,
 )
 
-from .quotes import UNCHANGED, append_many_quotes
+from .quotes import UNCHANGED, append_many_quotes, depths_of
 
 DEPTH: Final = 200
 
@@ -155,10 +155,10 @@ def append_trades(
 
 
 def append_book(
-    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer, depth: int
 ) -> None:
     book = _parse_book(payload)
-    data, flags = book.data, _flags(book)
+    data, flags = book.data, _flags(book, depth)
     event = (symbols[data.s], book.cts * MILLISECOND, ts_recv, data.u, data.u)
     bids, asks, check_value = bytes(data.b), bytes(data.a), data.seq & CHECK_BITS
     if not out.json_levels(*event, bids, asks, 0, flags, check_value):
@@ -167,11 +167,11 @@ def append_book(
         )
 
 
-def _flags(book: _Book) -> int:
+def _flags(book: _Book, depth: int = DEPTH) -> int:
     if book.type == "delta" and book.data.u != 1:
         return 0
     levels = max(bytes(side).count(b"]") - 1 for side in (book.data.b, book.data.a))
-    return _SNAPSHOT | Flag.PARTIAL if levels >= DEPTH else _SNAPSHOT
+    return _SNAPSHOT | Flag.PARTIAL if levels >= depth else _SNAPSHOT
 
 
 def decoder(symbols: Mapping[str, int]) -> DecodeMany:
@@ -213,6 +213,8 @@ def _append_many_books(
     frames: Sequence[int],
     out: ColumnBuffer,
 ) -> None:
+    if depths_of(out, frames) != {DEPTH}:
+        raise ValueError("a book of another depth than its connection's")
     books = list(map(_parse_book, payloads))
     updates = [one.data for one in books]
     numbers = [one.u for one in updates]

@@ -83,6 +83,7 @@ class Quotes:
 
     best: dict[str, Best] = field(default_factory=dict)
     shapes: dict[int, set[bytes]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)  # of books of one level, by symbol
     _shared: dict[tuple[int, int] | None, set[bytes]] = field(default_factory=dict)
 
     def shapes_of(self, instrument: int, out: ColumnBuffer) -> set[bytes]:
@@ -92,6 +93,14 @@ class Quotes:
             known = self._shared.setdefault(out.exponents(instrument), set())
             self.shapes[instrument] = known
         return known
+
+    def is_repeated(self, payload: bytes) -> bool:
+        """Say whether a book of one level has the number of the one before; note its number."""
+        data = _parse_quote(payload).data
+        if self.numbers.get(data.s) == data.u:
+            return True
+        self.numbers[data.s] = data.u
+        return False
 
     def read(self, quote: _Quote, instrument: int, out: ColumnBuffer) -> Best:
         """Return what a quote leads to. Raises BadNumber, LookupError for a change of a quote that
@@ -213,6 +222,13 @@ class _Connection(Protocol):
 
 class _Knowing(Protocol):
     quotes: Quotes
+    depth: int
+
+
+def depths_of(out: ColumnBuffer, frames: Sequence[int]) -> set[int]:
+    """Return the depths of the books that the connections of frames have."""
+    sources = cast("list[_Connection]", out.sources)
+    return {source.adapter.depth for source in {*map(sources.__getitem__, frames)}}
 
 
 # A quote, its instrument, time of receipt and frame; and what was known before: where, of which
@@ -232,6 +248,8 @@ def append_many_quotes(
 
     It comes last of what is decoded together: connections know what they said from here on.
     """
+    if 1 in depths_of(out, frames):
+        raise ValueError("quotes that are books of one level")
     quotes = list(map(_parse_quote, payloads))
     sides, shapes, is_sure = _sides(quotes)
     sources = cast("list[_Connection]", out.sources)

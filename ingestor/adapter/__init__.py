@@ -1,8 +1,10 @@
 """Define the contract between the program and a venue: the only package that a feed imports."""
 
 from ingestor.adapter.contract import (
+    OTHER_BOOK,
     Ack,
     Audited,
+    BookOffer,
     BookRule,
     Continuity,
     Control,
@@ -16,6 +18,8 @@ from ingestor.adapter.contract import (
     Market,
     NamesStreams,
     Notice,
+    OffersBooks,
+    ReadsRequests,
     Reconnect,
     Refused,
     Reply,
@@ -87,12 +91,14 @@ from ingestor.native import CompiledShape
 __all__ = [
     "INT64_MAX",
     "MILLISECOND",
+    "OTHER_BOOK",
     "SECOND",
     "TIME_MAX",
     "TIME_MIN",
     "Ack",
     "Audited",
     "BadNumber",
+    "BookOffer",
     "BookRule",
     "Cause",
     "ColumnBuffer",
@@ -120,6 +126,8 @@ __all__ = [
     "NamesStreams",
     "Nanoseconds",
     "Notice",
+    "OffersBooks",
+    "ReadsRequests",
     "Reconnect",
     "Refused",
     "Reply",

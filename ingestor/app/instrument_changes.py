@@ -45,7 +45,8 @@ class PlanInForce:
     def rule_of(self, number: int) -> BookRule:
         """Return the book rule of an instrument, by its number."""
         instrument = self.planned.table[number]
-        return self._rules[instrument.venue, instrument.market]
+        market = (instrument.venue, instrument.market)
+        return self._rules.get((*market, instrument.symbol)) or self._rules[(*market, "")]
 
     def apply(self, change: PlanChange) -> None:
         """Take a new plan. The rules of markets that ended stay, for rows under way."""

@@ -384,9 +384,10 @@ class BookManager:
             self._refuse(flush, book, update, update.at, Cause.CROSSED)
         elif not update.flags & Flag.SNAPSHOT:
             self._delta(flush, book, update, update.at)
-        elif book.is_rest:
+        elif update.flags & book.seed_flag:
             self._seed(flush, book, update)
         else:
+            self._drop_held(flush, book, len(book.held))
             self._replace(flush, book, update, Event.IMAGE)
 
     def _delta(self, flush: Flush, book: Book, update: Update, at: int) -> None:
@@ -424,10 +425,11 @@ class BookManager:
         before, book.state = book.state, NEXT[book.state, Event.DELTA]
         is_first = before in {State.EMPTY, State.OFFLINE}
         cause = Cause.DISCONNECT if before is State.OFFLINE else None
-        if not book.is_rest:
+        if is_first:  # elsewhere the snapshot was lost, or will come by itself
+            is_seeded = book.seed_flag & Flag.SNAPSHOT
+            (self._repairs.ask if is_seeded else self._repairs.expect)(book, cause, flush.now_ns)
+        if not book.holds_updates:
             flush.discard(update)
-            if is_first:  # the snapshot was lost, or will come by itself
-                self._repairs.expect(book, cause, flush.now_ns)
             return
         if (
             book.held
@@ -440,8 +442,6 @@ class BookManager:
         self._held += update.levels
         if len(book.held) > self._settings.held_updates_max:
             self._drop_held(flush, book, len(book.held) // 4 + 1)
-        if is_first:
-            self._repairs.ask(book, cause, flush.now_ns)
 
     def _drop_held(self, flush: Flush, book: Book, count: int) -> None:
         """Discard the oldest `count` held updates."""

@@ -33,6 +33,9 @@ def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
     flags, checksum: of the update. memory: an eighth of it in tops of book is remembered, for
     quotes that come later. (Quotes run ahead of updates far more often than behind.)
     """
+    if book.history is not None:
+        has_mark = checksum and not flags & _CHECKSUM
+        note(book, book.history, checksum if has_mark else book.last)
     if flags & _CHECKSUM and book.rule.checksum is not None:
         texts = book.texts
         found = text_checksum(*texts) if texts is not None else _checksum_of(book)
@@ -43,8 +46,6 @@ def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
             if quote is not None:
                 return _count(book, quote == book.top())
         remember(book, memory // 8)
-    elif book.history is not None:
-        note(book, book.history, checksum)
     return None
 
 

@@ -361,6 +361,11 @@ class FeedConfig(Section):
     """Canonical (`BTC-USDT`), the venue's own (`btcusdt`), or patterns (`*-USDT`)."""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = ("trades", "quotes", "book")
     """Some of `trades`, `quotes`, `book`."""
+    depth: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Levels a side of the books, as the venue offers them (`ingestor feeds VENUE --json`); where a
+    snapshot comes over REST, of that snapshot."""
+    speed_ms: Annotated[int, Field(ge=0, le=60_000)] | None = None
+    """Time between two updates of a book, as the venue offers it; 0 is each change at once."""
     transport: Literal["picows", "websockets"] = "picows"
     """`websockets` is slower, but does compression and proxies."""
     url: Annotated[str, _origin(("wss", "ws"))] | None = None

@@ -69,6 +69,7 @@ class Flag(IntFlag):
     INSURANCE = 512  # one side was the venue's insurance fund
     AUCTION = 1_024  # the price of an auction
     BACKFILL = 2_048  # fetched later; `sequence` says where it belongs
+    FETCHED = 1 << 14  # book updates before the books only: a REST snapshot (SnapshotSource.EITHER)
 
 
 class LevelFormat(IntEnum):

@@ -233,7 +233,7 @@ class Supervisor(SessionEvents):
         self._sessions += 1
         session = Session(
             self._sessions,
-            planned.adapter(market, self._table.symbols(venue, market)),
+            planned.make_adapter(self._table.symbols(venue, market)),
             () if slot.is_new else planned.subscriptions,  # `_follow` subscribes, behind GAPs
             frame_queue.buffer,
             frame_queue.counts,

@@ -285,10 +285,12 @@ class Replay:
                 self._late(feed, line)
             case Connect():
                 yield from self._add_instruments(feed, line.instruments)
+                yield from self._end_books(feed, line.ts_ns)
                 if feed.chain.is_foreign:
                     feed.open_surveyed(line.conn, line.ts_ns)
                 else:
                     feed.open(line.conn, line.market, line.ts_ns, line.subscriptions)
+                self._begin_books(feed)
             case Disconnect():
                 feed.close(line.conn, line.ts_ns)
             case Http():
@@ -297,9 +299,23 @@ class Replay:
                 yield from self._decided(feed, line)
             case Header() if line.format:
                 yield from self._add_instruments(feed, line.instruments)
+                yield from self._end_books(feed, line.ts_ns)
                 feed.header(line)
+                self._begin_books(feed)
             case Header() | Send():
                 pass
+
+    def _end_books(self, feed: RecordedFeed, ts_ns: int) -> Iterator[FlushResult]:
+        """Flush before connections that may have books in another form, which change their rule."""
+        if any(market.books for market in feed.adapter.markets.values()):
+            self._now_ns = ts_ns
+            yield self._flush()
+
+    def _begin_books(self, feed: RecordedFeed) -> None:
+        """Begin the books anew that a connection carries in another form than one before."""
+        for instrument in feed.changed_books:
+            self.pipeline.books.forget(instrument)
+        feed.changed_books.clear()
 
     def _add_instruments(
         self, feed: RecordedFeed, rows: Iterable[Mapping[str, Any]]
@@ -476,6 +492,10 @@ class Replay:
 
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]
+        for feed in self._feeds:
+            rule = feed.rule_of(one.market, one.symbol) if feed.venue == one.venue else None
+            if rule is not None:
+                return rule
         return self._adapters(one.venue).markets[one.market].book
 
     def _hint(self) -> str:

@@ -1,4 +1,4 @@
-"""OKX v5, spot, swap and futures: trades, quotes (`bbo-tbt`) and the book of 400 levels a side.
+"""OKX v5, spot, swap and futures: trades, quotes (`bbo-tbt`) and the book of 400, 5 or 1 levels.
 
 Reference: "OKX API v5": WebSocket, Order Book Trading / Market Data (with GET / Order book), Public
 Data / Instruments.
@@ -8,6 +8,9 @@ Traps:
 - All markets share one address, and an instId is unique over them: an adapter of any market reads
   frames of all, given a mapping of their symbols joined.
 - The client's `ping` and its `pong` are bare text, no JSON. 30 s without traffic end a connection.
+- The image of `books` was announced to end ("Upcoming changes", 2026-02-12: clients begin with GET
+  / Order book, whose image has `seqId`), came still on 2026-09-06, and stands in the page of
+  2026-08-22: so either is taken. The first update to apply has `prevSeqId` <= `seqId` of the image.
 - `prevSeqId` names the update before, -1 in a snapshot. It equals `seqId` in a keep-alive of a
   quiet book, and may exceed it once after maintenance: the chain holds in both cases.
 - Frames from before 2023 have no `seqId` but a checksum; today's checksum is always 0. Neither is
@@ -22,10 +25,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, cast
 
 import msgspec
 import orjson
@@ -34,15 +37,17 @@ from msgspec import Meta
 from ingestor.adapter import (
     INT64_MAX,
     MILLISECOND,
+    OTHER_BOOK,
     TIME_MAX,
     TIME_MIN,
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     CompiledShape,
     Continuity,
-    Contract,
     Control,
+    Counted,
     DecodeMany,
     Endpoint,
     FeedAdapter,
@@ -62,21 +67,30 @@ from ingestor.adapter import (
     Rows,
     Sequential,
     Side,
-    SizeUnit,
+    SnapshotSource,
     UnknownMessage,
-    VenueError,
     by_kind,
     flat,
-    instrument,
-    iso_text,
     milliseconds_ns,
     plain_integers,
     set_column,
     shape,
 )
 
-_CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
+from . import instruments
+
+_CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt"}
 _DEPTH: Final = 400
+# By levels a side. Those of 10 ms, books50-l2-tbt and books-l2-tbt, want a login with a VIP level.
+_BOOK_CHANNELS: Final = {_DEPTH: "books", 5: "books5", 1: "bbo-tbt"}
+_IMAGES: Final = BookRule(Continuity.NONE, may_cross=True)
+_BOOKS: Final = (
+    BookOffer(_DEPTH, 100),
+    BookOffer(5, 100, _IMAGES),
+    BookOffer(1, 10, replace(_IMAGES, quotes_from_book=True)),
+)
+_WHOLE_BOOKS: Final = frozenset({"books", "books5"})  # never quotes
+_NAMED: Final = {*_CHANNELS.values(), *_BOOK_CHANNELS.values()}
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _NO_SIDE: Final = int(Side.NONE)
 _LAST: Final = int(Flag.LAST)
@@ -89,7 +103,6 @@ _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
         "tickers",
-        "books5",
         "trades-all",
         "mark-price",
         "index-tickers",
@@ -109,11 +122,6 @@ _LEFT_OUT: Final = {
 _CANDLES: Final = Filtered("candles")
 _UPGRADE: Final = "64008"  # the connection will be closed for an upgrade of the service
 _REFUSED: Final = re.compile(r"channel:([\w-]+),instId:([\w-]+)")
-# Errors of the list that the venue calls temporary: service unavailable, timeout, too many
-# requests, systems busy, system error.
-_TEMPORARY: Final = frozenset({"50001", "50004", "50011", "50013", "50026"})
-_MAGNITUDE_MAX: Final = 18  # powers of ten between a contract and its unit
-_TYPES: Final = {"spot": "SPOT", "swap": "SWAP", "futures": "FUTURES"}
 _MARKET: Final = Market(
     endpoints=(Endpoint("wss://ws.okx.com:8443/ws/v5/public"),),
     rest_url="https://www.okx.com",
@@ -129,7 +137,8 @@ _MARKET: Final = Market(
         rest=RestLimit(weight_per_s=5.0, weight_burst=10),
         ping_interval_s=20.0,
     ),
-    book=BookRule(continuity=Continuity.PREVIOUS, may_cross=True),
+    book=BookRule(Continuity.PREVIOUS, SnapshotSource.EITHER, may_cross=True),
+    books=_BOOKS,
 )
 
 # How frames begin as OKX sends them, which tells them apart; others are read too.
@@ -229,6 +238,17 @@ class _Book(msgspec.Struct, gc=False):
     data: list[_Update]
 
 
+class _Image(_Quote, gc=False):
+    seqId: Counted  # noqa: N815  # the venue's name
+
+
+class _Images(msgspec.Struct, gc=False):
+    """The answer to a request for a book."""
+
+    data: list[_Image]
+
+
+_parse_image: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
@@ -331,6 +351,38 @@ def _image_flags(image: _Update) -> int:
     return Flag.SNAPSHOT | Flag.PARTIAL if is_cut else Flag.SNAPSHOT
 
 
+def _append_images(
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
+) -> None:
+    """Append books of a few levels, each of which is whole."""
+    message = _parse_quotes(payload)
+    instrument = symbols[message.arg.instId]
+    for image in message.data:
+        out.levels(
+            instrument,
+            _time_ns(image.ts),
+            ts_recv,
+            image.seqId,
+            image.seqId,
+            [(one.price, one.size) for one in image.bids],
+            [(one.price, one.size) for one in image.asks],
+            0,
+            Flag.SNAPSHOT | Flag.PARTIAL,
+            are_pairs=True,
+        )
+
+
+class _Choosing(Protocol):
+    book_channel: str
+
+
+class _Connection(Protocol):
+    """What a frame's source has."""
+
+    @property
+    def adapter(self) -> _Choosing: ...
+
+
 def _time_ns(text: str) -> int:
     [time] = plain_integers([text])
     if not TIME_MIN <= time * MILLISECOND <= TIME_MAX:
@@ -341,13 +393,17 @@ def _time_ns(text: str) -> int:
 class Okx:
     venue: ClassVar[str] = "okx"
     reference: ClassVar[str] = "OKX API v5, read 2026-11-21"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(_TYPES, _MARKET)
+    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(instruments.TYPES, _MARKET)
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
+        self.book_channel = "books"
+
+    def choose_book(self, offer: BookOffer) -> None:
+        self.book_channel = _BOOK_CHANNELS[offer.depth]
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_CHANNELS[channel]}:{symbol}"
+        return f"{self.book_channel if channel == 'book' else _CHANNELS[channel]}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return _operations("subscribe", streams)
@@ -375,6 +431,8 @@ class Okx:
                 return self._event(message)
             channel = message["arg"]["channel"]
         symbols = self._symbols
+        if channel in _WHOLE_BOOKS or channel == self.book_channel:
+            return self._book(channel, payload, ts_recv, out)
         match channel:
             case "trades":
                 trades = _parse_trades(payload)
@@ -386,16 +444,23 @@ class Okx:
                 number = symbols[quotes.arg.instId]
                 for quote in quotes.data:
                     out.add_quote(_read_quotes, quote, number, ts_recv)
-            case "books":
-                _append_book(payload, symbols, ts_recv, out)
             case _:
                 return self._left_out(channel)
+        return None
+
+    def _book(
+        self, channel: str, payload: bytes, ts_recv: int, out: ColumnBuffer
+    ) -> Control | None:
+        if channel != self.book_channel:
+            return OTHER_BOOK
+        append = _append_book if channel == "books" else _append_images
+        append(payload, self._symbols, ts_recv, out)
         return None
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         named = orjson.loads(payload)["arg"]
         channel, symbol = named["channel"], named["instId"]
-        return (f"{channel}:{symbol}",) if channel in _CHANNELS.values() else ()
+        return (f"{channel}:{symbol}",) if channel in _NAMED else ()
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
@@ -403,6 +468,10 @@ class Okx:
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
             channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
+            sources = cast("list[_Connection]", out.sources)
+            for source in {*map(sources.__getitem__, frames)}:
+                if source.adapter.book_channel != "books":
+                    raise ValueError("a book of another depth than most")
             for channel, (some, received, at) in by_kind(channels, payloads, ts_recv, frames):
                 if channel == "trades":
                     trades = list(map(_parse_trades, some))
@@ -438,42 +507,48 @@ class Okx:
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
-        return [RestRequest("/api/v5/public/instruments", {"instType": _TYPES[market]})]
+        return [RestRequest("/api/v5/public/instruments", {"instType": instruments.TYPES[market]})]
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
-        answer = orjson.loads(body)
-        code = str(answer["code"])
-        if code != "0":
-            text = str(answer.get("msg", ""))
-            raise VenueError(cls.venue, code, text, temporary=code in _TEMPORARY)
-        found: Iterable[Any] = answer["data"]
-        return found
+        return instruments.entries(body)
 
     @classmethod
     def listing(cls, market: str, entry: Any) -> Listing | None:
-        if entry["instType"] != _TYPES[market]:
-            return None
-        return Listing(entry["instId"], entry["state"] == "live", entry["state"])
+        return instruments.listing(market, entry)
 
     @classmethod
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
-        return _spot(entry) if market == "spot" else _contract(market, entry)
+        return instruments.parse(market, entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
-        return None
+        return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(_DEPTH)})
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        raise UnknownMessage(self.venue, "books are seeded on the socket")
+        [image] = _parse_image(body).data
+        is_cut = max(len(image.bids), len(image.asks)) >= _DEPTH
+        out.levels(
+            self._symbols[symbol],
+            _time_ns(image.ts),
+            ts_recv,
+            image.seqId,
+            image.seqId,
+            [(one.price, one.size) for one in image.bids],
+            [(one.price, one.size) for one in image.asks],
+            0,
+            Flag.SNAPSHOT | Flag.FETCHED | (Flag.PARTIAL if is_cut else 0),
+            are_pairs=True,
+        )
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(depth)})
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
-        """Images have no number: the document shows none."""
+        """An image is renewed each 50 ms, the channel each 100 ms: its number may lie between two
+        updates, and then nothing is compared. Before 2026 images had none."""
         [image] = orjson.loads(body)["data"]
         bids, asks = ([(level[0], level[1]) for level in image[side]] for side in ("bids", "asks"))
-        return RestSnapshot(0, bids, asks)
+        return RestSnapshot(image.get("seqId", 0), bids, asks)
 
 
 def _operations(operation: str, streams: Sequence[str]) -> Iterator[bytes]:
@@ -482,53 +557,6 @@ def _operations(operation: str, streams: Sequence[str]) -> Iterator[bytes]:
         pairs = [stream.partition(":") for stream in streams[start : start + size]]
         arguments = [{"channel": channel, "instId": symbol} for channel, _, symbol in pairs]
         yield orjson.dumps({"op": operation, "args": arguments})
-
-
-def _spot(one: Any) -> Instrument:
-    base, quote = one["baseCcy"], one["quoteCcy"]
-    return instrument(
-        Okx.venue,
-        "spot",
-        one["instId"],
-        f"{base}-{quote}".upper(),
-        base,
-        quote,
-        one["tickSz"],
-        one["lotSz"],
-        settlement=quote,
-    )
-
-
-def _contract(market: str, one: Any) -> Instrument:
-    """The underlying names the pair. A family may differ from it (BTC-USD_UM beside BTC-USD), and
-    then it keeps the canonical names apart."""
-    base, _, quote = one["uly"].partition("-")
-    family = one.get("instFamily") or one["uly"]
-    is_future = market == "futures"
-    expiry_ns = int(one["expTime"]) * MILLISECOND if is_future else 0
-    suffix = iso_text(expiry_ns)[:10].replace("-", "") if is_future else "PERP"
-    try:
-        multiplier = Decimal(one["ctVal"]) * Decimal(one["ctMult"] or "1")
-    except ArithmeticError:
-        numbers = f"ctVal {one['ctVal']!r:.40}, ctMult {one['ctMult']!r:.40}"
-        raise ValueError(f"{numbers} are no numbers") from None
-    if abs(multiplier.adjusted()) > _MAGNITUDE_MAX:  # 1e999999999 would become a gigabyte of text
-        raise ValueError(f"one contract is {multiplier} units")
-    return instrument(
-        Okx.venue,
-        market,
-        one["instId"],
-        f"{family}-{suffix}".upper(),
-        base,
-        quote,
-        one["tickSz"],
-        one["lotSz"],
-        contract=Contract.FUTURE if is_future else Contract.PERPETUAL,
-        settlement=one["settleCcy"],
-        size_unit=SizeUnit.CONTRACT,
-        multiplier=f"{multiplier.normalize():f}",
-        expiry_ns=expiry_ns,
-    )
 
 
 adapter: type[FeedAdapter] = Okx
