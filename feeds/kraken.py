@@ -28,6 +28,9 @@ import orjson
 from msgspec import Meta
 
 from ingestor.adapter import (
+    SECOND,
+    TIME_MAX,
+    TIME_MIN,
     Ack,
     BookRule,
     ColumnBuffer,
@@ -43,6 +46,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Refused,
@@ -50,6 +54,7 @@ from ingestor.adapter import (
     Rows,
     Sequential,
     Side,
+    TradeNumbers,
     UnknownMessage,
     VenueError,
     by_kind,
@@ -57,6 +62,7 @@ from ingestor.adapter import (
     instrument,
     iso_column_ns,
     iso_event_ns,
+    plain_integers,
     set_column,
 )
 
@@ -93,6 +99,10 @@ _TEMPORARY: Final = (
     "Internal error",
 )
 _ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
+_REST_ASSETS: Final = {name: rest for rest, name in _ASSETS.items()}
+_PAST_AGGRESSOR: Final = {"b": int(Side.BID), "s": int(Side.ASK)}
+_HISTORY_PAGE: Final = 1_000  # trades in one answer
+_HISTORY_WEIGHT: Final = 20  # one request a second is allowed
 
 
 def level_digits(price: int, size: int) -> str:
@@ -114,6 +124,25 @@ class _Trade(msgspec.Struct, gc=False):
     qty: Any
     trade_id: Sequential
     timestamp: str
+
+
+class _PastTrade(msgspec.Struct, array_like=True, gc=False):
+    """A trade as REST gives it. kind: market or limit."""
+
+    price: Any
+    qty: Any
+    time: Any  # seconds
+    side: str  # b or s: the taker's
+    kind: str
+    misc: str
+    number: Sequential
+
+
+class _History(msgspec.Struct):
+    """The answer to a request for past trades: under the pair's name, with `last` beside it."""
+
+    error: list[str]
+    result: dict[str, Any] = {}
 
 
 class _Ticker(msgspec.Struct, gc=False):
@@ -159,6 +188,7 @@ class _Heartbeat(msgspec.Struct, gc=False, tag_field="channel", tag="heartbeat")
 
 _Data = _Trades | _Tickers | _Books
 
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse: Final = msgspec.json.Decoder(_Data | _Heartbeat, float_hook=str).decode
 # Whatever belongs to a channel begins with {"channel": as Kraken sends it. Should that change,
 # frames are still read one by one.
@@ -173,6 +203,24 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     set_column(rows, "side", [_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.qty for one in trades]
+
+
+def _read_history(trades: list[_PastTrade], rows: Rows) -> Sequence[list[Any]]:
+    rows["ts_event"] = [_seconds_ns(str(one.time)) for one in trades]
+    set_column(rows, "sequence", [one.number for one in trades])
+    set_column(rows, "side", [_PAST_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
+    rows["trade_id_low"] = rows["sequence"]
+    return [one.price for one in trades], [one.qty for one in trades]
+
+
+def _seconds_ns(text: str) -> int:
+    """Return a time in ns, as exact as those of the websocket: to a microsecond."""
+    whole, _, fraction = text.partition(".")
+    seconds, micros = plain_integers([whole, f"{fraction:0<6.6}"])
+    time_ns = seconds * SECOND + micros * 1_000
+    if not TIME_MIN <= time_ns <= TIME_MAX:
+        raise ValueError(f"{text!r:.40} s is no time between 2010 and 2100")
+    return time_ns
 
 
 def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
@@ -284,6 +332,7 @@ class Kraken:
                 checksum_depth=10,
                 checksum_text=level_digits,
             ),
+            TradeNumbers.CONSECUTIVE,
         )
     }
 
@@ -324,6 +373,22 @@ class Kraken:
             return Notice.HEARTBEAT
         _append(frame, self._symbols, ts_recv, out)
         return None
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        base, _, quote = symbol.partition("/")
+        pair = "".join(_REST_ASSETS.get(asset, asset) for asset in (base, quote))
+        query = {"pair": pair, "since": str(lost.after_ns - 1), "count": str(_HISTORY_PAGE)}
+        return RestRequest("/0/public/Trades", query, _HISTORY_WEIGHT)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        answer = _parse_history(body)
+        if answer.error:
+            raise VenueError(self.venue, answer.error[0], "", temporary=False)
+        number = self._symbols[symbol]
+        for name, trades in answer.result.items():
+            if name != "last":
+                for trade in msgspec.convert(trades, list[_PastTrade]):
+                    out.add_trade(_read_history, trade, number, ts_recv)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)

@@ -48,6 +48,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Reconnect,
@@ -58,6 +59,7 @@ from ingestor.adapter import (
     Sequential,
     Side,
     SizeUnit,
+    TradeNumbers,
     UnknownMessage,
     VenueError,
     by_kind,
@@ -112,7 +114,10 @@ _MARKET: Final = Market(
         ping_interval_s=20.0,
     ),
     book=BookRule(continuity=Continuity.PREVIOUS),
+    trade_numbers=TradeNumbers.SPANS,
 )
+_HISTORY_PAGE: Final = 100  # trades in one answer
+_HISTORY_WEIGHT: Final = 2  # 20 requests in 2 s are allowed
 
 # How frames begin as OKX sends them, which tells them apart; others are read too.
 _BEGINS: Final = 27
@@ -135,10 +140,17 @@ class _Trade(msgspec.Struct, gc=False):
     side: str  # buy or sell
     ts: str  # ms
     source: str = "0"
+    count: Any = "1"  # fills that were joined; the id is the last one's
 
 
 class _Trades(msgspec.Struct, gc=False):
     arg: _Argument
+    data: list[_Trade]
+
+
+class _History(msgspec.Struct, gc=False):
+    """The answer to a request for past trades, newest first."""
+
     data: list[_Trade]
 
 
@@ -176,6 +188,7 @@ class _Book(msgspec.Struct, gc=False):
 
 
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
 _NONE: Final = [_Level("0", "0")]
@@ -186,6 +199,10 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
     set_column(rows, "side", [_SIDES.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
+    fills = [one.count for one in trades]
+    if fills.count("1") != len(fills):
+        spans = plain_integers([str(one) for one in fills])
+        set_column(rows, "trade_id_high", [max(0, one - 1) for one in spans])
     sources = [one.source for one in trades]
     if _RPI in sources:
         set_column(rows, "flags", [_RPI_FLAGS.get(source, _LAST) for source in sources])
@@ -301,6 +318,15 @@ class Okx:
         named = orjson.loads(payload)["arg"]
         channel, symbol = named["channel"], named["instId"]
         return (f"{channel}:{symbol}",) if channel in _CHANNELS.values() else ()
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        query = {"instId": symbol, "type": "1", "after": str(lost.last + 1)}
+        query["limit"] = str(_HISTORY_PAGE)
+        return RestRequest("/api/v5/market/history-trades", query, _HISTORY_WEIGHT)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        for trade in reversed(_parse_history(body).data):
+            out.add_trade(_read_trades, trade, self._symbols[symbol], ts_recv)
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:

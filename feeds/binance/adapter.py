@@ -46,6 +46,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Milliseconds,
     Notice,
@@ -53,6 +54,7 @@ from ingestor.adapter import (
     Refused,
     RestRequest,
     SnapshotSource,
+    TradeNumbers,
     UnknownMessage,
 )
 
@@ -67,6 +69,7 @@ from .batch_decoder import (
     Quote,
     Trade,
     append_event,
+    append_history,
     futures_decoder,
     is_whole_book,
     parse_wrapped,
@@ -79,6 +82,13 @@ _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
 _DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
 _DEPTH_WEIGHT: Final = {"spot": 50, "usdm": 20, "coinm": 20}
+_HISTORY_PATH: Final = {
+    "spot": "/api/v3/historicalTrades",
+    "usdm": "/fapi/v1/aggTrades",
+    "coinm": "/dapi/v1/aggTrades",
+}
+_HISTORY_WEIGHT: Final = {"spot": 25, "usdm": 20, "coinm": 20}
+_HISTORY_PAGE: Final = 1_000  # trades in one answer
 _EXCHANGE_INFO: Final = {
     "spot": RestRequest("/api/v3/exchangeInfo", {"showPermissionSets": "false"}, weight=20),
     "usdm": RestRequest("/fapi/v1/exchangeInfo"),
@@ -171,6 +181,7 @@ class Binance:
             "https://api.binance.com",
             _SPOT_LIMITS,
             _SPOT_BOOK,
+            TradeNumbers.CONSECUTIVE,
         ),
         "usdm": Market(
             (
@@ -180,12 +191,14 @@ class Binance:
             "https://fapi.binance.com",
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
+            TradeNumbers.CONSECUTIVE,
         ),
         "coinm": Market(
             (Endpoint("wss://dstream.binance.com/stream"),),
             "https://dapi.binance.com",
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
+            TradeNumbers.CONSECUTIVE,
         ),
     }
 
@@ -320,6 +333,14 @@ class Binance:
             {"symbol": symbol, "limit": str(_SNAPSHOT_LEVELS)},
             _DEPTH_WEIGHT[self._market],
         )
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        query = {"symbol": symbol, "fromId": str(lost.first), "limit": str(_HISTORY_PAGE)}
+        market = self._market
+        return RestRequest(_HISTORY_PATH[market], query, _HISTORY_WEIGHT[market])
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        append_history(body, self._symbols[symbol], ts_recv, out, is_spot=self._is_spot)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         book = _parse_snapshot(body)

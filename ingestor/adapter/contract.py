@@ -64,6 +64,37 @@ class BookRule:
         return ("quotes", "book") if self.quotes_from_book else ("book",)
 
 
+class TradeNumbers(Enum):
+    """What the numbers of an instrument's trades say (`sequence` of a trade's row).
+
+    SPANS: as CONSECUTIVE, for a venue that joins fills. The reader leaves in `trade_id_high` how
+    many numbers below its own a row stands for; it is 0 in what is published.
+    """
+
+    NONE = "none"  # nothing: there are none, or they say nothing of each other
+    ASCENDING = "ascending"  # later trades have higher ones: what a hole lost lies between two
+    CONSECUTIVE = "consecutive"  # each is one higher than the one before
+    SPANS = "spans"
+
+
+@dataclass(frozen=True, slots=True)
+class LostTrades:
+    """Trades of one instrument that didn't come: numbers first..last.
+
+    after_ns, before_ns: venue times of the trades around them, ns since the epoch.
+    """
+
+    first: int
+    last: int
+    after_ns: int
+    before_ns: int
+
+    @property
+    def count(self) -> int:
+        """How many numbers that is."""
+        return self.last - self.first + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a venue allows, from its documents. Rates are per second and source address."""
@@ -94,6 +125,7 @@ class Market:
     rest_url: str  # scheme and host
     limits: Limits
     book: BookRule
+    trade_numbers: TradeNumbers = TradeNumbers.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +298,20 @@ class Audited(Protocol):
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """Read its answer. Raises as `decode` does."""
+
+
+@runtime_checkable
+class HasTradeHistory(Protocol):
+    """What an adapter has besides, if its venue gives past trades over REST: lost ones are then
+    fetched."""
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        """Return the request for these trades, or for some of them: it is asked again for what is
+        still missing. None: the venue doesn't give them."""
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the trades of its answer, oldest first. It may hold more than was asked for, but
+        no trade between two of them is left out. Raises as `decode` does."""
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 from zlib import crc32
 
-from ingestor.adapter import BookRule, Endpoint, FeedAdapter, Limits, Market
+from ingestor.adapter import BookRule, Endpoint, FeedAdapter, Limits, Market, TradeNumbers
 from ingestor.adapter.contract import Subscription
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
@@ -142,6 +142,10 @@ class Plan:
         """Return the same with new revisions of some instruments. numbers: old -> new."""
         connections = tuple(planned.renumbered(numbers) for planned in self.connections)
         return replace(self, connections=connections)
+
+    def trade_numbers(self) -> dict[tuple[str, str], TradeNumbers]:
+        """Return what the trade numbers of each (venue, market) say."""
+        return {(one.venue, one.market): one.rules.trade_numbers for one in self.connections}
 
     def book_rules(self) -> dict[tuple[str, str], BookRule]:
         """Return the book rule of each (venue, market). Where nobody subscribes to quotes, none

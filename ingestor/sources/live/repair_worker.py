@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from time import time_ns
 from typing import Final, Protocol
-from urllib.parse import urlencode
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
@@ -26,7 +25,7 @@ from ingestor.model.timestamps import SECOND
 from ingestor.sources.live.connection import Connection
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rate_limiter import RateLimiter
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.client import RestClient, RestSettings, address
 from ingestor.telemetry.bulkheads import bulkheads
 
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
@@ -210,7 +209,7 @@ class RepairWorker:
         now_ns = time_ns()
         session = connection.session
         if self._tap is not None:
-            url = _address(planned.rest_url, request)
+            url = address(planned.rest_url, request)
             self._tap.fetched(session.connection, now_ns, planned.venue, planned.market, url, body)
         session.snapshot(symbol, body, now_ns)
         self.counts["fetched"] += 1
@@ -235,8 +234,3 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
         await work
     except Exception as failure:  # noqa: BLE001  # the boundary of a repair
         bulkheads.bug("repair", failure)
-
-
-def _address(origin: str, request: RestRequest) -> str:
-    query = f"?{urlencode(request.query)}" if request.query else ""
-    return f"{origin}{request.path}{query}"

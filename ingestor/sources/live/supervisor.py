@@ -94,6 +94,7 @@ class Supervisor(SessionEvents):
         """
         self.slots = ConnectionSlots(plan)
         self._plan = plan
+        self.workers = plan.workers
         self._table = table
         self.counts = frame_queues.counts
         self._frame_queues = frame_queues

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
-from ingestor.adapter import BookRule, FeedAdapter
+from ingestor.adapter import BookRule, FeedAdapter, LostTrades, TradeNumbers
 from ingestor.books.settings import BookSettings
 from ingestor.decode.session import Session
 from ingestor.model.batch import TickBatch
@@ -24,11 +24,13 @@ from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.rows import CHANNEL_OF, Cause
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.pipeline.trade_gaps import Lost
 from ingestor.recording.format import (
     LOST,
     RESTART,
     REVISE,
     STREAMS,
+    UNFILLED,
     Connect,
     Decided,
     Disconnect,
@@ -116,7 +118,7 @@ class Replay:
         self.problems = problems or Problems()
         self.table = InstrumentTable()
         self.totals = ReplayTotals()
-        self.pipeline = Pipeline(self.table, self._rule_of, settings)
+        self.pipeline = Pipeline(self.table, self._rule_of, settings, self._trade_numbers_of)
         self.counts = self.pipeline.frame_queues.counts
         self._adapters = adapters
         self._on_file = on_file
@@ -278,7 +280,9 @@ class Replay:
             case Disconnect():
                 feed.close(line.conn, line.ts_ns)
             case Http():
-                feed.fetched(line)
+                self._now_ns = line.ts_ns
+                if feed.fetched(line):  # lost trades: live took them to the sinks at once, too
+                    yield self._flush()
             case Decided():
                 yield from self._decided(feed, line)
             case Header() if line.format:
@@ -343,6 +347,13 @@ class Replay:
         venue, _, rest = key.partition(":")
         market, _, symbol = rest.partition(":")
         number = self.table.symbols(venue, market).get(symbol)
+        if line.decision.get("action") == UNFILLED and number is not None:
+            self._now_ns = line.ts_ns
+            yield self._flush()
+            first, last = (int(line.decision.get(name, 0)) for name in ("first", "last"))
+            lost = Lost(number, LostTrades(first, last, 0, 0))
+            self.pipeline.trade_gaps.give_up(lost, line.ts_ns)
+            return
         if cause is not None and number is not None:
             self._now_ns = line.ts_ns
             yield self._flush()
@@ -442,6 +453,10 @@ class Replay:
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]
         return self._adapters(one.venue).markets[one.market].book
+
+    def _trade_numbers_of(self, number: int) -> TradeNumbers:
+        one = self.table[number]
+        return self._adapters(one.venue).markets[one.market].trade_numbers
 
     def _hint(self) -> str:
         kept = self.problems.kept

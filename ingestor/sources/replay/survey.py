@@ -11,9 +11,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from ingestor.adapter import BookRule, FeedAdapter, RestRequest, parse_levels
+from ingestor.adapter import (
+    BookRule,
+    FeedAdapter,
+    HasTradeHistory,
+    LostTrades,
+    RestRequest,
+    parse_levels,
+)
 from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.narrowing import DEFERRED_WIDTH
@@ -21,6 +28,7 @@ from ingestor.columns.sealing import read_deferred
 from ingestor.model.errors import DecodeError, IngestError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import CHANNEL_OF, RowClass
+from ingestor.model.timestamps import SECOND
 from ingestor.recording.format import Connection, Http, Recv
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
 
@@ -30,6 +38,11 @@ _DIGITS_MAX: Final = 18
 _BEYOND_MAX: Final = 4  # decimals beyond what is certain that a single number is believed
 _MANY: Final = 20  # numbers: with fewer, nothing stands out
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
+# What a request says of both is what it says of a symbol.
+_TWO_LOSSES: Final = (
+    LostTrades(1, 2, 3 * SECOND, 4 * SECOND),
+    LostTrades(50_000, 60_000, 70_000 * SECOND, 80_000 * SECOND),
+)
 
 
 @dataclass(slots=True)
@@ -307,6 +320,20 @@ def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     if not matches(url, RestRequest(request.path, others)):
         return None
     return parse_qs(urlsplit(url).query).get(name, [""])[0]
+
+
+def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> str | None:
+    """Return whose past trades an address asks for, of some symbols; None for another address."""
+    if not isinstance(adapter, HasTradeHistory):
+        return None
+    parts = urlsplit(url)
+    query = {*parse_qsl(parts.query)}
+    for symbol in symbols:
+        requests = [adapter.history_request(symbol, lost) for lost in _TWO_LOSSES]
+        same = [{*one.query.items()} for one in requests if one and one.path == parts.path]
+        if len(same) == len(requests) and set.intersection(*same) <= query:
+            return symbol
+    return None
 
 
 def inferred(
