@@ -45,6 +45,7 @@ from ingestor.adapter import (
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     Rows,
@@ -70,6 +71,7 @@ _CONTROL: Final[dict[str, Control]] = {
     "ticker_batch": Filtered("ticker"),
     "candles": Filtered("candles"),
     "status": Filtered("status"),
+    "user": Filtered("user"),
 }
 _REPEATED: Final = Filtered("repeated", duplicate=True)
 _LATE: Final = Filtered("late")
@@ -78,7 +80,6 @@ _TEMPORARY: Final = frozenset(
     {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL"}
 )
 _HISTORY_PAGE: Final = 1_000  # trades in one answer
-_HISTORY_WEIGHT: Final = 4
 _NOT_TRADING: Final = ("is_disabled", "trading_disabled", "cancel_only")
 _WORD: Final = re.compile(r"[\w-]+")
 
@@ -166,8 +167,13 @@ class Coinbase:
             limits=Limits(
                 streams_per_connection=16,
                 streams_per_subscribe=16,
-                connects_per_s=4.0,  # 8 are allowed, as are 8 messages, for all of an address
+                # An address may connect 8 times and send 8 messages a second, all connections
+                # together.
+                connects_per_s=4.0,
+                connects_burst=2,
                 requests_per_s=4.0,
+                address_requests_per_s=4.0,
+                rest=RestLimit(weight_per_s=4.0, weight_burst=5),  # 10 a second
                 frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
             ),
             book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),
@@ -348,7 +354,16 @@ class Coinbase:
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
-        return [RestRequest("/api/v3/brokerage/market/products", {"product_type": "SPOT"})]
+        # Pages are documented since 2026-08, whether there are any without `limit` is not.
+        return [
+            RestRequest(
+                "/api/v3/brokerage/market/products",
+                {"product_type": "SPOT"},
+                cursor=("pagination", "next_cursor"),
+                more=("pagination", "has_next"),
+                total=("num_products",),
+            )
+        ]
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
@@ -396,7 +411,7 @@ class Coinbase:
             "end": str(lost.before_ns // SECOND + 1),
         }
         path = f"/api/v3/brokerage/market/products/{symbol}/ticker"
-        return RestRequest(path, query, _HISTORY_WEIGHT)
+        return RestRequest(path, query)
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         for trade in reversed(_parse_history(body).trades):

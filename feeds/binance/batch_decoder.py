@@ -13,18 +13,19 @@ import msgspec
 import numpy as np
 
 from ingestor.adapter import (
-    MILLISECOND,
     ColumnBuffer,
     ColumnReader,
     Control,
     Counted,
     DecodeMany,
     Flag,
+    MilliOrMicroseconds,
     Milliseconds,
     Rows,
     Sequential,
     Side,
     by_kind,
+    either_ns,
     milliseconds_ns,
     parse_levels,
     set_column,
@@ -51,7 +52,7 @@ class Trade(msgspec.Struct, gc=False):
     t: Sequential
     p: Any  # as text or bare: `float_hook` keeps the digits
     q: Any
-    T: Milliseconds
+    T: MilliOrMicroseconds  # microseconds where the address has `timeUnit=MICROSECOND`
     m: bool
 
 
@@ -85,7 +86,7 @@ class Depth(msgspec.Struct, gc=False):
 
     e: Literal["depthUpdate"]
     s: str
-    T: Milliseconds = msgspec.field(name="E")  # no time of the matching engine
+    T: MilliOrMicroseconds = msgspec.field(name="E")  # no time of the matching engine
     U: Counted
     u: Counted
     b: msgspec.Raw
@@ -171,7 +172,7 @@ def _read_trades(
     | list[PastAggregate],
     rows: Rows,
 ) -> Sequence[list[Any]]:
-    rows["ts_event"] = milliseconds_ns([one.T for one in trades])
+    rows["ts_event"] = either_ns([one.T for one in trades])
     set_column(rows, "sequence", [one.t for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     rows["side"] = _AGGRESSORS[np.frombuffer(bytes([one.m for one in trades]), np.uint8)]
@@ -199,7 +200,9 @@ def _has_rpi(trade: AggregateTrade | PastAggregate) -> bool:
 
 def _read_futures_trades(trades: list[FuturesTrade], rows: Rows) -> Sequence[list[Any]]:
     rows["flags"] = [_LAST | _CONDITIONS.get(one.X, 0) for one in trades]
-    return _read_trades(trades, rows)
+    columns = _read_trades(trades, rows)
+    rows["trade_id_high"] = rows["sequence"] - 1  # numbered apart from aggregates: no gap to them
+    return columns
 
 
 def _read_quotes(quotes: list[Quote], rows: Rows) -> Sequence[list[Any]]:
@@ -250,7 +253,7 @@ def append_events(
     else:
         out.json_updates(
             numbers,
-            [one.T * MILLISECOND for one in events],
+            either_ns([one.T for one in events]).tolist(),
             ts_recv,
             [one.U for one in events],
             [one.u for one in events],
@@ -268,7 +271,8 @@ def append_event(symbols: Mapping[str, int], event: Any, ts_recv: int, out: Colu
     elif kind in _QUOTE_READERS:
         out.add_quote(_QUOTE_READERS[kind], event, number, ts_recv)
     else:
-        update = (number, event.T * MILLISECOND, ts_recv, event.U, event.u)
+        [time_ns] = either_ns([event.T]).tolist()
+        update = (number, time_ns, ts_recv, event.U, event.u)
         bids, asks = bytes(event.b), bytes(event.a)
         if not out.json_levels(*update, bids, asks, event.pu):
             out.levels(*update, parse_levels(bids), parse_levels(asks), event.pu)

@@ -21,6 +21,7 @@ from ingestor.adapter.contract import (
     Reconnect,
     Refused,
     Reply,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     SnapshotSource,
@@ -33,11 +34,17 @@ from ingestor.adapter.grouping import (
 )
 from ingestor.adapter.numbers import (
     Counted,
+    MilliOrMicroseconds,
     Milliseconds,
     Nanoseconds,
     Sequential,
     parse_levels,
     plain_integers,
+)
+from ingestor.adapter.shapes import (
+    HasShapes,
+    level_pairs,
+    shape,
 )
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
@@ -62,6 +69,7 @@ from ingestor.model.instruments import (
 from ingestor.model.rows import (
     Cause,
     Flag,
+    RowClass,
     Rows,
     Side,
 )
@@ -70,11 +78,13 @@ from ingestor.model.timestamps import (
     SECOND,
     TIME_MAX,
     TIME_MIN,
+    either_ns,
     iso_column_ns,
     iso_event_ns,
     iso_text,
     milliseconds_ns,
 )
+from ingestor.native import CompiledShape
 
 __all__ = [
     "INT64_MAX",
@@ -89,6 +99,7 @@ __all__ = [
     "Cause",
     "ColumnBuffer",
     "ColumnReader",
+    "CompiledShape",
     "Continuity",
     "Contract",
     "Control",
@@ -100,12 +111,14 @@ __all__ = [
     "FeedAdapter",
     "Filtered",
     "Flag",
+    "HasShapes",
     "HasTradeHistory",
     "Instrument",
     "Limits",
     "Listing",
     "LostTrades",
     "Market",
+    "MilliOrMicroseconds",
     "Milliseconds",
     "NamesStreams",
     "Nanoseconds",
@@ -113,8 +126,10 @@ __all__ = [
     "Reconnect",
     "Refused",
     "Reply",
+    "RestLimit",
     "RestRequest",
     "RestSnapshot",
+    "RowClass",
     "Rows",
     "Sequential",
     "Side",
@@ -126,15 +141,18 @@ __all__ = [
     "UnknownMessage",
     "VenueError",
     "by_kind",
+    "either_ns",
     "flat",
     "format_decimal",
     "instrument",
     "iso_column_ns",
     "iso_event_ns",
     "iso_text",
+    "level_pairs",
     "milliseconds_ns",
     "parse_decimal",
     "parse_levels",
     "plain_integers",
     "set_column",
+    "shape",
 ]

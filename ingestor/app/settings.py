@@ -98,7 +98,8 @@ def backfill_settings(config: TradesConfig) -> BackfillSettings:
 
 
 def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
-    return CatalogSettings(config.cache_dir.expanduser(), config.ttl_s)
+    cache_dir = config.cache_dir.expanduser()
+    return CatalogSettings(cache_dir, config.ttl_s, rest=rest_settings(config))
 
 
 def session_history(config: Config, *, publish: bool = True) -> SessionHistory:

@@ -25,6 +25,7 @@ from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
+from ingestor.sources.rest.pool import RestPools
 
 
 def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
@@ -46,6 +47,12 @@ def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
         session=session,
         budget=settings.budget(config.budget),
     )
+
+
+def make_rest_pools(config: Config, plan: Plan, clocks: Clocks) -> RestPools:
+    """Build what asks venues over REST. plan: says how many processes share their limits."""
+    rate = config.limits.rest_weight_per_s
+    return RestPools(workers=plan.workers, clocks=clocks, weight_per_s=rate)
 
 
 def make_recorder(
@@ -86,6 +93,7 @@ def make_supervisor(
     recorder: Recorder | None,
     events: SupervisorEvents,
     clocks: Clocks,
+    pools: RestPools,
 ) -> Supervisor:
     """Build what owns the connections.
 
@@ -97,6 +105,7 @@ def make_supervisor(
         recorder: keeps what is sent and received.
         events: told of what happens to connections and streams.
         clocks: of the process.
+        pools: ask the venues over REST.
     """
     return Supervisor(
         plan,
@@ -113,6 +122,7 @@ def make_supervisor(
         ),
         events=events,
         clocks=clocks,
+        pools=pools,
     )
 
 
@@ -146,6 +156,7 @@ def make_backfill(
     pipeline: Pipeline,
     flusher: Flusher,
     recorder: Recorder | None,
+    pools: RestPools,
     clocks: Clocks,
 ) -> BackfillWorker | None:
     """Build what fetches lost trades, None where that is switched off.
@@ -156,6 +167,7 @@ def make_backfill(
         pipeline: knows what is missing.
         flusher: takes what was fetched to the sinks.
         recorder: keeps what is fetched and decided.
+        pools: ask the venues.
         clocks: of the process.
     """
     if not config.trades.backfill:
@@ -165,8 +177,8 @@ def make_backfill(
         pipeline.trade_gaps,
         pipeline.table,
         flusher.flush,
+        pools,
         recorder,
-        workers=supervisor.workers,
         settings=settings.backfill_settings(config.trades),
         clocks=clocks,
     )
@@ -182,6 +194,7 @@ def make_auditor(
     supervisor: Supervisor,
     pipeline: Pipeline,
     on_mismatch: Callable[[int], None],
+    pools: RestPools,
 ) -> BookAuditor | None:
     """Build what compares books with REST images, None where that is switched off.
 
@@ -190,9 +203,10 @@ def make_auditor(
         supervisor: whose connections carry the books.
         pipeline: whose books are compared.
         on_mismatch: called with the instrument of a book that is proved wrong.
+        pools: ask the venues over REST.
     """
     interval_s = config.books.audit_interval_s
     if not interval_s or not config.books.verify:
         return None
     audit = AuditSettings(interval_s)
-    return BookAuditor(supervisor, pipeline.books, pipeline.table, audit, on_mismatch)
+    return BookAuditor(supervisor, pipeline.books, pipeline.table, audit, on_mismatch, pools)

@@ -356,7 +356,8 @@ class BookManager:
         book.last = last
         book.counters.updates += 1
         bids, asks = book.bids, book.asks
-        if bids.best + asks.best >= 0:  # prices of bids and minus those of asks
+        # prices of bids and minus those of asks
+        if bids.best + asks.best >= 0 and not book.rule.may_cross:
             book.counters.crossed += 1
             return Cause.CROSSED
         if bids.is_over or asks.is_over:

@@ -6,7 +6,6 @@ One scheduled callback per linger, whatever the number of connections; none when
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 
 from ingestor.books.repair_planner import Repair
@@ -37,7 +36,6 @@ class Flusher:
         on_repairs: Callable[[Sequence[Repair]], None],
         on_rejected: Callable[[Sequence[Rejected]], None],
         on_lost: Callable[[Sequence[Lost]], None] | None = None,
-        clock_ns: Callable[[], int] = time.time_ns,
         clocks: Clocks | None = None,
     ) -> None:
         """rows_max: rows that make a batch full. linger_s: the longest a row waits for others while
@@ -50,7 +48,6 @@ class Flusher:
         self._on_repairs = bulkheads.guard("repair", on_repairs)
         self._on_rejected = bulkheads.guard("quarantine", on_rejected)
         self._on_lost = bulkheads.guard("backfill", on_lost) if on_lost is not None else None
-        self._clock_ns = clock_ns
         self._clocks = clocks or Clocks()
         self._timer: asyncio.TimerHandle | None = None
         self._observers: list[Callable[[FlushResult, int], None]] = []
@@ -76,6 +73,9 @@ class Flusher:
                     frame_queue.decode()
                 except Exception as failure:  # noqa: BLE001  # the boundary of what decodes
                     bulkheads.bug("frame", failure)
+                self.request_flush()
+            elif frame_queue.has_taken:
+                frame_queue.has_taken = False
                 self.request_flush()
             elif self._timer is None:
                 self._arm()
@@ -116,7 +116,7 @@ class Flusher:
             self._flush()
 
     def _flush(self) -> None:
-        now_ns = self._clock_ns()
+        now_ns = self._clocks.wall_ns()
         result = self._pipeline.flush(now_ns, self._clocks.steady_ns())
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)

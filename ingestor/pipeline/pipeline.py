@@ -103,7 +103,7 @@ class Pipeline:
         """
         self.frame_queues.decode()
         sealed = self.buffer.seal(self.table)
-        self.bytes_received += sum(map(len, sealed.frames))
+        self.bytes_received += sum(map(len, sealed.frames)) + sealed.unkept_bytes
         for rejected in sealed.rejected:
             if rejected.at_sealing and rejected.is_frame:
                 rejected.source.count_refused(rejected.reason)

@@ -124,6 +124,7 @@ def config_of(at: At, emulator: VenueEmulator, tmp_path: Path, **trades: Any) ->
         [feed],
         tmp_path,
         trades={"backfill_delay_s": 0.05, **trades},
+        limits={"rest_weight_per_s": 1_000.0},
         recorder={"path": tmp_path / "recording"},
     )
 
@@ -143,8 +144,7 @@ async def played(at: At, tmp_path: Path, faults: Faults, done: Any, **trades: An
     again = Seen()
     replayed(tmp_path / "recording", again)
     assert again.digest.by_stream() == live.digest.by_stream()
-    rows = live.rows()[at.key, RowClass.TRADE]
-    return rows
+    return live.rows()[at.key, RowClass.TRADE]
 
 
 def clean(at: At, tmp_path: Path) -> list[tuple[int, ...]]:
@@ -191,8 +191,9 @@ async def test_a_thousand_lost_trades_are_declared_and_filled(at: At, tmp_path: 
 
 @pytest.mark.parametrize("at", [COINBASE, BYBIT], ids=lambda at: at.venue)
 async def test_where_numbers_only_ascend_a_hole_is_filled_too(at: At, tmp_path: Path) -> None:
-    """Coinbase counts its messages; at Bybit an unreadable frame is what tells of a hole."""
-    start = TRADES // 2
+    """Coinbase counts its messages; at Bybit, which gives its newest 1,000 trades, an unreadable
+    frame is what tells of a hole."""
+    start = TRADES - 500
     fault = Fault.DROP if at is COINBASE else Fault.MALFORMED
     faults = Faults(at=dict.fromkeys(range(start, start + LOST), fault))
 
@@ -215,13 +216,15 @@ async def test_what_a_reconnect_missed_is_filled(tmp_path: Path) -> None:
 
     # At a pace, so that the connection is there again before all was played.
     live = Seen()
-    async with VenueEmulator(
-        [BINANCE.recording(tmp_path)], speed=1.0, start_when="first", faults=faults
-    ) as emulator:
-        async with running(config_of(BINANCE, emulator, tmp_path), publish=False) as run:
-            run.ingestor.flusher.observe(live.observe)
-            await run.until(lambda: emulator.finished.is_set() and is_complete(run))
-            await run.stop()
+    async with (
+        VenueEmulator(
+            [BINANCE.recording(tmp_path)], speed=1.0, start_when="first", faults=faults
+        ) as emulator,
+        running(config_of(BINANCE, emulator, tmp_path), publish=False) as run,
+    ):
+        run.ingestor.flusher.observe(live.observe)
+        await run.until(lambda: emulator.finished.is_set() and is_complete(run))
+        await run.stop()
     rows = live.rows()[BINANCE.key, RowClass.TRADE]
     causes = rows["side"][rows["kind"] == Kind.GAP].tolist()
     assert causes == [Cause.DISCONNECT, Cause.SEQUENCE]

@@ -52,6 +52,7 @@ RIGHT = {
         "trade 3 bid 20.5 1.50 rpi",
         "trade 4 bid 20.5 1.50 rpi",
         "gap trade rejected",
+        "gap trade sequence 5 5",
         "trade 6 bid 20.5 1.50",
         "refused malformed",
     ],

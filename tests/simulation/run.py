@@ -77,6 +77,7 @@ class Trace(SupervisorEvents):
         self.lines: list[str] = []
         self.downs: Counter[str] = Counter()
         self.holes: Counter[tuple[str, RowClass]] = Counter()  # ends of what carried a stream
+        self.probes: Counter[tuple[str, RowClass]] = Counter()
 
     def note(self, *what: object) -> None:
         line = f"{self._world.time.now_s:.6f} {' '.join(map(str, what))}\n"
@@ -122,6 +123,12 @@ class Trace(SupervisorEvents):
 
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
         self.note("unacknowledged", sorted(streams))
+
+    def probed(self, symbol: str, channel: str) -> None:
+        """A stream is subscribed to again: a hole when that is sent, and when it is confirmed."""
+        for row_class in RowClass:
+            if CHANNEL_OF[row_class] == channel != "book":
+                self.probes[symbol, row_class] += 2
 
     def _hole(self, subscription: Subscription) -> None:
         for row_class in RowClass:
@@ -223,6 +230,8 @@ class World:
             if connection is not None and probed and not ingestor.supervisor.is_paused:
                 stream = f"{channel} of {ingestor.planned.table[instrument].symbol}"
                 self._judge_stale(connection.session, stream, silence_s)
+            if connection is not None and not probed:
+                self.trace.probed(ingestor.planned.table[instrument].symbol, channel)
             act_on(instrument, channel, silence_s, probed=probed)
 
         ingestor.supervisor.stale = stale  # type: ignore[method-assign]
@@ -319,6 +328,8 @@ class World:
             match cause:
                 case Cause.DISCONNECT:
                     allowed = self.trace.holes[symbol, row_class]
+                case Cause.STALE:
+                    allowed = self.trace.probes[symbol, row_class]
                 case Cause.SEQUENCE:
                     allowed = excuses.dropped[symbol]
                 case Cause.REJECTED:

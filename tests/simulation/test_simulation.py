@@ -6,7 +6,9 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +16,10 @@ import pytest
 import structlog
 
 from ingestor.decode.session import Session
+from ingestor.model.clocks import Clocks
 from ingestor.model.rows import Rows
 from ingestor.telemetry.metrics import Metrics
+from tests.simulation import virtual
 from tests.simulation.run import Outcome, simulate
 
 SHORT: Final = (60.0, 4.0)  # virtual seconds of faults, and between two of them
@@ -113,3 +117,8 @@ def test_a_ledger_out_of_balance_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Metrics, "acked", lose)
     assert "the ledger is out of balance" in must_be_found()
+
+
+def test_a_clock_that_goes_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(virtual, "Clocks", partial(Clocks, wall_ns=time.time_ns))
+    assert "go back" in must_be_found(range(20))

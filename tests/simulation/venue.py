@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -34,11 +33,12 @@ _STEP_S: Final = 1.0  # between two moves of the markets, on average
 class Link:
     """One connection: the client's `Link`, and the venue's end of it."""
 
-    def __init__(self, venue: Venue, url: str, handler: Handler) -> None:
+    def __init__(self, venue: Venue, options: ConnectOptions, handler: Handler) -> None:
         self.venue = venue
-        self.url = url
+        self.url = options.url
+        self._clock_ns = options.clock_ns
         self.handler = handler
-        self.received_ns = time.time_ns()
+        self.received_ns = self._clock_ns()
         self.streams: dict[str, None] = {}
         self.is_open = True
         self.is_stalled = False  # a half-open connection: nothing passes, in either direction
@@ -119,7 +119,7 @@ class Link:
         frames = self._way.popleft()
         self._backlog += frames
         if not (self.is_stalled or self._is_paused):
-            self.received_ns = time.time_ns()
+            self.received_ns = self._clock_ns()
             self._read()
         elif len(self._backlog) > _BACKLOG_MAX:
             self.venue.close(self, PeerClosed(self.url, 1008, "slow consumer"))
@@ -127,7 +127,7 @@ class Link:
     def _read(self) -> None:
         if not self.is_open or self.is_stalled or self._is_paused or not self._backlog:
             return
-        self.received_ns = ts_recv = time.time_ns()
+        self.received_ns = ts_recv = self._clock_ns()
         frames, self._backlog = self._backlog, []
         for frame in frames:
             self._arrive((self.handler.session, frame, ts_recv))
@@ -216,7 +216,7 @@ class Venue:
                 retry_after_s = 5.0 if self.refusal == 429 else None
                 raise HandshakeRejected(options.url, self.refusal, retry_after_s=retry_after_s)
             raise ConnectFailed(options.url, "refused")
-        link = Link(self, options.url, handler)
+        link = Link(self, options, handler)
         self.links[link] = None
         handler.opened(link)
         return link

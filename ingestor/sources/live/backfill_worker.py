@@ -7,13 +7,11 @@ book's snapshot does, and are put in their place by `ingestor.pipeline.trade_gap
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from time import time_ns
 from typing import Final, Protocol
 
 import structlog
@@ -28,12 +26,10 @@ from ingestor.pipeline.trade_gaps import Lost, TradeGaps
 from ingestor.recording.format import unfilled
 from ingestor.sources.live.connection import Connection
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.rate_limiter import RateLimiter
-from ingestor.sources.rest.client import RestClient, RestSettings, address
+from ingestor.sources.rest.client import RestSettings, address
+from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
-WEIGHT_PER_S: Final = 20.0  # of these requests, for each server
-WEIGHT_BURST: Final = 100
 _REST: Final = RestSettings(timeout_s=20.0, body_bytes_max=8 << 20, attempts_max=1)
 _LASTING: Final = frozenset({400, 401, 403, 404, 405, 410, 451})  # another request can't help
 
@@ -58,10 +54,9 @@ class BackfillWorker:
         gaps: TradeGaps,
         table: InstrumentTable,
         flush: Callable[[], None],
+        pools: RestPools,
         tap: FrameTap | None = None,
         *,
-        ssl_context: ssl.SSLContext | None = None,
-        workers: int = 1,
         settings: BackfillSettings = DEFAULTS,
         clocks: Clocks | None = None,
     ) -> None:
@@ -70,9 +65,8 @@ class BackfillWorker:
         gaps: knows what is missing.
         table: the instruments.
         flush: takes what was fetched to the sinks, now.
+        pools: ask the venues.
         tap: records what is fetched and decided.
-        ssl_context: None means the system's trusted certificates.
-        workers: processes that share what the venues allow.
         settings: when to ask, and when to stop asking.
         clocks: those of the machine by default.
         """
@@ -82,8 +76,7 @@ class BackfillWorker:
         self._table = table
         self._flush = flush
         self._tap = tap
-        self._ssl_context = ssl_context
-        self._workers = workers
+        self._pools = pools
         self._settings = settings
         self._clocks = clocks or Clocks()
         self._planners: dict[str, BackfillPlanner] = {}  # by REST origin
@@ -128,29 +121,18 @@ class BackfillWorker:
     async def _serve(self, origin: str) -> None:
         """Ask one server for what is due, until cancelled."""
         planner, wake = self._planners[origin], self._wake[origin]
-        limiter = RateLimiter(
-            WEIGHT_PER_S / self._workers,
-            max(1, WEIGHT_BURST // self._workers),
-            self._clocks.steady_s,
-        )
-        async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(
-                RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
-            )
-            while True:
-                wake.clear()
-                wanted = planner.take(self._clocks.steady_ns())
-                if wanted is not None:
-                    await self._ask(client, planner, self._current(wanted))
-                    continue
-                wait_s = None
-                if planner.due_ns is not None:
-                    wait_s = max(0.0, (planner.due_ns - self._clocks.steady_ns()) / SECOND)
-                try:
-                    async with asyncio.timeout(wait_s):
-                        await wake.wait()
-                except TimeoutError:
-                    continue
+        while True:
+            wake.clear()
+            wanted = planner.take(self._clocks.steady_ns())
+            if wanted is not None:
+                await self._ask(planner, self._current(wanted))
+                continue
+            wait_s = None
+            if planner.due_ns is not None:
+                wait_s = max(0.0, (planner.due_ns - self._clocks.steady_ns()) / SECOND)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await wake.wait()
 
     def _current(self, wanted: Wanted) -> Wanted:
         """Return a range with the number that its instrument has by now."""
@@ -159,7 +141,7 @@ class BackfillWorker:
             number = self._renumbered[number]
         return replace(wanted, lost=replace(wanted.lost, instrument=number))
 
-    async def _ask(self, client: RestClient, planner: BackfillPlanner, wanted: Wanted) -> None:
+    async def _ask(self, planner: BackfillPlanner, wanted: Wanted) -> None:
         """Send one request for a range, unless it came meanwhile."""
         lost = wanted.lost
         left = self._gaps.left(lost)
@@ -178,7 +160,7 @@ class BackfillWorker:
             self._give_up([lost])
             return
         try:
-            body = await client.get(connection.slot.planned.rest_url, request)
+            body = await self._fetched(connection, request)
         except TransportError as failure:
             self._failed(planner, wanted, connection, failure)
             return
@@ -187,9 +169,14 @@ class BackfillWorker:
         left = self._gaps.left(lost)
         self._give_up(planner.answered(wanted, left, self._clocks.steady_ns()))
 
+    async def _fetched(self, connection: Connection, request: RestRequest) -> bytes:
+        planned = connection.slot.planned
+        client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
+        return await client.get(planned.rest_url, request, _REST)
+
     def _taken(self, connection: Connection, symbol: str, request: RestRequest, body: bytes) -> str:
         """Hand an answer on; return its outcome."""
-        now_ns = time_ns()
+        now_ns = self._clocks.wall_ns()
         session, planned = connection.session, connection.slot.planned
         if self._tap is not None:
             url = address(planned.rest_url, request)
@@ -221,7 +208,7 @@ class BackfillWorker:
         """Declare ranges as not to be had: between two flushes, so that a replay does it there."""
         for one in lost:
             self._flush()
-            now_ns = time_ns()
+            now_ns = self._clocks.wall_ns()
             key = self._table[one.instrument].key
             if self._tap is not None:
                 self._tap.record_decision(None, now_ns, unfilled(key, one.trades))

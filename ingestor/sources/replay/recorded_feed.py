@@ -92,6 +92,12 @@ class RecordedFeed:
         if session is not None:
             session.change(self._subscriptions(session.market, subscriptions), ts_ns)
 
+    def interrupt(self, connection: Connection, streams: Iterable[str], ts_ns: int) -> None:
+        """Streams of an open connection are subscribed to again. ts_ns: when that was."""
+        session = self.sessions.get(connection)
+        if session is not None:
+            session.interrupt([one for one in session.streams if one in set(streams)], ts_ns)
+
     def open_surveyed(self, connection: Connection, ts_ns: int) -> Session:
         """Begin a connection of a recording that does not say what it carries."""
         pairs = self.survey.subscriptions.get(connection, []) if self.survey else []

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from contextlib import suppress
 from struct import Struct
-from time import time_ns
 from typing import Final
 
 from picows import (
@@ -39,6 +38,8 @@ from ingestor.sources.websocket.interface import (
     ConnectOptions,
     Handler,
     ProtocolViolated,
+    Take,
+    TakesReads,
     callback_failure,
     connect_failure,
     is_close_code,
@@ -76,6 +77,7 @@ class _PicowsLink(WSListener):
     __slots__ = (
         "_abandoned",
         "_arrive",
+        "_clock_ns",
         "_failure",
         "_flows",
         "_handler",
@@ -89,6 +91,7 @@ class _PicowsLink(WSListener):
         "_rest",
         "_session",
         "_stream",
+        "_take",
         "_transport",
         "_url",
         "received_ns",
@@ -99,8 +102,10 @@ class _PicowsLink(WSListener):
 
     def __init__(self, options: ConnectOptions, handler: Handler) -> None:
         self._handler = handler
+        self._clock_ns = options.clock_ns
         self._session = handler.session
         self._arrive = handler.arrive
+        self._take: Take | None = handler.take if isinstance(handler, TakesReads) else None
         self._on_read_complete = handler.on_read_complete
         self._url = options.url
         self._message_bytes_max = options.frame_bytes_max
@@ -135,7 +140,7 @@ class _PicowsLink(WSListener):
         if not data:
             self._stream.ended()
             return None
-        self.received_ns = ts_recv = time_ns()
+        self.received_ns = ts_recv = self._clock_ns()
         size = len(data)
         if self._flows and not self._rest and _HEAD_BYTES <= size < READ_BYTES:
             # One whole frame and nothing else, as nearly always: what `_whole_frames` does for it.
@@ -167,6 +172,8 @@ class _PicowsLink(WSListener):
 
     def _whole_frames(self, data: bytes, at: int) -> int:
         """Hand over data frames that are whole, from `at`; return where something else begins."""
+        if self._take is not None:
+            return self._taken(self._take, data, at)
         arrive, session, ts_recv = self._arrive, self._session, self.received_ns
         longest, size = self._message_bytes_max, len(data)
         frames = 0
@@ -185,6 +192,15 @@ class _PicowsLink(WSListener):
             frames += 1
             if frames == BURST_FRAMES_MAX:
                 frames = 0
+                self._on_read_complete()
+        return at
+
+    def _taken(self, take: Take, data: bytes, at: int) -> int:
+        """Let the handler take data frames that are whole; return where something else begins."""
+        has_more = at < len(data)
+        while has_more:
+            at, has_more = take(self._session, data, at, self._message_bytes_max, self.received_ns)
+            if has_more:
                 self._on_read_complete()
         return at
 
@@ -281,7 +297,7 @@ class _PicowsLink(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self.received_ns = time_ns()
+        self.received_ns = self._clock_ns()
         try:
             self._handler.opened(self)
         except Exception as failure:  # noqa: BLE001  # else the library keeps it for itself
@@ -337,6 +353,7 @@ class _PicowsLink(WSListener):
 
     def deliver_to(self, arrive: Arrive) -> None:
         self._arrive = arrive
+        self._take = None
 
     def check_open(self) -> None:
         """Raises why the handshake failed, where the library doesn't know of it."""

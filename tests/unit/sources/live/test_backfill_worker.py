@@ -19,6 +19,7 @@ from ingestor.model.rows import Cause, Flag, Kind
 from ingestor.pipeline.backfill import BackfillSettings
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sources.live.backfill_worker import BackfillWorker
+from ingestor.sources.rest.pool import RestPools
 
 MS = 1_767_225_600_000
 SETTINGS = BackfillSettings(delay_s=0.0, backoff_s=0.01, misses_max=4)
@@ -96,12 +97,18 @@ async def bench(answer: Answer, settings: BackfillSettings = SETTINGS) -> AsyncI
     subscriptions = [Subscription(0, "BTC-USDT", "trades", "trades:BTC-USDT")]
     session = Session(0, adapter, subscriptions, queue.buffer, queue.counts, SessionEvents())
     rest_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    planned = SimpleNamespace(rest_url=rest_url, venue="okx", market="spot")
+    planned = SimpleNamespace(rest_url=rest_url, venue="okx", market="spot", adapter=Okx)
+    pools = RestPools(weight_per_s=1_000.0)
     carrier = SimpleNamespace(session=session, is_open=True, slot=SimpleNamespace(planned=planned))
     connections: Any = SimpleNamespace(connection_of=lambda *_: carrier)
     made: list[Bench] = []
     worker = BackfillWorker(
-        connections, pipeline.trade_gaps, table, lambda: made[0].flush(), settings=settings
+        connections,
+        pipeline.trade_gaps,
+        table,
+        lambda: made[0].flush(),
+        pools,
+        settings=settings,
     )
     made.append(Bench(session, pipeline, worker, carrier, queries))
     task = asyncio.create_task(worker.run())
@@ -110,6 +117,7 @@ async def bench(answer: Answer, settings: BackfillSettings = SETTINGS) -> AsyncI
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await pools.aclose()
         await runner.cleanup()
 
 

@@ -28,13 +28,11 @@ import orjson
 from msgspec import Meta
 
 from ingestor.adapter import (
-    SECOND,
-    TIME_MAX,
-    TIME_MIN,
     Ack,
     BookRule,
     ColumnBuffer,
     ColumnReader,
+    CompiledShape,
     Continuity,
     Control,
     DecodeError,
@@ -50,7 +48,9 @@ from ingestor.adapter import (
     Market,
     Notice,
     Refused,
+    RestLimit,
     RestRequest,
+    RowClass,
     Rows,
     Sequential,
     Side,
@@ -62,9 +62,11 @@ from ingestor.adapter import (
     instrument,
     iso_column_ns,
     iso_event_ns,
-    plain_integers,
     set_column,
+    shape,
 )
+
+from . import history
 
 BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
 
@@ -85,9 +87,10 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 # About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
 _LIMITS: Final = Limits(
-    connects_per_s=0.2,
+    connects_per_s=0.15,
     connects_burst=30,
     requests_per_s=5.0,
+    rest=RestLimit(weight_per_s=0.8, weight_burst=1),  # public calls: about one a second
     ping_interval_s=30.0,  # the venue closes what is silent for a minute
 )
 _TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
@@ -99,10 +102,6 @@ _TEMPORARY: Final = (
     "Internal error",
 )
 _ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
-_REST_ASSETS: Final = {name: rest for rest, name in _ASSETS.items()}
-_PAST_AGGRESSOR: Final = {"b": int(Side.BID), "s": int(Side.ASK)}
-_HISTORY_PAGE: Final = 1_000  # trades in one answer
-_HISTORY_WEIGHT: Final = 20  # one request a second is allowed
 
 
 def level_digits(price: int, size: int) -> str:
@@ -115,6 +114,33 @@ def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int
     return crc32("".join(level_digits(*level) for level in (*asks[:10], *bids[:10])).encode())
 
 
+# The texts of frequent frames. Resent trades, snapshots and tickers without time go to `decode`.
+_PAIR: Final = '{"price":<price>,"qty":<size>}'
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"channel":"book","type":"update","data":<[>{"symbol":"<symbol>",'
+        f'"bids":<[*>{_PAIR}<level:bids><]>,"asks":<[*>{_PAIR}<level:asks><]>,'
+        '"checksum":<int:checksum>,"timestamp":"<iso:ts_event>"}<row><]>}',
+        flags=int(Flag.CHECKSUM),
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"channel":"trade","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"side":"<side:buy=1|sell=2>","price":<price:price>,"qty":<size:size>,"ord_type":"<text>",'
+        '"trade_id":<int:sequence,trade_id_low>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+    shape(
+        RowClass.QUOTE,
+        '{"channel":"ticker","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"bid":<price:bid_price>,"bid_qty":<size:bid_size>,'
+        '"ask":<price:ask_price>,"ask_qty":<size:ask_size>,'
+        '"last":<number>,"volume":<number>,"vwap":<number>,"low":<number>,"high":<number>,'
+        '"change":<number>,"change_pct":<number>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+)
+
+
 class _Trade(msgspec.Struct, gc=False):
     """Numbers whose digits matter are untyped, here and below: `float_hook` leaves them text."""
 
@@ -124,25 +150,6 @@ class _Trade(msgspec.Struct, gc=False):
     qty: Any
     trade_id: Sequential
     timestamp: str
-
-
-class _PastTrade(msgspec.Struct, array_like=True, gc=False):
-    """A trade as REST gives it. kind: market or limit."""
-
-    price: Any
-    qty: Any
-    time: Any  # seconds
-    side: str  # b or s: the taker's
-    kind: str
-    misc: str
-    number: Sequential
-
-
-class _History(msgspec.Struct):
-    """The answer to a request for past trades: under the pair's name, with `last` beside it."""
-
-    error: list[str]
-    result: dict[str, Any] = {}
 
 
 class _Ticker(msgspec.Struct, gc=False):
@@ -188,7 +195,6 @@ class _Heartbeat(msgspec.Struct, gc=False, tag_field="channel", tag="heartbeat")
 
 _Data = _Trades | _Tickers | _Books
 
-_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse: Final = msgspec.json.Decoder(_Data | _Heartbeat, float_hook=str).decode
 # Whatever belongs to a channel begins with {"channel": as Kraken sends it. Should that change,
 # frames are still read one by one.
@@ -203,24 +209,6 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     set_column(rows, "side", [_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.qty for one in trades]
-
-
-def _read_history(trades: list[_PastTrade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = [_seconds_ns(str(one.time)) for one in trades]
-    set_column(rows, "sequence", [one.number for one in trades])
-    set_column(rows, "side", [_PAST_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    return [one.price for one in trades], [one.qty for one in trades]
-
-
-def _seconds_ns(text: str) -> int:
-    """Return a time in ns, as exact as those of the websocket: to a microsecond."""
-    whole, _, fraction = text.partition(".")
-    seconds, micros = plain_integers([whole, f"{fraction:0<6.6}"])
-    time_ns = seconds * SECOND + micros * 1_000
-    if not TIME_MIN <= time_ns <= TIME_MAX:
-        raise ValueError(f"{text!r:.40} s is no time between 2010 and 2100")
-    return time_ns
 
 
 def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
@@ -364,6 +352,10 @@ class Kraken:
     def ping(self) -> bytes | None:
         return b'{"method":"ping"}'
 
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
+
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         try:
             frame = _parse(payload)
@@ -375,20 +367,10 @@ class Kraken:
         return None
 
     def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
-        base, _, quote = symbol.partition("/")
-        pair = "".join(_REST_ASSETS.get(asset, asset) for asset in (base, quote))
-        query = {"pair": pair, "since": str(lost.after_ns - 1), "count": str(_HISTORY_PAGE)}
-        return RestRequest("/0/public/Trades", query, _HISTORY_WEIGHT)
+        return history.request(symbol, lost)
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        answer = _parse_history(body)
-        if answer.error:
-            raise VenueError(self.venue, answer.error[0], "", temporary=False)
-        number = self._symbols[symbol]
-        for name, trades in answer.result.items():
-            if name != "last":
-                for trade in msgspec.convert(trades, list[_PastTrade]):
-                    out.add_trade(_read_history, trade, number, ts_recv)
+        history.append(self.venue, self._symbols[symbol], body, ts_recv, out)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
