@@ -64,6 +64,7 @@ from ingestor.adapter import (
 _CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
 _AGGRESSORS: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}  # keyed by the maker's side
 _NO_SIDE: Final = int(Side.NONE)  # UNKNOWN_ORDER_SIDE
+_LEVEL_SIDES: Final = {"bid", "offer"}
 _BOOK_FLAGS: Final = {"update": 0, "snapshot": int(Flag.SNAPSHOT)}
 _CONTROL: Final[dict[str, Control]] = {
     "heartbeats": Notice.HEARTBEAT,
@@ -303,14 +304,13 @@ class Coinbase:
     def _levels(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         number = message.sequence_num
         for event in message.events or ():
-            bids: list[tuple[object, object]] = []
-            asks: list[tuple[object, object]] = []
-            sides = {"bid": bids, "offer": asks}
             updates = event.updates
             if updates is None:
                 raise DecodeError(self.venue, "l2_data without updates")
-            for update in updates:
-                sides[update.side].append((update.price_level, update.new_quantity))
+            bids = [(one.price_level, one.new_quantity) for one in updates if one.side == "bid"]
+            asks = [(one.price_level, one.new_quantity) for one in updates if one.side == "offer"]
+            if len(bids) + len(asks) < len(updates):
+                raise KeyError(next(one.side for one in updates if one.side not in _LEVEL_SIDES))
             # Levels of one event share their time; where a snapshot has none, it is 1970.
             time = updates[-1].event_time if updates else _NO_TIME
             out.levels(
@@ -323,6 +323,7 @@ class Coinbase:
                 asks,
                 0,
                 _BOOK_FLAGS[event.type],
+                are_pairs=True,
             )
 
     def _control(self, channel: str, message: _Message) -> Control:

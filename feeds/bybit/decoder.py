@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from operator import itemgetter
@@ -41,6 +42,8 @@ _RPI: Final = {False: 0, True: int(Flag.RPI)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _UUID_LENGTH: Final = 36
 _UUID_DIGITS: Final = 32
+_UUID_LINE: Final = _UUID_LENGTH + 1
+_UUID_MARKS: Final = ((8, b"-"), (13, b"-"), (18, b"-"), (23, b"-"), (_UUID_LENGTH, b"\n"))
 CHECK_BITS: Final = 0xFFFFFFFF
 
 
@@ -133,8 +136,31 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
 def _identifiers(texts: list[str]) -> tuple[Any, Any]:
     """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives), or
     both in one flush."""
-    if "".join(texts).encode().isdigit():
-        return 0, np.array(list(map(int, texts)), np.uint64)
+    digits = _uuid_digits(texts)
+    if digits is None:
+        if "".join(texts).encode().isdigit():
+            return 0, np.array(plain_integers(texts), np.uint64)
+        digits = bytes.fromhex("".join(_identifier_digits(texts)))
+    halves = np.frombuffer(digits, ">u8").reshape(len(texts), 2)
+    return halves[:, 0], halves[:, 1]
+
+
+def _uuid_digits(texts: list[str]) -> bytes | None:
+    """Return the digits of trade ids that are all UUIDs; None where one has another form."""
+    count = len(texts)
+    lines = ("\n".join(texts) + "\n").encode()
+    digits = lines.translate(None, b"-\n")
+    if len(lines) != _UUID_LINE * count or len(digits) != _UUID_DIGITS * count:
+        return None
+    if not all(lines[place::_UUID_LINE] == mark * count for place, mark in _UUID_MARKS):
+        return None
+    try:
+        return unhexlify(digits)
+    except ValueError:
+        return None
+
+
+def _identifier_digits(texts: list[str]) -> list[str]:
     digits = [
         text.replace("-", "") if len(text) == _UUID_LENGTH else "0" * 16 + f"{int(text):016x}"
         for text in texts
@@ -142,8 +168,7 @@ def _identifiers(texts: list[str]) -> tuple[Any, Any]:
     ]
     if len(digits) < len(texts) or {*map(len, digits)} != {_UUID_DIGITS}:
         raise ValueError("a trade id of neither form")
-    halves = np.frombuffer(bytes.fromhex("".join(digits)), ">u8").reshape(len(texts), 2)
-    return halves[:, 0], halves[:, 1]
+    return digits
 
 
 def append_trades(

@@ -290,14 +290,19 @@ def _append_many(
     elif kind is _Tickers:
         out.add_quotes(_read_tickers, events, numbers, received, at)
     else:
-        levels = [level for one in events for side in (one.bids, one.asks) for level in side]
+        sides = [side for one in events for side in (one.bids, one.asks)]
+        counts = list(map(len, sides))
+        levels = list(chain.from_iterable(sides))
+        texts: list[object] = [None] * (2 * len(levels))
+        texts[0::2] = [level.price for level in levels]
+        texts[1::2] = [level.qty for level in levels]
         out.updates(
             numbers,
             iso_column_ns(times).tolist(),
             received,
-            [len(one.bids) for one in events],
-            [len(one.asks) for one in events],
-            chain.from_iterable(map(_pair, levels)),
+            counts[0::2],
+            counts[1::2],
+            texts,
             at,
             [one.checksum for one in events],
         )

@@ -50,6 +50,7 @@ from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
+    Lines,
     format_decimal,
     parse_decimal,
 )
@@ -115,6 +116,7 @@ __all__ = [
     "HasTradeHistory",
     "Instrument",
     "Limits",
+    "Lines",
     "Listing",
     "LostTrades",
     "Market",

@@ -9,6 +9,7 @@ nothing. Levels that come as arrays of pairs stay JSON until then.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
@@ -96,13 +97,19 @@ class ColumnBuffer:
         return found.price_exponent, found.size_exponent
 
     @property
-    def has_table(self) -> bool:
-        return self._table is not None
+    def table(self) -> InstrumentTable | None:
+        return self._table
 
     @property
-    def instruments(self) -> int:
-        """Return how many instruments the table has; 0 where there is none."""
-        return len(self._table) if self._table is not None else 0
+    def events(self) -> Counter[RowClass]:
+        """Return how many events of each class wait that were decoded in Python."""
+        return Counter(
+            {
+                RowClass.TRADE: len(self.kept_trades) // DEFERRED_WIDTH,
+                RowClass.QUOTE: len(self.kept_quotes) // DEFERRED_WIDTH,
+                RowClass.LEVEL: len(self._updates) // _UPDATE.size,
+            }
+        )
 
     @property
     def rows(self) -> int:

@@ -249,6 +249,14 @@ def unfilled(key: str, lost: LostTrades) -> dict[str, Any]:
     return {"action": UNFILLED, "key": key, "first": lost.first, "last": lost.last}
 
 
+def unfilled_of(decision: dict[str, Any]) -> LostTrades | None:
+    """Return which lost trades a decision gives up; None when it doesn't."""
+    first, last = (decision.get(name) for name in ("first", "last"))
+    if decision.get("action") != UNFILLED or not isinstance(first, int):
+        return None
+    return LostTrades(first, last, 0, 0) if isinstance(last, int) else None
+
+
 def cause_of(decision: dict[str, Any]) -> Cause | None:
     """Return why a decision invalidates a book; None when it doesn't."""
     if decision.get("action") != "invalidate":

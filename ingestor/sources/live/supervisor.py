@@ -23,7 +23,7 @@ import structlog
 
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
-from ingestor.decode.frame_queue import FrameQueue, FrameQueues
+from ingestor.decode.frame_queue import FrameQueue, FrameQueues, take_reads
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
@@ -246,7 +246,7 @@ class Supervisor(SessionEvents):
         parts = (self, slot, session, frame_queue.arrive, on_read_complete, pace)
         if self._tap is not None:
             return TappedConnection(*parts, self._tap)
-        return Connection(*parts, frame_queue.take if frame_queue.taker is not None else None)
+        return Connection(*parts, take_reads(frame_queue, on_read_complete))
 
     def opened(self, connection: Connection) -> None:
         """The transport's callback: before any frame."""
