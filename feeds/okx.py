@@ -10,8 +10,8 @@ Traps:
 - The client's `ping` and its `pong` are bare text, no JSON. 30 s without traffic end a connection.
 - `prevSeqId` names the update before, -1 in a snapshot. It equals `seqId` in a keep-alive of a
   quiet book, and may exceed it once after maintenance: the chain holds in both cases.
-- Frames from before 2023 have no `seqId` but a checksum; today's checksum is always 0. Neither is
-  read: without numbers a book is unverifiable, and that is what zeros say.
+- Frames from before 2023 have no `seqId` but a checksum of the 25 best levels a side, of texts
+  as the frames have them; today's checksum is always 0, which says nothing.
 - Levels have four members: price, size, one that is deprecated, number of orders.
 - In pre-open and call auctions "the best ask may be lower than the best bid" (Order book channel).
 - `trades` joins the fills of one taker order at one price; its side is the taker's. On subscribe
@@ -23,8 +23,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import chain, zip_longest
 from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Final, Literal
+from zlib import crc32
 
 import msgspec
 import orjson
@@ -42,6 +44,7 @@ from ingestor.adapter import (
     Continuity,
     Contract,
     Control,
+    DecimalLevels,
     DecodeMany,
     Endpoint,
     FeedAdapter,
@@ -78,6 +81,8 @@ from ingestor.adapter import (
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
 _DEPTH: Final = 400
+_CHECKED: Final = 25  # levels a side that a checksum covers
+_CRC_BITS: Final = 0xFFFFFFFF  # a checksum is signed
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _NO_SIDE: Final = int(Side.NONE)
 _LAST: Final = int(Flag.LAST)
@@ -115,6 +120,14 @@ _REFUSED: Final = re.compile(r"channel:([\w-]+),instId:([\w-]+)")
 _TEMPORARY: Final = frozenset({"50001", "50004", "50011", "50013", "50026"})
 _MAGNITUDE_MAX: Final = 18  # powers of ten between a contract and its unit
 _TYPES: Final = {"spot": "SPOT", "swap": "SWAP", "futures": "FUTURES"}
+
+
+def book_checksum(bids: DecimalLevels, asks: DecimalLevels) -> int:
+    """Return the CRC32 of a book's 25 best levels a side, bids and asks in turns."""
+    levels = [level for pair in zip_longest(bids, asks) for level in pair if level is not None]
+    return crc32(":".join(chain.from_iterable(levels)).encode())
+
+
 _MARKET: Final = Market(
     endpoints=(Endpoint("wss://ws.okx.com:8443/ws/v5/public"),),
     rest_url="https://www.okx.com",
@@ -130,7 +143,12 @@ _MARKET: Final = Market(
         rest=RestLimit(weight_per_s=5.0, weight_burst=10),
         ping_interval_s=20.0,
     ),
-    book=BookRule(continuity=Continuity.PREVIOUS, may_cross=True),
+    book=BookRule(
+        continuity=Continuity.PREVIOUS,
+        may_cross=True,
+        checksum_of_decimals=book_checksum,
+        checksum_depth=_CHECKED,
+    ),
     trade_numbers=TradeNumbers.SPANS,
 )
 _HISTORY_PAGE: Final = 100  # trades in one answer
@@ -175,7 +193,7 @@ _SHAPES: Final = (
         + _LEVEL
         + '<level:asks><]>,"bids":<[*>'
         + _LEVEL
-        + '<level:bids><]>,"ts":"<ms:ts_event>","checksum":<n>,"seqId":<int:first,last>,'
+        + '<level:bids><]>,"ts":"<ms:ts_event>","checksum":0,"seqId":<int:first,last>,'
         '"prevSeqId":<int:previous>}<row><]>}',
     ),
 )
@@ -231,6 +249,7 @@ class _Update(msgspec.Struct, gc=False):
     ts: str  # ms
     seqId: Sequential = 0  # noqa: N815  # the venue's name
     prevSeqId: Annotated[int, Meta(ge=-1, le=INT64_MAX)] = 0  # noqa: N815  # the venue's name
+    checksum: Annotated[int, Meta(ge=-(2**31), lt=2**32)] = 0
 
 
 class _Book(msgspec.Struct, gc=False):
@@ -305,6 +324,7 @@ def _append_book(
             [(one.price, one.size) for one in asks],
             0 if previous == -1 else previous,
             flags | Flag.PARTIAL if is_cut else flags,
+            update.checksum & _CRC_BITS if update.checksum else None,
             are_pairs=True,
         )
 

@@ -33,6 +33,9 @@ class SnapshotSource(Enum):
     REST = "rest"  # fetched with `snapshot_request`, deltas held meanwhile
 
 
+DecimalLevels = Sequence[tuple[str, str]]  # price, size; best first
+
+
 @dataclass(frozen=True, slots=True)
 class BookRule:
     """A venue's book rules as data; `ingestor.books.manager` applies them.
@@ -42,6 +45,8 @@ class BookRule:
     first, bids then asks; returns what `ColumnBuffer.levels(checksum=...)` carried.
     checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
+    checksum_of_decimals: instead of `checksum`, where the texts of the venue's frames count: called
+    with decimals without trailing zeros. Only books whose snapshot has a checksum are compared.
     verify_with_quotes: a quote whose sequence equals a book update's `last` must show its best
     levels.
     may_cross: the best ask may be lower than the best bid while the venue matches nothing, as
@@ -57,9 +62,15 @@ class BookRule:
     checksum: Callable[[Sequence[tuple[int, int]], Sequence[tuple[int, int]]], int] | None = None
     checksum_depth: int = 10
     checksum_text: Callable[[int, int], str] | None = None
+    checksum_of_decimals: Callable[[DecimalLevels, DecimalLevels], int] | None = None
     verify_with_quotes: bool = False
     may_cross: bool = False
     quotes_from_book: bool = False
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether the venue's frames may have a checksum of the book."""
+        return self.checksum is not None or self.checksum_of_decimals is not None
 
     @property
     def channels(self) -> tuple[str, ...]:

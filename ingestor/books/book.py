@@ -21,7 +21,7 @@ from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.books.statistics import BookCounters
 from ingestor.columns.sealed import Source
 from ingestor.model.book_side import NOTHING, BookSide, ChecksumBookSide
-from ingestor.model.rows import Cause
+from ingestor.model.rows import Cause, Flag
 
 Levels = list[tuple[int, int]]  # (key, size), best first
 BookState = tuple[int, Levels, Levels]  # mark or 0, bids, asks
@@ -135,6 +135,8 @@ class Book:
     removed: tuple[list[int], list[int]] | None = None
     source: Source | None = None
     is_simple: bool = False  # see `settle`
+    exponents: tuple[int, int] = (0, 0)  # of prices and sizes
+    is_checked: bool = False  # its snapshot had a checksum of the texts
     remembers: bool = False  # its tops, for quotes that come later
     held: list[Update] = field(default_factory=list)
     held_levels: int = 0
@@ -183,6 +185,12 @@ class Book:
         self.removed = None
         self.settle()
 
+    def begin(self, flags: int) -> None:
+        """Note what a snapshot says of the updates to come. flags: the snapshot's."""
+        self.trimmed = False
+        self.is_checked = bool(flags & Flag.CHECKSUM)
+        self.settle()
+
     def settle(self) -> None:
         """Note whether an update needs nothing but a look at the best levels: no checksum, no
         quote of its own, no trail, no levels missing below a cut."""
@@ -191,6 +199,7 @@ class Book:
             or self.trimmed
             or self.history is not None
             or self.rule.checksum is not None
+            or self.is_checked
         )
 
 
@@ -217,7 +226,7 @@ def open_book(
         is_rest=rule.snapshot is SnapshotSource.REST,
         quotes_from_book=rule.quotes_from_book,
         has_quote_check=rule.verify_with_quotes,
-        is_provable=rule.verify_with_quotes or rule.checksum is not None,
+        is_provable=rule.verify_with_quotes or rule.has_checksum,
         texts=texts,
         invalid_since_ns=now_ns,
     )

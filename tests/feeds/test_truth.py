@@ -46,6 +46,20 @@ RIGHT = {
         "level 5 ask 21.0 4",
         "level 6 bid 20.6 1",
     ],
+    "checksum.okx.spot": [
+        "reset level",
+        "level 0 bid 20.50 2.00",
+        "level 0 bid 20.00 0.08",
+        "level 0 ask 21.00 4.00",
+        "level 0 ask 21.25 1.00",
+        "level 0 bid 20.50 3.00",
+        "gap level checksum",
+        "reset level",
+        "level 0 bid 20.50 2.00",
+        "level 0 bid 20.00 0.08",
+        "level 0 ask 21.00 4.00",
+        "level 0 ask 21.25 1.00",
+    ],
     "conditions.binance.usdm": [
         "trade 1 bid 20.5 1.50",
         "trade 2 bid 20.5 1.50",
@@ -307,6 +321,22 @@ RIGHT = {
         "trade 6 ask 20.5 1.5",
         "trade 7 ask 20.5 1.5",
         "trade 8 ask 20.5 1.5",
+    ],
+    "wrong_checksum.okx.spot": [
+        "gap level checksum",
+        "reset level",
+        "level 0 bid 20.50 2.00",
+        "level 0 bid 20.00 0.08",
+        "level 0 ask 21.00 4.00",
+        "level 0 ask 21.25 1.00",
+    ],
+    "zero_checksum.okx.spot": [
+        "reset level",
+        "level 8 bid 20.50 2.00",
+        "level 8 bid 20.00 0.08",
+        "level 8 ask 21.00 4.00",
+        "level 8 ask 21.25 1.00",
+        "level 9 bid 20.50 3.00",
     ],
 }
 

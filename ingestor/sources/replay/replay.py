@@ -364,8 +364,7 @@ class Replay:
             return
         cause, lost = cause_of(line.decision), unfilled_of(line.decision)
         key = str(line.decision.get("key", ""))
-        venue, _, rest = key.partition(":")
-        market, _, symbol = rest.partition(":")
+        venue, market, symbol = (*key.split(":", 2), "", "")[:3]
         number = self.table.symbols(venue, market).get(symbol)
         if number is None or (cause is None and lost is None):
             return
