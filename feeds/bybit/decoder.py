@@ -81,6 +81,29 @@ class _Trades(msgspec.Struct, gc=False):
     data: list[_Trade]
 
 
+class _PastTrade(msgspec.Struct, gc=False):
+    """A trade as REST gives it."""
+
+    execId: str  # noqa: N815  # the venue's name
+    price: Any
+    size: Any
+    side: str
+    time: str  # ms
+    seq: str = "0"
+    isBlockTrade: bool = False  # noqa: N815  # the venue's name
+    isRPITrade: bool = False  # noqa: N815  # the venue's name
+
+
+class _PastTrades(msgspec.Struct):
+    entries: list[_PastTrade] = msgspec.field(name="list")
+
+
+class _History(msgspec.Struct):
+    """The answer to a request for past trades, newest first."""
+
+    result: _PastTrades
+
+
 class _Levels(msgspec.Struct, gc=False):
     s: str  # symbol
     u: Counted  # number of the update
@@ -96,6 +119,7 @@ class _Book(msgspec.Struct, gc=False):
 
 
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book).decode
 
 
@@ -152,6 +176,17 @@ def append_trades(
 ) -> None:
     for trade in _parse_trades(payload).data:
         out.add_trade(_read_trades, trade, symbols[trade.s], ts_recv)
+
+
+def append_history(body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer) -> None:
+    """Append past trades, as if they had come on the socket."""
+    for one in reversed(_parse_history(body).result.entries):
+        time, seq = plain_integers([one.time, one.seq])
+        trade = _Trade(
+            *(time, "", one.side, one.size, one.price, one.execId, seq),
+            *(one.isBlockTrade, one.isRPITrade),
+        )
+        out.add_trade(_read_trades, trade, instrument, ts_recv)
 
 
 def append_book(

@@ -23,7 +23,7 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
-from ingestor.adapter import Endpoint, FeedAdapter, RestRequest
+from ingestor.adapter import Endpoint, FeedAdapter, RestRequest, TradeNumbers
 from ingestor.adapter.contract import Subscription
 from ingestor.adapter.instrument_list import read_list
 from ingestor.books.repair_planner import Repair
@@ -112,10 +112,14 @@ class Run:
         self.capture = capture
         self.adapter = ADAPTERS[capture.venue]
         self.table = InstrumentTable()
-        self.sink = Sink(Pipeline(self.table, self._rule_of))
+        pipeline = Pipeline(self.table, self._rule_of, None, self._trade_numbers_of)
+        self.sink = Sink(pipeline)
         self.connections: list[Connection] = []
         self.snapshots: set[str] = set()
         self._connect = connect
+
+    def _trade_numbers_of(self, instrument: int) -> TradeNumbers:
+        return self.adapter.markets[self.table[instrument].market].trade_numbers
 
     def _rule_of(self, instrument: int) -> Any:
         return self.adapter.markets[self.table[instrument].market].book

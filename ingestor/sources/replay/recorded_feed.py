@@ -18,7 +18,7 @@ from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText
 from ingestor.recording.reader import SegmentChain
-from ingestor.sources.replay.survey import Survey, snapshot_symbol
+from ingestor.sources.replay.survey import Survey, history_symbol, snapshot_symbol
 
 
 class RecordedFeed:
@@ -192,15 +192,27 @@ class RecordedFeed:
         for session in self.sessions.values():
             session.replace_instruments(numbers)
 
-    def fetched(self, line: Http) -> None:
-        """A REST answer: a book snapshot. Of ours, an answer to no connection is a list of
-        instruments; those in force are said by headers, connects and decisions."""
+    def fetched(self, line: Http) -> bool:
+        """A REST answer: a book snapshot, or lost trades; return whether it is that. Of ours, an
+        answer to no connection is a list of instruments; those in force are said by headers,
+        connects and decisions."""
         if not self.chain.is_foreign and line.conn is None:
-            return
+            return False
         found = self._snapshot(line)
         if found is None:
-            return
-        market, symbol = found
+            return self._history(line)
+        self._seed(line, *found)
+        return False
+
+    def _history(self, line: Http) -> bool:
+        session = self.sessions.get(line.conn) if line.conn is not None else None
+        if session is None or self.chain.is_foreign:
+            return False
+        traded = [one.symbol for one in session.subscriptions if one.channel == "trades"]
+        symbol = history_symbol(session.adapter, line.url, traded)
+        return symbol is not None and session.history(symbol, line.payload, line.ts_ns)
+
+    def _seed(self, line: Http, market: str, symbol: str) -> None:
         session = self.sessions.get(line.conn) if line.conn is not None else None
         if session is None:
             taking = (one for one in self.sessions.values() if one.market == market)

@@ -11,11 +11,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import numpy as np
 
-from ingestor.adapter import BookOffer, FeedAdapter, RestRequest, parse_levels
+from ingestor.adapter import (
+    BookOffer,
+    FeedAdapter,
+    HasTradeHistory,
+    LostTrades,
+    RestRequest,
+    parse_levels,
+)
 from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
@@ -24,6 +31,7 @@ from ingestor.columns.sealing import read_deferred
 from ingestor.model.errors import ConfigError, DecodeError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import CHANNEL_OF, Flag, RowClass
+from ingestor.model.timestamps import SECOND
 from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Send
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
 from ingestor.sources.replay.book_forms import BookForms
@@ -32,6 +40,11 @@ from ingestor.sources.replay.digits import Digits
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
 _TEXTS_MAX: Final = 5_000  # distinct numbers of a column that wait to be looked at
 _NAMED_MAX: Final = 12
+# What a request says of both is what it says of a symbol.
+_TWO_LOSSES: Final = (
+    LostTrades(1, 2, 3 * SECOND, 4 * SECOND),
+    LostTrades(50_000, 60_000, 70_000 * SECOND, 80_000 * SECOND),
+)
 
 
 class Finder(dict[str, int]):
@@ -434,6 +447,20 @@ def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     if not matches(url, RestRequest(request.path, others)):
         return None
     return parse_qs(urlsplit(url).query).get(name, [""])[0]
+
+
+def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> str | None:
+    """Return whose past trades an address asks for, of some symbols; None for another address."""
+    if not isinstance(adapter, HasTradeHistory):
+        return None
+    parts = urlsplit(url)
+    query = {*parse_qsl(parts.query)}
+    for symbol in symbols:
+        requests = [adapter.history_request(symbol, lost) for lost in _TWO_LOSSES]
+        same = [{*one.query.items()} for one in requests if one and one.path == parts.path]
+        if len(same) == len(requests) and set.intersection(*same) <= query:
+            return symbol
+    return None
 
 
 def inferred(

@@ -45,6 +45,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Refused,
@@ -55,6 +56,7 @@ from ingestor.adapter import (
     Rows,
     Sequential,
     Side,
+    TradeNumbers,
     UnknownMessage,
     VenueError,
     by_kind,
@@ -65,6 +67,8 @@ from ingestor.adapter import (
     set_column,
     shape,
 )
+
+from . import history
 
 BOOK_DEPTH: Final = 10  # levels a side, unless another is chosen
 _BOOKS: Final = tuple(BookOffer(depth) for depth in (BOOK_DEPTH, 25, 100, 500, 1_000))
@@ -326,6 +330,7 @@ class Kraken:
                 checksum_text=level_digits,
             ),
             _BOOKS,
+            TradeNumbers.CONSECUTIVE,
         )
     }
 
@@ -378,6 +383,12 @@ class Kraken:
             return Notice.HEARTBEAT
         _append(frame, self._symbols, ts_recv, out)
         return None
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        return history.request(symbol, lost)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        history.append(self.venue, self._symbols[symbol], body, ts_recv, out)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
