@@ -27,7 +27,7 @@ from ingestor.adapter.contract import Subscription
 from ingestor.adapter.instrument_list import read_list
 from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.decode.frame_queue import FrameQueue
+from ingestor.decode.frame_queue import FrameQueue, take_reads
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
@@ -83,6 +83,7 @@ class Connection(SessionEvents):
     def __init__(self, sink: Sink, frame_queue: FrameQueue) -> None:
         self.session: Session
         self.arrive = frame_queue.arrive
+        self.take = take_reads(frame_queue, self.on_read_complete)
         self._sink = sink
         self._link: Link | None = None
         self.failure: TransportError | None = None

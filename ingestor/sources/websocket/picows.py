@@ -39,7 +39,6 @@ from ingestor.sources.websocket.interface import (
     ConnectOptions,
     Handler,
     ProtocolViolated,
-    Take,
     callback_failure,
     connect_failure,
     is_close_code,
@@ -104,7 +103,7 @@ class _PicowsLink(WSListener):
         self._handler = handler
         self._session = handler.session
         self._arrive = handler.arrive
-        self._take: Take | None = take_of(handler)
+        self._take = take_of(handler)
         self._on_read_complete = handler.on_read_complete
         self._url = options.url
         self._message_bytes_max = options.frame_bytes_max
