@@ -29,7 +29,7 @@ PART ?= 1/4
 NATIVE := $(wildcard ingestor/native/src/*.c ingestor/native/src/*.h) hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run native test test-long reliability check bench lock sbom clean
+.PHONY: help run native test test-long reliability check docs bench lock sbom clean
 
 help:
 	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
@@ -37,7 +37,8 @@ help:
 	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
 	@echo "make test-long PART=1/4  a part of the long suite, at most 40 minutes; writes its results"
 	@echo "make reliability        write docs/reliability.md from the results of the suites"
-	@echo "make check              ruff, mypy --strict, import rules, sizes and names"
+	@echo "make check              ruff, mypy --strict, import rules, workflows, sizes and names"
+	@echo "make docs               the documentation site in site/; warnings are errors"
 	@echo "make bench              the benchmarks"
 	@echo "make lock [UPGRADE=1]   write requirements*.lock anew from pyproject.toml"
 	@echo "make sbom               dist/sbom.json: what the program is made of (CycloneDX)"
@@ -69,7 +70,12 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy --strict $(TYPED)
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github/workflows
 	$(BIN)/python -m pytest -q tests/test_tidy.py
+
+docs: $(DEV_STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 bench: $(DEV_STAMP)
 	@$(BIN)/python -m benchmarks
@@ -108,5 +114,5 @@ sbom: requirements.lock pyproject.toml
 	@echo "dist/sbom.json: $$(grep -c '"bom-ref"' dist/sbom.json) components"
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf site $(VENV) .venv-peers .venv-sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -49,6 +49,7 @@ from ingestor.adapter import (
     Reconnect,
     Refused,
     Reply,
+    RestLimit,
     RestRequest,
     RowClass,
     Rows,
@@ -192,6 +193,7 @@ class Simulated:
                 connects_per_s=100.0,
                 connects_burst=100,
                 requests_per_s=50.0,
+                rest=RestLimit(weight_per_s=1_000.0, weight_burst=1_000),
             ),
             book=BookRule(continuity=Continuity.RANGE, verify_with_quotes=True),
         )

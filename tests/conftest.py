@@ -20,7 +20,7 @@ KAFKA_FIXTURES = {"kafka", "private_kafka", "kafka_factory", "kafka_tools"}
 USED_BROKER = pytest.StashKey[str]()
 BrokerFactory = Callable[..., KafkaBroker]
 NO_CAPTURES = "no ../shared/captures"
-pytest_plugins = ["tests.faults.results"]
+pytest_plugins = ["tests.failures", "tests.faults.results"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -132,6 +132,13 @@ def test_the_wheel_finds_its_venues_beside_a_foreign_package(
     assert done.returncode == 0, done.stderr
     assert {feed["venue"] for feed in json.loads(done.stdout)} == set(registry().sources)
 
+    made = run("-m", "ingestor", "config", "init", "kraken", cwd=elsewhere, path=installed)
+    assert made.returncode == 0, made.stderr
+    example = (ROOT / "config" / "kraken.toml").read_text("utf-8")
+    assert (elsewhere / "kraken.toml").read_text("utf-8") == example
+    schemas = {path.name for path in (ROOT / "schemas").glob("*.json")}
+    assert {path.name for path in (installed / "ingestor/data/schemas").iterdir()} == schemas
+
     probe = (
         "from ingestor.sources import registry as found; "
         "print(*{found.adapter_of(name).__module__.split('.')[0] for name in found.markets()})"

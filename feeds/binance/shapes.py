@@ -59,7 +59,7 @@ def _futures(pair: str, quantity: str) -> Iterator[CompiledShape]:
 
 _SHAPES: Final = {
     "spot": tuple(_spot()),
-    "usdm": tuple(_futures("", ',"nq":"<text>"')),
+    "usdm": tuple(_futures("", ',"nq":"<same:size>"')),
     "coinm": tuple(_futures(',"ps":"<text>"', "")),
 }
 

@@ -19,6 +19,7 @@ from ingestor.adapter.contract import (
     Reconnect,
     Refused,
     Reply,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     SnapshotSource,
@@ -30,6 +31,7 @@ from ingestor.adapter.grouping import (
 )
 from ingestor.adapter.numbers import (
     Counted,
+    MilliOrMicroseconds,
     Milliseconds,
     Nanoseconds,
     Sequential,
@@ -45,6 +47,7 @@ from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
+    Lines,
     format_decimal,
     parse_decimal,
 )
@@ -73,6 +76,7 @@ from ingestor.model.timestamps import (
     SECOND,
     TIME_MAX,
     TIME_MIN,
+    either_ns,
     iso_column_ns,
     iso_event_ns,
     iso_text,
@@ -108,8 +112,10 @@ __all__ = [
     "HasShapes",
     "Instrument",
     "Limits",
+    "Lines",
     "Listing",
     "Market",
+    "MilliOrMicroseconds",
     "Milliseconds",
     "NamesStreams",
     "Nanoseconds",
@@ -117,6 +123,7 @@ __all__ = [
     "Reconnect",
     "Refused",
     "Reply",
+    "RestLimit",
     "RestRequest",
     "RestSnapshot",
     "RowClass",
@@ -130,6 +137,7 @@ __all__ = [
     "UnknownMessage",
     "VenueError",
     "by_kind",
+    "either_ns",
     "flat",
     "format_decimal",
     "instrument",

@@ -4,6 +4,7 @@
 |---|---|---|
 | `<symbol>` | a symbol of the market | the instrument, and the exponents of what follows |
 | `<price:F>`, `<size:F>` | 18 digits at most, perhaps with a point | the field, in units |
+| `<same:F>` | the number that the hole of price or size F took | nothing |
 | `<int:F>`, `<int:F,G>`, `<int:F>=2>` | digits, at least so much | the fields |
 | `<low:F>` | digits below 2^63 | the low 32 bits |
 | `<ms:F>`, `<iso:F>` | milliseconds, RFC 3339 in UTC: 2010 to 2100 | ns since the epoch |
@@ -140,6 +141,8 @@ class _Compiler:
                 self.steps.append(Step(Op.SYMBOL, at=self._at("instrument")))
             case "price" | "size":
                 self._decimal(name, rest)
+            case "same":
+                self._same(rest)
             case "int" | "low":
                 self._integer(name, rest)
             case "ms" | "iso":
@@ -187,6 +190,15 @@ class _Compiler:
         self.steps.append(
             Step(Op.DECIMAL, width=int(not is_price), at=self._at(field), least=int(is_positive))
         )
+
+    def _same(self, field: str) -> None:
+        """Take a number that must be the one of an earlier hole."""
+        assert self._dtype.fields is not None
+        at = self._dtype.fields[field][1]
+        earlier = [step for step in self.steps if step.kind is Op.DECIMAL and step.at == at]
+        if not earlier:
+            raise ValueError(f"no hole before it took {field!r}")
+        self.steps.append(Step(Op.SAME, width=earlier[0].width, at=at))
 
     def _integer(self, name: str, rest: str) -> None:
         fields, _, least = rest.partition(">=")

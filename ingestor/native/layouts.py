@@ -35,7 +35,8 @@ class Op(IntEnum):
     ROW = 13
     WORD = 14
     NUMBER = 15
-    END = 16
+    SAME = 16
+    END = 17
 
 
 _CHOICE: Final = np.dtype([("text_at", "<u4"), ("length", "<u2"), ("value", "u1"), ("spare", "u1")])

@@ -19,7 +19,7 @@ from ingestor.consumer import EARLIEST, Consumer
 from ingestor.model.batch import TickBatch
 from ingestor.model.rows import CHANNEL_OF, Flag, Kind, RowClass, Side
 from ingestor.telemetry.status import Status
-from tests.e2e.reference import Level, Quote, Trade
+from tests.reference.reader import Level, Quote, Trade
 
 PATIENCE_S = 60.0
 TOPICS = {row_class: f"{channel}.v1" for row_class, channel in CHANNEL_OF.items()}

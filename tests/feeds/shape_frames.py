@@ -38,6 +38,7 @@ def table_of(venue: str, market: str) -> InstrumentTable:
 def make(shape: CompiledShape, random: Random) -> bytes:
     """Return a frame of this shape, or nearly one: its numbers need not fit their symbol."""
     made: list[bytes] = []
+    decimals: dict[int, bytes] = {}
     steps, at = shape.steps, 0
     symbol = random.choice(NAMES)
     while at < len(steps):
@@ -54,8 +55,12 @@ def make(shape: CompiledShape, random: Random) -> bytes:
                 at = step.jump
         elif step.kind is Op.SYMBOL:
             made.append(symbol[0].encode())
+        elif step.kind is Op.SAME and random.random() < 0.8:
+            made.append(decimals[step.at])
         else:
             made.append(_value(step, symbol, random))
+            if step.kind is Op.DECIMAL:
+                decimals[step.at] = made[-1]
         at += 1
     return b"".join(made)
 
@@ -72,7 +77,7 @@ def _value(step: Step, symbol: tuple[str, str, str], random: Random) -> bytes:
         case Op.ISO:
             text = iso_text(random.randrange(TIME_MIN, TIME_MAX))[:-1]
             return text[: random.choice((19, 21, 23, 26, 29))].encode() + b"Z"
-        case Op.DECIMAL:
+        case Op.DECIMAL | Op.SAME:
             return _decimal(symbol[1 + step.width], random)
         case Op.CHOICE:
             return random.choice(step.choices)[0]

@@ -31,6 +31,7 @@ enum {
     OP_ROW,      /* ends a row */
     OP_WORD,     /* ASCII letters, digits, "_" and "-", one at least, not stored */
     OP_NUMBER,   /* digits, perhaps with a sign and decimals, not stored */
+    OP_SAME,     /* decimal text of the same number as the field `at` has; `width` as OP_DECIMAL */
     OP_END       /* the frame must end here */
 };
 

@@ -145,6 +145,10 @@ static int match(const Shapes *shapes, const Shape *shape, Output *output, const
             if (at == NULL || !is_between(operation, (uint64_t)number)) goto other;
             memcpy(row + operation->at, &number, 8);
             break;
+        case OP_SAME:
+            at = read_decimal(at, end, symbol->exponents[operation->width], &number);
+            if (at == NULL || number != number_at(row, operation->at)) goto other;
+            break;
         case OP_CHOICE: {
             const Choice *choice = choose(shapes, operation, at, end);
             if (choice == NULL) goto other;

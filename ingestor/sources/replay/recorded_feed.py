@@ -92,6 +92,12 @@ class RecordedFeed:
         if session is not None:
             session.change(self._subscriptions(session.market, subscriptions), ts_ns)
 
+    def interrupt(self, connection: Connection, streams: Iterable[str], ts_ns: int) -> None:
+        """Streams of an open connection are subscribed to again. ts_ns: when that was."""
+        session = self.sessions.get(connection)
+        if session is not None:
+            session.interrupt([one for one in session.streams if one in set(streams)], ts_ns)
+
     def open_surveyed(self, connection: Connection, ts_ns: int) -> Session:
         """Begin a connection of a recording that does not say what it carries."""
         pairs = self.survey.subscriptions.get(connection, []) if self.survey else []
@@ -169,7 +175,8 @@ class RecordedFeed:
 
 
 def _carries(session: Session, symbol: str) -> bool:
-    return any(one.symbol == symbol and one.channel == "book" for one in session.subscriptions)
+    channels = session.adapter.markets[session.market].book.channels
+    return any(one.symbol == symbol and one.channel in channels for one in session.subscriptions)
 
 
 def load_instruments(path: Path) -> list[Instrument]:

@@ -27,6 +27,7 @@ from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.recording.format import (
     LOST,
     RESTART,
+    RESUBSCRIBE,
     REVISE,
     STREAMS,
     Connect,
@@ -337,6 +338,9 @@ class Replay:
             yield from self._add_instruments(feed, line.decision.get("instruments", ()))
             streams = line.decision.get("subscriptions", ())
             feed.change_streams(line.conn, streams, line.ts_ns)
+            return
+        if line.decision.get("action") == RESUBSCRIBE and line.conn is not None:
+            feed.interrupt(line.conn, line.decision.get("streams", ()), line.ts_ns)
             return
         cause = cause_of(line.decision)
         key = str(line.decision.get("key", ""))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from ingestor.adapter import FeedAdapter, RestRequest, parse_levels
+from ingestor.adapter import BookRule, FeedAdapter, RestRequest, parse_levels
 from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.narrowing import DEFERRED_WIDTH
@@ -214,6 +214,7 @@ def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Surv
                         one = adapters[line.conn] = adapter(market, finder)
                     _probe(one, line, probe)
                     _subscribe(found, line.conn, finder, probe)
+    _add_book_channels(found, adapter.markets[market].book)
     probe.read()
     names = {number: symbol for symbol, number in finder.items()}
     for number, prices in probe.prices.items():
@@ -247,6 +248,14 @@ def _subscribe(found: Survey, connection: Connection, finder: Finder, probe: Pro
         if pair not in subscriptions:
             subscriptions.append(pair)
     probe.channels.clear()
+
+
+def _add_book_channels(found: Survey, rule: BookRule) -> None:
+    """Let who has a book have all that is made of it."""
+    for subscriptions in found.subscriptions.values():
+        books = [symbol for symbol, channel in subscriptions if channel == "book"]
+        made = [(symbol, channel) for symbol in books for channel in rule.channels]
+        subscriptions[:] = dict.fromkeys([*subscriptions, *made])
 
 
 class _Nobody:

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from time import time_ns
 from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from ingestor.config.proxy import proxy_secrets
@@ -69,6 +70,7 @@ class ConnectOptions:
     TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, where there is no proxy.
     source_address: local IP address. proxy: http://, https:// or socks5:// address;
     permessage_deflate: whether to offer it; both are for the websockets transport alone.
+    clock_ns: what frames are stamped with, ns since the epoch.
     """
 
     url: str
@@ -80,6 +82,7 @@ class ConnectOptions:
     proxy: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     permessage_deflate: bool = False
+    clock_ns: Callable[[], int] = time_ns
 
     @property
     def is_secure(self) -> bool:

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from contextlib import suppress
 from struct import Struct
-from time import time_ns
 from typing import Final
 
 from picows import (
@@ -77,6 +76,7 @@ class _PicowsLink(WSListener):
     __slots__ = (
         "_abandoned",
         "_arrive",
+        "_clock_ns",
         "_failure",
         "_flows",
         "_handler",
@@ -101,6 +101,7 @@ class _PicowsLink(WSListener):
 
     def __init__(self, options: ConnectOptions, handler: Handler) -> None:
         self._handler = handler
+        self._clock_ns = options.clock_ns
         self._session = handler.session
         self._arrive = handler.arrive
         self._take = take_of(handler)
@@ -138,7 +139,7 @@ class _PicowsLink(WSListener):
         if not data:
             self._stream.ended()
             return None
-        self.received_ns = ts_recv = time_ns()
+        self.received_ns = ts_recv = self._clock_ns()
         size = len(data)
         if self._flows and not self._rest and _HEAD_BYTES <= size < READ_BYTES:
             # One whole frame and nothing else, as nearly always: what `_whole_frames` does for it.
@@ -284,7 +285,7 @@ class _PicowsLink(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self.received_ns = time_ns()
+        self.received_ns = self._clock_ns()
         try:
             self._handler.opened(self)
         except Exception as failure:  # noqa: BLE001  # else the library keeps it for itself

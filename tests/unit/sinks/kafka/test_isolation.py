@@ -19,7 +19,7 @@ from ingestor.model.errors import LedgerBroken
 from ingestor.model.rows import RowClass
 from ingestor.native import native
 from ingestor.sinks.kafka import refusals
-from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryTopic
+from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryTopic
 from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.produce_request import ProduceClient
@@ -178,7 +178,7 @@ async def test_an_exception_in_a_side_topic_costs_that_topic_alone(
     assert sink.side.acked == {"md.status.v1": 50, "md.quarantine.v1": 50}
     assert not sink.producer_resets
     assert ledger.counts == {"acked": 100}
-    assert found_bugs().keys() <= {"topic"}
+    assert found_bugs().keys() <= {"partition"}
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda one: type(one).__name__)
