@@ -10,7 +10,7 @@ from ingestor.decode.frame_counts import FrameCounts
 from ingestor.native import native
 from ingestor.sinks.digest import Digest
 from ingestor.sources.replay.replay import Replay, ReplayOptions
-from tests.e2e.reference import CAPTURES
+from tests.reference.reader import CAPTURES
 
 pytestmark = [
     pytest.mark.captures,
@@ -32,9 +32,7 @@ def replayed(captures: Path, name: str) -> tuple[str, dict[tuple[str, str], Fram
 
 
 @pytest.mark.parametrize("name", sorted(CAPTURES))
-def test_a_replay_has_one_digest(
-    captures: Path, name: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_replay_has_one_digest(captures: Path, name: str, request: pytest.FixtureRequest) -> None:
     compiled, counts = replayed(captures, name)
     taken = sum(sum(one.by_shape().values()) for one in counts.values())
     assert bool(taken) == (CAPTURES[name][0] not in NO_SHAPES)

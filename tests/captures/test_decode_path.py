@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
 from time import time_ns
@@ -180,8 +180,9 @@ class Run:
     @property
     def counts(self) -> FrameCounts:
         """The sum of all markets."""
-        parts = [astuple(one)[:7] for one in self.sink.pipeline.frame_queues.counts.values()]
-        return FrameCounts(*map(sum, zip(*parts, strict=True)))
+        names = [one.name for one in fields(FrameCounts)[:7]]
+        counts = self.sink.pipeline.frame_queues.counts.values()
+        return FrameCounts(*(sum(getattr(one, name) for one in counts) for name in names))
 
     async def _open(
         self, market: str, endpoint: Endpoint, subscriptions: list[Subscription]
