@@ -406,8 +406,7 @@ class _PicowsLink(WSListener):
             if payload and not is_close_code(code):
                 self._violated(WSCloseCode.PROTOCOL_ERROR, f"closed with the invalid code {code}")
                 return
-            reason = payload[2:].decode(errors="replace")
-            self._failure = PeerClosed(self._url, code, reason)
+            self._failure = PeerClosed(self._url, code, payload[2:].decode(errors="replace"))
             transport.send(WSMsgType.CLOSE, payload[:2])
         transport.disconnect()
 
