@@ -300,7 +300,7 @@ def _append_many(
             counts[1::2],
             texts,
             at,
-            [one.checksum for one in events],
+            checksums=[one.checksum for one in events],
         )
 
 

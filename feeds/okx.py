@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import chain
 from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -275,7 +276,6 @@ def _append_book(
     flags = _BOOK_FLAGS[book.action]
     for update in book.data:
         bids, asks = update.bids, update.asks
-        is_cut = flags and max(len(bids), len(asks)) >= _DEPTH
         previous = update.prevSeqId
         out.levels(
             instrument,
@@ -286,9 +286,47 @@ def _append_book(
             [(one.price, one.size) for one in bids],
             [(one.price, one.size) for one in asks],
             0 if previous == -1 else previous,
-            flags | Flag.PARTIAL if is_cut else flags,
+            flags and _image_flags(update),
             are_pairs=True,
         )
+
+
+def _append_books(
+    books: Sequence[_Book],
+    symbols: Mapping[str, int],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: ColumnBuffer,
+) -> None:
+    """Append books of several frames, as `_append_book` does each."""
+    instruments = [symbols[one.arg.instId] for one in books]
+    kinds: Sequence[int] = [_BOOK_FLAGS[one.action] for one in books]
+    updates, numbers, received, at, kinds = flat(
+        [one.data for one in books], instruments, ts_recv, frames, kinds
+    )
+    sides = [side for one in updates for side in (one.bids, one.asks)]
+    counts = list(map(len, sides))
+    levels = list(chain.from_iterable(sides))
+    texts: list[object] = [None] * (2 * len(levels))
+    texts[0::2] = [level.price for level in levels]
+    texts[1::2] = [level.size for level in levels]
+    out.updates(
+        numbers,
+        milliseconds_ns(plain_integers([one.ts for one in updates])).tolist(),
+        received,
+        counts[0::2],
+        counts[1::2],
+        texts,
+        at,
+        numbers=[one.seqId for one in updates],
+        previous=[max(one.prevSeqId, 0) for one in updates],  # -1 of an image
+        flags=[kind and _image_flags(one) for kind, one in zip(kinds, updates, strict=True)],
+    )
+
+
+def _image_flags(image: _Update) -> int:
+    is_cut = max(len(image.bids), len(image.asks)) >= _DEPTH
+    return Flag.SNAPSHOT | Flag.PARTIAL if is_cut else Flag.SNAPSHOT
 
 
 def _time_ns(text: str) -> int:
@@ -363,16 +401,15 @@ class Okx:
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
             channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
-            for channel, (some, *columns) in by_kind(channels, payloads, ts_recv, frames):
+            for channel, (some, received, at) in by_kind(channels, payloads, ts_recv, frames):
                 if channel == "trades":
                     trades = list(map(_parse_trades, some))
-                    out.add_trades(_read_trades, *_spread(trades, symbols, *columns))
+                    out.add_trades(_read_trades, *_spread(trades, symbols, received, at))
                 elif channel == "bbo-tbt":
                     quotes = list(map(_parse_quotes, some))
-                    out.add_quotes(_read_quotes, *_spread(quotes, symbols, *columns))
+                    out.add_quotes(_read_quotes, *_spread(quotes, symbols, received, at))
                 else:
-                    for payload, received, out.frame in zip(some, *columns, strict=True):
-                        _append_book(payload, symbols, received, out)
+                    _append_books(list(map(_parse_book, some)), symbols, received, at, out)
             return ()
 
         return decode

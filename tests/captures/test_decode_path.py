@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from itertools import cycle
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -278,10 +279,24 @@ def transport(name: str) -> Connect:
     return connect
 
 
+TRANSPORTS = ("picows", "websockets")
+
+
 @pytest.mark.captures
-@pytest.mark.parametrize("connect", ["picows", "websockets"])
-@pytest.mark.parametrize("name", CAPTURES)
+@pytest.mark.parametrize(("name", "connect"), zip(CAPTURES, cycle(TRANSPORTS), strict=False))
 async def test_a_capture_through_the_decode_path(name: str, connect: str, captures: Path) -> None:
+    await check_capture(name, connect, captures)
+
+
+@pytest.mark.long(minutes=1)
+@pytest.mark.captures
+@pytest.mark.parametrize("connect", TRANSPORTS)
+@pytest.mark.parametrize("name", CAPTURES)
+async def test_a_capture_through_either_transport(name: str, connect: str, captures: Path) -> None:
+    await check_capture(name, connect, captures)
+
+
+async def check_capture(name: str, connect: str, captures: Path) -> None:
     capture = read(captures / name)
     async with VenueEmulator(
         [captures / name], speed=MAX_SPEED, start_when="manual", snapshots="recorded"
