@@ -176,6 +176,7 @@ _beginning: Final = itemgetter(slice(_BEGINS))
 
 # The texts of frequent frames. A quote with an empty side goes to `decode`.
 _TRADE: Final = (
+    '{"arg":{"channel":"trades","instId":"<symbol>"},"data":<[>'
     '{"instId":"<text>","tradeId":"<int:sequence,trade_id_low>","px":"<price:price>",'
     '"sz":"<size:size>","side":"<side:buy=1|sell=2>","ts":"<ms:ts_event>","count":"1"'
 )
@@ -183,10 +184,7 @@ _SHAPES: Final = (
     *(
         shape(
             RowClass.TRADE,
-            '{"arg":{"channel":"trades","instId":"<symbol>"},"data":<[>'
-            + _TRADE
-            + more
-            + "<row><]>}",
+            _TRADE + more + "<row><]>}",
         )
         for more in (',"source":"0","seqId":<n>}', ',"source":"0"}', "}")
     ),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from itertools import cycle
 from pathlib import Path
@@ -28,7 +28,7 @@ from ingestor.adapter.contract import Subscription
 from ingestor.adapter.instrument_list import read_list
 from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.decode.frame_queue import FrameQueue
+from ingestor.decode.frame_queue import FrameQueue, take_reads
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
@@ -84,6 +84,7 @@ class Connection(SessionEvents):
     def __init__(self, sink: Sink, frame_queue: FrameQueue) -> None:
         self.session: Session
         self.arrive = frame_queue.arrive
+        self.take = take_reads(frame_queue, self.on_read_complete)
         self._sink = sink
         self._link: Link | None = None
         self.failure: TransportError | None = None
@@ -184,8 +185,9 @@ class Run:
     @property
     def counts(self) -> FrameCounts:
         """The sum of all markets."""
-        parts = [astuple(one)[:7] for one in self.sink.pipeline.frame_queues.counts.values()]
-        return FrameCounts(*map(sum, zip(*parts, strict=True)))
+        names = [one.name for one in fields(FrameCounts)[:7]]
+        counts = self.sink.pipeline.frame_queues.counts.values()
+        return FrameCounts(*(sum(getattr(one, name) for one in counts) for name in names))
 
     async def _open(
         self, market: str, endpoint: Endpoint, subscriptions: list[Subscription]

@@ -227,8 +227,7 @@ class Supervisor(SessionEvents):
         self._again(slot, failure)
 
     def _make_connection(self, slot: ConnectionSlot) -> Connection:
-        planned = slot.planned
-        venue, market = planned.venue, planned.market
+        planned, market = slot.planned, slot.planned.market
         frame_queue = self._frame_queues.of(planned.adapter, market)
         self._sessions += 1
         session = Session(
@@ -236,10 +235,7 @@ class Supervisor(SessionEvents):
             planned.make_adapter(self._table.symbols(venue, market)),
             () if slot.is_new else planned.subscriptions,  # `_follow` subscribes, behind GAPs
             frame_queue.buffer,
-            frame_queue.counts,
-            self,
-            market,
-            frame_queue.decode,
+            *(frame_queue.counts, self, market, frame_queue.decode),
         )
         on_read_complete = self._read_complete_of(frame_queue)
         pace = RequestPace(planned.limits, self._paces.of(planned), self.clocks.steady_s)
