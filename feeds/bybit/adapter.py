@@ -74,9 +74,9 @@ _TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1"}
 _BEST: Final = BookRule(Continuity.NONE, quotes_from_book=True)
 _BOOKS: Final = (
     BookOffer(DEPTH, 100),
-    BookOffer(1, 10, _BEST),
-    BookOffer(50, 20),
-    BookOffer(1_000, 200),
+    BookOffer(1, 10, _BEST, is_plain=True),
+    BookOffer(50, 20, is_plain=True),
+    BookOffer(1_000, 200, is_plain=True),
 )
 # Books that are never subscribed to: of RPI orders too, with levels of three members, and of all
 # levels, which begin with a REST image.

@@ -30,7 +30,7 @@ from ingestor.adapter import (
     set_column,
 )
 
-from .quotes import UNCHANGED, append_many_quotes, depths_of
+from .quotes import UNCHANGED, append_many_quotes
 
 DEPTH: Final = 200
 
@@ -248,8 +248,6 @@ def _append_many_books(
     frames: Sequence[int],
     out: ColumnBuffer,
 ) -> None:
-    if depths_of(out, frames) != {DEPTH}:
-        raise ValueError("a book of another depth than its connection's")
     books = list(map(_parse_book, payloads))
     updates = [one.data for one in books]
     numbers = [one.u for one in updates]

@@ -222,13 +222,6 @@ class _Connection(Protocol):
 
 class _Knowing(Protocol):
     quotes: Quotes
-    depth: int
-
-
-def depths_of(out: ColumnBuffer, frames: Sequence[int]) -> set[int]:
-    """Return the depths of the books that the connections of frames have."""
-    sources = cast("list[_Connection]", out.sources)
-    return {source.adapter.depth for source in {*map(sources.__getitem__, frames)}}
 
 
 # A quote, its instrument, time of receipt and frame; and what was known before: where, of which
@@ -248,8 +241,6 @@ def append_many_quotes(
 
     It comes last of what is decoded together: connections know what they said from here on.
     """
-    if 1 in depths_of(out, frames):
-        raise ValueError("quotes that are books of one level")
     quotes = list(map(_parse_quote, payloads))
     sides, shapes, is_sure = _sides(quotes)
     sources = cast("list[_Connection]", out.sources)

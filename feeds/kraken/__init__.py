@@ -1,5 +1,5 @@
-"""Translate Kraken's spot streams."""
+"""Translate Kraken spot streams."""
 
-from .adapter import Kraken, adapter, book_checksum
+from .adapter import BOOK_DEPTH, Kraken, adapter, book_checksum, level_digits
 
-__all__ = ["Kraken", "adapter", "book_checksum"]
+__all__ = ["BOOK_DEPTH", "Kraken", "adapter", "book_checksum", "level_digits"]

@@ -17,7 +17,6 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -58,17 +57,15 @@ from ingestor.adapter import (
     Side,
     TradeNumbers,
     UnknownMessage,
-    VenueError,
     by_kind,
     flat,
-    instrument,
     iso_column_ns,
     iso_event_ns,
     set_column,
     shape,
 )
 
-from . import history
+from . import history, instruments
 
 BOOK_DEPTH: Final = 10  # levels a side, unless another is chosen
 _BOOKS: Final = tuple(BookOffer(depth) for depth in (BOOK_DEPTH, 25, 100, 500, 1_000))
@@ -96,16 +93,7 @@ _LIMITS: Final = Limits(
     rest=RestLimit(weight_per_s=0.8, weight_burst=1),  # public calls: about one a second
     ping_interval_s=30.0,  # the venue closes what is silent for a minute
 )
-_TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
-_TEMPORARY: Final = (
-    "EService:",
-    "Rate limit",
-    "Too many requests",
-    "Temporary lockout",
-    "Internal error",
-)
-_ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
-_REST_ASSETS: Final = {name: rest for rest, name in _ASSETS.items()}
+_REST_ASSETS: Final = {name: rest for rest, name in instruments.ASSETS.items()}
 
 
 def level_digits(price: int, size: int) -> str:
@@ -456,26 +444,15 @@ class Kraken:
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
-        answer = orjson.loads(body)
-        errors = [text for text in answer["error"] if not text.startswith("W")]  # E: error
-        if errors:
-            code, _, text = errors[0].partition(":")
-            temporary = any(mark in errors[0] for mark in _TEMPORARY)
-            raise VenueError(cls.venue, code, "; ".join([text, *errors[1:]]), temporary=temporary)
-        found: Iterable[Any] = answer["result"].values()
-        return found
+        return instruments.entries(body)
 
     @classmethod
     def listing(cls, market: str, entry: Any) -> Listing | None:
-        """Dark pools have no websocket name."""
-        if not entry.get("wsname"):
-            return None
-        status = entry["status"]
-        return Listing("/".join(_assets(entry)), status in _TRADING, status)
+        return instruments.listing(entry)
 
     @classmethod
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
-        return _instrument(entry)
+        return instruments.parse(entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
@@ -520,29 +497,6 @@ def _by_channel(streams: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     for channel, symbols in symbols_of.items():
         for start in range(0, len(symbols), size):
             yield channel, symbols[start : start + size]
-
-
-def _assets(entry: Any) -> tuple[str, str]:
-    """Return base and quote as the websocket has them."""
-    base, quote = entry["wsname"].split("/")
-    return _ASSETS.get(base, base), _ASSETS.get(quote, quote)
-
-
-def _instrument(entry: Any) -> Instrument:
-    base, quote = _assets(entry)
-    decimals = entry["pair_decimals"]
-    one = instrument(
-        "kraken",
-        "spot",
-        f"{base}/{quote}",
-        f"{base}-{quote}".upper(),
-        base,
-        quote,
-        entry.get("tick_size") or f"1e-{decimals}",
-        f"1e-{entry['lot_decimals']}",
-        settlement=quote,
-    )
-    return replace(one, price_exponent=decimals)
 
 
 adapter: type[FeedAdapter] = Kraken

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 from operator import itemgetter
-from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, cast
+from typing import Annotated, Any, ClassVar, Final, Literal
 from zlib import crc32
 
 import msgspec
@@ -90,8 +90,8 @@ _BOOK_CHANNELS: Final = {_DEPTH: "books", 5: "books5", 1: "bbo-tbt"}
 _IMAGES: Final = BookRule(Continuity.NONE, may_cross=True)
 _BOOKS: Final = (
     BookOffer(_DEPTH, 100),
-    BookOffer(5, 100, _IMAGES),
-    BookOffer(1, 10, replace(_IMAGES, quotes_from_book=True)),
+    BookOffer(5, 100, _IMAGES, is_plain=True),
+    BookOffer(1, 10, replace(_IMAGES, quotes_from_book=True), is_plain=True),
 )
 _WHOLE_BOOKS: Final = frozenset({"books", "books5"})  # never quotes
 _NAMED: Final = {*_CHANNELS.values(), *_BOOK_CHANNELS.values()}
@@ -109,16 +109,8 @@ _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
-        "tickers",
-        "trades-all",
-        "mark-price",
-        "index-tickers",
-        "funding-rate",
-        "open-interest",
-        "price-limit",
-        "instruments",
-        "status",
-        "liquidation-orders",
+        *("tickers", "trades-all", "mark-price", "index-tickers", "funding-rate", "open-interest"),
+        *("price-limit", "instruments", "status", "liquidation-orders"),
         *("books50-l2-tbt", "books-l2-tbt", "books-elp", "books-elp-all", "books-rpi"),
         *("adl-warning", "estimated-price", "opt-summary", "economic-calendar"),
         *("event-contract-markets", "block-tickers", "public-struc-block-trades"),
@@ -411,17 +403,6 @@ def _append_images(
         )
 
 
-class _Choosing(Protocol):
-    book_channel: str
-
-
-class _Connection(Protocol):
-    """What a frame's source has."""
-
-    @property
-    def adapter(self) -> _Choosing: ...
-
-
 def _time_ns(text: str) -> int:
     [time] = plain_integers([text])
     if not TIME_MIN <= time * MILLISECOND <= TIME_MAX:
@@ -516,10 +497,6 @@ class Okx:
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
             channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
-            sources = cast("list[_Connection]", out.sources)
-            for source in {*map(sources.__getitem__, frames)}:
-                if source.adapter.book_channel != "books":
-                    raise ValueError("a book of another depth than most")
             for channel, (some, received, at) in by_kind(channels, payloads, ts_recv, frames):
                 if channel == "trades":
                     trades = list(map(_parse_trades, some))

@@ -120,11 +120,13 @@ class BookOffer:
     depth: levels a side: of the stream, or of the snapshot where that comes over REST.
     speed_ms: between two updates; 0 = each change at once.
     rule: of such a book; None = the market's, with this depth where the venue keeps that many.
+    is_plain: its frames go to `decode` alone, since what reads many together knows the first form.
     """
 
     depth: int
     speed_ms: int = 0
     rule: BookRule | None = None
+    is_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

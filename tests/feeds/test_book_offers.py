@@ -20,6 +20,7 @@ from ingestor.adapter import (
 )
 from ingestor.adapter.book_offers import adapter_with, offer_named
 from ingestor.columns.narrowing import DEFERRED_WIDTH
+from ingestor.decode.frame_queue import FrameQueues
 from ingestor.sources.registry import adapter_of
 from tests.feeds.fixtures import load
 from tests.feeds.truth import replayed
@@ -245,6 +246,20 @@ def rows_of(adapter: FeedAdapter, frame: str) -> tuple[int, int]:
         assert isinstance(adapter.decode(frame.encode(), START_NS, out), Filtered | None)
     quotes = len(out.kept_quotes) // DEFERRED_WIDTH
     return quotes, out.rows - quotes
+
+
+@pytest.mark.parametrize(("venue", "depth"), [("okx", 1), ("okx", 5), ("bybit", 1), ("bybit", 50)])
+def test_forms_that_only_decode_knows_have_a_queue_of_their_own(venue: str, depth: int) -> None:
+    """What reads many frames together, compiled or not, would take the best levels for quotes."""
+    adapter = adapter_of(venue)
+    queues = FrameQueues(load(adapter, "spot").table(), ColumnBuffer())
+    (offer,) = [one for one in adapter.markets["spot"].books if one.depth == depth]
+    fast, plain = queues.of(adapter, "spot"), queues.of(adapter, "spot", offer)
+    assert plain is not fast
+    assert plain is queues.of(adapter, "spot", offer)
+    assert (plain.taker, plain.counts) == (None, fast.counts)
+    assert plain.full < fast.full, "one by one"
+    assert queues.of(adapter, "spot", adapter.markets["spot"].books[0]) is fast
 
 
 class Nobody:

@@ -72,7 +72,7 @@ class RecordedFeed:
         offer = offer or self._offer_of(market, subscriptions)
         self._note_books(market, subscriptions, offer)
         adapter = adapter_with(self.adapter, market, symbols, offer)
-        frame_queue = self._frame_queues.of(self.adapter, market)
+        frame_queue = self._frame_queues.of(self.adapter, market, offer)
         session = Session(
             len(self.sessions),
             adapter,
@@ -110,6 +110,8 @@ class RecordedFeed:
             subscriptions = list(subscriptions)
             offer = self._offer_of(session.market, subscriptions)
             choose(session.adapter, offer)
+            frame_queue = self._frame_queues.of(self.adapter, session.market, offer)
+            self.receivers[connection] = frame_queue.arrive, session
             self._note_books(session.market, subscriptions, offer)
             session.change(self._subscriptions(session.market, subscriptions), ts_ns)
 

@@ -1,6 +1,6 @@
 """Emulate Kraken's version 2: one answer for each symbol, bare JSON numbers.
 
-Reference: Kraken "WebSocket API v2", as `feeds/kraken.py` names it.
+Reference: Kraken "WebSocket API v2", as `feeds/kraken/` names it.
 """
 
 from __future__ import annotations
