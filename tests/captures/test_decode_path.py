@@ -287,7 +287,7 @@ TRANSPORTS = ("picows", "websockets")
 
 
 @pytest.mark.captures
-@pytest.mark.parametrize(("name", "connect"), zip(CAPTURES, cycle(TRANSPORTS), strict=False))
+@pytest.mark.parametrize(("name", "connect"), list(zip(CAPTURES, cycle(TRANSPORTS), strict=False)))
 async def test_a_capture_through_the_decode_path(name: str, connect: str, captures: Path) -> None:
     await check_capture(name, connect, captures)
 

@@ -23,7 +23,7 @@ MODULES = (
 )
 
 
-@pytest.mark.long(minutes=25)
+@pytest.mark.long(minutes=12)
 @pytest.mark.rows("D4")
 @pytest.mark.parametrize("module", MODULES)
 def test_many_examples(module: str) -> None:
