@@ -1,6 +1,6 @@
 """Emulate OKX's version 5: all markets on one connection, one answer for each argument.
 
-Reference: OKX "WebSocket API v5", as `feeds/okx.py` names it.
+Reference: OKX "WebSocket API v5", as `feeds/okx/adapter.py` names it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,5 @@
+"""Translate OKX streams."""
+
+from .adapter import Okx, adapter
+
+__all__ = ["Okx", "adapter"]
