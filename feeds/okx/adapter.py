@@ -66,7 +66,6 @@ from ingestor.adapter import (
     RestLimit,
     RestRequest,
     RestSnapshot,
-    RowClass,
     Rows,
     Sequential,
     Side,
@@ -78,10 +77,10 @@ from ingestor.adapter import (
     milliseconds_ns,
     plain_integers,
     set_column,
-    shape,
 )
 
 from . import instruments
+from .shapes import SHAPES
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt"}
 _DEPTH: Final = 400
@@ -103,8 +102,6 @@ _NO_SIDE: Final = int(Side.NONE)
 _LAST: Final = int(Flag.LAST)
 _RPI: Final = "1"  # the source of a trade: against a retail price improvement order
 _RPI_FLAGS: Final = {_RPI: int(Flag.LAST | Flag.RPI)}
-_LEVEL: Final = '["<price>","<size>","<text>","<text>"]'
-_BEST: Final = '[["<price:{side}_price>","<size:{side}_size>","<text>","<text>"]]'
 _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _LEFT_OUT: Final = {
     name: Filtered(name)
@@ -164,40 +161,6 @@ _CHANNEL_OF: Final = {
     b'{"arg":{"channel":"books","': "books",
 }
 _beginning: Final = itemgetter(slice(_BEGINS))
-
-
-# The texts of frequent frames. A quote with an empty side goes to `decode`.
-_TRADE: Final = (
-    '{"arg":{"channel":"trades","instId":"<symbol>"},"data":<[>'
-    '{"instId":"<text>","tradeId":"<int:sequence,trade_id_low>","px":"<price:price>",'
-    '"sz":"<size:size>","side":"<side:buy=1|sell=2>","ts":"<ms:ts_event>","count":"1"'
-)
-_SHAPES: Final = (
-    *(
-        shape(
-            RowClass.TRADE,
-            _TRADE + more + "<row><]>}",
-        )
-        for more in (',"source":"0","seqId":<n>}', ',"source":"0"}', "}")
-    ),
-    shape(
-        RowClass.QUOTE,
-        '{"arg":{"channel":"bbo-tbt","instId":"<symbol>"},"data":<[>{"asks":'
-        + _BEST.format(side="ask")
-        + ',"bids":'
-        + _BEST.format(side="bid")
-        + ',"ts":"<ms:ts_event>","seqId":<int:sequence>}<row><]>}',
-    ),
-    shape(
-        RowClass.LEVEL,
-        '{"arg":{"channel":"books","instId":"<symbol>"},"action":"update","data":<[>{"asks":<[*>'
-        + _LEVEL
-        + '<level:asks><]>,"bids":<[*>'
-        + _LEVEL
-        + '<level:bids><]>,"ts":"<ms:ts_event>","checksum":0,"seqId":<int:first,last>,'
-        '"prevSeqId":<int:previous>}<row><]>}',
-    ),
-)
 
 
 class _Argument(msgspec.Struct, gc=False):
@@ -436,7 +399,7 @@ class Okx:
 
     @classmethod
     def shapes(cls, market: str) -> Sequence[CompiledShape]:
-        return _SHAPES
+        return SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         channel = _CHANNEL_OF.get(_beginning(payload))
