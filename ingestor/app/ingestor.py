@@ -23,6 +23,7 @@ from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_changes import InstrumentChanges, PlanInForce
 from ingestor.app.operator_view import OperatorView
 from ingestor.app.planning import Planned
+from ingestor.app.rejection_log import RejectionLog
 from ingestor.app.session_history import RestartMarks, SessionHistory
 from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
@@ -84,7 +85,7 @@ class Ingestor:
         self.session = session or (history.session if history is not None else os.urandom(16))
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
-        self.loop_lag = LoopLag()
+        self.loop_lag, self._rejections = LoopLag(), RejectionLog()
         table = planned.table
         self.pipeline = wiring.make_pipeline(config, self._in_force)
         self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
@@ -330,8 +331,7 @@ class Ingestor:
             self.backfill.submit(lost)
 
     def _quarantine(self, rejected: Sequence[Rejected]) -> None:
-        for one in rejected:
-            log.warning("frame.rejected", reason=one.reason, detail=one.detail)
+        self._rejections.write(rejected)
         if self.publishing is not None:
             self.publishing.quarantine(rejected)
         self.changes.rejected(rejected)
