@@ -49,6 +49,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Milliseconds,
     Notice,
@@ -58,6 +59,7 @@ from ingestor.adapter import (
     RestRequest,
     RestSnapshot,
     SnapshotSource,
+    TradeNumbers,
     UnknownMessage,
 )
 
@@ -72,6 +74,7 @@ from .batch_decoder import (
     Quote,
     Trade,
     append_event,
+    append_history,
     futures_decoder,
     is_whole_book,
     parse_wrapped,
@@ -92,6 +95,13 @@ _UNNAMED_SPEEDS: Final = {"spot": 1_000, "usdm": 250, "coinm": 250}  # of a stre
 _AUDIT_LIMITS: Final = (5, 10, 20, 50, 100)
 _AUDIT_WEIGHT: Final = 5  # of up to 100 levels on spot; futures take less
 _DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
+_HISTORY_PATH: Final = {
+    "spot": "/api/v3/historicalTrades",
+    "usdm": "/fapi/v1/aggTrades",
+    "coinm": "/dapi/v1/aggTrades",
+}
+_HISTORY_WEIGHT: Final = {"spot": 25, "usdm": 20, "coinm": 20}
+_HISTORY_PAGE: Final = 1_000  # trades in one answer
 _EXCHANGE_INFO: Final = {
     "spot": RestRequest("/api/v3/exchangeInfo", {"showPermissionSets": "false"}, weight=20),
     "usdm": RestRequest("/fapi/v1/exchangeInfo"),
@@ -200,6 +210,7 @@ class Binance:
             _SPOT_LIMITS,
             _SPOT_BOOK,
             _SPOT_BOOKS,
+            TradeNumbers.CONSECUTIVE,
         ),
         "usdm": Market(
             (
@@ -210,6 +221,7 @@ class Binance:
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
             _FUTURES_BOOKS,
+            TradeNumbers.SPANS,
         ),
         "coinm": Market(
             (Endpoint("wss://dstream.binance.com/stream"),),
@@ -217,6 +229,7 @@ class Binance:
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
             _FUTURES_BOOKS,
+            TradeNumbers.SPANS,
         ),
     }
 
@@ -374,6 +387,14 @@ class Binance:
         book = _parse_snapshot(body)
         bids, asks = ([(str(p), str(q)) for p, q in side] for side in (book.bids, book.asks))
         return RestSnapshot(book.lastUpdateId, bids, asks)
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        query = {"symbol": symbol, "fromId": str(lost.first), "limit": str(_HISTORY_PAGE)}
+        market = self._market
+        return RestRequest(_HISTORY_PATH[market], query, _HISTORY_WEIGHT[market])
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        append_history(body, self._symbols[symbol], ts_recv, out, is_spot=self._is_spot)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         book = _parse_snapshot(body)

@@ -40,6 +40,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Refused,
@@ -47,6 +48,7 @@ from ingestor.adapter import (
     RestRequest,
     RestSnapshot,
     SizeUnit,
+    TradeNumbers,
     UnknownMessage,
     VenueError,
     instrument,
@@ -60,6 +62,7 @@ from .decoder import (
     KINDS,
     Kind,
     append_book,
+    append_history,
     append_trades,
     beginning,
     decoder,
@@ -89,6 +92,8 @@ _TOPIC: Final = re.compile(r"[A-Za-z]+\.[\w.\-/]*\w")
 # Errors of the list that the venue calls temporary: server timeout, too many visits, server error,
 # the address's and the system's rate limit.
 _TEMPORARY: Final = frozenset({10000, 10006, 10016, 10018, 10429})
+# The newest trades that REST gives; there is no way to ask for older ones.
+_HISTORY_PAGE: Final = {"spot": 60, "linear": 1_000, "inverse": 1_000}
 _CONTRACTS: Final = {
     "LinearPerpetual": Contract.PERPETUAL,
     "LinearFutures": Contract.FUTURE,
@@ -110,6 +115,7 @@ def _market(name: str) -> Market:
         ),
         book=BookRule(continuity=Continuity.INCREMENT),
         books=_BOOKS,
+        trade_numbers=TradeNumbers.ASCENDING,
     )
 
 
@@ -267,6 +273,14 @@ class Bybit:
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        limit = _HISTORY_PAGE[self._market]
+        query = {"category": self._market, "symbol": symbol, "limit": str(limit)}
+        return RestRequest("/v5/market/recent-trade", query)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        append_history(body, self._symbols[symbol], ts_recv, out)
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         query = {"category": self._market, "symbol": symbol, "limit": str(depth)}

@@ -44,6 +44,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Refused,
@@ -54,6 +55,7 @@ from ingestor.adapter import (
     Rows,
     Sequential,
     Side,
+    TradeNumbers,
     UnknownMessage,
     by_kind,
     flat,
@@ -63,7 +65,7 @@ from ingestor.adapter import (
     shape,
 )
 
-from . import instruments
+from . import history, instruments
 
 BOOK_DEPTH: Final = 10  # levels a side, unless another is chosen
 _BOOKS: Final = tuple(BookOffer(depth) for depth in (BOOK_DEPTH, 25, 100, 500, 1_000))
@@ -280,16 +282,21 @@ def _append_many(
     elif kind is _Tickers:
         out.add_quotes(_read_tickers, events, numbers, received, at)
     else:
-        levels = [level for one in events for side in (one.bids, one.asks) for level in side]
+        sides = [side for one in events for side in (one.bids, one.asks)]
+        counts = list(map(len, sides))
+        levels = list(chain.from_iterable(sides))
+        texts: list[object] = [None] * (2 * len(levels))
+        texts[0::2] = [level.price for level in levels]
+        texts[1::2] = [level.qty for level in levels]
         out.updates(
             numbers,
             iso_column_ns(times).tolist(),
             received,
-            [len(one.bids) for one in events],
-            [len(one.asks) for one in events],
-            chain.from_iterable(map(_pair, levels)),
+            counts[0::2],
+            counts[1::2],
+            texts,
             at,
-            [one.checksum for one in events],
+            checksums=[one.checksum for one in events],
         )
 
 
@@ -311,6 +318,7 @@ class Kraken:
                 checksum_text=level_digits,
             ),
             _BOOKS,
+            TradeNumbers.CONSECUTIVE,
         )
     }
 
@@ -363,6 +371,12 @@ class Kraken:
             return Notice.HEARTBEAT
         _append(frame, self._symbols, ts_recv, out)
         return None
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        return history.request(symbol, lost)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        history.append(self.venue, self._symbols[symbol], body, ts_recv, out)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)

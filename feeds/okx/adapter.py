@@ -13,8 +13,8 @@ Traps:
   2026-08-22: so either is taken. The first update to apply has `prevSeqId` <= `seqId` of the image.
 - `prevSeqId` names the update before, -1 in a snapshot. It equals `seqId` in a keep-alive of a
   quiet book, and may exceed it once after maintenance: the chain holds in both cases.
-- Frames from before 2023 have no `seqId` but a checksum; today's checksum is always 0. Neither is
-  read: without numbers a book is unverifiable, and that is what zeros say.
+- Frames from before 2023 have no `seqId` but a checksum of the 25 best levels a side, of texts
+  as the frames have them; today's checksum is always 0, which says nothing.
 - Levels have four members: price, size, one that is deprecated, number of orders.
 - In pre-open and call auctions "the best ask may be lower than the best bid" (Order book channel).
 - `trades` joins the fills of one taker order at one price; its side is the taker's. On subscribe
@@ -26,8 +26,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, zip_longest
 from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Final, Literal
+from zlib import crc32
 
 import msgspec
 import orjson
@@ -47,6 +49,7 @@ from ingestor.adapter import (
     Continuity,
     Control,
     Counted,
+    DecimalLevels,
     DecodeMany,
     Endpoint,
     FeedAdapter,
@@ -55,6 +58,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Reconnect,
@@ -67,6 +71,7 @@ from ingestor.adapter import (
     Sequential,
     Side,
     SnapshotSource,
+    TradeNumbers,
     UnknownMessage,
     by_kind,
     flat,
@@ -90,6 +95,9 @@ _BOOKS: Final = (
 )
 _WHOLE_BOOKS: Final = frozenset({"books", "books5"})  # never quotes
 _NAMED: Final = {*_CHANNELS.values(), *_BOOK_CHANNELS.values()}
+_CHECKED: Final = 25  # levels a side that a checksum covers
+_CHECKSUM: Final = int(Flag.CHECKSUM)
+_CRC_BITS: Final = 0xFFFFFFFF  # a checksum is signed
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _NO_SIDE: Final = int(Side.NONE)
 _LAST: Final = int(Flag.LAST)
@@ -113,6 +121,14 @@ _LEFT_OUT: Final = {
 _CANDLES: Final = Filtered("candles")
 _UPGRADE: Final = "64008"  # the connection will be closed for an upgrade of the service
 _REFUSED: Final = re.compile(r"channel:([\w-]+),instId:([\w-]+)")
+
+
+def book_checksum(bids: DecimalLevels, asks: DecimalLevels) -> int:
+    """Return the CRC32 of a book's 25 best levels a side, bids and asks in turns."""
+    levels = [level for pair in zip_longest(bids, asks) for level in pair if level is not None]
+    return crc32(":".join(chain.from_iterable(levels)).encode())
+
+
 _MARKET: Final = Market(
     endpoints=(Endpoint("wss://ws.okx.com:8443/ws/v5/public"),),
     rest_url="https://www.okx.com",
@@ -128,9 +144,17 @@ _MARKET: Final = Market(
         rest=RestLimit(weight_per_s=5.0, weight_burst=10),
         ping_interval_s=20.0,
     ),
-    book=BookRule(Continuity.PREVIOUS, SnapshotSource.EITHER, may_cross=True),
+    book=BookRule(
+        Continuity.PREVIOUS,
+        SnapshotSource.EITHER,
+        may_cross=True,
+        checksum_of_decimals=book_checksum,
+        checksum_depth=_CHECKED,
+    ),
     books=_BOOKS,
+    trade_numbers=TradeNumbers.SPANS,
 )
+_HISTORY_PAGE: Final = 100  # trades in one answer
 
 # How frames begin as OKX sends them, which tells them apart; others are read too.
 _BEGINS: Final = 27
@@ -144,17 +168,15 @@ _beginning: Final = itemgetter(slice(_BEGINS))
 
 # The texts of frequent frames. A quote with an empty side goes to `decode`.
 _TRADE: Final = (
+    '{"arg":{"channel":"trades","instId":"<symbol>"},"data":<[>'
     '{"instId":"<text>","tradeId":"<int:sequence,trade_id_low>","px":"<price:price>",'
-    '"sz":"<size:size>","side":"<side:buy=1|sell=2>","ts":"<ms:ts_event>","count":"<text>"'
+    '"sz":"<size:size>","side":"<side:buy=1|sell=2>","ts":"<ms:ts_event>","count":"1"'
 )
 _SHAPES: Final = (
     *(
         shape(
             RowClass.TRADE,
-            '{"arg":{"channel":"trades","instId":"<symbol>"},"data":<[>'
-            + _TRADE
-            + more
-            + "<row><]>}",
+            _TRADE + more + "<row><]>}",
         )
         for more in (',"source":"0","seqId":<n>}', ',"source":"0"}', "}")
     ),
@@ -172,7 +194,7 @@ _SHAPES: Final = (
         + _LEVEL
         + '<level:asks><]>,"bids":<[*>'
         + _LEVEL
-        + '<level:bids><]>,"ts":"<ms:ts_event>","checksum":<n>,"seqId":<int:first,last>,'
+        + '<level:bids><]>,"ts":"<ms:ts_event>","checksum":0,"seqId":<int:first,last>,'
         '"prevSeqId":<int:previous>}<row><]>}',
     ),
 )
@@ -189,10 +211,17 @@ class _Trade(msgspec.Struct, gc=False):
     side: str  # buy or sell
     ts: str  # ms
     source: str = "0"
+    count: Any = "1"  # fills that were joined; the id is the last one's
 
 
 class _Trades(msgspec.Struct, gc=False):
     arg: _Argument
+    data: list[_Trade]
+
+
+class _History(msgspec.Struct, gc=False):
+    """The answer to a request for past trades, newest first."""
+
     data: list[_Trade]
 
 
@@ -221,6 +250,7 @@ class _Update(msgspec.Struct, gc=False):
     ts: str  # ms
     seqId: Sequential = 0  # noqa: N815  # the venue's name
     prevSeqId: Annotated[int, Meta(ge=-1, le=INT64_MAX)] = 0  # noqa: N815  # the venue's name
+    checksum: Annotated[int, Meta(ge=-(2**31), lt=2**32)] = 0
 
 
 class _Book(msgspec.Struct, gc=False):
@@ -241,6 +271,7 @@ class _Images(msgspec.Struct, gc=False):
 
 _parse_image: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
 _NONE: Final = [_Level("0", "0")]
@@ -251,6 +282,10 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
     set_column(rows, "side", [_SIDES.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
+    fills = [one.count for one in trades]
+    if fills.count("1") != len(fills):
+        spans = plain_integers([str(one) for one in fills])
+        set_column(rows, "trade_id_high", [max(0, one - 1) for one in spans])
     sources = [one.source for one in trades]
     if _RPI in sources:
         set_column(rows, "flags", [_RPI_FLAGS.get(source, _LAST) for source in sources])
@@ -289,7 +324,6 @@ def _append_book(
     flags = _BOOK_FLAGS[book.action]
     for update in book.data:
         bids, asks = update.bids, update.asks
-        is_cut = flags and max(len(bids), len(asks)) >= _DEPTH
         previous = update.prevSeqId
         out.levels(
             instrument,
@@ -300,9 +334,52 @@ def _append_book(
             [(one.price, one.size) for one in bids],
             [(one.price, one.size) for one in asks],
             0 if previous == -1 else previous,
-            flags | Flag.PARTIAL if is_cut else flags,
+            flags and _image_flags(update),
+            update.checksum & _CRC_BITS if update.checksum else None,
             are_pairs=True,
         )
+
+
+def _append_books(
+    books: Sequence[_Book],
+    symbols: Mapping[str, int],
+    ts_recv: Sequence[int],
+    frames: Sequence[int],
+    out: ColumnBuffer,
+) -> None:
+    """Append books of several frames, as `_append_book` does each."""
+    instruments = [symbols[one.arg.instId] for one in books]
+    kinds: Sequence[int] = [_BOOK_FLAGS[one.action] for one in books]
+    updates, numbers, received, at, kinds = flat(
+        [one.data for one in books], instruments, ts_recv, frames, kinds
+    )
+    sides = [side for one in updates for side in (one.bids, one.asks)]
+    counts = list(map(len, sides))
+    levels = list(chain.from_iterable(sides))
+    texts: list[object] = [None] * (2 * len(levels))
+    texts[0::2] = [level.price for level in levels]
+    texts[1::2] = [level.size for level in levels]
+    out.updates(
+        numbers,
+        milliseconds_ns(plain_integers([one.ts for one in updates])).tolist(),
+        received,
+        counts[0::2],
+        counts[1::2],
+        texts,
+        at,
+        numbers=[one.seqId for one in updates],
+        previous=[max(one.prevSeqId, 0) for one in updates],  # -1 of an image
+        flags=[
+            (kind and _image_flags(one)) | (_CHECKSUM if one.checksum else 0)
+            for kind, one in zip(kinds, updates, strict=True)
+        ],
+        checksums=[one.checksum & _CRC_BITS for one in updates],
+    )
+
+
+def _image_flags(image: _Update) -> int:
+    is_cut = max(len(image.bids), len(image.asks)) >= _DEPTH
+    return Flag.SNAPSHOT | Flag.PARTIAL if is_cut else Flag.SNAPSHOT
 
 
 def _append_images(
@@ -405,22 +482,30 @@ class Okx:
         channel, symbol = named["channel"], named["instId"]
         return (f"{channel}:{symbol}",) if channel in _NAMED else ()
 
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        query = {"instId": symbol, "type": "1", "after": str(lost.last + 1)}
+        query["limit"] = str(_HISTORY_PAGE)
+        return RestRequest("/api/v5/market/history-trades", query)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        for trade in reversed(_parse_history(body).data):
+            out.add_trade(_read_trades, trade, self._symbols[symbol], ts_recv)
+
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
             channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
-            for channel, (some, *columns) in by_kind(channels, payloads, ts_recv, frames):
+            for channel, (some, received, at) in by_kind(channels, payloads, ts_recv, frames):
                 if channel == "trades":
                     trades = list(map(_parse_trades, some))
-                    out.add_trades(_read_trades, *_spread(trades, symbols, *columns))
+                    out.add_trades(_read_trades, *_spread(trades, symbols, received, at))
                 elif channel == "bbo-tbt":
                     quotes = list(map(_parse_quotes, some))
-                    out.add_quotes(_read_quotes, *_spread(quotes, symbols, *columns))
+                    out.add_quotes(_read_quotes, *_spread(quotes, symbols, received, at))
                 else:
-                    for payload, received, out.frame in zip(some, *columns, strict=True):
-                        _append_book(payload, symbols, received, out)
+                    _append_books(list(map(_parse_book, some)), symbols, received, at, out)
             return ()
 
         return decode

@@ -36,6 +36,9 @@ class SnapshotSource(Enum):
     EITHER = "either"
 
 
+DecimalLevels = Sequence[tuple[str, str]]  # price, size; best first
+
+
 @dataclass(frozen=True, slots=True)
 class BookRule:
     """A venue's book rules as data; `ingestor.books.manager` applies them.
@@ -45,6 +48,8 @@ class BookRule:
     first, bids then asks; returns what `ColumnBuffer.levels(checksum=...)` carried.
     checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
+    checksum_of_decimals: instead of `checksum`, where the texts of the venue's frames count: called
+    with decimals without trailing zeros. Only books whose snapshot has a checksum are compared.
     verify_with_quotes: a quote whose sequence equals a book update's `last` must show its best
     levels.
     may_cross: the best ask may be lower than the best bid while the venue matches nothing, as
@@ -61,14 +66,51 @@ class BookRule:
     checksum: Callable[[Sequence[tuple[int, int]], Sequence[tuple[int, int]]], int] | None = None
     checksum_depth: int = 10
     checksum_text: Callable[[int, int], str] | None = None
+    checksum_of_decimals: Callable[[DecimalLevels, DecimalLevels], int] | None = None
     verify_with_quotes: bool = False
     may_cross: bool = False
     quotes_from_book: bool = False
 
     @property
+    def has_checksum(self) -> bool:
+        """Whether the venue's frames may have a checksum of the book."""
+        return self.checksum is not None or self.checksum_of_decimals is not None
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """The channels whose rows are made of the book: who wants one of them needs the book."""
         return ("quotes", "book") if self.quotes_from_book else ("book",)
+
+
+class TradeNumbers(Enum):
+    """What the numbers of an instrument's trades say (`sequence` of a trade's row).
+
+    SPANS: as CONSECUTIVE, for a venue that joins fills. The reader leaves in `trade_id_high` how
+    many numbers below its own a row stands for; it is 0 in what is published.
+    """
+
+    NONE = "none"  # nothing: there are none, or they say nothing of each other
+    ASCENDING = "ascending"  # later trades have higher ones: what a hole lost lies between two
+    CONSECUTIVE = "consecutive"  # each is one higher than the one before
+    SPANS = "spans"
+
+
+@dataclass(frozen=True, slots=True)
+class LostTrades:
+    """Trades of one instrument that didn't come: numbers first..last.
+
+    after_ns, before_ns: venue times of the trades around them, ns since the epoch.
+    """
+
+    first: int
+    last: int
+    after_ns: int
+    before_ns: int
+
+    @property
+    def count(self) -> int:
+        """How many numbers that is."""
+        return self.last - self.first + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +192,7 @@ class Market:
     limits: Limits
     book: BookRule
     books: tuple[BookOffer, ...] = ()
+    trade_numbers: TradeNumbers = TradeNumbers.NONE
 
     def rule_of(self, offer: BookOffer | None) -> BookRule:
         """Return the rule of books in a form; None = the first one."""
@@ -362,6 +405,20 @@ class ReadsRequests(Protocol):
     def streams_asked(self, payload: bytes) -> Sequence[str]:
         """Return the streams of books that a frame from a client subscribes to, as `stream` gives
         them. May raise anything for what is no such frame."""
+
+
+@runtime_checkable
+class HasTradeHistory(Protocol):
+    """What an adapter has besides, if its venue gives past trades over REST: lost ones are then
+    fetched."""
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        """Return the request for these trades, or for some of them: it is asked again for what is
+        still missing. None: the venue doesn't give them."""
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the trades of its answer, oldest first. It may hold more than was asked for, but
+        no trade between two of them is left out. Raises as `decode` does."""
 
 
 @runtime_checkable

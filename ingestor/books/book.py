@@ -141,6 +141,8 @@ class Book:
     removed: tuple[list[int], list[int]] | None = None
     source: Source | None = None
     is_simple: bool = False  # see `settle`
+    exponents: tuple[int, int] = (0, 0)  # of prices and sizes
+    is_checked: bool = False  # its snapshot had a checksum of the texts
     remembers: bool = False  # its tops, for quotes that come later
     held: list[Update] = field(default_factory=list)
     held_levels: int = 0
@@ -189,6 +191,12 @@ class Book:
         self.removed = None
         self.settle()
 
+    def begin(self, flags: int) -> None:
+        """Note what a snapshot says of the updates to come. flags: the snapshot's."""
+        self.trimmed = False
+        self.is_checked = bool(flags & Flag.CHECKSUM)
+        self.settle()
+
     def settle(self) -> None:
         """Note whether an update needs nothing but a look at the best levels: no checksum, no
         quote of its own, no trail, no levels missing below a cut."""
@@ -197,6 +205,7 @@ class Book:
             or self.trimmed
             or self.history is not None
             or self.rule.checksum is not None
+            or self.is_checked
         )
 
 
@@ -224,7 +233,7 @@ def open_book(
         seed_flag=_SEED_FLAGS[rule.snapshot],
         quotes_from_book=rule.quotes_from_book,
         has_quote_check=rule.verify_with_quotes,
-        is_provable=rule.verify_with_quotes or rule.checksum is not None,
+        is_provable=rule.verify_with_quotes or rule.has_checksum,
         texts=texts,
         invalid_since_ns=now_ns,
     )

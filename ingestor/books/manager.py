@@ -477,8 +477,7 @@ class BookManager:
         """Put a snapshot in the place of whatever the book was; return whether it was right."""
         book.bids.replace(update.bid_keys, update.bid_sizes)
         book.asks.replace(update.ask_keys, update.ask_sizes)
-        book.trimmed = False
-        book.settle()
+        book.begin(update.flags)
         cause = self._prove(book, update.last, update.flags, update.checksum)
         if cause is not None:
             self._refuse(flush, book, update, update.at, cause)
@@ -573,6 +572,7 @@ class BookManager:
             counters = self._tallies.setdefault((one.venue, one.market), BookCounters())
             levels_max = self._settings.levels_max
             book = open_book(instrument, self._rule_of(instrument), counters, levels_max, now_ns)
+            book.exponents = (one.price_exponent, one.size_exponent)
             self._books[instrument] = book
             self._has_quote_check[instrument] = book.remembers = bool(
                 book.rule.verify_with_quotes and self._memory

@@ -36,7 +36,7 @@ def begin(book: Book) -> None:
 def end(book: Book, outcome: str) -> None:
     """Keep no trail any more and count what the audit came to: a Finding's value, or "failed"."""
     book.history = None
-    book.is_provable = book.rule.verify_with_quotes or book.rule.checksum is not None
+    book.is_provable = book.rule.verify_with_quotes or book.rule.has_checksum
     book.settle()
     counters = book.counters
     counters.audits[outcome] = counters.audits.get(outcome, 0) + 1

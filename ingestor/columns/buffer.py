@@ -9,6 +9,7 @@ nothing. Levels that come as arrays of pairs stay JSON until then.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
@@ -96,13 +97,19 @@ class ColumnBuffer:
         return found.price_exponent, found.size_exponent
 
     @property
-    def has_table(self) -> bool:
-        return self._table is not None
+    def table(self) -> InstrumentTable | None:
+        return self._table
 
     @property
-    def instruments(self) -> int:
-        """Return how many instruments the table has; 0 where there is none."""
-        return len(self._table) if self._table is not None else 0
+    def events(self) -> Counter[RowClass]:
+        """Return how many events of each class wait that were decoded in Python."""
+        return Counter(
+            {
+                RowClass.TRADE: len(self.kept_trades) // DEFERRED_WIDTH,
+                RowClass.QUOTE: len(self.kept_quotes) // DEFERRED_WIDTH,
+                RowClass.LEVEL: len(self._updates) // _UPDATE.size,
+            }
+        )
 
     @property
     def rows(self) -> int:
@@ -350,17 +357,24 @@ class ColumnBuffer:
         asks: Sequence[int],
         texts: Iterable[object],
         frames: Sequence[int],
-        checksums: Sequence[int],
+        numbers: Iterable[int] = repeat(0),
+        previous: Iterable[int] = repeat(0),
+        flags: Iterable[int] = repeat(_CHECKSUM),
+        checksums: Iterable[int] = repeat(0),
     ) -> None:
-        """Append book events of several frames, with checksums and without numbers, as `levels`
-        does each. bids, asks: how many levels each event has. texts: price and size of each level,
-        bids then asks, event after event."""
-        none = repeat(0)
+        """Append book events of several frames, as `levels` does each.
+
+        Args:
+            bids, asks: how many levels each event has.
+            texts: price and size of each level, bids then asks, event after event.
+            numbers: the first and last of each event; read twice.
+            flags: Flag.CHECKSUM where an event has a checksum.
+        """
         self._updates += b"".join(
             map(
                 _UPDATE.pack,
-                *(ts_event, ts_recv, none, none, none, instruments),
-                *(bids, asks, checksums, frames, repeat(_CHECKSUM), repeat(_TEXT)),
+                *(ts_event, ts_recv, numbers, numbers, previous, instruments),
+                *(bids, asks, checksums, frames, flags, repeat(_TEXT)),
             )
         )
         self._levels += sum(bids) + sum(asks)

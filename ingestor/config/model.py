@@ -241,6 +241,19 @@ class BooksConfig(Section):
     """Book updates of one instrument held while its snapshot is on the way."""
 
 
+class TradesConfig(Section):
+    """Trades that were lost."""
+
+    backfill: bool = True
+    """Fetch lost trades over REST where the venue gives them."""
+    backfill_delay_s: Seconds = 1.0
+    """Wait before the first request: a venue's history lags behind its streams."""
+    backfill_attempts_max: Annotated[int, Field(ge=1, le=100)] = 8
+    """Requests in a row that may bring nothing; then what is missing is declared as unfilled."""
+    backfill_trades_max: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """A gap of more trades is not filled."""
+
+
 class StalenessConfig(Section):
     """When the silence of a stream is suspicious. Learned per stream, within these bounds."""
 
@@ -415,6 +428,7 @@ class Config(BaseSettings):
     batch: BatchConfig = BatchConfig()
     budget: BudgetConfig = BudgetConfig()
     books: BooksConfig = BooksConfig()
+    trades: TradesConfig = TradesConfig()
     staleness: StalenessConfig = StalenessConfig()
     http: HttpConfig = HttpConfig()
     recorder: RecorderConfig | None = None

@@ -25,6 +25,9 @@ from ingestor.native import FrameTaker, TakenRows, native
 
 Arrival = tuple[Session, bytes, int]  # whose, payload, ts_recv in ns since the epoch
 Arrive = Callable[[Arrival], None]
+# Session, what was read, where a frame begins, the most bytes of a payload, ts_recv in ns; returns
+# where something else begins.
+TakeRead = Callable[[Session, bytes, int, int, int], int]
 
 FRAMES_FULL: Final = 64  # are decoded at once: what they hold still is in the processor's cache
 FRAMES_FULL_ALONE: Final = 32  # the same where nothing decodes them together
@@ -73,6 +76,8 @@ class FrameQueue:
         self._symbols_known = (-1, -1)
         self.taker = None if is_plain else self._taker(adapter, market)
         self.has_taken = False
+        if self.taker is not None:
+            self.counts.by_shape = self.taker.frames_by_class
         self.full = WIDTH * (FRAMES_FULL if self._decode_many is not None else FRAMES_FULL_ALONE)
 
     def decode(self) -> None:
@@ -133,7 +138,7 @@ class FrameQueue:
     def _taker(self, adapter: type[FeedAdapter], market: str) -> FrameTaker | None:
         """Return what reads frames with shapes, where there is anything to read them with."""
         shapes, library = shapes_of(adapter, market), native().library
-        if not shapes or library is None or not self.buffer.has_table:
+        if not shapes or library is None or self.buffer.table is None:
             return None
         if self.buffer.taken is None:
             self.buffer.taken = TakenRows()
@@ -141,7 +146,7 @@ class FrameQueue:
 
     def _refresh(self, taker: FrameTaker) -> None:
         """Follow the instrument table: it grows with each new symbol or revision of one."""
-        known = (self.buffer.instruments, len(self._symbols))
+        known = (len(self.buffer.table or ()), len(self._symbols))
         if known != self._symbols_known:
             self._symbols_known = known
             taker.set_symbols(
@@ -180,7 +185,7 @@ class FrameQueue:
         frames: list[int],
     ) -> None:
         """Decode frames in Python that the buffer has numbers for."""
-        found = len(self.buffer.bugs)
+        found, events = len(self.buffer.bugs), self.buffer.events
         try:
             if len(payloads) > _FEW and self._decode_many is not None:
                 for frame, payload in zip(frames, payloads, strict=True):
@@ -195,6 +200,7 @@ class FrameQueue:
                     session.reply(reply)
         finally:
             self.buffer.resume_last()
+            self.counts.in_python.update(self.buffer.events - events)
             self._report_bug(found)
 
     def _report_bug(self, found: int) -> None:
@@ -255,6 +261,23 @@ class FrameQueue:
         for control in others:
             counts.leave_out(control)
         return True
+
+
+def take_reads(frame_queue: FrameQueue, on_read_complete: Callable[[], None]) -> TakeRead | None:
+    """Return what takes all whole data frames of a read, and lets the owner flush in between; None
+    where nothing takes reads. on_read_complete: asks the owner to flush what is due."""
+    if frame_queue.taker is None:
+        return None
+
+    def take_read(session: Session, data: bytes, at: int, longest: int, ts_recv: int) -> int:
+        has_more = at < len(data)
+        while has_more:
+            at, has_more = frame_queue.take(session, data, at, longest, ts_recv)
+            if has_more:
+                on_read_complete()
+        return at
+
+    return take_read
 
 
 class FrameQueues:

@@ -91,6 +91,7 @@ class Cause(IntEnum):
     STALE = 7  # the stream was silent for longer than it ever is
     DEAD_LETTER = 8  # Kafka refused the record
     RESTART = 9  # a session before this one ended; what came in between is not known
+    UNFILLED = 10  # the venue doesn't give the trades that a GAP before declares missing
 
 
 _HEADER: Final = [

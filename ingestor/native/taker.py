@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import QUOTE, TRADE, UPDATE, Rows
+from ingestor.model.rows import QUOTE, TRADE, UPDATE, RowClass, Rows
 from ingestor.native.layouts import (
     EXPONENT_MAX,
     OTHER_WIDTH,
@@ -137,6 +137,7 @@ class FrameTaker:
     ) -> None:
         """rows: gets what is taken."""
         self.rows = rows
+        self._classes = [shape.row_class for shape in shapes]
         self._arrays = arrays_of(shapes)
         self._hash = library.native_hash
         self._take = library.native_take
@@ -163,6 +164,13 @@ class FrameTaker:
     @property
     def frames_by_shape(self) -> list[int]:
         return [int(count) for count in self._counts]
+
+    def frames_by_class(self) -> dict[RowClass, int]:
+        """Return how many frames the shapes of each class took."""
+        frames: dict[RowClass, int] = {}
+        for row_class, count in zip(self._classes, self.frames_by_shape, strict=True):
+            frames[row_class] = frames.get(row_class, 0) + count
+        return frames
 
     def set_symbols(self, names: Iterable[NameOf]) -> None:
         """Know these symbols, and no others. Those that JSON escapes stay unknown."""

@@ -27,7 +27,6 @@ from tests.simulation.market import Changes, Market
 
 _BACKLOG_MAX: Final = 20_000  # frames that wait for a reader, before it is given up
 _LATENCY_S: Final = 0.02
-_STEP_S: Final = 1.0  # between two moves of the markets, on average
 
 
 class Link:
@@ -147,10 +146,16 @@ class Excuses:
 class Venue:
     """All markets and links. `connect` takes the place of a transport."""
 
-    def __init__(self, symbols: int, random: Random, rate_per_s: float) -> None:
-        """rate_per_s: of moves of each market."""
+    def __init__(self, symbols: int, random: Random, probability: float, step_s: float) -> None:
+        """Args:
+        symbols: how many are listed.
+        random: of all that is drawn.
+        probability: of a move of a market in each step.
+        step_s: between two steps, on average.
+        """
         self._random = random
-        self._rate_per_s = rate_per_s
+        self._probability = probability
+        self._step_s = step_s
         self.markets: dict[str, Market] = {}
         for _ in range(symbols):
             self.list_symbol()
@@ -267,7 +272,7 @@ class Venue:
         loop, random = asyncio.get_running_loop(), self._random
         heartbeat_s, ping_s = loop.time() + 5.0, loop.time() + 60.0
         while True:
-            await asyncio.sleep(random.uniform(0.5, 1.5) * _STEP_S)
+            await asyncio.sleep(random.uniform(0.5, 1.5) * self._step_s)
             if loop.time() >= heartbeat_s:
                 heartbeat_s = loop.time() + 5.0
                 self.say(b'{"op":"heartbeat"}')
@@ -275,7 +280,7 @@ class Venue:
                 ping_s = loop.time() + 60.0
                 self.say(b'{"op":"ping","id":7}')
             if not self.is_still:
-                self._happen(_STEP_S * self._rate_per_s)
+                self._happen(self._probability)
 
     def say(self, payload: bytes) -> None:
         for link in list(self.links):

@@ -8,6 +8,7 @@ from typing import Final
 from ingestor.codec import Encoder, Headers, Record
 from ingestor.codec.json_batches import JsonBatches
 from ingestor.codec.json_encoder import JsonEncoder
+from ingestor.kafka.lz4_frames import BLOCK_MAX, frame_of
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.batch import Instruments
 from ingestor.model.rows import DTYPE_OF, RowClass
@@ -15,7 +16,7 @@ from ingestor.native import native
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow
 from ingestor.sinks.kafka.produce_request import ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue
-from ingestor.sinks.kafka.record_batch import HEAD_BYTES, LZ4_BLOCK_MAX, lz4_frame
+from ingestor.sinks.kafka.record_batch import HEAD_BYTES
 from ingestor.sinks.kafka.refusals import Refusals
 from ingestor.telemetry.bulkheads import bulkheads
 
@@ -109,7 +110,7 @@ class BatchMaker:
         if found is None:
             return False
         written, starts = found
-        data = lz4_frame(written.data) if self._packs else written.data
+        data = frame_of(written.data) if self._packs else written.data
         ts_ms = rows["ts_recv"][starts[1:] - 1] // _MS
         payload = produce.wrap(
             window.numbering, data, written.records, int(ts_ms[0]), int(ts_ms.max())
@@ -176,8 +177,6 @@ def json_batches_of(
     library, is_packed = native().library, settings.compression == "lz4"
     if library is None or not isinstance(encoder, JsonEncoder):
         return None
-    if not (
-        settings.compression is None or (is_packed and settings.max_batch_bytes <= LZ4_BLOCK_MAX)
-    ):
+    if not (settings.compression is None or (is_packed and settings.max_batch_bytes <= BLOCK_MAX)):
         return None
     return JsonBatches(library, encoder, instruments, headers, settings.max_batch_bytes)

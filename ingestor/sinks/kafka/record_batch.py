@@ -10,21 +10,11 @@ from typing import Final
 # timestamp in ms, producer id, epoch and sequence, records.
 _HEAD: Final = Struct(">qiibIhiqqqhii")
 _MAGIC: Final = 2
+_NO_EPOCH: Final = -1  # of the leader: the broker puts in its own
 _BEFORE_LENGTH_ENDS: Final = 12  # bytes that the length does not count
 _CRC_AT: Final = 17
 _CHECKED_AT: Final = 21
-# LZ4 frame format 1.6.3: magic number; version 1, independent blocks, no checksums; blocks of up to
-# 4 MiB; checksum of these two bytes.
-_LZ4_HEAD: Final = bytes.fromhex("04224d18607073")
-_LZ4_END: Final = bytes(4)
-LZ4_BLOCK_MAX: Final = 4 << 20
 HEAD_BYTES: Final = _HEAD.size
-
-
-def lz4_frame(block: bytes) -> bytes:
-    """Return the frame of one LZ4 block of at most LZ4_BLOCK_MAX plain bytes. It has no block
-    checksums, which pierrec/lz4 before 4.1.22 refuses."""
-    return b"".join((_LZ4_HEAD, len(block).to_bytes(4, "little"), block, _LZ4_END))
 
 
 def record_batch(
@@ -53,7 +43,7 @@ def record_batch(
     """
     length = _HEAD.size - _BEFORE_LENGTH_ENDS + len(records)
     head = _HEAD.pack(
-        *(0, length, 0, _MAGIC, 0, codec, count - 1),
+        *(0, length, _NO_EPOCH, _MAGIC, 0, codec, count - 1),
         *(first_ms, last_ms, producer_id, epoch, sequence, count),
     )
     batch = bytearray(head + records)

@@ -13,7 +13,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 from zlib import crc32
 
-from ingestor.adapter import BookOffer, BookRule, Endpoint, FeedAdapter, Limits, Market
+from ingestor.adapter import (
+    BookOffer,
+    BookRule,
+    Endpoint,
+    FeedAdapter,
+    Limits,
+    Market,
+    TradeNumbers,
+)
 from ingestor.adapter.book_offers import adapter_with
 from ingestor.adapter.contract import Subscription
 from ingestor.model.errors import ConfigError
@@ -152,6 +160,10 @@ class Plan:
         """Return the same with new revisions of some instruments. numbers: old -> new."""
         connections = tuple(planned.renumbered(numbers) for planned in self.connections)
         return replace(self, connections=connections)
+
+    def trade_numbers(self) -> dict[tuple[str, str], TradeNumbers]:
+        """Return what the trade numbers of each (venue, market) say."""
+        return {(one.venue, one.market): one.rules.trade_numbers for one in self.connections}
 
     def book_rules(self) -> dict[tuple[str, str, str], BookRule]:
         """Return the book rule by (venue, market, symbol); symbol "" is of those without a book.

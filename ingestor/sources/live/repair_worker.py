@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
-from urllib.parse import urlencode
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
@@ -24,7 +23,7 @@ from ingestor.model.timestamps import SECOND
 from ingestor.recording.format import RESUBSCRIBE
 from ingestor.sources.live.connection import Connection, PlannedReconnect
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.client import RestSettings, address
 from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
@@ -232,7 +231,7 @@ class RepairWorker:
         now_ns = self._clocks.wall_ns()
         session = connection.session
         if self._tap is not None:
-            url = _address(planned.rest_url, request)
+            url = address(planned.rest_url, request)
             self._tap.fetched(session.connection, now_ns, planned.venue, planned.market, url, body)
         session.snapshot(symbol, body, now_ns)
         self.counts["fetched"] += 1
@@ -245,8 +244,3 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
         await work
     except Exception as failure:  # noqa: BLE001  # the boundary of a repair
         bulkheads.bug("repair", failure)
-
-
-def _address(origin: str, request: RestRequest) -> str:
-    query = f"?{urlencode(request.query)}" if request.query else ""
-    return f"{origin}{request.path}{query}"

@@ -23,7 +23,7 @@ import structlog
 
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
-from ingestor.decode.frame_queue import FrameQueue, FrameQueues
+from ingestor.decode.frame_queue import FrameQueue, FrameQueues, take_reads
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
@@ -224,26 +224,22 @@ class Supervisor(SessionEvents):
         self._again(slot, failure)
 
     def _make_connection(self, slot: ConnectionSlot) -> Connection:
-        planned = slot.planned
-        venue, market = planned.venue, planned.market
+        planned, market = slot.planned, slot.planned.market
         frame_queue = self._frame_queues.of(planned.adapter, market, planned.offer)
         self._sessions += 1
         session = Session(
             self._sessions,
-            planned.make_adapter(self._table.symbols(venue, market)),
+            planned.make_adapter(self._table.symbols(planned.venue, market)),
             () if slot.is_new else planned.subscriptions,  # `_follow` subscribes, behind GAPs
             frame_queue.buffer,
-            frame_queue.counts,
-            self,
-            market,
-            frame_queue.decode,
+            *(frame_queue.counts, self, market, frame_queue.decode),
         )
         on_read_complete = self._read_complete_of(frame_queue)
         pace = RequestPace(planned.limits, self._paces.of(planned), self.clocks.steady_s)
         parts = (self, slot, session, frame_queue.arrive, on_read_complete, pace)
         if self._tap is not None:
             return TappedConnection(*parts, self._tap)
-        return Connection(*parts, frame_queue.take if frame_queue.taker is not None else None)
+        return Connection(*parts, take_reads(frame_queue, on_read_complete))
 
     def opened(self, connection: Connection) -> None:
         """The transport's callback: before any frame."""

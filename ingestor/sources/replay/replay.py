@@ -15,15 +15,16 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
-from ingestor.adapter import BookRule, FeedAdapter
+from ingestor.adapter import BookRule, FeedAdapter, TradeNumbers
 from ingestor.books.settings import BookSettings
 from ingestor.decode.session import Session
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
-from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import CHANNEL_OF, Cause
-from ingestor.model.timestamps import SECOND
+from ingestor.model.timestamps import SECOND, iso_text
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.pipeline.trade_gaps import Lost
 from ingestor.recording.format import (
     LOST,
     RESTART,
@@ -39,10 +40,12 @@ from ingestor.recording.format import (
     Recv,
     Send,
     cause_of,
+    unfilled_of,
 )
 from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
+from ingestor.sources.replay.filters import check_symbols, matches_any
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
 from ingestor.sources.replay.survey import add_surveyed, survey
 from ingestor.telemetry.bulkheads import bulkheads
@@ -64,7 +67,8 @@ class Gate(Protocol):
 class ReplayOptions:
     """What to replay. Empty sets mean all.
 
-    venue, market: how recordings of others are to be read (ours say it themselves).
+    venue, market: how recordings of others are to be read (ours say it themselves, and so does the
+    address of a connection; those of other markets than `market` are left out).
     start_ns, end_ns: rows with start <= ts_recv < end come out; what lies before is replayed
     silently, so that books are warm. symbols: the venue's, canonical ones or keys. channels:
     trades, quotes, book. instruments: file of `Instrument.to_json` objects.
@@ -83,10 +87,16 @@ class ReplayOptions:
     flush_rows: int = 1_000
     linger_ns: int = 5_000_000
 
+    @property
+    def filters(self) -> bool:
+        """Whether rows may be left out."""
+        return bool(self.start_ns or self.end_ns or self.symbols or self.channels)
+
 
 @dataclass(slots=True)
 class ReplayTotals:
-    """lines: read, by what they are. late: frames of connections that were never opened.
+    """lines: read, by what they are. late: frames of connections that were never opened. left_out:
+    those of markets that aren't wanted.
 
     origins: symbols by where their instruments came from: recorded, given, inferred.
     """
@@ -94,6 +104,7 @@ class ReplayTotals:
     lines: dict[str, int] = field(default_factory=dict)
     frames: int = 0
     late: int = 0
+    left_out: int = 0
     origins: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -117,11 +128,13 @@ class Replay:
         self.problems = problems or Problems()
         self.table = InstrumentTable()
         self.totals = ReplayTotals()
-        self.pipeline = Pipeline(self.table, self._rule_of, settings)
+        self.pipeline = Pipeline(self.table, self._rule_of, settings, self._trade_numbers_of)
         self.counts = self.pipeline.frame_queues.counts
         self._adapters = adapters
         self._on_file = on_file
         self._now_ns = 0
+        self._found: set[str] = set()  # channels that have rows, before the filters
+        self._kept_any = False
         for one in load_instruments(options.instruments) if options.instruments else ():
             self.table.add(one)
         chains = find_chains(options.paths, self.problems)
@@ -129,6 +142,8 @@ class Replay:
         if not self._feeds:
             where = ", ".join(str(path) for path in options.paths)
             raise ConfigError("there is nothing to replay", where=where, hint=self._hint())
+        if all(feed.chain.is_foreign for feed in self._feeds):  # all instruments are known
+            check_symbols(sorted(options.symbols), self.table)
 
     @property
     def files(self) -> list[Path]:
@@ -281,7 +296,9 @@ class Replay:
             case Disconnect():
                 feed.close(line.conn, line.ts_ns)
             case Http():
-                feed.fetched(line)
+                self._now_ns = line.ts_ns
+                if feed.fetched(line):  # lost trades: live took them to the sinks at once, too
+                    yield self._flush()
             case Decided():
                 yield from self._decided(feed, line)
             case Header() if line.format:
@@ -326,7 +343,10 @@ class Replay:
             self.totals.late += 1
             return
         session = feed.open_surveyed(line.conn, line.ts_ns)
-        session.receive(line.payload, line.ts_ns)
+        if session is None:
+            self.totals.left_out += 1
+        else:
+            session.receive(line.payload, line.ts_ns)
 
     def _concerned(self, line: Decided, session: Session) -> list[int] | None:
         """Return the instruments of a session that a decision names; None where it names none."""
@@ -358,28 +378,48 @@ class Replay:
         if line.decision.get("action") == RESUBSCRIBE and line.conn is not None:
             feed.interrupt(line.conn, line.decision.get("streams", ()), line.ts_ns)
             return
-        cause = cause_of(line.decision)
+        cause, lost = cause_of(line.decision), unfilled_of(line.decision)
         key = str(line.decision.get("key", ""))
-        venue, _, rest = key.partition(":")
-        market, _, symbol = rest.partition(":")
+        venue, market, symbol = (*key.split(":", 2), "", "")[:3]
         number = self.table.symbols(venue, market).get(symbol)
-        if cause is not None and number is not None:
-            self._now_ns = line.ts_ns
-            yield self._flush()
+        if number is None or (cause is None and lost is None):
+            return
+        self._now_ns = line.ts_ns
+        yield self._flush()
+        if cause is not None:
             self.pipeline.books.invalidate(number, cause, line.ts_ns)
+        if lost is not None:
+            self.pipeline.trade_gaps.give_up(Lost(number, lost), line.ts_ns)
 
     def _flush(self) -> FlushResult:
         result = self.pipeline.flush(self._now_ns)
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
-        if self._filters:
+        if self.options.filters:
+            self._found.update(CHANNEL_OF[one.row_class] for one in result.batches if len(one))
             result.batches = [kept for one in result.batches if len(kept := self._kept(one))]
+            self._kept_any |= bool(result.batches)
         return result
 
-    @property
-    def _filters(self) -> bool:
+    def check_filters(self) -> None:
+        """After a replay, say which filter matched nothing.
+
+        Raises:
+            ConfigError: with the nearest names, or what is there.
+        """
         options = self.options
-        return bool(options.start_ns or options.symbols or options.channels)
+        check_symbols(sorted(options.symbols), self.table)
+        for channel in sorted(options.channels - self._found):
+            there = ", ".join(sorted(self._found)) or "nothing"
+            raise ConfigError(f"no rows of {channel} are recorded", hint=f"there is {there}")
+        if options.filters and not self._kept_any:
+            raise ConfigError("no rows are left by the filters", hint=self._span())
+
+    def _span(self) -> str:
+        times = [feed.chain.header.ts_ns for feed in self._feeds if feed.chain.header.ts_ns]
+        first = iso_text(min(times)) if times else "?"
+        last = iso_text(self._now_ns) if self._now_ns else first
+        return f"what was read is of {first} to {last}"
 
     def _kept(self, batch: TickBatch) -> TickBatch:
         options = self.options
@@ -389,15 +429,9 @@ class Replay:
         if options.start_ns:
             rows = rows[rows["ts_recv"] >= options.start_ns]
         if options.symbols and len(rows):
-            wanted = np.array([self._is_wanted(one) for one in self.table], np.bool_)
+            wanted = np.array([matches_any(one, options.symbols) for one in self.table], np.bool_)
             rows = rows[wanted[rows["instrument"]]]
         return TickBatch(batch.row_class, rows, batch.instruments)
-
-    def _is_wanted(self, one: Instrument) -> bool:
-        names = [one.symbol, one.canonical, one.key]
-        if one.canonical == one.symbol:  # inferred: nobody said what its base and quote are
-            names += [asked for asked in self.options.symbols if _bare(asked) == _bare(one.symbol)]
-        return not self.options.symbols.isdisjoint(names)
 
     # Feeds ---------------------------------------------------------------------------------------
 
@@ -422,6 +456,10 @@ class Replay:
             self.problems.add(chain.files[0], 0, f"records {venue}, not {options.venue}")
             return None
         if options.venues and venue not in options.venues:
+            wanted = " and ".join(sorted(options.venues))
+            self.problems.add(
+                chain.files[0], 0, f"records {venue or 'no known venue'}, not {wanted}"
+            )
             return None
         if not venue:
             raise ConfigError(
@@ -433,23 +471,23 @@ class Replay:
         market = self._market(chain, adapter)
         feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.frame_queues)
         if chain.is_foreign:
-            feed.survey = survey(chain, adapter, market)
-            for origin, symbols in add_surveyed(feed.survey, venue, market, self.table).items():
+            found = feed.survey = survey(chain, adapter, market)
+            for origin, symbols in add_surveyed(found, venue, self.table).items():
                 self.totals.origins.setdefault(origin, []).extend(symbols)
+            if market and not found.found and "" in found.markets.values():
+                raise ConfigError(
+                    f"its addresses are of other markets than {market}",
+                    where=str(chain.files[0]),
+                    hint="leave --market out to read them all",
+                )
         return feed
 
     def _market(self, chain: SegmentChain, adapter: type[FeedAdapter]) -> str:
-        """Return the market of connections that don't say theirs."""
+        """Return the market of connections that don't say theirs; "" where all of them must."""
         market = self.options.market
         if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:
             market = ""  # said of other venues' recordings
-        if not market and chain.is_foreign:
-            if len(adapter.markets) > 1:
-                raise ConfigError(
-                    "the recording does not say its market",
-                    where=str(chain.files[0]),
-                    hint=f"say --market {' or '.join(adapter.markets)}",
-                )
+        if not market and chain.is_foreign and len(adapter.markets) == 1:
             market = next(iter(adapter.markets))
         if market and market not in adapter.markets:
             raise ConfigError(
@@ -467,11 +505,10 @@ class Replay:
                 return rule
         return self._adapters(one.venue).markets[one.market].book
 
+    def _trade_numbers_of(self, number: int) -> TradeNumbers:
+        one = self.table[number]
+        return self._adapters(one.venue).markets[one.market].trade_numbers
+
     def _hint(self) -> str:
         kept = self.problems.kept
         return str(kept[0]) if kept else "no recording matches"
-
-
-def _bare(symbol: str) -> str:
-    """Return BTC-USDT, BTC/USDT and btcusdt as one."""
-    return "".join(filter(str.isalnum, symbol)).upper()

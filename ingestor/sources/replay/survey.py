@@ -11,80 +11,40 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from ingestor.adapter import BookOffer, BookRule, FeedAdapter, RestRequest, parse_levels
+import numpy as np
+
+from ingestor.adapter import (
+    BookOffer,
+    FeedAdapter,
+    HasTradeHistory,
+    LostTrades,
+    RestRequest,
+    parse_levels,
+)
+from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.narrowing import DEFERRED_WIDTH
 from ingestor.columns.sealing import read_deferred
-from ingestor.model.errors import DecodeError, IngestError, VenueError
+from ingestor.model.errors import ConfigError, DecodeError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.rows import CHANNEL_OF, Flag, RowClass
-from ingestor.recording.format import Connection, Http, Recv, Send
+from ingestor.model.timestamps import SECOND
+from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Send
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
 from ingestor.sources.replay.book_forms import BookForms
+from ingestor.sources.replay.digits import Digits
 
-UNREADABLE: Final = (IngestError, LookupError, TypeError, ValueError, AttributeError)
-CONFIRMED: Final = 3  # distinct numbers that make a count of decimals certain
-_DIGITS_MAX: Final = 18
-_BEYOND_MAX: Final = 4  # decimals beyond what is certain that a single number is believed
-_MANY: Final = 20  # numbers: with fewer, nothing stands out
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
-
-
-@dataclass(slots=True)
-class Digits:
-    """Decimals seen in a column of one symbol. printed: with trailing zeros; whole: before it.
-
-    One number with far more decimals than all others says nothing of the column: what CONFIRMED
-    distinct numbers need is certain, and what goes a little beyond it is believed.
-    """
-
-    printed: int = 0
-    needed: int = 0
-    whole: int = 1
-    _certain: int = 0
-    _printed: int = 0  # of the numbers that need no more than what is certain
-    _finer: dict[str, tuple[int, int]] = field(default_factory=dict)  # text -> needed, printed
-    _seen: int = 0
-
-    def __post_init__(self) -> None:
-        self._certain, self._printed = self.needed, self.printed
-
-    def see(self, text: object) -> None:
-        if isinstance(text, str) and "e" not in text and "E" not in text:
-            before, _, after = text.partition(".")
-            needed, printed = len(after.rstrip("0")), len(after)
-            self._seen += 1
-            if needed > self._certain:
-                self._see_finer(text, needed, printed)
-            elif printed > self._printed:
-                self._printed = printed
-            self.printed = max(self.printed, printed)
-            self.needed = max(self.needed, needed)
-            self.whole = max(self.whole, len(before.lstrip("-0")))
-
-    def _see_finer(self, text: str, needed: int, printed: int) -> None:
-        self._finer[text] = (needed, printed)
-        if len(self._finer) < CONFIRMED:
-            return
-        self._certain = sorted(found[0] for found in self._finer.values())[-CONFIRMED]
-        for found, (digits, width) in list(self._finer.items()):
-            if digits <= self._certain:
-                self._printed = max(self._printed, width)
-                del self._finer[found]
-
-    @property
-    def exponent(self) -> int:
-        """As printed, since a checksum may cover the zeros; fewer where int64 demands it."""
-        reach = min(self._certain + _BEYOND_MAX, _DIGITS_MAX - self.whole)
-        believed = [
-            found for found in self._finer.values() if found[0] <= reach or self._seen < _MANY
-        ]
-        needed = max([self._certain, *(digits for digits, _ in believed)])
-        printed = max([self._printed, *(width for _, width in believed)])
-        return max(needed, min(printed, _DIGITS_MAX - self.whole))
+_TEXTS_MAX: Final = 5_000  # distinct numbers of a column that wait to be looked at
+_NAMED_MAX: Final = 12
+# What a request says of both is what it says of a symbol.
+_TWO_LOSSES: Final = (
+    LostTrades(1, 2, 3 * SECOND, 4 * SECOND),
+    LostTrades(50_000, 60_000, 70_000 * SECOND, 80_000 * SECOND),
+)
 
 
 class Finder(dict[str, int]):
@@ -101,16 +61,48 @@ class Finder(dict[str, int]):
         return self[symbol]
 
 
+@dataclass(slots=True)
+class _Column:
+    """The numbers of one symbol: their digits, and the texts that wait to be looked at."""
+
+    digits: Digits = field(default_factory=Digits)
+    texts: set[object] = field(default_factory=set)
+
+    def look(self) -> None:
+        self.digits.see_all(self.texts)
+        self.texts.clear()
+
+
 class Probe(ColumnBuffer):
-    """A buffer that keeps no rows: only which channels an instrument has, and its digits."""
+    """A buffer that keeps no rows: only which channels an instrument has, and its digits.
+
+    Read `prices` and `sizes` after `read`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._unread: dict[RowClass, list[Any]] = {RowClass.TRADE: [], RowClass.QUOTE: []}
+        self._columns: dict[int, tuple[_Column, _Column]] = {}
         self.channels: dict[tuple[int, str], None] = {}
         self.image_levels = -1
-        self.prices: dict[int, Digits] = {}
-        self.sizes: dict[int, Digits] = {}
+
+    @property
+    def prices(self) -> dict[int, Digits]:
+        return {number: columns[0].digits for number, columns in self._columns.items()}
+
+    @property
+    def sizes(self) -> dict[int, Digits]:
+        return {number: columns[1].digits for number, columns in self._columns.items()}
+
+    def _see(self, number: int, prices: Iterable[object], sizes: Iterable[object]) -> None:
+        columns = self._columns.get(number)
+        if columns is None:
+            columns = self._columns[number] = _Column(), _Column()
+        for column, texts in zip(columns, (prices, sizes), strict=True):
+            with suppress(TypeError):  # a number that is an array or an object
+                column.texts.update(texts)
+            if len(column.texts) > _TEXTS_MAX:
+                column.look()
 
     def _see_book(
         self,
@@ -124,15 +116,9 @@ class Probe(ColumnBuffer):
         is_image = isinstance(flags, int) and flags & Flag.SNAPSHOT
         levels = max(len(bids), len(asks)) if is_image else 0
         self.image_levels = max(self.image_levels, levels)
-        self._see(number, "book", (*bids, *asks))
-
-    def _see(self, number: int, channel: str, pairs: Iterable[Sequence[object]]) -> None:
-        self.channels[number, channel] = None
-        prices = self.prices.setdefault(number, Digits())
-        sizes = self.sizes.setdefault(number, Digits())
-        for pair in pairs:
-            prices.see(pair[0])
-            sizes.see(pair[1])
+        self.channels[number, "book"] = None
+        for side in (bids, asks):
+            self._see(number, [pair[0] for pair in side], [pair[1] for pair in side])
 
     def levels(
         self,
@@ -186,107 +172,238 @@ class Probe(ColumnBuffer):
         unread = self._unread[row_class]
         unread += kept
         if len(unread) >= _UNREAD_MAX * DEFERRED_WIDTH:
-            self.read()
+            self._read(row_class, unread)
+
+    def _read(self, row_class: RowClass, kept: list[Any]) -> None:
+        """Read the numbers of kept trades or quotes: a price and a size in turns."""
+        part, texts, _ = read_deferred(row_class, kept, [])
+        kept.clear()
+        width = len(texts) // len(part.rows)
+        numbers = part.rows["instrument"]
+        for number in np.unique(numbers).tolist():
+            cells = np.flatnonzero(np.repeat(numbers == number, width // 2)).tolist()
+            prices = [texts[2 * cell] for cell in cells]
+            self._see(number, prices, [texts[2 * cell + 1] for cell in cells])
 
     def read(self) -> None:
-        """Read the digits of the trades and quotes kept so far."""
+        """Read what was kept so far."""
         for row_class, kept in self._unread.items():
-            if not kept:
-                continue
-            part, texts, _ = read_deferred(row_class, kept, [])
-            width = len(texts) // len(part.rows)
-            for row, number in enumerate(part.rows["instrument"].tolist()):
-                prices = self.prices.setdefault(number, Digits())
-                sizes = self.sizes.setdefault(number, Digits())
-                for cell in range(row * width, (row + 1) * width, 2):
-                    prices.see(texts[cell])
-                    sizes.see(texts[cell + 1])
-            kept.clear()
+            if kept:
+                self._read(row_class, kept)
+        for columns in self._columns.values():
+            for column in columns:
+                column.look()
 
 
 @dataclass(slots=True)
 class Survey:
-    """What the first pass found. subscriptions: (symbol, channel) by connection.
+    """What the first pass found. markets: of each connection; "" where it is not wanted.
 
-    offers: the form of books, by connection, where it isn't the venue's first.
-    listed: instruments by (market, symbol), from the recording's own REST answers.
+    subscriptions: (symbol, channel) by connection. digits: by (market, symbol). listed: instruments
+    by (market, symbol), from the recording's own REST answers. offers: the form of books, by
+    connection, where it isn't the venue's first.
     """
 
+    markets: dict[Connection, str] = field(default_factory=dict)
     subscriptions: dict[Connection, list[tuple[str, str]]] = field(default_factory=dict)
-    digits: dict[str, tuple[Digits, Digits]] = field(default_factory=dict)
+    digits: dict[tuple[str, str], tuple[Digits, Digits]] = field(default_factory=dict)
     listed: dict[tuple[str, str], Instrument] = field(default_factory=dict)
     offers: dict[Connection, BookOffer] = field(default_factory=dict)
 
+    @property
+    def found(self) -> list[str]:
+        """The markets that have frames."""
+        return list(dict.fromkeys(market for market, _ in self.digits))
+
 
 def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Survey:
-    """Read a foreign recording once. Frames that can't be decoded are passed over."""
-    found = Survey()
-    finder, probe, forms = Finder(), Probe(), BookForms(adapter, market)
-    adapters: dict[Connection, FeedAdapter] = {}
-    reader = adapter(market, finder)
+    """Read a foreign recording once. Frames that can't be decoded are passed over.
+
+    Args:
+        chain: the recording.
+        adapter: of its venue.
+        market: of connections whose addresses don't say theirs; those of other markets are left
+            out. "" = all, and every address must say.
+
+    Raises:
+        ConfigError: where a connection's market can't be told.
+    """
+    surveyor = _Surveyor(chain, adapter, market)
     for path in chain.files:
         for lines in read_lines(path, Problems()):
             for line in lines:
-                if isinstance(line, Http):
-                    _list(line, adapter, found)
-                    _probe_snapshot(reader, line, probe)
-                elif isinstance(line, Recv | Send):
-                    one = adapters.get(line.conn)
-                    if one is None:
-                        one = adapters[line.conn] = adapter(market, finder)
-                    if isinstance(line, Send):
-                        forms.asked(line.conn, one, line.payload)
-                        continue
-                    _probe(one, line, probe, forms)
-                    _subscribe(found, line.conn, finder, probe)
-    found.offers = forms.finish()
-    _add_book_channels(found, adapter.markets[market].book)
-    probe.read()
-    names = {number: symbol for symbol, number in finder.items()}
-    for number, prices in probe.prices.items():
-        found.digits[names[number]] = (prices, probe.sizes[number])
-    return found
+                surveyor.take(line)
+    return surveyor.finish()
 
 
-def _probe(adapter: FeedAdapter, line: Recv, probe: Probe, forms: BookForms) -> None:
-    probe.begin(_NOBODY, b"")
-    payload, probe.image_levels = line.payload, -1
-    with suppress(Exception):  # the second pass refuses the frame, and says why
-        control = adapter.decode(payload, line.ts_ns, probe)
-        if control is not None and forms.answered(line.conn, adapter, payload, control):
-            adapter.decode(payload, line.ts_ns, probe)
-    if probe.image_levels >= 0:
-        forms.book(line.conn, probe.image_levels)
-    probe.settle()
+@dataclass(slots=True)
+class _Reading:
+    """One market of a recording: its symbols, their numbers, and a reader of its REST answers."""
+
+    finder: Finder
+    probe: Probe
+    reader: FeedAdapter
+    forms: BookForms
 
 
-def _probe_snapshot(adapter: FeedAdapter, line: Http, probe: Probe) -> None:
-    symbol = snapshot_symbol(adapter, line.url)
-    if symbol:
+class _Surveyor:
+    """The first pass, line by line."""
+
+    def __init__(self, chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> None:
+        self._chain = chain
+        self._adapter = adapter
+        self._market = market
+        self._survey = Survey()
+        self._readings: dict[str, _Reading] = {}
+        self._adapters: dict[Connection, FeedAdapter] = {}
+        self._untold: dict[Connection, list[str]] = {}  # what their addresses leave open
+        self._answers: dict[str, Http] = {}  # the last one to each request
+        self._requests = [
+            (name, request)
+            for name in adapter.markets
+            for request in adapter.instrument_requests(name)
+        ]
+        if not market and len(adapter.markets) == 1:
+            self._market = next(iter(adapter.markets))
+
+    def take(self, line: Line) -> None:
+        match line:
+            case Recv():
+                self._frame(line)
+            case Send():
+                self._sent(line)
+            case Connect():
+                self._connect(line)
+            case Http():
+                self._answers[line.url] = line
+
+    def finish(self) -> Survey:
+        found = self._survey
+        for line in self._answers.values():
+            self._answer(line)
+        for market, reading in self._readings.items():
+            reading.probe.read()
+            names = {number: symbol for symbol, number in reading.finder.items()}
+            prices, sizes = reading.probe.prices, reading.probe.sizes
+            for number, digits in prices.items():
+                found.digits[market, names[number]] = digits, sizes[number]
+            found.offers |= reading.forms.finish()
+        self._add_book_channels()
+        if self._untold:
+            self._complain()
+        return found
+
+    def _add_book_channels(self) -> None:
+        """Let who has a book have all that is made of it."""
+        for connection, subscriptions in self._survey.subscriptions.items():
+            rule = self._adapter.markets[self._survey.markets[connection]].book
+            books = [symbol for symbol, channel in subscriptions if channel == "book"]
+            made = [(symbol, channel) for symbol in books for channel in rule.channels]
+            subscriptions[:] = dict.fromkeys([*subscriptions, *made])
+
+    def _connect(self, line: Connect) -> None:
+        told = markets_at(self._adapter, line.url)
+        self._adapters.pop(line.conn, None)
+        if len(told) == 1 and not self._market:
+            self._survey.markets[line.conn] = told[0]
+        elif self._market:
+            self._survey.markets[line.conn] = (
+                self._market if self._market in told or not told else ""
+            )
+        else:
+            self._untold[line.conn] = told or list(self._adapter.markets)
+
+    def _frame(self, line: Recv) -> None:
+        reading, adapter = self._reader_of(line.conn)
+        if reading is None or adapter is None:
+            return
+        probe, payload = reading.probe, line.payload
         probe.begin(_NOBODY, b"")
-        with suppress(Exception):
-            adapter.decode_snapshot(symbol, line.payload, line.ts_ns, probe)
-        probe.channels.clear()
+        probe.image_levels = -1
+        with suppress(Exception):  # the second pass refuses the frame, and says why
+            control = adapter.decode(payload, line.ts_ns, probe)
+            if control is not None and reading.forms.answered(line.conn, adapter, payload, control):
+                adapter.decode(payload, line.ts_ns, probe)
+        if probe.image_levels >= 0:
+            reading.forms.book(line.conn, probe.image_levels)
+        probe.settle()
+        if probe.channels:
+            self._subscribe(line.conn, reading)
 
+    def _sent(self, line: Send) -> None:
+        reading, adapter = self._reader_of(line.conn)
+        if reading is not None and adapter is not None:
+            reading.forms.asked(line.conn, adapter, line.payload)
 
-def _subscribe(found: Survey, connection: Connection, finder: Finder, probe: Probe) -> None:
-    if not probe.channels:
-        return
-    symbols = list(finder)
-    subscriptions = found.subscriptions.setdefault(connection, [])
-    for number, channel in probe.channels:
-        pair = (symbols[number], channel)
-        if pair not in subscriptions:
-            subscriptions.append(pair)
-    probe.channels.clear()
+    def _reader_of(self, connection: Connection) -> tuple[_Reading | None, FeedAdapter | None]:
+        """Return what reads a connection's frames; None where its market is not wanted."""
+        market = self._survey.markets.get(connection)
+        if market is None:
+            market = self._survey.markets[connection] = self._market_of(connection)
+        if not market:
+            return None, None
+        reading = self._reading(market)
+        adapter = self._adapters.get(connection)
+        if adapter is None:
+            adapter = self._adapters[connection] = self._adapter(market, reading.finder)
+        return reading, adapter
 
+    def _market_of(self, connection: Connection) -> str:
+        """Return the market of a connection that no address told."""
+        if self._market:
+            return self._market
+        return self._untold.setdefault(connection, list(self._adapter.markets))[0]
 
-def _add_book_channels(found: Survey, rule: BookRule) -> None:
-    """Let who has a book have all that is made of it."""
-    for subscriptions in found.subscriptions.values():
-        books = [symbol for symbol, channel in subscriptions if channel == "book"]
-        made = [(symbol, channel) for symbol in books for channel in rule.channels]
-        subscriptions[:] = dict.fromkeys([*subscriptions, *made])
+    def _reading(self, market: str) -> _Reading:
+        reading = self._readings.get(market)
+        if reading is None:
+            finder = Finder()
+            forms = BookForms(self._adapter, market)
+            reading = _Reading(finder, Probe(), self._adapter(market, finder), forms)
+            self._readings[market] = reading
+        return reading
+
+    def _subscribe(self, connection: Connection, reading: _Reading) -> None:
+        channels = reading.probe.channels
+        symbols = list(reading.finder)
+        subscriptions = self._survey.subscriptions.setdefault(connection, [])
+        for number, channel in channels:
+            pair = (symbols[number], channel)
+            if pair not in subscriptions:
+                subscriptions.append(pair)
+        channels.clear()
+
+    def _answer(self, line: Http) -> None:
+        told = markets_at(self._adapter, line.url)
+        for market, request in self._requests:
+            if (not told or market in told) and matches(line.url, request):
+                with suppress(VenueError, DecodeError):
+                    for listed in read_list(self._adapter, market, [line.payload]).instruments:
+                        self._survey.listed[market, listed.symbol] = listed
+        for market, reading in self._readings.items():
+            symbol = snapshot_symbol(reading.reader, line.url)
+            if symbol and (not told or market in told):
+                reading.probe.begin(_NOBODY, b"")
+                with suppress(Exception):
+                    reading.reader.decode_snapshot(symbol, line.payload, line.ts_ns, reading.probe)
+                reading.probe.channels.clear()
+
+    def _complain(self) -> None:
+        """Raises ConfigError, which names what was found."""
+        carried: dict[str, None] = {}
+        for connection in self._untold:
+            for symbol, _ in self._survey.subscriptions.get(connection, ()):
+                carried[symbol] = None
+        if not carried and self._survey.found:
+            return  # those that have data are told
+        symbols = list(carried) or ["nothing that is known"]
+        names = ", ".join(symbols[:_NAMED_MAX]) + (", ..." if symbols[_NAMED_MAX:] else "")
+        choices = dict.fromkeys(name for open_ in self._untold.values() for name in open_)
+        raise ConfigError(
+            f"the recording does not say its market; it holds {names}",
+            where=str(self._chain.files[0]),
+            hint=f"say --market {' or '.join(choices)}",
+        )
 
 
 class _Nobody:
@@ -298,14 +415,6 @@ class _Nobody:
 
 
 _NOBODY: Final = _Nobody()
-
-
-def _list(line: Http, adapter: type[FeedAdapter], found: Survey) -> None:
-    for market in adapter.markets:
-        if any(matches(line.url, request) for request in adapter.instrument_requests(market)):
-            with suppress(VenueError, DecodeError):
-                for listed in read_list(adapter, market, [line.payload]).instruments:
-                    found.listed[market, listed.symbol] = listed
 
 
 def matches(url: str, request: RestRequest) -> bool:
@@ -340,6 +449,20 @@ def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     return parse_qs(urlsplit(url).query).get(name, [""])[0]
 
 
+def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> str | None:
+    """Return whose past trades an address asks for, of some symbols; None for another address."""
+    if not isinstance(adapter, HasTradeHistory):
+        return None
+    parts = urlsplit(url)
+    query = {*parse_qsl(parts.query)}
+    for symbol in symbols:
+        requests = [adapter.history_request(symbol, lost) for lost in _TWO_LOSSES]
+        same = [{*one.query.items()} for one in requests if one and one.path == parts.path]
+        if len(same) == len(requests) and set.intersection(*same) <= query:
+            return symbol
+    return None
+
+
 def inferred(
     venue: str, market: str, symbol: str, digits: tuple[Digits, Digits] | None
 ) -> Instrument:
@@ -349,15 +472,12 @@ def inferred(
     return instrument(venue, market, symbol, symbol, symbol, "", tick, lot)
 
 
-def add_surveyed(
-    found: Survey, venue: str, market: str, table: InstrumentTable
-) -> dict[str, list[str]]:
+def add_surveyed(found: Survey, venue: str, table: InstrumentTable) -> dict[str, list[str]]:
     """Give every symbol of a survey an instrument; return the symbols by where it came from:
     "given" (in the table already), "recorded" (listed in the recording) or "inferred"."""
     origins: dict[str, list[str]] = {"given": [], "recorded": [], "inferred": []}
-    symbols = table.symbols(venue, market)
-    for symbol, digits in found.digits.items():
-        if symbol in symbols:
+    for (market, symbol), digits in found.digits.items():
+        if symbol in table.symbols(venue, market):
             origins["given"].append(symbol)
             continue
         listed = found.listed.get((market, symbol)) or next(
@@ -373,9 +493,9 @@ def add_surveyed(
 
 
 def _fitted(one: Instrument, digits: tuple[Digits, Digits]) -> Instrument:
-    """Give room for every digit seen: orders at a finer tick than today's may still be there."""
+    """Give room for the digits seen."""
     return replace(
         one,
-        price_exponent=max(one.price_exponent, digits[0].needed),
-        size_exponent=max(one.size_exponent, digits[1].needed),
+        price_exponent=digits[0].fitted(one.price_exponent),
+        size_exponent=digits[1].fitted(one.size_exponent),
     )

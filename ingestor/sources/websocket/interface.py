@@ -91,9 +91,8 @@ class ConnectOptions:
 
 Arrive = Callable[[tuple[Any, bytes, int]], None]
 # Takes the whole data frames of a read: (session, data, where a frame begins, the most bytes of a
-# payload, ts_recv in ns). Returns where that ended, and whether to call it again after
-# `on_read_complete`.
-Take = Callable[[Any, bytes, int, int, int], tuple[int, bool]]
+# payload, ts_recv in ns). Returns where something else begins.
+Take = Callable[[Any, bytes, int, int, int], int]
 
 
 class Link(Protocol):
@@ -154,6 +153,11 @@ class TakesReads(Protocol):
     @property
     def take(self) -> Take | None:
         """None where nothing takes the frames of this connection."""
+
+
+def take_of(handler: Handler) -> Take | None:
+    """Return what takes the frames of a handler's reads, None where nothing does."""
+    return handler.take if isinstance(handler, TakesReads) else None
 
 
 class Connect(Protocol):

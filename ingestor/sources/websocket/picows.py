@@ -38,11 +38,10 @@ from ingestor.sources.websocket.interface import (
     ConnectOptions,
     Handler,
     ProtocolViolated,
-    Take,
-    TakesReads,
     callback_failure,
     connect_failure,
     is_close_code,
+    take_of,
 )
 from ingestor.sources.websocket.poller import ReadComplete
 from ingestor.sources.websocket.sockets import READ_BYTES, Receive, SocketTransport, open_stream
@@ -105,7 +104,7 @@ class _PicowsLink(WSListener):
         self._clock_ns = options.clock_ns
         self._session = handler.session
         self._arrive = handler.arrive
-        self._take: Take | None = handler.take if isinstance(handler, TakesReads) else None
+        self._take = take_of(handler)
         self._on_read_complete = handler.on_read_complete
         self._url = options.url
         self._message_bytes_max = options.frame_bytes_max
@@ -165,15 +164,14 @@ class _PicowsLink(WSListener):
         if at < len(data):
             at = self._odd_frames(data, at)
             self._rest = data[at:]
-        on_read_complete = self._on_read_complete
-        on_read_complete()
+        self._on_read_complete()
         if has_more:
             self._stream.read_again()
 
     def _whole_frames(self, data: bytes, at: int) -> int:
         """Hand over data frames that are whole, from `at`; return where something else begins."""
         if self._take is not None:
-            return self._taken(self._take, data, at)
+            return self._take(self._session, data, at, self._message_bytes_max, self.received_ns)
         arrive, session, ts_recv = self._arrive, self._session, self.received_ns
         longest, size = self._message_bytes_max, len(data)
         frames = 0
@@ -192,15 +190,6 @@ class _PicowsLink(WSListener):
             frames += 1
             if frames == BURST_FRAMES_MAX:
                 frames = 0
-                self._on_read_complete()
-        return at
-
-    def _taken(self, take: Take, data: bytes, at: int) -> int:
-        """Let the handler take data frames that are whole; return where something else begins."""
-        has_more = at < len(data)
-        while has_more:
-            at, has_more = take(self._session, data, at, self._message_bytes_max, self.received_ns)
-            if has_more:
                 self._on_read_complete()
         return at
 
@@ -289,8 +278,7 @@ class _PicowsLink(WSListener):
     def failed(self, failure: Exception) -> None:
         """Something unforeseen was raised in a callback: it costs this connection alone."""
         verdict = callback_failure(self._url, failure)
-        if self._failure is None:
-            self._failure = verdict
+        self._failure = self._failure or verdict
         self._stream.abort()
 
     # What the library calls
@@ -392,8 +380,7 @@ class _PicowsLink(WSListener):
 
     def _join(self, frame: WSFrame) -> None:
         if self._parts is None:
-            self._parts = []
-            self._parts_bytes = 0
+            self._parts, self._parts_bytes = [], 0
         self._parts_bytes += frame.payload_size
         too_big = ""
         if self._parts_bytes > self._message_bytes_max:
@@ -419,8 +406,7 @@ class _PicowsLink(WSListener):
             if payload and not is_close_code(code):
                 self._violated(WSCloseCode.PROTOCOL_ERROR, f"closed with the invalid code {code}")
                 return
-            reason = payload[2:].decode(errors="replace")
-            self._failure = PeerClosed(self._url, code, reason)
+            self._failure = PeerClosed(self._url, code, payload[2:].decode(errors="replace"))
             transport.send(WSMsgType.CLOSE, payload[:2])
         transport.disconnect()
 

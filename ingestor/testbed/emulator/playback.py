@@ -21,7 +21,7 @@ from ingestor.model.errors import ConfigError
 from ingestor.recording.format import Connect, Connection, Header, Http, Line, Recv
 from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.testbed.emulator.registry import venue_names, venue_of
-from ingestor.testbed.emulator.venue import Change, Print, Venue, parse
+from ingestor.testbed.emulator.venue import Change, PastTrade, Print, Venue, parse
 
 Key = tuple[str, str]  # venue, market; "" where all markets come on one connection
 
@@ -30,12 +30,14 @@ _UNREADABLE: Final = (msgspec.DecodeError, LookupError, TypeError, ValueError, A
 
 @dataclass(slots=True)
 class Frame:
-    """A recorded frame that is data. streams: whose; changes: what it does to books."""
+    """A recorded frame that is data. streams: whose; changes: what it does to books; trades: what
+    it reports."""
 
     ts_ns: int
     payload: bytes
     streams: tuple[str, ...]
     changes: list[Change]
+    trades: list[PastTrade] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,11 @@ class Recording:
             changes = list(self.exchange.changes(message))
         except _UNREADABLE:
             changes = []
-        return Frame(line.ts_ns, payload, streams, changes) if streams else None
+        try:
+            trades = list(self.exchange.trades(message))
+        except _UNREADABLE:
+            trades = []
+        return Frame(line.ts_ns, payload, streams, changes, trades) if streams else None
 
     def note(self, line: Line) -> None:
         """Take a line into account."""
@@ -201,7 +207,8 @@ def _keyed_lines(chains: Sequence[SegmentChain], problems: Problems) -> Iterator
         fixed = foreign.get(chain.name)
         for line in lines:
             if fixed is not None:
-                yield fixed, line
+                for key in _foreign_keys(chain, fixed, line, owners):
+                    yield key, line
             elif not chain.is_foreign:
                 for key in _keys(chain, line, owners):
                     if key[0]:
@@ -225,6 +232,25 @@ def _keys(
             return (_own_key(line.venue or chain.venue, line.market),)
     key = owners.get((chain.name, line.conn), ("", ""))
     return (key,)
+
+
+def _foreign_keys(
+    chain: SegmentChain, fixed: Key, line: Line, owners: dict[tuple[str, Connection | None], Key]
+) -> Iterable[Key]:
+    """Return whom a line of others concerns: addresses tell. fixed: where they don't."""
+    venue = venue_of(fixed[0])
+    match line:
+        case Connect(url=url):
+            market = venue.market_at(url)
+            key = fixed if market is None else (venue.name, market)
+            owners[chain.name, line.conn] = key
+            return (key,)
+        case Http(url=url):
+            told = [] if venue.shares_connection else venue.markets_at(url)
+            return [(venue.name, market) for market in told] or (fixed,)
+        case Header():
+            return (fixed,)
+    return (owners.get((chain.name, line.conn), fixed),)
 
 
 def _own_key(venue: str, market: str) -> Key:

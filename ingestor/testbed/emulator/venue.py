@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 import orjson
 
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.addresses import markets_at
 
 LevelTexts = Sequence[tuple[str, str]]  # price, size
 Print = tuple[str, str, str]  # symbol, price, size: somewhere in a frame
@@ -123,6 +123,18 @@ class BookRequest(NamedTuple):
     depth: int | None
 
 
+class PastTrade(NamedTuple):
+    """A trade that playback has passed. trade: the venue's own fields."""
+
+    symbol: str
+    number: int
+    ts_ns: int  # the venue's time, since the epoch
+    trade: Mapping[str, Any]
+
+
+PastTrades = Mapping[str, Collection[PastTrade]]  # by symbol, oldest first
+
+
 class VenueConnection(Protocol):
     """One client, as a venue sees it."""
 
@@ -172,11 +184,14 @@ class Venue:
 
     def market_at(self, url: str) -> str | None:
         """Return the market whose websocket host an address has; None: another venue's."""
-        host = urlsplit(url).hostname
-        for name, market in self.adapter.markets.items() if self.adapter else ():
-            if any(urlsplit(endpoint.url).hostname == host for endpoint in market.endpoints):
-                return "" if self.shares_connection else name
-        return None
+        told = self.markets_at(url)
+        if not told:
+            return None
+        return "" if self.shares_connection else told[0]
+
+    def markets_at(self, url: str) -> list[str]:
+        """Return the markets that an address may be of."""
+        return markets_at(self.adapter, url) if self.adapter is not None else []
 
     def market_of_frame(self, message: Any) -> str | None:
         """Return the market that sends frames of this shape; None: the shape doesn't say."""
@@ -208,6 +223,10 @@ class Venue:
         for change in self.changes(message):
             for price, size in (*change.bids, *change.asks):
                 yield change.symbol, price, size
+
+    def trades(self, message: Any) -> Iterator[PastTrade]:
+        """Yield the trades of a frame."""
+        yield from ()
 
     def image(self, stream: str, book: Book) -> bytes | None:
         """Return the snapshot frame for who subscribes late; None: snapshots come by REST."""
@@ -244,6 +263,13 @@ class Venue:
     def write_book(self, book: Book, depth: int) -> bytes:
         """Return the answer to such a request. depth: levels a side."""
         raise NotImplementedError
+
+    def history(
+        self, path: str, query: Mapping[str, str], past_trades: PastTrades
+    ) -> object | None:
+        """Return the answer to a request for past trades, as JSON; None: it asks for something
+        else."""
+        return None
 
     def lists_instruments_at(self, path: str) -> bool:
         """Return whether the feed asks this path for the instruments of some market."""

@@ -385,7 +385,7 @@ def test_the_embedded_broker_runs_until_it_is_stopped(stop: signal.Signals) -> N
         host, _, port = process.stdout.readline().strip().rpartition(":")
         socket.create_connection((host, int(port)), timeout=5).close()
         process.send_signal(stop)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
