@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parents[2] / ".venv-clients"
 PACKAGES = ("ccxt==4.5.90", "python-binance==1.0.37", "pybit==5.17.0", "cryptofeed==2.4.1")
 INSTALL_S_MAX = 600
 CLIENT_S_MAX = 120
+TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 BINANCE = ("binance_spot_btcusdt_20240808.jsonl.zst", "binance", "spot")
 CLIENTS = {  # script -> what is served to it, what it must tell
     "with_ccxt": (BINANCE, {"types": {"BTC/USDT": "spot"}}),
@@ -79,7 +80,7 @@ def test_a_client_of_others(script: str, captures: Path, python: Path, tmp_path:
         done = subprocess.run(
             [str(python), str(Path(__file__).with_name(f"{script}.py")),
              *(served[name].replace("127.0.0.1", "localhost") for name in ("url", "rest_url"))],
-            env={**os.environ, "SSL_CERT_FILE": trusted, "PYTHONPATH": ""},
+            env={**os.environ, **dict.fromkeys(TRUST, trusted), "PYTHONPATH": ""},
             capture_output=True,
             text=True,
             timeout=CLIENT_S_MAX,
