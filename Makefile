@@ -25,12 +25,15 @@ require_python = $(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
 PYTHON_PROBLEM = $(shell $(PROBE))
 
 PART ?= 1/4
+# What the compiled library is made of: it is made anew when one of these changes.
+NATIVE := $(wildcard ingestor/native/src/*.c ingestor/native/src/*.h) hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long reliability check docs bench lock sbom clean
+.PHONY: help run native test test-long reliability check docs bench lock sbom clean
 
 help:
 	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
+	@echo "make native             compile the library with a compiler from PyPI, where there is none"
 	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
 	@echo "make test-long PART=1/4  a part of the long suite, at most 40 minutes; writes its results"
 	@echo "make reliability        write docs/reliability.md from the results of the suites"
@@ -44,6 +47,13 @@ help:
 
 run: $(RUN_STAMP)
 	@$(BIN)/ingestor demo $(DEMO_ARGS)
+
+# 411 MB while it compiles; the library runs with any glibc since 2.17.
+native: $(RUN_STAMP)
+	@$(PIP) install "ziglang==0.15.2"
+	@CC="$(BIN)/python -m ziglang cc $$(getconf GNU_LIBC_VERSION >/dev/null 2>&1 && \
+	  echo -target $$(uname -m)-linux-gnu.2.17)" $(BIN)/python ingestor/native/build.py
+	@$(PIP) uninstall --yes ziglang
 
 test: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
@@ -73,14 +83,14 @@ bench: $(DEV_STAMP)
 $(BIN)/python:
 	$(require_python)@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 2; }
 
-$(RUN_STAMP): requirements.lock pyproject.toml | $(BIN)/python
+$(RUN_STAMP): requirements.lock pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing what the program needs into $(VENV) (once) ..."
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 # The development lock contains the other one, so it satisfies both stamps.
-$(DEV_STAMP): requirements-dev.lock pyproject.toml | $(BIN)/python
+$(DEV_STAMP): requirements-dev.lock pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing what development needs into $(VENV) (once) ..."
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .

@@ -24,6 +24,7 @@ import orjson
 from msgspec import Struct
 
 from ingestor.adapter import (
+    SECOND,
     Ack,
     BookRule,
     Cause,
@@ -39,15 +40,18 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     Rows,
     Sequential,
     Side,
+    TradeNumbers,
     UnknownMessage,
     VenueError,
     instrument,
@@ -60,6 +64,7 @@ from ingestor.adapter import (
 _CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
 _AGGRESSORS: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}  # keyed by the maker's side
 _NO_SIDE: Final = int(Side.NONE)  # UNKNOWN_ORDER_SIDE
+_LEVEL_SIDES: Final = {"bid", "offer"}
 _BOOK_FLAGS: Final = {"update": 0, "snapshot": int(Flag.SNAPSHOT)}
 _CONTROL: Final[dict[str, Control]] = {
     "heartbeats": Notice.HEARTBEAT,
@@ -67,6 +72,7 @@ _CONTROL: Final[dict[str, Control]] = {
     "ticker_batch": Filtered("ticker"),
     "candles": Filtered("candles"),
     "status": Filtered("status"),
+    "user": Filtered("user"),
 }
 _REPEATED: Final = Filtered("repeated", duplicate=True)
 _LATE: Final = Filtered("late")
@@ -74,6 +80,7 @@ _LATE_MAX: Final = 100  # so many in a row are no reordering: the count itself i
 _TEMPORARY: Final = frozenset(
     {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL"}
 )
+_HISTORY_PAGE: Final = 1_000  # trades in one answer
 _NOT_TRADING: Final = ("is_disabled", "trading_disabled", "cancel_only")
 _WORD: Final = re.compile(r"[\w-]+")
 
@@ -85,6 +92,12 @@ class _Trade(Struct, gc=False):
     size: Any
     time: str
     side: str
+
+
+class _History(Struct):
+    """The answer to a request for past trades, newest first."""
+
+    trades: list[_Trade]
 
 
 class _Level(Struct, gc=False):
@@ -123,6 +136,7 @@ class _Head(Struct):
     sequence_num: Sequential
 
 
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse: Final = msgspec.json.Decoder(_Message, float_hook=str).decode  # one for all connections
 _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _NO_TIME: Final = "1970-01-01T00:00:00"  # of levels in a snapshot that has none
@@ -154,11 +168,17 @@ class Coinbase:
             limits=Limits(
                 streams_per_connection=16,
                 streams_per_subscribe=16,
-                connects_per_s=4.0,  # 8 are allowed, as are 8 messages, for all of an address
+                # An address may connect 8 times and send 8 messages a second, all connections
+                # together.
+                connects_per_s=4.0,
+                connects_burst=2,
                 requests_per_s=4.0,
+                address_requests_per_s=4.0,
+                rest=RestLimit(weight_per_s=4.0, weight_burst=5),  # 10 a second
                 frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
             ),
             book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),
+            trade_numbers=TradeNumbers.ASCENDING,
         )
     }
 
@@ -284,14 +304,13 @@ class Coinbase:
     def _levels(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         number = message.sequence_num
         for event in message.events or ():
-            bids: list[tuple[object, object]] = []
-            asks: list[tuple[object, object]] = []
-            sides = {"bid": bids, "offer": asks}
             updates = event.updates
             if updates is None:
                 raise DecodeError(self.venue, "l2_data without updates")
-            for update in updates:
-                sides[update.side].append((update.price_level, update.new_quantity))
+            bids = [(one.price_level, one.new_quantity) for one in updates if one.side == "bid"]
+            asks = [(one.price_level, one.new_quantity) for one in updates if one.side == "offer"]
+            if len(bids) + len(asks) < len(updates):
+                raise KeyError(next(one.side for one in updates if one.side not in _LEVEL_SIDES))
             # Levels of one event share their time; where a snapshot has none, it is 1970.
             time = updates[-1].event_time if updates else _NO_TIME
             out.levels(
@@ -304,6 +323,7 @@ class Coinbase:
                 asks,
                 0,
                 _BOOK_FLAGS[event.type],
+                are_pairs=True,
             )
 
     def _control(self, channel: str, message: _Message) -> Control:
@@ -335,7 +355,16 @@ class Coinbase:
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
-        return [RestRequest("/api/v3/brokerage/market/products", {"product_type": "SPOT"})]
+        # Pages are documented since 2026-08, whether there are any without `limit` is not.
+        return [
+            RestRequest(
+                "/api/v3/brokerage/market/products",
+                {"product_type": "SPOT"},
+                cursor=("pagination", "next_cursor"),
+                more=("pagination", "has_next"),
+                total=("num_products",),
+            )
+        ]
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
@@ -375,6 +404,19 @@ class Coinbase:
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        query = {
+            "limit": str(_HISTORY_PAGE),
+            "start": str(lost.after_ns // SECOND),
+            "end": str(lost.before_ns // SECOND + 1),
+        }
+        path = f"/api/v3/brokerage/market/products/{symbol}/ticker"
+        return RestRequest(path, query)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        for trade in reversed(_parse_history(body).trades):
+            out.add_trade(_read_trades, trade, self._symbols[symbol], ts_recv)
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         query = {"product_id": symbol, "limit": str(depth)}

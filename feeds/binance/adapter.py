@@ -2,8 +2,9 @@
 
 Reference: Binance "WebSocket Streams" (spot), "Websocket Market Streams" (USD-M, COIN-M), REST
 "Exchange Information" and "Order Book" of each, read 2026-11-21.
-Units: prices and sizes are decimal text, times are ms. ts_event is the matching engine's time (T)
-where a message has one, else the event time (E); spot quotes and book snapshots have neither.
+Units: prices and sizes are decimal text, times are ms, on spot also us where the address has
+`timeUnit=MICROSECOND`. ts_event is the matching engine's time (T) where a message has one, else the
+event time (E); spot quotes and book snapshots have neither.
 Traps:
 - Spot is read from /ws, where an event comes alone; futures and recordings have it wrapped with
   the name of its stream. Both are read.
@@ -32,8 +33,10 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     Counted,
@@ -46,17 +49,21 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Milliseconds,
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
+    RestSnapshot,
     SnapshotSource,
+    TradeNumbers,
     UnknownMessage,
 )
 
-from . import instruments
+from . import instruments, shapes
 from .batch_decoder import (
     NO_TRADE,
     AggregateTrade,
@@ -67,6 +74,7 @@ from .batch_decoder import (
     Quote,
     Trade,
     append_event,
+    append_history,
     futures_decoder,
     is_whole_book,
     parse_wrapped,
@@ -76,34 +84,60 @@ from .batch_decoder import (
 
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 
-_SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
+# Levels of the REST snapshot, and what it weighs. Fewer than 1,000 soon leave a wrong top of a busy
+# book, beyond which only what changed is known.
+_SPOT_WEIGHTS: Final = {1_000: 50, 100: 5, 500: 25, 5_000: 250}
+_FUTURES_WEIGHTS: Final = {1_000: 20, 100: 5, 500: 10}
+_DEPTH_WEIGHT: Final = {"spot": _SPOT_WEIGHTS, "usdm": _FUTURES_WEIGHTS, "coinm": _FUTURES_WEIGHTS}
+_SPOT_BOOKS: Final = tuple(BookOffer(d, ms) for ms in (100, 1_000) for d in _SPOT_WEIGHTS)
+_FUTURES_BOOKS: Final = tuple(BookOffer(d, ms) for ms in (100, 250, 500) for d in _FUTURES_WEIGHTS)
+_UNNAMED_SPEEDS: Final = {"spot": 1_000, "usdm": 250, "coinm": 250}  # of a stream `@depth`
+_AUDIT_LIMITS: Final = (5, 10, 20, 50, 100)
+_AUDIT_WEIGHT: Final = 5  # of up to 100 levels on spot; futures take less
 _DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
-_DEPTH_WEIGHT: Final = {"spot": 50, "usdm": 20, "coinm": 20}
+_HISTORY_PATH: Final = {
+    "spot": "/api/v3/historicalTrades",
+    "usdm": "/fapi/v1/aggTrades",
+    "coinm": "/dapi/v1/aggTrades",
+}
+_HISTORY_WEIGHT: Final = {"spot": 25, "usdm": 20, "coinm": 20}
+_HISTORY_PAGE: Final = 1_000  # trades in one answer
 _EXCHANGE_INFO: Final = {
     "spot": RestRequest("/api/v3/exchangeInfo", {"showPermissionSets": "false"}, weight=20),
     "usdm": RestRequest("/fapi/v1/exchangeInfo"),
     "coinm": RestRequest("/dapi/v1/exchangeInfo"),
 }
 
-# 300 connects in 5 minutes: 30 at once and 0.9 a second. A spot connection may receive 5 messages
-# a second, our pongs among them, and 4 requests a second have been seen to be too many.
+_USED_WEIGHT: Final = "X-MBX-USED-WEIGHT-1M"
+# 300 connects in 5 minutes: 30 at once and 0.7 a second. A spot connection may receive 5 messages
+# a second, our pongs among them, and 4 requests a second have been seen to be too many. Over REST
+# 6,000 weight a minute.
 _SPOT_LIMITS: Final = Limits(
     streams_per_connection=1_024,
     streams_per_subscribe=100,
-    connects_per_s=0.9,
+    connects_per_s=0.7,
     connects_burst=30,
     requests_per_s=2.0,
+    rest=RestLimit("spot", 40.0, 200, _USED_WEIGHT, used_max=4_800),
     lifetime_s=86_400.0,
 )
-_FUTURES_LIMITS: Final = replace(_SPOT_LIMITS, streams_per_connection=200, requests_per_s=5.0)
+# Since 2026-06-30 fapi and dapi share 2,400 weight a minute ("COIN-M/USD-M Architecture
+# Integration", 2026-06-10). 1,024 streams and 10 messages a second on a connection
+# (developers.binance.com, USD-M and COIN-M "Websocket Market Streams"); a mirror of these pages and
+# the one of options still say 200, which `streams_per_connection = 200` in a feed keeps to.
+_FUTURES_LIMITS: Final = replace(
+    _SPOT_LIMITS,
+    requests_per_s=5.0,
+    rest=RestLimit("futures", 26.0, 100, _USED_WEIGHT, used_max=1_900),
+)
 
 _SPOT_BOOK: Final = BookRule(Continuity.RANGE, SnapshotSource.REST, verify_with_quotes=True)
 _FUTURES_BOOK: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, verify_with_quotes=True)
 
 _STREAM: Final = {
-    "spot": {"trades": "trade", "quotes": "bookTicker", "book": "depth@100ms"},
-    "usdm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
-    "coinm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
+    "spot": {"trades": "trade", "quotes": "bookTicker"},
+    "usdm": {"trades": "aggTrade", "quotes": "bookTicker"},
+    "coinm": {"trades": "aggTrade", "quotes": "bookTicker"},
 }
 
 # What each event is read with; spot quotes have none.
@@ -135,6 +169,10 @@ _NOT_SUBSCRIBED: Final = {
     *("24hrMiniTicker", "24hrTicker", "1hTicker", "4hTicker", "1dTicker", "avgPrice"),
     *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "markPriceUpdate"),
     *("indexPriceUpdate", "assetIndexUpdate", "compositeIndex", "contractInfo", "forceOrder"),
+    *("blockTrade", "referencePrice"),  # spot, since 2026-05
+    # USD-M's `tradingSession`: which session an exchange is in.
+    *("EquityUpdate", "CommodityUpdate"),
+    *("KR_EquityUpdate", "HK_EquityUpdate", "CN_EquityUpdate"),
 }
 
 
@@ -171,6 +209,8 @@ class Binance:
             "https://api.binance.com",
             _SPOT_LIMITS,
             _SPOT_BOOK,
+            _SPOT_BOOKS,
+            TradeNumbers.CONSECUTIVE,
         ),
         "usdm": Market(
             (
@@ -180,12 +220,16 @@ class Binance:
             "https://fapi.binance.com",
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
+            _FUTURES_BOOKS,
+            TradeNumbers.SPANS,
         ),
         "coinm": Market(
             (Endpoint("wss://dstream.binance.com/stream"),),
             "https://dapi.binance.com",
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
+            _FUTURES_BOOKS,
+            TradeNumbers.SPANS,
         ),
     }
 
@@ -194,10 +238,19 @@ class Binance:
         self._is_spot = market == "spot"
         self._symbols = symbols
         self._requests = 0
+        self._offer = self.markets[market].books[0]
         self._subscribing: dict[int, tuple[str, ...]] = {}  # request id -> its streams
 
+    def choose_book(self, offer: BookOffer) -> None:
+        self._offer = offer
+
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{symbol.lower()}@{_STREAM[self._market][channel]}"
+        name = self._depth_stream() if channel == "book" else _STREAM[self._market][channel]
+        return f"{symbol.lower()}@{name}"
+
+    def _depth_stream(self) -> str:
+        speed_ms = self._offer.speed_ms
+        return "depth" if speed_ms == _UNNAMED_SPEEDS[self._market] else f"depth@{speed_ms}ms"
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for some in _chunks(streams):
@@ -219,6 +272,10 @@ class Binance:
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         return (spot_decoder if market == "spot" else futures_decoder)(symbols)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return shapes.shapes(market)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Take frames of every kind, wrapped or not."""
@@ -317,15 +374,34 @@ class Binance:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return RestRequest(
             _DEPTH_PATH[self._market],
-            {"symbol": symbol, "limit": str(_SNAPSHOT_LEVELS)},
-            _DEPTH_WEIGHT[self._market],
+            {"symbol": symbol, "limit": str(self._offer.depth)},
+            _DEPTH_WEIGHT[self._market][self._offer.depth],
         )
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        limit = next(limit for limit in _AUDIT_LIMITS if limit >= depth)
+        query = {"symbol": symbol, "limit": str(limit)}
+        return RestRequest(_DEPTH_PATH[self._market], query, _AUDIT_WEIGHT)
+
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
+        book = _parse_snapshot(body)
+        bids, asks = ([(str(p), str(q)) for p, q in side] for side in (book.bids, book.asks))
+        return RestSnapshot(book.lastUpdateId, bids, asks)
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        query = {"symbol": symbol, "fromId": str(lost.first), "limit": str(_HISTORY_PAGE)}
+        market = self._market
+        return RestRequest(_HISTORY_PATH[market], query, _HISTORY_WEIGHT[market])
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        append_history(body, self._symbols[symbol], ts_recv, out, is_spot=self._is_spot)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         book = _parse_snapshot(body)
         last, bids, asks, time = book.lastUpdateId, book.bids, book.asks, book.T
         flags = _SNAPSHOT if time is not None else _SNAPSHOT | Flag.NO_VENUE_TIME
-        if max(len(bids), len(asks)) >= _SNAPSHOT_LEVELS:
+        # A recording doesn't say how many were asked for: as many as may be are taken for cut.
+        if max(len(bids), len(asks)) in _DEPTH_WEIGHT[self._market]:
             flags |= Flag.PARTIAL
         out.levels(
             self._symbols[symbol],

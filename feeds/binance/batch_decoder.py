@@ -13,18 +13,19 @@ import msgspec
 import numpy as np
 
 from ingestor.adapter import (
-    MILLISECOND,
     ColumnBuffer,
     ColumnReader,
     Control,
     Counted,
     DecodeMany,
     Flag,
+    MilliOrMicroseconds,
     Milliseconds,
     Rows,
     Sequential,
     Side,
     by_kind,
+    either_ns,
     milliseconds_ns,
     parse_levels,
     set_column,
@@ -51,7 +52,7 @@ class Trade(msgspec.Struct, gc=False):
     t: Sequential
     p: Any  # as text or bare: `float_hook` keeps the digits
     q: Any
-    T: Milliseconds
+    T: MilliOrMicroseconds  # microseconds where the address has `timeUnit=MICROSECOND`
     m: bool
 
 
@@ -85,12 +86,33 @@ class Depth(msgspec.Struct, gc=False):
 
     e: Literal["depthUpdate"]
     s: str
-    T: Milliseconds = msgspec.field(name="E")  # no time of the matching engine
+    T: MilliOrMicroseconds = msgspec.field(name="E")  # no time of the matching engine
     U: Counted
     u: Counted
     b: msgspec.Raw
     a: msgspec.Raw
     pu: ClassVar[int] = 0
+
+
+class PastTrade(msgspec.Struct, gc=False):
+    """A trade of spot, as REST gives it."""
+
+    t: Sequential = msgspec.field(name="id")
+    p: Any = msgspec.field(name="price")
+    q: Any = msgspec.field(name="qty")
+    T: Milliseconds = msgspec.field(name="time")
+    m: bool = msgspec.field(name="isBuyerMaker")
+
+
+class PastAggregate(msgspec.Struct, gc=False):
+    """A trade of futures, as REST gives it."""
+
+    t: Sequential = msgspec.field(name="a")
+    p: Any
+    q: Any
+    T: Milliseconds
+    m: bool
+    nq: Any = None
 
 
 class AggregateTrade(msgspec.Struct, gc=False, tag_field="e", tag="aggTrade"):
@@ -143,23 +165,30 @@ parse_wrapped: Final = msgspec.json.Decoder(_Wrapped, float_hook=str).decode
 
 
 def _read_trades(
-    trades: list[Trade] | list[AggregateTrade] | list[FuturesTrade], rows: Rows
+    trades: list[Trade]
+    | list[AggregateTrade]
+    | list[FuturesTrade]
+    | list[PastTrade]
+    | list[PastAggregate],
+    rows: Rows,
 ) -> Sequence[list[Any]]:
-    rows["ts_event"] = milliseconds_ns([one.T for one in trades])
+    rows["ts_event"] = either_ns([one.T for one in trades])
     set_column(rows, "sequence", [one.t for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     rows["side"] = _AGGRESSORS[np.frombuffer(bytes([one.m for one in trades]), np.uint8)]
     return [one.p for one in trades], [one.q for one in trades]
 
 
-def _read_aggregates(trades: list[AggregateTrade], rows: Rows) -> Sequence[list[Any]]:
+def _read_aggregates(
+    trades: list[AggregateTrade] | list[PastAggregate], rows: Rows
+) -> Sequence[list[Any]]:
     normal = [one.nq for one in trades]
     if normal.count(None) < len(normal):
         rows["flags"] = [_LAST_RPI if _has_rpi(one) else _LAST for one in trades]
     return _read_trades(trades, rows)
 
 
-def _has_rpi(trade: AggregateTrade) -> bool:
+def _has_rpi(trade: AggregateTrade | PastAggregate) -> bool:
     normal, size = trade.nq, trade.q
     if normal is None or normal == size:
         return False
@@ -171,7 +200,9 @@ def _has_rpi(trade: AggregateTrade) -> bool:
 
 def _read_futures_trades(trades: list[FuturesTrade], rows: Rows) -> Sequence[list[Any]]:
     rows["flags"] = [_LAST | _CONDITIONS.get(one.X, 0) for one in trades]
-    return _read_trades(trades, rows)
+    columns = _read_trades(trades, rows)
+    rows["trade_id_high"] = rows["sequence"] - 1  # numbered apart from aggregates: no gap to them
+    return columns
 
 
 def _read_quotes(quotes: list[Quote], rows: Rows) -> Sequence[list[Any]]:
@@ -222,7 +253,7 @@ def append_events(
     else:
         out.json_updates(
             numbers,
-            [one.T * MILLISECOND for one in events],
+            either_ns([one.T for one in events]).tolist(),
             ts_recv,
             [one.U for one in events],
             [one.u for one in events],
@@ -240,10 +271,26 @@ def append_event(symbols: Mapping[str, int], event: Any, ts_recv: int, out: Colu
     elif kind in _QUOTE_READERS:
         out.add_quote(_QUOTE_READERS[kind], event, number, ts_recv)
     else:
-        update = (number, event.T * MILLISECOND, ts_recv, event.U, event.u)
+        [time_ns] = either_ns([event.T]).tolist()
+        update = (number, time_ns, ts_recv, event.U, event.u)
         bids, asks = bytes(event.b), bytes(event.a)
         if not out.json_levels(*update, bids, asks, event.pu):
             out.levels(*update, parse_levels(bids), parse_levels(asks), event.pu)
+
+
+_parse_past: Final[dict[bool, Callable[[bytes], list[Any]]]] = {
+    True: msgspec.json.Decoder(list[PastTrade], float_hook=str).decode,
+    False: msgspec.json.Decoder(list[PastAggregate], float_hook=str).decode,
+}
+
+
+def append_history(
+    body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer, *, is_spot: bool
+) -> None:
+    """Append past trades, oldest first as the venue gives them."""
+    reader = _read_trades if is_spot else _read_aggregates
+    for trade in _parse_past[is_spot](body):
+        out.add_trade(reader, trade, instrument, ts_recv)
 
 
 # By the byte that tells them: of the first value, or of the first key.

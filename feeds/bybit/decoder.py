@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from operator import itemgetter
@@ -25,10 +26,11 @@ from ingestor.adapter import (
     flat,
     milliseconds_ns,
     parse_levels,
+    plain_integers,
     set_column,
 )
 
-from .quotes import UNCHANGED, append_many_quotes
+from .quotes import UNCHANGED, append_many_quotes, depths_of
 
 DEPTH: Final = 200
 
@@ -40,6 +42,8 @@ _RPI: Final = {False: 0, True: int(Flag.RPI)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _UUID_LENGTH: Final = 36
 _UUID_DIGITS: Final = 32
+_UUID_LINE: Final = _UUID_LENGTH + 1
+_UUID_MARKS: Final = ((8, b"-"), (13, b"-"), (18, b"-"), (23, b"-"), (_UUID_LENGTH, b"\n"))
 CHECK_BITS: Final = 0xFFFFFFFF
 
 
@@ -77,6 +81,29 @@ class _Trades(msgspec.Struct, gc=False):
     data: list[_Trade]
 
 
+class _PastTrade(msgspec.Struct, gc=False):
+    """A trade as REST gives it."""
+
+    execId: str  # noqa: N815  # the venue's name
+    price: Any
+    size: Any
+    side: str
+    time: str  # ms
+    seq: str = "0"
+    isBlockTrade: bool = False  # noqa: N815  # the venue's name
+    isRPITrade: bool = False  # noqa: N815  # the venue's name
+
+
+class _PastTrades(msgspec.Struct):
+    entries: list[_PastTrade] = msgspec.field(name="list")
+
+
+class _History(msgspec.Struct):
+    """The answer to a request for past trades, newest first."""
+
+    result: _PastTrades
+
+
 class _Levels(msgspec.Struct, gc=False):
     s: str  # symbol
     u: Counted  # number of the update
@@ -92,6 +119,7 @@ class _Book(msgspec.Struct, gc=False):
 
 
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book).decode
 
 
@@ -108,8 +136,31 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
 def _identifiers(texts: list[str]) -> tuple[Any, Any]:
     """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives), or
     both in one flush."""
-    if "".join(texts).encode().isdigit():
-        return 0, np.array(list(map(int, texts)), np.uint64)
+    digits = _uuid_digits(texts)
+    if digits is None:
+        if "".join(texts).encode().isdigit():
+            return 0, np.array(plain_integers(texts), np.uint64)
+        digits = bytes.fromhex("".join(_identifier_digits(texts)))
+    halves = np.frombuffer(digits, ">u8").reshape(len(texts), 2)
+    return halves[:, 0], halves[:, 1]
+
+
+def _uuid_digits(texts: list[str]) -> bytes | None:
+    """Return the digits of trade ids that are all UUIDs; None where one has another form."""
+    count = len(texts)
+    lines = ("\n".join(texts) + "\n").encode()
+    digits = lines.translate(None, b"-\n")
+    if len(lines) != _UUID_LINE * count or len(digits) != _UUID_DIGITS * count:
+        return None
+    if not all(lines[place::_UUID_LINE] == mark * count for place, mark in _UUID_MARKS):
+        return None
+    try:
+        return unhexlify(digits)
+    except ValueError:
+        return None
+
+
+def _identifier_digits(texts: list[str]) -> list[str]:
     digits = [
         text.replace("-", "") if len(text) == _UUID_LENGTH else "0" * 16 + f"{int(text):016x}"
         for text in texts
@@ -117,8 +168,7 @@ def _identifiers(texts: list[str]) -> tuple[Any, Any]:
     ]
     if len(digits) < len(texts) or {*map(len, digits)} != {_UUID_DIGITS}:
         raise ValueError("a trade id of neither form")
-    halves = np.frombuffer(bytes.fromhex("".join(digits)), ">u8").reshape(len(texts), 2)
-    return halves[:, 0], halves[:, 1]
+    return digits
 
 
 def append_trades(
@@ -128,11 +178,22 @@ def append_trades(
         out.add_trade(_read_trades, trade, symbols[trade.s], ts_recv)
 
 
+def append_history(body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer) -> None:
+    """Append past trades, as if they had come on the socket."""
+    for one in reversed(_parse_history(body).result.entries):
+        time, seq = plain_integers([one.time, one.seq])
+        trade = _Trade(
+            *(time, "", one.side, one.size, one.price, one.execId, seq),
+            *(one.isBlockTrade, one.isRPITrade),
+        )
+        out.add_trade(_read_trades, trade, instrument, ts_recv)
+
+
 def append_book(
-    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer, depth: int
 ) -> None:
     book = _parse_book(payload)
-    data, flags = book.data, _flags(book)
+    data, flags = book.data, _flags(book, depth)
     event = (symbols[data.s], book.cts * MILLISECOND, ts_recv, data.u, data.u)
     bids, asks, check_value = bytes(data.b), bytes(data.a), data.seq & CHECK_BITS
     if not out.json_levels(*event, bids, asks, 0, flags, check_value):
@@ -141,11 +202,11 @@ def append_book(
         )
 
 
-def _flags(book: _Book) -> int:
+def _flags(book: _Book, depth: int = DEPTH) -> int:
     if book.type == "delta" and book.data.u != 1:
         return 0
     levels = max(bytes(side).count(b"]") - 1 for side in (book.data.b, book.data.a))
-    return _SNAPSHOT | Flag.PARTIAL if levels >= DEPTH else _SNAPSHOT
+    return _SNAPSHOT | Flag.PARTIAL if levels >= depth else _SNAPSHOT
 
 
 def decoder(symbols: Mapping[str, int]) -> DecodeMany:
@@ -187,6 +248,8 @@ def _append_many_books(
     frames: Sequence[int],
     out: ColumnBuffer,
 ) -> None:
+    if depths_of(out, frames) != {DEPTH}:
+        raise ValueError("a book of another depth than its connection's")
     books = list(map(_parse_book, payloads))
     updates = [one.data for one in books]
     numbers = [one.u for one in updates]

@@ -16,13 +16,15 @@ from msgspec import Meta
 
 from ingestor.model.decimals import INT64_MAX
 from ingestor.model.integers import Integers
-from ingestor.model.timestamps import MILLISECOND, TIME_MAX, TIME_MIN
+from ingestor.model.timestamps import MICROSECOND, MILLISECOND, TIME_MAX, TIME_MIN
 
 Sequential = Annotated[int, Meta(ge=0, le=INT64_MAX)]  # a number of a trade or an update; 0 = none
 Counted = Annotated[int, Meta(ge=1, le=INT64_MAX)]  # the same, where the venue always has one
 Milliseconds = Annotated[
     int, Meta(ge=TIME_MIN // MILLISECOND, le=TIME_MAX // MILLISECOND)
 ]  # since the epoch
+# Milliseconds, or microseconds where that was asked for: `either_ns` tells them apart.
+MilliOrMicroseconds = Annotated[int, Meta(ge=TIME_MIN // MILLISECOND, le=TIME_MAX // MICROSECOND)]
 Nanoseconds = Annotated[int, Meta(ge=TIME_MIN, le=TIME_MAX)]
 
 _FEW: Final = 16  # so many texts are read faster one by one

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from msgspec import to_builtins
 
 from ingestor.adapter.contract import Subscription
 from ingestor.admin.server import AdminServer
-from ingestor.app import settings, wiring
+from ingestor.app import wiring
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.descriptors import descriptor_budget
 from ingestor.app.event_log import EventLog
@@ -32,7 +31,8 @@ from ingestor.config.model import Config
 from ingestor.model.clocks import Clocks
 from ingestor.model.rows import Cause, RowClass
 from ingestor.pipeline.flusher import Flusher
-from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.pipeline.pipeline import FlushResult
+from ingestor.pipeline.trade_gaps import Lost
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
 from ingestor.telemetry.bulkheads import bulkheads
@@ -77,7 +77,7 @@ class Ingestor:
         history: knows the session before this one. Without it there was none.
         clocks: those of the machine by default.
         """
-        clocks = clocks or Clocks()
+        self._clocks = clocks = clocks or Clocks()
         self.config = config
         self._in_force = PlanInForce(planned)
         self.history = history
@@ -86,9 +86,7 @@ class Ingestor:
         self._stop = asyncio.Event()
         self.loop_lag = LoopLag()
         table = planned.table
-        self.pipeline = Pipeline(
-            table, self._in_force.rule_of, settings.book_settings(config.books)
-        )
+        self.pipeline = wiring.make_pipeline(config, self._in_force)
         self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
         self.recorder = wiring.make_recorder(config, self.session, table, self._subscriptions_of)
@@ -100,8 +98,10 @@ class Ingestor:
             linger_s=config.batch.linger_ms / 1e3,
             on_repairs=self._repair,
             on_rejected=self._quarantine,
+            on_lost=self._backfill_lost,
             clocks=clocks,
         )
+        self.rest = wiring.make_rest_pools(config, planned.plan, clocks)
         self.supervisor = wiring.make_supervisor(
             config,
             planned.plan,
@@ -110,15 +110,16 @@ class Ingestor:
             self.recorder,
             EventsOfAll(self._listeners()),
             clocks,
+            self.rest,
         )
         self.book_snapshots = wiring.make_book_snapshots(
             config, self.pipeline.books, table, self.sink, self.publishing, clocks
         )
+        self.backfill = wiring.make_backfill(
+            config, self.supervisor, self.pipeline, self.flusher, self.recorder, self.rest, clocks
+        )
         self.auditor = wiring.make_auditor(
-            config,
-            self.supervisor,
-            self.pipeline,
-            lambda instrument: self._invalidate([instrument], Cause.CHECKSUM),
+            config, self.supervisor, self.pipeline, self._contradicted, self.rest
         )
         self.changes = InstrumentChanges(
             config,
@@ -129,18 +130,23 @@ class Ingestor:
             self.recorder,
             self.publishing,
             clocks,
+            self.rest,
         )
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
-        self.view = OperatorView(
+        self.view = self._make_view()
+        self.http = AdminServer(config.http, self.view) if config.http.enabled else None
+        self._connect()
+
+    def _make_view(self) -> OperatorView:
+        return OperatorView(
             self.status,
             self.pipeline,
             self.supervisor,
             self.sink,
             self.recorder,
-            config.limits.startup_grace_s,
+            self.config.limits.startup_grace_s,
+            wiring.backfill_counts(self.backfill),
         )
-        self.http = AdminServer(config.http, self.view) if config.http.enabled else None
-        self._connect()
 
     def _connect(self) -> None:
         """Let the parts that come later on the data's way tell the ones before them."""
@@ -150,6 +156,8 @@ class Ingestor:
         revisions.subscribe(self._follow_shed_books)
         if self.staleness_monitor is not None:
             revisions.subscribe(self.staleness_monitor.replace_instruments)
+        if self.backfill is not None:
+            revisions.subscribe(self.backfill.replace_instruments)
         if self.book_snapshots is not None:
             revisions.subscribe(self.book_snapshots.replace_instruments)
         if self.sink is not None:
@@ -177,6 +185,7 @@ class Ingestor:
         """
         self.supervisor.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.rest.aclose)
             if self.http is not None:
                 await stack.enter_async_context(self.http)
             if self.recorder is not None:
@@ -226,6 +235,8 @@ class Ingestor:
             yield "book snapshots", self.book_snapshots.run
         if self.auditor is not None:
             yield "book audit", self.auditor.run
+        if self.backfill is not None:
+            yield "backfill", self.backfill.run
         if self.staleness_monitor is not None:
             yield "staleness", partial(self.staleness_monitor.run, self.supervisor)
 
@@ -292,7 +303,9 @@ class Ingestor:
 
     def _listeners(self) -> list[SupervisorEvents]:
         marks = (
-            RestartMarks(self.history, self.planned.table, self.pipeline.buffer, self.recorder)
+            RestartMarks(
+                self.history, self.planned.table, self.pipeline.buffer, self.recorder, self._clocks
+            )
             if self.history is not None
             else None
         )
@@ -311,6 +324,10 @@ class Ingestor:
 
     def _repair(self, repairs: Sequence[Repair]) -> None:
         self.supervisor.repair(repairs)
+
+    def _backfill_lost(self, lost: Sequence[Lost]) -> None:
+        if self.backfill is not None:
+            self.backfill.submit(lost)
 
     def _quarantine(self, rejected: Sequence[Rejected]) -> None:
         for one in rejected:
@@ -333,10 +350,14 @@ class Ingestor:
         shed, self._shed_books = self._shed_books, set()  # the flush may shed more: next time
         self._invalidate(sorted(shed), Cause.SHED)
 
+    def _contradicted(self, instrument: int) -> None:
+        """Begin a book anew that a REST image proved wrong."""
+        self._invalidate([instrument], Cause.CHECKSUM)
+
     def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
         """Between two flushes, so that a replay, which reads the decision, takes it there too."""
         self.flusher.flush()
-        now_ns = time.time_ns()
+        now_ns = self._clocks.wall_ns()
         for instrument in instruments:
             if self.recorder is not None:
                 key, why = self.planned.table[instrument].key, cause.name.lower()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import structlog
 
-from ingestor.adapter import BookRule, FeedAdapter
+from ingestor.adapter import BookRule, FeedAdapter, TradeNumbers
 from ingestor.adapter.instrument_list import InstrumentList, ListChange
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
@@ -30,7 +29,7 @@ from ingestor.sources.live.plan import make_plan
 from ingestor.sources.live.replan import PlanChange, replan, together, without
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.rest.catalog import Catalog
-from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
 log = structlog.get_logger(__name__)
@@ -42,15 +41,23 @@ class PlanInForce:
     def __init__(self, planned: Planned) -> None:
         self.planned = planned
         self._rules = planned.plan.book_rules()
+        self._trade_numbers = planned.plan.trade_numbers()
 
     def rule_of(self, number: int) -> BookRule:
         """Return the book rule of an instrument, by its number."""
         instrument = self.planned.table[number]
-        return self._rules[instrument.venue, instrument.market]
+        market = (instrument.venue, instrument.market)
+        return self._rules.get((*market, instrument.symbol)) or self._rules[(*market, "")]
+
+    def trade_numbers_of(self, number: int) -> TradeNumbers:
+        """Return what the trade numbers of an instrument say, by its number."""
+        instrument = self.planned.table[number]
+        return self._trade_numbers.get((instrument.venue, instrument.market), TradeNumbers.NONE)
 
     def apply(self, change: PlanChange) -> None:
         """Take a new plan. The rules of markets that ended stay, for rows under way."""
         self._rules.update(change.plan.book_rules())
+        self._trade_numbers |= change.plan.trade_numbers()
         self.planned = replace(self.planned, plan=change.plan)
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
@@ -71,6 +78,7 @@ class InstrumentChanges:
         recorder: Recorder | None,
         records: AuxiliaryRecords | None,
         clocks: Clocks,
+        pools: RestPools,
     ) -> None:
         """Args:
         config: of the process.
@@ -80,7 +88,8 @@ class InstrumentChanges:
         supervisor: whose connections and streams follow.
         recorder: keeps each change for the replay; None where nothing is recorded.
         records: publishes new metadata; None where nothing is published.
-        clocks: for the pace of questions to venues.
+        clocks: of the process.
+        pools: ask the venues.
         """
         self._config = config
         self._in_force = in_force
@@ -89,10 +98,12 @@ class InstrumentChanges:
         self._supervisor = supervisor
         self._recorder = recorder
         self._records = records
+        self._pools = pools
+        self._wall_ns = clocks.wall_ns
         catalogue = config.catalogue
         self.revisions = Revisions(
             in_force.planned.table,
-            settings.rest_settings(catalogue),
+            pools,
             settings.catalogue_settings(catalogue),
             {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
             clocks.steady_s,
@@ -109,9 +120,8 @@ class InstrumentChanges:
 
     async def run(self) -> None:
         """Read instrument lists again until cancelled."""
-        catalogue = self._config.catalogue
-        async with RestClient(settings.rest_settings(catalogue)) as client:
-            await self.watch(Catalog(settings.catalogue_settings(catalogue), client))
+        lists = settings.catalogue_settings(self._config.catalogue)
+        await self.watch(Catalog(lists, self._pools))
 
     async def watch(self, source: InstrumentSource) -> None:
         """Read instrument lists again until cancelled. source: where they come from."""
@@ -172,10 +182,9 @@ class InstrumentChanges:
             self._flusher.flush()
             self.revisions.announce(numbers)
         running = self._in_force.planned.plan
-        gone = {instrument.symbol for instrument in change.gone}
-        planner.retire(source.venue, source.market, gone)
+        planner.retire(source.venue, source.market, change.gone)
         wanted = [wish.of(running.is_mine, planned.table) for wish in planner.wanted(source)]
-        rest = without(running, source.venue, source.market, gone)
+        rest = without(running, source.venue, source.market, change.gone)
         plan_change = replan(running, together(rest, make_plan(wanted, planned.table)))
         if len(plan_change.plan) > self._config.limits.connections_max:
             log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
@@ -192,7 +201,7 @@ class InstrumentChanges:
 
     def _revise(self, numbers: Mapping[int, int]) -> None:
         """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
-        now_ns = time.time_ns()
+        now_ns = self._wall_ns()
         self._in_force.replace_instruments(numbers)
         self._pipeline.replace_instruments(numbers, now_ns)
         table = self._in_force.planned.table

@@ -18,12 +18,14 @@ from ingestor.config.model import (
     KafkaConfig,
     LimitsConfig,
     RecorderConfig,
+    TradesConfig,
 )
 from ingestor.config.proxy import proxy_secrets
 from ingestor.kafka.oauth import TokenProvider
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import ConfigError
+from ingestor.pipeline.backfill import BackfillSettings
 from ingestor.recording.segments import RecorderSettings
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sources.live.plan import Route
@@ -86,8 +88,18 @@ def recorder_settings(config: RecorderConfig) -> RecorderSettings:
     )
 
 
+def backfill_settings(config: TradesConfig) -> BackfillSettings:
+    return BackfillSettings(
+        delay_s=config.backfill_delay_s,
+        backoff_s=config.backfill_delay_s,
+        misses_max=config.backfill_attempts_max,
+        trades_max=config.backfill_trades_max,
+    )
+
+
 def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
-    return CatalogSettings(config.cache_dir.expanduser(), config.ttl_s)
+    cache_dir = config.cache_dir.expanduser()
+    return CatalogSettings(cache_dir, config.ttl_s, rest=rest_settings(config))
 
 
 def session_history(config: Config, *, publish: bool = True) -> SessionHistory:

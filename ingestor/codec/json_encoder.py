@@ -180,6 +180,10 @@ class JsonEncoder:
             f'"session":"{self._session}","seq":'
         ).encode()
 
+    def prefix(self, number: int, row_class: RowClass) -> bytes:
+        """Return how every value of an instrument's rows begins, up to its sequence number."""
+        return self._prefix(number | row_class << 56, row_class)
+
     def _trade_template(self, code: int) -> bytes:
         if _kind(code) is not Kind.TRADE:
             return b"%.0a" * 7  # swallows the arguments: this row is written as a mark

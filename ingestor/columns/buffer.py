@@ -9,6 +9,7 @@ nothing. Levels that come as arrays of pairs stay JSON until then.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
@@ -22,6 +23,7 @@ from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
 from ingestor.columns.sealing import ColumnReader, seal, set_column
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, RowClass, Rows
+from ingestor.native import TakenRows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
 assert _UPDATE.size == UPDATE.itemsize
@@ -44,7 +46,8 @@ class ColumnBuffer:
     frame: the number of the frame that what is appended comes with.
     kept_trades, kept_quotes: DEFERRED_WIDTH members for each event, flat; a list of five for each
     event would cost twice as much. Adapters whose frames hold one event append to them as
-    `add_trade` and `add_quote` do. bugs: as in `Sealed`.
+    `add_trade` and `add_quote` do. bugs: as in `Sealed`. taken: rows of the compiled library, once
+    a frame queue has it.
     """
 
     __slots__ = (
@@ -62,11 +65,13 @@ class ColumnBuffer:
         "kept_trades",
         "rejected",
         "sources",
+        "taken",
     )
 
     def __init__(self, table: InstrumentTable | None = None) -> None:
         """table: the one that is given to `seal`, for decoders that ask for `exponents`."""
         self._table = table
+        self.taken: TakenRows | None = None
         self._start()
 
     def _start(self) -> None:
@@ -92,10 +97,26 @@ class ColumnBuffer:
         return found.price_exponent, found.size_exponent
 
     @property
+    def table(self) -> InstrumentTable | None:
+        return self._table
+
+    @property
+    def events(self) -> Counter[RowClass]:
+        """Return how many events of each class wait that were decoded in Python."""
+        return Counter(
+            {
+                RowClass.TRADE: len(self.kept_trades) // DEFERRED_WIDTH,
+                RowClass.QUOTE: len(self.kept_quotes) // DEFERRED_WIDTH,
+                RowClass.LEVEL: len(self._updates) // _UPDATE.size,
+            }
+        )
+
+    @property
     def rows(self) -> int:
         """Rows waiting: trades, quotes and price levels. The measure of `full`."""
         deferred = len(self.kept_trades) + len(self.kept_quotes)
-        return deferred // DEFERRED_WIDTH + self._levels
+        taken = self.taken.rows if self.taken is not None else 0
+        return deferred // DEFERRED_WIDTH + self._levels + taken
 
     @property
     def is_empty(self) -> bool:
@@ -120,9 +141,27 @@ class ColumnBuffer:
         self.frame = len(self.frames) - 1
         return range(first, self.frame + 1)
 
+    def begin_taken(self, source: Source, others: int) -> None:
+        """Start the frames of one read, of which shapes took all but some. others: how many; they
+        are numbered too, and resumed one by one."""
+        count = 2 * others + 1
+        self.sources += [source] * count
+        self.frames += [b""] * count
+        self.frame += count
+
+    def resume(self, frame: int, payload: bytes) -> None:
+        """Append what belongs to a frame that was numbered before. Later ones have no rows yet that
+        were decoded in Python."""
+        self.frames[frame] = payload
+        self.frame = frame
+
+    def resume_last(self) -> None:
+        """Go on after the last frame that has a number."""
+        self.frame = len(self.frames) - 1
+
     def withdraw(self, first: int) -> None:
         """Take back every frame from this number on, and all that came with them."""
-        self._rollback(first)
+        self.roll_back(first)
         del self.sources[first:], self.frames[first:]
         self.frame = first - 1
 
@@ -318,17 +357,24 @@ class ColumnBuffer:
         asks: Sequence[int],
         texts: Iterable[object],
         frames: Sequence[int],
-        checksums: Sequence[int],
+        numbers: Iterable[int] = repeat(0),
+        previous: Iterable[int] = repeat(0),
+        flags: Iterable[int] = repeat(_CHECKSUM),
+        checksums: Iterable[int] = repeat(0),
     ) -> None:
-        """Append book events of several frames, with checksums and without numbers, as `levels`
-        does each. bids, asks: how many levels each event has. texts: price and size of each level,
-        bids then asks, event after event."""
-        none = repeat(0)
+        """Append book events of several frames, as `levels` does each.
+
+        Args:
+            bids, asks: how many levels each event has.
+            texts: price and size of each level, bids then asks, event after event.
+            numbers: the first and last of each event; read twice.
+            flags: Flag.CHECKSUM where an event has a checksum.
+        """
         self._updates += b"".join(
             map(
                 _UPDATE.pack,
-                *(ts_event, ts_recv, none, none, none, instruments),
-                *(bids, asks, checksums, frames, repeat(_CHECKSUM), repeat(_TEXT)),
+                *(ts_event, ts_recv, numbers, numbers, previous, instruments),
+                *(bids, asks, checksums, frames, flags, repeat(_TEXT)),
             )
         )
         self._levels += sum(bids) + sum(asks)
@@ -357,7 +403,7 @@ class ColumnBuffer:
         """
         self.holes.append(
             Gap(
-                source=source or self.sources[-1],
+                source=source or self.sources[self.frame],
                 cause=cause,
                 ts_recv=ts_recv,
                 update=len(self._updates) // _UPDATE.size,
@@ -368,17 +414,18 @@ class ColumnBuffer:
                 last=last,
                 instruments=instruments,
                 row_class=row_class,
+                after=self.frame,
             )
         )
 
     def reject(self, reason: str, detail: str, ts_recv: int) -> None:
         """Take the current frame back and keep it as rejected. Whoever knows what its source may
         have lost declares the holes."""
-        self._rollback(self.frame)
+        self.roll_back(self.frame)
         self.rejected.append(
             Rejected(
-                self.sources[-1],
-                self.frames[-1],
+                self.sources[self.frame],
+                self.frames[self.frame],
                 reason,
                 detail,
                 ts_recv,
@@ -386,7 +433,7 @@ class ColumnBuffer:
             )
         )
 
-    def _rollback(self, first: int) -> None:
+    def roll_back(self, first: int) -> None:
         """Take back every row of the frames from this number on."""
         for deferred in (self.kept_trades, self.kept_quotes):
             while deferred and deferred[-1] >= first:
@@ -421,6 +468,7 @@ class ColumnBuffer:
             rejected=self.rejected,
             answers=self._answers,
             bugs=self.bugs,
+            taken=self.taken.take_out() if self.taken is not None else None,
         )
         self._start()  # first, so that what can't be sealed is not sealed again with every flush
         return seal(appended, table)

@@ -16,6 +16,7 @@ from ingestor.columns.sealed import Gap, Rejected, Source
 from ingestor.model.decimals import INT64_MAX
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import NUMBERS, QUOTE, TRADE, LevelFormat, RowClass, Rows
+from ingestor.native import Taken
 
 DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
 
@@ -31,7 +32,8 @@ class Appended:
 
     trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
     of the updates' levels, in turns; json_levels: sides, in turns, of the updates with JSON levels.
-    answers: numbers of the frames that are answers to requests. bugs: as in `Sealed`.
+    answers: numbers of the frames that are answers to requests. bugs: as in `Sealed`. taken: rows
+    that the compiled library made.
     """
 
     trades: list[Any]
@@ -45,6 +47,7 @@ class Appended:
     rejected: list[Rejected] = field(default_factory=list)
     answers: set[int] = field(default_factory=set)
     bugs: list[Exception] = field(default_factory=list)
+    taken: Taken | None = None
 
 
 def guilty_frames(

@@ -26,7 +26,8 @@ class Source(Protocol):
 class Gap:
     """Rows that a source may have lost, at a place in the stream.
 
-    update, trade, quote: rows of each class that were appended before it. ts_recv: ns.
+    update, trade, quote: rows of each class that were appended before it. ts_recv: ns. after: the
+    last frame that began before it.
     instruments: who is concerned; None = every instrument of the source. row_class: the class of
     rows that may be lost; None = each that the source carries.
     """
@@ -42,6 +43,7 @@ class Gap:
     last: int = 0
     instruments: Sequence[int] | None = None
     row_class: RowClass | None = None
+    after: int = -1
 
 
 @dataclass(slots=True)
@@ -69,7 +71,8 @@ class Sealed:
     prices and sizes (int64, bids then asks, update after update). All in order of arrival.
     frames, sources: the raw frames and where they came from; UPDATE.frame and quote_frames (one
     for each quote) index both. bugs: exceptions that nothing foresaw, each of a frame that is among
-    `rejected` or of code that decodes many; whoever flushes reports them.
+    `rejected` or of code that decodes many; whoever flushes reports them. unkept_bytes: payload of
+    frames that are not in `frames`.
     """
 
     trades: Rows
@@ -83,6 +86,7 @@ class Sealed:
     holes: list[Gap] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     bugs: list[Exception] = field(default_factory=list)
+    unkept_bytes: int = 0
 
     @property
     def rows(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.columns.merging import merge_rows, merge_updates, place_holes
 from ingestor.columns.narrowing import (
     DEFERRED_WIDTH,
     Appended,
@@ -41,14 +42,15 @@ from ingestor.model.rows import (
 )
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
-# each number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds
-# and Flag.LAST in place. An event that doesn't fit may raise anything; what is not of MALFORMED is
-# reported as a bug.
+# each number of the class, or all texts in one piece, row after row (`Lines`). rows: array of TRADE
+# or QUOTE, with times of receipt, instruments, kinds and Flag.LAST in place. An event that doesn't
+# fit may raise anything; what is not of MALFORMED is reported as a bug.
 ColumnReader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
 Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
 SNAPSHOT_REASON: Final = "snapshot"  # why an answer to a request was refused
 
+_BACKFILL: Final = np.uint16(Flag.BACKFILL)
 _DTYPES: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE}
 _CODES: Final = {"i8": "q", "u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
 _CODE_OF: Final = {
@@ -86,6 +88,8 @@ def _octets(values: Sequence[int]) -> bytearray | array[int]:
 def seal(appended: Appended, table: InstrumentTable) -> Sealed:
     """Convert all columns and take the frames out that don't fit."""
     before = len(appended.bugs)
+    if appended.taken is not None:
+        place_holes(appended.holes, appended.taken)
     try:
         return _seal(appended, table, {})
     except Exception as failure:  # noqa: BLE001  # the boundary of a frame
@@ -101,12 +105,19 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
     """bad: frames that are known not to fit."""
     bugs = appended.bugs
     trade, trade_bad = _convert(RowClass.TRADE, appended.trades, table, bugs)
+    if appended.answers and len(trade.rows):  # nobody but who fetches lost trades gets any
+        trade.rows["flags"][np.isin(trade.frames, list(appended.answers))] |= _BACKFILL
     quote, quote_bad = _convert(RowClass.QUOTE, appended.quotes, table, bugs)
     levels, level_bad = _levels(appended, table)
+    updates, taken = appended.updates, appended.taken
+    if taken is not None:
+        trade = Part(*merge_rows(trade.rows, trade.frames, taken.trades, taken.trade_frames))
+        quote = Part(*merge_rows(quote.rows, quote.frames, taken.quotes, taken.quote_frames))
+        updates, levels = merge_updates(updates, levels, taken)
     sealed = Sealed(
         trades=trade.rows,
         quotes=quote.rows,
-        updates=appended.updates,
+        updates=updates,
         prices=levels[:, 0],
         sizes=levels[:, 1],
         quote_frames=quote.frames,
@@ -115,6 +126,7 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
         holes=appended.holes,
         rejected=appended.rejected,
         bugs=bugs,
+        unkept_bytes=taken.payload_bytes if taken is not None else 0,
     )
     if trade_bad or quote_bad or level_bad or bad:
         bad = trade_bad | quote_bad | level_bad | bad
@@ -144,7 +156,7 @@ _EMPTY: Final = {name: Part(np.empty(0, dtype), _NO_FRAMES) for name, dtype in _
 
 def read_deferred(
     row_class: RowClass, deferred: list[Any], bugs: list[Exception]
-) -> tuple[Part, list[object], Bad]:
+) -> tuple[Part, Sequence[object], Bad]:
     """Read kept events: their rows without numbers, the texts of the numbers, row after row, and
     the frames that can't be read. bugs: takes the exceptions that nothing foresaw."""
     count = len(deferred) // DEFERRED_WIDTH
@@ -152,13 +164,13 @@ def read_deferred(
     rows["instrument"] = array("I", deferred[2::DEFERRED_WIDTH])
     rows["ts_recv"] = int64_column(deferred[3::DEFERRED_WIDTH])
     frames = int64_column(deferred[4::DEFERRED_WIDTH])
-    texts: list[object] = [None] * (count * len(NUMBERS[row_class]))
+    width = len(NUMBERS[row_class])
     bad: Bad = {}
     readers, events = deferred[0::DEFERRED_WIDTH], deferred[1::DEFERRED_WIDTH]
     if readers.count(readers[0]) == count:
-        _read(readers[0], events, rows, texts, frames, bad, bugs)
+        texts = _read(readers[0], events, rows, width, frames, bad, bugs)
     else:
-        _read_apart(readers, events, rows, texts, frames, bad, bugs)
+        texts = _read_apart(readers, events, rows, width, frames, bad, bugs)
     return Part(rows, frames), texts, bad
 
 
@@ -196,56 +208,65 @@ def _read(
     reader: ColumnReader,
     events: list[Any],
     rows: Rows,
-    texts: list[object],
+    width: int,
     frames: NDArray[np.int64],
     bad: Bad,
     bugs: list[Exception],
-) -> None:
-    """Let a reader fill in its rows; if it can't, one by one, so that only the culprits are bad."""
-    width = len(texts) // len(events)
+) -> Sequence[object]:
+    """Let a reader fill in its rows; if it can't, one by one, so that only the culprits are bad.
+    Return the texts of their numbers, row after row. width: how many a row has."""
     try:
-        columns = reader(events, rows)
-        for index, column in enumerate(columns):
-            texts[index::width] = column
+        return _in_rows(reader(events, rows), width * len(events), width)
     except Exception as failure:  # noqa: BLE001  # the boundary of a frame
         is_bug = not isinstance(failure, MALFORMED)
         if len(events) == 1:
             bad[int(frames[0])] = DecodeError.reason, _words(failure)
-            texts[:] = ["1"] * width
             if is_bug:
                 bugs.append(failure)
-            return
+            return ["1"] * width
         found = len(bugs)
+        texts: list[object] = []
         for index, event in enumerate(events):
             some = slice(index, index + 1)
-            cells: list[object] = [None] * width
-            _read(reader, [event], rows[some], cells, frames[some], bad, bugs)
-            texts[index * width : (index + 1) * width] = cells
+            texts += _read(reader, [event], rows[some], width, frames[some], bad, bugs)
         if is_bug and len(bugs) == found:  # of no event alone
             bugs.append(failure)
+        return texts
+
+
+def _in_rows(columns: Sequence[Sequence[object]], count: int, width: int) -> Sequence[object]:
+    """Return what a reader returned, row after row."""
+    if isinstance(columns, Lines):
+        if len(columns) != count or not columns.is_plain:
+            raise ValueError("lines that are no plain decimals, or not as many as numbers")
+        return columns
+    texts: list[object] = [None] * count
+    for index, column in enumerate(columns):
+        texts[index::width] = column
+    return texts
 
 
 def _read_apart(
     readers: list[ColumnReader],
     events: list[Any],
     rows: Rows,
-    texts: list[object],
+    width: int,
     frames: NDArray[np.int64],
     bad: Bad,
     bugs: list[Exception],
-) -> None:
+) -> Sequence[object]:
     """Several venues in one flush: each reader gets its own events, in order."""
     places: dict[ColumnReader, list[int]] = {}
     for place, reader in enumerate(readers):
         places.setdefault(reader, []).append(place)
-    width = len(texts) // len(events)
+    texts: list[object] = [None] * (width * len(events))
     for reader, at in places.items():
         some = rows[at]
-        cells: list[object] = [None] * (len(at) * width)
-        _read(reader, [events[place] for place in at], some, cells, frames[at], bad, bugs)
+        cells = _read(reader, [events[place] for place in at], some, width, frames[at], bad, bugs)
         rows[at] = some
         for index, place in enumerate(at):
             texts[place * width : (place + 1) * width] = cells[index * width : (index + 1) * width]
+    return texts
 
 
 def _levels(appended: Appended, table: InstrumentTable) -> tuple[NDArray[np.int64], Bad]:
@@ -363,7 +384,7 @@ def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers
                 row_class=row_class,
             )
             for row_class, some in zip(RowClass, rows, strict=True)
-            if len(some)
+            if len(some) and (is_frame or row_class is not RowClass.TRADE)
         ]
     sealed.holes.sort(key=lambda hole: (hole.update, hole.trade, hole.quote))
     keep_levels = np.repeat(keep[2], sealed.updates["bids"] + sealed.updates["asks"])

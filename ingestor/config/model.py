@@ -241,6 +241,19 @@ class BooksConfig(Section):
     """Book updates of one instrument held while its snapshot is on the way."""
 
 
+class TradesConfig(Section):
+    """Trades that were lost."""
+
+    backfill: bool = True
+    """Fetch lost trades over REST where the venue gives them."""
+    backfill_delay_s: Seconds = 1.0
+    """Wait before the first request: a venue's history lags behind its streams."""
+    backfill_attempts_max: Annotated[int, Field(ge=1, le=100)] = 8
+    """Requests in a row that may bring nothing; then what is missing is declared as unfilled."""
+    backfill_trades_max: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """A gap of more trades is not filled."""
+
+
 class StalenessConfig(Section):
     """When the silence of a stream is suspicious. Learned per stream, within these bounds."""
 
@@ -320,6 +333,10 @@ class LimitsConfig(Section):
     connects_per_s: Annotated[float, Field(gt=0, le=10_000)] | None = None
     """Connections opened each second per venue and source address, instead of the venue's own
     limit. Lower is always safe; higher is for venues of your own."""
+    rest_weight_per_s: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Weight of REST requests sent each second to what a venue counts together, instead of the
+    venue's own limit. Lower is always safe, as where other programs use the same address; higher is
+    for venues of your own."""
     connect_timeout_s: Seconds = 10.0
     """TCP, TLS and websocket handshake together."""
     receive_buffer_bytes: Annotated[int, Field(ge=4096, le=64 * MIB)] = 256 * 1024
@@ -357,6 +374,11 @@ class FeedConfig(Section):
     """Canonical (`BTC-USDT`), the venue's own (`btcusdt`), or patterns (`*-USDT`)."""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = ("trades", "quotes", "book")
     """Some of `trades`, `quotes`, `book`."""
+    depth: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Levels a side of the books, as the venue offers them (`ingestor feeds VENUE --json`); where a
+    snapshot comes over REST, of that snapshot."""
+    speed_ms: Annotated[int, Field(ge=0, le=60_000)] | None = None
+    """Time between two updates of a book, as the venue offers it; 0 is each change at once."""
     transport: Literal["picows", "websockets"] = "picows"
     """`websockets` is slower, but does compression and proxies."""
     url: Annotated[str, _origin(("wss", "ws"))] | None = None
@@ -406,6 +428,7 @@ class Config(BaseSettings):
     batch: BatchConfig = BatchConfig()
     budget: BudgetConfig = BudgetConfig()
     books: BooksConfig = BooksConfig()
+    trades: TradesConfig = TradesConfig()
     staleness: StalenessConfig = StalenessConfig()
     http: HttpConfig = HttpConfig()
     recorder: RecorderConfig | None = None

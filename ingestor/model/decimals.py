@@ -80,6 +80,11 @@ class Lines(Sequence[str]):
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has digits, points and line breaks alone."""
+        return not self.raw.translate(None, _PLAIN)
+
     @overload
     def __getitem__(self, index: int, /) -> str: ...
     @overload

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ingestor.model.integers import Integers, int64_column
 
+MICROSECOND: Final = 1_000
 MILLISECOND: Final = 1_000_000
 SECOND: Final = 1_000_000_000
 # What a venue's time can be: 2010-01-01 to 2100-01-01. Outside it is a unit taken for another, or
@@ -69,6 +70,24 @@ def milliseconds_ns(times: Integers) -> NDArray[np.int64]:
     if not (least >= _MILLISECONDS_MIN and most <= _MILLISECONDS_MAX):
         raise ValueError("a time in ms that is not between 2010 and 2100")
     return values * MILLISECOND
+
+
+def either_ns(times: Integers) -> NDArray[np.int64]:
+    """Return times in ms or in us as ns, int64[n]: no time of 2010 to 2100 is one in both units.
+
+    Raises ValueError for what is a time in neither, and OverflowError as `milliseconds_ns` does.
+    """
+    try:
+        return milliseconds_ns(times)
+    except ValueError:
+        values = int64_column(times)
+    units = np.where(values <= _MILLISECONDS_MAX, MILLISECOND, MICROSECOND)
+    if not (values.min() >= _MILLISECONDS_MIN and values.max() <= TIME_MAX // MICROSECOND):
+        raise ValueError("a time, in ms or us, that is not between 2010 and 2100")
+    scaled: NDArray[np.int64] = values * units
+    if scaled.min() < TIME_MIN:
+        raise ValueError("a time, in ms or us, that is not between 2010 and 2100")
+    return scaled
 
 
 def iso_column_ns(texts: Sequence[str]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ingestor.adapter import BookRule
+from ingestor.adapter import BookRule, TradeNumbers
 from ingestor.books.manager import BookManager
 from ingestor.books.repair_planner import Repair
 from ingestor.books.settings import BookSettings
@@ -24,6 +24,7 @@ from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause, Kind, RowClass, Rows
 from ingestor.pipeline.gaps import Mark, concerned, with_gaps
 from ingestor.pipeline.resent_trades import ResentTrades
+from ingestor.pipeline.trade_gaps import Lost, TradeGaps
 from ingestor.telemetry.metrics import Metrics
 
 
@@ -33,7 +34,7 @@ class FlushResult:
 
     repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
     for the log. bugs: instrument and exception, where a book's code raised. frame_bugs: exceptions
-    that nothing foresaw, of frames or of code that decodes many.
+    that nothing foresaw, of frames or of code that decodes many. lost: trades that are missing.
     """
 
     batches: list[TickBatch] = field(default_factory=list)
@@ -42,6 +43,7 @@ class FlushResult:
     errors: list[SequenceGap] = field(default_factory=list)
     bugs: list[tuple[int, Exception]] = field(default_factory=list)
     frame_bugs: list[Exception] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -71,7 +73,14 @@ class Pipeline:
         table: InstrumentTable,
         rule_of: Callable[[int], BookRule],
         settings: BookSettings | None = None,
+        trade_numbers_of: Callable[[int], TradeNumbers] | None = None,
     ) -> None:
+        """Args:
+        table: the instruments.
+        rule_of: instrument number -> the book rule of its market.
+        settings: of the books.
+        trade_numbers_of: instrument number -> what its market's trade numbers say; None: nothing.
+        """
         self.table = table
         self.buffer = ColumnBuffer(table)
         self.frame_queues = FrameQueues(table, self.buffer)
@@ -82,6 +91,7 @@ class Pipeline:
         self._held = 0
         self._filtered = 0
         self._resent_trades = ResentTrades(table)
+        self.trade_gaps = TradeGaps(table, trade_numbers_of)
 
     def flush(self, now_ns: int, steady_ns: int | None = None) -> FlushResult:
         """Take everything out of the frame queues and the buffer.
@@ -93,7 +103,7 @@ class Pipeline:
         """
         self.frame_queues.decode()
         sealed = self.buffer.seal(self.table)
-        self.bytes_received += sum(map(len, sealed.frames))
+        self.bytes_received += sum(map(len, sealed.frames)) + sealed.unkept_bytes
         for rejected in sealed.rejected:
             if rejected.at_sealing and rejected.is_frame:
                 rejected.source.count_refused(rejected.reason)
@@ -105,6 +115,7 @@ class Pipeline:
         self._filtered += books.filtered
         result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
         result.bugs, result.frame_bugs = books.bugs, sealed.bugs
+        result.lost = self.trade_gaps.found()
         self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
         self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, books.quotes)
         if len(sealed.updates):
@@ -136,12 +147,14 @@ class Pipeline:
             ts_ns: when that is, ns since the epoch; the time of the GAPs it makes.
         """
         self._resent_trades.replace_instruments(numbers)
+        self.trade_gaps.replace_instruments(numbers)
         self.books.replace_instruments(numbers, ts_ns)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be flushed."""
-        return self.buffer.is_empty and self.frame_queues.is_empty
+        is_waiting = self.trade_gaps.is_waiting
+        return self.buffer.is_empty and self.frame_queues.is_empty and not is_waiting
 
     def ledger(self) -> LedgerLine:
         """Return the sums since the start, as of the last flush."""
@@ -169,11 +182,13 @@ class Pipeline:
         holes = sealed.holes
         marks = [(one.trade, n, one) for one in holes for n in concerned(RowClass.TRADE, one)]
         trades = with_gaps(RowClass.TRADE, sealed.trades, marks)
-        if not len(trades):
+        if not len(trades) and not self.trade_gaps.is_waiting:
             return trades
         trades, repeated = self._resent_trades.drop(trades)
-        if len(repeated):
-            self.metrics.count_rows("duplicate", RowClass.TRADE, repeated)
+        trades, unwanted = self.trade_gaps.take(trades)
+        for instruments in (repeated, unwanted):
+            if len(instruments):
+                self.metrics.count_rows("duplicate", RowClass.TRADE, instruments)
         return trades
 
     def _note_refused(self, hole: Gap) -> None:

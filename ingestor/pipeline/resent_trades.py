@@ -30,7 +30,9 @@ class ResentTrades:
             keep = self._not_seen(trades, resent)
             repeated = trades["instrument"][~keep]
             trades = trades[keep]
-        np.maximum.at(self._last, trades["instrument"], trades["sequence"])
+        fetched = (trades["flags"] & Flag.BACKFILL) != 0  # may be newer than what was published
+        seen = trades[~fetched] if fetched.any() else trades
+        np.maximum.at(self._last, seen["instrument"], seen["sequence"])
         return trades, repeated
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:

@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field
 from decimal import Decimal
+from itertools import cycle
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -22,7 +23,7 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
-from ingestor.adapter import Endpoint, FeedAdapter, RestRequest
+from ingestor.adapter import Endpoint, FeedAdapter, RestRequest, TradeNumbers
 from ingestor.adapter.contract import Subscription
 from ingestor.adapter.instrument_list import read_list
 from ingestor.books.repair_planner import Repair
@@ -111,10 +112,14 @@ class Run:
         self.capture = capture
         self.adapter = ADAPTERS[capture.venue]
         self.table = InstrumentTable()
-        self.sink = Sink(Pipeline(self.table, self._rule_of))
+        pipeline = Pipeline(self.table, self._rule_of, None, self._trade_numbers_of)
+        self.sink = Sink(pipeline)
         self.connections: list[Connection] = []
         self.snapshots: set[str] = set()
         self._connect = connect
+
+    def _trade_numbers_of(self, instrument: int) -> TradeNumbers:
+        return self.adapter.markets[self.table[instrument].market].trade_numbers
 
     def _rule_of(self, instrument: int) -> Any:
         return self.adapter.markets[self.table[instrument].market].book
@@ -276,10 +281,24 @@ def transport(name: str) -> Connect:
     return connect
 
 
+TRANSPORTS = ("picows", "websockets")
+
+
 @pytest.mark.captures
-@pytest.mark.parametrize("connect", ["picows", "websockets"])
-@pytest.mark.parametrize("name", CAPTURES)
+@pytest.mark.parametrize(("name", "connect"), zip(CAPTURES, cycle(TRANSPORTS), strict=False))
 async def test_a_capture_through_the_decode_path(name: str, connect: str, captures: Path) -> None:
+    await check_capture(name, connect, captures)
+
+
+@pytest.mark.long(minutes=1)
+@pytest.mark.captures
+@pytest.mark.parametrize("connect", TRANSPORTS)
+@pytest.mark.parametrize("name", CAPTURES)
+async def test_a_capture_through_either_transport(name: str, connect: str, captures: Path) -> None:
+    await check_capture(name, connect, captures)
+
+
+async def check_capture(name: str, connect: str, captures: Path) -> None:
     capture = read(captures / name)
     async with VenueEmulator(
         [captures / name], speed=MAX_SPEED, start_when="manual", snapshots="recorded"

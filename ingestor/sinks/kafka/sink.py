@@ -30,8 +30,9 @@ from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.errors import LedgerBroken, SinkUnavailable
 from ingestor.model.rows import Cause, Kind, RowClass, control_row
 from ingestor.sinks.interface import SinkCounts
-from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, AuxiliaryRecord, dead_letter, void
-from ingestor.sinks.kafka.batch_maker import BatchMaker
+from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, dead_letter, void
+from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryRecord
+from ingestor.sinks.kafka.batch_maker import BatchMaker, json_batches_of
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
@@ -120,11 +121,12 @@ class KafkaSink:
         refusals = Refusals(self._steps, self._clock, self._dead_letter)
         encoding = self.settings.encoding
         all_headers = {cls: headers(cls, encoding) + more_headers for cls in RowClass}
+        batches = json_batches_of(self.settings, self._encoder, self._instruments, all_headers)
         sender = Sender(
             self.settings,
             self.queue,
             self._counts,
-            BatchMaker(self.settings, self._encoder, all_headers, refusals),
+            BatchMaker(self.settings, self._encoder, all_headers, refusals, batches),
             clock=self._clock,
             monotonic=self._monotonic,
             progress=self._progress,
@@ -204,9 +206,11 @@ class KafkaSink:
         for topic, reason in self.refused_topics.items():
             texts.append(f"{topic}: {reason}")
         for name, side in self.side.topics.items():
-            if side.reason is not None:
-                partitions[name] += 1
-                texts.append(f"{name}: {side.reason}")
+            reasons = side.reasons
+            partitions.update({name: len(reasons)} if reasons else {})
+            for reason in sorted({*reasons.values()}):
+                numbers = [number for number, text in reasons.items() if text == reason]
+                texts.append(f"{name}[{','.join(map(str, sorted(numbers)))}]: {reason}")
         return replace(
             self.queue.statistics(self._monotonic()),
             held=tuple(dict.fromkeys(texts)),
@@ -448,8 +452,9 @@ class KafkaSink:
         self._counts.dead_lettered(partition_queue.row_class, rows)
         instrument = int(rows["instrument"][0])
         if rows["kind"][0] != Kind.GAP:  # else every mark that is refused would bring another
+            ts_recv = int(rows["ts_recv"][0])
             gap = control_row(
-                partition_queue.row_class, Kind.GAP, instrument, now_ns, cause=Cause.DEAD_LETTER
+                partition_queue.row_class, Kind.GAP, instrument, ts_recv, cause=Cause.DEAD_LETTER
             )
             self.queue.declare(partition_queue, gap, self._monotonic())
         self._was_shed(partition_queue.row_class, instrument)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Protocol
 
 import structlog
 
-from ingestor.adapter import Audited, FeedAdapter, RestRequest
+from ingestor.adapter import Audited, BookRule, FeedAdapter
 from ingestor.books import rest_check as book_audit
 from ingestor.books.book import Book, BookState
 from ingestor.books.manager import BookManager
@@ -27,15 +25,39 @@ from ingestor.model.backoff import Backoff
 from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.live.connection import Connection, ConnectionSlot
-from ingestor.sources.rate_limiter import RateLimiter
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.live.plan import PlannedConnection
+from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.pool import RestPools
 
 _REST: Final = RestSettings(timeout_s=10.0, body_bytes_max=1 << 20, attempts_max=1)
-_WEIGHT_PER_S: Final = 1.0  # per origin
 _BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)  # after failures in a row: refused, blocked
 _UNREADABLE: Final = (DecodeError, LookupError, TypeError, ValueError, AttributeError)
 
 log: Final = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the comparison of a book with an image came to.
+
+    outcome: a Finding's value, or "failed". shown: what the image has. held: what the book had
+    after the update that the image names, None where it names none of those that were seen.
+    """
+
+    outcome: str
+    shown: BookState | None = None
+    held: BookState | None = None
+
+
+def has_proof(rule: BookRule) -> bool:
+    """Say whether something on a venue's sockets proves its books."""
+    return rule.checksum is not None or rule.verify_with_quotes
+
+
+def depth_of(planned: PlannedConnection) -> int:
+    """Return how many levels a side of a connection's books can be compared."""
+    depths = [planned.book.depth_max, planned.offer.depth if planned.offer else None, AUDIT_DEPTH]
+    return min(depth for depth in depths if depth is not None)
 
 
 @cache
@@ -74,29 +96,26 @@ class BookAuditor:
         table: InstrumentTable,
         settings: AuditSettings,
         on_mismatch: Callable[[int], None],
-        ssl_context: ssl.SSLContext | None = None,
+        pools: RestPools,
     ) -> None:
         self._connections = connections
         self._books = books
         self._table = table
         self._settings = settings
         self._on_mismatch = on_mismatch
-        self._ssl_context = ssl_context
-        self._clients: dict[str, RestClient] = {}
-        self._closing = AsyncExitStack()
+        self._pools = pools
         self._failures = 0  # in a row
         self._turn = self._candidates()
 
     async def run(self) -> None:
         """Audit until cancelled."""
-        async with self._closing:
-            while True:
-                started_s = time.monotonic()
-                chosen = None if self._connections.is_paused else self._next()
-                if chosen is not None:
-                    await self._audit(*chosen)
-                spent_s = time.monotonic() - started_s
-                await asyncio.sleep(max(self._settings.interval_s - spent_s, self._hold_s()))
+        while True:
+            started_s = time.monotonic()
+            chosen = None if self._connections.is_paused else self._next()
+            if chosen is not None:
+                await self._audit(*chosen)
+            spent_s = time.monotonic() - started_s
+            await asyncio.sleep(max(self._settings.interval_s - spent_s, self._hold_s()))
 
     def _hold_s(self) -> float:
         if not self._failures:
@@ -113,7 +132,7 @@ class BookAuditor:
 
     def _candidates(self) -> Iterator[tuple[Connection, str, int]]:
         for slot in self._connections.slots:
-            if not is_audited(slot.planned.adapter):
+            if not is_audited(slot.planned.adapter) or has_proof(slot.planned.book):
                 continue
             needed = dict.fromkeys(
                 (one.symbol, one.instrument)
@@ -128,31 +147,47 @@ class BookAuditor:
                     yield connection, symbol, instrument
 
     async def _audit(self, connection: Connection, symbol: str, instrument: int) -> None:
+        comparison = await self.compare(connection, symbol, instrument)
+        if comparison.outcome == Finding.MISMATCHED.value:
+            self._on_mismatch(instrument)
+
+    async def compare(self, connection: Connection, symbol: str, instrument: int) -> Comparison:
+        """Compare one valid book with an image.
+
+        Args:
+            connection: carries the book.
+            symbol: the venue's.
+            instrument: its number.
+        """
         book = self._books.valid_book(instrument)
         assert book is not None  # chosen just now
         adapter = connection.session.adapter
         assert isinstance(adapter, Audited)
         book_audit.begin(book)
-        outcome = "failed"
+        done = Comparison("failed")
         try:
             await asyncio.sleep(self._settings.lead_s)
             shown = await self._image(connection, adapter, symbol, self._table[instrument])
             if shown is not None:
                 outcome = (await self._settled(book, shown)).value
+                states = book.history.states if book.history is not None else []
+                done = Comparison(outcome, shown, book_audit.named(states, shown))
         finally:
-            book_audit.end(book, outcome)
-        if outcome == Finding.MISMATCHED.value:
-            self._on_mismatch(instrument)
+            book_audit.end(book, done.outcome)
+        return done
 
     async def _image(
         self, connection: Connection, adapter: Audited, symbol: str, one: Instrument
     ) -> BookState | None:
         """Return what the venue shows of a book, None when it can't be had or read."""
-        request = adapter.audit_request(symbol, AUDIT_DEPTH)
+        planned = connection.slot.planned
+        depth = depth_of(planned)
+        request = adapter.audit_request(symbol, depth)
         try:
-            body = await self._get(connection.slot.planned.rest_url, request)
+            client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
+            body = await client.get(planned.rest_url, request, _REST)
             image = adapter.decode_audit(symbol, body)
-            shown = book_audit.read(image, one.price_exponent, one.size_exponent)
+            shown = book_audit.read(image, one.price_exponent, one.size_exponent, depth)
         except (TransportError, *_UNREADABLE) as failure:
             self._failures += 1
             reason = str(failure) or repr(failure)
@@ -172,11 +207,3 @@ class BookAuditor:
             if finding is Finding.UNVERIFIABLE:
                 await asyncio.sleep(self._settings.poll_s)
         return finding
-
-    async def _get(self, origin: str, request: RestRequest) -> bytes:
-        client = self._clients.get(origin)
-        if client is None:
-            limiter = RateLimiter(_WEIGHT_PER_S)
-            client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
-            self._clients[origin] = await self._closing.enter_async_context(client)
-        return await client.get(origin, request)

@@ -13,7 +13,16 @@ from typing import Literal
 from urllib.parse import urlsplit
 from zlib import crc32
 
-from ingestor.adapter import BookRule, Endpoint, FeedAdapter, Limits, Market
+from ingestor.adapter import (
+    BookOffer,
+    BookRule,
+    Endpoint,
+    FeedAdapter,
+    Limits,
+    Market,
+    TradeNumbers,
+)
+from ingestor.adapter.book_offers import adapter_with
 from ingestor.adapter.contract import Subscription
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
@@ -41,13 +50,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Some channels of some instruments of one market. instruments: numbers of the table."""
+    """Some channels of some instruments of one market.
+
+    instruments: numbers of the table. book: the form of the books; None = the venue's first.
+    """
 
     adapter: type[FeedAdapter]
     market: str
     instruments: Sequence[int]
     channels: Sequence[str]
     route: Route = Route()
+    book: BookOffer | None = None
 
     def of(self, is_mine: Callable[[str], bool], table: InstrumentTable) -> Wanted:
         """Return the wish for the symbols that belong to one worker."""
@@ -68,6 +81,7 @@ class PlannedConnection:
     route: Route
     source_address: str | None
     why: str
+    offer: BookOffer | None = None
 
     @property
     def venue(self) -> str:
@@ -83,7 +97,11 @@ class PlannedConnection:
 
     @property
     def book(self) -> BookRule:
-        return self.rules.book
+        return self.rules.rule_of(self.offer)
+
+    def make_adapter(self, symbols: Mapping[str, int]) -> FeedAdapter:
+        """Return the adapter of a connection. symbols: venue symbol -> instrument number, live."""
+        return adapter_with(self.adapter, self.market, symbols, self.offer)
 
     @property
     def streams(self) -> list[str]:
@@ -143,19 +161,31 @@ class Plan:
         connections = tuple(planned.renumbered(numbers) for planned in self.connections)
         return replace(self, connections=connections)
 
-    def book_rules(self) -> dict[tuple[str, str], BookRule]:
-        """Return the book rule of each (venue, market). Where nobody subscribes to quotes, none
-        will prove a book, and none of its tops need be remembered."""
-        rules = {(one.venue, one.market): one.book for one in self.connections}
+    def trade_numbers(self) -> dict[tuple[str, str], TradeNumbers]:
+        """Return what the trade numbers of each (venue, market) say."""
+        return {(one.venue, one.market): one.rules.trade_numbers for one in self.connections}
+
+    def book_rules(self) -> dict[tuple[str, str, str], BookRule]:
+        """Return the book rule by (venue, market, symbol); symbol "" is of those without a book.
+
+        Where nobody subscribes to a market's quotes, none will prove a book, and none of its tops
+        need be remembered.
+        """
         quoted = {
             (one.venue, one.market)
             for one in self.connections
             if any(subscription.channel == "quotes" for subscription in one.subscriptions)
         }
-        return {
-            key: rule if key in quoted else replace(rule, verify_with_quotes=False)
-            for key, rule in rules.items()
-        }
+        rules: dict[tuple[str, str, str], BookRule] = {}
+        for one in self.connections:
+            rule, market = one.book, (one.venue, one.market)
+            if market not in quoted:
+                rule = replace(rule, verify_with_quotes=False)
+            rules.setdefault((*market, ""), rule)
+            for subscription in one.subscriptions:
+                if subscription.channel == "book":
+                    rules[(*market, subscription.symbol)] = rule
+        return rules
 
 
 def make_plan(wanted: Iterable[Wanted], table: InstrumentTable) -> Plan:
@@ -179,7 +209,8 @@ def _of_one(
     if rules is None:
         known = ", ".join(wish.adapter.markets)
         raise ConfigError(f"{venue} has no market {wish.market!r}", hint=f"it has {known}")
-    adapter = wish.adapter(wish.market, table.symbols(venue, wish.market))
+    symbols = table.symbols(venue, wish.market)
+    adapter = adapter_with(wish.adapter, wish.market, symbols, wish.book)
     groups: dict[Endpoint, list[list[Subscription]]] = {}
     for instrument in sorted(set(wish.instruments), key=lambda number: table[number].symbol):
         symbol = table[instrument].symbol
@@ -220,9 +251,10 @@ def _spread(
     """Fill connections evenly, an instrument's streams together. instruments: each one's own."""
     allowed = rules.limits.streams_per_connection
     most = min(allowed, wish.route.streams_per_connection or allowed)
-    units = [part for one in instruments for part in _fitting(one, most)]
+    room = Room(most, rules.limits.streams_of_channel)
+    units = [part for one in instruments for part in _fitting(one, room)]
     total = sum(_streams(unit) for unit in units)
-    bins = _fill(units, most, -(-total // -(-total // most)))
+    bins = _fill(units, room, -(-total // room.connections(units)))
     reason = f"{total} streams of {len(instruments)} instruments"
     if len(instruments) == 1:
         reason = f"{total} streams of 1 instrument"
@@ -242,6 +274,7 @@ def _spread(
             subscriptions=subscriptions,
             route=wish.route,
             source_address=sources[place % len(sources)] if sources else None,
+            offer=wish.book,
             why=f"{_streams(subscriptions)} of {reason} ({channels}), "
             f"connection {place + 1} of {len(bins)}: {limit}",
         )
@@ -251,11 +284,43 @@ def _streams(subscriptions: Iterable[Subscription]) -> int:
     return len({one.stream for one in subscriptions})
 
 
-def _fitting(subscriptions: list[Subscription], most: int) -> Iterator[list[Subscription]]:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What fits on one connection. most: streams. of_channel: the most streams of some channels."""
+
+    most: int
+    of_channel: Mapping[str, int]
+
+    def holds(self, subscriptions: Sequence[Subscription]) -> bool:
+        """Say whether a connection may carry all of these."""
+        return _streams(subscriptions) <= self.most and all(
+            _streams(one for one in subscriptions if one.channel == channel) <= limit
+            for channel, limit in self.of_channel.items()
+        )
+
+    def connections(self, units: Sequence[list[Subscription]]) -> int:
+        """Return how many connections are needed at least."""
+        flat = [one for unit in units for one in unit]
+        needed = -(-sum(_streams(unit) for unit in units) // self.most)
+        for channel, limit in self.of_channel.items():
+            needed = max(
+                needed, -(-_streams(one for one in flat if one.channel == channel) // limit)
+            )
+        return needed
+
+
+def room_of(planned: PlannedConnection) -> Room:
+    """Return what fits on a planned connection."""
+    limits, configured = planned.limits, planned.route.streams_per_connection
+    allowed = limits.streams_per_connection
+    return Room(min(allowed, configured or allowed), limits.streams_of_channel)
+
+
+def _fitting(subscriptions: list[Subscription], room: Room) -> Iterator[list[Subscription]]:
     """Cut an instrument with more streams than a connection may have; else leave it whole."""
     part: list[Subscription] = []
     for one in subscriptions:
-        if part and _streams([*part, one]) > most:
+        if part and not room.holds([*part, one]):
             yield part
             part = []
         part.append(one)
@@ -264,19 +329,27 @@ def _fitting(subscriptions: list[Subscription], most: int) -> Iterator[list[Subs
 
 
 def _fill(
-    units: list[list[Subscription]], most: int, target: int
+    units: list[list[Subscription]], room: Room, target: int
 ) -> list[list[list[Subscription]]]:
-    """Put units into bins, in order: a bin is full at `target` streams and never above `most`."""
+    """Put units into bins, in order: a bin is full at `target` streams and never above `room`."""
     bins: list[list[list[Subscription]]] = []
-    room_to_target = room = 0
+    to_target = left = 0
+    left_of: dict[str, int] = {}
     for unit in units:
         size = _streams(unit)
-        if not bins or room_to_target <= 0 or size > room:
+        of_channel = {
+            channel: _streams(one for one in unit if one.channel == channel)
+            for channel in room.of_channel
+        }
+        is_full = size > left or any(of_channel[name] > left_of.get(name, 0) for name in of_channel)
+        if not bins or to_target <= 0 or is_full:
             bins.append([])
-            room_to_target, room = target, most
+            to_target, left, left_of = target, room.most, dict(room.of_channel)
         bins[-1].append(unit)
-        room_to_target -= size
-        room -= size
+        to_target -= size
+        left -= size
+        for name, streams in of_channel.items():
+            left_of[name] -= streams
     return bins
 
 

@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
-from time import time_ns
 from typing import Final, Protocol
-from urllib.parse import urlencode
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
+from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND
-from ingestor.sources.live.connection import Connection
+from ingestor.recording.format import RESUBSCRIBE
+from ingestor.sources.live.connection import Connection, PlannedReconnect
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.rate_limiter import RateLimiter
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.client import RestSettings, address
+from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
+_NEVER_BROKE: Final = frozenset({None, Cause.DISCONNECT})
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
-_WEIGHT_PER_S: Final = 40.0  # of REST requests, per origin: 40 % of 6,000 a minute
-WEIGHT_BURST: Final = 200
 _REST: Final = RestSettings(timeout_s=20.0)
 
 
@@ -40,6 +37,7 @@ class Connections(Protocol):
 
     def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None: ...
+    def replace(self, connection: Connection, reason: TransportError) -> None: ...
 
 
 class RepairWorker:
@@ -53,22 +51,19 @@ class RepairWorker:
         connections: Connections,
         tap: FrameTap | None,
         request_flush: Callable[[], None],
-        ssl_context: ssl.SSLContext | None,
-        workers: int = 1,
-        clocks: Clocks | None = None,
+        pools: RestPools,
+        clocks: Clocks,
     ) -> None:
-        """workers: processes that share what the venues allow."""
-        self._clocks = clocks or Clocks()
-        self._workers = workers
+        """pools: ask the venues for snapshots."""
+        self._clocks = clocks
+        self._pools = pools
         self.counts: Counter[str] = Counter()
         self._connections = connections
-        self._ssl_context = ssl_context
-        self._clients: dict[str, RestClient] = {}
-        self._closing = AsyncExitStack()
         self._tap = tap
         self._request_flush = request_flush
         self._schedule: list[tuple[int, int]] = []  # due_ns, instrument
-        self._waiting: set[int] = set()
+        self._waiting: dict[int, Cause | None] = {}  # why, by instrument
+        self._fetched: dict[int, bool] = {}  # how it was repaired last, where there are two ways
         self._work: list[Callable[[], Coroutine[None, None, None]]] = []
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._wake = asyncio.Event()
@@ -77,7 +72,7 @@ class RepairWorker:
         """Do each when it is due; an instrument that waits already keeps its place."""
         for repair in repairs:
             if repair.instrument not in self._waiting:
-                self._waiting.add(repair.instrument)
+                self._waiting[repair.instrument] = repair.cause
                 heapq.heappush(self._schedule, (repair.due_ns, repair.instrument))
         self._wake.set()
 
@@ -103,12 +98,13 @@ class RepairWorker:
         """Follow new revisions of instruments. numbers: old -> new."""
         self._schedule = [(due_ns, numbers.get(one, one)) for due_ns, one in self._schedule]
         heapq.heapify(self._schedule)
-        self._waiting = {numbers.get(instrument, instrument) for instrument in self._waiting}
+        self._waiting = {numbers.get(one, one): cause for one, cause in self._waiting.items()}
+        self._fetched = {numbers.get(one, one): was for one, was in self._fetched.items()}
 
     async def run(self) -> None:
         """Runs until cancelled."""
         loop = asyncio.get_running_loop()
-        async with self._closing, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
                 while self._work:
@@ -118,8 +114,8 @@ class RepairWorker:
                 while self._schedule and self._schedule[0][0] <= now_ns:
                     await self._slots.acquire()
                     _, instrument = heapq.heappop(self._schedule)
-                    self._waiting.discard(instrument)
-                    self._start(group, self._repair(instrument))
+                    cause = self._waiting.pop(instrument, None)
+                    self._start(group, self._repair(instrument, cause))
                 timer: asyncio.TimerHandle | None = None
                 if self._schedule:
                     delay_s = max(0, self._schedule[0][0] - self._clocks.steady_ns()) / SECOND
@@ -134,19 +130,31 @@ class RepairWorker:
         task = group.create_task(_bounded(work))
         task.add_done_callback(lambda _task: self._slots.release())
 
-    async def _repair(self, instrument: int) -> None:
+    def _is_fetched(self, instrument: int, source: SnapshotSource, cause: Cause | None) -> bool:
+        """Say whether a book gets its snapshot over REST.
+
+        Where either way may do, they are tried in turn. A book that never had one was subscribed
+        to a while ago, so that it begins with REST.
+        """
+        if source is SnapshotSource.EITHER:
+            was_fetched = self._fetched.get(instrument, cause not in _NEVER_BROKE)
+            self._fetched[instrument] = not was_fetched
+            return not was_fetched
+        return source is SnapshotSource.REST
+
+    async def _repair(self, instrument: int, cause: Cause | None) -> None:
         connection, subscription = self._carrier(instrument)
         if connection is None or subscription is None:
             self.counts["dropped"] += 1
             return
         planned = connection.slot.planned
         request = None
-        if planned.book.snapshot is SnapshotSource.REST:
+        if self._is_fetched(instrument, planned.book.snapshot, cause):
             request = connection.session.adapter.snapshot_request(subscription.symbol)
         if self._tap is not None:
             self._tap.record_decision(
                 connection.session.connection,
-                time_ns(),
+                self._clocks.wall_ns(),
                 {
                     "action": "repair",
                     "instrument": instrument,
@@ -171,9 +179,22 @@ class RepairWorker:
         return None, None
 
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
-        adapter = connection.session.adapter
-        await connection.send_paced(adapter.unsubscribe(streams))
-        await connection.send_paced(adapter.subscribe(streams))
+        session, adapter = connection.session, connection.session.adapter
+        unsubscribe = list(adapter.unsubscribe(streams))
+        subscribe = list(adapter.subscribe(streams))
+        if not connection.requests.has_room(len(unsubscribe) + len(subscribe)):
+            url = connection.slot.planned.url
+            reason = PlannedReconnect(url, "its requests of this hour are used up")
+            self._connections.replace(connection, reason)
+            return
+        if connection.is_open:
+            now_ns = self._clocks.wall_ns()
+            session.interrupt(streams, now_ns)
+            if self._tap is not None:
+                decision = {"action": RESUBSCRIBE, "streams": streams}
+                self._tap.record_decision(session.connection, now_ns, decision)
+        await connection.send_paced(unsubscribe)
+        await connection.send_paced(subscribe)
         if connection.is_open:
             self.counts["resubscribed"] += 1
             self._connections.sent_again(connection, streams)
@@ -199,34 +220,22 @@ class RepairWorker:
     async def _fetch(self, connection: Connection, symbol: str, request: RestRequest) -> None:
         planned = connection.slot.planned
         try:
-            client = await self._client(planned.rest_url)
-            body = await client.get(planned.rest_url, request)
+            client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
+            body = await client.get(planned.rest_url, request, _REST)
         except TransportError:
             self.counts["failed"] += 1
             return
         if not connection.is_open:
             self.counts["dropped"] += 1
             return
-        now_ns = time_ns()
+        now_ns = self._clocks.wall_ns()
         session = connection.session
         if self._tap is not None:
-            url = _address(planned.rest_url, request)
+            url = address(planned.rest_url, request)
             self._tap.fetched(session.connection, now_ns, planned.venue, planned.market, url, body)
         session.snapshot(symbol, body, now_ns)
         self.counts["fetched"] += 1
         self._request_flush()
-
-    async def _client(self, origin: str) -> RestClient:
-        client = self._clients.get(origin)
-        if client is None:
-            limiter = RateLimiter(
-                _WEIGHT_PER_S / self._workers,
-                max(1, WEIGHT_BURST // self._workers),
-                self._clocks.steady_s,
-            )
-            client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
-            self._clients[origin] = await self._closing.enter_async_context(client)
-        return client
 
 
 async def _bounded(work: Coroutine[None, None, None]) -> None:
@@ -235,8 +244,3 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
         await work
     except Exception as failure:  # noqa: BLE001  # the boundary of a repair
         bulkheads.bug("repair", failure)
-
-
-def _address(origin: str, request: RestRequest) -> str:
-    query = f"?{urlencode(request.query)}" if request.query else ""
-    return f"{origin}{request.path}{query}"

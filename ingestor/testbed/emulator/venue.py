@@ -127,6 +127,18 @@ class BookRequest(NamedTuple):
     depth: int | None
 
 
+class PastTrade(NamedTuple):
+    """A trade that playback has passed. trade: the venue's own fields."""
+
+    symbol: str
+    number: int
+    ts_ns: int  # the venue's time, since the epoch
+    trade: Mapping[str, Any]
+
+
+PastTrades = Mapping[str, Collection[PastTrade]]  # by symbol, oldest first
+
+
 class VenueConnection(Protocol):
     """One client, as a venue sees it."""
 
@@ -227,6 +239,10 @@ class Venue:
         name of the stream doesn't."""
         yield from ()
 
+    def trades(self, message: Any) -> Iterator[PastTrade]:
+        """Yield the trades of a frame."""
+        yield from ()
+
     def image(self, stream: str, book: Book) -> bytes | None:
         """Return the snapshot frame for who subscribes late; None: snapshots come by REST."""
         return None
@@ -272,6 +288,13 @@ class Venue:
     ) -> object | None:
         """Return the answer to what clients ask before they begin (times, currencies), as JSON;
         None: no such thing is known."""
+        return None
+
+    def history(
+        self, path: str, query: Mapping[str, str], past_trades: PastTrades
+    ) -> object | None:
+        """Return the answer to a request for past trades, as JSON; None: it asks for something
+        else."""
         return None
 
     def lists_instruments_at(self, path: str) -> bool:

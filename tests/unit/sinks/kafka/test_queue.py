@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ingestor.model.rows import DTYPE_OF, Cause, Kind, RowClass, Rows, control_row
 from ingestor.sinks.kafka.overload import Budget, Step
 from ingestor.sinks.kafka.queue import CHUNK_BYTES, PartitionQueue, PublishQueue
+from tests.effort import tried
 from tests.fakes.rows import MAKERS, Ledger, quotes, trades
 
 SECOND = 1_000_000_000
@@ -48,7 +49,7 @@ class Owner:
 
 
 @given(st.lists(st.integers(1, 3_000), max_size=20), st.integers(1, 5_000))
-@settings(deadline=None, max_examples=30)
+@tried(15, 500)
 def test_a_lane_is_first_in_first_out(counts: list[int], rows_max: int) -> None:
     partition_queue, first = PartitionQueue(RowClass.TRADE, 0), 1
     for count in counts:
@@ -263,4 +264,4 @@ class Traffic(RuleBasedStateMachine):
 
 
 TestTraffic = Traffic.TestCase
-TestTraffic.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+TestTraffic.settings = tried(30, 500, steps=40)

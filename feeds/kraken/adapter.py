@@ -6,8 +6,8 @@ Units: prices and sizes are bare JSON numbers, read with their digits kept; time
 Traps:
 - `side` of a trade is the taker's.
 - The checksum covers the ten best levels a side as the instrument's own precision prints them, so
-  exponents are `pair_decimals` and `lot_decimals`, not the (sometimes coarser) tick size. The depth
-  of ten that we subscribe to is the whole of what it proves.
+  exponents are `pair_decimals` and `lot_decimals`, not the (sometimes coarser) tick size. It proves
+  the whole of a book of ten levels, and no more of deeper ones (25 to 1,000, where that is chosen).
 - Levels that fall out of the subscribed depth are not removed by the venue: BookRule.depth_max.
 - Bitcoin and Dogecoin are XBT and XDG in REST, BTC and DOGE here; the venue's symbols of this
   adapter are those of the websocket, as BTC/USD.
@@ -29,9 +29,11 @@ from msgspec import Meta
 
 from ingestor.adapter import (
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     ColumnReader,
+    CompiledShape,
     Continuity,
     Control,
     DecodeError,
@@ -43,13 +45,18 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Refused,
+    RestLimit,
     RestRequest,
+    RestSnapshot,
+    RowClass,
     Rows,
     Sequential,
     Side,
+    TradeNumbers,
     UnknownMessage,
     VenueError,
     by_kind,
@@ -58,9 +65,13 @@ from ingestor.adapter import (
     iso_column_ns,
     iso_event_ns,
     set_column,
+    shape,
 )
 
-BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
+from . import history
+
+BOOK_DEPTH: Final = 10  # levels a side, unless another is chosen
+_BOOKS: Final = tuple(BookOffer(depth) for depth in (BOOK_DEPTH, 25, 100, 500, 1_000))
 
 _UNTIMED: Final = int(Flag.NO_VENUE_TIME)
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
@@ -75,13 +86,14 @@ _CHANNEL: Final = {"trades": "trade", "quotes": "ticker", "book": "book"}
 _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "trade": {"snapshot": True},  # the last 50, which fill what a reconnect missed
     "ticker": {"snapshot": True, "event_trigger": "bbo"},
-    "book": {"snapshot": True, "depth": BOOK_DEPTH},
+    "book": {"snapshot": True},
 }
 # About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
 _LIMITS: Final = Limits(
-    connects_per_s=0.2,
+    connects_per_s=0.15,
     connects_burst=30,
     requests_per_s=5.0,
+    rest=RestLimit(weight_per_s=0.8, weight_burst=1),  # public calls: about one a second
     ping_interval_s=30.0,  # the venue closes what is silent for a minute
 )
 _TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
@@ -93,6 +105,7 @@ _TEMPORARY: Final = (
     "Internal error",
 )
 _ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
+_REST_ASSETS: Final = {name: rest for rest, name in _ASSETS.items()}
 
 
 def level_digits(price: int, size: int) -> str:
@@ -103,6 +116,33 @@ def level_digits(price: int, size: int) -> str:
 def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int]]) -> int:
     """Return the CRC32 of a book's ten best levels a side."""
     return crc32("".join(level_digits(*level) for level in (*asks[:10], *bids[:10])).encode())
+
+
+# The texts of frequent frames. Resent trades, snapshots and tickers without time go to `decode`.
+_PAIR: Final = '{"price":<price>,"qty":<size>}'
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"channel":"book","type":"update","data":<[>{"symbol":"<symbol>",'
+        f'"bids":<[*>{_PAIR}<level:bids><]>,"asks":<[*>{_PAIR}<level:asks><]>,'
+        '"checksum":<int:checksum>,"timestamp":"<iso:ts_event>"}<row><]>}',
+        flags=int(Flag.CHECKSUM),
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"channel":"trade","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"side":"<side:buy=1|sell=2>","price":<price:price>,"qty":<size:size>,"ord_type":"<text>",'
+        '"trade_id":<int:sequence,trade_id_low>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+    shape(
+        RowClass.QUOTE,
+        '{"channel":"ticker","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"bid":<price:bid_price>,"bid_qty":<size:bid_size>,'
+        '"ask":<price:ask_price>,"ask_qty":<size:ask_size>,'
+        '"last":<number>,"volume":<number>,"vwap":<number>,"low":<number>,"high":<number>,'
+        '"change":<number>,"change_pct":<number>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+)
 
 
 class _Trade(msgspec.Struct, gc=False):
@@ -254,16 +294,21 @@ def _append_many(
     elif kind is _Tickers:
         out.add_quotes(_read_tickers, events, numbers, received, at)
     else:
-        levels = [level for one in events for side in (one.bids, one.asks) for level in side]
+        sides = [side for one in events for side in (one.bids, one.asks)]
+        counts = list(map(len, sides))
+        levels = list(chain.from_iterable(sides))
+        texts: list[object] = [None] * (2 * len(levels))
+        texts[0::2] = [level.price for level in levels]
+        texts[1::2] = [level.qty for level in levels]
         out.updates(
             numbers,
             iso_column_ns(times).tolist(),
             received,
-            [len(one.bids) for one in events],
-            [len(one.asks) for one in events],
-            chain.from_iterable(map(_pair, levels)),
+            counts[0::2],
+            counts[1::2],
+            texts,
             at,
-            [one.checksum for one in events],
+            checksums=[one.checksum for one in events],
         )
 
 
@@ -284,6 +329,8 @@ class Kraken:
                 checksum_depth=10,
                 checksum_text=level_digits,
             ),
+            _BOOKS,
+            TradeNumbers.CONSECUTIVE,
         )
     }
 
@@ -291,9 +338,14 @@ class Kraken:
         self._symbols = symbols
         self._requests = 0
         self._channels: dict[int, str] = {}  # request id -> the channel subscribed to
+        self._depth = BOOK_DEPTH
+
+    def choose_book(self, offer: BookOffer) -> None:
+        self._depth = offer.depth
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_CHANNEL[channel]}:{symbol}"
+        name = _book_name(self._depth) if channel == "book" else _CHANNEL[channel]
+        return f"{name}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for channel, symbols in _by_channel(streams):
@@ -307,13 +359,20 @@ class Kraken:
 
     def _request(self, method: str, channel: str, symbols: Sequence[str]) -> bytes:
         self._requests += 1
-        parameters = {"channel": channel, "symbol": symbols, **_PARAMETERS[channel]}
+        name, _, depth = channel.partition("-")
+        parameters = {"channel": name, "symbol": symbols, **_PARAMETERS[name]}
+        if name == "book":
+            parameters["depth"] = int(depth or BOOK_DEPTH)
         if method == "unsubscribe":
             del parameters["snapshot"]
         return orjson.dumps({"method": method, "params": parameters, "req_id": self._requests})
 
     def ping(self) -> bytes | None:
         return b'{"method":"ping"}'
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         try:
@@ -325,11 +384,18 @@ class Kraken:
         _append(frame, self._symbols, ts_recv, out)
         return None
 
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        return history.request(symbol, lost)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        history.append(self.venue, self._symbols[symbol], body, ts_recv, out)
+
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
         channel = message["channel"]
         if channel not in _PARAMETERS:
             return ()
+        channel = _book_name(self._depth) if channel == "book" else channel
         return [f"{channel}:{entry['symbol']}" for entry in message["data"]]
 
     @classmethod
@@ -350,6 +416,13 @@ class Kraken:
 
         return decode
 
+    def streams_asked(self, payload: bytes) -> Sequence[str]:
+        request = orjson.loads(payload)
+        parameters = request["params"]
+        if request["method"] != "subscribe" or parameters["channel"] != "book":
+            return ()
+        return [_stream_of(parameters, symbol) for symbol in parameters["symbol"]]
+
     def _other(self, payload: bytes, failure: msgspec.ValidationError) -> Control:
         """What brings no rows: answers to requests (one for each symbol) and other channels."""
         message = orjson.loads(payload)
@@ -363,7 +436,7 @@ class Kraken:
             case {"channel": "trade" | "ticker" | "book"}:
                 raise DecodeError(self.venue, str(failure))
             case {"method": "subscribe", "success": True, "result": result}:
-                return Ack((f"{result['channel']}:{result['symbol']}",))
+                return Ack((_stream_of(result, result["symbol"]),))
             case {"method": "subscribe", "success": False, "error": str(text)}:
                 return self._refused(text, message)
             case {"method": "unsubscribe", "success": bool()}:
@@ -407,8 +480,34 @@ class Kraken:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
 
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        base, _, quote = symbol.partition("/")
+        pair = f"{_REST_ASSETS.get(base, base)}/{_REST_ASSETS.get(quote, quote)}"
+        return RestRequest("/0/public/Depth", {"pair": pair, "count": str(depth)})
+
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
+        """Images have no number."""
+        result = orjson.loads(body)["result"]
+        [pair] = result
+        image = result[pair]
+        bids, asks = (
+            [(str(level[0]), str(level[1])) for level in image[side]] for side in ("bids", "asks")
+        )
+        return RestSnapshot(0, bids, asks)
+
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "book snapshots come on the socket")
+
+
+def _book_name(depth: int) -> str:
+    return "book" if depth == BOOK_DEPTH else f"book-{depth}"
+
+
+def _stream_of(parameters: Any, symbol: object) -> str:
+    """Return the stream that the parameters of a request, or of its answer, name."""
+    channel = parameters["channel"]
+    name = _book_name(parameters.get("depth", BOOK_DEPTH)) if channel == "book" else channel
+    return f"{name}:{symbol}"
 
 
 def _by_channel(streams: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
