@@ -42,6 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _EXTRA_OF: Final = {
     "confluent_kafka": "demo",
+    "cryptography": "demo",
     "duckdb": "parquet",
     "pandas": "parquet",
     "polars": "parquet",

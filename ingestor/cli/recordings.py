@@ -23,6 +23,8 @@ from ingestor.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from ingestor.testbed.emulator.faults import Faults
 
 Paths = Annotated[
@@ -33,6 +35,23 @@ Venue = Annotated[
     str | None, typer.Option(help="Venue of recordings that don't say it themselves.")
 ]
 Market = Annotated[str | None, typer.Option(help="Their market.")]
+FaultChances = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        help="NAME=PROBABILITY per frame: drop, duplicate, reorder, delay, stall, disconnect, "
+        "malformed; repeatable.",
+    ),
+]
+CloseAtEnd = Annotated[
+    bool, typer.Option("--close-at-end", help="Close connections when all was played.")
+]
+StandIn = Annotated[
+    bool, typer.Option("--stand-in", help="Let a recorded depth or speed stand for any other.")
+]
+Tls = Annotated[
+    bool, typer.Option("--tls", help="Serve wss and https, with a certificate made now.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -122,38 +141,36 @@ def serve(
     speed: Annotated[str, typer.Option(help="1, 10, ... times as recorded, or max.")] = "1",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes free ones.")] = 8765,
-    faults: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fault",
-            help="NAME=PROBABILITY per frame: drop, duplicate, reorder, delay, stall, disconnect, "
-            "malformed; repeatable.",
-        ),
-    ] = None,
+    faults: FaultChances = None,
     seed: Annotated[int, typer.Option(help="Of the faults.")] = 0,
-    close_at_end: Annotated[
-        bool, typer.Option("--close-at-end", help="Close connections when all was played.")
-    ] = False,
+    close_at_end: CloseAtEnd = False,
+    stand_in: StandIn = False,
+    tls: Tls = False,
 ) -> None:
     """Play recordings as the exchanges themselves, over websockets and REST, until stopped.
 
     Clients subscribe as the venue documents it and get the recorded frames. Each venue and market
     has a port of its own, from --port upwards; their addresses are printed, one JSON object each.
+    What the recording can't serve (another depth, another speed) is refused as the venue would.
+    With --tls the objects name the certificate that clients must trust, by SSL_CERT_FILE for some.
 
     \b
     Examples:
       ingestor serve recordings
       ingestor serve session.jsonl.zst --venue VENUE --market spot --speed max
+      ingestor serve recordings --tls
       ingestor serve recordings --fault drop=0.001 --fault disconnect=0.0001 --seed 7
     """
     from ingestor.model.errors import ListenFailed
     from ingestor.testbed.emulator.server import VenueEmulator
     from ingestor.testbed.emulator.server import serve as serve_recordings
 
+    context, trusted = _certificate(host) if tls else (None, {})
+
     def tell(emulator: VenueEmulator) -> None:
         recording = emulator.recording
         about = {"venue": recording.venue, "market": recording.market}
-        print_json({**about, "url": emulator.ws_url, "rest_url": emulator.rest_url})
+        print_json({**about, "url": emulator.ws_url, "rest_url": emulator.rest_url, **trusted})
 
     serving = serve_recordings(
         paths,
@@ -164,6 +181,8 @@ def serve(
         at_end="close" if close_at_end else "keep",
         host=host,
         port=port,
+        stands_in=stand_in,
+        tls=context,
         tell=tell,
     )
     try:
@@ -258,6 +277,16 @@ def _speed(text: str) -> float | None:
             f"{text!r} is neither a number above 0 nor max", param_hint="--speed"
         )
     return speed
+
+
+def _certificate(host: str) -> tuple[SSLContext, dict[str, str]]:
+    """Return the context of a server, and what is said of its certificate: where it is."""
+    from tempfile import mkdtemp
+
+    from ingestor.testbed.certificate import make_certificate
+
+    context, path = make_certificate(Path(mkdtemp(prefix="ingestor-serve-")), host)
+    return context, {"certificate": str(path)}
 
 
 def _channel(text: str) -> str:

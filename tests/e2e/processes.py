@@ -80,6 +80,10 @@ class Command:
         self._signalled_s = time.monotonic()
 
     @property
+    def out(self) -> str:
+        return _text(self._out)
+
+    @property
     def err(self) -> str:
         return _text(self._err)
 

@@ -256,6 +256,7 @@ class _Surveyor:
         self._survey = Survey()
         self._readings: dict[str, _Reading] = {}
         self._adapters: dict[Connection, FeedAdapter] = {}
+        self._carried: dict[Connection, set[tuple[int, str]]] = {}  # numbers and channels
         self._untold: dict[Connection, list[str]] = {}  # what their addresses leave open
         self._answers: dict[str, Http] = {}  # the last one to each request
         self._requests = [
@@ -365,12 +366,13 @@ class _Surveyor:
 
     def _subscribe(self, connection: Connection, reading: _Reading) -> None:
         channels = reading.probe.channels
-        symbols = list(reading.finder)
-        subscriptions = self._survey.subscriptions.setdefault(connection, [])
-        for number, channel in channels:
-            pair = (symbols[number], channel)
-            if pair not in subscriptions:
-                subscriptions.append(pair)
+        known = self._carried.setdefault(connection, set())
+        if not known.issuperset(channels):
+            known.update(channels)
+            symbols = list(reading.finder)
+            subscriptions = self._survey.subscriptions.setdefault(connection, [])
+            found = [(symbols[number], channel) for number, channel in channels]
+            subscriptions += [pair for pair in found if pair not in subscriptions]
         channels.clear()
 
     def _answer(self, line: Http) -> None:

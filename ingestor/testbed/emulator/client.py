@@ -32,6 +32,8 @@ class Catalog(Protocol):
 
     def has_symbol(self, symbol: str) -> bool: ...
 
+    def depth_of(self, stream: str) -> int | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Pause:
@@ -91,6 +93,12 @@ class Client:
                 self._wanted[recorded] += 1
                 self.fresh.append(recorded)
         return exists
+
+    def offers(self, stream: str) -> bool:
+        return self._catalogue.resolve(stream)[0]
+
+    def depth_of(self, stream: str) -> int | None:
+        return self._catalogue.depth_of(stream)
 
     def unsubscribe(self, stream: str) -> bool:
         if stream not in self._recorded:
@@ -183,6 +191,10 @@ class Client:
             if frame is not None:
                 self.push(frame)
             self._sent_since_beat = False
+
+    def abort(self) -> None:
+        """Drop the connection, whatever its client still has to say."""
+        self._socket.transport.abort()
 
     async def hang_up(self) -> None:
         """Close the connection as a venue does that goes away."""

@@ -8,7 +8,8 @@ their header, an address or the shape of the first frame tells.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -60,7 +61,8 @@ class Recording:
     """One venue and market of some recordings.
 
     streams: data frames of each. digits: by symbol. instruments: as `Instrument.to_json`, by
-    symbol, where the recorder was ours. answers: REST, in order.
+    symbol, where the recorder was ours. answers: REST, in order. depths: of books, by stream, where
+    a frame says them and the name doesn't.
     """
 
     exchange: Venue
@@ -70,6 +72,7 @@ class Recording:
     digits: dict[str, Digits] = field(default_factory=dict)
     instruments: dict[str, dict[str, Any]] = field(default_factory=dict)
     answers: list[RestAnswer] = field(default_factory=list)
+    depths: dict[str, int] = field(default_factory=dict)
 
     @property
     def venue(self) -> str:
@@ -130,6 +133,8 @@ class Recording:
     def _note_frame(self, line: Recv) -> None:
         frame = self.frame(line)
         if frame is None:
+            with suppress(*_UNREADABLE):
+                self.depths.update(self.exchange.depths(_parsed(line.payload)))
             return
         self.streams.update(frame.streams)
         try:
@@ -163,15 +168,22 @@ def _decimals(text: str, *, strip: bool) -> int:
     return len(fraction.rstrip("0") if strip else fraction)
 
 
-def survey(paths: Iterable[Path]) -> list[Recording]:
+def survey(paths: Iterable[Path], is_over: Callable[[], bool] = lambda: False) -> list[Recording]:
     """Read recordings once and tell what each venue and market in them is.
 
-    Raises ConfigError where there is nothing to play.
+    Args:
+        paths: files or folders.
+        is_over: whether nobody waits for it any more.
+
+    Raises:
+        ConfigError: where there is nothing to play.
     """
     problems = Problems()
     chains = find_chains(paths, problems)
     found: dict[Key, Recording] = {}
     for key, line in _keyed_lines(chains, problems):
+        if is_over():
+            return []
         recording = found.get(key)
         if recording is None:
             venue, market = key

@@ -9,7 +9,7 @@ this position.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal
@@ -18,7 +18,15 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 
 from ingestor.testbed.emulator.playback import Recording, RestAnswer
-from ingestor.testbed.emulator.venue import Book, Change, Listed, PastTrade, RestReply, Venue
+from ingestor.testbed.emulator.venue import (
+    Book,
+    BookRequest,
+    Change,
+    Listed,
+    PastTrade,
+    RestReply,
+    Venue,
+)
 
 Snapshots = Literal["position", "recorded"]
 
@@ -36,6 +44,7 @@ class _RestBook:
     """One symbol's book as a request gets it: recorded until passed, then as played."""
 
     venue: Venue
+    symbol: str
     recorded: list[tuple[int, bytes]] = field(default_factory=list)  # by update number
     book: Book | None = None
     waiting: list[Change] = field(default_factory=list)  # played before the recorded snapshot
@@ -60,15 +69,28 @@ class _RestBook:
 
     def answer(self, depth: int, snapshots: Snapshots) -> bytes:
         if self.recorded and (self.book is None or snapshots == "recorded"):
-            return self.recorded[0][1]
+            body = self.recorded[0][1]
+            image = self.venue.read_book(self.symbol, body)
+            if image is None or max(len(image.bids), len(image.asks)) <= depth:
+                return body
+            book = Book()
+            book.apply(image)
+            return self.venue.write_book(book, depth)
         return self.venue.write_book(self.book or Book(), depth)
 
 
 class RestDesk:
     """Answers GET requests for one recording."""
 
-    def __init__(self, recording: Recording, snapshots: Snapshots = "position") -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        snapshots: Snapshots = "position",
+        books: Callable[[], Iterable[Book]] = tuple,
+    ) -> None:
+        """books: as played, of a venue whose images come on the socket."""
         self._recording = recording
+        self._played = books
         self._venue = recording.exchange
         self._snapshots = snapshots
         self._books: dict[str, _RestBook] = {}
@@ -92,7 +114,7 @@ class RestDesk:
             recording.note_digits((symbol, price, size) for price, size in levels)
 
     def _book(self, symbol: str) -> _RestBook:
-        return self._books.setdefault(symbol, _RestBook(self._venue))
+        return self._books.setdefault(symbol, _RestBook(self._venue, symbol))
 
     def played(self, change: Change) -> None:
         """Take a book change that playback has passed (venues whose snapshots come by REST)."""
@@ -116,21 +138,33 @@ class RestDesk:
         query = dict(parse_qsl(parts.query))
         request = self._venue.book_request(parts.path, query)
         if request is not None:
-            book = self._books.get(request.symbol)
-            if book is None or request.depth is None:
-                return self._venue.refused_book
-            return RestReply(HTTPStatus.OK, book.answer(request.depth, self._snapshots))
+            return self._book_answer(request)
         history = self._venue.history(parts.path, query, self._past_trades)
         if history is not None:
             return RestReply(HTTPStatus.OK, orjson.dumps(history))
         recorded = _closest(self._answers, parts.path, query)
         if recorded is not None:
             return RestReply(HTTPStatus.OK, recorded.body)
-        if not self._venue.lists_instruments_at(parts.path):
-            return _MISSING
-        recording = self._recording
-        instruments = self._venue.instrument_list(listed(recording), query, recording.market)
-        return RestReply(HTTPStatus.OK, orjson.dumps(instruments))
+        instruments = listed(self._recording)
+        found = (
+            self._venue.instrument_list(instruments, query, self._recording.market)
+            if self._venue.lists_instruments_at(parts.path)
+            else self._venue.other_answer(parts.path, query, instruments)
+        )
+        return _MISSING if found is None else RestReply(HTTPStatus.OK, orjson.dumps(found))
+
+    def _book_answer(self, request: BookRequest) -> RestReply:
+        """Return the book at this position; before it begins, and of who has none, a refusal."""
+        if request.depth is None:
+            return self._venue.refused_book
+        if (book := self._books.get(request.symbol)) is not None:
+            return RestReply(HTTPStatus.OK, book.answer(request.depth, self._snapshots))
+        name = self._venue.rest_symbol
+        played = [one for one in self._played() if name(one.symbol) == request.symbol]
+        if not played:
+            return self._venue.refused_book
+        deepest = max(played, key=len)
+        return RestReply(HTTPStatus.OK, self._venue.write_book(deepest, request.depth))
 
 
 def _closest(answers: Iterable[RestAnswer], path: str, query: dict[str, str]) -> RestAnswer | None:

@@ -6,8 +6,8 @@ heartbeats of the connection are made for it, recorded ones are not replayed. RE
 the same port.
 
 What is not as it was recorded, and why:
-- A subscription without a recorded stream of its name gets the one of its symbol and kind: any
-  depth and interval of a book gets the recorded book, any trade stream the recorded trades.
+- A subscription to another depth, speed or sort of trades than was recorded is refused as the venue
+  refuses. With `stands_in` it gets the recorded stream of its symbol and kind.
 - Where a venue numbers the messages of a connection, a client that subscribes to less, or hears
   its answers at other places than the recorder did, gets its own contiguous numbers; nothing else
   in a frame is touched. Who asks for everything gets the recorded numbers once the answers are
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
@@ -32,6 +33,7 @@ from decimal import InvalidOperation
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
+from ssl import SSLContext
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -53,6 +55,7 @@ AtEnd = Literal["keep", "close"]
 MAX_SPEED: Final = math.inf
 _CHUNK: Final = 128  # frames read ahead
 _NO_FAULTS: Final = Faults()
+PARTING_S: Final = 0.2  # that clients have to answer when the emulator ends
 CLOSE_TIMEOUT_S: Final = 2.0  # how long the closing handshake may take before TCP is dropped
 
 
@@ -97,6 +100,8 @@ class VenueEmulator:
         start_after_s: float | None = 1.0,
         at_end: AtEnd = "keep",
         snapshots: Snapshots = "position",
+        stands_in: bool = True,
+        tls: SSLContext | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -107,7 +112,8 @@ class VenueEmulator:
         subscription, when all recorded streams, or so many, are subscribed to, or by `start()`.
         start_after_s: and at the latest so long after the first subscription. at_end: what becomes
         of the connections. snapshots: whether books by REST are those of the position, or always
-        the recorded ones. port: 0 = any.
+        the recorded ones. stands_in: whether a recorded stream may stand for one of another name.
+        tls: serves wss and https. port: 0 = any.
         """
         self.finished = asyncio.Event()
         self.statistics = EmulatorStatistics()
@@ -119,6 +125,8 @@ class VenueEmulator:
         self._start_after_s = start_after_s
         self._at_end = at_end
         self._snapshots = snapshots
+        self._stands_in = stands_in
+        self._tls = tls
         self._address = (host, port)
         self._clients: list[Client] = []
         self._books: dict[str, Book] = {}
@@ -132,12 +140,12 @@ class VenueEmulator:
     @property
     def ws_url(self) -> str:
         """The origin in place of the venue's websocket host; paths are the venue's."""
-        return f"ws://{self._origin}"
+        return f"{'wss' if self._tls else 'ws'}://{self._origin}"
 
     @property
     def rest_url(self) -> str:
         """The origin in place of the venue's REST host."""
-        return f"http://{self._origin}"
+        return f"{'https' if self._tls else 'http'}://{self._origin}"
 
     @property
     def _origin(self) -> str:
@@ -154,14 +162,15 @@ class VenueEmulator:
         if isinstance(self._paths, Recording):
             self._recording = self._paths
         else:
-            found = await asyncio.to_thread(survey, list(self._paths))
+            found = await _surveyed(self._paths)
             self._recording = choose(found, *self._wanted)
-        self._rest = RestDesk(self._recording, self._snapshots)
+        self._rest = RestDesk(self._recording, self._snapshots, self._books.values)
         host, port = self._address
         self._server = await serve_websockets(
             self._serve,
             host,
             port,
+            ssl=self._tls,
             process_request=self._request,
             compression=None,
             close_timeout=CLOSE_TIMEOUT_S,
@@ -183,8 +192,15 @@ class VenueEmulator:
         await self._stack.aclose()
 
     async def _stop_server(self) -> None:
+        """Say good-bye to every client, and wait for no answer."""
+        partings = [asyncio.create_task(client.hang_up()) for client in self._clients]
+        if partings:
+            await asyncio.wait(partings, timeout=PARTING_S)
+        for client in list(self._clients):
+            client.abort()
         self._server.close()
         await self._server.wait_closed()
+        await asyncio.gather(*partings, return_exceptions=True)
 
     def start(self) -> None:
         """Begin to play, whoever is there."""
@@ -209,9 +225,14 @@ class VenueEmulator:
             return True, stream
         standing_in = next((one for one in streams if venue.channel(one) == (symbol, kind)), None)
         exists = not venue.refuses_unknown or stream in venue.always or self.has_symbol(symbol)
+        if standing_in is not None and not self._stands_in:
+            exists, standing_in = False, None
         if not exists:
             self.statistics.refused += 1
         return exists, standing_in
+
+    def depth_of(self, stream: str) -> int | None:
+        return None if self._stands_in else self._recording.depths.get(stream)
 
     def has_symbol(self, symbol: str) -> bool:
         return symbol in self._recording.symbols or self._rest.lists(symbol)
@@ -355,6 +376,15 @@ async def _stop(task: asyncio.Task[None]) -> None:
         await task
 
 
+async def _surveyed(paths: Iterable[Path]) -> list[Recording]:
+    """Read recordings in a thread, which ends soon after this task is cancelled."""
+    ended = threading.Event()
+    try:
+        return await asyncio.to_thread(survey, list(paths), ended.is_set)
+    finally:
+        ended.set()
+
+
 async def serve(
     paths: Iterable[Path],
     *,
@@ -367,6 +397,8 @@ async def serve(
     at_end: AtEnd = "keep",
     host: str = "127.0.0.1",
     port: int = 8765,
+    stands_in: bool = False,
+    tls: SSLContext | None = None,
     tell: Callable[[VenueEmulator], None] = lambda emulator: None,
 ) -> None:
     """Play every venue and market found in some recordings, each on a port of its own from `port`
@@ -374,7 +406,7 @@ async def serve(
 
     Raises ConfigError when there is nothing to play, OSError when a port is taken.
     """
-    found = await asyncio.to_thread(survey, list(paths))
+    found = await _surveyed(paths)
     if venue is not None or market is not None:
         found = [choose(found, venue, market)]
     async with AsyncExitStack() as stack:
@@ -386,6 +418,8 @@ async def serve(
                 start_when=start_when,
                 start_after_s=start_after_s,
                 at_end=at_end,
+                stands_in=stands_in,
+                tls=tls,
                 host=host,
                 port=port + place if port else 0,
             )

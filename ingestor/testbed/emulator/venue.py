@@ -8,6 +8,7 @@ digits of its numbers kept: non-integer numbers are text.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -75,6 +76,9 @@ class Book:
             for worst in sorted(self._asks)[self.depth_max :]:
                 del self._asks[worst]
         self.symbol, self.number, self.details = change.symbol, change.number, change.details
+
+    def __len__(self) -> int:
+        return len(self._bids) + len(self._asks)
 
     def bids(self, depth: int | None = None) -> list[tuple[str, str]]:
         """Best first."""
@@ -146,7 +150,13 @@ class VenueConnection(Protocol):
         """Streams by the names that the client used, in order."""
 
     def subscribe(self, stream: str) -> bool:
-        """Return False when the recording knows no such symbol or channel."""
+        """Return False when the recording knows no such symbol or channel, or can't serve it."""
+
+    def offers(self, stream: str) -> bool:
+        """Return what `subscribe` would."""
+
+    def depth_of(self, stream: str) -> int | None:
+        """Return the only depth in which a book can be had; None: any."""
 
     def unsubscribe(self, stream: str) -> bool:
         """Return False when it was not subscribed."""
@@ -224,6 +234,11 @@ class Venue:
             for price, size in (*change.bids, *change.asks):
                 yield change.symbol, price, size
 
+    def depths(self, message: Any) -> Iterator[tuple[str, int]]:
+        """Yield books and the depth in which they were recorded, where a frame says it and the
+        name of the stream doesn't."""
+        yield from ()
+
     def trades(self, message: Any) -> Iterator[PastTrade]:
         """Yield the trades of a frame."""
         yield from ()
@@ -256,6 +271,10 @@ class Venue:
         """Read a request for the image of a book; None: it asks for something else."""
         return None
 
+    def rest_symbol(self, symbol: str) -> str:
+        """Return a symbol of the socket as REST has it."""
+        return symbol
+
     def read_book(self, symbol: str, body: bytes) -> Change | None:
         """Read a recorded answer to such a request; None: the venue refused."""
         return None
@@ -263,6 +282,13 @@ class Venue:
     def write_book(self, book: Book, depth: int) -> bytes:
         """Return the answer to such a request. depth: levels a side."""
         raise NotImplementedError
+
+    def other_answer(
+        self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
+    ) -> object | None:
+        """Return the answer to what clients ask before they begin (times, currencies), as JSON;
+        None: no such thing is known."""
+        return None
 
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
@@ -331,6 +357,17 @@ def texts(value: Any) -> list[str] | None:
 def pairs(levels: Any) -> list[tuple[str, str]]:
     """Return price and size of levels that may have more members."""
     return [(level[0], level[1]) for level in levels]
+
+
+def now_ms() -> int:
+    """Return the time as venues write it in REST answers, ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def depth_asked(query: Mapping[str, str], name: str, default: int, largest: int) -> int | None:
+    """Return the levels that a request for a book asks for; None where they are no number."""
+    text = query.get(name, str(default))
+    return min(int(text), largest) if text.isdecimal() and text.isascii() else None
 
 
 def now_text(timespec: str = "microseconds") -> str:

@@ -25,6 +25,8 @@ from ingestor.testbed.emulator.venue import (
     RestReply,
     Venue,
     VenueConnection,
+    depth_asked,
+    now_ms,
     pairs,
     request_of,
     texts,
@@ -32,7 +34,7 @@ from ingestor.testbed.emulator.venue import (
 from ingestor.testbed.simulated.dialects import Dialect, Kind, json_text
 from ingestor.testbed.simulated.market import LOT_SIZE, TICK_SIZE, Event, State
 
-_DEPTH_DEFAULT: Final = "500"
+_DEPTH_DEFAULT: Final = 500
 _DEPTH_MAX: Final = 5_000
 _LARGEST_ORDER: Final = "9000"  # the venue says it of every symbol; no frame does
 
@@ -76,7 +78,8 @@ class Binance(Venue):
     def channel(self, stream: str) -> tuple[str, str]:
         symbol, _, name = stream.partition("@")
         base, _, _ = name.partition("@")
-        return symbol.upper(), "book" if base == "depth" else self._KINDS.get(base, name)
+        is_book = base.rstrip("0123456789") == "depth"
+        return symbol.upper(), "book" if is_book else self._KINDS.get(base, name)
 
     def changes(self, message: Any) -> Iterator[Change]:
         data = message.get("data", message)
@@ -159,9 +162,11 @@ class Binance(Venue):
             yield orjson.dumps({"result": list(connection.subscribed), "id": number})
         else:
             change = connection.subscribe if method == "SUBSCRIBE" else connection.unsubscribe
-            for stream in streams:
-                change(stream)
-            yield orjson.dumps({"result": None, "id": number})
+            refused = [stream for stream in streams if not change(stream)]
+            if refused and method == "SUBSCRIBE":
+                yield _binance_error(2, f"Invalid request: unknown stream {refused[0]}", number)
+            else:
+                yield orjson.dumps({"result": None, "id": number})
 
     def dress(self, payload: bytes, stream: str, connection: VenueConnection) -> bytes:
         combined = payload.startswith(b'{"stream":')
@@ -176,8 +181,7 @@ class Binance(Venue):
     def book_request(self, path: str, query: Mapping[str, str]) -> BookRequest | None:
         if not path.endswith("/depth"):
             return None
-        limit = query.get("limit", _DEPTH_DEFAULT)
-        depth = min(int(limit), _DEPTH_MAX) if limit.isdecimal() else None
+        depth = depth_asked(query, "limit", _DEPTH_DEFAULT, _DEPTH_MAX)
         return BookRequest(query.get("symbol", ""), depth)
 
     def read_book(self, symbol: str, body: bytes) -> Change | None:
@@ -199,38 +203,66 @@ class Binance(Venue):
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
-        symbols = []
-        for listed in instruments:
-            perpetual = listed.of("contract", "perpetual") == "perpetual"
-            symbols.append(
-                {
-                    "symbol": listed.symbol,
-                    "status": "TRADING",
-                    "contractStatus": "TRADING",
-                    "contractType": "PERPETUAL" if perpetual else "CURRENT_QUARTER",
-                    "deliveryDate": int(listed.of("expiry_ns", "0")) // 1_000_000,
-                    "contractSize": int(listed.of("multiplier", "1")) if market == "coinm" else 1,
-                    "baseAsset": listed.base,
-                    "quoteAsset": listed.quote,
-                    "marginAsset": listed.of(
-                        "settlement", listed.base if market == "coinm" else listed.quote
-                    ),
-                    "pricePrecision": listed.price_decimals,
-                    "quantityPrecision": listed.size_decimals,
-                    "baseAssetPrecision": listed.size_decimals if listed.known else 8,
-                    "quoteAssetPrecision": listed.price_decimals if listed.known else 8,
-                    "filters": [
-                        {"filterType": "PRICE_FILTER", "tickSize": listed.tick_size},
-                        {
-                            "filterType": "LOT_SIZE",
-                            "minQty": listed.lot_size,
-                            "maxQty": _LARGEST_ORDER,
-                            "stepSize": listed.lot_size,
-                        },
-                    ],
-                }
-            )
-        return {"timezone": "UTC", "symbols": symbols}
+        own = _spot_fields if market == "spot" else _futures_fields
+        symbols = [_listed_fields(one) | own(one, market) for one in instruments]
+        head = {"timezone": "UTC", "serverTime": now_ms()}
+        return head | {"rateLimits": [], "exchangeFilters": [], "symbols": symbols}
+
+    def other_answer(
+        self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
+    ) -> object | None:
+        match path.rpartition("/")[2]:
+            case "ping":
+                return {}
+            case "time":
+                return {"serverTime": now_ms()}
+        return None
+
+
+def _listed_fields(listed: Listed) -> dict[str, Any]:
+    """What spot and futures say alike of a symbol."""
+    sizes = {"minQty": listed.lot_size, "maxQty": _LARGEST_ORDER, "stepSize": listed.lot_size}
+    return {
+        "symbol": listed.symbol,
+        "baseAsset": listed.base,
+        "quoteAsset": listed.quote,
+        "orderTypes": ["LIMIT", "MARKET"],
+        "filters": [
+            {"filterType": "PRICE_FILTER", "tickSize": listed.tick_size},
+            {"filterType": "LOT_SIZE", **sizes},
+        ],
+    }
+
+
+def _spot_fields(listed: Listed, market: str) -> dict[str, Any]:
+    quote_decimals = listed.price_decimals if listed.known else 8
+    return {
+        "status": "TRADING",
+        "baseAssetPrecision": listed.size_decimals if listed.known else 8,
+        "quotePrecision": quote_decimals,
+        "quoteAssetPrecision": quote_decimals,
+        "isSpotTradingAllowed": True,
+        "isMarginTradingAllowed": False,
+        "permissions": [],
+        "permissionSets": [["SPOT"]],
+    }
+
+
+def _futures_fields(listed: Listed, market: str) -> dict[str, Any]:
+    is_coin = market == "coinm"
+    perpetual = listed.of("contract", "perpetual") == "perpetual"
+    state = {"contractStatus": "TRADING", "contractSize": int(listed.of("multiplier", "1"))}
+    margin = listed.base if is_coin else listed.quote
+    return (state if is_coin else {"status": "TRADING"}) | {
+        "pair": f"{listed.base}{listed.quote}",
+        "contractType": "PERPETUAL" if perpetual else "CURRENT_QUARTER",
+        "deliveryDate": int(listed.of("expiry_ns", "0")) // 1_000_000,
+        "marginAsset": listed.of("settlement", margin),
+        "pricePrecision": listed.price_decimals,
+        "quantityPrecision": listed.size_decimals,
+        "baseAssetPrecision": listed.size_decimals if listed.known else 8,
+        "quotePrecision": listed.price_decimals if listed.known else 8,
+    }
 
 
 def _binance_error(code: int, text: str, number: object) -> bytes:

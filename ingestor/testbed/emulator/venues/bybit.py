@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -15,6 +14,7 @@ from feeds.bybit import Bybit as BybitAdapter
 from ingestor.model.timestamps import MILLISECOND
 from ingestor.testbed.emulator.venue import (
     Book,
+    BookRequest,
     Change,
     Listed,
     PastTrade,
@@ -22,10 +22,16 @@ from ingestor.testbed.emulator.venue import (
     Print,
     Venue,
     VenueConnection,
+    depth_asked,
+    now_ms,
     pairs,
     request_of,
     texts,
 )
+
+_DEPTH_DEFAULT: Final = 25
+_DEPTH_MAX: Final = 1_000
+_LARGEST_ORDER: Final = "9000"  # the venue says it of every symbol; no frame does
 
 
 class Bybit(Venue):
@@ -38,12 +44,6 @@ class Bybit(Venue):
         *("orderbook", "publicTrade", "tickers", "kline", "liquidation", "allLiquidation"),
         *("priceLimit", "insurance"),
     )
-
-    def market_at(self, url: str) -> str | None:
-        """All markets have one host: the end of the path tells them apart."""
-        if super().market_at(url) is None:
-            return None
-        return urlsplit(url).path.rstrip("/").rpartition("/")[2]
 
     def market_of_frame(self, message: Any) -> str | None:
         return "linear" if isinstance(message, dict) and "topic" in message else None
@@ -120,10 +120,9 @@ class Bybit(Venue):
             return
         problem = ""
         for topic in topics if operation == "subscribe" else ():
-            symbol, _ = self.channel(topic)
             if topic in connection.subscribed:
                 problem = f"error:already subscribed,topic:{topic}"
-            elif topic.partition(".")[0] not in self._KNOWN or not connection.has_symbol(symbol):
+            elif topic.partition(".")[0] not in self._KNOWN or not connection.offers(topic):
                 problem = f"error:handler not found,topic:{topic}"
         for topic in topics if not problem else ():
             if operation == "subscribe":
@@ -137,24 +136,68 @@ class Bybit(Venue):
     ) -> object:
         category = query.get("category", market)
         fitting = [] if category != market or query.get("cursor") else instruments
-        prefix = {"linear": "Linear", "inverse": "Inverse"}.get(market, "")
         symbols = [
             {
                 "symbol": listed.symbol,
                 "status": "Trading",
                 "baseCoin": listed.base,
                 "quoteCoin": listed.quote,
-                "settleCoin": listed.of("settlement", listed.quote),
-                "contractType": f"{prefix}{listed.of('contract', 'perpetual').capitalize()}"
-                .replace("Future", "Futures"),
-                "deliveryTime": str(int(listed.of("expiry_ns", "0")) // 1_000_000),
                 "priceFilter": {"tickSize": listed.tick_size},
-                "lotSizeFilter": {"basePrecision": listed.lot_size, "qtyStep": listed.lot_size},
+                **(_spot_fields(listed) if market == "spot" else _contract_fields(listed, market)),
             }
             for listed in fitting
-        ]  # fmt: skip
+        ]
         result = {"category": category, "list": symbols, "nextPageCursor": ""}
-        return {"retCode": 0, "retMsg": "OK", "result": result}
+        return _bybit_reply(result)
+
+    def book_request(self, path: str, query: Mapping[str, str]) -> BookRequest | None:
+        if path != "/v5/market/orderbook":
+            return None
+        depth = depth_asked(query, "limit", _DEPTH_DEFAULT, _DEPTH_MAX)
+        return BookRequest(query.get("symbol", ""), depth)
+
+    def write_book(self, book: Book, depth: int) -> bytes:
+        message = book.details
+        numbers = {name: message["data"][name] for name in ("u", "seq") if name in message["data"]}
+        levels = {"b": book.bids(depth), "a": book.asks(depth)}
+        times = {"ts": message.get("ts", now_ms()), "cts": message.get("cts", now_ms())}
+        return orjson.dumps(_bybit_reply({"s": book.symbol, **levels, **times, **numbers}))
+
+    def other_answer(
+        self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
+    ) -> object | None:
+        if path != "/v5/market/time":
+            return None
+        now = now_ms()
+        return _bybit_reply({"timeSecond": str(now // 1_000), "timeNano": str(now * 1_000_000)})
+
+
+def _bybit_reply(result: object) -> dict[str, Any]:
+    head = {"retCode": 0, "retMsg": "OK"}
+    return head | {"result": result, "retExtInfo": {}, "time": now_ms()}
+
+
+def _spot_fields(listed: Listed) -> dict[str, Any]:
+    return {
+        "marginTrading": "none",
+        "lotSizeFilter": {
+            "basePrecision": listed.lot_size,
+            "quotePrecision": listed.tick_size,
+            "minOrderQty": listed.lot_size,
+            "maxOrderQty": _LARGEST_ORDER,
+        },
+    }
+
+
+def _contract_fields(listed: Listed, market: str) -> dict[str, Any]:
+    contract = listed.of("contract", "perpetual").capitalize().replace("Future", "Futures")
+    sizes = {"minOrderQty": listed.lot_size, "maxOrderQty": _LARGEST_ORDER}
+    return {
+        "settleCoin": listed.of("settlement", listed.base if market == "inverse" else listed.quote),
+        "contractType": f"{market.capitalize()}{contract}",
+        "deliveryTime": str(int(listed.of("expiry_ns", "0")) // 1_000_000),
+        "lotSizeFilter": {"qtyStep": listed.lot_size, **sizes},
+    }
 
 
 def _bybit_answer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import orjson
 
@@ -15,6 +15,7 @@ from feeds.coinbase import Coinbase as CoinbaseAdapter
 from ingestor.model.timestamps import SECOND, iso_event_ns
 from ingestor.testbed.emulator.venue import (
     Book,
+    BookRequest,
     Change,
     Listed,
     PastTrade,
@@ -22,10 +23,15 @@ from ingestor.testbed.emulator.venue import (
     Print,
     Venue,
     VenueConnection,
+    depth_asked,
+    now_ms,
     now_text,
     request_of,
     texts,
 )
+
+_PUBLIC: Final = "/api/v3/brokerage/market"
+_DEPTH_MAX: Final = 500
 
 
 class Coinbase(Venue):
@@ -146,22 +152,57 @@ class Coinbase(Venue):
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
-        products = [
-            {
-                "product_id": listed.symbol,
-                "product_type": "SPOT",
-                "base_currency_id": listed.base,
-                "quote_currency_id": listed.quote,
-                "price_increment": listed.tick_size,
-                "base_increment": listed.lot_size,
-                "status": "online",
-                "trading_disabled": False,
-                "is_disabled": False,
-                "alias": "",
-            }
-            for listed in instruments
-        ]
+        products = [_product(listed) for listed in instruments]
         return {"products": products, "num_products": len(products)}
+
+    def book_request(self, path: str, query: Mapping[str, str]) -> BookRequest | None:
+        if path != f"{_PUBLIC}/product_book":
+            return None
+        depth = depth_asked(query, "limit", _DEPTH_MAX, _DEPTH_MAX)
+        return BookRequest(query.get("product_id", ""), depth)
+
+    def write_book(self, book: Book, depth: int) -> bytes:
+        sides = {"bids": book.bids(depth), "asks": book.asks(depth)}
+        levels = {
+            side: [{"price": price, "size": size} for price, size in some]
+            for side, some in sides.items()
+        }
+        return orjson.dumps(
+            {"pricebook": {"product_id": book.symbol, **levels, "time": book.details}}
+        )
+
+    def other_answer(
+        self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
+    ) -> object | None:
+        if path == "/api/v3/brokerage/time":
+            now = now_ms()
+            seconds = str(now // 1_000)
+            return {
+                "iso": now_text("milliseconds"),
+                "epochSeconds": seconds,
+                "epochMillis": str(now),
+            }
+        folder, _, product = path.rpartition("/")
+        if folder != f"{_PUBLIC}/products":
+            return None
+        return next((_product(one) for one in instruments if one.symbol == product), None)
+
+
+def _product(listed: Listed) -> dict[str, Any]:
+    return {
+        "product_id": listed.symbol,
+        "product_type": "SPOT",
+        "base_currency_id": listed.base,
+        "quote_currency_id": listed.quote,
+        "price_increment": listed.tick_size,
+        "quote_increment": listed.tick_size,
+        "base_increment": listed.lot_size,
+        "base_min_size": listed.lot_size,
+        "status": "online",
+        "trading_disabled": False,
+        "is_disabled": False,
+        "alias": "",
+    }
 
 
 def _coinbase_frame(channel: str, timestamp: str, event: dict[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from feeds.kraken import Kraken as KrakenAdapter
 from ingestor.model.timestamps import SECOND, iso_event_ns
 from ingestor.testbed.emulator.venue import (
     Book,
+    BookRequest,
     Change,
     Listed,
     PastTrade,
@@ -21,14 +22,20 @@ from ingestor.testbed.emulator.venue import (
     Print,
     Venue,
     VenueConnection,
+    depth_asked,
+    now_ms,
     now_text,
     request_of,
     texts,
 )
 
+_BOOK_DEPTH: Final = 10  # of a subscription that doesn't say it
+_DEPTH_DEFAULT: Final = 100
+_DEPTH_MAX: Final = 500
+
 
 class Kraken(Venue):
-    """Version 2. One answer for each symbol; any depth of the book gets the recorded one."""
+    """Version 2. One answer for each symbol; a book has the depth that was recorded."""
 
     name = "kraken"
     adapter = KrakenAdapter
@@ -63,6 +70,11 @@ class Kraken(Venue):
                 f"book:{one['symbol']}", one["symbol"], message["type"] == "snapshot", bids, asks,
                 depth_max=depth, details=(one["checksum"], one.get("timestamp")),
             )  # fmt: skip
+
+    def depths(self, message: Any) -> Iterator[tuple[str, int]]:
+        match message:
+            case {"result": {"channel": "book", "symbol": str(symbol), "depth": int(depth)}}:
+                yield f"book:{symbol}", depth
 
     def prints(self, message: Any) -> Iterator[Print]:
         yield from super().prints(message)
@@ -139,7 +151,7 @@ class Kraken(Venue):
             return
         rest = {key: value for key, value in parameters.items() if key != "symbol"}
         for symbol in symbols:
-            problem = self._change(method, f"{channel}:{symbol}", connection)
+            problem = self._change(method, f"{channel}:{symbol}", parameters, connection)
             answer: dict[str, Any] = {"method": method}
             if problem:
                 answer |= {"error": problem, "symbol": symbol}
@@ -147,12 +159,16 @@ class Kraken(Venue):
                 answer["result"] = rest | {"symbol": symbol}
             yield _kraken_answer(time, answer, echo)
 
-    def _change(self, method: str, stream: str, connection: VenueConnection) -> str:
+    def _change(
+        self, method: str, stream: str, parameters: Mapping[str, Any], connection: VenueConnection
+    ) -> str:
         """Return what is wrong, or nothing."""
         if method == "unsubscribe":
             return "" if connection.unsubscribe(stream) else "Subscription Not Found"
         if stream in connection.subscribed:
             return "Already subscribed"
+        if connection.depth_of(stream) not in {None, parameters.get("depth", _BOOK_DEPTH)}:
+            return "Subscription depth not supported"
         if connection.subscribe(stream):
             return ""
         return f"Currency pair not supported {stream.partition(':')[2]}"
@@ -163,22 +179,74 @@ class Kraken(Venue):
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
-        return {
-            "error": [],
-            "result": {
-                listed.symbol.replace("/", ""): {
-                    "altname": listed.symbol.replace("/", ""),
-                    "wsname": listed.symbol,
-                    "base": listed.base,
-                    "quote": listed.quote,
-                    "pair_decimals": listed.price_decimals,
-                    "lot_decimals": listed.size_decimals,
-                    "tick_size": listed.tick_size,
-                    "status": "online",
+        wanted = {_pair(name) for name in query.get("pair", "").split(",") if name}
+        fitting = [one for one in instruments if not wanted or _pair(one.symbol) in wanted]
+        if wanted and not fitting:
+            return {"error": ["EQuery:Unknown asset pair"]}
+        return {"error": [], "result": {_pair(one.symbol): _pair_fields(one) for one in fitting}}
+
+    def rest_symbol(self, symbol: str) -> str:
+        return _pair(symbol)
+
+    def book_request(self, path: str, query: Mapping[str, str]) -> BookRequest | None:
+        if path != "/0/public/Depth":
+            return None
+        pair = _pair(query.get("pair", ""))
+        return BookRequest(pair, depth_asked(query, "count", _DEPTH_DEFAULT, _DEPTH_MAX))
+
+    def write_book(self, book: Book, depth: int) -> bytes:
+        now_s = now_ms() // 1_000
+        sides = {"asks": book.asks(depth), "bids": book.bids(depth)}
+        levels = {side: [[*one, now_s] for one in some] for side, some in sides.items()}
+        return orjson.dumps({"error": [], "result": {_pair(book.symbol): levels}})
+
+    def other_answer(
+        self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
+    ) -> object | None:
+        match path.removeprefix("/0/public/"):
+            case "Assets":
+                names = dict.fromkeys(name for one in instruments for name in (one.base, one.quote))
+                return {"error": [], "result": {name: _asset(name) for name in names if name}}
+            case "Time":
+                return {"error": [], "result": {"unixtime": now_ms() // 1_000, "rfc1123": ""}}
+            case "SystemStatus":
+                return {
+                    "error": [],
+                    "result": {"status": "online", "timestamp": now_text("seconds")},
                 }
-                for listed in instruments
-            },
-        }
+        return None
+
+
+def _pair(name: str) -> str:
+    """Return BTC/USD as REST has it."""
+    return name.replace("/", "").upper()
+
+
+def _asset(name: str) -> dict[str, Any]:
+    decimals = {"decimals": 10, "display_decimals": 5}
+    return {"aclass": "currency", "altname": name, **decimals, "status": "enabled"}
+
+
+def _pair_fields(listed: Listed) -> dict[str, Any]:
+    return {
+        "altname": _pair(listed.symbol),
+        "wsname": listed.symbol,
+        "aclass_base": "currency",
+        "base": listed.base,
+        "aclass_quote": "currency",
+        "quote": listed.quote,
+        "lot": "unit",
+        "cost_decimals": listed.price_decimals,
+        "pair_decimals": listed.price_decimals,
+        "lot_decimals": listed.size_decimals,
+        "lot_multiplier": 1,
+        "fees": [],
+        "fees_maker": [],
+        "ordermin": listed.lot_size,
+        "costmin": listed.tick_size,
+        "tick_size": listed.tick_size,
+        "status": "online",
+    }
 
 
 _SIDES: Final = ("bids", "asks")

@@ -6,6 +6,7 @@ Reference: OKX "WebSocket API v5", as `feeds/okx/` names it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -14,16 +15,22 @@ from feeds.okx import Okx as OkxAdapter
 from ingestor.model.timestamps import MILLISECOND
 from ingestor.testbed.emulator.venue import (
     Book,
+    BookRequest,
     Change,
     Listed,
     PastTrade,
     PastTrades,
     Print,
+    RestReply,
     Venue,
     VenueConnection,
+    depth_asked,
+    now_ms,
     pairs,
     request_of,
 )
+
+_DEPTH_MAX: Final = 400
 
 
 class Okx(Venue):
@@ -36,7 +43,14 @@ class Okx(Venue):
     adapter = OkxAdapter
     shares_connection = True
     recording_names: ClassVar = {"OKX": ""}
-    _KINDS: ClassVar = {"tickers": "quotes", "bbo-tbt": "quotes"}
+    refused_book = RestReply(
+        HTTPStatus.OK, b'{"code":"51001","msg":"Instrument ID doesn\'t exist.","data":[]}'
+    )
+    _KINDS: ClassVar = {
+        "tickers": "quotes",
+        "bbo-tbt": "quotes",
+        **dict.fromkeys(("books", "books5", "books-l2-tbt", "books50-l2-tbt"), "book"),
+    }
     _KNOWN: Final = (
         *("tickers", "bbo-tbt", "books", "books5", "books-l2-tbt", "books50-l2-tbt", "trades"),
         *("trades-all", "mark-price", "funding-rate", "open-interest", "price-limit"),
@@ -153,6 +167,26 @@ class Okx(Venue):
                     }
                 )
         return {"code": "0", "msg": "", "data": data}
+
+    def book_request(self, path: str, query: Mapping[str, str]) -> BookRequest | None:
+        if path != "/api/v5/market/books":
+            return None
+        return BookRequest(query.get("instId", ""), depth_asked(query, "sz", 1, _DEPTH_MAX))
+
+    def write_book(self, book: Book, depth: int) -> bytes:
+        sides = {"asks": book.asks(depth), "bids": book.bids(depth)}
+        levels = {side: [[*one, "0", "1"] for one in some] for side, some in sides.items()}
+        data = levels | {"ts": book.details.get("ts", str(now_ms()))}
+        if book.number:
+            data["seqId"] = book.number
+        return orjson.dumps({"code": "0", "msg": "", "data": [data]})
+
+    def other_answer(
+        self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
+    ) -> object | None:
+        if path != "/api/v5/public/time":
+            return None
+        return {"code": "0", "msg": "", "data": [{"ts": str(now_ms())}]}
 
 
 def _okx_error(text: str, code: str, connection: VenueConnection) -> bytes:
