@@ -56,6 +56,7 @@ from ingestor.model.instruments import (
     SizeUnit,
     instrument,
 )
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import (
     Cause,
     Flag,
@@ -76,6 +77,7 @@ from ingestor.model.timestamps import (
 __all__ = [
     "INT64_MAX",
     "MILLISECOND",
+    "ROW_CLASSES",
     "SECOND",
     "TIME_MAX",
     "TIME_MIN",
@@ -110,6 +112,7 @@ __all__ = [
     "Reply",
     "RestRequest",
     "RestSnapshot",
+    "RowClass",
     "Rows",
     "Sequential",
     "Side",

@@ -19,8 +19,8 @@ from ingestor.app import Ingestor, load_plan
 from ingestor.cli.common import unless_signal
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, FeedConfig
-from ingestor.kafka.settings import TICK_TOPICS
 from ingestor.model.errors import IngestError, TransportError
+from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.testbed.broker import DevBroker
 
 START_S: Final = 20.0
@@ -46,7 +46,7 @@ async def run_demo(config: Config, options: DemoOptions) -> int:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ingestor-demo-"))
         kafka = config.kafka
         if _BROKER not in os.environ:
-            topics = {kafka.topic_prefix + name: kafka.partitions for name in TICK_TOPICS.values()}
+            topics = {kafka.topic_prefix + one.topic: kafka.partitions for one in ROW_CLASSES}
             broker = stack.enter_context(DevBroker(topics))
             kafka = kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         http = config.http

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -23,21 +22,12 @@ from ingestor.columns.narrowing import (
     guilty_frames,
     neutralize,
 )
-from ingestor.columns.sealed import Gap, Rejected, Sealed
+from ingestor.columns.sealed import Gap, Part, Rejected, Sealed
 from ingestor.model.decimals import INT64_MAX, Lines, parse_column
 from ingestor.model.errors import MALFORMED, BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import (
-    NUMBERS,
-    QUOTE,
-    TRADE,
-    Cause,
-    Flag,
-    Kind,
-    LevelFormat,
-    RowClass,
-    Rows,
-)
+from ingestor.model.row_classes import RATE_EXPONENT, Exponent, RowClass
+from ingestor.model.rows import QUOTE, TRADE, Cause, Flag, LevelFormat, Rows
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
 # each number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds
@@ -49,24 +39,25 @@ Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
 SNAPSHOT_REASON: Final = "snapshot"  # why an answer to a request was refused
 
 _LAST: Final = int(Flag.LAST)
-_DTYPES: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE}
-_KINDS: Final = {RowClass.TRADE: int(Kind.TRADE), RowClass.QUOTE: int(Kind.QUOTE)}
-_CODES: Final = {"i8": "q", "u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
+_CODES: Final = {"i8": "q", "u8": "Q", "i4": "i", "u4": "I", "i2": "h", "u2": "H", "u1": "B"}
 _CODE_OF: Final = {
     name: _CODES[dtype[name].str[1:]] for dtype in (TRADE, QUOTE) for name in dtype.names or ()
-}
+}  # a class whose field has one of these names gives it the same type
 _BREAKS: Final = bytes.maketrans(b",", b"\n")
 _NO_NUMBERS: Final = np.empty((0, 2), np.int64)
 _NO_FRAMES: Final = np.empty(0, np.int64)
+_IN_TURNS: Final = {RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL}  # prices and sizes
+_LOWEST: Final = {Exponent.PRICE: 1, Exponent.SIZE: 0, Exponent.RATE: -INT64_MAX}
 _UPDATE_NUMBERS: Final = slice(2, 5)  # where an UPDATE, as eight integers, has its numbers
 
 
 def set_column(rows: Rows, name: str, values: Iterable[int]) -> None:
-    """Set a field of trades or quotes. values: as many integers as there are rows.
+    """Set a field of rows. values: as many integers as there are rows.
 
     Raises TypeError for what is no integer, OverflowError for what the field can't hold.
     """
-    rows[name] = array(_CODE_OF[name], values)
+    code = _CODE_OF.get(name) or _CODES[rows.dtype[name].str[1:]]
+    rows[name] = array(code, values)
 
 
 def seal(appended: Appended, table: InstrumentTable) -> Sealed:
@@ -89,6 +80,10 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
     trade, trade_bad = _convert(RowClass.TRADE, appended.trades, table, bugs)
     quote, quote_bad = _convert(RowClass.QUOTE, appended.quotes, table, bugs)
     levels, level_bad = _levels(appended, table)
+    others: dict[RowClass, Part] = {}
+    for row_class, deferred in appended.others.items():
+        others[row_class], found = _convert(row_class, deferred, table, bugs)
+        bad = bad | found
     sealed = Sealed(
         trades=trade.rows,
         quotes=quote.rows,
@@ -101,22 +96,12 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
         holes=appended.holes,
         rejected=appended.rejected,
         bugs=bugs,
+        others=others,
     )
     if trade_bad or quote_bad or level_bad or bad:
         bad = trade_bad | quote_bad | level_bad | bad
         _take_out(sealed, trade.frames, bad, appended.answers)
     return sealed
-
-
-@dataclass(slots=True)
-class Part:
-    """The rows of one class, and the frame that each came with."""
-
-    rows: Rows
-    frames: NDArray[np.int64]
-
-
-_EMPTY: Final = {name: Part(np.empty(0, dtype), _NO_FRAMES) for name, dtype in _DTYPES.items()}
 
 
 def read_deferred(
@@ -125,13 +110,13 @@ def read_deferred(
     """Read kept events: their rows without numbers, the texts of the numbers, row after row, and
     the frames that can't be read. bugs: takes the exceptions that nothing foresaw."""
     count = len(deferred) // DEFERRED_WIDTH
-    rows = np.zeros(count, _DTYPES[row_class])
+    rows = np.zeros(count, row_class.dtype)
     rows["instrument"] = array("I", deferred[2::DEFERRED_WIDTH])
     rows["ts_recv"] = array("q", deferred[3::DEFERRED_WIDTH])
     rows["flags"] = _LAST
-    rows["kind"] = _KINDS[row_class]
+    rows["kind"] = row_class.id
     frames = np.frombuffer(array("q", deferred[4::DEFERRED_WIDTH]), np.int64)
-    texts: list[object] = [None] * (count * len(NUMBERS[row_class]))
+    texts: list[object] = [None] * (count * len(row_class.numbers))
     bad: Bad = {}
     readers, events = deferred[0::DEFERRED_WIDTH], deferred[1::DEFERRED_WIDTH]
     if readers.count(readers[0]) == count:
@@ -145,13 +130,13 @@ def _convert(
     row_class: RowClass, deferred: list[Any], table: InstrumentTable, bugs: list[Exception]
 ) -> tuple[Part, Bad]:
     if not deferred:
-        return _EMPTY[row_class], {}
+        return Part(np.empty(0, row_class.dtype), _NO_FRAMES), {}
     part, texts, bad = read_deferred(row_class, deferred, bugs)
     rows = part.rows
     if (sequences := rows["sequence"]).max() > INT64_MAX:
         for row in np.flatnonzero(sequences > INT64_MAX).tolist():
             bad.setdefault(int(part.frames[row]), _beyond(sequences[row]))
-    names = NUMBERS[row_class]
+    names = row_class.numbers
     numbers, cells = _numbers(row_class, texts, rows["instrument"], table)
     for cell in cells:
         detail = f"{texts[cell]!r:.60}"
@@ -284,16 +269,37 @@ def _numbers(
 ) -> tuple[NDArray[np.int64], list[int]]:
     """Return int64[rows, width] in units of each cell's exponent, and the indices of bad cells.
 
-    texts: prices and sizes in turn, as many for each row as its class has. Bad: no plain decimal,
-    finer than the instrument's increment, or a number that no price or size of the class can be.
+    texts: the numbers of each row in turn. Bad: no plain decimal, finer than the instrument's
+    increment, or a number that no price or size of the class can be.
     """
-    width = len(NUMBERS[row_class])
+    width = len(row_class.numbers)
+    if row_class not in _IN_TURNS:
+        return _other_numbers(row_class, texts, instruments, table)
     exponents = table.exponents[:, :width][instruments]
     values, bad = parse_column(texts, exponents.ravel())
     lowest = values[0::2].min() if row_class is RowClass.LEVEL else values.min()
     if lowest <= 0 or (row_class is RowClass.LEVEL and values[1::2].min() < 0):
         bad = sorted({*bad, *_impossible(row_class, values).tolist()})
     return values.reshape(-1, width), bad
+
+
+def _other_numbers(
+    row_class: RowClass,
+    texts: Sequence[object],
+    instruments: NDArray[np.uint32],
+    table: InstrumentTable,
+) -> tuple[NDArray[np.int64], list[int]]:
+    """As `_numbers`, for a class whose numbers are in any units."""
+    shape = len(instruments), len(row_class.numbers)
+    exponents = np.full(shape, RATE_EXPONENT)
+    for index, unit in enumerate(row_class.exponents):
+        if unit is not Exponent.RATE:
+            of_unit = table.price_exponents if unit is Exponent.PRICE else table.size_exponents
+            exponents[:, index] = of_unit[instruments]
+    values, bad = parse_column(texts, exponents.ravel())
+    lowest = np.array([_LOWEST[unit] for unit in row_class.exponents], np.int64)
+    numbers = values.reshape(shape)
+    return numbers, sorted({*bad, *np.flatnonzero(numbers < lowest).tolist()})
 
 
 def _impossible(row_class: RowClass, values: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -308,14 +314,20 @@ def _impossible(row_class: RowClass, values: NDArray[np.int64]) -> NDArray[np.in
 
 def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers: set[int]) -> None:
     """List each bad frame as rejected and its instruments as a hole; take out its rows."""
-    arrays = (sealed.trades, sealed.quotes, sealed.updates)
-    frames_of = (trade_frames, sealed.quote_frames, sealed.updates["frame"])
+    others = sealed.others
+    row_classes = (RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL, *others)
+    arrays = [sealed.trades, sealed.quotes, sealed.updates]
+    arrays += [part.rows for part in others.values()]
+    frames_of = [trade_frames, sealed.quote_frames, sealed.updates["frame"]]
+    frames_of += [part.frames for part in others.values()]
     keep = [~np.isin(frames, list(bad)) for frames in frames_of]
     before = [np.concatenate(([0], np.cumsum(mask))) for mask in keep]
     for hole in sealed.holes:
         hole.trade = int(before[0][hole.trade])
         hole.quote = int(before[1][hole.quote])
         hole.update = int(before[2][hole.update])
+        for row_class, passed in zip(others, before[3:], strict=True):
+            hole.others[row_class] = int(passed[hole.others.get(row_class, 0)])
     for frame, (reason, detail) in sorted(bad.items()):
         rows = [rows[frames == frame] for rows, frames in zip(arrays, frames_of, strict=True)]
         at = [int(np.searchsorted(frames, frame)) for frames in frames_of]
@@ -343,8 +355,12 @@ def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers
                 frame=frame,
                 instruments=np.unique(some["instrument"]).tolist(),
                 row_class=row_class,
+                others={
+                    other: int(passed[place])
+                    for other, passed, place in zip(others, before[3:], at[3:], strict=True)
+                },
             )
-            for row_class, some in zip(RowClass, rows, strict=True)
+            for row_class, some in zip(row_classes, rows, strict=True)
             if len(some)
         ]
     sealed.holes.sort(key=lambda hole: (hole.update, hole.trade, hole.quote))
@@ -353,3 +369,5 @@ def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers
     sealed.trades = sealed.trades[keep[0]]
     sealed.quotes, sealed.quote_frames = sealed.quotes[keep[1]], sealed.quote_frames[keep[1]]
     sealed.updates = sealed.updates[keep[2]]
+    for part, mask in zip(others.values(), keep[3:], strict=True):
+        part.rows, part.frames = part.rows[mask], part.frames[mask]

@@ -35,7 +35,8 @@ from ingestor.decode.session import Session
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import FeedStale, PeerClosed, TransportError
 from ingestor.model.instruments import Instrument
-from ingestor.model.rows import CHANNEL_OF, Cause, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Cause
 from ingestor.sources.live import supervisor
 from ingestor.sources.live.connection import PingTimeout, PlannedReconnect
 from ingestor.sources.live.events import SupervisorEvents
@@ -124,8 +125,8 @@ class Trace(SupervisorEvents):
         self.note("unacknowledged", sorted(streams))
 
     def _hole(self, subscription: Subscription) -> None:
-        for row_class in RowClass:
-            if CHANNEL_OF[row_class] == subscription.channel:
+        for row_class in ROW_CLASSES:
+            if row_class.channel == subscription.channel:
                 self.holes[subscription.symbol, row_class] += 1
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from ingestor.codec import Encoder, Headers, Record
 from ingestor.kafka.settings import KafkaSettings
-from ingestor.model.rows import DTYPE_OF, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow
 from ingestor.sinks.kafka.produce_request import ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue
@@ -40,8 +40,10 @@ class BatchMaker:
         self._headers = headers
         self._refusals = refusals
         self.row_bytes = {  # before compression
-            row_class: float(dtype.itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES)
-            for row_class, dtype in DTYPE_OF.items()
+            row_class: float(
+                row_class.dtype.itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES
+            )
+            for row_class in ROW_CLASSES
         }
 
     def rows_max(self, partition_queue: PartitionQueue) -> int:

@@ -21,7 +21,7 @@ from ingestor.decode.session import Session
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
-from ingestor.model.rows import CHANNEL_OF, Cause
+from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.recording.format import (
@@ -364,7 +364,7 @@ class Replay:
     def _kept(self, batch: TickBatch) -> TickBatch:
         options = self.options
         rows = batch.rows
-        if options.channels and CHANNEL_OF[batch.row_class] not in options.channels:
+        if options.channels and batch.row_class.channel not in options.channels:
             return TickBatch(batch.row_class, rows[:0], batch.instruments)
         if options.start_ns:
             rows = rows[rows["ts_recv"] >= options.start_ns]

@@ -20,7 +20,7 @@ from ingestor.columns.narrowing import DEFERRED_WIDTH
 from ingestor.columns.sealing import read_deferred
 from ingestor.model.errors import DecodeError, IngestError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
-from ingestor.model.rows import CHANNEL_OF, RowClass
+from ingestor.model.row_classes import Exponent, RowClass
 from ingestor.recording.format import Connection, Http, Recv
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
 
@@ -105,7 +105,7 @@ class Probe(ColumnBuffer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unread: dict[RowClass, list[Any]] = {RowClass.TRADE: [], RowClass.QUOTE: []}
+        self._unread: dict[RowClass, list[Any]] = {}
         self.channels: dict[tuple[int, str], None] = {}
         self.prices: dict[int, Digits] = {}
         self.sizes: dict[int, Digits] = {}
@@ -151,7 +151,7 @@ class Probe(ColumnBuffer):
         return
 
     def settle(self) -> None:
-        """A frame was decoded: note whose trades and quotes it brought. Their digits are read for
+        """A frame was decoded: note whose rows it brought. Their digits are read for
         many frames at once."""
         if self.kept_trades:
             self._keep(RowClass.TRADE, self.kept_trades)
@@ -159,17 +159,20 @@ class Probe(ColumnBuffer):
         if self.kept_quotes:
             self._keep(RowClass.QUOTE, self.kept_quotes)
             self.kept_quotes = []
+        for row_class, kept in self.kept_rows.items():
+            self._keep(row_class, kept)
+        self.kept_rows.clear()
 
     def _keep(self, row_class: RowClass, kept: list[Any]) -> None:
         for number in kept[2::DEFERRED_WIDTH]:
-            self.channels[number, CHANNEL_OF[row_class]] = None
-        unread = self._unread[row_class]
+            self.channels[number, row_class.channel] = None
+        unread = self._unread.setdefault(row_class, [])
         unread += kept
         if len(unread) >= _UNREAD_MAX * DEFERRED_WIDTH:
             self.read()
 
     def read(self) -> None:
-        """Read the digits of the trades and quotes kept so far."""
+        """Read the digits of the rows kept so far, but for book levels."""
         for row_class, kept in self._unread.items():
             if not kept:
                 continue
@@ -178,9 +181,11 @@ class Probe(ColumnBuffer):
             for row, number in enumerate(part.rows["instrument"].tolist()):
                 prices = self.prices.setdefault(number, Digits())
                 sizes = self.sizes.setdefault(number, Digits())
-                for cell in range(row * width, (row + 1) * width, 2):
-                    prices.see(texts[cell])
-                    sizes.see(texts[cell + 1])
+                for unit, text in zip(
+                    row_class.exponents, texts[row * width : (row + 1) * width], strict=True
+                ):
+                    if unit is not Exponent.RATE:
+                        (prices if unit is Exponent.PRICE else sizes).see(text)
             kept.clear()
 
 
