@@ -25,16 +25,20 @@ require_python = $(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
 PYTHON_PROBLEM = $(shell $(PROBE))
 
 PART ?= 1/4
+# What the compiled library is made of: it is made anew when one of these changes.
+NATIVE := $(wildcard ingestor/native/src/*.c ingestor/native/src/*.h) hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long reliability check bench lock sbom clean
+.PHONY: help run native test test-long reliability check docs bench lock sbom clean
 
 help:
 	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
+	@echo "make native             compile the library with a compiler from PyPI, where there is none"
 	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
 	@echo "make test-long PART=1/4  a part of the long suite, at most 40 minutes; writes its results"
 	@echo "make reliability        write docs/reliability.md from the results of the suites"
-	@echo "make check              ruff, mypy --strict, import rules, sizes and names"
+	@echo "make check              ruff, mypy --strict, import rules, workflows, sizes and names"
+	@echo "make docs               the documentation site in site/; warnings are errors"
 	@echo "make bench              the benchmarks"
 	@echo "make lock [UPGRADE=1]   write requirements*.lock anew from pyproject.toml"
 	@echo "make sbom               dist/sbom.json: what the program is made of (CycloneDX)"
@@ -43,6 +47,13 @@ help:
 
 run: $(RUN_STAMP)
 	@$(BIN)/ingestor demo $(DEMO_ARGS)
+
+# 411 MB while it compiles; the library runs with any glibc since 2.17.
+native: $(RUN_STAMP)
+	@$(PIP) install "ziglang==0.15.2"
+	@CC="$(BIN)/python -m ziglang cc $$(getconf GNU_LIBC_VERSION >/dev/null 2>&1 && \
+	  echo -target $$(uname -m)-linux-gnu.2.17)" $(BIN)/python ingestor/native/build.py
+	@$(PIP) uninstall --yes ziglang
 
 test: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
@@ -59,7 +70,12 @@ check: $(DEV_STAMP)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy --strict $(TYPED)
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet .github/workflows
 	$(BIN)/python -m pytest -q tests/test_tidy.py
+
+docs: $(DEV_STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 bench: $(DEV_STAMP)
 	@$(BIN)/python -m benchmarks
@@ -67,14 +83,14 @@ bench: $(DEV_STAMP)
 $(BIN)/python:
 	$(require_python)@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 2; }
 
-$(RUN_STAMP): requirements.lock pyproject.toml | $(BIN)/python
+$(RUN_STAMP): requirements.lock pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing what the program needs into $(VENV) (once) ..."
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 # The development lock contains the other one, so it satisfies both stamps.
-$(DEV_STAMP): requirements-dev.lock pyproject.toml | $(BIN)/python
+$(DEV_STAMP): requirements-dev.lock pyproject.toml $(NATIVE) | $(BIN)/python
 	@echo "Installing what development needs into $(VENV) (once) ..."
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
@@ -98,5 +114,5 @@ sbom: requirements.lock pyproject.toml
 	@echo "dist/sbom.json: $$(grep -c '"bom-ref"' dist/sbom.json) components"
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf site $(VENV) .venv-peers .venv-sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +

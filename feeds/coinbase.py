@@ -43,6 +43,7 @@ from ingestor.adapter import (
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     Rows,
@@ -59,6 +60,8 @@ from ingestor.adapter import (
 
 _CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
 _AGGRESSORS: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}  # keyed by the maker's side
+_NO_SIDE: Final = int(Side.NONE)  # UNKNOWN_ORDER_SIDE
+_LEVEL_SIDES: Final = {"bid", "offer"}
 _BOOK_FLAGS: Final = {"update": 0, "snapshot": int(Flag.SNAPSHOT)}
 _CONTROL: Final[dict[str, Control]] = {
     "heartbeats": Notice.HEARTBEAT,
@@ -66,6 +69,7 @@ _CONTROL: Final[dict[str, Control]] = {
     "ticker_batch": Filtered("ticker"),
     "candles": Filtered("candles"),
     "status": Filtered("status"),
+    "user": Filtered("user"),
 }
 _REPEATED: Final = Filtered("repeated", duplicate=True)
 _LATE: Final = Filtered("late")
@@ -130,7 +134,7 @@ _NO_TIME: Final = "1970-01-01T00:00:00"  # of levels in a snapshot that has none
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = iso_column_ns([one.time for one in trades])
     set_column(rows, "sequence", plain_integers([one.trade_id for one in trades]))
-    set_column(rows, "side", [_AGGRESSORS[one.side] for one in trades])
+    set_column(rows, "side", [_AGGRESSORS.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.size for one in trades]
 
@@ -153,8 +157,13 @@ class Coinbase:
             limits=Limits(
                 streams_per_connection=16,
                 streams_per_subscribe=16,
-                connects_per_s=4.0,  # 8 are allowed, as are 8 messages, for all of an address
+                # An address may connect 8 times and send 8 messages a second, all connections
+                # together.
+                connects_per_s=4.0,
+                connects_burst=2,
                 requests_per_s=4.0,
+                address_requests_per_s=4.0,
+                rest=RestLimit(weight_per_s=4.0, weight_burst=5),  # 10 a second
                 frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
             ),
             book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),
@@ -283,14 +292,13 @@ class Coinbase:
     def _levels(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         number = message.sequence_num
         for event in message.events or ():
-            bids: list[tuple[object, object]] = []
-            asks: list[tuple[object, object]] = []
-            sides = {"bid": bids, "offer": asks}
             updates = event.updates
             if updates is None:
                 raise DecodeError(self.venue, "l2_data without updates")
-            for update in updates:
-                sides[update.side].append((update.price_level, update.new_quantity))
+            bids = [(one.price_level, one.new_quantity) for one in updates if one.side == "bid"]
+            asks = [(one.price_level, one.new_quantity) for one in updates if one.side == "offer"]
+            if len(bids) + len(asks) < len(updates):
+                raise KeyError(next(one.side for one in updates if one.side not in _LEVEL_SIDES))
             # Levels of one event share their time; where a snapshot has none, it is 1970.
             time = updates[-1].event_time if updates else _NO_TIME
             out.levels(
@@ -303,6 +311,7 @@ class Coinbase:
                 asks,
                 0,
                 _BOOK_FLAGS[event.type],
+                are_pairs=True,
             )
 
     def _control(self, channel: str, message: _Message) -> Control:
@@ -334,7 +343,16 @@ class Coinbase:
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
-        return [RestRequest("/api/v3/brokerage/market/products", {"product_type": "SPOT"})]
+        # Pages are documented since 2026-08, whether there are any without `limit` is not.
+        return [
+            RestRequest(
+                "/api/v3/brokerage/market/products",
+                {"product_type": "SPOT"},
+                cursor=("pagination", "next_cursor"),
+                more=("pagination", "has_next"),
+                total=("num_products",),
+            )
+        ]
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:

@@ -32,6 +32,7 @@ from ingestor.adapter import (
     BookRule,
     ColumnBuffer,
     ColumnReader,
+    CompiledShape,
     Continuity,
     Control,
     DecodeError,
@@ -46,7 +47,9 @@ from ingestor.adapter import (
     Market,
     Notice,
     Refused,
+    RestLimit,
     RestRequest,
+    RowClass,
     Rows,
     Sequential,
     Side,
@@ -58,6 +61,7 @@ from ingestor.adapter import (
     iso_column_ns,
     iso_event_ns,
     set_column,
+    shape,
 )
 
 BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
@@ -69,6 +73,7 @@ _NO_TIME: Final = "1970-01-01T00:00:00"
 _NO_TIME_END: Final = "1971"
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_NO_SIDE: Final = int(Side.NONE)
 
 _CHANNEL: Final = {"trades": "trade", "quotes": "ticker", "book": "book"}
 _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
@@ -78,9 +83,10 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 # About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
 _LIMITS: Final = Limits(
-    connects_per_s=0.2,
+    connects_per_s=0.15,
     connects_burst=30,
     requests_per_s=5.0,
+    rest=RestLimit(weight_per_s=0.8, weight_burst=1),  # public calls: about one a second
     ping_interval_s=30.0,  # the venue closes what is silent for a minute
 )
 _TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
@@ -104,11 +110,38 @@ def book_checksum(bids: Sequence[tuple[int, int]], asks: Sequence[tuple[int, int
     return crc32("".join(level_digits(*level) for level in (*asks[:10], *bids[:10])).encode())
 
 
+# The texts of frequent frames. Resent trades, snapshots and tickers without time go to `decode`.
+_PAIR: Final = '{"price":<price>,"qty":<size>}'
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"channel":"book","type":"update","data":<[>{"symbol":"<symbol>",'
+        f'"bids":<[*>{_PAIR}<level:bids><]>,"asks":<[*>{_PAIR}<level:asks><]>,'
+        '"checksum":<int:checksum>,"timestamp":"<iso:ts_event>"}<row><]>}',
+        flags=int(Flag.CHECKSUM),
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"channel":"trade","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"side":"<side:buy=1|sell=2>","price":<price:price>,"qty":<size:size>,"ord_type":"<text>",'
+        '"trade_id":<int:sequence,trade_id_low>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+    shape(
+        RowClass.QUOTE,
+        '{"channel":"ticker","type":"update","data":<[>{"symbol":"<symbol>",'
+        '"bid":<price:bid_price>,"bid_qty":<size:bid_size>,'
+        '"ask":<price:ask_price>,"ask_qty":<size:ask_size>,'
+        '"last":<number>,"volume":<number>,"vwap":<number>,"low":<number>,"high":<number>,'
+        '"change":<number>,"change_pct":<number>,"timestamp":"<iso:ts_event>"}<row><]>}',
+    ),
+)
+
+
 class _Trade(msgspec.Struct, gc=False):
     """Numbers whose digits matter are untyped, here and below: `float_hook` leaves them text."""
 
     symbol: str
-    side: Literal["buy", "sell"]  # the taker's
+    side: str  # buy or sell: the taker's
     price: Any
     qty: Any
     trade_id: Sequential
@@ -169,7 +202,7 @@ _pair: Final = attrgetter("price", "qty")
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = iso_column_ns([one.timestamp for one in trades])
     set_column(rows, "sequence", [one.trade_id for one in trades])
-    set_column(rows, "side", [_AGGRESSOR[one.side] for one in trades])
+    set_column(rows, "side", [_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     return [one.price for one in trades], [one.qty for one in trades]
 
@@ -253,14 +286,19 @@ def _append_many(
     elif kind is _Tickers:
         out.add_quotes(_read_tickers, events, numbers, received, at)
     else:
-        levels = [level for one in events for side in (one.bids, one.asks) for level in side]
+        sides = [side for one in events for side in (one.bids, one.asks)]
+        counts = list(map(len, sides))
+        levels = list(chain.from_iterable(sides))
+        texts: list[object] = [None] * (2 * len(levels))
+        texts[0::2] = [level.price for level in levels]
+        texts[1::2] = [level.qty for level in levels]
         out.updates(
             numbers,
             iso_column_ns(times).tolist(),
             received,
-            [len(one.bids) for one in events],
-            [len(one.asks) for one in events],
-            chain.from_iterable(map(_pair, levels)),
+            counts[0::2],
+            counts[1::2],
+            texts,
             at,
             [one.checksum for one in events],
         )
@@ -313,6 +351,10 @@ class Kraken:
 
     def ping(self) -> bytes | None:
         return b'{"method":"ping"}'
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         try:

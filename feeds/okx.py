@@ -13,6 +13,7 @@ Traps:
 - Frames from before 2023 have no `seqId` but a checksum; today's checksum is always 0. Neither is
   read: without numbers a book is unverifiable, and that is what zeros say.
 - Levels have four members: price, size, one that is deprecated, number of orders.
+- In pre-open and call auctions "the best ask may be lower than the best bid" (Order book channel).
 - `trades` joins the fills of one taker order at one price; its side is the taker's. On subscribe
   it repeats the latest trade.
 """
@@ -37,6 +38,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -52,8 +54,10 @@ from ingestor.adapter import (
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
+    RowClass,
     Rows,
     Sequential,
     Side,
@@ -67,11 +71,18 @@ from ingestor.adapter import (
     milliseconds_ns,
     plain_integers,
     set_column,
+    shape,
 )
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt", "book": "books"}
 _DEPTH: Final = 400
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+_NO_SIDE: Final = int(Side.NONE)
+_LAST: Final = int(Flag.LAST)
+_RPI: Final = "1"  # the source of a trade: against a retail price improvement order
+_RPI_FLAGS: Final = {_RPI: int(Flag.LAST | Flag.RPI)}
+_LEVEL: Final = '["<price>","<size>","<text>","<text>"]'
+_BEST: Final = '[["<price:{side}_price>","<size:{side}_size>","<text>","<text>"]]'
 _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _LEFT_OUT: Final = {
     name: Filtered(name)
@@ -87,6 +98,11 @@ _LEFT_OUT: Final = {
         "instruments",
         "status",
         "liquidation-orders",
+        *("books50-l2-tbt", "books-l2-tbt", "books-elp", "books-elp-all", "books-rpi"),
+        *("adl-warning", "estimated-price", "opt-summary", "economic-calendar"),
+        *("event-contract-markets", "block-tickers", "public-struc-block-trades"),
+        *("public-block-trades", "sprd-public-trades", "sprd-tickers", "sprd-bbo-tbt"),
+        *("sprd-books5", "sprd-books-l2-tbt", "call-auction-details"),
     )
 }
 _CANDLES: Final = Filtered("candles")
@@ -102,12 +118,17 @@ _MARKET: Final = Market(
     rest_url="https://www.okx.com",
     limits=Limits(
         streams_per_connection=240,
-        streams_per_subscribe=30,  # a request is at most 64 KB; 480 requests an hour
-        connects_per_s=3.0,
+        streams_of_channel={"book": 25},  # "less than 30 channels" of 50 or 400 levels
+        streams_per_subscribe=30,  # a request is at most 64 KB
+        connects_per_s=2.0,  # 3 are allowed
+        connects_burst=1,
         requests_per_s=3.0,
+        requests_per_hour=480,
+        # 40 books in 2 s and 20 instrument lists in 2 s, each counted for itself.
+        rest=RestLimit(weight_per_s=5.0, weight_burst=10),
         ping_interval_s=20.0,
     ),
-    book=BookRule(continuity=Continuity.PREVIOUS),
+    book=BookRule(continuity=Continuity.PREVIOUS, may_cross=True),
 )
 
 # How frames begin as OKX sends them, which tells them apart; others are read too.
@@ -120,6 +141,42 @@ _CHANNEL_OF: Final = {
 _beginning: Final = itemgetter(slice(_BEGINS))
 
 
+# The texts of frequent frames. A quote with an empty side goes to `decode`.
+_TRADE: Final = (
+    '{"instId":"<text>","tradeId":"<int:sequence,trade_id_low>","px":"<price:price>",'
+    '"sz":"<size:size>","side":"<side:buy=1|sell=2>","ts":"<ms:ts_event>","count":"<text>"'
+)
+_SHAPES: Final = (
+    *(
+        shape(
+            RowClass.TRADE,
+            '{"arg":{"channel":"trades","instId":"<symbol>"},"data":<[>'
+            + _TRADE
+            + more
+            + "<row><]>}",
+        )
+        for more in (',"source":"0","seqId":<n>}', ',"source":"0"}', "}")
+    ),
+    shape(
+        RowClass.QUOTE,
+        '{"arg":{"channel":"bbo-tbt","instId":"<symbol>"},"data":<[>{"asks":'
+        + _BEST.format(side="ask")
+        + ',"bids":'
+        + _BEST.format(side="bid")
+        + ',"ts":"<ms:ts_event>","seqId":<int:sequence>}<row><]>}',
+    ),
+    shape(
+        RowClass.LEVEL,
+        '{"arg":{"channel":"books","instId":"<symbol>"},"action":"update","data":<[>{"asks":<[*>'
+        + _LEVEL
+        + '<level:asks><]>,"bids":<[*>'
+        + _LEVEL
+        + '<level:bids><]>,"ts":"<ms:ts_event>","checksum":<n>,"seqId":<int:first,last>,'
+        '"prevSeqId":<int:previous>}<row><]>}',
+    ),
+)
+
+
 class _Argument(msgspec.Struct, gc=False):
     instId: str  # noqa: N815  # the venue's name
 
@@ -128,8 +185,9 @@ class _Trade(msgspec.Struct, gc=False):
     tradeId: str  # noqa: N815  # the venue's name
     px: Any  # as text or bare: `float_hook` keeps the digits
     sz: Any
-    side: Literal["buy", "sell"]
+    side: str  # buy or sell
     ts: str  # ms
+    source: str = "0"
 
 
 class _Trades(msgspec.Struct, gc=False):
@@ -179,8 +237,11 @@ _NONE: Final = [_Level("0", "0")]
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in trades]))
     set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
-    set_column(rows, "side", [_SIDES[one.side] for one in trades])
+    set_column(rows, "side", [_SIDES.get(one.side, _NO_SIDE) for one in trades])
     rows["trade_id_low"] = rows["sequence"]
+    sources = [one.source for one in trades]
+    if _RPI in sources:
+        set_column(rows, "flags", [_RPI_FLAGS.get(source, _LAST) for source in sources])
     return [one.px for one in trades], [one.sz for one in trades]
 
 
@@ -259,6 +320,10 @@ class Okx:
     def ping(self) -> bytes | None:
         return b"ping"
 
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
+
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         channel = _CHANNEL_OF.get(_beginning(payload))
         if channel is None:
@@ -330,7 +395,7 @@ class Okx:
             case {"event": "error", "code": code, "msg": str(text)}:
                 named = tuple(":".join(found) for found in _REFUSED.findall(text))
                 return Refused(f"{code} {text}", named)
-            case {"event": "unsubscribe" | "channel-conn-count"}:
+            case {"event": "unsubscribe" | "channel-conn-count" | "channel-conn-count-error"}:
                 return Notice.INFO
         raise UnknownMessage(self.venue, f"{message!r:.60}")
 

@@ -32,6 +32,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     DecodeError,
@@ -48,14 +49,18 @@ from ingestor.adapter import (
     Reconnect,
     Refused,
     Reply,
+    RestLimit,
     RestRequest,
+    RowClass,
     Rows,
     Sequential,
     Side,
     UnknownMessage,
     by_kind,
     instrument,
+    level_pairs,
     set_column,
+    shape,
 )
 
 _PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
@@ -64,6 +69,25 @@ _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _STATUS: Final = Filtered("status")
 _HEARTBEAT: Final = b'{"op":"heartbeat"}'
 
+
+# The texts of frequent frames.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"ch":"trade","s":"<symbol>","t":<int:ts_event>,"i":<int:sequence,trade_id_low>,'
+        '"p":"<price:price>","q":"<size:size>","m":"<side:buy=1|sell=2>"}',
+    ),
+    shape(
+        RowClass.QUOTE,
+        '{"ch":"quote","s":"<symbol>","t":<int:ts_event>,"u":<int:sequence>,'
+        '"b":["<price:bid_price>","<size:bid_size>"],"a":["<price:ask_price>","<size:ask_size>"]}',
+    ),
+    shape(
+        RowClass.LEVEL,
+        '{"ch":"book","s":"<symbol>","t":<int:ts_event>,"U":<int:first>,"u":<int:last>,'
+        f'"b":{level_pairs("bids")},"a":{level_pairs("asks")}}}',
+    ),
+)
 
 _Level = tuple[Any, Any]  # as text or bare: `float_hook` keeps the digits
 
@@ -169,6 +193,7 @@ class Simulated:
                 connects_per_s=100.0,
                 connects_burst=100,
                 requests_per_s=50.0,
+                rest=RestLimit(weight_per_s=1_000.0, weight_burst=1_000),
             ),
             book=BookRule(continuity=Continuity.RANGE, verify_with_quotes=True),
         )
@@ -193,6 +218,10 @@ class Simulated:
 
     def ping(self) -> bytes | None:
         return None
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         try:

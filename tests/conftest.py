@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ingestor.native import Native
 from ingestor.telemetry.bulkheads import bulkheads
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint, missing_tools
 
@@ -19,7 +20,7 @@ KAFKA_FIXTURES = {"kafka", "private_kafka", "kafka_factory", "kafka_tools"}
 USED_BROKER = pytest.StashKey[str]()
 BrokerFactory = Callable[..., KafkaBroker]
 NO_CAPTURES = "no ../shared/captures"
-pytest_plugins = ["tests.faults.results"]
+pytest_plugins = ["tests.failures", "tests.faults.results"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,6 +77,13 @@ def _own_environment() -> Iterator[None]:
 def expected_bugs() -> Counter[str]:
     """Count the bugs, by unit, that a test provokes: those found beyond these fail it."""
     return Counter()
+
+
+@pytest.fixture
+def python_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let frame queues and sinks that are made from here on do all in Python."""
+    for module in ("ingestor.decode.frame_queue", "ingestor.sinks.kafka.batch_maker"):
+        monkeypatch.setattr(f"{module}.native", lambda: Native(None, "a test"))
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,20 @@ def test_the_documentation_has_every_alert() -> None:
     assert set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE)) - {"alert"} == alerts
 
 
+def test_every_alert_names_its_runbook() -> None:
+    text = ALERTS.read_text()
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbooks.md").read_text(), re.MULTILINE)
+    alerts = re.findall(r"alert: (\w+)", text)
+    links = re.findall(r"runbook: docs/runbooks.md#(\w+)$", text, re.MULTILINE)
+    assert links == [alert.lower() for alert in alerts]
+    assert set(sections) == set(alerts)
+
+
+def test_the_runbooks_name_metrics_that_exist() -> None:
+    streams = {name for name, _, _ in STREAM_FAMILIES}
+    assert named_in(ROOT / "docs" / "runbooks.md") - exported() - streams == set()
+
+
 def test_the_dashboard_is_json_that_fits_the_screen() -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels) > 10
@@ -114,3 +128,15 @@ def test_the_security_page_names_tests_that_exist() -> None:
         if not re.search(rf"def {test}\(", (ROOT / path).read_text())
     ]
     assert missing == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    records = {path.name for path in (ROOT / "docs" / "adr").glob("0*.md")}
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+    assert set(re.findall(r"^\| \[\d+\]\(([^)]+)\) \|", index, re.MULTILINE)) == records
+
+
+def test_every_document_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().split("nav:")[1]
+    documents = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert documents - set(re.findall(r"[\w-]+\.md", navigation)) == set()

@@ -11,6 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from ingestor.native.build import find_compiler
 from ingestor.sources.registry import registry
 
 ROOT = Path(__file__).parents[1]
@@ -18,9 +19,13 @@ DECOY = "raise RuntimeError('a package of somebody else was imported')"
 TIMEOUT_S = 60
 
 
-def run(*arguments: str, cwd: Path, path: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder, with `path` as its only PYTHONPATH."""
+LIBRARY = "ingestor/native/libingestor.so"
+
+
+def run(*arguments: str, cwd: Path, path: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, with `path` as its only PYTHONPATH. more: of the environment."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("INGESTOR_")}
+    clean |= more
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
@@ -35,10 +40,66 @@ def run(*arguments: str, cwd: Path, path: Path) -> subprocess.CompletedProcess[s
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    done = run("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT, path=ROOT)
+    done = build(folder)
     assert done.returncode == 0, done.stderr
     [built] = folder.glob("*.whl")
     return built
+
+
+def build(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    arguments = ("-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
+    return run(*arguments, cwd=ROOT, path=ROOT, **more)
+
+
+@pytest.fixture
+def no_compiler(tmp_path: Path) -> dict[str, str]:
+    """An environment in which no C compiler is found."""
+    (tmp_path / "bin").mkdir()
+    return {"PATH": str(tmp_path / "bin"), "CC": ""}
+
+
+def test_without_a_compiler_the_wheel_is_pure_and_reads_frames_in_python(
+    tmp_path: Path, no_compiler: dict[str, str]
+) -> None:
+    done = build(tmp_path, **no_compiler)
+    assert done.returncode == 0, done.stderr
+    assert "no C compiler: frames are read in Python" in done.stdout + done.stderr
+    [built] = tmp_path.glob("*-py3-none-any.whl")
+    assert LIBRARY not in ZipFile(built).namelist()
+    installed = tmp_path / "installed"
+    ZipFile(built).extractall(installed)
+    probe = "from ingestor.native import native; print(native().way)"
+    assert run("-c", probe, cwd=tmp_path, path=installed).stdout == "python\n"
+    done = run("-m", "ingestor", "feeds", cwd=tmp_path, path=installed, **no_compiler)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_required_library_without_a_compiler_is_an_error(
+    tmp_path: Path, no_compiler: dict[str, str]
+) -> None:
+    done = build(tmp_path, **no_compiler, INGESTOR_NATIVE="required")
+    assert done.returncode != 0
+    assert "INGESTOR_NATIVE=required: no C compiler" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="no C compiler")
+def test_with_a_compiler_the_wheel_has_the_library_and_uses_it(wheel: Path, tmp_path: Path) -> None:
+    assert not wheel.name.endswith("-none-any.whl"), "it is of a platform"
+    assert LIBRARY in ZipFile(wheel).namelist()
+    installed = tmp_path / "installed"
+    ZipFile(wheel).extractall(installed)
+    probe = "from ingestor.native import native; print(native().way, native().reason)"
+    found = run("-c", probe, cwd=tmp_path, path=installed).stdout.split()
+    assert found == ["compiled", str(installed / LIBRARY)]
+    off = run("-c", probe, cwd=tmp_path, path=installed, INGESTOR_NATIVE="off").stdout
+    assert off == "python INGESTOR_NATIVE is off\n"
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="no C compiler")
+def test_the_library_is_left_out_where_nobody_wants_it(tmp_path: Path) -> None:
+    assert build(tmp_path, INGESTOR_NATIVE="off").returncode == 0
+    [built] = tmp_path.glob("*-py3-none-any.whl")
+    assert LIBRARY not in ZipFile(built).namelist()
 
 
 @pytest.fixture
@@ -70,6 +131,13 @@ def test_the_wheel_finds_its_venues_beside_a_foreign_package(
     done = run("-m", "ingestor", "feeds", "--json", cwd=elsewhere, path=installed)
     assert done.returncode == 0, done.stderr
     assert {feed["venue"] for feed in json.loads(done.stdout)} == set(registry().sources)
+
+    made = run("-m", "ingestor", "config", "init", "kraken", cwd=elsewhere, path=installed)
+    assert made.returncode == 0, made.stderr
+    example = (ROOT / "config" / "kraken.toml").read_text("utf-8")
+    assert (elsewhere / "kraken.toml").read_text("utf-8") == example
+    schemas = {path.name for path in (ROOT / "schemas").glob("*.json")}
+    assert {path.name for path in (installed / "ingestor/data/schemas").iterdir()} == schemas
 
     probe = (
         "from ingestor.sources import registry as found; "

@@ -26,7 +26,6 @@ from ingestor.config.model import Config
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Rows
 from ingestor.sinks.kafka.produce_request import Batches, Failures, ProduceClient
-from ingestor.sources.live import repair_worker as repairs
 from ingestor.telemetry import logs
 from ingestor.telemetry.histogram import Histogram, percentile_ns
 from ingestor.telemetry.metrics import Metrics, Stage
@@ -108,6 +107,7 @@ def config(given: dict[str, Any], cache: Path) -> Config:
             "budget": {"bytes": given["budget_mib"] << 20},
             "books": {"repairs_per_s": 100},  # the simulated venue allows it
             "http": {"port": 0},
+            "limits": {"rest_weight_per_s": 1e6},
             "catalogue": {"cache_dir": cache, "ttl_s": 0},
             "feeds": [feed],
         }
@@ -118,7 +118,6 @@ async def run(given: dict[str, Any], cache: Path) -> None:
     started = time.monotonic()
     chosen = config(given, cache)
     logs.configure(chosen.log)
-    repairs.WEIGHT_BURST = 1 << 20  # type: ignore[misc]
     planned = await load_plan(chosen)
     index, workers = given["share"]
     planned = Planned(planned.table, planned.plan.share(index, workers))

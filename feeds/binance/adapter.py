@@ -2,14 +2,18 @@
 
 Reference: Binance "WebSocket Streams" (spot), "Websocket Market Streams" (USD-M, COIN-M), REST
 "Exchange Information" and "Order Book" of each, read 2026-11-21.
-Units: prices and sizes are decimal text, times are ms. ts_event is the matching engine's time (T)
-where a message has one, else the event time (E); spot quotes and book snapshots have neither.
+Units: prices and sizes are decimal text, times are ms, on spot also us where the address has
+`timeUnit=MICROSECOND`. ts_event is the matching engine's time (T) where a message has one, else the
+event time (E); spot quotes and book snapshots have neither.
 Traps:
 - Spot is read from /ws, where an event comes alone; futures and recordings have it wrapped with
   the name of its stream. Both are read.
 - `m` says that the buyer was the maker, so the seller is the aggressor.
-- Futures document no `trade` stream, so prints come from `aggTrade` there: one row is one taker
-  order at one price, its id is the aggregate's. Recordings hold both; both are read.
+- Futures document no `trade` stream, so prints come from `aggTrade` there: one row is the fills of
+  one price and one taking side within 100 ms, without those of the insurance fund and of ADL; its
+  id is the aggregate's. Recordings hold both; both are read. Of raw trades, `X` says what they
+  were: those that are NA have neither price nor size.
+- `nq` of an aggregate (since 2025-12-31) is its size without retail price improvement orders.
 - USD-M spreads its streams over two endpoints: depth and quotes on /public, trades on /market.
 - Subscribing to a symbol that doesn't exist is acknowledged like any other.
 - After a coarser tick or lot size comes into force, orders of the old ones stay in the book (a size
@@ -31,6 +35,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     Counted,
@@ -48,17 +53,20 @@ from ingestor.adapter import (
     Notice,
     Reconnect,
     Refused,
+    RestLimit,
     RestRequest,
     SnapshotSource,
     UnknownMessage,
 )
 
-from . import instruments
+from . import instruments, shapes
 from .batch_decoder import (
+    NO_TRADE,
     AggregateTrade,
     BookTicker,
     Depth,
     FuturesDepth,
+    FuturesTrade,
     Quote,
     Trade,
     append_event,
@@ -80,17 +88,28 @@ _EXCHANGE_INFO: Final = {
     "coinm": RestRequest("/dapi/v1/exchangeInfo"),
 }
 
-# 300 connects in 5 minutes: 30 at once and 0.9 a second. A spot connection may receive 5 messages
-# a second, our pongs among them, and 4 requests a second have been seen to be too many.
+_USED_WEIGHT: Final = "X-MBX-USED-WEIGHT-1M"
+# 300 connects in 5 minutes: 30 at once and 0.7 a second. A spot connection may receive 5 messages
+# a second, our pongs among them, and 4 requests a second have been seen to be too many. Over REST
+# 6,000 weight a minute.
 _SPOT_LIMITS: Final = Limits(
     streams_per_connection=1_024,
     streams_per_subscribe=100,
-    connects_per_s=0.9,
+    connects_per_s=0.7,
     connects_burst=30,
     requests_per_s=2.0,
+    rest=RestLimit("spot", 40.0, 200, _USED_WEIGHT, used_max=4_800),
     lifetime_s=86_400.0,
 )
-_FUTURES_LIMITS: Final = replace(_SPOT_LIMITS, streams_per_connection=200, requests_per_s=5.0)
+# Since 2026-06-30 fapi and dapi share 2,400 weight a minute ("COIN-M/USD-M Architecture
+# Integration", 2026-06-10). 1,024 streams and 10 messages a second on a connection
+# (developers.binance.com, USD-M and COIN-M "Websocket Market Streams"); a mirror of these pages and
+# the one of options still say 200, which `streams_per_connection = 200` in a feed keeps to.
+_FUTURES_LIMITS: Final = replace(
+    _SPOT_LIMITS,
+    requests_per_s=5.0,
+    rest=RestLimit("futures", 26.0, 100, _USED_WEIGHT, used_max=1_900),
+)
 
 _SPOT_BOOK: Final = BookRule(Continuity.RANGE, SnapshotSource.REST, verify_with_quotes=True)
 _FUTURES_BOOK: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, verify_with_quotes=True)
@@ -112,7 +131,11 @@ _SPOT_PARSERS: Final = {
     "depthUpdate": msgspec.json.Decoder(Depth).decode,
     None: msgspec.json.Decoder(Quote, float_hook=str).decode,
 }
-_FUTURES_PARSERS: Final = {**_PARSERS, "depthUpdate": msgspec.json.Decoder(FuturesDepth).decode}
+_FUTURES_PARSERS: Final = {
+    **_PARSERS,
+    "trade": msgspec.json.Decoder(FuturesTrade, float_hook=str).decode,
+    "depthUpdate": msgspec.json.Decoder(FuturesDepth).decode,
+}
 _CHANNEL_OF_EVENT: Final = {
     "trade": "trades",
     "aggTrade": "trades",
@@ -126,6 +149,10 @@ _NOT_SUBSCRIBED: Final = {
     *("24hrMiniTicker", "24hrTicker", "1hTicker", "4hTicker", "1dTicker", "avgPrice"),
     *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "markPriceUpdate"),
     *("indexPriceUpdate", "assetIndexUpdate", "compositeIndex", "contractInfo", "forceOrder"),
+    *("blockTrade", "referencePrice"),  # spot, since 2026-05
+    # USD-M's `tradingSession`: which session an exchange is in.
+    *("EquityUpdate", "CommodityUpdate"),
+    *("KR_EquityUpdate", "HK_EquityUpdate", "CN_EquityUpdate"),
 }
 
 
@@ -211,6 +238,10 @@ class Binance:
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         return (spot_decoder if market == "spot" else futures_decoder)(symbols)
 
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return shapes.shapes(market)
+
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Take frames of every kind, wrapped or not."""
         try:
@@ -249,7 +280,10 @@ class Binance:
             return Filtered("not_subscribed")
         if event is None and head.u is None:
             return self._other(payload, "a quote without a number")
-        append_event(self._symbols, parse(body), ts_recv, out)
+        found = parse(body)
+        if isinstance(found, FuturesTrade) and found.X == NO_TRADE:
+            return Filtered("no_trade")
+        append_event(self._symbols, found, ts_recv, out)
         return None
 
     def _other(self, payload: bytes, reason: str) -> Control | None:

@@ -6,29 +6,35 @@ Types of just what one event has are parsed in two thirds of the time that one t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 import numpy as np
 
 from ingestor.adapter import (
-    MILLISECOND,
     ColumnBuffer,
     ColumnReader,
     Control,
     Counted,
     DecodeMany,
     Flag,
+    MilliOrMicroseconds,
     Milliseconds,
     Rows,
     Sequential,
     Side,
     by_kind,
+    either_ns,
     milliseconds_ns,
     parse_levels,
     set_column,
 )
 
+_LAST: Final = int(Flag.LAST)
+_LAST_RPI: Final = int(Flag.LAST | Flag.RPI)
+_CONDITIONS: Final = {"INSURANCE_FUND": int(Flag.INSURANCE), "ADL": int(Flag.ADL)}  # by `X`
+NO_TRADE: Final = "NA"  # the `X` of what has neither price nor size
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 _AGGRESSORS: Final = np.array([Side.BID, Side.ASK], np.uint8)  # by `m`, buyer is maker
 # What an event that comes alone is, told by a byte of its first key and value as Binance sends
@@ -46,8 +52,21 @@ class Trade(msgspec.Struct, gc=False):
     t: Sequential
     p: Any  # as text or bare: `float_hook` keeps the digits
     q: Any
+    T: MilliOrMicroseconds  # microseconds where the address has `timeUnit=MICROSECOND`
+    m: bool
+
+
+class FuturesTrade(msgspec.Struct, gc=False):
+    """A trade of the futures' raw stream, which is not documented; recordings hold it."""
+
+    e: Literal["trade"]
+    s: str
+    t: Sequential
+    p: Any
+    q: Any
     T: Milliseconds
     m: bool
+    X: str = ""  # what it was
 
 
 class Quote(msgspec.Struct, gc=False):
@@ -67,7 +86,7 @@ class Depth(msgspec.Struct, gc=False):
 
     e: Literal["depthUpdate"]
     s: str
-    T: Milliseconds = msgspec.field(name="E")  # no time of the matching engine
+    T: MilliOrMicroseconds = msgspec.field(name="E")  # no time of the matching engine
     U: Counted
     u: Counted
     b: msgspec.Raw
@@ -84,6 +103,7 @@ class AggregateTrade(msgspec.Struct, gc=False, tag_field="e", tag="aggTrade"):
     q: Any
     T: Milliseconds
     m: bool
+    nq: Any = None  # the size without what retail price improvement orders had
 
 
 class BookTicker(msgspec.Struct, gc=False, tag_field="e", tag="bookTicker"):
@@ -123,12 +143,36 @@ _parse_depth: Final = msgspec.json.Decoder(Depth).decode
 parse_wrapped: Final = msgspec.json.Decoder(_Wrapped, float_hook=str).decode
 
 
-def _read_trades(trades: list[Trade | AggregateTrade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = milliseconds_ns([one.T for one in trades])
+def _read_trades(
+    trades: list[Trade] | list[AggregateTrade] | list[FuturesTrade], rows: Rows
+) -> Sequence[list[Any]]:
+    rows["ts_event"] = either_ns([one.T for one in trades])
     set_column(rows, "sequence", [one.t for one in trades])
     rows["trade_id_low"] = rows["sequence"]
     rows["side"] = _AGGRESSORS[np.frombuffer(bytes([one.m for one in trades]), np.uint8)]
     return [one.p for one in trades], [one.q for one in trades]
+
+
+def _read_aggregates(trades: list[AggregateTrade], rows: Rows) -> Sequence[list[Any]]:
+    normal = [one.nq for one in trades]
+    if normal.count(None) < len(normal):
+        rows["flags"] = [_LAST_RPI if _has_rpi(one) else _LAST for one in trades]
+    return _read_trades(trades, rows)
+
+
+def _has_rpi(trade: AggregateTrade) -> bool:
+    normal, size = trade.nq, trade.q
+    if normal is None or normal == size:
+        return False
+    try:
+        return Decimal(normal) != Decimal(size)
+    except InvalidOperation:
+        raise ValueError(f"a size {normal!r:.40} beside {size!r:.40}") from None
+
+
+def _read_futures_trades(trades: list[FuturesTrade], rows: Rows) -> Sequence[list[Any]]:
+    rows["flags"] = [_LAST | _CONDITIONS.get(one.X, 0) for one in trades]
+    return _read_trades(trades, rows)
 
 
 def _read_quotes(quotes: list[Quote], rows: Rows) -> Sequence[list[Any]]:
@@ -154,7 +198,11 @@ def _read_tickers(quotes: list[BookTicker], rows: Rows) -> Sequence[list[Any]]:
     )
 
 
-_TRADES: Final = {Trade, AggregateTrade}
+_TRADE_READERS: Final[dict[type, ColumnReader]] = {
+    Trade: _read_trades,
+    AggregateTrade: _read_aggregates,
+    FuturesTrade: _read_futures_trades,
+}
 _QUOTE_READERS: Final[dict[type, ColumnReader]] = {Quote: _read_quotes, BookTicker: _read_tickers}
 
 
@@ -168,14 +216,14 @@ def append_events(
     """Append events of one kind."""
     kind = type(events[0])
     numbers = [symbols[one.s] for one in events]
-    if kind in _TRADES:
-        out.add_trades(_read_trades, events, numbers, ts_recv, frames)
+    if kind in _TRADE_READERS:
+        out.add_trades(_TRADE_READERS[kind], events, numbers, ts_recv, frames)
     elif kind in _QUOTE_READERS:
         out.add_quotes(_QUOTE_READERS[kind], events, numbers, ts_recv, frames)
     else:
         out.json_updates(
             numbers,
-            [one.T * MILLISECOND for one in events],
+            either_ns([one.T for one in events]).tolist(),
             ts_recv,
             [one.U for one in events],
             [one.u for one in events],
@@ -188,12 +236,13 @@ def append_events(
 def append_event(symbols: Mapping[str, int], event: Any, ts_recv: int, out: ColumnBuffer) -> None:
     """Append one event, as `append_events` does many. Levels may have any form of a number."""
     kind, number = type(event), symbols[event.s]
-    if kind in _TRADES:
-        out.add_trade(_read_trades, event, number, ts_recv)
+    if kind in _TRADE_READERS:
+        out.add_trade(_TRADE_READERS[kind], event, number, ts_recv)
     elif kind in _QUOTE_READERS:
         out.add_quote(_QUOTE_READERS[kind], event, number, ts_recv)
     else:
-        update = (number, event.T * MILLISECOND, ts_recv, event.U, event.u)
+        [time_ns] = either_ns([event.T]).tolist()
+        update = (number, time_ns, ts_recv, event.U, event.u)
         bids, asks = bytes(event.b), bytes(event.a)
         if not out.json_levels(*update, bids, asks, event.pu):
             out.levels(*update, parse_levels(bids), parse_levels(asks), event.pu)

@@ -27,6 +27,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -40,6 +41,7 @@ from ingestor.adapter import (
     Market,
     Notice,
     Refused,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     SizeUnit,
@@ -49,6 +51,7 @@ from ingestor.adapter import (
     iso_text,
 )
 
+from . import shapes
 from .decoder import (
     CHECK_BITS,
     DEPTH,
@@ -64,7 +67,10 @@ from .quotes import Quotes, append_quote
 _TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{DEPTH}"}
 _LEFT_OUT: Final = {
     name: Filtered(name)
-    for name in ("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "insurance")
+    for name in (
+        *("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "insurance"),
+        *("adlAlert", "tickers_lt", "kline_lt", "lt"),
+    )
 }
 _TOPIC: Final = re.compile(r"[A-Za-z]+\.[\w.\-/]*\w")
 # Errors of the list that the venue calls temporary: server timeout, too many visits, server error,
@@ -85,7 +91,8 @@ def _market(name: str) -> Market:
         limits=Limits(
             streams_per_connection=300,  # all topics of a connection: at most 21,000 characters
             streams_per_subscribe=10,  # the rule of spot; elsewhere it keeps refusals apart
-            connects_per_s=1.5,  # 500 in five minutes
+            connects_per_s=1.4,  # 500 in five minutes
+            rest=RestLimit("http", weight_per_s=10.0, weight_burst=20),  # 600 in 5 s, all markets
             ping_interval_s=20.0,
         ),
         book=BookRule(continuity=Continuity.INCREMENT),
@@ -129,6 +136,10 @@ class Bybit:
 
     def ping(self) -> bytes | None:
         return b'{"op":"ping"}'
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return shapes.shapes(market)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         kind = KINDS.get(beginning(payload))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from operator import itemgetter
@@ -25,6 +26,7 @@ from ingestor.adapter import (
     flat,
     milliseconds_ns,
     parse_levels,
+    plain_integers,
     set_column,
 )
 
@@ -32,10 +34,16 @@ from .quotes import UNCHANGED, append_many_quotes
 
 DEPTH: Final = 200
 
-_SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
+SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
+_NONE: Final = int(Side.NONE)
+_LAST: Final = int(Flag.LAST)
+_BLOCK: Final = {False: 0, True: int(Flag.BLOCK)}
+_RPI: Final = {False: 0, True: int(Flag.RPI)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _UUID_LENGTH: Final = 36
 _UUID_DIGITS: Final = 32
+_UUID_LINE: Final = _UUID_LENGTH + 1
+_UUID_MARKS: Final = ((8, b"-"), (13, b"-"), (18, b"-"), (23, b"-"), (_UUID_LENGTH, b"\n"))
 CHECK_BITS: Final = 0xFFFFFFFF
 
 
@@ -60,11 +68,13 @@ beginning: Final = itemgetter(slice(_BEGINS))
 class _Trade(msgspec.Struct, gc=False):
     T: Milliseconds
     s: str  # symbol
-    S: Literal["Buy", "Sell"]
+    S: str  # Buy or Sell: the taker's
     v: Any  # as text or bare: `float_hook` keeps the digits
     p: Any
     i: str
     seq: Sequential = 0
+    BT: bool = False  # a block trade
+    RPI: bool = False
 
 
 class _Trades(msgspec.Struct, gc=False):
@@ -92,7 +102,9 @@ _parse_book: Final = msgspec.json.Decoder(_Book).decode
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = milliseconds_ns([one.T for one in trades])
     set_column(rows, "sequence", [one.seq for one in trades])
-    set_column(rows, "side", [_SIDES[one.S] for one in trades])
+    set_column(rows, "side", [SIDES.get(one.S, _NONE) for one in trades])
+    if any([one.BT or one.RPI for one in trades]):  # noqa: C419  # a list is faster
+        set_column(rows, "flags", [_LAST | _BLOCK[one.BT] | _RPI[one.RPI] for one in trades])
     rows["trade_id_high"], rows["trade_id_low"] = _identifiers([one.i for one in trades])
     return [one.p for one in trades], [one.v for one in trades]
 
@@ -100,8 +112,31 @@ def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
 def _identifiers(texts: list[str]) -> tuple[Any, Any]:
     """Return the high and low 64 bits of trade ids: numbers (spot) or UUIDs (derivatives), or
     both in one flush."""
-    if "".join(texts).encode().isdigit():
-        return 0, np.array(list(map(int, texts)), np.uint64)
+    digits = _uuid_digits(texts)
+    if digits is None:
+        if "".join(texts).encode().isdigit():
+            return 0, np.array(plain_integers(texts), np.uint64)
+        digits = bytes.fromhex("".join(_identifier_digits(texts)))
+    halves = np.frombuffer(digits, ">u8").reshape(len(texts), 2)
+    return halves[:, 0], halves[:, 1]
+
+
+def _uuid_digits(texts: list[str]) -> bytes | None:
+    """Return the digits of trade ids that are all UUIDs; None where one has another form."""
+    count = len(texts)
+    lines = ("\n".join(texts) + "\n").encode()
+    digits = lines.translate(None, b"-\n")
+    if len(lines) != _UUID_LINE * count or len(digits) != _UUID_DIGITS * count:
+        return None
+    if not all(lines[place::_UUID_LINE] == mark * count for place, mark in _UUID_MARKS):
+        return None
+    try:
+        return unhexlify(digits)
+    except ValueError:
+        return None
+
+
+def _identifier_digits(texts: list[str]) -> list[str]:
     digits = [
         text.replace("-", "") if len(text) == _UUID_LENGTH else "0" * 16 + f"{int(text):016x}"
         for text in texts
@@ -109,8 +144,7 @@ def _identifiers(texts: list[str]) -> tuple[Any, Any]:
     ]
     if len(digits) < len(texts) or {*map(len, digits)} != {_UUID_DIGITS}:
         raise ValueError("a trade id of neither form")
-    halves = np.frombuffer(bytes.fromhex("".join(digits)), ">u8").reshape(len(texts), 2)
-    return halves[:, 0], halves[:, 1]
+    return digits
 
 
 def append_trades(

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Final, Literal, NamedTuple, Protocol, cast
+from typing import Final, Literal, Protocol, cast
 
 import msgspec
 
@@ -20,6 +19,7 @@ from ingestor.adapter import (
     ColumnBuffer,
     Control,
     Filtered,
+    Lines,
     Milliseconds,
     Rows,
     Sequential,
@@ -34,11 +34,13 @@ UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
 
 _EMPTY: Final = b"[]"
 _NOTHING: Final = b'[["0","0"]]'  # an empty side of a quote
+_BREAKS: Final = bytes.maketrans(b",", b"\n")
 _ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _SHAPE: Final = re.compile(rb'\[\["(0+)(?:\.(0*))?","(0+)(?:\.(0*))?"\]\]')
-_SHAPES_MAX: Final = 256  # of one instrument
+_SHAPES_MAX: Final = 1_024  # of instruments with the same exponents
 _DIGITS_MAX: Final = 18  # so many fit int64, whatever they are
-_PRICE_AT: Final = 3  # where a side that is not empty has its price
+_ZERO_BEGINS: Final = b'[["0'  # as a side does whose price may be 0
+_ZERO_PRICE: Final = re.compile(rb'\[\["[0.]*"')
 
 
 class _Levels(msgspec.Struct, gc=False):
@@ -57,21 +59,39 @@ class _Quote(msgspec.Struct, gc=False):
 _parse_quote: Final = msgspec.json.Decoder(_Quote).decode
 
 
-class Best(NamedTuple):
-    """The best level of each side: JSON, an array of one pair of plain decimals, or of none."""
+class Best(msgspec.Struct, gc=False):
+    """What a quote led to: the best level of each side, JSON, an array of one pair of plain
+    decimals, or of none."""
 
+    cts: int  # ms
     number: int  # of the update
     bids: bytes
     asks: bytes
+
+    def repeats(self, before: Best) -> bool:
+        """Whether the quote says what was known, whenever it was sent."""
+        return (
+            self.number == before.number and self.bids == before.bids and self.asks == before.asks
+        )
 
 
 @dataclass(slots=True)
 class Quotes:
     """What a connection knows. best: the last quote of each symbol. shapes: by instrument, what
-    sides of quotes look like that are sure to fit it, with zeros for their digits."""
+    sides of quotes look like that are sure to fit it, with zeros for their digits; instruments
+    whose numbers have the same exponents share them."""
 
     best: dict[str, Best] = field(default_factory=dict)
     shapes: dict[int, set[bytes]] = field(default_factory=dict)
+    _shared: dict[tuple[int, int] | None, set[bytes]] = field(default_factory=dict)
+
+    def shapes_of(self, instrument: int, out: ColumnBuffer) -> set[bytes]:
+        """Return `shapes` of an instrument."""
+        known = self.shapes.get(instrument)
+        if known is None:
+            known = self._shared.setdefault(out.exponents(instrument), set())
+            self.shapes[instrument] = known
+        return known
 
     def read(self, quote: _Quote, instrument: int, out: ColumnBuffer) -> Best:
         """Return what a quote leads to. Raises BadNumber, LookupError for a change of a quote that
@@ -81,29 +101,31 @@ class Quotes:
         if quote.type == "delta":
             before = self.best[data.s]
             bids, asks = _changed(before.bids, bids), _changed(before.asks, asks)
-        shapes = self.shapes.get(instrument, ())
-        if bids.translate(_ZEROS) not in shapes or bids.startswith(b'[["0'):
+        shapes = self.shapes_of(instrument, out)
+        if bids.translate(_ZEROS) not in shapes or _has_zero_price(bids):
             bids = self._checked(bids, instrument, out)
-        if asks.translate(_ZEROS) not in shapes or asks.startswith(b'[["0'):
+        if asks.translate(_ZEROS) not in shapes or _has_zero_price(asks):
             asks = self._checked(asks, instrument, out)
-        return Best(data.u, bids, asks)
+        return Best(quote.cts, data.u, bids, asks)
 
     def _checked(self, side: bytes, instrument: int, out: ColumnBuffer) -> bytes:
         """Return a side whose numbers fit the instrument, as plain decimals."""
         if side == _EMPTY:
             return side
         shape = side.translate(_ZEROS)
-        is_price = side[_PRICE_AT : side.find(b'"', _PRICE_AT)].strip(b"0.")
-        if is_price and shape in self.shapes.get(instrument, ()):
-            return side
         exponents = out.exponents(instrument)
-        matched = _SHAPE.fullmatch(shape)
-        if is_price and matched is not None and _is_sure(matched, exponents):
-            shapes = self.shapes.setdefault(instrument, set())
+        matched = None if _has_zero_price(side) else _SHAPE.fullmatch(shape)
+        if matched is not None and _is_sure(matched, exponents):
+            shapes = self.shapes_of(instrument, out)
             if len(shapes) < _SHAPES_MAX:
                 shapes.add(shape)
             return side
         return _converted(side, exponents)
+
+
+def _has_zero_price(sides: bytes) -> bool:
+    """Whether one of some sides, joined, has a price of 0."""
+    return _ZERO_BEGINS in sides and _ZERO_PRICE.search(sides) is not None
 
 
 def _is_sure(matched: re.Match[bytes], exponents: tuple[int, int] | None) -> bool:
@@ -157,13 +179,13 @@ def _changed(side: bytes, changes: bytes) -> bytes:
     return msgspec.json.encode(best)
 
 
-def _read_quotes(events: list[tuple[int, Best]], rows: Rows) -> Sequence[Sequence[str]]:
-    rows["ts_event"] = milliseconds_ns([time for time, _ in events])
-    set_column(rows, "sequence", [best.number for _, best in events])
-    sides = chain.from_iterable([(best.bids, best.asks) for _, best in events])
-    joined = b",".join([_NOTHING if side == _EMPTY else side for side in sides])
-    texts = joined.translate(None, b'[]"').decode("ascii").split(",")
-    return texts[0::4], texts[1::4], texts[2::4], texts[3::4]
+def _read_quotes(quotes: list[Best], rows: Rows) -> Lines:
+    rows["ts_event"] = milliseconds_ns([one.cts for one in quotes])
+    set_column(rows, "sequence", [one.number for one in quotes])
+    sides = [side for one in quotes for side in (one.bids, one.asks)]
+    if _EMPTY in sides:
+        sides = [_NOTHING if side == _EMPTY else side for side in sides]
+    return Lines(b",".join(sides).translate(_BREAKS, b'[]"'), 4 * len(quotes))
 
 
 def append_quote(
@@ -174,9 +196,10 @@ def append_quote(
     symbol = quote.data.s
     instrument = symbols[symbol]
     best = known.read(quote, instrument, out)
-    if best == known.best.get(symbol):
+    last = known.best.get(symbol)
+    if last is not None and best.repeats(last):
         return UNCHANGED
-    out.add_quote(_read_quotes, (quote.cts, best), instrument, ts_recv)
+    out.add_quote(_read_quotes, best, instrument, ts_recv)
     known.best[symbol] = best
     return None
 
@@ -192,6 +215,12 @@ class _Knowing(Protocol):
     quotes: Quotes
 
 
+# A quote, its instrument, time of receipt and frame; and what was known before: where, of which
+# symbol, and what.
+_COLUMNS: Final = 4
+_News = tuple[Best, int, int, int, dict[str, Best], str, Best | None]
+
+
 def append_many_quotes(
     payloads: Sequence[bytes],
     symbols: Mapping[str, int],
@@ -204,29 +233,50 @@ def append_many_quotes(
     It comes last of what is decoded together: connections know what they said from here on.
     """
     quotes = list(map(_parse_quote, payloads))
+    sides, shapes, is_sure = _sides(quotes)
     sources = cast("list[_Connection]", out.sources)
-    events: list[tuple[int, Best]] = []
-    rows: list[tuple[int, int, int]] = []  # instrument, ts_recv, frame
-    before: list[tuple[dict[str, Best], str, Best | None]] = []
+    news: list[_News] = []
+    connection: _Connection | None = None
     try:
-        for quote, received, frame in zip(quotes, ts_recv, frames, strict=True):
-            symbol = quote.data.s
+        for quote, received, frame, bids, asks, bids_shape, asks_shape in zip(
+            *(quotes, ts_recv, frames, sides[0::2], sides[1::2], shapes[0::2], shapes[1::2]),
+            strict=True,
+        ):
+            if sources[frame] is not connection:
+                connection = sources[frame]
+                known = connection.adapter.quotes
+                of_connection, shapes_of = known.best, known.shapes.get
+            data = quote.data
+            symbol = data.s
             instrument = symbols[symbol]
-            known = sources[frame].adapter.quotes
-            best = known.read(quote, instrument, out)
-            last = known.best.get(symbol)
-            if best != last:
-                before.append((known.best, symbol, last))
-                known.best[symbol] = best
-                events.append((quote.cts, best))
-                rows.append((instrument, received, frame))
+            sure = shapes_of(instrument) or known.shapes_of(instrument, out)
+            if is_sure and bids_shape in sure and asks_shape in sure and quote.type == "snapshot":
+                best = Best(quote.cts, data.u, bids, asks)
+            else:
+                best = known.read(quote, instrument, out)
+            last = of_connection.get(symbol)
+            if last is None or not best.repeats(last):
+                of_connection[symbol] = best
+                news.append((best, instrument, received, frame, of_connection, symbol, last))
     except Exception:
-        for of_connection, symbol, last in reversed(before):
+        for *_, of_connection, symbol, last in reversed(news):
             if last is None:
                 del of_connection[symbol]
             else:
                 of_connection[symbol] = last
         raise
-    if events:
-        out.add_quotes(_read_quotes, events, *zip(*rows, strict=True))
-    return len(quotes) - len(events)
+    if news:
+        out.add_quotes(_read_quotes, *list(zip(*news, strict=True))[:_COLUMNS])
+    return len(quotes) - len(news)
+
+
+def _sides(quotes: Sequence[_Quote]) -> tuple[list[bytes], list[bytes], bool]:
+    """Return the sides of quotes, bids and asks in turns; what they look like, as `Quotes.shapes`
+    has it; and whether none has a price of 0."""
+    raw = [side for quote in quotes for side in (quote.data.b, quote.data.a)]
+    joined = b"\n".join(raw)  # joins what are no bytes yet, too
+    sides = joined.split(b"\n")
+    if len(sides) == len(raw):
+        return sides, joined.translate(_ZEROS).split(b"\n"), not _has_zero_price(joined)
+    sides = list(map(bytes, raw))  # there are line breaks in JSON
+    return sides, [side.translate(_ZEROS) for side in sides], False

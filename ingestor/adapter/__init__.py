@@ -19,6 +19,7 @@ from ingestor.adapter.contract import (
     Reconnect,
     Refused,
     Reply,
+    RestLimit,
     RestRequest,
     RestSnapshot,
     SnapshotSource,
@@ -30,16 +31,23 @@ from ingestor.adapter.grouping import (
 )
 from ingestor.adapter.numbers import (
     Counted,
+    MilliOrMicroseconds,
     Milliseconds,
     Nanoseconds,
     Sequential,
     parse_levels,
     plain_integers,
 )
+from ingestor.adapter.shapes import (
+    HasShapes,
+    level_pairs,
+    shape,
+)
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
+    Lines,
     format_decimal,
     parse_decimal,
 )
@@ -57,22 +65,19 @@ from ingestor.model.instruments import (
     instrument,
 )
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
-from ingestor.model.rows import (
-    Cause,
-    Flag,
-    Rows,
-    Side,
-)
+from ingestor.model.rows import Cause, Flag, Rows, Side
 from ingestor.model.timestamps import (
     MILLISECOND,
     SECOND,
     TIME_MAX,
     TIME_MIN,
+    either_ns,
     iso_column_ns,
     iso_event_ns,
     iso_text,
     milliseconds_ns,
 )
+from ingestor.native import CompiledShape
 
 __all__ = [
     "INT64_MAX",
@@ -88,6 +93,7 @@ __all__ = [
     "Cause",
     "ColumnBuffer",
     "ColumnReader",
+    "CompiledShape",
     "Continuity",
     "Contract",
     "Control",
@@ -99,10 +105,13 @@ __all__ = [
     "FeedAdapter",
     "Filtered",
     "Flag",
+    "HasShapes",
     "Instrument",
     "Limits",
+    "Lines",
     "Listing",
     "Market",
+    "MilliOrMicroseconds",
     "Milliseconds",
     "NamesStreams",
     "Nanoseconds",
@@ -110,6 +119,7 @@ __all__ = [
     "Reconnect",
     "Refused",
     "Reply",
+    "RestLimit",
     "RestRequest",
     "RestSnapshot",
     "RowClass",
@@ -123,15 +133,18 @@ __all__ = [
     "UnknownMessage",
     "VenueError",
     "by_kind",
+    "either_ns",
     "flat",
     "format_decimal",
     "instrument",
     "iso_column_ns",
     "iso_event_ns",
     "iso_text",
+    "level_pairs",
     "milliseconds_ns",
     "parse_decimal",
     "parse_levels",
     "plain_integers",
     "set_column",
+    "shape",
 ]

@@ -44,6 +44,8 @@ class BookRule:
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
     verify_with_quotes: a quote whose sequence equals a book update's `last` must show its best
     levels.
+    may_cross: the best ask may be lower than the best bid while the venue matches nothing, as
+    before an auction. Such a book is published as it is; elsewhere it is broken.
     quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
     stream of "book", and the books derive QUOTE rows from what changes at the top.
     A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, else by a REST one.
@@ -56,18 +58,52 @@ class BookRule:
     checksum_depth: int = 10
     checksum_text: Callable[[int, int], str] | None = None
     verify_with_quotes: bool = False
+    may_cross: bool = False
     quotes_from_book: bool = False
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels whose rows are made of the book: who wants one of them needs the book."""
+        return ("quotes", "book") if self.quotes_from_book else ("book",)
+
+
+@dataclass(frozen=True, slots=True)
+class RestLimit:
+    """How much a venue may be asked over REST.
+
+    pool: the venue's name of what is counted together; markets that name the same one share it,
+    whatever their origins. "" = each origin counts for itself.
+    weight_per_s, weight_burst: of the requests' weights, for a source address.
+    used_header: a header of the answers that says the weight used in this minute, by every program
+    on the address. used_max: beyond it nothing is sent until the minute is over.
+    """
+
+    pool: str = ""
+    weight_per_s: float = 5.0
+    weight_burst: int = 20
+    used_header: str = ""
+    used_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a venue allows, from its documents. Rates are per second and source address."""
+    """What a venue allows, from its documents. Rates are per second and source address.
+
+    streams_of_channel: the most streams on a connection of channels that are heavier than others.
+    requests_per_hour: of a connection; 0 = no limit. Before it is used up the connection is opened
+    anew. address_requests_per_s: client messages of all connections of a source address together;
+    0 = no limit.
+    """
 
     streams_per_connection: int = 200
+    streams_of_channel: Mapping[str, int] = field(default_factory=dict)
     streams_per_subscribe: int = 50
     connects_per_s: float = 1.0
     connects_burst: int = 5
     requests_per_s: float = 5.0  # client messages per connection
+    requests_per_hour: int = 0
+    address_requests_per_s: float = 0.0
+    rest: RestLimit = RestLimit()
     frame_bytes_max: int = 1 << 20
     ping_interval_s: float | None = None  # application ping, where the venue wants one
     lifetime_s: float | None = None  # the venue cuts connections of this age
@@ -96,13 +132,17 @@ class RestRequest:
     """A GET. `path` begins with "/"; query values are text; weight counts against a rate limit.
 
     cursor: where a paged answer says which page comes next, as keys into its JSON. While a text
-    stands there, the request is repeated with it as the query value `cursor`.
+    stands there, the request is repeated with it as the query value `cursor`. more: where it says
+    that there is one; it may have a cursor without. total: where it says how many entries all pages
+    have together.
     """
 
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     weight: int = 1
     cursor: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+    total: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final
@@ -77,14 +77,15 @@ class ListChange:
 
     added: trade now and were not listed before. resumed: trade now and were listed before, halted
     or unreadable. changed: metadata before and now, of those that trade. halted: traded before and
-    are listed, but don't trade. gone: traded before and are not listed any more.
+    are listed, but don't trade. gone: symbols that were listed before, trading or halted, and are
+    not listed any more.
     """
 
     added: tuple[Instrument, ...] = ()
     resumed: tuple[Instrument, ...] = ()
     changed: tuple[tuple[Instrument, Instrument], ...] = ()
     halted: tuple[Halted, ...] = ()
-    gone: tuple[Instrument, ...] = ()
+    gone: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return any((self.added, self.resumed, self.changed, self.halted, self.gone))
@@ -101,6 +102,7 @@ def difference(old: InstrumentList, new: InstrumentList) -> ListChange:
     nameless = any(not entry.symbol for entry in new.unreadable)
     starting = [one for symbol, one in new.trading.items() if symbol not in old.trading]
     ending = [symbol for symbol in old.trading if symbol not in new.trading]
+    listed = new.trading.keys() | new.halted.keys() | unreadable
     return ListChange(
         added=tuple(one for one in starting if one.symbol not in known),
         resumed=tuple(one for one in starting if one.symbol in known),
@@ -111,25 +113,27 @@ def difference(old: InstrumentList, new: InstrumentList) -> ListChange:
         ),
         halted=tuple(new.halted[symbol] for symbol in ending if symbol in new.halted),
         gone=tuple(
-            old.trading[symbol]
-            for symbol in ending
-            if symbol not in new.halted and symbol not in unreadable and not nameless
+            symbol
+            for symbol in (*old.trading, *old.halted)
+            if symbol not in listed and not nameless
         ),
     )
 
 
 def carry(old: InstrumentList | None, new: InstrumentList) -> InstrumentList:
-    """Return a list in which symbols whose new entry can't be read keep the metadata of `old`."""
+    """Return a list in which symbols whose new entry can't be read stay what they were in `old`."""
     if old is None:
         return new
-    kept = {
-        symbol: old.trading[symbol]
-        for symbol in new.unreadable_symbols()
-        if symbol in old.trading and symbol not in new.trading and symbol not in new.halted
-    }
-    if not kept:
-        return new
-    return replace(new, trading=new.trading | kept, carried=new.carried | kept.keys())
+    missing = new.unreadable_symbols() - new.trading.keys() - new.halted.keys()
+    kept = keep(new, old, missing)
+    return replace(kept, carried=new.carried | (missing & old.trading.keys()))
+
+
+def keep(new: InstrumentList, old: InstrumentList, symbols: Collection[str]) -> InstrumentList:
+    """Return a list in which some symbols that are missing are as in `old`, trading or halted."""
+    trading = {symbol: old.trading[symbol] for symbol in symbols if symbol in old.trading}
+    halted = {symbol: old.halted[symbol] for symbol in symbols if symbol in old.halted}
+    return replace(new, trading=new.trading | trading, halted=new.halted | halted)
 
 
 def entries_of(adapter: type[FeedAdapter], market: str, body: bytes) -> list[Any]:

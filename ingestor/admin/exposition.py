@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 
 import ingestor
 from ingestor.decode.frame_counts import FrameCounts
+from ingestor.native import native
 from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram
 from ingestor.telemetry.metrics import Metrics, Stage
 from ingestor.telemetry.status import Status
@@ -97,7 +98,9 @@ class Exposition:
 
     def families(self) -> Iterator[Metric]:
         yield InfoMetricFamily(
-            "ingestor_build", "The version that runs.", {"version": ingestor.__version__}
+            "ingestor_build",
+            "The version that runs, and the way in which frames with shapes are read.",
+            {"version": ingestor.__version__, "way": native().way},
         )
         yield from self._frame_families()
         yield from self._row_families()
@@ -116,7 +119,16 @@ class Exposition:
         filtered = counter(
             "messages_filtered", "Messages left out by a rule.", (*_MARKET_LABELS, "rule")
         )
+        read = counter(
+            "messages_read",
+            "Messages of channels with shapes, by the way in which they were read.",
+            (*_FEED_LABELS, "way"),
+        )
         for place, counts in list(self._frames.items()):
+            for row_class, frames in counts.by_shape().items():
+                feed = (*place, row_class.channel)
+                read.add_metric((*feed, "compiled"), frames)
+                read.add_metric((*feed, "python"), counts.in_python[row_class])
             received.add_metric(place, counts.frames)
             control.add_metric(place, counts.control)
             duplicate.add_metric(place, counts.duplicate)
@@ -124,7 +136,7 @@ class Exposition:
                 rejected.add_metric((*place, reason), count)
             for rule, count in list(counts.filtered_by_rule.items()):
                 filtered.add_metric((*place, rule), count)
-        yield from (received, control, duplicate, rejected, filtered)
+        yield from (received, control, duplicate, rejected, filtered, read)
 
     def _row_families(self) -> Iterator[Metric]:
         for name, text in _ROW_COUNTERS.items():

@@ -108,6 +108,10 @@ def kafka_families(
         for cause, count in counts.items():
             family.add_metric((cause,), count)
         yield family
+    fill = gauge("buffer_fill_ratio", "How full each bound of the budget is.", ("budget",))
+    for bound, share in found.fill.items():
+        fill.add_metric((bound,), share)
+    yield fill
     held = gauge("partitions_held", "Partitions that Kafka refuses now.", ("topic",))
     for topic, count in found.held_partitions.items():
         held.add_metric((topic,), count)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -20,6 +21,7 @@ from ingestor.telemetry.status import Phase, Status
 INTERVAL_S: Final = 1.0
 _FEEDS_SHOWN: Final = 20
 _BUFFER_FULL: Final = 0.75
+_NOTABLE: Final = 0.01
 _STYLE_OF_PHASE: Final = {Phase.RUNNING: "green", Phase.PAUSED: "yellow", Phase.DRAINING: "cyan"}
 
 
@@ -49,7 +51,7 @@ def line(now: Status, before: Status) -> str:
         f"connections, {_per_s(now, before, 'frames')} frames/s, "
         f"{_per_s(now, before, 'rows_appended')} ticks/s, lag p50 {_ms(now.lag_p50_ms)} "
         f"p99 {_ms(now.lag_p99_ms)} ms, publish p99 {_ms(now.publish_p99_ms)} ms, "
-        f"queue {_share(now):.1%}" + "".join(f", {text}" for text in _trouble(now))
+        f"queue {_queue(now)}" + "".join(f", {text}" for text in _trouble(now))
     )
 
 
@@ -60,39 +62,46 @@ def picture(now: Status, before: Status) -> RenderableType:
         (now.phase.value, _STYLE_OF_PHASE.get(now.phase, "bold")),
         f" {now.uptime_s:.0f} s   connections: {states or 'none'}",
     )
-    numbers = Table.grid(padding=(0, 3))
-    for _ in range(4):
-        numbers.add_column(justify="right")
-        numbers.add_column()
+    numbers = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        numbers.add_column(justify="right", no_wrap=True)
+        numbers.add_column(no_wrap=True)
     rates = (_per_s(now, before, "frames"), _per_s(now, before, "rows_appended"))
-    numbers.add_row(
-        rates[0], "frames/s", rates[1], "ticks/s", _ms(now.lag_p99_ms), "ms lag p99",
-        _ms(now.publish_p99_ms), "ms publish p99",
-    )  # fmt: skip
-    numbers.add_row(
-        f"{now.frames:,}", "frames", f"{now.acked:,}", "acknowledged", f"{_share(now):.1%}",
-        "of the queue", _ms(now.loop_delay_p99_ms), "ms loop delay p99",
-    )  # fmt: skip
+    for row in (
+        (rates[0], "frames/s", rates[1], "ticks/s", _ms(now.lag_p99_ms), "ms lag p99"),
+        (
+            f"{now.frames:,}", "frames", f"{now.acked:,}", "acked",
+            _ms(now.publish_p99_ms), "ms publish p99",
+        ),
+        ("", "", _queue(now), "of the queue", _ms(now.loop_delay_p99_ms), "ms loop delay p99"),
+    ):  # fmt: skip
+        numbers.add_row(*row)
     trouble = Text(", ".join(_trouble(now)) or "nothing lost", "red" if _trouble(now) else "green")
     return Group(head, numbers, _feed_table(now, before), trouble)
 
 
 def _feed_table(now: Status, before: Status) -> Table:
-    table = Table(box=None, padding=(0, 2))
-    for title in ("feed", "ticks/s", "ticks", "lag p50 ms", "lag p99 ms", "venue lag p99 ms"):
-        table.add_column(title, justify="left" if title == "feed" else "right", no_wrap=True)
+    """Return the feeds by name. Where it is narrow, names are cut and numbers stay whole."""
     earlier = {feed.name: feed.rows for feed in before.feeds}
     seconds = (now.time_ns - before.time_ns) / 1e9
     worst_first = sorted(now.feeds, key=lambda feed: -(feed.lag_p99_ms or 0.0))
-    for feed in worst_first[:_FEEDS_SHOWN]:
-        table.add_row(
-            Text(printable(feed.name)),  # as it is: rich would read emoji out of `a:m:b`
-            _rate(feed.rows - earlier.get(feed.name, 0), seconds),
-            f"{feed.rows:,}",
-            _ms(feed.lag_p50_ms),
-            _ms(feed.lag_p99_ms),
-            _ms(feed.venue_lag_p99_ms),
-        )
+    shown = sorted(worst_first[:_FEEDS_SHOWN], key=attrgetter("name"))
+    columns = {
+        "ticks/s": [_rate(feed.rows - earlier.get(feed.name, 0), seconds) for feed in shown],
+        "ticks": [f"{feed.rows:,}" for feed in shown],
+        "lag p50 ms": [_ms(feed.lag_p50_ms) for feed in shown],
+        "p99 ms": [_ms(feed.lag_p99_ms) for feed in shown],
+        "venue p99": [_ms(feed.venue_lag_p99_ms) for feed in shown],
+    }
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("feed", min_width=12)
+    for title, cells in columns.items():
+        width = max(map(len, (title, *cells)))
+        table.add_column(title, justify="right", no_wrap=True, min_width=width)
+    for feed, *cells in zip(shown, *columns.values(), strict=True):
+        # A Text, since rich would read emoji out of `a:m:b`.
+        name = Text(printable(feed.name), no_wrap=True, overflow="ellipsis")
+        table.add_row(name, *cells)
     if len(now.feeds) > _FEEDS_SHOWN:
         table.add_row(f"... {len(now.feeds) - _FEEDS_SHOWN} more")
     return table
@@ -129,9 +138,17 @@ def ledger(status: Status) -> str:
         f"  side   {sum(side.values()):>14,} = {_sum(tuple(side.items()))}",
         f"  declared: {status.gaps:,} gaps, {status.resets:,} books begun anew",
         f"  reconnects: {status.reconnects:,}",
-        "  balanced" if status.unaccounted == 0 else f"  UNACCOUNTED: {status.unaccounted:,}",
+        _verdict(status),
     )
     return "\n".join(lines)
+
+
+def _verdict(status: Status) -> str:
+    if status.unaccounted:
+        return f"  UNACCOUNTED: {status.unaccounted:,}"
+    if status.pending:
+        return f"  balanced, but {status.pending:,} rows were not delivered"
+    return "  balanced"
 
 
 def _sum(terms: Sequence[tuple[str, int]]) -> str:
@@ -148,13 +165,18 @@ def _trouble(now: Status) -> list[str]:
         (abs(now.unaccounted), "unaccounted"),
     )
     found = [f"{count:,} {name}" for count, name in counts if count]
-    if _share(now) >= _BUFFER_FULL:
-        found.insert(0, f"queue {_share(now):.0%} full")
+    fullest, share = now.fullest
+    if share >= _BUFFER_FULL:
+        found.insert(0, f"queue {share:.0%} full ({fullest})")
+    if now.kafka_up is False:
+        found.insert(0, "Kafka acknowledges nothing")
     return found + [printable(note) for note in now.notes]
 
 
-def _share(now: Status) -> float:
-    return now.queue_bytes / now.queue_limit_bytes if now.queue_limit_bytes else 0.0
+def _queue(now: Status) -> str:
+    """Return the fill of the fullest bound, with its name once it is worth a look."""
+    fullest, share = now.fullest
+    return f"{share:.1%}" + (f" ({fullest})" if share >= _NOTABLE else "")
 
 
 def _per_s(now: Status, before: Status, name: str) -> str:

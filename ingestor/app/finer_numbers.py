@@ -16,7 +16,8 @@ from ingestor.decode.session import Session
 from ingestor.model.decimals import EXPONENT_MAX
 from ingestor.model.errors import BadNumber
 from ingestor.model.instruments import Instrument, InstrumentTable
-from ingestor.sources.replay.survey import Digits, Probe
+from ingestor.sources.replay.digits import Digits
+from ingestor.sources.replay.survey import Probe
 
 DISTINCT_MIN: Final = 3  # numbers that are needed as evidence
 TEXTS_MAX: Final = 16  # numbers that are kept for each instrument and field

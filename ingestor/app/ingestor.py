@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ class Ingestor:
         history: knows the session before this one. Without it there was none.
         clocks: those of the machine by default.
         """
-        clocks = clocks or Clocks()
+        self._clocks = clocks = clocks or Clocks()
         self.config = config
         self._in_force = PlanInForce(planned)
         self.history = history
@@ -103,6 +102,7 @@ class Ingestor:
             on_rejected=self._quarantine,
             clocks=clocks,
         )
+        self.rest = wiring.make_rest_pools(config, planned.plan, clocks)
         self.supervisor = wiring.make_supervisor(
             config,
             planned.plan,
@@ -111,15 +111,13 @@ class Ingestor:
             self.recorder,
             EventsOfAll(self._listeners()),
             clocks,
+            self.rest,
         )
         self.book_snapshots = wiring.make_book_snapshots(
             config, self.pipeline.books, table, self.sink, self.publishing, clocks
         )
         self.auditor = wiring.make_auditor(
-            config,
-            self.supervisor,
-            self.pipeline,
-            lambda instrument: self._invalidate([instrument], Cause.CHECKSUM),
+            config, self.supervisor, self.pipeline, self._contradicted, self.rest
         )
         self.changes = InstrumentChanges(
             config,
@@ -130,6 +128,7 @@ class Ingestor:
             self.recorder,
             self.publishing,
             clocks,
+            self.rest,
         )
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
         self.view = OperatorView(
@@ -178,6 +177,7 @@ class Ingestor:
         """
         self.supervisor.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.rest.aclose)
             if self.http is not None:
                 await stack.enter_async_context(self.http)
             if self.recorder is not None:
@@ -293,7 +293,9 @@ class Ingestor:
 
     def _listeners(self) -> list[SupervisorEvents]:
         marks = (
-            RestartMarks(self.history, self.planned.table, self.pipeline.buffer, self.recorder)
+            RestartMarks(
+                self.history, self.planned.table, self.pipeline.buffer, self.recorder, self._clocks
+            )
             if self.history is not None
             else None
         )
@@ -334,10 +336,14 @@ class Ingestor:
         shed, self._shed_books = self._shed_books, set()  # the flush may shed more: next time
         self._invalidate(sorted(shed), Cause.SHED)
 
+    def _contradicted(self, instrument: int) -> None:
+        """Begin a book anew that a REST image proved wrong."""
+        self._invalidate([instrument], Cause.CHECKSUM)
+
     def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
         """Between two flushes, so that a replay, which reads the decision, takes it there too."""
         self.flusher.flush()
-        now_ns = time.time_ns()
+        now_ns = self._clocks.wall_ns()
         for instrument in instruments:
             if self.recorder is not None:
                 key, why = self.planned.table[instrument].key, cause.name.lower()
@@ -360,7 +366,10 @@ class Ingestor:
             phase = Phase.PAUSED
         channel = self.sink.statistics() if self.sink is not None else None
         connections = self.supervisor.statistics()
-        return self.reporter.status(phase, connections, channel, self.loop_lag, recent=recent)
+        kafka_up = self.sink.is_up if self.sink is not None else None
+        return self.reporter.status(
+            phase, connections, channel, self.loop_lag, kafka_up=kafka_up, recent=recent
+        )
 
 
 def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

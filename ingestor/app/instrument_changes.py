@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,7 +29,7 @@ from ingestor.sources.live.plan import make_plan
 from ingestor.sources.live.replan import PlanChange, replan, together, without
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.rest.catalog import Catalog
-from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
 log = structlog.get_logger(__name__)
@@ -71,6 +70,7 @@ class InstrumentChanges:
         recorder: Recorder | None,
         records: AuxiliaryRecords | None,
         clocks: Clocks,
+        pools: RestPools,
     ) -> None:
         """Args:
         config: of the process.
@@ -80,7 +80,8 @@ class InstrumentChanges:
         supervisor: whose connections and streams follow.
         recorder: keeps each change for the replay; None where nothing is recorded.
         records: publishes new metadata; None where nothing is published.
-        clocks: for the pace of questions to venues.
+        clocks: of the process.
+        pools: ask the venues.
         """
         self._config = config
         self._in_force = in_force
@@ -89,10 +90,12 @@ class InstrumentChanges:
         self._supervisor = supervisor
         self._recorder = recorder
         self._records = records
+        self._pools = pools
+        self._wall_ns = clocks.wall_ns
         catalogue = config.catalogue
         self.revisions = Revisions(
             in_force.planned.table,
-            settings.rest_settings(catalogue),
+            pools,
             settings.catalogue_settings(catalogue),
             {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
             clocks.steady_s,
@@ -109,9 +112,8 @@ class InstrumentChanges:
 
     async def run(self) -> None:
         """Read instrument lists again until cancelled."""
-        catalogue = self._config.catalogue
-        async with RestClient(settings.rest_settings(catalogue)) as client:
-            await self.watch(Catalog(settings.catalogue_settings(catalogue), client))
+        lists = settings.catalogue_settings(self._config.catalogue)
+        await self.watch(Catalog(lists, self._pools))
 
     async def watch(self, source: InstrumentSource) -> None:
         """Read instrument lists again until cancelled. source: where they come from."""
@@ -144,9 +146,17 @@ class InstrumentChanges:
         self._in_force.apply(change)
         self._supervisor.apply(change)
         self._flusher.flush()  # the GAPs of what is given up, before its books are forgotten
+        needed = {
+            one.instrument
+            for connection in change.plan
+            for one in connection.subscriptions
+            if one.channel in connection.book.channels
+        }
         for subscription in change.unsubscribed:
-            if subscription.channel == "book":
-                self._pipeline.books.forget(subscription.instrument)
+            number = subscription.instrument
+            is_of_book = subscription.channel in self._in_force.rule_of(number).channels
+            if is_of_book and number not in needed:
+                self._pipeline.books.forget(number)
         if self._records is not None:
             table = self._in_force.planned.table
             fresh = {subscription.instrument for subscription in change.subscribed}
@@ -164,10 +174,9 @@ class InstrumentChanges:
             self._flusher.flush()
             self.revisions.announce(numbers)
         running = self._in_force.planned.plan
-        gone = {instrument.symbol for instrument in change.gone}
-        planner.retire(source.venue, source.market, gone)
+        planner.retire(source.venue, source.market, change.gone)
         wanted = [wish.of(running.is_mine, planned.table) for wish in planner.wanted(source)]
-        rest = without(running, source.venue, source.market, gone)
+        rest = without(running, source.venue, source.market, change.gone)
         plan_change = replan(running, together(rest, make_plan(wanted, planned.table)))
         if len(plan_change.plan) > self._config.limits.connections_max:
             log.error("plan.too_large", connections=len(plan_change.plan), venue=source.venue)
@@ -184,7 +193,7 @@ class InstrumentChanges:
 
     def _revise(self, numbers: Mapping[int, int]) -> None:
         """Let pipeline, recording and topics follow new revisions. numbers: old -> new."""
-        now_ns = time.time_ns()
+        now_ns = self._wall_ns()
         self._in_force.replace_instruments(numbers)
         self._pipeline.replace_instruments(numbers, now_ns)
         table = self._in_force.planned.table

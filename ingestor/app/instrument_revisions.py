@@ -22,7 +22,7 @@ from ingestor.decode.session import Session
 from ingestor.model.errors import BadNumber
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.rest.catalog import Catalog, CatalogSettings
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
 INTERVAL_S: Final = 60.0  # between two questions to one market
@@ -38,14 +38,13 @@ class Revisions:
     def __init__(
         self,
         table: InstrumentTable,
-        rest: RestSettings,
+        pools: RestPools,
         catalogue: CatalogSettings,
         rest_urls: Mapping[Market, str | None],
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = table
-        self._rest = rest
-        self._catalogue = catalogue
+        self._lists = Catalog(catalogue, pools)
         self._rest_urls = rest_urls
         self._clock_s = clock_s
         self._asked_s: dict[Market, float] = {}
@@ -81,11 +80,9 @@ class Revisions:
 
     async def refresh(self, adapter: type[FeedAdapter], market: str) -> list[Instrument]:
         """Ask a venue for a market's instruments; return them, none when it can't be reached."""
-        async with RestClient(self._rest) as client:
-            catalogue = Catalog(self._catalogue, client)
-            rest_url = self._rest_urls.get((adapter.venue, market))
-            listed = await catalogue.refresh(adapter, market, rest_url)
-            return [] if listed is None else listed.instruments
+        rest_url = self._rest_urls.get((adapter.venue, market))
+        listed = await self._lists.refresh(adapter, market, rest_url)
+        return [] if listed is None else listed.instruments
 
     def revise(self, fresh: Iterable[Instrument]) -> dict[int, int]:
         """Take what changed into the table; return its numbers, old -> new."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import random as random_module
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import structlog
 
-from ingestor.adapter.instrument_list import InstrumentList, ListChange, carry, difference
+from ingestor.adapter.instrument_list import InstrumentList, ListChange, carry, difference, keep
 from ingestor.app.planning import InstrumentSource, ListSource, Planner
 from ingestor.model.backoff import Backoff
 from ingestor.telemetry.bulkheads import bulkheads
@@ -151,13 +151,13 @@ class InstrumentWatch:
         """
         if old is None:
             return fresh
-        gone = {instrument.symbol for instrument in difference(old, fresh).gone}
+        gone = {*difference(old, fresh).gone}
         new = gone - self._missed.get(one, set())
         self._missed[one] = gone
         if not new:
             return fresh
         self._asked[one].set()
-        return replace(fresh, trading=fresh.trading | {name: old.trading[name] for name in new})
+        return keep(fresh, old, new)
 
 
 def _report(one: ListSource, change: ListChange) -> None:
@@ -166,7 +166,7 @@ def _report(one: ListSource, change: ListChange) -> None:
         "resumed": [found.symbol for found in change.resumed],
         "changed": [after.symbol for _, after in change.changed],
         "halted": [f"{found.symbol} ({found.status})" for found in change.halted],
-        "gone": [found.symbol for found in change.gone],
+        "gone": list(change.gone),
     }
     counts = {name: len(found) for name, found in symbols.items() if found}
     shown = {f"{name}_first": found[:SHOWN_MAX] for name, found in symbols.items() if found}

@@ -24,7 +24,7 @@ from ingestor.model.suggest import nearest
 from ingestor.sources.live.plan import Plan, Wanted, make_plan
 from ingestor.sources.registry import adapter_of, registry
 from ingestor.sources.rest.catalog import Catalog
-from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.rest.resolve import Resolved, Waiting, WaitReason, resolve
 from ingestor.sources.rest.statistics import lists
 from ingestor.telemetry.bulkheads import bulkheads
@@ -252,8 +252,11 @@ async def load_plan(config: Config, file: str = "") -> Planned:
 
     file: the configuration's name, for messages. Raises as `make_planned`.
     """
-    async with RestClient(settings.rest_settings(config.catalogue)) as client:
-        catalogue = Catalog(settings.catalogue_settings(config.catalogue), client)
+    pools = RestPools(weight_per_s=config.limits.rest_weight_per_s)
+    try:
+        catalogue = Catalog(settings.catalogue_settings(config.catalogue), pools)
         planned = await make_planned(config, catalogue, file)
+    finally:
+        await pools.aclose()
     _report(planned.waiting)
     return planned

@@ -22,6 +22,7 @@ import structlog
 from ingestor.adapter.contract import Subscription
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.session import Session
+from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause
 from ingestor.recording.files import create_exclusively, open_regular
@@ -139,11 +140,13 @@ class RestartMarks(SupervisorEvents):
         table: InstrumentTable,
         buffer: ColumnBuffer,
         recorder: Recorder | None,
+        clocks: Clocks,
     ) -> None:
         self._history = history
         self._table = table
         self._buffer = buffer
         self._recorder = recorder
+        self._clocks = clocks
         self._marked: set[tuple[str, str]] = set()  # channel, instrument key
 
     def up(self, planned: PlannedConnection, session: Session) -> None:
@@ -170,7 +173,7 @@ class RestartMarks(SupervisorEvents):
                 new[subscription.instrument] = key
         if not new:
             return
-        now_ns = time.time_ns()
+        now_ns = self._clocks.wall_ns()
         if self._recorder is not None:
             decision = {"action": RESTART, "keys": list(new.values())}
             self._recorder.record_decision(session.connection, now_ns, decision)

@@ -87,7 +87,8 @@ def recorder_settings(config: RecorderConfig) -> RecorderSettings:
 
 
 def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
-    return CatalogSettings(config.cache_dir.expanduser(), config.ttl_s)
+    cache_dir = config.cache_dir.expanduser()
+    return CatalogSettings(cache_dir, config.ttl_s, rest=rest_settings(config))
 
 
 def session_history(config: Config, *, publish: bool = True) -> SessionHistory:

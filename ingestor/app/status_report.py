@@ -48,9 +48,10 @@ class StatusReporter:
         channel: QueueStatistics | None,
         watch: LoopLag,
         *,
+        kafka_up: bool | None = None,
         recent: bool = True,
     ) -> Status:
-        """recent: lags of the last seconds; else of the whole run."""
+        """kafka_up: as in Status. recent: lags of the last seconds; else of the whole run."""
         metrics, ledger = self._pipeline.metrics, self._pipeline.ledger()
         frames = list(self._frames.values())
         books = self._pipeline.books.statistics().values()
@@ -58,6 +59,7 @@ class StatusReporter:
             time_ns=time.time_ns(),
             uptime_s=time.monotonic() - self._started_s,
             phase=phase,
+            kafka_up=kafka_up,
             frames=sum(one.frames for one in frames),
             bytes_received=self._pipeline.bytes_received,
             control=sum(one.control for one in frames),
@@ -81,6 +83,7 @@ class StatusReporter:
             status.reconnects = sum(connections.reconnects.values())
         if channel is not None:
             status.queue_bytes, status.queue_limit_bytes = channel.bytes, channel.bytes_max
+            status.queue_fill = dict(channel.fill)
             status.held = list(channel.held)
             for (_, outcome), count in channel.side.items():
                 status.auxiliary[outcome] = status.auxiliary.get(outcome, 0) + count

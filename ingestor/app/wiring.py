@@ -23,6 +23,7 @@ from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
+from ingestor.sources.rest.pool import RestPools
 
 
 def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
@@ -34,6 +35,12 @@ def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
         session=session,
         budget=settings.budget(config.budget),
     )
+
+
+def make_rest_pools(config: Config, plan: Plan, clocks: Clocks) -> RestPools:
+    """Build what asks venues over REST. plan: says how many processes share their limits."""
+    rate = config.limits.rest_weight_per_s
+    return RestPools(workers=plan.workers, clocks=clocks, weight_per_s=rate)
 
 
 def make_recorder(
@@ -74,6 +81,7 @@ def make_supervisor(
     recorder: Recorder | None,
     events: SupervisorEvents,
     clocks: Clocks,
+    pools: RestPools,
 ) -> Supervisor:
     """Build what owns the connections.
 
@@ -85,6 +93,7 @@ def make_supervisor(
         recorder: keeps what is sent and received.
         events: told of what happens to connections and streams.
         clocks: of the process.
+        pools: ask the venues over REST.
     """
     return Supervisor(
         plan,
@@ -101,6 +110,7 @@ def make_supervisor(
         ),
         events=events,
         clocks=clocks,
+        pools=pools,
     )
 
 
@@ -133,6 +143,7 @@ def make_auditor(
     supervisor: Supervisor,
     pipeline: Pipeline,
     on_mismatch: Callable[[int], None],
+    pools: RestPools,
 ) -> BookAuditor | None:
     """Build what compares books with REST images, None where that is switched off.
 
@@ -141,9 +152,10 @@ def make_auditor(
         supervisor: whose connections carry the books.
         pipeline: whose books are compared.
         on_mismatch: called with the instrument of a book that is proved wrong.
+        pools: ask the venues over REST.
     """
     interval_s = config.books.audit_interval_s
     if not interval_s or not config.books.verify:
         return None
     audit = AuditSettings(interval_s)
-    return BookAuditor(supervisor, pipeline.books, pipeline.table, audit, on_mismatch)
+    return BookAuditor(supervisor, pipeline.books, pipeline.table, audit, on_mismatch, pools)

@@ -26,6 +26,7 @@ from ingestor.model.rows import Cause
 Levels = list[tuple[int, int]]  # (key, size), best first
 BookState = tuple[int, Levels, Levels]  # mark or 0, bids, asks
 BestBidAsk = tuple[int, int, int, int]  # bid price and size, ask price and size; 0, 0 = empty side
+NO_QUOTE: Final[BestBidAsk] = (0, 0, 0, 0)  # what nobody needs to hear of a book at its beginning
 Recent = list[tuple[int, BestBidAsk]]  # update number, what the quote or the book showed
 
 
@@ -140,7 +141,7 @@ class Book:
     recent_quotes: Recent = field(default_factory=list)
     recent_tops: Recent = field(default_factory=list)
     history: StateHistory | None = None  # only while an audit goes on
-    shown: BestBidAsk = (0, 0, 0, 0)
+    shown: BestBidAsk | None = NO_QUOTE  # the newest quote; None: whatever comes is new
     gap_open: bool = False  # consumers know that the book is invalid
     invalid_since_ns: int = 0
     valid_since_ns: int = 0

@@ -7,7 +7,7 @@ between (marks, released updates, levels cut at the venue's depth).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, islice
 from struct import Struct
@@ -73,6 +73,7 @@ class Flush:
         self._extra_at: list[int] = []
         self._not_last: list[int] = []
         self._quotes = bytearray()
+        self._is_cut = False  # `rows` left out rows that nobody asked for
         if smallest < 0:
             self._flag_negative()
 
@@ -273,22 +274,36 @@ class Flush:
             *top,
         )
 
-    @property
-    def quotes_out(self) -> int:
-        """How many quotes were put out so far."""
-        return len(self._quotes) // _QUOTE.size
+    def quote_gap(
+        self, instrument: int, ts_recv: int, cause: Cause, first: int = 0, last: int = 0
+    ) -> None:
+        """Put a GAP mark among the quotes. first, last: the missing numbers, 0 = not known."""
+        self._quotes += _QUOTE.pack(
+            *(ts_recv, ts_recv, 0, instrument, _MARK, cause, Kind.GAP, first, last, 0, 0)
+        )
 
     def quotes(self) -> Rows:
-        """Return the QUOTE rows that were put out."""
+        """Return the QUOTE rows that were put out, with their GAP marks."""
         return np.frombuffer(self._quotes, QUOTE)
 
     @property
     def is_whole(self) -> bool:
         """Whether all updates are published as they came, and nothing else."""
-        return not (self._left_out or self._extra_at)
+        return not (self._left_out or self._extra_at or self._is_cut)
 
-    def rows(self) -> Rows:
-        """Return the LEVEL rows to publish."""
+    def rows(self, unwanted: Collection[int] = ()) -> Rows:
+        """Return the LEVEL rows to publish. unwanted: instruments of which nobody asked for any."""
+        rows = self._rows()
+        if not unwanted:
+            return rows
+        is_cut = np.isin(rows["instrument"], list(unwanted))
+        self._is_cut = bool(is_cut.any())
+        self.filtered += int((rows["kind"][is_cut] == Kind.LEVEL).sum()) - len(self.added)
+        self.added = [instrument for instrument in self.added if instrument not in unwanted]
+        self.filtered += len(self.added)
+        return rows[~is_cut]
+
+    def _rows(self) -> Rows:
         rows = (_few_rows if len(self) <= FEW else _many_rows)(self.sealed)
         if self._not_last:
             rows["flags"][self._not_last] &= ~_LAST

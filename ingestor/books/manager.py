@@ -33,7 +33,8 @@ from ingestor.books.sequence import Continuation, bridges, continues, missing
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookCounters, BookStatistics
 from ingestor.books.verification import remember, verify, verify_quote
-from ingestor.columns.sealed import Gap, Sealed, Source
+from ingestor.books.wanted_rows import WantedRows
+from ingestor.columns.sealed import Gap, Sealed
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
@@ -80,6 +81,7 @@ class BookManager:
         self._unnoted: list[Rows] = []  # updates that `_newest` doesn't know yet, in order
         self._unnoted_count = 0
         self._held = 0
+        self._wanted = WantedRows(rule_of)
         self._given_up: list[int] = []  # updates came late, of streams that nobody carries any more
         self._forgotten = 0  # levels held by forgotten books, filtered with the next flush
 
@@ -96,10 +98,8 @@ class BookManager:
         for instrument, cause, ts_ns in breaks:
             self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
         quotes_waiting = QuoteQueue(sealed, self._has_quote_check)
-        quotes_before: list[int] = []
         for hole in sealed.holes:
             self._run(flush, quotes_waiting, hole.quote, hole.update)
-            quotes_before.append(flush.quotes_out)
             self._hole(flush, hole)
         self._run(flush, quotes_waiting, len(sealed.quotes), len(flush))
         for instrument in self._given_up:
@@ -107,7 +107,7 @@ class BookManager:
         self._given_up.clear()
         self._repairs.ask_again(now_ns)
         output = BookOutput(
-            rows=flush.rows(),
+            rows=flush.rows(self._wanted.without_levels),
             quotes=flush.quotes(),
             filtered=flush.filtered,
             held=self._held,
@@ -115,7 +115,6 @@ class BookManager:
             added=flush.added,
             errors=self._errors,
             bugs=self._bugs,
-            quotes_before=quotes_before,
             is_whole=flush.is_whole,
         )
         self._errors, self._bugs = [], []
@@ -133,6 +132,7 @@ class BookManager:
             self._forgotten += book.held_levels
             self._has_quote_check[instrument] = False
             self._repairs.done(book)
+            self._wanted.forget(instrument)
 
     def replace_instruments(self, numbers: Mapping[int, int], ts_ns: int) -> None:
         """Follow new revisions of instruments.
@@ -150,6 +150,7 @@ class BookManager:
             book = self._books.get(old)
             if book is None:
                 continue
+            self._wanted.move(old, new)
             if (self._table.exponents[old] == self._table.exponents[new]).all():
                 self._books[new] = self._books.pop(old)
                 self._repairs.move(book, new)
@@ -273,8 +274,11 @@ class BookManager:
             failure: the exception.
         """
         self._bugs.append((instrument, failure))
+        source = self._books[instrument].source
         self.forget(instrument)
         book = self._book(instrument, flush.now_ns)
+        if source is not None:
+            self._wanted.carry(book, source)
         self._break(flush, book, at, ts_recv, Cause.REJECTED)
 
     def _apply_updates(
@@ -353,7 +357,8 @@ class BookManager:
         book.last = last
         book.counters.updates += 1
         bids, asks = book.bids, book.asks
-        if bids.best + asks.best >= 0:  # prices of bids and minus those of asks
+        # prices of bids and minus those of asks
+        if bids.best + asks.best >= 0 and not book.rule.may_cross:
             book.counters.crossed += 1
             return Cause.CROSSED
         if bids.is_over or asks.is_over:
@@ -369,9 +374,9 @@ class BookManager:
         update = flush.update(index)
         book = self._book(flush.instruments[index], flush.now_ns)
         if book.state is not State.LIVE or update.flags & _SLOW:
-            book.source = flush.sealed.sources[int(flush.sealed.updates["frame"][index])]
-            is_late = book.state is State.EMPTY and not update.flags & Flag.SNAPSHOT
-            if is_late and not _carries(book.source, book.instrument):
+            source = flush.sealed.sources[int(flush.sealed.updates["frame"][index])]
+            is_carried = self._wanted.carry(book, source)
+            if book.state is State.EMPTY and not update.flags & Flag.SNAPSHOT and not is_carried:
                 flush.discard(update)
                 self._given_up.append(book.instrument)
                 return
@@ -501,22 +506,17 @@ class BookManager:
             top = book.top()
             if top != book.shown:
                 book.shown = top
-                flush.quote(book.instrument, update, top)
+                if self._wanted.has_quotes(book):
+                    flush.quote(book.instrument, update, top)
 
     def _hole(self, flush: Flush, hole: Gap) -> None:
         """Break the books that a hole concerns: those named, else all of the connection."""
-        if hole.row_class not in {None, RowClass.LEVEL}:
-            return
-        subscribed = hole.source.instruments(RowClass.LEVEL)
-        if hole.instruments is not None:
-            named = set(hole.instruments)
-            subscribed = [one for one in subscribed if one in named]
         is_down = hole.cause in _NOTHING_TO_REPAIR
-        for instrument in subscribed:
+        for instrument in self._wanted.carried(hole):
             book = self._book(instrument, flush.now_ns)
-            if is_down and book.source not in {None, hole.source}:
-                continue  # another connection carries the book by now
-            book.source = hole.source
+            if is_down and self._wanted.is_elsewhere(book, hole.source):
+                continue
+            self._wanted.carry(book, hole.source)
             self._break(
                 flush,
                 book,
@@ -547,6 +547,9 @@ class BookManager:
         """The book can't be trusted: say so in the stream, empty it, ask for a repair."""
         if not book.gap_open or cause in _TELL_AGAIN:
             flush.gap(at, book.instrument, ts_recv, cause, first, last)
+            if self._wanted.has_quotes(book):
+                flush.quote_gap(book.instrument, ts_recv, cause, first, last)
+            book.shown = None
             book.counters.gaps += 1
             book.gap_open = True
             if event is not Event.DISCONNECT:
@@ -576,7 +579,3 @@ class BookManager:
                 book.rule.verify_with_quotes and self._memory
             )
         return book
-
-
-def _carries(source: Source, instrument: int) -> bool:
-    return instrument in source.instruments(RowClass.LEVEL)

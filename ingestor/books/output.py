@@ -13,11 +13,11 @@ from ingestor.model.rows import Rows
 class BookOutput:
     """What one flush gives.
 
-    rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books. filtered: levels
-    that synchronisation discarded. held: levels waiting for a snapshot now. added: the instrument
-    of each row in `rows` that removes a level by our own choice (beyond the depth kept).
-    errors: what broke, for the log. bugs: instrument and exception, where the code of a book raised
-    what nothing foresaw. quotes_before: how many of `quotes` precede each hole.
+    rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books, with their GAP
+    marks. filtered: levels that synchronisation discarded, or that nobody asked for. held: levels
+    waiting for a snapshot now. added: the instrument of each row in `rows` that removes a level by
+    our own choice (beyond the depth kept). errors: what broke, for the log. bugs: instrument and
+    exception, where the code of a book raised what nothing foresaw.
     is_whole: `rows` are the levels of all updates as they came, nothing left out or put in.
     """
 
@@ -29,5 +29,4 @@ class BookOutput:
     added: list[int] = field(default_factory=list)
     errors: list[SequenceGap] = field(default_factory=list)
     bugs: list[tuple[int, Exception]] = field(default_factory=list)
-    quotes_before: list[int] = field(default_factory=list)
     is_whole: bool = False

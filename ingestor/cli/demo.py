@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import Any, Final
 
 import orjson
@@ -20,7 +22,8 @@ from ingestor.cli.common import unless_signal
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, FeedConfig
 from ingestor.model.errors import IngestError, TransportError
-from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.telemetry.output import put
 from ingestor.testbed.broker import DevBroker
 
 START_S: Final = 20.0
@@ -50,8 +53,8 @@ async def run_demo(config: Config, options: DemoOptions) -> int:
             broker = stack.enter_context(DevBroker(topics))
             kafka = kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         http = config.http
-        if _PORT not in os.environ:
-            http = http.model_copy(update={"port": 0})  # a demo beside something else must start
+        if _PORT not in os.environ or not http.port:
+            http = http.model_copy(update={"port": free_port(http.host, http.port)})
         changed = config.model_copy(
             update={
                 "kafka": kafka,
@@ -61,7 +64,30 @@ async def run_demo(config: Config, options: DemoOptions) -> int:
             }
         )
         ingestor = Ingestor(changed, await unless_signal(load_plan(changed)))
+        put(_pointers(changed, is_embedded=_BROKER not in os.environ), err=options.as_json)
         return await run_until_stopped(ingestor, seconds=options.seconds, as_json=options.as_json)
+
+
+def free_port(host: str, preferred: int) -> int:
+    """Return the preferred port, or another one: a demo beside something else must start."""
+    for port in (preferred, 0):
+        with suppress(OSError), socket.create_server((host, port)) as server:
+            found: int = server.getsockname()[1]
+            return found
+    return 0
+
+
+def _pointers(config: Config, *, is_embedded: bool) -> str:
+    """Return what a reader pastes to look at the ticks while they move."""
+    servers = config.kafka.bootstrap_servers
+    topic = config.kafka.topic_prefix + RowClass.TRADE.topic
+    program = "ingestor" if which("ingestor") else os.path.relpath(sys.argv[0])
+    kind = "embedded: it forgets everything at the end" if is_embedded else "yours"
+    return (
+        f"Kafka   {servers}  ({kind})\n"
+        f"page    http://{config.http.host}:{config.http.port}/\n"
+        f"trades  {program} consume {topic} --bootstrap-servers {servers}"
+    )
 
 
 def _feed(venue: dict[str, Any]) -> FeedConfig:

@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(feeds)
     app.command()(doctor)
+    app.command()(top)
     group = typer.Typer(
         help="Show, check and describe configurations.",
         no_args_is_help=True,
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     group.command("show")(config_show)
     group.command("check")(config_check)
     group.command("schema")(config_schema)
+    group.command("init")(config_init)
     app.add_typer(group, name="config")
 
 
@@ -103,6 +105,29 @@ def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:
         raise typer.Exit(EXIT_FAILURE)
 
 
+def top(
+    url: Annotated[
+        str, typer.Argument(help="The status port of a running process.")
+    ] = "http://127.0.0.1:9464",
+    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a running process does, as its own terminal would.
+
+    A table on a terminal, else a line a second; with --json the whole snapshot on each line.
+
+    \b
+    Examples:
+      ingestor top
+      ingestor top http://ingest-1.example:9464
+      ingestor top --once --json
+    """
+    from ingestor.cli.common import until_signal
+    from ingestor.cli.top import show_status
+
+    asyncio.run(until_signal(show_status(url, once=once, as_json=as_json)))
+
+
 def config_show(path: OptionalConfigFile = None, as_json: Json = False) -> None:
     """Print the configuration in force, defaults included and secrets starred.
 
@@ -136,6 +161,27 @@ def config_check(path: OptionalConfigFile = None) -> None:
     if problems:
         raise typer.Exit(EXIT_USAGE)
     typer.echo(f"{path or 'the environment'}: nothing wrong")
+
+
+def config_init(
+    venue: Annotated[str, typer.Argument(help="A venue, or `demo`.")] = "demo",
+    output: Annotated[
+        Path | None, typer.Option(help="The file; without it, VENUE.toml in this folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write the commented example configuration of VENUE.
+
+    \b
+    Examples:
+      ingestor config init binance
+      ingestor config init kraken --output feeds.toml
+    """
+    from ingestor.config.examples import write_example
+
+    path = output if output is not None else Path(f"{venue}.toml")
+    write_example(venue, path, overwrite=force)
+    typer.echo(f"{path}: written; `ingestor check {path}` prints its connections")
 
 
 def config_schema(

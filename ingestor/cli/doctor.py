@@ -18,6 +18,7 @@ from ingestor.app.descriptors import RESERVE, raise_limit
 from ingestor.app.settings import kafka_settings
 from ingestor.config.model import Config, split_address
 from ingestor.kafka.topics import compaction_text, prepare_topics
+from ingestor.native import native
 
 State = Literal["ok", "warning", "failed"]
 _PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop", "websockets")
@@ -39,6 +40,7 @@ async def examine(config: Config) -> list[Finding]:
         _python(),
         _packages(),
         _extras(),
+        _native(),
         _open_files(config),
         _receive_buffer(config),
         _cache(config),
@@ -66,6 +68,13 @@ def _extras() -> Finding:
     }
     text = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in present.items())
     return Finding("extras", "ok", text)
+
+
+def _native() -> Finding:
+    found = native()
+    if found.library is not None:
+        return Finding("frames", "ok", "read in C")
+    return Finding("frames", "warning", f"read in Python, a third as fast: {found.reason}")
 
 
 def _open_files(config: Config) -> Finding:

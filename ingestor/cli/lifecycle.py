@@ -17,6 +17,7 @@ from ingestor.admin import terminal as live
 from ingestor.admin.server import AdminServer
 from ingestor.cli.common import EXIT_FAILURE, put_json
 from ingestor.config.model import Config
+from ingestor.native import native
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.output import drain, put, text_file
 from ingestor.telemetry.status import Status
@@ -76,6 +77,7 @@ async def run_until_stopped(
         if ingestor.http is not None:
             config = ingestor.config.http
             log.info("http.listening", url=f"http://{config.host}:{ingestor.http.port}/")
+        log.info("frames.read", way=native().way, reason=native().reason)
 
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, stop)

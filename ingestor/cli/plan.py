@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ingestor.adapter import FeedAdapter, Limits, RestRequest
+from ingestor.adapter import FeedAdapter, Limits
 from ingestor.adapter.instrument_list import InstrumentList
 from ingestor.app import settings
 from ingestor.app.planning import make_planned
@@ -17,6 +17,7 @@ from ingestor.sources.live.plan import Plan, PlannedConnection
 from ingestor.sources.registry import adapter_of, registry
 from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.rest.resolve import Waiting
 from ingestor.telemetry import logs
 
@@ -71,22 +72,17 @@ async def offline_plan(config: Config, file: str) -> PlanReport:
     return PlanReport(planned.plan, tuple(dict.fromkeys(source.assumed)), planned.waiting)
 
 
-class _NoNetwork(RestClient):
-    async def pages(
-        self,
-        base_url: str,
-        request: RestRequest,
-        check: Callable[[bytes], object] | None = None,
-    ) -> list[bytes]:
-        raise TransportError(f"{base_url}{request.path}", "the network is not used")
+class _NoNetwork(RestPools):
+    async def client(self, adapter: type[FeedAdapter], market: str, origin: str) -> RestClient:
+        raise TransportError(origin, "the network is not used")
 
 
 class _Offline:
     """Instrument lists from disk, of any age; else the configured symbols, taken as they are."""
 
     def __init__(self, config: Config) -> None:
-        client = _NoNetwork(settings.rest_settings(config.catalogue))
-        self._catalogue = Catalog(settings.catalogue_settings(config.catalogue), client)
+        lists = settings.catalogue_settings(config.catalogue)
+        self._catalogue = Catalog(lists, _NoNetwork())
         self._config = config
         self.assumed: list[str] = []
 

@@ -76,6 +76,7 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
                     counting.submit(batch, 0)
         else:
             asyncio.run(_into_sinks(replay, counting, target, speed))
+    replay.check_filters()
     return report(replay, counting)
 
 

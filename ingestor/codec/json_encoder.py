@@ -175,6 +175,10 @@ class JsonEncoder:
             f'"session":"{self._session}","seq":'
         ).encode()
 
+    def prefix(self, number: int, row_class: RowClass) -> bytes:
+        """Return how every value of an instrument's rows begins, up to its sequence number."""
+        return self._prefix(number | row_class.id << 56, row_class)
+
     def _row_template(self, row_class: RowClass, code: int) -> bytes:
         fields = [field for field in json_fields(row_class) if field.name != "side"]
         if _kind(code) != row_class.id:  # written as a control row: swallow all arguments

@@ -99,14 +99,14 @@ def json_schema(row_class: RowClass) -> _Schema:
         **_NAMES,
         "channel": {"const": row_class.channel},
         "kind": {"enum": kinds},
-        **_COUNTS,
+        **{name: _noted(row_class, name, field) for name, field in _COUNTS.items()},
     }
     fields = {field.name: _field(row_class, field) for field in json_fields(row_class)}
     if names_decimals(row_class):
         fields = {"decimals": _DECIMALS, **fields}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": schema_name(row_class, "json"),
+        "$id": f"urn:ingestor:schema:{schema_name(row_class.schema)}",
         "title": row_class.title,
         "type": "object",
         "properties": header,
@@ -124,7 +124,11 @@ def _field(row_class: RowClass, field: JsonField) -> _Schema:
     schema = dict(_FORMS.get(field.form) or {"enum": list(field.names.values())})
     if field.exponent is Exponent.RATE:
         schema["description"] = "Decimal text."
-    note = row_class.notes.get(field.name)
+    return _noted(row_class, field.name, schema)
+
+
+def _noted(row_class: RowClass, name: str, schema: _Schema) -> _Schema:
+    note = row_class.notes.get(name)
     return {**schema, "description": note} if note else schema
 
 

@@ -27,14 +27,17 @@ VERSION: Final = 1
 RECORD_BYTES_MAX: Final = 256 << 10  # a value is cut into several records above this
 
 
-def schema_name(row_class: RowClass, encoding: str) -> str:
-    """Return what the header `schema` of every record holds: "md.trades.v1+json/1"."""
-    return f"md.{row_class.schema}+{encoding}/{VERSION}"
+def schema_name(topic: str, encoding: str = "json") -> str:
+    """Return what the header `schema` of a topic's records holds: "md.trades.v1+json/1".
+
+    topic: without its prefix.
+    """
+    return f"md.{topic}+{encoding}/{VERSION}"
 
 
 def headers(row_class: RowClass, encoding: str) -> Headers:
     """Return the headers of every record of one class and encoding."""
-    return [("schema", schema_name(row_class, encoding).encode())]
+    return [("schema", schema_name(row_class.schema, encoding).encode())]
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

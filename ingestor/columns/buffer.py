@@ -9,6 +9,7 @@ nothing. Levels that come as arrays of pairs stay JSON until then.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
@@ -23,6 +24,7 @@ from ingestor.columns.sealing import ColumnReader, seal, set_column
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, Rows
+from ingestor.native import TakenRows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
 assert _UPDATE.size == UPDATE.itemsize
@@ -46,6 +48,7 @@ class ColumnBuffer:
     kept_trades, kept_quotes: DEFERRED_WIDTH members for each event, flat; a list of five for each
     event would cost twice as much. Adapters whose frames hold one event append to them as
     `add_trade` and `add_quote` do. kept_rows: the same, of the other classes. bugs: as in `Sealed`.
+    taken: rows of the compiled library, once a frame queue has it.
     """
 
     __slots__ = (
@@ -64,11 +67,13 @@ class ColumnBuffer:
         "kept_trades",
         "rejected",
         "sources",
+        "taken",
     )
 
     def __init__(self, table: InstrumentTable | None = None) -> None:
         """table: the one that is given to `seal`, for decoders that ask for `exponents`."""
         self._table = table
+        self.taken: TakenRows | None = None
         self._start()
 
     def _start(self) -> None:
@@ -95,12 +100,28 @@ class ColumnBuffer:
         return found.price_exponent, found.size_exponent
 
     @property
+    def table(self) -> InstrumentTable | None:
+        return self._table
+
+    @property
+    def events(self) -> Counter[RowClass]:
+        """Return how many events of each class wait that were decoded in Python."""
+        return Counter(
+            {
+                RowClass.TRADE: len(self.kept_trades) // DEFERRED_WIDTH,
+                RowClass.QUOTE: len(self.kept_quotes) // DEFERRED_WIDTH,
+                RowClass.LEVEL: len(self._updates) // _UPDATE.size,
+            }
+        )
+
+    @property
     def rows(self) -> int:
         """Rows waiting: trades, quotes, price levels, others. The measure of `full`."""
         deferred = len(self.kept_trades) + len(self.kept_quotes)
         if self.kept_rows:
             deferred += sum(map(len, self.kept_rows.values()))
-        return deferred // DEFERRED_WIDTH + self._levels
+        taken = self.taken.rows if self.taken is not None else 0
+        return deferred // DEFERRED_WIDTH + self._levels + taken
 
     @property
     def is_empty(self) -> bool:
@@ -125,9 +146,27 @@ class ColumnBuffer:
         self.frame = len(self.frames) - 1
         return range(first, self.frame + 1)
 
+    def begin_taken(self, source: Source, others: int) -> None:
+        """Start the frames of one read, of which shapes took all but some. others: how many; they
+        are numbered too, and resumed one by one."""
+        count = 2 * others + 1
+        self.sources += [source] * count
+        self.frames += [b""] * count
+        self.frame += count
+
+    def resume(self, frame: int, payload: bytes) -> None:
+        """Append what belongs to a frame that was numbered before. Later ones have no rows yet that
+        were decoded in Python."""
+        self.frames[frame] = payload
+        self.frame = frame
+
+    def resume_last(self) -> None:
+        """Go on after the last frame that has a number."""
+        self.frame = len(self.frames) - 1
+
     def withdraw(self, first: int) -> None:
         """Take back every frame from this number on, and all that came with them."""
-        self._rollback(first)
+        self.roll_back(first)
         del self.sources[first:], self.frames[first:]
         self.frame = first - 1
 
@@ -382,7 +421,7 @@ class ColumnBuffer:
         """
         self.holes.append(
             Gap(
-                source=source or self.sources[-1],
+                source=source or self.sources[self.frame],
                 cause=cause,
                 ts_recv=ts_recv,
                 update=len(self._updates) // _UPDATE.size,
@@ -394,17 +433,18 @@ class ColumnBuffer:
                 instruments=instruments,
                 row_class=row_class,
                 others={one: len(kept) // DEFERRED_WIDTH for one, kept in self.kept_rows.items()},
+                after=self.frame,
             )
         )
 
     def reject(self, reason: str, detail: str, ts_recv: int) -> None:
         """Take the current frame back and keep it as rejected. Whoever knows what its source may
         have lost declares the holes."""
-        self._rollback(self.frame)
+        self.roll_back(self.frame)
         self.rejected.append(
             Rejected(
-                self.sources[-1],
-                self.frames[-1],
+                self.sources[self.frame],
+                self.frames[self.frame],
                 reason,
                 detail,
                 ts_recv,
@@ -412,7 +452,7 @@ class ColumnBuffer:
             )
         )
 
-    def _rollback(self, first: int) -> None:
+    def roll_back(self, first: int) -> None:
         """Take back every row of the frames from this number on."""
         for deferred in (self.kept_trades, self.kept_quotes, *self.kept_rows.values()):
             while deferred and deferred[-1] >= first:
@@ -448,6 +488,7 @@ class ColumnBuffer:
             answers=self._answers,
             bugs=self.bugs,
             others=self.kept_rows,
+            taken=self.taken.take_out() if self.taken is not None else None,
         )
         self._start()  # first, so that what can't be sealed is not sealed again with every flush
         return seal(appended, table)

@@ -18,6 +18,7 @@ from ingestor.model.decimals import INT64_MAX
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import LevelFormat, Rows
+from ingestor.native import Taken
 
 DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
 
@@ -29,7 +30,7 @@ class Appended:
     trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
     of the updates' levels, in turns; json_levels: sides, in turns, of the updates with JSON levels.
     answers: numbers of the frames that are answers to requests. bugs: as in `Sealed`. others: as
-    trades, of other classes.
+    trades, of other classes. taken: rows that the compiled library made.
     """
 
     trades: list[Any]
@@ -44,6 +45,7 @@ class Appended:
     answers: set[int] = field(default_factory=set)
     bugs: list[Exception] = field(default_factory=list)
     others: dict[RowClass, list[Any]] = field(default_factory=dict)
+    taken: Taken | None = None
 
     @property
     def deferred(self) -> Iterator[tuple[RowClass, list[Any]]]:

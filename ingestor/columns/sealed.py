@@ -27,7 +27,8 @@ class Source(Protocol):
 class Gap:
     """Rows that a source may have lost, at a place in the stream.
 
-    update, trade, quote: rows of each class that were appended before it. ts_recv: ns.
+    update, trade, quote: rows of each class that were appended before it. ts_recv: ns. after: the
+    last frame that began before it.
     instruments: who is concerned; None = every instrument of the source. row_class: the class of
     rows that may be lost; None = each that the source carries. others: as `trade`, for classes that
     have no member of their own.
@@ -44,6 +45,7 @@ class Gap:
     last: int = 0
     instruments: Sequence[int] | None = None
     row_class: RowClass | None = None
+    after: int = -1
     others: dict[RowClass, int] = field(default_factory=dict)
 
     def place(self, row_class: RowClass) -> int:
@@ -88,8 +90,8 @@ class Sealed:
     prices and sizes (int64, bids then asks, update after update). All in order of arrival.
     frames, sources: the raw frames and where they came from; UPDATE.frame and quote_frames (one
     for each quote) index both. bugs: exceptions that nothing foresaw, each of a frame that is among
-    `rejected` or of code that decodes many; whoever flushes reports them. others: the rows of all
-    other classes that have some.
+    `rejected` or of code that decodes many; whoever flushes reports them. unkept_bytes: payload of
+    frames that are not in `frames`. others: the rows of all other classes that have some.
     """
 
     trades: Rows
@@ -103,6 +105,7 @@ class Sealed:
     holes: list[Gap] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     bugs: list[Exception] = field(default_factory=list)
+    unkept_bytes: int = 0
     others: dict[RowClass, Part] = field(default_factory=dict)
 
     @property

@@ -10,12 +10,14 @@ are taken out in the same way (`Sealed.bugs`).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.columns.merging import merge_rows, merge_updates, place_holes
 from ingestor.columns.narrowing import (
     DEFERRED_WIDTH,
     Appended,
@@ -26,23 +28,24 @@ from ingestor.columns.sealed import Gap, Part, Rejected, Sealed
 from ingestor.model.decimals import INT64_MAX, Lines, parse_column
 from ingestor.model.errors import MALFORMED, BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
+from ingestor.model.integers import Integers, fits_63_bits, int64_column
 from ingestor.model.row_classes import RATE_EXPONENT, Exponent, RowClass
 from ingestor.model.rows import QUOTE, TRADE, Cause, Flag, LevelFormat, Rows
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
-# each number of the class. rows: array of TRADE or QUOTE, with times of receipt, instruments, kinds
-# and Flag.LAST in place. An event that doesn't fit may raise anything; what is not of MALFORMED is
-# reported as a bug.
+# each number of the class, or all texts in one piece, row after row (`Lines`). rows: array of TRADE
+# or QUOTE, with times of receipt, instruments, kinds and Flag.LAST in place. An event that doesn't
+# fit may raise anything; what is not of MALFORMED is reported as a bug.
 ColumnReader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 
 Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
 SNAPSHOT_REASON: Final = "snapshot"  # why an answer to a request was refused
 
-_LAST: Final = int(Flag.LAST)
 _CODES: Final = {"i8": "q", "u8": "Q", "i4": "i", "u4": "I", "i2": "h", "u2": "H", "u1": "B"}
 _CODE_OF: Final = {
     name: _CODES[dtype[name].str[1:]] for dtype in (TRADE, QUOTE) for name in dtype.names or ()
 }  # a class whose field has one of these names gives it the same type
+_WORDS: Final = "qQ"
 _BREAKS: Final = bytes.maketrans(b",", b"\n")
 _NO_NUMBERS: Final = np.empty((0, 2), np.int64)
 _NO_FRAMES: Final = np.empty(0, np.int64)
@@ -51,18 +54,33 @@ _LOWEST: Final = {Exponent.PRICE: 1, Exponent.SIZE: 0, Exponent.RATE: -INT64_MAX
 _UPDATE_NUMBERS: Final = slice(2, 5)  # where an UPDATE, as eight integers, has its numbers
 
 
-def set_column(rows: Rows, name: str, values: Iterable[int]) -> None:
+def set_column(rows: Rows, name: str, values: Integers) -> None:
     """Set a field of rows. values: as many integers as there are rows.
 
     Raises TypeError for what is no integer, OverflowError for what the field can't hold.
     """
     code = _CODE_OF.get(name) or _CODES[rows.dtype[name].str[1:]]
-    rows[name] = array(code, values)
+    if isinstance(values, np.ndarray):
+        is_sure = code in _WORDS and values.dtype == np.int64 and fits_63_bits(values)
+        rows[name] = values if is_sure else array(code, values.tolist())
+    elif code == "B":
+        rows[name] = _octets(values)
+    else:
+        rows[name] = array(code, values) if code != "q" else int64_column(values)
+
+
+def _octets(values: Sequence[int]) -> bytearray | array[int]:
+    try:
+        return bytearray(values)  # is made in a third of the time that an array of "B" takes
+    except (TypeError, ValueError):
+        return array("B", values)  # says what is wrong as it does of all fields
 
 
 def seal(appended: Appended, table: InstrumentTable) -> Sealed:
     """Convert all columns and take the frames out that don't fit."""
     before = len(appended.bugs)
+    if appended.taken is not None:
+        place_holes(appended.holes, appended.taken)
     try:
         return _seal(appended, table, {})
     except Exception as failure:  # noqa: BLE001  # the boundary of a frame
@@ -84,10 +102,15 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
     for row_class, deferred in appended.others.items():
         others[row_class], found = _convert(row_class, deferred, table, bugs)
         bad = bad | found
+    updates, taken = appended.updates, appended.taken
+    if taken is not None:
+        trade = Part(*merge_rows(trade.rows, trade.frames, taken.trades, taken.trade_frames))
+        quote = Part(*merge_rows(quote.rows, quote.frames, taken.quotes, taken.quote_frames))
+        updates, levels = merge_updates(updates, levels, taken)
     sealed = Sealed(
         trades=trade.rows,
         quotes=quote.rows,
-        updates=appended.updates,
+        updates=updates,
         prices=levels[:, 0],
         sizes=levels[:, 1],
         quote_frames=quote.frames,
@@ -97,6 +120,7 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
         rejected=appended.rejected,
         bugs=bugs,
         others=others,
+        unkept_bytes=taken.payload_bytes if taken is not None else 0,
     )
     if trade_bad or quote_bad or level_bad or bad:
         bad = trade_bad | quote_bad | level_bad | bad
@@ -104,25 +128,32 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
     return sealed
 
 
+@cache
+def _template(row_class: RowClass) -> bytearray:
+    """Return a row as it is before it is read."""
+    row = np.zeros(1, row_class.dtype)
+    row["flags"] = Flag.LAST
+    row["kind"] = row_class.id
+    return bytearray(row.tobytes())
+
+
 def read_deferred(
     row_class: RowClass, deferred: list[Any], bugs: list[Exception]
-) -> tuple[Part, list[object], Bad]:
+) -> tuple[Part, Sequence[object], Bad]:
     """Read kept events: their rows without numbers, the texts of the numbers, row after row, and
     the frames that can't be read. bugs: takes the exceptions that nothing foresaw."""
     count = len(deferred) // DEFERRED_WIDTH
-    rows = np.zeros(count, row_class.dtype)
+    rows = np.frombuffer(_template(row_class) * count, row_class.dtype)
     rows["instrument"] = array("I", deferred[2::DEFERRED_WIDTH])
-    rows["ts_recv"] = array("q", deferred[3::DEFERRED_WIDTH])
-    rows["flags"] = _LAST
-    rows["kind"] = row_class.id
-    frames = np.frombuffer(array("q", deferred[4::DEFERRED_WIDTH]), np.int64)
-    texts: list[object] = [None] * (count * len(row_class.numbers))
+    rows["ts_recv"] = int64_column(deferred[3::DEFERRED_WIDTH])
+    frames = int64_column(deferred[4::DEFERRED_WIDTH])
+    width = len(row_class.numbers)
     bad: Bad = {}
     readers, events = deferred[0::DEFERRED_WIDTH], deferred[1::DEFERRED_WIDTH]
     if readers.count(readers[0]) == count:
-        _read(readers[0], events, rows, texts, frames, bad, bugs)
+        texts = _read(readers[0], events, rows, width, frames, bad, bugs)
     else:
-        _read_apart(readers, events, rows, texts, frames, bad, bugs)
+        texts = _read_apart(readers, events, rows, width, frames, bad, bugs)
     return Part(rows, frames), texts, bad
 
 
@@ -133,11 +164,16 @@ def _convert(
         return Part(np.empty(0, row_class.dtype), _NO_FRAMES), {}
     part, texts, bad = read_deferred(row_class, deferred, bugs)
     rows = part.rows
-    if (sequences := rows["sequence"]).max() > INT64_MAX:
+    sequences = rows["sequence"]
+    if not fits_63_bits(sequences):
         for row in np.flatnonzero(sequences > INT64_MAX).tolist():
             bad.setdefault(int(part.frames[row]), _beyond(sequences[row]))
     names = row_class.numbers
-    numbers, cells = _numbers(row_class, texts, rows["instrument"], table)
+    if row_class in _IN_TURNS:
+        exponents = table.exponents_of(rows["instrument"], len(names))
+        numbers, cells = _numbers(row_class, texts, exponents)
+    else:
+        numbers, cells = _other_numbers(row_class, texts, rows["instrument"], table)
     for cell in cells:
         detail = f"{texts[cell]!r:.60}"
         bad.setdefault(int(part.frames[cell // len(names)]), (BadNumber.reason, detail))
@@ -158,56 +194,65 @@ def _read(
     reader: ColumnReader,
     events: list[Any],
     rows: Rows,
-    texts: list[object],
+    width: int,
     frames: NDArray[np.int64],
     bad: Bad,
     bugs: list[Exception],
-) -> None:
-    """Let a reader fill in its rows; if it can't, one by one, so that only the culprits are bad."""
-    width = len(texts) // len(events)
+) -> Sequence[object]:
+    """Let a reader fill in its rows; if it can't, one by one, so that only the culprits are bad.
+    Return the texts of their numbers, row after row. width: how many a row has."""
     try:
-        columns = reader(events, rows)
-        for index, column in enumerate(columns):
-            texts[index::width] = column
+        return _in_rows(reader(events, rows), width * len(events), width)
     except Exception as failure:  # noqa: BLE001  # the boundary of a frame
         is_bug = not isinstance(failure, MALFORMED)
         if len(events) == 1:
             bad[int(frames[0])] = DecodeError.reason, _words(failure)
-            texts[:] = ["1"] * width
             if is_bug:
                 bugs.append(failure)
-            return
+            return ["1"] * width
         found = len(bugs)
+        texts: list[object] = []
         for index, event in enumerate(events):
             some = slice(index, index + 1)
-            cells: list[object] = [None] * width
-            _read(reader, [event], rows[some], cells, frames[some], bad, bugs)
-            texts[index * width : (index + 1) * width] = cells
+            texts += _read(reader, [event], rows[some], width, frames[some], bad, bugs)
         if is_bug and len(bugs) == found:  # of no event alone
             bugs.append(failure)
+        return texts
+
+
+def _in_rows(columns: Sequence[Sequence[object]], count: int, width: int) -> Sequence[object]:
+    """Return what a reader returned, row after row."""
+    if isinstance(columns, Lines):
+        if len(columns) != count or not columns.is_plain:
+            raise ValueError("lines that are no plain decimals, or not as many as numbers")
+        return columns
+    texts: list[object] = [None] * count
+    for index, column in enumerate(columns):
+        texts[index::width] = column
+    return texts
 
 
 def _read_apart(
     readers: list[ColumnReader],
     events: list[Any],
     rows: Rows,
-    texts: list[object],
+    width: int,
     frames: NDArray[np.int64],
     bad: Bad,
     bugs: list[Exception],
-) -> None:
+) -> Sequence[object]:
     """Several venues in one flush: each reader gets its own events, in order."""
     places: dict[ColumnReader, list[int]] = {}
     for place, reader in enumerate(readers):
         places.setdefault(reader, []).append(place)
-    width = len(texts) // len(events)
+    texts: list[object] = [None] * (width * len(events))
     for reader, at in places.items():
         some = rows[at]
-        cells: list[object] = [None] * (len(at) * width)
-        _read(reader, [events[place] for place in at], some, cells, frames[at], bad, bugs)
+        cells = _read(reader, [events[place] for place in at], some, width, frames[at], bad, bugs)
         rows[at] = some
         for index, place in enumerate(at):
             texts[place * width : (place + 1) * width] = cells[index * width : (index + 1) * width]
+    return texts
 
 
 def _levels(appended: Appended, table: InstrumentTable) -> tuple[NDArray[np.int64], Bad]:
@@ -217,7 +262,7 @@ def _levels(appended: Appended, table: InstrumentTable) -> tuple[NDArray[np.int6
         return _NO_NUMBERS, {}
     numbers, bad = _level_numbers(updates, texts, appended.json_levels, table)
     names = updates.view(np.uint64).reshape(-1, 8)[:, _UPDATE_NUMBERS]
-    if names.max() > INT64_MAX:
+    if not fits_63_bits(names):
         for row, column in np.argwhere(names > INT64_MAX).tolist():
             bad.setdefault(int(updates["frame"][row]), _beyond(names[row, column]))
     return numbers, bad
@@ -226,32 +271,30 @@ def _levels(appended: Appended, table: InstrumentTable) -> tuple[NDArray[np.int6
 def _level_numbers(
     updates: Rows, texts: list[object], raw: list[bytes], table: InstrumentTable
 ) -> tuple[NDArray[np.int64], Bad]:
-    if not raw:
-        return _levels_of(updates, texts, table) if texts else (_NO_NUMBERS, {})
-    is_json = updates["level_format"] == LevelFormat.JSON
     counts = updates["bids"] + updates["asks"]
-    lines = Lines(
-        b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"'),
-        2 * int(counts[is_json].sum()),
-    )
+    if not raw:
+        return _levels_of(updates, counts, texts, table) if texts else (_NO_NUMBERS, {})
+    joined = b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"')
     if not texts:
-        return _levels_of(updates, lines, table) if lines.raw else (_NO_NUMBERS, {})
+        lines = Lines(joined, 2 * int(np.add.reduce(counts)))
+        return _levels_of(updates, counts, lines, table) if joined else (_NO_NUMBERS, {})
+    is_json = updates["level_format"] == LevelFormat.JSON
+    lines = Lines(joined, 2 * int(counts[is_json].sum()))
     numbers = np.empty((int(counts.sum()), 2), np.int64)
     bad: Bad = {}
     at = np.repeat(is_json, counts)
-    for mask, some, cells in ((at, updates[is_json], lines), (~at, updates[~is_json], texts)):
+    for mask, some, cells in ((at, is_json, lines), (~at, ~is_json, texts)):
         if cells:
-            numbers[mask], found = _levels_of(some, cells, table)
+            numbers[mask], found = _levels_of(updates[some], counts[some], cells, table)
             bad |= found
     return numbers, bad
 
 
 def _levels_of(
-    updates: Rows, texts: Sequence[object], table: InstrumentTable
+    updates: Rows, counts: NDArray[np.uint32], texts: Sequence[object], table: InstrumentTable
 ) -> tuple[NDArray[np.int64], Bad]:
-    counts = updates["bids"] + updates["asks"]
-    instruments = np.repeat(updates["instrument"], counts)
-    numbers, cells = _numbers(RowClass.LEVEL, texts, instruments, table)
+    exponents = table.exponents_of(updates["instrument"], 2).repeat(counts, axis=0)
+    numbers, cells = _numbers(RowClass.LEVEL, texts, exponents)
     if not cells:
         return numbers, {}
     frames = np.repeat(updates["frame"], counts)
@@ -262,25 +305,20 @@ def _levels_of(
 
 
 def _numbers(
-    row_class: RowClass,
-    texts: Sequence[object],
-    instruments: NDArray[np.uint32],
-    table: InstrumentTable,
+    row_class: RowClass, texts: Sequence[object], exponents: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], list[int]]:
     """Return int64[rows, width] in units of each cell's exponent, and the indices of bad cells.
 
-    texts: the numbers of each row in turn. Bad: no plain decimal, finer than the instrument's
-    increment, or a number that no price or size of the class can be.
+    texts: prices and sizes in turn, as many for each row as its class has. exponents:
+    int64[rows, width]. Bad: no plain decimal, finer than the instrument's increment, or a number
+    that no price or size of the class can be.
     """
-    width = len(row_class.numbers)
-    if row_class not in _IN_TURNS:
-        return _other_numbers(row_class, texts, instruments, table)
-    exponents = table.exponents[:, :width][instruments]
     values, bad = parse_column(texts, exponents.ravel())
-    lowest = values[0::2].min() if row_class is RowClass.LEVEL else values.min()
-    if lowest <= 0 or (row_class is RowClass.LEVEL and values[1::2].min() < 0):
+    checked = values[0::2] if row_class is RowClass.LEVEL else values
+    # Zeros are counted in a fraction of the time that the least of a column takes.
+    if np.count_nonzero(checked) < len(checked) or not fits_63_bits(values):
         bad = sorted({*bad, *_impossible(row_class, values).tolist()})
-    return values.reshape(-1, width), bad
+    return values.reshape(exponents.shape), bad
 
 
 def _other_numbers(

@@ -338,6 +338,10 @@ class LimitsConfig(Section):
     connects_per_s: Annotated[float, Field(gt=0, le=10_000)] | None = None
     """Connections opened each second per venue and source address, instead of the venue's own
     limit. Lower is always safe; higher is for venues of your own."""
+    rest_weight_per_s: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Weight of REST requests sent each second to what a venue counts together, instead of the
+    venue's own limit. Lower is always safe, as where other programs use the same address; higher is
+    for venues of your own."""
     connect_timeout_s: Seconds = 10.0
     """TCP, TLS and websocket handshake together."""
     receive_buffer_bytes: Annotated[int, Field(ge=4096, le=64 * MIB)] = 256 * 1024

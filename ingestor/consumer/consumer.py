@@ -88,8 +88,8 @@ class Consumer:
     begins at the end, EARLIEST at the beginning. until_ns: stops before the first record of that
     time; `stop_at_end` stops where the topics ended when reading began. margin_ns: begins and ends
     so much outside, and one record later, for who chooses rows by their own time: a record has the
-    time of its last row, and several publishers don't write in order of time. options: passed on to
-    aiokafka (security, fetch sizes).
+    time of its last row, and several publishers don't write in order of time. Everything
+    is read of a broker that knows no times. options: passed on to aiokafka (security, fetch sizes).
 
     Raises TopicAbsent when it is entered (nothing is created by asking), CodecError for a record
     that isn't ours.
@@ -183,13 +183,15 @@ class Consumer:
             await kafka.seek_to_beginning(*partitions)
         else:
             start_ns = max(self._start_ns - (self._margin_ns or 0), EARLIEST)
-            for partition, offset in (await self._offsets_at(partitions, start_ns)).items():
+            begins = await kafka.beginning_offsets(partitions)
+            offsets = await self._offsets_at(partitions, start_ns, begins)
+            for partition, offset in offsets.items():
                 kafka.seek(partition, offset)
         if self._until_ns is not None:
             until_ns = self._until_ns + (self._margin_ns or 0)
-            self._ends = await self._offsets_at(partitions, until_ns)
+            ends = await kafka.end_offsets(partitions)
+            self._ends = await self._offsets_at(partitions, until_ns, ends)
             if self._margin_ns is not None:
-                ends = await kafka.end_offsets(partitions)
                 self._ends = {one: min(at + 1, ends[one]) for one, at in self._ends.items()}
         elif self._stop_at_end:
             self._ends = await kafka.end_offsets(partitions)
@@ -200,16 +202,34 @@ class Consumer:
         return partitions or set()
 
     async def _offsets_at(
-        self, partitions: Sequence[TopicPartition], ts_ns: int
+        self, partitions: Sequence[TopicPartition], ts_ns: int, fallback: dict[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
-        """Return the offset of the first record at or after a time, else the end, of each."""
+        """Return the offset of the first record at or after a time, else the end, of each.
+
+        fallback: offsets for a broker that doesn't know times.
+        """
         ts_ms = -(-ts_ns // 1_000_000)
         found = await self._kafka.offsets_for_times(dict.fromkeys(partitions, ts_ms))
         ends = await self._kafka.end_offsets(partitions)
+        empty = [one for one in partitions if found.get(one) is None]
+        if empty and not await self._knows_times(empty, ends):
+            return fallback
         return {
             one: found[one].offset if found.get(one) is not None else ends[one]
             for one in partitions
         }
+
+    async def _knows_times(
+        self, partitions: Sequence[TopicPartition], ends: dict[TopicPartition, int]
+    ) -> bool:
+        """Return whether the broker finds records by time: some brokers answer that there is none,
+        whatever the time is."""
+        begins = await self._kafka.beginning_offsets(partitions)
+        filled = [one for one in partitions if begins[one] < ends[one]]
+        if not filled:
+            return True
+        found = await self._kafka.offsets_for_times(dict.fromkeys(filled, 0))
+        return any(offset is not None for offset in found.values())
 
     def _unseen(self, partition: TopicPartition, decoded: Decoded) -> TickBatch:
         batch = decoded.batch

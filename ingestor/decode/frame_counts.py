@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ingestor.adapter import (
     Control,
     Filtered,
 )
+from ingestor.model.row_classes import RowClass
 
 
 @dataclass(slots=True)
@@ -17,6 +20,8 @@ class FrameCounts:
     frames = pending + control + decoded + rejected + duplicate + filtered. Every term is counted
     where it happens, so that the sum can fail: `unaccounted` is then not 0.
     pending: frames whose rows wait to be sealed, which is when they are decoded or refused.
+    by_shape: returns how many frames each class's shapes took, where the compiled library reads
+    them. in_python: events of these classes that were decoded in Python all the same.
     """
 
     frames: int = 0
@@ -28,6 +33,8 @@ class FrameCounts:
     filtered: int = 0
     rejected_by_reason: dict[str, int] = field(default_factory=dict)
     filtered_by_rule: dict[str, int] = field(default_factory=dict)
+    by_shape: Callable[[], Mapping[RowClass, int]] = field(default=dict, compare=False)
+    in_python: Counter[RowClass] = field(default_factory=Counter, compare=False)
 
     @property
     def data(self) -> int:

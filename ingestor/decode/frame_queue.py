@@ -4,22 +4,30 @@ On arrival a frame costs its payload and three entries of a list. What a connect
 common is done for many of them at once, where the adapter offers it (`DecodesMany`). Frames that
 are not plain data (acks, snapshots, nonsense) are found by halving, and take the way of
 `Session.receive`, in order. Whatever else goes into the buffer comes after `decode`.
+
+Where the compiled library is there and the adapter declares shapes, frames that have one become
+rows at once (`ingestor.native`); only the others are decoded in Python, each at its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
 from ingestor.adapter import DecodeMany, DecodesMany, FeedAdapter
+from ingestor.adapter.shapes import shapes_of
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session
 from ingestor.model.errors import MALFORMED, DecodeError
 from ingestor.model.instruments import InstrumentTable
+from ingestor.native import FrameTaker, TakenRows, native
 
 Arrival = tuple[Session, bytes, int]  # whose, payload, ts_recv in ns since the epoch
 Arrive = Callable[[Arrival], None]
+# Session, what was read, where a frame begins, the most bytes of a payload, ts_recv in ns; returns
+# where something else begins.
+TakeRead = Callable[[Session, bytes, int, int, int], int]
 
 FRAMES_FULL: Final = 64  # are decoded at once: what they hold still is in the processor's cache
 FRAMES_FULL_ALONE: Final = 32  # the same where nothing decodes them together
@@ -34,7 +42,8 @@ class FrameQueue:
 
     arrive: takes an `Arrival`; on the hot path, so it is the list's own method. arrived: that list,
     WIDTH members for each frame. full: its length at which it should be decoded. counts: the frame
-    side of the ledger, as of the last `decode`.
+    side of the ledger, as of the last `decode`. taker: reads frames with shapes, None where nothing
+    does. has_taken: whether `take` put rows into the buffer since somebody set it to False.
     """
 
     def __init__(
@@ -53,6 +62,12 @@ class FrameQueue:
         self._decode_many: DecodeMany | None = None
         if issubclass(adapter, DecodesMany):
             self._decode_many = adapter.decoder_of_many(market, symbols)
+        self._symbols = symbols
+        self._symbols_known = (-1, -1)
+        self.taker = self._taker(adapter, market)
+        self.has_taken = False
+        if self.taker is not None:
+            self.counts.by_shape = self.taker.frames_by_class
         self.full = WIDTH * (FRAMES_FULL if self._decode_many is not None else FRAMES_FULL_ALONE)
 
     def decode(self) -> None:
@@ -64,14 +79,126 @@ class FrameQueue:
         payloads = cast("list[bytes]", arrived[1::WIDTH])
         ts_recv = cast("list[int]", arrived[2::WIDTH])
         arrived.clear()
-        if self._decode_many is None or len(payloads) <= _FEW:
+        if self.taker is not None:
+            self._compiled(self.taker, sessions, payloads, ts_recv)
+        elif self._decode_many is None or len(payloads) <= _FEW:
             self._alone(sessions, payloads, ts_recv)
         elif not self._together(sessions, payloads, ts_recv):
             found = len(self.buffer.bugs)
             self._apart(sessions, payloads, ts_recv)
-            if self._bug is not None and len(self.buffer.bugs) == found:  # of no frame alone
-                self.buffer.bugs.append(self._bug)
-            self._bug = None
+            self._report_bug(found)
+
+    def take(
+        self, session: Session, data: bytes, at: int, longest: int, ts_recv: int
+    ) -> tuple[int, bool]:
+        """Decode the whole data frames of a read, those with a shape at once.
+
+        Args:
+            session: whose read it is.
+            data: what was read, with websocket headers.
+            at: where a frame begins.
+            longest: the most bytes that a payload may have.
+            ts_recv: when it was read, ns since the epoch.
+
+        Returns:
+            Where that ended; whether there may be more to take, once what was taken is flushed.
+        """
+        taker, buffer, counts = self.taker, self.buffer, self.counts
+        assert taker is not None, "nothing declares shapes"
+        self.decode()
+        self._refresh(taker)
+        while True:
+            frame = buffer.frame + 1
+            end, taken, is_full, others = taker.take_read(data, at, longest, ts_recv, frame)
+            if end > at or not is_full:
+                break
+            taker.rows.grow()  # one frame has more than an empty array holds
+        if end > at:
+            counts.frames += taken
+            counts.pending += taken
+            buffer.begin_taken(session, len(others))
+            self.has_taken = True
+        if others:
+            many = len(others)
+            payloads = [data[offset : offset + size] for offset, size, _ in others]
+            frames = [number for _, _, number in others]
+            self._others([session] * many, payloads, [ts_recv] * many, frames)
+        return end, is_full
+
+    def _taker(self, adapter: type[FeedAdapter], market: str) -> FrameTaker | None:
+        """Return what reads frames with shapes, where there is anything to read them with."""
+        shapes, library = shapes_of(adapter, market), native().library
+        if not shapes or library is None or self.buffer.table is None:
+            return None
+        if self.buffer.taken is None:
+            self.buffer.taken = TakenRows()
+        return FrameTaker(library, shapes, self.buffer.taken)
+
+    def _refresh(self, taker: FrameTaker) -> None:
+        """Follow the instrument table: it grows with each new symbol or revision of one."""
+        known = (len(self.buffer.table or ()), len(self._symbols))
+        if known != self._symbols_known:
+            self._symbols_known = known
+            taker.set_symbols(
+                (symbol, number, *exponents)
+                for symbol, number in self._symbols.items()
+                if (exponents := self.buffer.exponents(number)) is not None
+            )
+
+    def _compiled(
+        self,
+        taker: FrameTaker,
+        sessions: list[Session],
+        payloads: list[bytes],
+        ts_recv: list[int],
+    ) -> None:
+        """Decode frames that have a shape at once, and the others after them."""
+        self._refresh(taker)
+        buffer, counts = self.buffer, self.counts
+        frames = buffer.begin_many(sessions, payloads)
+        others = taker.take_each(payloads, ts_recv, frames.start)
+        counts.frames += len(payloads) - len(others)
+        counts.pending += len(payloads) - len(others)
+        if others:
+            self._others(
+                [sessions[place] for place in others],
+                [payloads[place] for place in others],
+                [ts_recv[place] for place in others],
+                [frames[place] for place in others],
+            )
+
+    def _others(
+        self,
+        sessions: list[Session],
+        payloads: list[bytes],
+        ts_recv: list[int],
+        frames: list[int],
+    ) -> None:
+        """Decode frames in Python that the buffer has numbers for."""
+        found, events = len(self.buffer.bugs), self.buffer.events
+        try:
+            if len(payloads) > _FEW and self._decode_many is not None:
+                for frame, payload in zip(frames, payloads, strict=True):
+                    self.buffer.resume(frame, payload)
+                if self._decoded(payloads, ts_recv, frames):
+                    return
+            for session, payload, received, frame in zip(
+                sessions, payloads, ts_recv, frames, strict=True
+            ):
+                reply = session.receive_begun(frame, payload, received)
+                if reply is not None:
+                    session.reply(reply)
+        finally:
+            self.buffer.resume_last()
+            self.counts.in_python.update(self.buffer.events - events)
+            self._report_bug(found)
+
+    def _report_bug(self, found: int) -> None:
+        """Report what nothing foresaw about frames decoded together, if it is of no frame alone.
+        found: how many bugs the buffer had before."""
+        if self._bug is not None and len(self.buffer.bugs) == found:
+            self.buffer.bugs.append(self._bug)
+        self._bug = None
 
     def _alone(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> None:
         for session, payload, received in zip(sessions, payloads, ts_recv, strict=True):
@@ -100,23 +227,47 @@ class FrameQueue:
     def _together(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> bool:
         """Decode frames with one call; return False, and leave nothing behind, if one of them is
         anything but data."""
+        frames = self.buffer.begin_many(sessions, payloads)
+        if not self._decoded(payloads, ts_recv, frames):
+            self.buffer.withdraw(frames.start)
+            return False
+        self.buffer.frame = frames.stop - 1
+        return True
+
+    def _decoded(self, payloads: list[bytes], ts_recv: list[int], frames: Sequence[int]) -> bool:
+        """Decode frames that have numbers with one call; return False, and leave no rows behind, if
+        one of them is anything but data."""
         assert self._decode_many is not None
-        buffer = self.buffer
-        frames = buffer.begin_many(sessions, payloads)
         try:
-            others = self._decode_many(payloads, ts_recv, frames, buffer)
+            others = self._decode_many(payloads, ts_recv, frames, self.buffer)
         except Exception as failure:  # noqa: BLE001  # found again, alone
-            buffer.withdraw(frames.start)
+            self.buffer.roll_back(frames[0])
             if not isinstance(failure, _FORESEEN):
                 self._bug = failure
             return False
-        buffer.frame = frames.stop - 1
         counts = self.counts
         counts.frames += len(payloads)
         counts.pending += len(payloads) - len(others)
         for control in others:
             counts.leave_out(control)
         return True
+
+
+def take_reads(frame_queue: FrameQueue, on_read_complete: Callable[[], None]) -> TakeRead | None:
+    """Return what takes all whole data frames of a read, and lets the owner flush in between; None
+    where nothing takes reads. on_read_complete: asks the owner to flush what is due."""
+    if frame_queue.taker is None:
+        return None
+
+    def take_read(session: Session, data: bytes, at: int, longest: int, ts_recv: int) -> int:
+        has_more = at < len(data)
+        while has_more:
+            at, has_more = frame_queue.take(session, data, at, longest, ts_recv)
+            if has_more:
+                on_read_complete()
+        return at
+
+    return take_read
 
 
 class FrameQueues:

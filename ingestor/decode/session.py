@@ -8,7 +8,7 @@ DecodeError is a bug of the adapter, which whoever flushes reports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -86,6 +86,7 @@ class Session:
         "adapter",
         "connection",
         "counts",
+        "interrupted",
         "market",
         "pending",
         "refused_streams",
@@ -113,6 +114,7 @@ class Session:
         self.subscriptions = list(subscriptions)
         self.counts = counts
         self.pending: set[str] = set()
+        self.interrupted: set[str] = set()  # subscribed again, and not confirmed yet
         self.refused_streams: set[str] = set()
         self._buffer = buffer
         self._decode: Callable[[bytes, int, ColumnBuffer], Control | None] = adapter.decode
@@ -150,8 +152,30 @@ class Session:
         kept = {*before} & {*self.subscriptions}
         changed = [one for one in (*before, *self.subscriptions) if one not in kept]
         self.pending.intersection_update(self.streams)
+        self.interrupted.intersection_update(self.streams)
         if changed:
             self._buffer.hole(Cause.DISCONNECT, ts_recv, source=_Streams(changed))
+
+    def interrupt(self, streams: Sequence[str], ts_recv: int) -> None:
+        """These streams are given up and subscribed to again: what is sent between is lost.
+
+        The hole is declared here and again when the venue confirms, since rows of before may come
+        after this, and rows of after before that. Books need none: a snapshot follows.
+
+        Args:
+            streams: of the subscriptions.
+            ts_recv: the time of the GAPs, ns since the epoch.
+        """
+        self._settle()
+        self.interrupted.update(streams)
+        self._pause_of(streams, ts_recv)
+
+    def _pause_of(self, streams: Collection[str], ts_recv: int) -> None:
+        lost = [
+            one for one in self.subscriptions if one.stream in streams and one.channel != "book"
+        ]
+        if lost:
+            self._buffer.hole(Cause.STALE, ts_recv, source=_Streams(lost))
 
     def opened(self) -> Iterable[bytes]:
         """The connection is up: return the frames that subscribe to everything."""
@@ -161,14 +185,22 @@ class Session:
 
     def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
         """Take one frame; return the frame to answer with, if any. ts_recv: ns."""
-        counts = self.counts
-        counts.frames += 1
         buffer = self._buffer
         buffer.frames.append(payload)  # ColumnBuffer.begin, without the call
         buffer.sources.append(self)
         buffer.frame += 1
+        return self._receive(payload, ts_recv)
+
+    def receive_begun(self, frame: int, payload: bytes, ts_recv: int) -> bytes | None:
+        """Take a frame that the buffer has a number for, as `receive` does."""
+        self._buffer.resume(frame, payload)
+        return self._receive(payload, ts_recv)
+
+    def _receive(self, payload: bytes, ts_recv: int) -> bytes | None:
+        counts = self.counts
+        counts.frames += 1
         try:
-            control = self._decode(payload, ts_recv, buffer)
+            control = self._decode(payload, ts_recv, self._buffer)
             if control is None:
                 counts.pending += 1
                 return None
@@ -176,7 +208,7 @@ class Session:
         except Exception as failure:  # noqa: BLE001  # the boundary of a frame
             self._reject(payload, failure, ts_recv)
             return None
-        return self._control(control)
+        return self._control(control, ts_recv)
 
     def count_refused(self, reason: str) -> None:
         """Count a frame that was refused when its columns were sealed."""
@@ -205,6 +237,7 @@ class Session:
         """The connection ended: everything on it has a hole from here."""
         self._settle()
         self.pending.clear()
+        self.interrupted.clear()
         self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
 
     def _reject(self, payload: bytes, failure: Exception, ts_recv: int) -> None:
@@ -247,13 +280,13 @@ class Session:
                 of_class[subscription.instrument] = None
         return named
 
-    def _control(self, control: Control) -> bytes | None:
+    def _control(self, control: Control, ts_recv: int) -> bytes | None:
         self.counts.leave_out(control)
         match control:
             case Reply(payload):
                 return payload
             case Ack(streams):
-                self._acked(streams)
+                self._acked(streams, ts_recv)
             case Refused(text, streams):
                 self._refused(text, streams)
             case Reconnect(text):
@@ -262,7 +295,11 @@ class Session:
                 pass
         return None
 
-    def _acked(self, streams: Sequence[str]) -> None:
+    def _acked(self, streams: Sequence[str], ts_recv: int) -> None:
+        confirmed = self.interrupted.intersection(streams or self.interrupted)
+        if confirmed:
+            self.interrupted -= confirmed
+            self._pause_of(confirmed, ts_recv)
         if streams:
             self.pending.difference_update(streams)
         else:

@@ -33,6 +33,7 @@ from ingestor.model.rows import Rows
 from ingestor.model.timestamps import SECOND, iso_ns
 from ingestor.recording.files import regular_files
 from ingestor.recording.reader import Problems
+from ingestor.sources.replay.filters import check_symbols, matches_any
 from ingestor.sources.replay.replay import Replay, ReplayOptions
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def open(  # noqa: A001  # called as recordings.open, as one opens a file
     symbols: the venue's, canonical ones (not for topics, which don't name them) or keys. kinds:
     trades, quotes, book. Empty means all. venue, market: how raw recordings of others are to be
     read. kafka: options of aiokafka, for topics.
-    Raises ConfigError for a kind or a time that is none, and where nothing is recorded.
+    Raises ConfigError for a kind or a time that is none, where nothing is recorded, and at the end
+    of reading for a symbol or a kind that matched nothing, with the nearest name.
     """
     kinds = tuple(kinds)
     for kind in kinds:
@@ -144,19 +146,24 @@ class Recording(Readable):
             start_ns=self.start_ns,
             end_ns=self.end_ns,
             symbols=self.symbols,
-            channels=frozenset(self.kinds),
+            channels=frozenset(() if set(self.kinds) == set(ROW_CLASSES.channels) else self.kinds),
         )
-        for result in Replay(options, problems=Problems()).results():
+        replay = Replay(options, problems=Problems())
+        for result in replay.results():
             yield from result.batches
+        replay.check_filters()
 
     def _parquet(self) -> Iterator[TickBatch]:
+        seen: dict[str, Instrument] = {}
         for kind in self.kinds:
             folder = self.path / "ticks" / f"kind={kind}"
             placed = ((file, _place(file)) for file in regular_files(folder))
             files = sorted((place, file) for file, place in placed if place is not None)
             for place, file in files:
                 if self._may_hold(*place[:2]):
-                    yield from self._file(file, ROW_CLASSES.of_channel(kind))
+                    yield from self._file(file, ROW_CLASSES.of_channel(kind), seen)
+        if seen:
+            check_symbols(sorted(self.symbols), seen.values())
 
     def _may_hold(self, date: str, hour: str) -> bool:
         """Say whether a file's hour touches the range."""
@@ -167,8 +174,13 @@ class Recording(Readable):
             or (self.start_ns is not None and (begins + _HOUR_S) * SECOND <= self.start_ns)
         )
 
-    def _file(self, file: Path, row_class: RowClass) -> Iterator[TickBatch]:
-        """Yield the rows of a file. Raises RecordingError where it is none of ours."""
+    def _file(
+        self, file: Path, row_class: RowClass, seen: dict[str, Instrument]
+    ) -> Iterator[TickBatch]:
+        """Yield the rows of a file; note its instruments by key.
+
+        Raises RecordingError where it is none of ours.
+        """
         import pyarrow as pa  # noqa: PLC0415  # an extra
         import pyarrow.parquet as pq  # noqa: PLC0415  # an extra
 
@@ -183,6 +195,7 @@ class Recording(Readable):
             )
             with source:
                 by_key = _Numbers(_instruments(source))
+                seen.update((one.key, one) for one in by_key.instruments)
                 names = column_names(row_class)
                 wanted = ["instrument", *names.values(), *by_key.columns]
                 for columns in source.iter_batches(_BATCH_ROWS, columns=wanted):
@@ -201,10 +214,7 @@ class Recording(Readable):
 
     def _within(self, rows: Rows, instruments: Sequence[Instrument]) -> Rows:
         if self.symbols:
-            wanted = [
-                not self.symbols.isdisjoint((one.symbol, one.canonical, one.key))
-                for one in instruments
-            ]
+            wanted = [matches_any(one, self.symbols) for one in instruments]
             rows = rows[np.array(wanted, np.bool_)[rows["instrument"]]]
         if self.start_ns is not None:
             rows = rows[rows["ts_recv"] >= self.start_ns]

@@ -15,6 +15,7 @@ from ingestor.history.readable import Readable
 from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.model.timestamps import SECOND
+from ingestor.sources.replay.filters import refuse_symbol
 
 SCHEME: Final = "kafka://"
 DEFAULT_PREFIX: Final = "md."
@@ -58,12 +59,19 @@ class KafkaRecording(Readable):
             stop_at_end=self.end_ns is None,
             **self.options,
         ) as consumer:
+            keys: set[str] = set()
             async for batch in consumer:
+                if self.symbols:
+                    keys |= {batch.instruments[n].key for n in range(len(batch.instruments))}
                 wanted = self._wanted(batch)
                 if wanted.all():
                     yield batch
                 elif wanted.any():
                     yield TickBatch(batch.row_class, batch.rows[wanted], batch.instruments)
+            if keys:
+                names = keys | {key.split(":", 2)[2] for key in keys}
+                for symbol in sorted(self.symbols - names):
+                    refuse_symbol(symbol, names)
 
     def _wanted(self, batch: TickBatch) -> NDArray[np.bool_]:
         rows = batch.rows

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.decimals import EXPONENT_MAX, INT64_MAX, exponent_of
+from ingestor.model.decimals import EXPONENT_MAX, INT64_MAX, exponent_of, plain_decimal
 from ingestor.model.errors import UnknownInstrument
 
 _TEXT_MAX: Final = 128
@@ -39,6 +39,7 @@ _TEXTS: Final = (
     "lot_size",
     "multiplier",
 )
+_DECIMALS: Final = ("tick_size", "lot_size", "multiplier")
 _MAY_BE_EMPTY: Final = frozenset({"base", "quote", "settlement"})
 
 
@@ -63,6 +64,7 @@ class Instrument:
 
     tick_size, lot_size, multiplier: decimal text, as exact as the venue gives it.
     multiplier: units of `base` (of `quote` for inverse contracts) in one contract; "1" for spot.
+    They are kept as plain decimals, whatever the venue writes ("1e-8").
     expiry_ns: ns since the epoch, 0 = none. revision: 1, 2, ... counted up when metadata change.
     """
 
@@ -82,6 +84,12 @@ class Instrument:
     multiplier: str = "1"
     expiry_ns: int = 0
     revision: int = 1
+
+    def __post_init__(self) -> None:
+        for name in _DECIMALS:
+            text = getattr(self, name)
+            if type(text) is str:
+                object.__setattr__(self, name, plain_decimal(text))
 
     @property
     def key(self) -> str:
@@ -147,7 +155,7 @@ def check_instrument(found: Instrument) -> Instrument:
         exponent = getattr(found, name)
         if type(exponent) is not int or not 0 <= exponent <= EXPONENT_MAX:
             raise ValueError(f"{name} is {exponent!r:.40}, not 0 to {EXPONENT_MAX}")
-    for name in ("tick_size", "lot_size", "multiplier"):
+    for name in _DECIMALS:
         exponent_of(getattr(found, name))
     if type(found.expiry_ns) is not int or not 0 <= found.expiry_ns <= INT64_MAX:
         raise ValueError("expiry_ns is no time of int64")
@@ -180,6 +188,7 @@ class InstrumentTable:
         self._all: list[Instrument] = []
         self._symbols: dict[tuple[str, str], Symbols] = {}
         self._exponents = np.zeros((64, 4), np.int64)
+        self._pairs = self._exponents[:, :2].copy()  # apart, since rows in one piece are read fast
         for one in instruments:
             self.add(one)
 
@@ -207,7 +216,9 @@ class InstrumentTable:
         number = len(self._all)
         if number == len(self._exponents):
             self._exponents = np.concatenate([self._exponents] * 2)
-        self._exponents[number] = (one.price_exponent, one.size_exponent) * 2
+            self._pairs = np.concatenate([self._pairs] * 2)
+        self._pairs[number] = pair = one.price_exponent, one.size_exponent
+        self._exponents[number] = pair * 2
         self._all.append(one)
         symbols[one.symbol] = number
         return number
@@ -223,6 +234,18 @@ class InstrumentTable:
     def exponents(self) -> NDArray[np.int64]:
         """int64[instruments or more, 4]: of price and size, twice, as a quote has them."""
         return self._exponents
+
+    def exponents_of(self, numbers: NDArray[np.uint32], width: int) -> NDArray[np.int64]:
+        """Return the exponents of prices and sizes in turn, int64[numbers, width].
+
+        Args:
+            numbers: of instruments.
+            width: 2 or 4.
+
+        Raises:
+            IndexError: for a number that no instrument can have.
+        """
+        return (self._pairs if width == 2 else self._exponents).take(numbers, axis=0)
 
     @property
     def price_exponents(self) -> NDArray[np.int64]:

@@ -196,7 +196,12 @@ RowClass.TRADE = RowClass(
     numbers={"price": Exponent.PRICE, "size": Exponent.SIZE},
     ids={"trade_id": ("trade_id_high", "trade_id_low")},
     names={"side": SIDE_NAMES},
-    notes={"side": "The aggressor."},
+    notes={
+        "side": "The aggressor.",
+        "flags": "Bits: 1 last row of a venue event, 2 snapshot, 4 the venue gave no time, 8 partial "
+        "snapshot, 32 block trade, 64 retail price improvement, 128 liquidation, 256 automatic "
+        "deleveraging, 512 insurance fund, 1024 auction, 2048 fetched later.",
+    },
     resent_by="sequence",
 )
 RowClass.QUOTE = RowClass(

@@ -50,6 +50,14 @@ class Flag(IntFlag):
     NO_VENUE_TIME = 4  # the venue gives no event time; ts_event equals ts_recv
     PARTIAL = 8  # the snapshot is cut: the book is deeper than what is shown
     CHECKSUM = 16  # book updates before the books only: `checksum` is set
+    # What a trade was, where the venue says it.
+    BLOCK = 32  # negotiated away from the book
+    RPI = 64  # all or a part of it against retail price improvement orders
+    LIQUIDATION = 128  # one side was liquidated
+    ADL = 256  # one side was reduced automatically
+    INSURANCE = 512  # one side was the venue's insurance fund
+    AUCTION = 1_024  # the price of an auction
+    BACKFILL = 2_048  # fetched later; `sequence` says where it belongs
 
 
 class LevelFormat(IntEnum):

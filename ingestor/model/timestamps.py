@@ -10,17 +10,23 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.model.integers import Integers, int64_column
+
+MICROSECOND: Final = 1_000
 MILLISECOND: Final = 1_000_000
 SECOND: Final = 1_000_000_000
 # What a venue's time can be: 2010-01-01 to 2100-01-01. Outside it is a unit taken for another, or
 # nonsense.
 TIME_MIN: Final = 1_262_304_000 * SECOND
 TIME_MAX: Final = 4_102_444_800 * SECOND
+_MILLISECONDS_MIN: Final = TIME_MIN // MILLISECOND
+_MILLISECONDS_MAX: Final = TIME_MAX // MILLISECOND
 # What one unit of a fraction of so many digits is.
 _FRACTION_NS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in range(10))
 # What one unit is of each digit from the tens of seconds on.
 _DIGITS_NS: Final = 10 ** np.arange(10, -1, -1, dtype=np.int64)
 _COLUMN_MIN: Final = 32  # fewer texts are read faster one by one
+_FEW: Final = 16  # so many integers are compared faster one by one
 
 
 def iso_ns(text: str) -> int:
@@ -53,15 +59,35 @@ def iso_event_ns(text: str) -> int:
     return ns
 
 
-def milliseconds_ns(times: Sequence[int]) -> NDArray[np.int64]:
+def milliseconds_ns(times: Integers) -> NDArray[np.int64]:
     """Return times in ms as ns, int64[n]. Raises ValueError for those before TIME_MIN or after
     TIME_MAX, and OverflowError for what is beyond int64."""
-    values = np.array(times, np.int64)
-    if len(values) and not (
-        values.min() >= TIME_MIN // MILLISECOND and values.max() <= TIME_MAX // MILLISECOND
-    ):
+    values = int64_column(times)
+    if len(values) <= _FEW:
+        least, most = min(times, default=_MILLISECONDS_MIN), max(times, default=_MILLISECONDS_MAX)
+    else:
+        least, most = np.minimum.reduce(values), np.maximum.reduce(values)
+    if not (least >= _MILLISECONDS_MIN and most <= _MILLISECONDS_MAX):
         raise ValueError("a time in ms that is not between 2010 and 2100")
     return values * MILLISECOND
+
+
+def either_ns(times: Integers) -> NDArray[np.int64]:
+    """Return times in ms or in us as ns, int64[n]: no time of 2010 to 2100 is one in both units.
+
+    Raises ValueError for what is a time in neither, and OverflowError as `milliseconds_ns` does.
+    """
+    try:
+        return milliseconds_ns(times)
+    except ValueError:
+        values = int64_column(times)
+    units = np.where(values <= _MILLISECONDS_MAX, MILLISECOND, MICROSECOND)
+    if not (values.min() >= _MILLISECONDS_MIN and values.max() <= TIME_MAX // MICROSECOND):
+        raise ValueError("a time, in ms or us, that is not between 2010 and 2100")
+    scaled: NDArray[np.int64] = values * units
+    if scaled.min() < TIME_MIN:
+        raise ValueError("a time, in ms or us, that is not between 2010 and 2100")
+    return scaled
 
 
 def iso_column_ns(texts: Sequence[str]) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ One scheduled callback per linger, whatever the number of connections; none when
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 
 from ingestor.books.repair_planner import Repair
@@ -35,7 +34,6 @@ class Flusher:
         linger_s: float,
         on_repairs: Callable[[Sequence[Repair]], None],
         on_rejected: Callable[[Sequence[Rejected]], None],
-        clock_ns: Callable[[], int] = time.time_ns,
         clocks: Clocks | None = None,
     ) -> None:
         """rows_max: rows that make a batch full. linger_s: the longest a row waits for others while
@@ -47,7 +45,6 @@ class Flusher:
         self._linger = Linger(linger_s)
         self._on_repairs = bulkheads.guard("repair", on_repairs)
         self._on_rejected = bulkheads.guard("quarantine", on_rejected)
-        self._clock_ns = clock_ns
         self._clocks = clocks or Clocks()
         self._timer: asyncio.TimerHandle | None = None
         self._observers: list[Callable[[FlushResult, int], None]] = []
@@ -73,6 +70,9 @@ class Flusher:
                     frame_queue.decode()
                 except Exception as failure:  # noqa: BLE001  # the boundary of what decodes
                     bulkheads.bug("frame", failure)
+                self.request_flush()
+            elif frame_queue.has_taken:
+                frame_queue.has_taken = False
                 self.request_flush()
             elif self._timer is None:
                 self._arm()
@@ -113,7 +113,7 @@ class Flusher:
             self._flush()
 
     def _flush(self) -> None:
-        now_ns = self._clock_ns()
+        now_ns = self._clocks.wall_ns()
         result = self._pipeline.flush(now_ns, self._clocks.steady_ns())
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)

@@ -13,15 +13,9 @@ from ingestor.model.rows import Kind, Rows
 Mark = tuple[int, int, Gap]  # rows before it, instrument, what it marks
 
 
-def concerned(row_class: RowClass, hole: Gap, origin: RowClass | None = None) -> Sequence[int]:
-    """Return the instruments whose rows of a class a hole may have cost.
-
-    Args:
-        row_class: the class of the rows, which the instruments are subscribed to.
-        hole: what may be missing.
-        origin: the class of what the rows are made of, where that is another.
-    """
-    if hole.row_class not in {None, origin or row_class}:
+def concerned(row_class: RowClass, hole: Gap) -> Sequence[int]:
+    """Return the instruments whose rows of a class a hole may have cost."""
+    if hole.row_class not in {None, row_class}:
         return ()
     subscribed = hole.source.instruments(row_class)
     if hole.instruments is None:

@@ -14,7 +14,6 @@ import numpy as np
 
 from ingestor.adapter import BookRule
 from ingestor.books.manager import BookManager
-from ingestor.books.output import BookOutput
 from ingestor.books.repair_planner import Repair
 from ingestor.books.settings import BookSettings
 from ingestor.columns.buffer import ColumnBuffer
@@ -104,20 +103,20 @@ class Pipeline:
         """
         self.frame_queues.decode()
         sealed = self.buffer.seal(self.table)
-        self.bytes_received += sum(map(len, sealed.frames))
+        self.bytes_received += sum(map(len, sealed.frames)) + sealed.unkept_bytes
         for rejected in sealed.rejected:
             if rejected.at_sealing and rejected.is_frame:
                 rejected.source.count_refused(rejected.reason)
         self.frame_queues.seal()
         trades = self._rows_of(RowClass.TRADE, sealed.trades, sealed.holes)
         books = self.books.apply(sealed, now_ns if steady_ns is None else steady_ns)
-        quotes, derived = self._quotes(sealed, books)
+        quotes = self._quotes(sealed)
         self._held = books.held
         self._filtered += books.filtered
         result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
         result.bugs, result.frame_bugs = books.bugs, sealed.bugs
         self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
-        self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, derived)
+        self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, books.quotes)
         if len(sealed.updates):
             updates = sealed.updates
             levels = updates["bids"] + updates["asks"].astype(np.int64)
@@ -168,28 +167,16 @@ class Pipeline:
             held=self._held,
         )
 
-    def _quotes(self, sealed: Sealed, books: BookOutput) -> tuple[Rows, Rows]:
-        """Return the decoded quotes and those taken from books, each with its GAP marks."""
-        holes = sealed.holes
-        if not holes:
-            return sealed.quotes, books.quotes
-        marks: list[Mark] = []
-        derived: list[Mark] = []
-        for hole, before in zip(holes, books.quotes_before, strict=True):
-            marks += [
-                (hole.quote, number, hole)
-                for number in concerned(RowClass.QUOTE, hole)
-                if not self._rule_of(number).quotes_from_book
-            ]
-            derived += [
-                (before, number, hole)
-                for number in concerned(RowClass.QUOTE, hole, RowClass.LEVEL)
-                if self._rule_of(number).quotes_from_book
-            ]
-        return (
-            with_gaps(RowClass.QUOTE, sealed.quotes, marks),
-            with_gaps(RowClass.QUOTE, books.quotes, derived),
-        )
+    def _quotes(self, sealed: Sealed) -> Rows:
+        """Return the decoded quotes with their GAP marks. (Books see to those of the quotes that
+        are taken from them.)"""
+        marks: list[Mark] = [
+            (hole.quote, number, hole)
+            for hole in sealed.holes
+            for number in concerned(RowClass.QUOTE, hole)
+            if not self._rule_of(number).quotes_from_book
+        ]
+        return with_gaps(RowClass.QUOTE, sealed.quotes, marks)
 
     def _rows_of(self, row_class: RowClass, decoded: Rows, holes: Sequence[Gap]) -> Rows:
         """Return the decoded rows of a class without resent ones, with GAP rows between."""
@@ -237,7 +224,7 @@ class Pipeline:
         """Count what became of one class and add its batch to the result.
 
         decoded: what the buffer held (None: counted by the caller). rows: what is published of it,
-        with marks between. derived: quotes taken from books.
+        with marks between. derived: quotes taken from books, with theirs.
         """
         count = self.metrics.count_rows
         if decoded is rows:

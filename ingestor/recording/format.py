@@ -23,6 +23,7 @@ Decisions, by `action`; `key` is an instrument's key:
 | invalidate | key, cause (name of a Cause) | invalidates the book |
 | revise | key (of one of them), instruments | takes the new metadata |
 | streams | subscriptions, instruments | lets the connection carry these streams |
+| resubscribe | streams | declares a hole for these streams of the connection, books apart |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
 | restart | keys | declares a hole for these instruments of the connection |
 | any other | | nothing: what followed from it was recorded |
@@ -46,6 +47,7 @@ FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 section 3.1.1
 LOST: Final = "recorder_lost"
 REVISE: Final = "revise"
 STREAMS: Final = "streams"
+RESUBSCRIBE: Final = "resubscribe"
 RESTART: Final = "restart"
 
 # The largest line known is a book snapshot of 46,000 levels: 5.8 MB, 280,000 values.

@@ -105,6 +105,12 @@ class RateLimiter:
         self._next_s = due_s + tokens * self._interval_s
         return max(0.0, due_s - now_s)
 
+    def delay_s(self, tokens: int = 1) -> float:
+        """Return how many seconds to wait until so many tokens are there, without taking any."""
+        now_s = self._clock()
+        due_s = max(self._next_s, now_s - self._burst_s) + (tokens - 1) * self._interval_s
+        return max(0.0, due_s - now_s)
+
     def hold(self, delay_s: float, origin: str = "") -> None:
         """Hand out nothing for so long (Retry-After), and no burst then.
 

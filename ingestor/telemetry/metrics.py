@@ -35,7 +35,7 @@ __all__ = [
     "percentile_ns",
 ]
 
-_NO_LAG: Final = int(Flag.NO_VENUE_TIME | Flag.SNAPSHOT)
+_NO_LAG: Final = int(Flag.NO_VENUE_TIME | Flag.SNAPSHOT | Flag.BACKFILL)
 _LAST: Final = int(Flag.LAST)
 _SKEW_SLOT_NS: Final = 10_000_000_000
 _SKEW_SLOTS: Final = 6

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any, Final, Self
 
 
@@ -58,6 +59,8 @@ class Status:
     `connecting`, `waiting`, ...). rows: decoded, by class (`trade`, `quote`, `level`, and `mark`
     for GAP and RESET rows). pending: rows read but not yet acked. rejected, duplicate_frames,
     filtered_frames, control: frames. duplicates, filtered: rows left out by a named rule.
+    kafka_up: acknowledgements come while rows wait; None where no Kafka is wanted. queue_fill: how
+    full each bound of the budget is (`bytes`, `rows`, `age`); 1 = full.
     held: topics and partitions that Kafka refuses now, each with the reason. auxiliary: records of
     the auxiliary topics by what became of them (`acked`, `refused`, `dropped`, `pending`).
     loop_delay_p99_ms: how late the event loop runs its callbacks. unaccounted: the ledger's
@@ -92,6 +95,8 @@ class Status:
     publish_p99_ms: float | None = None
     queue_bytes: int = 0
     queue_limit_bytes: int = 0
+    queue_fill: dict[str, float] = field(default_factory=dict)
+    kafka_up: bool | None = None
     held: list[str] = field(default_factory=list)
     auxiliary: dict[str, int] = field(default_factory=dict)
     loop_delay_p99_ms: float | None = None
@@ -103,6 +108,11 @@ class Status:
         return self.connections.get("connected", 0)
 
     @property
+    def fullest(self) -> tuple[str, float]:
+        """Return the name and the fill of the budget's fullest bound."""
+        return max(self.queue_fill.items(), key=itemgetter(1), default=("bytes", 0.0))
+
+    @property
     def rows_appended(self) -> int:
         return sum(self.rows.values())
 
@@ -112,6 +122,7 @@ class Status:
             **asdict(self),
             "connected": self.connected,
             "rows_appended": self.rows_appended,
+            "fullest": self.fullest,
         }
 
     @classmethod
@@ -184,6 +195,11 @@ def merged(statuses: Iterable[Status]) -> Status:
     ):
         for name in dict.fromkeys(name for part in parts for name in part):
             total[name] = sum(part.get(name, 0) for part in parts)
+    for status in every:
+        for name, fill in status.queue_fill.items():
+            whole.queue_fill[name] = max(whole.queue_fill.get(name, 0.0), fill)
+    known = [status.kafka_up for status in every if status.kafka_up is not None]
+    whole.kafka_up = all(known) if known else None
     whole.feeds = _merged_feeds(feed for one in every for feed in one.feeds)
     whole.held = list(dict.fromkeys(text for one in every for text in one.held))
     whole.notes = list(dict.fromkeys(note for one in every for note in one.notes))
@@ -241,6 +257,8 @@ def readiness(status: Status, *, kafka_seen: bool, startup_grace_s: float) -> He
         {
             "phase": status.phase.value,
             "kafka_seen": kafka_seen,
+            "queue_share": round(status.fullest[1], 4),
+            "queue_fullest": status.fullest[0],
             **({"kafka_held": "; ".join(status.held)} if status.held else {}),
             "connected": status.connected,
             "planned": planned,

@@ -37,7 +37,7 @@ from ingestor.model.rows import Flag, Kind, Side
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sources.websocket.interface import Connect, ConnectOptions, Link
 from ingestor.testbed.emulator.server import MAX_SPEED, VenueEmulator
-from tests.e2e.reference import (
+from tests.reference.reader import (
     CAPTURES,
     Capture,
     Level,

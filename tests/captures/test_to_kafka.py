@@ -16,8 +16,8 @@ from ingestor.sources.registry import adapter_of
 from ingestor.telemetry.status import Status
 from ingestor.testbed.emulator.server import MAX_SPEED, VenueEmulator
 from tests.e2e.harness import Published, Running, make_config, published, running
-from tests.e2e.reference import CAPTURES, Capture, expected_levels, of, read, tops
 from tests.kafka.broker import KafkaEndpoint
+from tests.reference.reader import CAPTURES, Capture, expected_levels, of, read, tops
 
 BINARY = ("coinbase.jsonl.zst", "binance_usdm_btcusdt_20240808.jsonl.zst", "okx.jsonl.zst")
 CASES = [(name, "json") for name in CAPTURES] + [(name, "binary") for name in BINARY]

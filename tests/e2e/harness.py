@@ -20,7 +20,7 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Flag, Kind, Side
 from ingestor.telemetry.status import Status
-from tests.e2e.reference import Level, Quote, Trade
+from tests.reference.reader import Level, Quote, Trade
 
 PATIENCE_S = 60.0
 TOPICS = {row_class: row_class.topic for row_class in ROW_CLASSES}

@@ -33,7 +33,7 @@ from ingestor.testbed.emulator.playback import survey
 from ingestor.testbed.emulator.server import MAX_SPEED, VenueEmulator
 from tests.captures.test_to_kafka import feeds_of, play
 from tests.e2e.harness import Running, make_config, running
-from tests.e2e.reference import CAPTURES, read
+from tests.reference.reader import CAPTURES, read
 
 LEVEL = RowClass.LEVEL
 PLAYED_S = 3.0

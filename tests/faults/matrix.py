@@ -83,6 +83,7 @@ _TABLE: Final = (
     ("D4", "long", "mutated frames and payloads", "none uncaught, none > 100 ms"),
     ("D5", "short", "JSON bombs and numbers out of range", "rejected with a reason"),
     ("D6", "short", "hostile symbols", "pages inert, metrics well-formed"),
+    ("D7", "short", "every number, read again independently", "0 differences"),
     ("P1", "long", "ingestor killed (SIGKILL) 20 times", "recordings lose <= 1 s; gaps declared"),
     ("P2", "short", "SIGTERM under load; a second SIGTERM", "drained <= 10 s, exit 0"),
     ("P3", "short", "the recorder's disk is full", "publishing unaffected; resumes <= 30 s"),

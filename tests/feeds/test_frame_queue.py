@@ -262,7 +262,7 @@ def test_heartbeats_among_data_are_control(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_odd_frame_among_many_costs_few_their_company(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, python_way: None
 ) -> None:
     bench = Bench(Binance, "spot")
     received: list[bytes] = []

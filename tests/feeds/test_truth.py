@@ -35,6 +35,51 @@ RIGHT = {
         "level 8 bid 20.50000000 90071992547.40993001",
         "level 8 ask 21.00000000 4.00000000",
     ],
+    "book_without_quotes.coinbase.spot": [
+        "reset level",
+        "level 0 bid 20.5 2",
+        "level 0 ask 21.0 4",
+        "level 1 bid 20.4 1",
+        "gap level sequence 2 2",
+        "reset level",
+        "level 5 bid 20.5 2",
+        "level 5 ask 21.0 4",
+        "level 6 bid 20.6 1",
+    ],
+    "conditions.binance.usdm": [
+        "trade 1 bid 20.5 1.50",
+        "trade 2 bid 20.5 1.50",
+        "trade 3 bid 20.5 1.50 rpi",
+        "trade 4 bid 20.5 1.50 rpi",
+        "gap trade rejected",
+        "trade 6 bid 20.5 1.50",
+        "refused malformed",
+    ],
+    "conditions.bybit.linear": [
+        "trade 1 bid 20.5 1.5",
+        "trade 2 bid 20.5 1.5 block",
+        "trade 3 bid 20.5 1.5 rpi",
+        "trade 4 bid 20.5 1.5 block rpi",
+        "trade 5 20.5 1.5",
+    ],
+    "conditions.okx.spot": [
+        "trade 1 bid 20.5 1.5",
+        "trade 2 bid 20.5 1.5 rpi",
+        "trade 3 bid 20.5 1.5",
+        "trade 4 20.5 1.5",
+    ],
+    "crossed_book.coinbase.spot": [
+        "quote 0 20.5 2 21.0 4",
+        "gap quote crossed",
+        "quote 3 20.5 2 21.0 4",
+        "reset level",
+        "level 0 bid 20.5 2",
+        "level 0 ask 21.0 4",
+        "gap level crossed",
+        "reset level",
+        "level 3 bid 20.5 2",
+        "level 3 ask 21.0 4",
+    ],
     "empty_side.binance.spot": [
         "reset level",
         "level 40 bid 20.5 2 !",
@@ -138,6 +183,39 @@ RIGHT = {
         "quote 0 20.5 3.00000000 21.0 4.00000000",
         "refused malformed",
     ],
+    "quotes_and_book.coinbase.spot": [
+        "quote 0 20.5 2 21.0 4",
+        "gap quote sequence 2 2",
+        "quote 5 20.5 2 21.0 4",
+        "quote 6 20.6 1 21.0 4",
+        "reset level",
+        "level 0 bid 20.5 2",
+        "level 0 ask 21.0 4",
+        "level 1 bid 20.4 1",
+        "gap level sequence 2 2",
+        "reset level",
+        "level 5 bid 20.5 2",
+        "level 5 ask 21.0 4",
+        "level 6 bid 20.6 1",
+    ],
+    "quotes_of_a_book.coinbase.spot": [
+        "quote 0 20.5 2 21.0 4",
+        "gap quote sequence 2 2",
+        "quote 5 20.5 2 21.0 4",
+        "quote 6 20.6 1 21.0 4",
+    ],
+    "raw_trades.binance.usdm": [
+        "trade 1 ask 20.5 1.5",
+        "trade 2 ask 20.5 1.5 insurance",
+        "trade 3 ask 20.5 1.5 adl",
+        "trade 5 ask 20.5 1.5",
+    ],
+    "refused_level.coinbase.spot": [
+        "quote 0 20.5 2 21.0 4",
+        "gap quote rejected",
+        "quote 3 20.6 7 0.0 0",
+        "refused bad_number",
+    ],
     "refused_snapshot.binance.spot": [
         "gap level rejected",
         "refused snapshot",
@@ -199,6 +277,16 @@ RIGHT = {
         "level 3 bid 20.5 3",
         "refused malformed",
     ],
+    "unknown_side.coinbase.spot": [
+        "trade 1 ask 20.5 1.5",
+        "trade 2 20.5 1.5",
+        "trade 3 bid 20.5 1.5",
+    ],
+    "unknown_side.kraken.spot": [
+        "trade 1 bid 20.5 1.5",
+        "trade 2 20.5 1.5",
+        "trade 3 ask 20.5 1.5",
+    ],
     "unread_float.binance.spot": [
         "trade 1 ask 20.5 1.5",
         "trade 2 ask 20.5 1.5",
@@ -249,3 +337,8 @@ def test_the_ledger_counts_a_frame_once(
     sums = report(replay, AuditSink())
     assert (sums["frames"], sums["decoded"], sums["control"]) == (frames, decoded, 0)
     assert (sums["rejected"], sums["unaccounted"]) == (rejected, 0)
+
+
+def test_what_has_no_price_is_counted_as_filtered() -> None:
+    _, replay = replayed(FOLDER / "raw_trades.binance.usdm.jsonl")
+    assert replay.counts["binance", "usdm"].filtered_by_rule == {"no_trade": 1}

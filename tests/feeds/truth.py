@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parents[1] / "fixtures" / "truth"
 def replayed(path: Path) -> tuple[list[str], Replay]:
     """Replay a file, NAME.VENUE.MARKET.jsonl; return its rows, class by class, and the refusals.
 
-    A row is its kind, its sequence, its numbers as decimals ("!" where it has no venue time); a
+    A row is its kind, its sequence, its numbers as decimals ("!" where it has no venue time), and
+    the conditions of a trade; a
     mark is its kind, its cause and the missing numbers; a refusal is its reason.
     """
     _, venue, market, _ = path.name.split(".")
@@ -52,6 +53,6 @@ def _text(row_class: RowClass, row: dict[str, Any], table: InstrumentTable) -> s
     ]
     untimed = ["!"] if row["flags"] & Flag.NO_VENUE_TIME else []
     side = ["", "bid", "ask"][row["side"]]
-    return " ".join([kind.name.lower(), str(row["sequence"]), side, *numbers, *untimed]).replace(
-        "  ", " "
-    )
+    conditions = [str(one.name).lower() for one in Flag(row["flags"]) if one > Flag.CHECKSUM]
+    words = [kind.name.lower(), str(row["sequence"]), side, *numbers, *untimed, *conditions]
+    return " ".join(word for word in words if word)

@@ -401,7 +401,7 @@ async def test_a_side_topic_that_is_denied_delays_no_other(
             sink.publish(INSTRUMENTS, b"key", b'{"n":%d}' % number, ts_ms=1)
         await until(lambda: sink.side.acked[sink.settings.topic(INSTRUMENTS)] == 300)
         await others_go_on(sink, ledger, 1)
-        assert sink.statistics().held == (f"{topic}: TopicAuthorizationFailed",)
+        assert sink.statistics().held == (f"{topic}[0]: TopicAuthorizationFailed",)
         assert sink.statistics().side[topic, "pending"] == 300
         await allow(broker, topic, AclOperation.WRITE)
         assert await sink.drain(20) == 0

@@ -73,6 +73,7 @@ class Consumer:
         self.gaps: Counter[tuple[str, RowClass, Cause]] = Counter()
         self.rows: Counter[Kind] = Counter()
         self._hash = hashlib.sha256()
+        self._last_times: dict[tuple[str, RowClass], int] = {}
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
@@ -93,6 +94,7 @@ class Consumer:
             one = batch.instruments[number]
             rows = batch.rows[batch.rows["instrument"] == number]
             market = self._venue.markets[one.key.rpartition(":")[2]]
+            self._check_times(market.symbol, batch.row_class, rows)
             units = (10 ** (DECIMALS - one.price_exponent), 10 ** (DECIMALS - one.size_exponent))
             match batch.row_class:
                 case RowClass.LEVEL:
@@ -101,6 +103,13 @@ class Consumer:
                     self._take_trades(market, rows, *units)
                 case RowClass.QUOTE:
                     self._take_quotes(market, rows, *units)
+
+    def _check_times(self, symbol: str, row_class: RowClass, rows: Rows) -> None:
+        """Times of receipt never go back within a session, whatever is done to the clock."""
+        times = [self._last_times.get((symbol, row_class), 0), *rows["ts_recv"].tolist()]
+        if times != sorted(times):
+            self._wrong(f"times of receipt of {symbol} {row_class.name} go back")
+        self._last_times[symbol, row_class] = times[-1]
 
     def _mark(self, market: Market, row_class: RowClass, kind: int, side: int) -> bool:
         """Count a row; return whether it declares a hole."""

@@ -167,6 +167,7 @@ class Faults:
         market.is_said_to_be_halted = self._random.random() < 0.5
         await asyncio.sleep(self._random.choice(self._halts_s) * self._random.random())
         market.is_halted = market.is_said_to_be_halted = False
+        market.resumed_s = asyncio.get_running_loop().time()
 
     async def _list(self) -> None:
         self._venue.list_symbol()
@@ -182,6 +183,7 @@ class Faults:
         if market is not None:
             self._note("lists again", market.symbol)
             market.is_listed = True
+            market.resumed_s = asyncio.get_running_loop().time()
 
     async def _hide_list(self) -> None:
         self._venue.hides_list = True

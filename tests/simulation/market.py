@@ -41,6 +41,7 @@ class Market:
         self.is_listed = True
         self.is_halted = False
         self.is_said_to_be_halted = False  # by the list of instruments
+        self.resumed_s = -float("inf")  # when it last began to move again; the loop's clock
         self.number = random.randrange(1_000)
         self.trade = random.randrange(1_000)
         self.levels: Changes = {BID: {}, ASK: {}}

@@ -27,6 +27,7 @@ import structlog
 from feeds.simulated import Simulated
 from ingestor.adapter.contract import Subscription
 from ingestor.app import book_snapshots, instrument_changes
+from ingestor.app import ingestor as app_ingestor
 from ingestor.app.ingestor import Drained, Ingestor
 from ingestor.app.instrument_watch import WatchPace
 from ingestor.app.planning import Planned, make_planned
@@ -37,7 +38,8 @@ from ingestor.model.errors import FeedStale, PeerClosed, TransportError
 from ingestor.model.instruments import Instrument
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause
-from ingestor.sources.live import supervisor
+from ingestor.sinks.kafka import sink
+from ingestor.sources.live import health, staleness_monitor, supervisor
 from ingestor.sources.live.connection import PingTimeout, PlannedReconnect
 from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.plan import PlannedConnection
@@ -49,10 +51,11 @@ from tests.simulation.faults import Faults
 from tests.simulation.venue import Link, Venue
 from tests.simulation.virtual import Time, run
 
-SETTLE_S: Final = 75.0  # after the last fault, for back-offs and repairs
+SETTLE_S: Final = 75.0  # after the last fault, for back-offs, repairs and silence; times the pace
 _CAP_S: Final = 10.0  # of both
 _PARTITIONS: Final = 3  # of a topic
-_LOOK_S: Final = 1.5  # between two looks at what arrived
+_LOOK_S: Final = 1.5  # between two looks at what arrived; times the pace
+_RESUMED_S: Final = 10.0  # within which a market that goes on has spoken; times the pace
 _OPEN_S: Final = 400.0  # the longest wait for connections that were refused for lasting reasons
 _LIST_S: Final = 10.0  # between two questions for the list of instruments, at least
 _STILL_S: Final = 3.0  # between the last update and the end
@@ -78,6 +81,7 @@ class Trace(SupervisorEvents):
         self.lines: list[str] = []
         self.downs: Counter[str] = Counter()
         self.holes: Counter[tuple[str, RowClass]] = Counter()  # ends of what carried a stream
+        self.probes: Counter[tuple[str, RowClass]] = Counter()
 
     def note(self, *what: object) -> None:
         line = f"{self._world.time.now_s:.6f} {' '.join(map(str, what))}\n"
@@ -124,6 +128,12 @@ class Trace(SupervisorEvents):
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
         self.note("unacknowledged", sorted(streams))
 
+    def probed(self, symbol: str, channel: str) -> None:
+        """A stream is subscribed to again: a hole when that is sent, and when it is confirmed."""
+        for row_class in ROW_CLASSES:
+            if row_class.channel == channel != "book":
+                self.probes[symbol, row_class] += 2
+
     def _hole(self, subscription: Subscription) -> None:
         for row_class in ROW_CLASSES:
             if row_class.channel == subscription.channel:
@@ -133,10 +143,11 @@ class Trace(SupervisorEvents):
 class World:
     """Everything of one run."""
 
-    def __init__(self, time: Time, random: Random) -> None:
+    def __init__(self, time: Time, random: Random, pace: float) -> None:
         self.time = time
         self.random = random
-        self.venue = Venue(random.randint(6, 14), random, random.uniform(0.3, 1.0))
+        self._pace = pace
+        self.venue = Venue(random.randint(6, 14), random, random.uniform(0.3, 1.0), pace)
         self.consumer = Consumer(self.venue, partial(self._expect, False), self._conflates)
         wrong = partial(self._expect, False)
         self.broker = Broker(_PARTITIONS, self.consumer.take, wrong)
@@ -183,7 +194,7 @@ class World:
         async with asyncio.timeout(_OPEN_S):
             while not self._is_open():
                 await asyncio.sleep(1.0)
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(SETTLE_S * self._pace)
         self.venue.is_still = True
         await asyncio.sleep(_STILL_S)
         venue.cancel()
@@ -224,6 +235,8 @@ class World:
             if connection is not None and probed and not ingestor.supervisor.is_paused:
                 stream = f"{channel} of {ingestor.planned.table[instrument].symbol}"
                 self._judge_stale(connection.session, stream, silence_s)
+            if connection is not None and not probed:
+                self.trace.probed(ingestor.planned.table[instrument].symbol, channel)
             act_on(instrument, channel, silence_s, probed=probed)
 
         ingestor.supervisor.stale = stale  # type: ignore[method-assign]
@@ -256,15 +269,17 @@ class World:
 
     def _judge_stale(self, session: Session, stream: str, silence_s: float) -> None:
         """A stream that is halted alone must not cost its siblings the connection."""
-        link = self._link_of(session)
+        link, now_s = self._link_of(session), asyncio.get_running_loop().time()
         siblings = {
             one.symbol
             for one in session.subscriptions
-            if not (market := self.venue.markets[one.symbol]).is_halted and market.is_listed
+            if not (market := self.venue.markets[one.symbol]).is_halted
+            and market.is_listed
+            and now_s - market.resumed_s > _RESUMED_S * self._pace
         }
         quiet = link is None or link.is_mute or link.is_stalled or not siblings
         if link is not None:  # what passed at last has not been looked at yet
-            quiet |= asyncio.get_running_loop().time() - link.passed_s < _LOOK_S
+            quiet |= now_s - link.passed_s < _LOOK_S * self._pace
         what = f"siblings {sorted(siblings)} lose their connection: {stream} silent {silence_s} s"
         self._expect(quiet, what)
 
@@ -283,8 +298,8 @@ class World:
         return next((one for one in self.venue.links if one.handler.session is session), None)
 
     def _conflates(self) -> bool:
-        sink = self._ingestor.sink if self._ingestor is not None else None
-        return sink is not None and sink.statistics().steps["conflate"] > 0
+        kafka = self._ingestor.sink if self._ingestor is not None else None
+        return kafka is not None and kafka.statistics().steps["conflate"] > 0
 
     async def _watch(self) -> None:
         """Look at what is bounded."""
@@ -320,6 +335,8 @@ class World:
             match cause:
                 case Cause.DISCONNECT:
                     allowed = self.trace.holes[symbol, row_class]
+                case Cause.STALE:
+                    allowed = self.trace.probes[symbol, row_class]
                 case Cause.SEQUENCE:
                     allowed = excuses.dropped[symbol]
                 case Cause.REJECTED:
@@ -336,8 +353,12 @@ class World:
 
 
 @contextmanager
-def _simulated(broker: Broker, venue: Venue) -> Iterator[None]:
-    """Put the simulated parts in the place of sockets and Kafka; run rare things rarely."""
+def _simulated(broker: Broker, venue: Venue, pace: float) -> Iterator[None]:
+    """Put the simulated parts in the place of sockets and Kafka; run rare things rarely.
+
+    pace: how many times longer than usual looks and timers wait.
+    """
+    look_s = staleness_monitor.LOOK_S * pace
     transports = {**supervisor.TRANSPORTS, "picows": venue.connect}
     with (
         mock.patch.object(supervisor, "TRANSPORTS", transports),
@@ -349,17 +370,30 @@ def _simulated(broker: Broker, venue: Venue) -> Iterator[None]:
         ),
         mock.patch.object(book_snapshots, "PAUSE_S", 1.0),
         mock.patch.object(loop_lag, "INTERVAL_S", 10.0),
+        mock.patch.object(staleness_monitor, "LOOK_S", look_s),
+        mock.patch.object(staleness_monitor, "_LOOK_NS", round(look_s * 1e9)),
+        mock.patch.object(health, "_SLICES", max(1, round(10 / pace))),
+        mock.patch.object(health, "_SLICE_S", 0.1 * pace),
+        mock.patch.object(sink, "TICK_S", sink.TICK_S * pace),
+        mock.patch.object(app_ingestor, "REPORT_S", app_ingestor.REPORT_S * pace),
     ):
         yield
 
 
-def simulate(seed: int, seconds: float, between_s: float, story: TextIO | None = None) -> Outcome:
+def simulate(
+    seed: int,
+    seconds: float,
+    between_s: float,
+    pace: float = 1.0,
+    story: TextIO | None = None,
+) -> Outcome:
     """Run one seed.
 
     Args:
         seed: of everything that is drawn.
         seconds: virtual seconds in which things go wrong.
         between_s: from one fault to the next, on average.
+        pace: seconds between two moves of the markets, on average: more is cheaper.
         story: gets a line for each event.
 
     Raises:
@@ -368,8 +402,8 @@ def simulate(seed: int, seconds: float, between_s: float, story: TextIO | None =
     bugs = Counter(bulkheads.bugs)
 
     async def main(time: Time) -> Outcome:
-        world = World(time, Random(seed))
-        with _simulated(world.broker, world.venue):
+        world = World(time, Random(seed), pace)
+        with _simulated(world.broker, world.venue, pace):
             outcome = await world.run(seconds, between_s)
         found = Counter(bulkheads.bugs) - bugs
         if story is not None:
@@ -387,6 +421,7 @@ def main() -> None:
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--seconds", type=float, default=3_600.0, help="virtual time of faults")
     parser.add_argument("--between", type=float, default=20.0, help="seconds between two faults")
+    parser.add_argument("--pace", type=float, default=1.0, help="seconds between two moves")
     parser.add_argument("--story", action="store_true", help="print each event")
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
@@ -394,9 +429,8 @@ def main() -> None:
     for seed in given.seeds:
         started_s = process_time()
         try:
-            outcome = simulate(
-                seed, given.seconds, given.between, sys.stdout if given.story else None
-            )
+            story = sys.stdout if given.story else None
+            outcome = simulate(seed, given.seconds, given.between, given.pace, story)
         except AssertionError as failure:
             failed.append(seed)
             sys.stdout.write(f"{failure}\n")

@@ -6,7 +6,9 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +16,15 @@ import pytest
 import structlog
 
 from ingestor.decode.session import Session
+from ingestor.model.clocks import Clocks
 from ingestor.model.rows import Rows
 from ingestor.telemetry.metrics import Metrics
+from tests.simulation import virtual
 from tests.simulation.run import Outcome, simulate
 
-SHORT: Final = (60.0, 4.0)  # virtual seconds of faults, and between two of them
-LONG: Final = (3_600.0, 20.0)
+# Virtual seconds of faults, between two of them, and between two moves of the markets.
+SHORT: Final = (60.0, 4.0, 1.0)
+LONG: Final = (3_600.0, 20.0, 5.0)
 SHORT_SEEDS: Final = range(20)
 LONG_SEEDS: Final = range(1_000, 1_200)
 PINNED: Final = Path(__file__).parent / "seeds.txt"
@@ -35,35 +40,37 @@ def _quiet() -> Iterator[None]:
     structlog.configure(**before)
 
 
-def pinned() -> Iterator[tuple[float, float, int]]:
+def pinned() -> Iterator[tuple[float, float, float, int]]:
     for line in PINNED.read_text().splitlines():
         if line and not line.startswith("#"):
-            seconds, between_s, seed = line.split()
-            yield float(seconds), float(between_s), int(seed)
+            *numbers, seed = line.split()
+            seconds, between_s, pace = map(float, numbers)
+            yield seconds, between_s, pace, int(seed)
 
 
-def check(seconds: float, between_s: float, seed: int) -> Outcome:
+def check(seconds: float, between_s: float, pace: float, seed: int) -> Outcome:
     """Simulate a seed; pin one that fails."""
     try:
-        return simulate(seed, seconds, between_s)
+        return simulate(seed, seconds, between_s, pace)
     except Exception:
-        if (seconds, between_s, seed) not in set(pinned()):
+        if (seconds, between_s, pace, seed) not in set(pinned()):
             with PINNED.open("a") as file:
-                file.write(f"{seconds:g} {between_s:g} {seed}\n")
+                file.write(f"{seconds:g} {between_s:g} {pace:g} {seed}\n")
         raise
 
 
 @pytest.mark.rows("V1")
 @pytest.mark.parametrize(
-    ("seconds", "between_s", "seed"), [*((*SHORT, seed) for seed in SHORT_SEEDS), *pinned()]
+    ("seconds", "between_s", "pace", "seed"),
+    [*((*SHORT, seed) for seed in SHORT_SEEDS), *pinned()],
 )
 def test_whatever_happens_the_table_of_bulkheads_holds(
-    seconds: float, between_s: float, seed: int
+    seconds: float, between_s: float, pace: float, seed: int
 ) -> None:
-    check(seconds, between_s, seed)
+    check(seconds, between_s, pace, seed)
 
 
-@pytest.mark.long(minutes=25)
+@pytest.mark.long(minutes=20)
 @pytest.mark.rows("V1")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", LONG_SEEDS)
@@ -113,3 +120,8 @@ def test_a_ledger_out_of_balance_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Metrics, "acked", lose)
     assert "the ledger is out of balance" in must_be_found()
+
+
+def test_a_clock_that_goes_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(virtual, "Clocks", partial(Clocks, wall_ns=time.time_ns))
+    assert "go back" in must_be_found(range(20))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,17 +27,17 @@ from tests.simulation.market import Changes, Market
 
 _BACKLOG_MAX: Final = 20_000  # frames that wait for a reader, before it is given up
 _LATENCY_S: Final = 0.02
-_STEP_S: Final = 1.0  # between two moves of the markets, on average
 
 
 class Link:
     """One connection: the client's `Link`, and the venue's end of it."""
 
-    def __init__(self, venue: Venue, url: str, handler: Handler) -> None:
+    def __init__(self, venue: Venue, options: ConnectOptions, handler: Handler) -> None:
         self.venue = venue
-        self.url = url
+        self.url = options.url
+        self._clock_ns = options.clock_ns
         self.handler = handler
-        self.received_ns = time.time_ns()
+        self.received_ns = self._clock_ns()
         self.streams: dict[str, None] = {}
         self.is_open = True
         self.is_stalled = False  # a half-open connection: nothing passes, in either direction
@@ -119,7 +118,7 @@ class Link:
         frames = self._way.popleft()
         self._backlog += frames
         if not (self.is_stalled or self._is_paused):
-            self.received_ns = time.time_ns()
+            self.received_ns = self._clock_ns()
             self._read()
         elif len(self._backlog) > _BACKLOG_MAX:
             self.venue.close(self, PeerClosed(self.url, 1008, "slow consumer"))
@@ -127,7 +126,7 @@ class Link:
     def _read(self) -> None:
         if not self.is_open or self.is_stalled or self._is_paused or not self._backlog:
             return
-        self.received_ns = ts_recv = time.time_ns()
+        self.received_ns = ts_recv = self._clock_ns()
         frames, self._backlog = self._backlog, []
         for frame in frames:
             self._arrive((self.handler.session, frame, ts_recv))
@@ -147,10 +146,16 @@ class Excuses:
 class Venue:
     """All markets and links. `connect` takes the place of a transport."""
 
-    def __init__(self, symbols: int, random: Random, rate_per_s: float) -> None:
-        """rate_per_s: of moves of each market."""
+    def __init__(self, symbols: int, random: Random, probability: float, step_s: float) -> None:
+        """Args:
+        symbols: how many are listed.
+        random: of all that is drawn.
+        probability: of a move of a market in each step.
+        step_s: between two steps, on average.
+        """
         self._random = random
-        self._rate_per_s = rate_per_s
+        self._probability = probability
+        self._step_s = step_s
         self.markets: dict[str, Market] = {}
         for _ in range(symbols):
             self.list_symbol()
@@ -216,7 +221,7 @@ class Venue:
                 retry_after_s = 5.0 if self.refusal == 429 else None
                 raise HandshakeRejected(options.url, self.refusal, retry_after_s=retry_after_s)
             raise ConnectFailed(options.url, "refused")
-        link = Link(self, options.url, handler)
+        link = Link(self, options, handler)
         self.links[link] = None
         handler.opened(link)
         return link
@@ -267,7 +272,7 @@ class Venue:
         loop, random = asyncio.get_running_loop(), self._random
         heartbeat_s, ping_s = loop.time() + 5.0, loop.time() + 60.0
         while True:
-            await asyncio.sleep(random.uniform(0.5, 1.5) * _STEP_S)
+            await asyncio.sleep(random.uniform(0.5, 1.5) * self._step_s)
             if loop.time() >= heartbeat_s:
                 heartbeat_s = loop.time() + 5.0
                 self.say(b'{"op":"heartbeat"}')
@@ -275,7 +280,7 @@ class Venue:
                 ping_s = loop.time() + 60.0
                 self.say(b'{"op":"ping","id":7}')
             if not self.is_still:
-                self._happen(_STEP_S * self._rate_per_s)
+                self._happen(self._probability)
 
     def say(self, payload: bytes) -> None:
         for link in list(self.links):

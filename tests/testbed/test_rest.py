@@ -47,7 +47,7 @@ EXPECTED = {  # canonical name, tick size, lot size
     "binance": ("BNB-BTC", "0.0001", "0.1"),
     "bybit": ("BTC-USDT-PERP", "0.1", "0.001"),
     "coinbase": ("BTC-USD", "0.01", "0.00000001"),
-    "kraken": ("MATIC-USD", "0.0001", "1e-8"),  # the adapter makes it of lot_decimals
+    "kraken": ("MATIC-USD", "0.0001", "0.00000001"),  # the adapter makes it of lot_decimals
     "okx": ("BTC-USDT", "0.01", "0.00000001"),
 }
 

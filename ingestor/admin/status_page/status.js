@@ -33,11 +33,17 @@ function tableRow(cells) {
   return row;
 }
 
+function kafka(status) {
+  if (status.kafka_up === null) return "not used";
+  if (!status.kafka_up) return "acknowledges nothing";
+  return status.held.length ? `refuses ${status.held.join("; ")}` : "acknowledges";
+}
+
 function show(status) {
   const seconds = before ? (status.time_ns - before.time_ns) / 1e9 : 0;
   const earlier = before ?? status;
   const states = Object.entries(status.connections).map(([state, n]) => `${n} ${state}`);
-  const share = status.queue_limit_bytes ? status.queue_bytes / status.queue_limit_bytes : 0;
+  const [bound, share] = status.fullest;
   at("phase").textContent = status.phase;
   at("uptime").textContent = `for ${Math.round(status.uptime_s)} s`;
   definitions(at("now"), [
@@ -47,7 +53,8 @@ function show(status) {
     ["lag p50 / p99 ms", `${tenth(status.lag_p50_ms)} / ${tenth(status.lag_p99_ms)}`],
     ["publish p99 ms", tenth(status.publish_p99_ms)],
     ["loop delay p99 ms", tenth(status.loop_delay_p99_ms)],
-    ["buffer", `${(100 * share).toFixed(1)} %`, share > 0.8],
+    ["buffer", `${(100 * share).toFixed(1)} % (${bound})`, share > 0.5],
+    ["Kafka", kafka(status), status.kafka_up === false || status.held.length > 0],
     ["reconnects", whole(status.reconnects)],
   ]);
   definitions(at("ledger"), [

@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ingestor.codec import Encoder, Headers, Record
+from ingestor.codec.json_batches import JsonBatches
+from ingestor.codec.json_encoder import JsonEncoder
+from ingestor.kafka.lz4_frames import BLOCK_MAX, frame_of
 from ingestor.kafka.settings import KafkaSettings
+from ingestor.model.batch import Instruments
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.native import native
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow
 from ingestor.sinks.kafka.produce_request import ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue
+from ingestor.sinks.kafka.record_batch import HEAD_BYTES
 from ingestor.sinks.kafka.refusals import Refusals
 from ingestor.telemetry.bulkheads import bulkheads
 
+_MS: Final = 1_000_000
 _JSON_ROW_BYTES: Final = 350  # the first guess; each class learns its own
 
 Started = Sequence[tuple[InFlightWindow, InFlightBatch]]
@@ -28,17 +35,21 @@ class BatchMaker:
         encoder: Encoder,
         headers: Mapping[RowClass, Headers],
         refusals: Refusals,
+        json_batches: JsonBatches | None = None,
     ) -> None:
         """Args:
         settings: of the producer.
         encoder: makes records of rows.
         headers: of each record, by class.
         refusals: gives the records of a wrong clock other times.
+        json_batches: writes what it can of JSON records, in place of the encoder.
         """
         self._bytes_max = settings.max_batch_bytes
         self._encoder = encoder
         self._headers = headers
         self._refusals = refusals
+        self._json_batches = json_batches
+        self._packs = settings.compression == "lz4"
         self.row_bytes = {  # before compression
             row_class: float(
                 row_class.dtype.itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES
@@ -77,10 +88,41 @@ class BatchMaker:
             self._make_each(produce, row_class, started, unmade)
 
     def _make(self, produce: ProduceClient, row_class: RowClass, started: Started) -> None:
+        if self._json_batches is not None:
+            started = [one for one in started if not self._write(produce, *one)]
+            if not started:
+                return
         parts = [in_flight.part() for _, in_flight in started]
         encoded = self._encoder.encode_parts(row_class, parts)
         for (window, in_flight), records in zip(started, encoded, strict=True):
             self._build(produce, window, in_flight, records)
+
+    def _write(
+        self, produce: ProduceClient, window: InFlightWindow, in_flight: InFlightBatch
+    ) -> bool:
+        """Make a batch with the compiled library; return whether that was possible."""
+        assert self._json_batches is not None
+        row_class = window.partition_queue.row_class
+        if window.clamps_times:
+            return False
+        rows, first_sequence = in_flight.part()
+        found = self._json_batches.write(
+            row_class, rows, first_sequence, self._bytes_max, lz4=self._packs
+        )
+        if found is None:
+            return False
+        written, starts = found
+        data = frame_of(written.data) if self._packs else written.data
+        ts_ms = rows["ts_recv"][starts[1:] - 1] // _MS
+        payload = produce.wrap(
+            window.numbering, data, written.records, int(ts_ms[0]), int(ts_ms.max())
+        )
+        count = int(starts[-1])
+        if count < len(rows):
+            window.cut(in_flight, count)
+        self.row_bytes[row_class] = max((written.plain_bytes + HEAD_BYTES) / count, 1.0)
+        in_flight.payload = payload
+        return True
 
     def _make_each(
         self,
@@ -118,3 +160,25 @@ class BatchMaker:
             window.cut(in_flight, rows)
         self.row_bytes[row_class] = max(size_bytes / rows, 1.0)
         in_flight.payload = payload
+
+
+def json_batches_of(
+    settings: KafkaSettings,
+    encoder: Encoder,
+    instruments: Instruments,
+    headers: dict[RowClass, Headers],
+) -> JsonBatches | None:
+    """Return what writes JSON records with the compiled library, None where nothing does.
+
+    Args:
+        settings: of the producer.
+        encoder: whose values they are.
+        instruments: by number, may grow.
+        headers: of each record, by class.
+    """
+    library, is_packed = native().library, settings.compression == "lz4"
+    if library is None or not isinstance(encoder, JsonEncoder):
+        return None
+    if not (settings.compression is None or (is_packed and settings.max_batch_bytes <= BLOCK_MAX)):
+        return None
+    return JsonBatches(library, encoder, instruments, headers, settings.max_batch_bytes)

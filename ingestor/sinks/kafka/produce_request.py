@@ -31,6 +31,8 @@ from ingestor.kafka.aiokafka_compat import (
     transactions_of,
 )
 from ingestor.kafka.error_codes import error_of
+from ingestor.native import crc32c
+from ingestor.sinks.kafka.record_batch import record_batch
 
 Batches = Mapping[TopicPartition, bytes | bytearray]
 Failures = dict[TopicPartition, errors.KafkaError | None]
@@ -148,6 +150,28 @@ class ProduceClient:
         numbering.advance(count)
         size_bytes: int = builder.size()
         return builder.build(), count, size_bytes
+
+    def wrap(
+        self, numbering: Numbering, records: bytes, count: int, first_ms: int, last_ms: int
+    ) -> bytearray:
+        """Make a batch of records that are written already.
+
+        Args:
+            numbering: of the partition; it is advanced.
+            records: plain ones, or an LZ4 frame where that is the compression.
+            count: how many there are.
+            first_ms: the timestamp of the first one, ms since the epoch.
+            last_ms: the largest timestamp.
+        """
+        transactions = self._transactions
+        batch = record_batch(
+            *(records, count, self._codec, first_ms, last_ms, transactions.producer_id),
+            transactions.producer_epoch + numbering.epoch,
+            numbering.sequence,
+            crc32c,
+        )
+        numbering.advance(count)
+        return batch
 
     def connection(self, node: int) -> Connection | None:
         """Return the connection to a broker, None when there is none now."""

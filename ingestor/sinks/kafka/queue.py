@@ -48,6 +48,9 @@ SHARE_OF_TOPIC: Final = 0.25  # of the budget, for a topic that is set apart
 class QueueStatistics:
     """Now and at the worst. bytes and rows include what is in flight; age is of queued rows.
 
+    fill: how full each bound of the budget is, `bytes`, `rows` and `age`; 1 = full. What is set
+    apart counts for none of them.
+
     held: what Kafka refuses now, as `topic: reason` or `topic[partitions]: reason`, with the number
     of partitions by topic in `held_partitions`. side: records of auxiliary topics by (topic,
     outcome).
@@ -63,6 +66,7 @@ class QueueStatistics:
     age_peak_s: float
     paused: bool
     steps: dict[str, int]
+    fill: dict[str, float] = field(default_factory=dict)
     held: tuple[str, ...] = ()
     held_partitions: dict[str, int] = field(default_factory=dict)
     side: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -275,15 +279,19 @@ class PublishQueue:
 
     def _level(self, age_ns: int) -> float:
         """Return how full the budget is, without what is set apart and the room that it takes."""
-        budget = self.budget
         if not self.apart:
-            return budget.level(self.bytes, self.rows, age_ns)
+            return self.budget.level(self.bytes, self.rows, age_ns)
+        return max(self._fill(age_ns).values())
+
+    def _fill(self, age_ns: int) -> dict[str, float]:
+        """Return how full each bound of the budget is, as `_level` does."""
+        budget = self.budget
         size_bytes, rows = self._apart_held()
-        return max(
-            (self.bytes - size_bytes) / max(budget.bytes_max - size_bytes, 1),
-            (self.rows - rows) / max(budget.rows_max - rows, 1),
-            budget.level(0, 0, age_ns),
-        )
+        return {
+            "bytes": (self.bytes - size_bytes) / max(budget.bytes_max - size_bytes, 1),
+            "rows": (self.rows - rows) / max(budget.rows_max - rows, 1),
+            "age": budget.level(0, 0, age_ns),
+        }
 
     def _keep_shares(self, now_ns: int, *, with_age: bool) -> None:
         """Shed the partitions that are set apart and hold more than their share, or too old rows.
@@ -345,6 +353,7 @@ class PublishQueue:
                 self.partition_queue(row_class, partition).put(part, since_ns)
 
     def statistics(self, now_ns: int) -> QueueStatistics:
+        age_ns = self._age_ns(now_ns)
         return QueueStatistics(
             bytes=self.bytes,
             bytes_peak=self._bytes_peak,
@@ -352,13 +361,14 @@ class PublishQueue:
             rows=self.rows,
             rows_peak=self._rows_peak,
             rows_in_flight=self.rows_in_flight,
-            age_s=self._age_ns(now_ns) / 1e9,
+            age_s=age_ns / 1e9,
             age_peak_s=self._age_peak_ns / 1e9,
             paused=self.policy.paused,
             steps={
                 "throttle": self.throttle.taken,
                 **{step.value: self.policy.taken[step] for step in Step},
             },
+            fill=self._fill(age_ns),
         )
 
     def _age_ns(self, now_ns: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaProducer, errors
 
-from ingestor.codec import Headers, encoder, headers
+from ingestor.codec import Headers, encoder, headers, schema_name
 from ingestor.kafka.aiokafka_compat import end_of_background_tasks, end_producer
 from ingestor.kafka.diagnosis import Reason, explain_connection_failure
 from ingestor.kafka.error_codes import error_name
@@ -31,8 +31,9 @@ from ingestor.model.errors import LedgerBroken, SinkUnavailable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
 from ingestor.model.rows import Cause, Kind
 from ingestor.sinks.interface import SinkCounts
-from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, AuxiliaryRecord, dead_letter, void
-from ingestor.sinks.kafka.batch_maker import BatchMaker
+from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, dead_letter, void
+from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryRecord
+from ingestor.sinks.kafka.batch_maker import BatchMaker, json_batches_of
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
 from ingestor.sinks.kafka.overload import Budget
@@ -123,11 +124,12 @@ class KafkaSink:
         refusals = Refusals(self._steps, self._clock, self._dead_letter)
         encoding = self.settings.encoding
         all_headers = {cls: headers(cls, encoding) + more_headers for cls in ROW_CLASSES}
+        batches = json_batches_of(self.settings, self._encoder, self._instruments, all_headers)
         sender = Sender(
             self.settings,
             self.queue,
             self._counts,
-            BatchMaker(self.settings, self._encoder, all_headers, refusals),
+            BatchMaker(self.settings, self._encoder, all_headers, refusals, batches),
             clock=self._clock,
             monotonic=self._monotonic,
             progress=self._progress,
@@ -167,7 +169,8 @@ class KafkaSink:
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
         """Queue one record for a side topic; `topic` without the prefix. Dropped, and counted in
         `side.dropped`, when the side queue is full."""
-        self.side.put(AuxiliaryRecord(self.settings.topic(topic), key, value, ts_ms))
+        name = self.settings.topic(topic)
+        self.side.put(AuxiliaryRecord(name, schema_name(topic), key, value, ts_ms))
 
     def position(self, row_class: RowClass, instrument: int) -> dict[str, object]:
         """Return where a reader of an image taken now goes on: topic, partition, session, and a
@@ -206,9 +209,11 @@ class KafkaSink:
         for topic, reason in self.refused_topics.items():
             texts.append(f"{topic}: {reason}")
         for name, side in self.side.topics.items():
-            if side.reason is not None:
-                partitions[name] += 1
-                texts.append(f"{name}: {side.reason}")
+            reasons = side.reasons
+            partitions.update({name: len(reasons)} if reasons else {})
+            for reason in sorted({*reasons.values()}):
+                numbers = [number for number, text in reasons.items() if text == reason]
+                texts.append(f"{name}[{','.join(map(str, sorted(numbers)))}]: {reason}")
         return replace(
             self.queue.statistics(self._monotonic()),
             held=tuple(dict.fromkeys(texts)),
@@ -450,8 +455,9 @@ class KafkaSink:
         self._counts.dead_lettered(partition_queue.row_class, rows)
         instrument = int(rows["instrument"][0])
         if rows["kind"][0] != Kind.GAP:  # else every mark that is refused would bring another
+            ts_recv = int(rows["ts_recv"][0])
             gap = control_row(
-                partition_queue.row_class, Kind.GAP, instrument, now_ns, cause=Cause.DEAD_LETTER
+                partition_queue.row_class, Kind.GAP, instrument, ts_recv, cause=Cause.DEAD_LETTER
             )
             self.queue.declare(partition_queue, gap, self._monotonic())
         self._was_shed(partition_queue.row_class, instrument)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Protocol
 
 import structlog
 
-from ingestor.adapter import Audited, FeedAdapter, RestRequest
+from ingestor.adapter import Audited, FeedAdapter
 from ingestor.books import rest_check as book_audit
 from ingestor.books.book import Book, BookState
 from ingestor.books.manager import BookManager
@@ -27,11 +25,10 @@ from ingestor.model.backoff import Backoff
 from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.live.connection import Connection, ConnectionSlot
-from ingestor.sources.rate_limiter import RateLimiter
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.pool import RestPools
 
 _REST: Final = RestSettings(timeout_s=10.0, body_bytes_max=1 << 20, attempts_max=1)
-_WEIGHT_PER_S: Final = 1.0  # per origin
 _BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)  # after failures in a row: refused, blocked
 _UNREADABLE: Final = (DecodeError, LookupError, TypeError, ValueError, AttributeError)
 
@@ -74,29 +71,26 @@ class BookAuditor:
         table: InstrumentTable,
         settings: AuditSettings,
         on_mismatch: Callable[[int], None],
-        ssl_context: ssl.SSLContext | None = None,
+        pools: RestPools,
     ) -> None:
         self._connections = connections
         self._books = books
         self._table = table
         self._settings = settings
         self._on_mismatch = on_mismatch
-        self._ssl_context = ssl_context
-        self._clients: dict[str, RestClient] = {}
-        self._closing = AsyncExitStack()
+        self._pools = pools
         self._failures = 0  # in a row
         self._turn = self._candidates()
 
     async def run(self) -> None:
         """Audit until cancelled."""
-        async with self._closing:
-            while True:
-                started_s = time.monotonic()
-                chosen = None if self._connections.is_paused else self._next()
-                if chosen is not None:
-                    await self._audit(*chosen)
-                spent_s = time.monotonic() - started_s
-                await asyncio.sleep(max(self._settings.interval_s - spent_s, self._hold_s()))
+        while True:
+            started_s = time.monotonic()
+            chosen = None if self._connections.is_paused else self._next()
+            if chosen is not None:
+                await self._audit(*chosen)
+            spent_s = time.monotonic() - started_s
+            await asyncio.sleep(max(self._settings.interval_s - spent_s, self._hold_s()))
 
     def _hold_s(self) -> float:
         if not self._failures:
@@ -115,12 +109,17 @@ class BookAuditor:
         for slot in self._connections.slots:
             if not is_audited(slot.planned.adapter):
                 continue
-            for one in slot.planned.subscriptions:
+            needed = dict.fromkeys(
+                (one.symbol, one.instrument)
+                for one in slot.planned.subscriptions
+                if one.channel in slot.planned.book.channels
+            )
+            for symbol, instrument in needed:
                 connection = slot.connection
                 if connection is None:
                     break
-                if one.channel == "book" and self._books.is_valid(one.instrument):
-                    yield connection, one.symbol, one.instrument
+                if self._books.is_valid(instrument):
+                    yield connection, symbol, instrument
 
     async def _audit(self, connection: Connection, symbol: str, instrument: int) -> None:
         book = self._books.valid_book(instrument)
@@ -145,7 +144,9 @@ class BookAuditor:
         """Return what the venue shows of a book, None when it can't be had or read."""
         request = adapter.audit_request(symbol, AUDIT_DEPTH)
         try:
-            body = await self._get(connection.slot.planned.rest_url, request)
+            planned = connection.slot.planned
+            client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
+            body = await client.get(planned.rest_url, request, _REST)
             image = adapter.decode_audit(symbol, body)
             shown = book_audit.read(image, one.price_exponent, one.size_exponent)
         except (TransportError, *_UNREADABLE) as failure:
@@ -167,11 +168,3 @@ class BookAuditor:
             if finding is Finding.UNVERIFIABLE:
                 await asyncio.sleep(self._settings.poll_s)
         return finding
-
-    async def _get(self, origin: str, request: RestRequest) -> bytes:
-        client = self._clients.get(origin)
-        if client is None:
-            limiter = RateLimiter(_WEIGHT_PER_S)
-            client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
-            self._clients[origin] = await self._closing.enter_async_context(client)
-        return await client.get(origin, request)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from time import time_ns
 from typing import Final, Protocol
 
 from ingestor.decode.frame_queue import Arrival, Arrive
@@ -17,9 +16,9 @@ from ingestor.decode.session import Session
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
+from ingestor.sources.live.request_pace import RequestPace
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.rate_limiter import RateLimiter
-from ingestor.sources.websocket.interface import Link
+from ingestor.sources.websocket.interface import Link, Take
 from ingestor.telemetry.bulkheads import bulkheads
 
 
@@ -67,7 +66,7 @@ class ConnectionSlot:
 
 
 class Owner(Protocol):
-    """What a connection tells the supervisor. clocks: those of its durations."""
+    """What a connection tells the supervisor. clocks: those of the process."""
 
     @property
     def clocks(self) -> Clocks: ...
@@ -103,6 +102,7 @@ class Connection:
         "slot",
         "stable",
         "started_ns",
+        "take",
         "verdict",
     )
 
@@ -113,15 +113,26 @@ class Connection:
         session: Session,
         arrive: Arrive,
         on_read_complete: Callable[[], None],
+        requests: RequestPace,
+        take: Take | None = None,
     ) -> None:
-        """arrive: called with each frame. on_read_complete: called after each read."""
+        """Args:
+        owner: told what becomes of the connection.
+        slot: its place in the plan.
+        session: its protocol.
+        arrive: called with each frame.
+        on_read_complete: called after each read.
+        requests: how fast it may send requests.
+        take: takes the frames of a read that holds several.
+        """
         self._owner = owner
         self.arrive = arrive
+        self.take = take
         self.on_read_complete = on_read_complete
         self.slot = slot
         self.session = session
         self.link: Link | None = None
-        self.requests = slot_limiter(slot.planned, owner.clocks)
+        self.requests = requests
         self.verdict: TransportError | None = None  # why we end it, where it is us
         self.opened_ns = 0  # ns since the epoch
         self.seen_ns = 0  # `link.received_ns` at the last look of the health check
@@ -146,7 +157,7 @@ class Connection:
 
     def opened(self, link: Link) -> None:
         self.link = link
-        self.opened_ns = time_ns()
+        self.opened_ns = self._owner.clocks.wall_ns()
         self._owner.opened(self)
 
     def closed(self, failure: TransportError) -> None:
@@ -205,9 +216,10 @@ class TappedConnection(Connection):
         session: Session,
         arrive: Arrive,
         on_read_complete: Callable[[], None],
+        requests: RequestPace,
         tap: FrameTap,
     ) -> None:
-        super().__init__(owner, slot, session, self._heard, on_read_complete)
+        super().__init__(owner, slot, session, self._heard, on_read_complete, requests)
         self._arrive = arrive
         self._tap = tap
         self._number = session.connection
@@ -219,11 +231,5 @@ class TappedConnection(Connection):
 
     def send(self, payload: bytes) -> None:
         if self.link is not None:
-            self._tap.sent(self._number, time_ns(), payload)
+            self._tap.sent(self._number, self._owner.clocks.wall_ns(), payload)
         super().send(payload)
-
-
-def slot_limiter(planned: PlannedConnection, clocks: Clocks) -> RateLimiter:
-    """The limiter of a connection's own messages."""
-    rate = planned.limits.requests_per_s
-    return RateLimiter(rate, max(1, int(rate)), clocks.steady_s)

@@ -220,9 +220,10 @@ def _spread(
     """Fill connections evenly, an instrument's streams together. instruments: each one's own."""
     allowed = rules.limits.streams_per_connection
     most = min(allowed, wish.route.streams_per_connection or allowed)
-    units = [part for one in instruments for part in _fitting(one, most)]
+    room = Room(most, rules.limits.streams_of_channel)
+    units = [part for one in instruments for part in _fitting(one, room)]
     total = sum(_streams(unit) for unit in units)
-    bins = _fill(units, most, -(-total // -(-total // most)))
+    bins = _fill(units, room, -(-total // room.connections(units)))
     reason = f"{total} streams of {len(instruments)} instruments"
     if len(instruments) == 1:
         reason = f"{total} streams of 1 instrument"
@@ -251,11 +252,43 @@ def _streams(subscriptions: Iterable[Subscription]) -> int:
     return len({one.stream for one in subscriptions})
 
 
-def _fitting(subscriptions: list[Subscription], most: int) -> Iterator[list[Subscription]]:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What fits on one connection. most: streams. of_channel: the most streams of some channels."""
+
+    most: int
+    of_channel: Mapping[str, int]
+
+    def holds(self, subscriptions: Sequence[Subscription]) -> bool:
+        """Say whether a connection may carry all of these."""
+        return _streams(subscriptions) <= self.most and all(
+            _streams(one for one in subscriptions if one.channel == channel) <= limit
+            for channel, limit in self.of_channel.items()
+        )
+
+    def connections(self, units: Sequence[list[Subscription]]) -> int:
+        """Return how many connections are needed at least."""
+        flat = [one for unit in units for one in unit]
+        needed = -(-sum(_streams(unit) for unit in units) // self.most)
+        for channel, limit in self.of_channel.items():
+            needed = max(
+                needed, -(-_streams(one for one in flat if one.channel == channel) // limit)
+            )
+        return needed
+
+
+def room_of(planned: PlannedConnection) -> Room:
+    """Return what fits on a planned connection."""
+    limits, configured = planned.limits, planned.route.streams_per_connection
+    allowed = limits.streams_per_connection
+    return Room(min(allowed, configured or allowed), limits.streams_of_channel)
+
+
+def _fitting(subscriptions: list[Subscription], room: Room) -> Iterator[list[Subscription]]:
     """Cut an instrument with more streams than a connection may have; else leave it whole."""
     part: list[Subscription] = []
     for one in subscriptions:
-        if part and _streams([*part, one]) > most:
+        if part and not room.holds([*part, one]):
             yield part
             part = []
         part.append(one)
@@ -264,19 +297,27 @@ def _fitting(subscriptions: list[Subscription], most: int) -> Iterator[list[Subs
 
 
 def _fill(
-    units: list[list[Subscription]], most: int, target: int
+    units: list[list[Subscription]], room: Room, target: int
 ) -> list[list[list[Subscription]]]:
-    """Put units into bins, in order: a bin is full at `target` streams and never above `most`."""
+    """Put units into bins, in order: a bin is full at `target` streams and never above `room`."""
     bins: list[list[list[Subscription]]] = []
-    room_to_target = room = 0
+    to_target = left = 0
+    left_of: dict[str, int] = {}
     for unit in units:
         size = _streams(unit)
-        if not bins or room_to_target <= 0 or size > room:
+        of_channel = {
+            channel: _streams(one for one in unit if one.channel == channel)
+            for channel in room.of_channel
+        }
+        is_full = size > left or any(of_channel[name] > left_of.get(name, 0) for name in of_channel)
+        if not bins or to_target <= 0 or is_full:
             bins.append([])
-            room_to_target, room = target, most
+            to_target, left, left_of = target, room.most, dict(room.of_channel)
         bins[-1].append(unit)
-        room_to_target -= size
-        room -= size
+        to_target -= size
+        left -= size
+        for name, streams in of_channel.items():
+            left_of[name] -= streams
     return bins
 
 

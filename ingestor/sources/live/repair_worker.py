@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
-from time import time_ns
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -23,15 +20,14 @@ from ingestor.books.repair_planner import Repair
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.model.timestamps import SECOND
-from ingestor.sources.live.connection import Connection
+from ingestor.recording.format import RESUBSCRIBE
+from ingestor.sources.live.connection import Connection, PlannedReconnect
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.rate_limiter import RateLimiter
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
-_WEIGHT_PER_S: Final = 40.0  # of REST requests, per origin: 40 % of 6,000 a minute
-WEIGHT_BURST: Final = 200
 _REST: Final = RestSettings(timeout_s=20.0)
 
 
@@ -40,6 +36,7 @@ class Connections(Protocol):
 
     def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None: ...
+    def replace(self, connection: Connection, reason: TransportError) -> None: ...
 
 
 class RepairWorker:
@@ -53,18 +50,14 @@ class RepairWorker:
         connections: Connections,
         tap: FrameTap | None,
         request_flush: Callable[[], None],
-        ssl_context: ssl.SSLContext | None,
-        workers: int = 1,
-        clocks: Clocks | None = None,
+        pools: RestPools,
+        clocks: Clocks,
     ) -> None:
-        """workers: processes that share what the venues allow."""
-        self._clocks = clocks or Clocks()
-        self._workers = workers
+        """pools: ask the venues for snapshots."""
+        self._clocks = clocks
+        self._pools = pools
         self.counts: Counter[str] = Counter()
         self._connections = connections
-        self._ssl_context = ssl_context
-        self._clients: dict[str, RestClient] = {}
-        self._closing = AsyncExitStack()
         self._tap = tap
         self._request_flush = request_flush
         self._schedule: list[tuple[int, int]] = []  # due_ns, instrument
@@ -108,7 +101,7 @@ class RepairWorker:
     async def run(self) -> None:
         """Runs until cancelled."""
         loop = asyncio.get_running_loop()
-        async with self._closing, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
                 while self._work:
@@ -135,8 +128,7 @@ class RepairWorker:
         task.add_done_callback(lambda _task: self._slots.release())
 
     async def _repair(self, instrument: int) -> None:
-        connection = self._connections.connection_of(instrument)
-        subscription = _subscription(connection, instrument)
+        connection, subscription = self._carrier(instrument)
         if connection is None or subscription is None:
             self.counts["dropped"] += 1
             return
@@ -147,7 +139,7 @@ class RepairWorker:
         if self._tap is not None:
             self._tap.record_decision(
                 connection.session.connection,
-                time_ns(),
+                self._clocks.wall_ns(),
                 {
                     "action": "repair",
                     "instrument": instrument,
@@ -160,10 +152,34 @@ class RepairWorker:
         else:
             await self._fetch(connection, subscription.symbol, request)
 
+    def _carrier(self, instrument: int) -> tuple[Connection | None, Subscription | None]:
+        """Return what brings an instrument's book: the connection and the subscription."""
+        for channel in ("book", "quotes"):
+            connection = self._connections.connection_of(instrument, channel)
+            if connection is None or channel not in connection.slot.planned.book.channels:
+                continue
+            for one in connection.session.subscriptions:
+                if (one.instrument, one.channel) == (instrument, channel):
+                    return connection, one
+        return None, None
+
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:
-        adapter = connection.session.adapter
-        await connection.send_paced(adapter.unsubscribe(streams))
-        await connection.send_paced(adapter.subscribe(streams))
+        session, adapter = connection.session, connection.session.adapter
+        unsubscribe = list(adapter.unsubscribe(streams))
+        subscribe = list(adapter.subscribe(streams))
+        if not connection.requests.has_room(len(unsubscribe) + len(subscribe)):
+            url = connection.slot.planned.url
+            reason = PlannedReconnect(url, "its requests of this hour are used up")
+            self._connections.replace(connection, reason)
+            return
+        if connection.is_open:
+            now_ns = self._clocks.wall_ns()
+            session.interrupt(streams, now_ns)
+            if self._tap is not None:
+                decision = {"action": RESUBSCRIBE, "streams": streams}
+                self._tap.record_decision(session.connection, now_ns, decision)
+        await connection.send_paced(unsubscribe)
+        await connection.send_paced(subscribe)
         if connection.is_open:
             self.counts["resubscribed"] += 1
             self._connections.sent_again(connection, streams)
@@ -189,15 +205,15 @@ class RepairWorker:
     async def _fetch(self, connection: Connection, symbol: str, request: RestRequest) -> None:
         planned = connection.slot.planned
         try:
-            client = await self._client(planned.rest_url)
-            body = await client.get(planned.rest_url, request)
+            client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
+            body = await client.get(planned.rest_url, request, _REST)
         except TransportError:
             self.counts["failed"] += 1
             return
         if not connection.is_open:
             self.counts["dropped"] += 1
             return
-        now_ns = time_ns()
+        now_ns = self._clocks.wall_ns()
         session = connection.session
         if self._tap is not None:
             url = _address(planned.rest_url, request)
@@ -205,18 +221,6 @@ class RepairWorker:
         session.snapshot(symbol, body, now_ns)
         self.counts["fetched"] += 1
         self._request_flush()
-
-    async def _client(self, origin: str) -> RestClient:
-        client = self._clients.get(origin)
-        if client is None:
-            limiter = RateLimiter(
-                _WEIGHT_PER_S / self._workers,
-                max(1, WEIGHT_BURST // self._workers),
-                self._clocks.steady_s,
-            )
-            client = RestClient(_REST, ssl_context=self._ssl_context, pace=limiter.acquire)
-            self._clients[origin] = await self._closing.enter_async_context(client)
-        return client
 
 
 async def _bounded(work: Coroutine[None, None, None]) -> None:
@@ -230,14 +234,3 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
 def _address(origin: str, request: RestRequest) -> str:
     query = f"?{urlencode(request.query)}" if request.query else ""
     return f"{origin}{request.path}{query}"
-
-
-def _subscription(connection: Connection | None, instrument: int) -> Subscription | None:
-    if connection is None:
-        return None
-    wanted = (
-        one
-        for one in connection.session.subscriptions
-        if one.instrument == instrument and one.channel == "book"
-    )
-    return next(wanted, None)

@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from ingestor.adapter.contract import Subscription
-from ingestor.sources.live.plan import Plan, PlannedConnection, Route, TransportName
+from ingestor.sources.live.plan import (
+    Plan,
+    PlannedConnection,
+    Room,
+    Route,
+    TransportName,
+    room_of,
+)
 
 # Connections with equal groups may carry each other's streams.
 _Group = tuple[str, str, str, Route, TransportName]
@@ -126,19 +133,19 @@ def _place(
 ) -> Iterable[PlannedConnection]:
     """Put missing streams where there is room; yield the connections that are needed besides."""
     for group, wishes in missing.items():
-        limit = _streams_max(model[group])
+        room_for = room_of(model[group])
         fresh: list[list[Subscription]] = []
         for unit in _by_symbol(wishes.values()):
             bins = [subscriptions for _, subscriptions in kept.get(group, ())] + fresh
-            for part in _parts(unit, limit):
-                room = next((held for held in bins if _count([*held, *part]) <= limit), None)
+            for part in _parts(unit, room_for):
+                room = next((held for held in bins if room_for.holds([*held, *part])), None)
                 if room is None:
                     room = []
                     fresh.append(room)
                     bins.append(room)
                 room.extend(part)
         for subscriptions in fresh:
-            why = f"{_count(subscriptions)} streams added while running: at most {limit}"
+            why = f"{_count(subscriptions)} streams added while running: at most {room_for.most}"
             yield replace(model[group], number=number, subscriptions=tuple(subscriptions), why=why)
             number += 1
 
@@ -159,11 +166,6 @@ def _group(planned: PlannedConnection) -> _Group:
     return planned.venue, planned.market, path, planned.route, planned.route.transport
 
 
-def _streams_max(planned: PlannedConnection) -> int:
-    allowed = planned.limits.streams_per_connection
-    return min(allowed, planned.route.streams_per_connection or allowed)
-
-
 def _count(subscriptions: Iterable[Subscription]) -> int:
     return len({subscription.stream for subscription in subscriptions})
 
@@ -175,11 +177,11 @@ def _by_symbol(subscriptions: Iterable[Subscription]) -> list[list[Subscription]
     return list(units.values())
 
 
-def _parts(unit: Sequence[Subscription], limit: int) -> Iterable[list[Subscription]]:
+def _parts(unit: Sequence[Subscription], room: Room) -> Iterable[list[Subscription]]:
     """Cut the streams of one instrument where a connection may not carry all of them."""
     part: list[Subscription] = []
     for subscription in unit:
-        if part and _count([*part, subscription]) > limit:
+        if part and not room.holds([*part, subscription]):
             yield part
             part = []
         part.append(subscription)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ingestor.model.backoff import Backoff
+from ingestor.model.clocks import Clocks
 from ingestor.sources.live.health import HealthTimeouts
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.websocket.interface import RECEIVE_BUFFER_BYTES, ConnectOptions
@@ -35,9 +36,15 @@ class SupervisorSettings:
     connects: tuple[float, int] | None = None
 
     def connect_options(
-        self, planned: PlannedConnection, ssl_context: ssl.SSLContext | None
+        self, planned: PlannedConnection, ssl_context: ssl.SSLContext | None, clocks: Clocks
     ) -> ConnectOptions:
-        """Return how a connection is opened. ssl_context: None for the system's certificates."""
+        """Return how a connection is opened.
+
+        Args:
+            planned: the connection.
+            ssl_context: None for the system's certificates.
+            clocks: whose wall clock stamps its frames.
+        """
         return ConnectOptions(
             url=planned.url,
             ssl_context=ssl_context,
@@ -47,4 +54,5 @@ class SupervisorSettings:
             source_address=planned.source_address,
             proxy=planned.route.proxy,
             permessage_deflate=planned.route.permessage_deflate,
+            clock_ns=clocks.wall_ns,
         )

@@ -17,14 +17,13 @@ import random as random_module
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import time_ns
 from typing import Final
 
 import structlog
 
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
-from ingestor.decode.frame_queue import FrameQueue, FrameQueues
+from ingestor.decode.frame_queue import FrameQueue, FrameQueues, take_reads
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import FeedStale, HandshakeRejected, TransportError
@@ -43,10 +42,12 @@ from ingestor.sources.live.health import HealthChecker
 from ingestor.sources.live.plan import Plan
 from ingestor.sources.live.repair_worker import RepairWorker
 from ingestor.sources.live.replan import PlanChange
+from ingestor.sources.live.request_pace import RequestPace, SharedPaces
 from ingestor.sources.live.settings import SupervisorSettings
 from ingestor.sources.live.slots import ConnectionSlots
 from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.sources.live.tap import FrameTap
+from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.websocket import picows, websockets
 from ingestor.sources.websocket.interface import Connect, ConnectFailed
 from ingestor.telemetry.bulkheads import bulkheads
@@ -79,6 +80,7 @@ class Supervisor(SessionEvents):
         settings: SupervisorSettings | None = None,
         events: SupervisorEvents | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        pools: RestPools | None = None,
         random: Callable[[], float] = random_module.random,
         clocks: Clocks | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class Supervisor(SessionEvents):
         request_flush: called after what is put into the buffer out of turn.
         tap: records what is sent and received.
         ssl_context: None means the system's trusted certificates.
+        pools: ask venues over REST; whoever gives them closes them.
         random: returns numbers uniform in [0, 1).
         """
         self.slots = ConnectionSlots(plan)
@@ -109,12 +112,16 @@ class Supervisor(SessionEvents):
         self._statistics = SupervisorStatistics()
         self.clocks = clocks or Clocks()
         self._health = HealthChecker(self._settings.patience, self, random, self.clocks.steady_ns)
-        self._repair_worker = RepairWorker(
-            self, tap, request_flush, ssl_context, plan.workers, self.clocks
-        )
+        self._owned = None
+        if pools is None:
+            pools = self._owned = RestPools(
+                ssl_context=ssl_context, workers=plan.workers, clocks=self.clocks
+            )
+        self._repair_worker = RepairWorker(self, tap, request_flush, pools, self.clocks)
         for planned in plan:
             frame_queues.of(planned.adapter, planned.market)
         self._group: asyncio.TaskGroup | None = None  # while `run` runs
+        self._paces = SharedPaces(plan.workers, self.clocks.steady_s)
         self._dialers = Dialers(self._attempt, self._settings, plan.workers, self.clocks.steady_s)
         self._paused_ns: int | None = None  # since when; None = reading
         self._stopping = False
@@ -138,6 +145,8 @@ class Supervisor(SessionEvents):
                     self._group = None
         finally:
             await self._stop()
+            if self._owned is not None:
+                await self._owned.aclose()
 
     async def _check_health(self) -> None:
         await self._health.run(lambda: self.slots, lambda: self.is_paused)
@@ -179,7 +188,8 @@ class Supervisor(SessionEvents):
         try:
             connection = self._make_connection(slot)
             await TRANSPORTS[slot.planned.route.transport](
-                self._settings.connect_options(slot.planned, self._ssl_context), connection
+                self._settings.connect_options(slot.planned, self._ssl_context, self.clocks),
+                connection,
             )
         except TransportError as failure:
             self._not_opened(slot, failure)
@@ -232,11 +242,11 @@ class Supervisor(SessionEvents):
             frame_queue.decode,
         )
         on_read_complete = self._read_complete_of(frame_queue)
-        if self._tap is None:
-            return Connection(self, slot, session, frame_queue.arrive, on_read_complete)
-        return TappedConnection(
-            self, slot, session, frame_queue.arrive, on_read_complete, self._tap
-        )
+        pace = RequestPace(planned.limits, self._paces.of(planned), self.clocks.steady_s)
+        parts = (self, slot, session, frame_queue.arrive, on_read_complete, pace)
+        if self._tap is not None:
+            return TappedConnection(*parts, self._tap)
+        return Connection(*parts, take_reads(frame_queue, on_read_complete))
 
     def opened(self, connection: Connection) -> None:
         """The transport's callback: before any frame."""
@@ -284,7 +294,7 @@ class Supervisor(SessionEvents):
             return
         if self._stopping:
             return  # nothing follows: a recording ends as the rows do, without a hole
-        now_ns = time_ns()
+        now_ns = self.clocks.wall_ns()
         if self._tap is not None:
             self._tap.disconnected(number, now_ns, str(failure))
         connection.session.closed(now_ns)
@@ -344,7 +354,7 @@ class Supervisor(SessionEvents):
         removed = [one for one in session.subscriptions if one not in wanted]
         if not added and not removed:
             return
-        now_ns = time_ns()
+        now_ns = self.clocks.wall_ns()
         before = set(session.streams)
         session.change(wanted, now_ns)
         after = set(session.streams)
@@ -484,7 +494,7 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.pause_reading()
         if self._tap is not None:
-            self._tap.record_decision(None, time_ns(), {"action": "pause"})
+            self._tap.record_decision(None, self.clocks.wall_ns(), {"action": "pause"})
 
     def resume(self) -> None:
         """Read on."""
@@ -496,7 +506,7 @@ class Supervisor(SessionEvents):
             if connection.link is not None:
                 connection.link.resume_reading()
         if self._tap is not None:
-            self._tap.record_decision(None, time_ns(), {"action": "resume"})
+            self._tap.record_decision(None, self.clocks.wall_ns(), {"action": "resume"})
 
     # ------------------------------------------------------------------ numbers
 

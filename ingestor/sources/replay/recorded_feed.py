@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.frame_queue import Arrive, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
@@ -30,7 +31,7 @@ class RecordedFeed:
         table: InstrumentTable,
         frame_queues: FrameQueues,
     ) -> None:
-        """market: of connections that don't say theirs."""
+        """market: of connections that don't say theirs; "" in a recording of several markets."""
         self.chain = chain
         self.adapter = adapter
         self.venue = adapter.venue
@@ -40,7 +41,8 @@ class RecordedFeed:
         self.receivers: dict[Connection, tuple[Arrive, Session]] = {}
         self._table = table
         self._frame_queues = frame_queues
-        self._waiting: list[tuple[str, bytes, int]] = []  # snapshots that came before a session
+        # Snapshots that came before a session: market, symbol, body, time.
+        self._waiting: list[tuple[str, str, bytes, int]] = []
 
     def open(
         self,
@@ -71,8 +73,8 @@ class RecordedFeed:
         self.sessions[connection] = session
         self.receivers[connection] = frame_queue.arrive, session
         for waiting in list(self._waiting):
-            if _carries(session, waiting[0]):
-                session.snapshot(*waiting)
+            if waiting[0] == market and _carries(session, waiting[1]):
+                session.snapshot(*waiting[1:])
                 self._waiting.remove(waiting)
         return session
 
@@ -92,12 +94,24 @@ class RecordedFeed:
         if session is not None:
             session.change(self._subscriptions(session.market, subscriptions), ts_ns)
 
-    def open_surveyed(self, connection: Connection, ts_ns: int) -> Session:
-        """Begin a connection of a recording that does not say what it carries."""
-        pairs = self.survey.subscriptions.get(connection, []) if self.survey else []
-        names = self.adapter(self.market, self._table.symbols(self.venue, self.market))
+    def interrupt(self, connection: Connection, streams: Iterable[str], ts_ns: int) -> None:
+        """Streams of an open connection are subscribed to again. ts_ns: when that was."""
+        session = self.sessions.get(connection)
+        if session is not None:
+            session.interrupt([one for one in session.streams if one in set(streams)], ts_ns)
+
+    def open_surveyed(self, connection: Connection, ts_ns: int) -> Session | None:
+        """Begin a connection of a recording that does not say what it carries; return None where
+        its market isn't wanted, or not known as it has no data."""
+        market, pairs = self.market, list[tuple[str, str]]()
+        if self.survey is not None:
+            market = self.survey.markets.get(connection, market)
+            pairs = self.survey.subscriptions.get(connection, [])
+        if not market:
+            return None
+        names = self.adapter(market, self._table.symbols(self.venue, market))
         subscriptions = [(one, channel, names.stream(channel, one)) for one, channel in pairs]
-        return self.open(connection, self.market, ts_ns, subscriptions)
+        return self.open(connection, market, ts_ns, subscriptions)
 
     def close(self, connection: Connection, ts_ns: int) -> None:
         session = self.sessions.pop(connection, None)
@@ -144,32 +158,42 @@ class RecordedFeed:
         found = self._snapshot(line)
         if found is None:
             return
-        symbol, session = found
+        market, symbol = found
+        session = self.sessions.get(line.conn) if line.conn is not None else None
+        if session is None:
+            taking = (one for one in self.sessions.values() if one.market == market)
+            session = next((one for one in taking if _carries(one, symbol)), None)
         if session is not None:
             session.snapshot(symbol, line.payload, line.ts_ns)
         elif self.chain.is_foreign:
-            self._waiting.append((symbol, line.payload, line.ts_ns))
+            self._waiting.append((market, symbol, line.payload, line.ts_ns))
 
-    def _snapshot(self, line: Http) -> tuple[str, Session | None] | None:
-        """Return whose snapshot it is, and the session that takes it; None when it is none."""
+    def _snapshot(self, line: Http) -> tuple[str, str] | None:
+        """Return whose snapshot it is, as market and symbol; None when it is none."""
         session = self.sessions.get(line.conn) if line.conn is not None else None
-        adapter = session.adapter if session else self.adapter(self.market, {})
-        symbol = snapshot_symbol(adapter, line.url)
-        if symbol is None:
-            return None
-        symbol = symbol or self._only_symbol()
-        if session is None:
-            session = next((one for one in self.sessions.values() if _carries(one, symbol)), None)
-        return (symbol, session) if symbol else None
+        for market in [session.market] if session is not None else self._markets_of(line.url):
+            symbol = snapshot_symbol(self.adapter(market, {}), line.url)
+            if symbol is not None and (symbol := symbol or self._only_symbol(market)):
+                return market, symbol
+        return None
 
-    def _only_symbol(self) -> str:
-        subscribed = self.survey.subscriptions.values() if self.survey else ()
-        symbols = {symbol for pairs in subscribed for symbol, _ in pairs}
-        return symbols.pop() if len(symbols) == 1 else ""
+    def _markets_of(self, url: str) -> list[str]:
+        """Return the markets here that an address of REST may be of."""
+        markets = [self.market]
+        if self.survey is not None:
+            markets = self.survey.found
+        told = markets_at(self.adapter, url)
+        return [market for market in markets if market and (not told or market in told)]
+
+    def _only_symbol(self, market: str) -> str:
+        carried = self.survey.digits if self.survey is not None else ()
+        symbols = [symbol for of, symbol in carried if of == market]
+        return symbols[0] if len(symbols) == 1 else ""
 
 
 def _carries(session: Session, symbol: str) -> bool:
-    return any(one.symbol == symbol and one.channel == "book" for one in session.subscriptions)
+    channels = session.adapter.markets[session.market].book.channels
+    return any(one.symbol == symbol and one.channel in channels for one in session.subscriptions)
 
 
 def load_instruments(path: Path) -> list[Instrument]:

@@ -20,13 +20,14 @@ from ingestor.books.settings import BookSettings
 from ingestor.decode.session import Session
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
-from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause
-from ingestor.model.timestamps import SECOND
+from ingestor.model.timestamps import SECOND, iso_text
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.recording.format import (
     LOST,
     RESTART,
+    RESUBSCRIBE,
     REVISE,
     STREAMS,
     Connect,
@@ -42,6 +43,7 @@ from ingestor.recording.format import (
 from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
+from ingestor.sources.replay.filters import check_symbols, matches_any
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
 from ingestor.sources.replay.survey import add_surveyed, survey
 from ingestor.telemetry.bulkheads import bulkheads
@@ -63,7 +65,8 @@ class Gate(Protocol):
 class ReplayOptions:
     """What to replay. Empty sets mean all.
 
-    venue, market: how recordings of others are to be read (ours say it themselves).
+    venue, market: how recordings of others are to be read (ours say it themselves, and so does the
+    address of a connection; those of other markets than `market` are left out).
     start_ns, end_ns: rows with start <= ts_recv < end come out; what lies before is replayed
     silently, so that books are warm. symbols: the venue's, canonical ones or keys. channels:
     trades, quotes, book. instruments: file of `Instrument.to_json` objects.
@@ -82,10 +85,16 @@ class ReplayOptions:
     flush_rows: int = 1_000
     linger_ns: int = 5_000_000
 
+    @property
+    def filters(self) -> bool:
+        """Whether rows may be left out."""
+        return bool(self.start_ns or self.end_ns or self.symbols or self.channels)
+
 
 @dataclass(slots=True)
 class ReplayTotals:
-    """lines: read, by what they are. late: frames of connections that were never opened.
+    """lines: read, by what they are. late: frames of connections that were never opened. left_out:
+    those of markets that aren't wanted.
 
     origins: symbols by where their instruments came from: recorded, given, inferred.
     """
@@ -93,6 +102,7 @@ class ReplayTotals:
     lines: dict[str, int] = field(default_factory=dict)
     frames: int = 0
     late: int = 0
+    left_out: int = 0
     origins: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -121,6 +131,8 @@ class Replay:
         self._adapters = adapters
         self._on_file = on_file
         self._now_ns = 0
+        self._found: set[str] = set()  # channels that have rows, before the filters
+        self._kept_any = False
         for one in load_instruments(options.instruments) if options.instruments else ():
             self.table.add(one)
         chains = find_chains(options.paths, self.problems)
@@ -128,6 +140,8 @@ class Replay:
         if not self._feeds:
             where = ", ".join(str(path) for path in options.paths)
             raise ConfigError("there is nothing to replay", where=where, hint=self._hint())
+        if all(feed.chain.is_foreign for feed in self._feeds):  # all instruments are known
+            check_symbols(sorted(options.symbols), self.table)
 
     @property
     def files(self) -> list[Path]:
@@ -309,7 +323,10 @@ class Replay:
             self.totals.late += 1
             return
         session = feed.open_surveyed(line.conn, line.ts_ns)
-        session.receive(line.payload, line.ts_ns)
+        if session is None:
+            self.totals.left_out += 1
+        else:
+            session.receive(line.payload, line.ts_ns)
 
     def _concerned(self, line: Decided, session: Session) -> list[int] | None:
         """Return the instruments of a session that a decision names; None where it names none."""
@@ -338,6 +355,9 @@ class Replay:
             streams = line.decision.get("subscriptions", ())
             feed.change_streams(line.conn, streams, line.ts_ns)
             return
+        if line.decision.get("action") == RESUBSCRIBE and line.conn is not None:
+            feed.interrupt(line.conn, line.decision.get("streams", ()), line.ts_ns)
+            return
         cause = cause_of(line.decision)
         key = str(line.decision.get("key", ""))
         venue, _, rest = key.partition(":")
@@ -352,14 +372,31 @@ class Replay:
         result = self.pipeline.flush(self._now_ns)
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
-        if self._filters:
+        if self.options.filters:
+            self._found.update(one.row_class.channel for one in result.batches if len(one))
             result.batches = [kept for one in result.batches if len(kept := self._kept(one))]
+            self._kept_any |= bool(result.batches)
         return result
 
-    @property
-    def _filters(self) -> bool:
+    def check_filters(self) -> None:
+        """After a replay, say which filter matched nothing.
+
+        Raises:
+            ConfigError: with the nearest names, or what is there.
+        """
         options = self.options
-        return bool(options.start_ns or options.symbols or options.channels)
+        check_symbols(sorted(options.symbols), self.table)
+        for channel in sorted(options.channels - self._found):
+            there = ", ".join(sorted(self._found)) or "nothing"
+            raise ConfigError(f"no rows of {channel} are recorded", hint=f"there is {there}")
+        if options.filters and not self._kept_any:
+            raise ConfigError("no rows are left by the filters", hint=self._span())
+
+    def _span(self) -> str:
+        times = [feed.chain.header.ts_ns for feed in self._feeds if feed.chain.header.ts_ns]
+        first = iso_text(min(times)) if times else "?"
+        last = iso_text(self._now_ns) if self._now_ns else first
+        return f"what was read is of {first} to {last}"
 
     def _kept(self, batch: TickBatch) -> TickBatch:
         options = self.options
@@ -369,15 +406,9 @@ class Replay:
         if options.start_ns:
             rows = rows[rows["ts_recv"] >= options.start_ns]
         if options.symbols and len(rows):
-            wanted = np.array([self._is_wanted(one) for one in self.table], np.bool_)
+            wanted = np.array([matches_any(one, options.symbols) for one in self.table], np.bool_)
             rows = rows[wanted[rows["instrument"]]]
         return TickBatch(batch.row_class, rows, batch.instruments)
-
-    def _is_wanted(self, one: Instrument) -> bool:
-        names = [one.symbol, one.canonical, one.key]
-        if one.canonical == one.symbol:  # inferred: nobody said what its base and quote are
-            names += [asked for asked in self.options.symbols if _bare(asked) == _bare(one.symbol)]
-        return not self.options.symbols.isdisjoint(names)
 
     # Feeds ---------------------------------------------------------------------------------------
 
@@ -402,6 +433,10 @@ class Replay:
             self.problems.add(chain.files[0], 0, f"records {venue}, not {options.venue}")
             return None
         if options.venues and venue not in options.venues:
+            wanted = " and ".join(sorted(options.venues))
+            self.problems.add(
+                chain.files[0], 0, f"records {venue or 'no known venue'}, not {wanted}"
+            )
             return None
         if not venue:
             raise ConfigError(
@@ -413,23 +448,23 @@ class Replay:
         market = self._market(chain, adapter)
         feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.frame_queues)
         if chain.is_foreign:
-            feed.survey = survey(chain, adapter, market)
-            for origin, symbols in add_surveyed(feed.survey, venue, market, self.table).items():
+            found = feed.survey = survey(chain, adapter, market)
+            for origin, symbols in add_surveyed(found, venue, self.table).items():
                 self.totals.origins.setdefault(origin, []).extend(symbols)
+            if market and not found.found and "" in found.markets.values():
+                raise ConfigError(
+                    f"its addresses are of other markets than {market}",
+                    where=str(chain.files[0]),
+                    hint="leave --market out to read them all",
+                )
         return feed
 
     def _market(self, chain: SegmentChain, adapter: type[FeedAdapter]) -> str:
-        """Return the market of connections that don't say theirs."""
+        """Return the market of connections that don't say theirs; "" where all of them must."""
         market = self.options.market
         if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:
             market = ""  # said of other venues' recordings
-        if not market and chain.is_foreign:
-            if len(adapter.markets) > 1:
-                raise ConfigError(
-                    "the recording does not say its market",
-                    where=str(chain.files[0]),
-                    hint=f"say --market {' or '.join(adapter.markets)}",
-                )
+        if not market and chain.is_foreign and len(adapter.markets) == 1:
             market = next(iter(adapter.markets))
         if market and market not in adapter.markets:
             raise ConfigError(
@@ -446,8 +481,3 @@ class Replay:
     def _hint(self) -> str:
         kept = self.problems.kept
         return str(kept[0]) if kept else "no recording matches"
-
-
-def _bare(symbol: str) -> str:
-    """Return BTC-USDT, BTC/USDT and btcusdt as one."""
-    return "".join(filter(str.isalnum, symbol)).upper()

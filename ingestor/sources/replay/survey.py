@@ -13,77 +13,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+
 from ingestor.adapter import FeedAdapter, RestRequest, parse_levels
+from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.narrowing import DEFERRED_WIDTH
 from ingestor.columns.sealing import read_deferred
-from ingestor.model.errors import DecodeError, IngestError, VenueError
+from ingestor.model.errors import ConfigError, DecodeError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.row_classes import Exponent, RowClass
-from ingestor.recording.format import Connection, Http, Recv
+from ingestor.recording.format import Connect, Connection, Http, Line, Recv
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
+from ingestor.sources.replay.digits import Digits
 
-UNREADABLE: Final = (IngestError, LookupError, TypeError, ValueError, AttributeError)
-CONFIRMED: Final = 3  # distinct numbers that make a count of decimals certain
-_DIGITS_MAX: Final = 18
-_BEYOND_MAX: Final = 4  # decimals beyond what is certain that a single number is believed
-_MANY: Final = 20  # numbers: with fewer, nothing stands out
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
-
-
-@dataclass(slots=True)
-class Digits:
-    """Decimals seen in a column of one symbol. printed: with trailing zeros; whole: before it.
-
-    One number with far more decimals than all others says nothing of the column: what CONFIRMED
-    distinct numbers need is certain, and what goes a little beyond it is believed.
-    """
-
-    printed: int = 0
-    needed: int = 0
-    whole: int = 1
-    _certain: int = 0
-    _printed: int = 0  # of the numbers that need no more than what is certain
-    _finer: dict[str, tuple[int, int]] = field(default_factory=dict)  # text -> needed, printed
-    _seen: int = 0
-
-    def __post_init__(self) -> None:
-        self._certain, self._printed = self.needed, self.printed
-
-    def see(self, text: object) -> None:
-        if isinstance(text, str) and "e" not in text and "E" not in text:
-            before, _, after = text.partition(".")
-            needed, printed = len(after.rstrip("0")), len(after)
-            self._seen += 1
-            if needed > self._certain:
-                self._see_finer(text, needed, printed)
-            elif printed > self._printed:
-                self._printed = printed
-            self.printed = max(self.printed, printed)
-            self.needed = max(self.needed, needed)
-            self.whole = max(self.whole, len(before.lstrip("-0")))
-
-    def _see_finer(self, text: str, needed: int, printed: int) -> None:
-        self._finer[text] = (needed, printed)
-        if len(self._finer) < CONFIRMED:
-            return
-        self._certain = sorted(found[0] for found in self._finer.values())[-CONFIRMED]
-        for found, (digits, width) in list(self._finer.items()):
-            if digits <= self._certain:
-                self._printed = max(self._printed, width)
-                del self._finer[found]
-
-    @property
-    def exponent(self) -> int:
-        """As printed, since a checksum may cover the zeros; fewer where int64 demands it."""
-        reach = min(self._certain + _BEYOND_MAX, _DIGITS_MAX - self.whole)
-        believed = [
-            found for found in self._finer.values() if found[0] <= reach or self._seen < _MANY
-        ]
-        needed = max([self._certain, *(digits for digits, _ in believed)])
-        printed = max([self._printed, *(width for _, width in believed)])
-        return max(needed, min(printed, _DIGITS_MAX - self.whole))
+_TEXTS_MAX: Final = 5_000  # distinct numbers of a column that wait to be looked at
+_NAMED_MAX: Final = 12
 
 
 class Finder(dict[str, int]):
@@ -100,23 +47,47 @@ class Finder(dict[str, int]):
         return self[symbol]
 
 
+@dataclass(slots=True)
+class _Column:
+    """The numbers of one symbol: their digits, and the texts that wait to be looked at."""
+
+    digits: Digits = field(default_factory=Digits)
+    texts: set[object] = field(default_factory=set)
+
+    def look(self) -> None:
+        self.digits.see_all(self.texts)
+        self.texts.clear()
+
+
 class Probe(ColumnBuffer):
-    """A buffer that keeps no rows: only which channels an instrument has, and its digits."""
+    """A buffer that keeps no rows: only which channels an instrument has, and its digits.
+
+    Read `prices` and `sizes` after `read`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._unread: dict[RowClass, list[Any]] = {}
+        self._columns: dict[int, tuple[_Column, _Column]] = {}
         self.channels: dict[tuple[int, str], None] = {}
-        self.prices: dict[int, Digits] = {}
-        self.sizes: dict[int, Digits] = {}
 
-    def _see(self, number: int, channel: str, pairs: Iterable[Sequence[object]]) -> None:
-        self.channels[number, channel] = None
-        prices = self.prices.setdefault(number, Digits())
-        sizes = self.sizes.setdefault(number, Digits())
-        for pair in pairs:
-            prices.see(pair[0])
-            sizes.see(pair[1])
+    @property
+    def prices(self) -> dict[int, Digits]:
+        return {number: columns[0].digits for number, columns in self._columns.items()}
+
+    @property
+    def sizes(self) -> dict[int, Digits]:
+        return {number: columns[1].digits for number, columns in self._columns.items()}
+
+    def _see(self, number: int, prices: Iterable[object], sizes: Iterable[object]) -> None:
+        columns = self._columns.get(number)
+        if columns is None:
+            columns = self._columns[number] = _Column(), _Column()
+        for column, texts in zip(columns, (prices, sizes), strict=True):
+            with suppress(TypeError):  # a number that is an array or an object
+                column.texts.update(texts)
+            if len(column.texts) > _TEXTS_MAX:
+                column.look()
 
     def levels(
         self,
@@ -130,7 +101,9 @@ class Probe(ColumnBuffer):
         *_: object,
         **__: object,
     ) -> None:
-        self._see(instrument, "book", (*bids, *asks))
+        self.channels[instrument, "book"] = None
+        for side in (bids, asks):
+            self._see(instrument, [pair[0] for pair in side], [pair[1] for pair in side])
 
     def json_levels(
         self,
@@ -144,7 +117,7 @@ class Probe(ColumnBuffer):
         *_: object,
         **__: object,
     ) -> bool:
-        self._see(instrument, "book", (*parse_levels(bids), *parse_levels(asks)))
+        self.levels(instrument, 0, 0, 0, 0, parse_levels(bids), parse_levels(asks))
         return True
 
     def hole(self, *_: object, **__: object) -> None:
@@ -169,89 +142,216 @@ class Probe(ColumnBuffer):
         unread = self._unread.setdefault(row_class, [])
         unread += kept
         if len(unread) >= _UNREAD_MAX * DEFERRED_WIDTH:
-            self.read()
+            self._read(row_class, unread)
+
+    def _read(self, row_class: RowClass, kept: list[Any]) -> None:
+        """Read the numbers of kept rows."""
+        part, texts, _ = read_deferred(row_class, kept, [])
+        kept.clear()
+        units = row_class.exponents
+        numbers = part.rows["instrument"]
+        for number in np.unique(numbers).tolist():
+            rows = np.flatnonzero(numbers == number).tolist()
+            of_unit: dict[Exponent, list[object]] = {unit: [] for unit in Exponent}
+            for place, unit in enumerate(units):
+                of_unit[unit] += [texts[row * len(units) + place] for row in rows]
+            self._see(number, of_unit[Exponent.PRICE], of_unit[Exponent.SIZE])
 
     def read(self) -> None:
-        """Read the digits of the rows kept so far, but for book levels."""
+        """Read what was kept so far."""
         for row_class, kept in self._unread.items():
-            if not kept:
-                continue
-            part, texts, _ = read_deferred(row_class, kept, [])
-            width = len(texts) // len(part.rows)
-            for row, number in enumerate(part.rows["instrument"].tolist()):
-                prices = self.prices.setdefault(number, Digits())
-                sizes = self.sizes.setdefault(number, Digits())
-                for unit, text in zip(
-                    row_class.exponents, texts[row * width : (row + 1) * width], strict=True
-                ):
-                    if unit is not Exponent.RATE:
-                        (prices if unit is Exponent.PRICE else sizes).see(text)
-            kept.clear()
+            if kept:
+                self._read(row_class, kept)
+        for columns in self._columns.values():
+            for column in columns:
+                column.look()
 
 
 @dataclass(slots=True)
 class Survey:
-    """What the first pass found. subscriptions: (symbol, channel) by connection.
+    """What the first pass found. markets: of each connection; "" where it is not wanted.
 
-    listed: instruments by (market, symbol), from the recording's own REST answers.
+    subscriptions: (symbol, channel) by connection. digits: by (market, symbol). listed: instruments
+    by (market, symbol), from the recording's own REST answers.
     """
 
+    markets: dict[Connection, str] = field(default_factory=dict)
     subscriptions: dict[Connection, list[tuple[str, str]]] = field(default_factory=dict)
-    digits: dict[str, tuple[Digits, Digits]] = field(default_factory=dict)
+    digits: dict[tuple[str, str], tuple[Digits, Digits]] = field(default_factory=dict)
     listed: dict[tuple[str, str], Instrument] = field(default_factory=dict)
+
+    @property
+    def found(self) -> list[str]:
+        """The markets that have frames."""
+        return list(dict.fromkeys(market for market, _ in self.digits))
 
 
 def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Survey:
-    """Read a foreign recording once. Frames that can't be decoded are passed over."""
-    found = Survey()
-    finder, probe = Finder(), Probe()
-    adapters: dict[Connection, FeedAdapter] = {}
-    reader = adapter(market, finder)
+    """Read a foreign recording once. Frames that can't be decoded are passed over.
+
+    Args:
+        chain: the recording.
+        adapter: of its venue.
+        market: of connections whose addresses don't say theirs; those of other markets are left
+            out. "" = all, and every address must say.
+
+    Raises:
+        ConfigError: where a connection's market can't be told.
+    """
+    surveyor = _Surveyor(chain, adapter, market)
     for path in chain.files:
         for lines in read_lines(path, Problems()):
             for line in lines:
-                if isinstance(line, Http):
-                    _list(line, adapter, found)
-                    _probe_snapshot(reader, line, probe)
-                elif isinstance(line, Recv):
-                    one = adapters.get(line.conn)
-                    if one is None:
-                        one = adapters[line.conn] = adapter(market, finder)
-                    _probe(one, line, probe)
-                    _subscribe(found, line.conn, finder, probe)
-    probe.read()
-    names = {number: symbol for symbol, number in finder.items()}
-    for number, prices in probe.prices.items():
-        found.digits[names[number]] = (prices, probe.sizes[number])
-    return found
+                surveyor.take(line)
+    return surveyor.finish()
 
 
-def _probe(adapter: FeedAdapter, line: Recv, probe: Probe) -> None:
-    probe.begin(_NOBODY, b"")
-    with suppress(Exception):  # the second pass refuses the frame, and says why
-        adapter.decode(line.payload, line.ts_ns, probe)
-    probe.settle()
+@dataclass(slots=True)
+class _Reading:
+    """One market of a recording: its symbols, their numbers, and a reader of its REST answers."""
+
+    finder: Finder
+    probe: Probe
+    reader: FeedAdapter
 
 
-def _probe_snapshot(adapter: FeedAdapter, line: Http, probe: Probe) -> None:
-    symbol = snapshot_symbol(adapter, line.url)
-    if symbol:
+class _Surveyor:
+    """The first pass, line by line."""
+
+    def __init__(self, chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> None:
+        self._chain = chain
+        self._adapter = adapter
+        self._market = market
+        self._survey = Survey()
+        self._readings: dict[str, _Reading] = {}
+        self._adapters: dict[Connection, FeedAdapter] = {}
+        self._untold: dict[Connection, list[str]] = {}  # what their addresses leave open
+        self._answers: dict[str, Http] = {}  # the last one to each request
+        self._requests = [
+            (name, request)
+            for name in adapter.markets
+            for request in adapter.instrument_requests(name)
+        ]
+        if not market and len(adapter.markets) == 1:
+            self._market = next(iter(adapter.markets))
+
+    def take(self, line: Line) -> None:
+        match line:
+            case Recv():
+                self._frame(line)
+            case Connect():
+                self._connect(line)
+            case Http():
+                self._answers[line.url] = line
+
+    def finish(self) -> Survey:
+        found = self._survey
+        for line in self._answers.values():
+            self._answer(line)
+        for market, reading in self._readings.items():
+            reading.probe.read()
+            names = {number: symbol for symbol, number in reading.finder.items()}
+            prices, sizes = reading.probe.prices, reading.probe.sizes
+            for number, digits in prices.items():
+                found.digits[market, names[number]] = digits, sizes[number]
+        self._add_book_channels()
+        if self._untold:
+            self._complain()
+        return found
+
+    def _add_book_channels(self) -> None:
+        """Let who has a book have all that is made of it."""
+        for connection, subscriptions in self._survey.subscriptions.items():
+            rule = self._adapter.markets[self._survey.markets[connection]].book
+            books = [symbol for symbol, channel in subscriptions if channel == "book"]
+            made = [(symbol, channel) for symbol in books for channel in rule.channels]
+            subscriptions[:] = dict.fromkeys([*subscriptions, *made])
+
+    def _connect(self, line: Connect) -> None:
+        told = markets_at(self._adapter, line.url)
+        self._adapters.pop(line.conn, None)
+        if len(told) == 1 and not self._market:
+            self._survey.markets[line.conn] = told[0]
+        elif self._market:
+            self._survey.markets[line.conn] = (
+                self._market if self._market in told or not told else ""
+            )
+        else:
+            self._untold[line.conn] = told or list(self._adapter.markets)
+
+    def _frame(self, line: Recv) -> None:
+        market = self._survey.markets.get(line.conn)
+        if market is None:
+            market = self._survey.markets[line.conn] = self._market_of(line.conn)
+        if not market:
+            return
+        reading = self._reading(market)
+        adapter = self._adapters.get(line.conn)
+        if adapter is None:
+            adapter = self._adapters[line.conn] = self._adapter(market, reading.finder)
+        probe = reading.probe
         probe.begin(_NOBODY, b"")
-        with suppress(Exception):
-            adapter.decode_snapshot(symbol, line.payload, line.ts_ns, probe)
-        probe.channels.clear()
+        with suppress(Exception):  # the second pass refuses the frame, and says why
+            adapter.decode(line.payload, line.ts_ns, probe)
+        probe.settle()
+        if probe.channels:
+            self._subscribe(line.conn, reading)
 
+    def _market_of(self, connection: Connection) -> str:
+        """Return the market of a connection that no address told."""
+        if self._market:
+            return self._market
+        return self._untold.setdefault(connection, list(self._adapter.markets))[0]
 
-def _subscribe(found: Survey, connection: Connection, finder: Finder, probe: Probe) -> None:
-    if not probe.channels:
-        return
-    symbols = list(finder)
-    subscriptions = found.subscriptions.setdefault(connection, [])
-    for number, channel in probe.channels:
-        pair = (symbols[number], channel)
-        if pair not in subscriptions:
-            subscriptions.append(pair)
-    probe.channels.clear()
+    def _reading(self, market: str) -> _Reading:
+        reading = self._readings.get(market)
+        if reading is None:
+            finder = Finder()
+            reading = _Reading(finder, Probe(), self._adapter(market, finder))
+            self._readings[market] = reading
+        return reading
+
+    def _subscribe(self, connection: Connection, reading: _Reading) -> None:
+        channels = reading.probe.channels
+        symbols = list(reading.finder)
+        subscriptions = self._survey.subscriptions.setdefault(connection, [])
+        for number, channel in channels:
+            pair = (symbols[number], channel)
+            if pair not in subscriptions:
+                subscriptions.append(pair)
+        channels.clear()
+
+    def _answer(self, line: Http) -> None:
+        told = markets_at(self._adapter, line.url)
+        for market, request in self._requests:
+            if (not told or market in told) and matches(line.url, request):
+                with suppress(VenueError, DecodeError):
+                    for listed in read_list(self._adapter, market, [line.payload]).instruments:
+                        self._survey.listed[market, listed.symbol] = listed
+        for market, reading in self._readings.items():
+            symbol = snapshot_symbol(reading.reader, line.url)
+            if symbol and (not told or market in told):
+                reading.probe.begin(_NOBODY, b"")
+                with suppress(Exception):
+                    reading.reader.decode_snapshot(symbol, line.payload, line.ts_ns, reading.probe)
+                reading.probe.channels.clear()
+
+    def _complain(self) -> None:
+        """Raises ConfigError, which names what was found."""
+        carried: dict[str, None] = {}
+        for connection in self._untold:
+            for symbol, _ in self._survey.subscriptions.get(connection, ()):
+                carried[symbol] = None
+        if not carried and self._survey.found:
+            return  # those that have data are told
+        symbols = list(carried) or ["nothing that is known"]
+        names = ", ".join(symbols[:_NAMED_MAX]) + (", ..." if symbols[_NAMED_MAX:] else "")
+        choices = dict.fromkeys(name for open_ in self._untold.values() for name in open_)
+        raise ConfigError(
+            f"the recording does not say its market; it holds {names}",
+            where=str(self._chain.files[0]),
+            hint=f"say --market {' or '.join(choices)}",
+        )
 
 
 class _Nobody:
@@ -263,14 +363,6 @@ class _Nobody:
 
 
 _NOBODY: Final = _Nobody()
-
-
-def _list(line: Http, adapter: type[FeedAdapter], found: Survey) -> None:
-    for market in adapter.markets:
-        if any(matches(line.url, request) for request in adapter.instrument_requests(market)):
-            with suppress(VenueError, DecodeError):
-                for listed in read_list(adapter, market, [line.payload]).instruments:
-                    found.listed[market, listed.symbol] = listed
 
 
 def matches(url: str, request: RestRequest) -> bool:
@@ -314,15 +406,12 @@ def inferred(
     return instrument(venue, market, symbol, symbol, symbol, "", tick, lot)
 
 
-def add_surveyed(
-    found: Survey, venue: str, market: str, table: InstrumentTable
-) -> dict[str, list[str]]:
+def add_surveyed(found: Survey, venue: str, table: InstrumentTable) -> dict[str, list[str]]:
     """Give every symbol of a survey an instrument; return the symbols by where it came from:
     "given" (in the table already), "recorded" (listed in the recording) or "inferred"."""
     origins: dict[str, list[str]] = {"given": [], "recorded": [], "inferred": []}
-    symbols = table.symbols(venue, market)
-    for symbol, digits in found.digits.items():
-        if symbol in symbols:
+    for (market, symbol), digits in found.digits.items():
+        if symbol in table.symbols(venue, market):
             origins["given"].append(symbol)
             continue
         listed = found.listed.get((market, symbol)) or next(
@@ -338,9 +427,9 @@ def add_surveyed(
 
 
 def _fitted(one: Instrument, digits: tuple[Digits, Digits]) -> Instrument:
-    """Give room for every digit seen: orders at a finer tick than today's may still be there."""
+    """Give room for the digits seen."""
     return replace(
         one,
-        price_exponent=max(one.price_exponent, digits[0].needed),
-        size_exponent=max(one.size_exponent, digits[1].needed),
+        price_exponent=digits[0].fitted(one.price_exponent),
+        size_exponent=digits[1].fitted(one.size_exponent),
     )

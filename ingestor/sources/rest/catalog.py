@@ -28,11 +28,11 @@ from ingestor.adapter.instrument_list import (
     read_entries,
     read_list,
 )
-from ingestor.model.errors import DecodeError, RequestRefused, TransportError
+from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import Instrument, check_instrument
 from ingestor.model.timestamps import SECOND
-from ingestor.sources.rate_limiter import holds
-from ingestor.sources.rest.client import RestClient
+from ingestor.sources.rest.client import RestSettings, value_at
+from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.rest.statistics import lists
 
 _FORMAT: Final = 1
@@ -47,11 +47,12 @@ _log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class CatalogSettings:
     """ttl_s: age at which answers on disk are asked for again. deadline_s: for all requests of one
-    list together, repetitions included."""
+    list together, repetitions included. rest: of one request; None = as the pools have it."""
 
     cache_dir: Path
     ttl_s: float
     deadline_s: float = 30.0
+    rest: RestSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +76,17 @@ class _Old:
 
 
 class Catalog:
-    """Instrument lists of every market that is asked for. `client` must be open."""
+    """Instrument lists of every market that is asked for."""
 
     def __init__(
         self,
         settings: CatalogSettings,
-        client: RestClient,
+        pools: RestPools,
         *,
         now_ns: Callable[[], int] = time_ns,
     ) -> None:
         self._settings = settings
-        self._client = client
+        self._pools = pools
         self._now_ns = now_ns
 
     async def load(
@@ -138,19 +139,12 @@ class Catalog:
     async def _fetch(
         self, adapter: type[FeedAdapter], market: str, rest_url: str, old: _Old | None
     ) -> InstrumentList:
-        held_s = holds.remaining_s(adapter.venue, "rest", rest_url)
-        if held_s > 0:
-            raise TransportError(rest_url, f"the venue wants no request for {held_s:.0f} s more")
         try:
             async with asyncio.timeout(self._settings.deadline_s):
                 bodies, entries = await self._ask(adapter, market, rest_url)
         except TimeoutError:
             reason = f"no list within {self._settings.deadline_s:g} s"
             raise TransportError(rest_url, reason) from None
-        except RequestRefused as failure:
-            if failure.retry_after_s:
-                holds.note(adapter.venue, "rest", rest_url, failure.retry_after_s)
-            raise
         # In a thread, between whose steps sockets are read: thousands of entries take a while.
         found = await asyncio.to_thread(read_entries, adapter, market, entries)
         fault = _fault(found, old)
@@ -174,10 +168,26 @@ class Catalog:
         except Exception as failure:  # an adapter of a third party
             detail = f"instrument list of {market}: {type(failure).__name__}"
             raise DecodeError(adapter.venue, detail) from failure
+        client = await self._pools.client(adapter, market, rest_url)
         for request in requests:
-            bodies += await self._client.pages(
-                rest_url, request, lambda body: entries.extend(entries_of(adapter, market, body))
+            before = len(entries)
+            pages = await client.pages(
+                rest_url,
+                request,
+                lambda body: entries.extend(entries_of(adapter, market, body)),
+                self._settings.rest,
             )
+            promised = value_at(pages[-1], request.total) if request.total else None
+            found = len(entries) - before
+            if isinstance(promised, int) and found < promised:
+                _log.warning(
+                    "catalogue.incomplete",
+                    venue=adapter.venue,
+                    market=market,
+                    found=found,
+                    promised=promised,
+                )
+            bodies += pages
         return bodies, entries
 
     def _path(self, adapter: type[FeedAdapter], market: str) -> Path:

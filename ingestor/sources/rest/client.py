@@ -27,6 +27,7 @@ from ingestor.model.backoff import Backoff
 from ingestor.model.errors import RequestRefused, TransportError, VenueError
 from ingestor.model.retry_after import retry_after_s
 from ingestor.sources.resolver import HttpResolver
+from ingestor.sources.rest.budget import RestBudget
 
 _OK: Final = 200
 # 418 is some venue's ban; 520 to 530 are what Cloudflare answers for a server behind it.
@@ -58,7 +59,7 @@ class RestSettings:
 class RestClient:
     """One connection pool. Use it as an asynchronous context manager.
 
-    pace: awaited with a request's weight before each attempt (a venue's rate limiter).
+    settings: of requests that come without their own. budget: what the venue allows.
     """
 
     def __init__(
@@ -66,19 +67,18 @@ class RestClient:
         settings: RestSettings,
         *,
         ssl_context: ssl.SSLContext | None = None,
-        pace: Callable[[int], Awaitable[None]] | None = None,
+        budget: RestBudget | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._settings = settings
         self._ssl = ssl_context or ssl.create_default_context()
-        self._pace = pace
+        self._budget = budget
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         # A body is inflated here, so that its size is bounded while it grows.
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
             connector=aiohttp.TCPConnector(
                 ssl=self._ssl,
                 limit=0,
@@ -103,20 +103,29 @@ class RestClient:
         await self._session.close()
         self._session = None
 
-    async def get(self, base_url: str, request: RestRequest) -> bytes:
-        """Return the body of one answer. base_url: scheme and host.
+    async def get(
+        self, base_url: str, request: RestRequest, settings: RestSettings | None = None
+    ) -> bytes:
+        """Return the body of one answer.
 
-        Raises TransportError (RequestRefused where the endpoint gave another status than 200)
-        after the last attempt, or at once when another attempt can't help.
+        Args:
+            base_url: scheme and host.
+            request: what to ask for.
+            settings: instead of the client's.
+
+        Raises:
+            TransportError: (RequestRefused where the endpoint gave another status than 200) after
+                the last attempt, or at once when another attempt can't help.
         """
-        url = _url(base_url, request, {})
-        return await self._get(url, request.weight, self._settings.body_bytes_max, None)
+        url, settings = _url(base_url, request, {}), settings or self._settings
+        return await self._get(url, request.weight, settings, settings.body_bytes_max, None)
 
     async def pages(
         self,
         base_url: str,
         request: RestRequest,
         check: Callable[[bytes], object] | None = None,
+        settings: RestSettings | None = None,
     ) -> list[bytes]:
         """Return the bodies of all pages, in order (one where the request has no cursor).
 
@@ -125,32 +134,38 @@ class RestClient:
             request: what to ask for.
             check: called with each body; the VenueError that it raises is retried where it is
                 temporary. Whatever else it raises comes out.
+            settings: instead of the client's.
 
         Raises:
             TransportError: as `get` does, for pages that never end, and what `check` found.
         """
+        settings = settings or self._settings
         bodies: list[bytes] = []
         cursor: dict[str, str] = {}
-        room = self._settings.body_bytes_max
+        room = settings.body_bytes_max
         for _ in range(_PAGES_MAX):
             url = _url(base_url, request, cursor)
-            bodies.append(await self._get(url, request.weight, room, check))
+            bodies.append(await self._get(url, request.weight, settings, room, check))
             room -= len(bodies[-1])
-            following = _next_page(bodies[-1], request.cursor)
+            following = _next_page(bodies[-1], request)
             if not following:
                 return bodies
             cursor = {"cursor": following}
         raise TransportError(_shown(url), f"more than {_PAGES_MAX} pages")
 
     async def _get(
-        self, url: URL, weight: int, room: int, check: Callable[[bytes], object] | None
+        self,
+        url: URL,
+        weight: int,
+        settings: RestSettings,
+        room: int,
+        check: Callable[[bytes], object] | None,
     ) -> bytes:
-        settings = self._settings
         for attempt in range(settings.attempts_max):
-            if self._pace is not None:
-                await self._pace(weight)
+            if self._budget is not None:
+                await self._budget.acquire(weight, settings.backoff.retry_after_cap_s)
             try:
-                body = await self._attempt(url, room)
+                body = await self._attempt(url, settings.timeout_s, room)
                 if check is not None:
                     check(body)
             except TransportError as failure:
@@ -167,16 +182,19 @@ class RestClient:
             await self._sleep(delay_s)
         raise AssertionError("attempts_max is at least 1")
 
-    async def _attempt(self, url: URL, room: int) -> bytes:
+    async def _attempt(self, url: URL, timeout_s: float, room: int) -> bytes:
         session = self._session
         assert session is not None, "used outside of its context"
         try:
-            async with session.get(url, allow_redirects=False) as response:
+            limit = aiohttp.ClientTimeout(total=timeout_s)
+            async with session.get(url, allow_redirects=False, timeout=limit) as response:
+                if self._budget is not None:
+                    self._budget.observe(response.status, response.headers)
                 return await _read(url, response, room)
         except TransportError:
             raise
         except TimeoutError:
-            reason = f"no answer within {self._settings.timeout_s:g} s"
+            reason = f"no answer within {timeout_s:g} s"
             raise TransportError(_shown(url), reason) from None
         except Exception as failure:  # whatever the HTTP library lets through
             raise TransportError(_shown(url), _explain(failure)) from failure
@@ -261,15 +279,22 @@ def _url(base_url: str, request: RestRequest, more: dict[str, str]) -> URL:
         raise TransportError(_shown(base_url), f"no URL: {_explain(failure)}") from failure
 
 
-def _next_page(body: bytes, keys: tuple[str, ...]) -> str:
-    """Return the cursor at `keys`, "" where there is none: the adapter judges the body."""
-    if not keys:
+def _next_page(body: bytes, request: RestRequest) -> str:
+    """Return the cursor of the next page, "" where there is none: the adapter judges the body."""
+    if not request.cursor or (request.more and value_at(body, request.more) is False):
         return ""
+    found = value_at(body, request.cursor)
+    # A venue may percent-encode its cursor; encoding it twice would spoil it.
+    return unquote(found) if isinstance(found, str) else ""
+
+
+def value_at(body: bytes, keys: tuple[str, ...]) -> object:
+    """Return what an answer's JSON has at `keys`, None where it has nothing there."""
     try:
         place: Any = orjson.loads(body)
         for key in keys:
             place = place[key]
     except (LookupError, TypeError, ValueError):
-        return ""
-    # A venue may percent-encode its cursor; encoding it twice would spoil it.
-    return unquote(place) if isinstance(place, str) else ""
+        return None
+    found: object = place
+    return found

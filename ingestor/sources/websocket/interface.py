@@ -12,7 +12,8 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Final, Protocol
+from time import time_ns
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from ingestor.config.proxy import proxy_secrets
 from ingestor.model.errors import TransportError
@@ -69,6 +70,7 @@ class ConnectOptions:
     TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, where there is no proxy.
     source_address: local IP address. proxy: http://, https:// or socks5:// address;
     permessage_deflate: whether to offer it; both are for the websockets transport alone.
+    clock_ns: what frames are stamped with, ns since the epoch.
     """
 
     url: str
@@ -80,6 +82,7 @@ class ConnectOptions:
     proxy: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     permessage_deflate: bool = False
+    clock_ns: Callable[[], int] = time_ns
 
     @property
     def is_secure(self) -> bool:
@@ -87,6 +90,9 @@ class ConnectOptions:
 
 
 Arrive = Callable[[tuple[Any, bytes, int]], None]
+# Takes the whole data frames of a read: (session, data, where a frame begins, the most bytes of a
+# payload, ts_recv in ns). Returns where something else begins.
+Take = Callable[[Any, bytes, int, int, int], int]
 
 
 class Link(Protocol):
@@ -137,6 +143,21 @@ class Handler(Protocol):
 
     def closed(self, failure: TransportError) -> None:
         """The connection ended. Exactly once, after `opened`; nothing follows."""
+
+
+@runtime_checkable
+class TakesReads(Protocol):
+    """What a handler may have besides: it cuts the frames of a read itself. A transport may use
+    this for reads that hold several, in place of `arrive`."""
+
+    @property
+    def take(self) -> Take | None:
+        """None where nothing takes the frames of this connection."""
+
+
+def take_of(handler: Handler) -> Take | None:
+    """Return what takes the frames of a handler's reads, None where nothing does."""
+    return handler.take if isinstance(handler, TakesReads) else None
 
 
 class Connect(Protocol):

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from contextlib import suppress
 from struct import Struct
-from time import time_ns
 from typing import Final
 
 from picows import (
@@ -39,9 +38,11 @@ from ingestor.sources.websocket.interface import (
     ConnectOptions,
     Handler,
     ProtocolViolated,
+    Take,
     callback_failure,
     connect_failure,
     is_close_code,
+    take_of,
 )
 from ingestor.sources.websocket.poller import ReadComplete
 from ingestor.sources.websocket.sockets import READ_BYTES, Receive, SocketTransport, open_stream
@@ -76,6 +77,7 @@ class _PicowsLink(WSListener):
     __slots__ = (
         "_abandoned",
         "_arrive",
+        "_clock_ns",
         "_failure",
         "_flows",
         "_handler",
@@ -89,6 +91,7 @@ class _PicowsLink(WSListener):
         "_rest",
         "_session",
         "_stream",
+        "_take",
         "_transport",
         "_url",
         "received_ns",
@@ -99,8 +102,10 @@ class _PicowsLink(WSListener):
 
     def __init__(self, options: ConnectOptions, handler: Handler) -> None:
         self._handler = handler
+        self._clock_ns = options.clock_ns
         self._session = handler.session
         self._arrive = handler.arrive
+        self._take: Take | None = take_of(handler)
         self._on_read_complete = handler.on_read_complete
         self._url = options.url
         self._message_bytes_max = options.frame_bytes_max
@@ -135,7 +140,7 @@ class _PicowsLink(WSListener):
         if not data:
             self._stream.ended()
             return None
-        self.received_ns = ts_recv = time_ns()
+        self.received_ns = ts_recv = self._clock_ns()
         size = len(data)
         if self._flows and not self._rest and _HEAD_BYTES <= size < READ_BYTES:
             # One whole frame and nothing else, as nearly always: what `_whole_frames` does for it.
@@ -160,13 +165,14 @@ class _PicowsLink(WSListener):
         if at < len(data):
             at = self._odd_frames(data, at)
             self._rest = data[at:]
-        on_read_complete = self._on_read_complete
-        on_read_complete()
+        self._on_read_complete()
         if has_more:
             self._stream.read_again()
 
     def _whole_frames(self, data: bytes, at: int) -> int:
         """Hand over data frames that are whole, from `at`; return where something else begins."""
+        if self._take is not None:
+            return self._take(self._session, data, at, self._message_bytes_max, self.received_ns)
         arrive, session, ts_recv = self._arrive, self._session, self.received_ns
         longest, size = self._message_bytes_max, len(data)
         frames = 0
@@ -273,15 +279,14 @@ class _PicowsLink(WSListener):
     def failed(self, failure: Exception) -> None:
         """Something unforeseen was raised in a callback: it costs this connection alone."""
         verdict = callback_failure(self._url, failure)
-        if self._failure is None:
-            self._failure = verdict
+        self._failure = self._failure or verdict
         self._stream.abort()
 
     # What the library calls
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self.received_ns = time_ns()
+        self.received_ns = self._clock_ns()
         try:
             self._handler.opened(self)
         except Exception as failure:  # noqa: BLE001  # else the library keeps it for itself
@@ -337,6 +342,7 @@ class _PicowsLink(WSListener):
 
     def deliver_to(self, arrive: Arrive) -> None:
         self._arrive = arrive
+        self._take = None
 
     def check_open(self) -> None:
         """Raises why the handshake failed, where the library doesn't know of it."""
@@ -375,8 +381,7 @@ class _PicowsLink(WSListener):
 
     def _join(self, frame: WSFrame) -> None:
         if self._parts is None:
-            self._parts = []
-            self._parts_bytes = 0
+            self._parts, self._parts_bytes = [], 0
         self._parts_bytes += frame.payload_size
         too_big = ""
         if self._parts_bytes > self._message_bytes_max:

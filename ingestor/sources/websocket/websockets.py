@@ -10,7 +10,6 @@ import socket
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from time import time_ns
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -116,6 +115,7 @@ class _OneAttempt(open_connection):
 class _WebsocketsLink:
     __slots__ = (
         "_arrive",
+        "_clock_ns",
         "_connection",
         "_failure",
         "_handler",
@@ -125,8 +125,9 @@ class _WebsocketsLink:
         "received_ns",
     )
 
-    def __init__(self, url: str, connection: _Connection, handler: Handler) -> None:
-        self._url = url
+    def __init__(self, options: ConnectOptions, connection: _Connection, handler: Handler) -> None:
+        self._url = options.url
+        self._clock_ns = options.clock_ns
         self._connection = connection
         self._handler = handler
         self._arrive = handler.arrive
@@ -134,7 +135,7 @@ class _WebsocketsLink:
         self._readable = asyncio.Event()
         self._readable.set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.received_ns = time_ns()
+        self.received_ns = self._clock_ns()
 
     def start(self) -> None:
         try:
@@ -196,7 +197,7 @@ class _WebsocketsLink:
 
     async def _ping(self) -> None:
         await (await self._connection.ping())
-        self.received_ns = time_ns()
+        self.received_ns = self._clock_ns()
 
     async def _close(self) -> None:
         await self._connection.close()
@@ -208,7 +209,7 @@ class _WebsocketsLink:
                 payload = await connection.recv(decode=False)
                 if not readable.is_set():
                     await readable.wait()
-                self.received_ns = ts_recv = time_ns()
+                self.received_ns = ts_recv = self._clock_ns()
                 self._arrive((handler.session, payload, ts_recv))
                 handler.on_read_complete()
         except ConnectionClosed as ended:
@@ -242,7 +243,7 @@ async def connect(options: ConnectOptions, handler: Handler) -> _WebsocketsLink:
             raise _failure(options, attempt, failure) from None  # it may have a password
         raise
     assert attempt.made is not None, "open"
-    link = _WebsocketsLink(options.url, attempt.made, handler)
+    link = _WebsocketsLink(options, attempt.made, handler)
     link.start()
     return link
 

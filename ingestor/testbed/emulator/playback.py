@@ -201,7 +201,8 @@ def _keyed_lines(chains: Sequence[SegmentChain], problems: Problems) -> Iterator
         fixed = foreign.get(chain.name)
         for line in lines:
             if fixed is not None:
-                yield fixed, line
+                for key in _foreign_keys(chain, fixed, line, owners):
+                    yield key, line
             elif not chain.is_foreign:
                 for key in _keys(chain, line, owners):
                     if key[0]:
@@ -225,6 +226,25 @@ def _keys(
             return (_own_key(line.venue or chain.venue, line.market),)
     key = owners.get((chain.name, line.conn), ("", ""))
     return (key,)
+
+
+def _foreign_keys(
+    chain: SegmentChain, fixed: Key, line: Line, owners: dict[tuple[str, Connection | None], Key]
+) -> Iterable[Key]:
+    """Return whom a line of others concerns: addresses tell. fixed: where they don't."""
+    venue = venue_of(fixed[0])
+    match line:
+        case Connect(url=url):
+            market = venue.market_at(url)
+            key = fixed if market is None else (venue.name, market)
+            owners[chain.name, line.conn] = key
+            return (key,)
+        case Http(url=url):
+            told = [] if venue.shares_connection else venue.markets_at(url)
+            return [(venue.name, market) for market in told] or (fixed,)
+        case Header():
+            return (fixed,)
+    return (owners.get((chain.name, line.conn), fixed),)
 
 
 def _own_key(venue: str, market: str) -> Key:

@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 import orjson
 
 from ingestor.adapter import FeedAdapter
+from ingestor.adapter.addresses import markets_at
 
 LevelTexts = Sequence[tuple[str, str]]  # price, size
 Print = tuple[str, str, str]  # symbol, price, size: somewhere in a frame
@@ -172,11 +172,14 @@ class Venue:
 
     def market_at(self, url: str) -> str | None:
         """Return the market whose websocket host an address has; None: another venue's."""
-        host = urlsplit(url).hostname
-        for name, market in self.adapter.markets.items() if self.adapter else ():
-            if any(urlsplit(endpoint.url).hostname == host for endpoint in market.endpoints):
-                return "" if self.shares_connection else name
-        return None
+        told = self.markets_at(url)
+        if not told:
+            return None
+        return "" if self.shares_connection else told[0]
+
+    def markets_at(self, url: str) -> list[str]:
+        """Return the markets that an address may be of."""
+        return markets_at(self.adapter, url) if self.adapter is not None else []
 
     def market_of_frame(self, message: Any) -> str | None:
         """Return the market that sends frames of this shape; None: the shape doesn't say."""

@@ -14,6 +14,7 @@ from ingestor.adapter.instrument_list import (
     Unreadable,
     carry,
     difference,
+    keep,
 )
 from ingestor.model.instruments import Contract, Instrument, check_instrument, instrument
 
@@ -38,7 +39,7 @@ def test_equal_lists_do_not_differ() -> None:
 
 def test_listings_and_delistings() -> None:
     change = difference(listed(A, B), listed(B, C))
-    assert change == ListChange(added=(C,), gone=(A,))
+    assert change == ListChange(added=(C,), gone=("A",))
     assert change
 
 
@@ -65,7 +66,22 @@ def test_halts_and_the_end_of_them() -> None:
     assert difference(listed(A, B), listed(B, halted={"A": halt})) == ListChange(halted=(halt,))
     assert difference(listed(B, halted={"A": halt}), listed(A, B)) == ListChange(resumed=(A,))
     assert not difference(listed(B, halted={"A": halt}), listed(B, halted={"A": halt}))
-    assert not difference(listed(B, halted={"A": halt}), listed(B)), "it didn't run"
+
+
+@pytest.mark.rows("I4")
+@pytest.mark.parametrize("metadata", [A, None])
+def test_what_was_halted_before_it_went_is_gone(metadata: Instrument | None) -> None:
+    halted = listed(B, halted={"A": Halted("A", "BREAK", metadata)})
+    assert difference(halted, listed(B)) == ListChange(gone=("A",)), "it may run since before"
+    odd = (Unreadable("A", "ValueError"),)
+    unsure = listed(B, unreadable=odd)
+    assert not difference(halted, unsure)
+    assert not difference(halted, listed(B, unreadable=(Unreadable("", "KeyError"),)))
+    carried = carry(halted, unsure)
+    assert carried.halted == halted.halted
+    assert not carried.carried
+    assert difference(carried, listed(B)) == ListChange(gone=("A",))
+    assert keep(listed(B), halted, {"A"}).halted == halted.halted
 
 
 def test_an_entry_that_cannot_be_read_is_no_delisting() -> None:

@@ -117,6 +117,7 @@ class App:
             *(1, 2, 3, 4, 5, 6, 0.5, 1.5),
             paused=True,
             steps={"pause": 3},
+            fill={"bytes": 0.1, "rows": 0.2, "age": 0.3},
             held_partitions={"md.trades.v1": 2},
             side={("md.status.v1", "acked"): 4},
         )

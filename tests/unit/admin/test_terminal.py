@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from ingestor.admin.terminal import ledger, line, picture, show
@@ -28,11 +30,12 @@ NOW = Status(
     publish_p99_ms=8.0,
     queue_bytes=10,
     queue_limit_bytes=1_000,
+    queue_fill={"bytes": 0.01, "rows": 0.002, "age": 0.0},
 )
 
 
-def text_of(status: Status, before: Status = BEFORE) -> str:
-    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+def text_of(status: Status, before: Status = BEFORE, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     with console.capture() as capture:
         console.print(picture(status, before))
     return capture.get()
@@ -41,7 +44,7 @@ def text_of(status: Status, before: Status = BEFORE) -> str:
 def test_a_line_has_rates_since_the_last_one() -> None:
     assert line(NOW, BEFORE) == (
         "running 3 s: 9/10 connections, 1,000 frames/s, 3,000 ticks/s, lag p50 1.2 p99 9.5 ms, "
-        "publish p99 8.0 ms, queue 1.0%, 1 frames rejected"
+        "publish p99 8.0 ms, queue 1.0% (bytes), 1 frames rejected"
     )
 
 
@@ -60,8 +63,33 @@ def test_the_picture_shows_feeds_and_trouble() -> None:
     assert "1 frames rejected" in text
     NOW_WELL = Status(phase=Phase.RUNNING)
     assert "nothing lost" in text_of(NOW_WELL)
-    full = Status(queue_bytes=8, queue_limit_bytes=10, notes=["recorder failed"])
-    assert "queue 80% full, recorder failed" in text_of(full)
+    full = Status(queue_fill={"bytes": 0.1, "age": 0.8}, notes=["recorder failed"])
+    assert "queue 80% full (age), recorder failed" in text_of(full)
+
+
+@pytest.mark.parametrize(("kafka_up", "is_said"), [(False, True), (True, False), (None, False)])
+def test_an_outage_of_kafka_is_shown(kafka_up: bool | None, is_said: bool) -> None:
+    now = Status(phase=Phase.RUNNING, kafka_up=kafka_up)
+    assert ("Kafka acknowledges nothing" in text_of(now)) == is_said
+    assert ("Kafka acknowledges nothing" in line(now, Status())) == is_said
+
+
+def test_numbers_are_whole_at_80_columns() -> None:
+    feeds = [
+        FeedStatus("coinbase-international", market, "trades", 1_234_567_890, 12.3, 123.4, 4_321.0)
+        for market in ("spot", "perpetual")
+    ]
+    text = text_of(replace(NOW, frames=123_456_789, acked=1_234_567_890, feeds=feeds), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for number in ("123,456,789", "1,234,567,890", "4321.0", "123.4", "12.3"):
+        assert number in text
+    assert text.count("1,234,567,890") == 3
+
+
+def test_feeds_keep_their_order_when_lags_change() -> None:
+    feeds = [FeedStatus("v", "m", name, 1, 1.0, lag) for name, lag in (("b", 9.0), ("a", 1.0))]
+    text = text_of(Status(feeds=feeds))
+    assert text.index("v:m:a") < text.index("v:m:b")
 
 
 def test_the_picture_shows_the_worst_feeds_when_there_are_many() -> None:
@@ -76,7 +104,8 @@ def test_the_ledger_adds_up() -> None:
     text = ledger(NOW)
     assert "frames          2,100 = 100 control + 1,999 decoded + 1 rejected" in text
     assert "rows            6,010 = 5,990 acknowledged + 0 duplicate" in text
-    assert text.endswith("balanced")
+    assert text.endswith("balanced, but 20 rows were not delivered")
+    assert ledger(Status()).endswith("balanced")
     assert "UNACCOUNTED: 3" in ledger(Status(unaccounted=3))
 
 

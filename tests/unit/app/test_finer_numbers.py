@@ -21,7 +21,7 @@ from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable
 from ingestor.sources.rest.catalog import CatalogSettings
-from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.pool import RestPools
 from tests.feeds.fixtures import load
 
 
@@ -64,7 +64,7 @@ class Bench:
         self.now_s = 1_000.0
         self.revisions = Revisions(
             self.table,
-            RestSettings(1.0),
+            RestPools(),
             CatalogSettings(Path("/nowhere"), 0.0),
             {},
             lambda: self.now_s,

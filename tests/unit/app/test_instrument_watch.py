@@ -105,7 +105,7 @@ async def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
         ]
         assert [one.symbol for one in resumed.resumed] == [inverse["instId"]]
         assert [one.symbol for one in resumed.added] == ["NEWEST-USDT-SWAP"]
-        assert [one.symbol for one in delisted.gone] == ["BTC-USDT-SWAP"]
+        assert delisted.gone == ("BTC-USDT-SWAP",)
 
 
 async def test_a_list_that_was_missing_comes(tmp_path: Path) -> None:
@@ -205,6 +205,21 @@ async def test_one_list_without_a_symbol_is_no_delisting(tmp_path: Path) -> None
             await asyncio.sleep(0.05)
             assert heard.changes == []
             assert planner.lists[one].trading == before
+
+
+@pytest.mark.rows("I4")
+async def test_a_halt_before_a_delisting_hides_it_not(tmp_path: Path) -> None:
+    async with serving(("okx", "swap")) as (okx,), catalogue(tmp_path) as source:
+        planner = await loaded(source, okx)
+        async with watching(planner, source) as (_, heard):
+            answer = okx.edit()
+            first, *others = answer["data"]
+            first["state"] = "suspend"
+            okx.serve(answer)
+            await until(lambda: heard.changes)
+            okx.serve(answer | {"data": others})
+            await until(lambda: len(heard.changes) == 2)
+        assert heard.of("okx")[1].gone == (first["instId"],)
 
 
 async def test_whatever_a_source_raises_costs_its_list_alone(

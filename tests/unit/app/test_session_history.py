@@ -16,6 +16,7 @@ from ingestor.adapter import BookRule, Continuity
 from ingestor.adapter.contract import Subscription
 from ingestor.app.session_history import RestartMarks, SessionHistory, history_path
 from ingestor.decode.session import Session
+from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind, Side
@@ -160,7 +161,7 @@ class Rows:
             ended(path)
         history = SessionHistory(path)
         history.begin()
-        self.marks = RestartMarks(history, self.table, self.pipeline.buffer, None)
+        self.marks = RestartMarks(history, self.table, self.pipeline.buffer, None, Clocks())
 
     def up(self, connection: Connection) -> None:
         self.marks.up(PLANNED, cast("Session", connection))

@@ -16,7 +16,8 @@ from ingestor.adapter import FeedAdapter
 from ingestor.config.model import Config
 from ingestor.model.backoff import Backoff
 from ingestor.sources.rest.catalog import Catalog, CatalogSettings
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.pool import RestPools
 from tests.feeds.fixtures import adapters, load
 
 ADAPTERS: dict[str, type[FeedAdapter]] = {one.venue: one for one in adapters()}
@@ -78,8 +79,11 @@ async def serving(*markets: tuple[str, str]) -> AsyncIterator[list[Venue]]:
 @asynccontextmanager
 async def catalogue(folder: Path, **settings: Any) -> AsyncIterator[Catalog]:
     chosen = {"ttl_s": 3_600.0, "deadline_s": 1.0} | settings
-    async with RestClient(REST) as client:
-        yield Catalog(CatalogSettings(folder, **chosen), client)
+    pools = RestPools(REST, weight_per_s=1e6)
+    try:
+        yield Catalog(CatalogSettings(folder, **chosen), pools)
+    finally:
+        await pools.aclose()
 
 
 def config(*feeds: dict[str, Any]) -> Config:

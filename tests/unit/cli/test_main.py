@@ -32,7 +32,7 @@ COMMANDS = {
     "audit": [],
     "check": [],
     "compact": [],
-    "config": ["show", "check", "schema"],
+    "config": ["show", "check", "schema", "init"],
     "consume": [],
     "demo": [],
     "dev-broker": [],
@@ -44,6 +44,7 @@ COMMANDS = {
     "run": [],
     "serve": [],
     "simulate": [],
+    "top": [],
 }
 
 

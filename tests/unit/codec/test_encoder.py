@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import struct
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
 from ingestor.codec import (
     RECORD_BYTES_MAX,
@@ -21,6 +19,7 @@ from ingestor.codec import (
     encoder,
     headers,
     position,
+    schema_name,
 )
 from ingestor.codec import binary as codec_binary
 from ingestor.codec.json_encoder import LEVELS_PER_RECORD
@@ -30,10 +29,10 @@ from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind, Rows, Side
 from tests.fakes.rows import MAKERS, levels, table_of, trades
+from tests.fakes.schemas import validator
 from tests.make_vectors import FIRST_SEQUENCE, FOLDER, SESSION, cases, table, vectors
 
 ENCODINGS = ("json", "binary")
-SCHEMAS = Path(__file__).parents[3] / "schemas"
 INT64 = st.integers(-(2**63), 2**63 - 1)
 COUNT = st.integers(0, 2**64 - 1)
 TABLE = table()
@@ -242,17 +241,14 @@ def test_vectors_decode_to_their_rows(encoding: str) -> None:
 
 @pytest.mark.parametrize("row_class", tuple(ROW_CLASSES))
 def test_json_follows_its_schema(row_class: RowClass) -> None:
-    path = SCHEMAS / f"{row_class.schema}.schema.json"
-    schema = json.loads(path.read_text(encoding="utf-8"))
-    Draft202012Validator.check_schema(schema)
-    assert headers(row_class, "json") == [("schema", schema["$id"].encode())]
-    validator = Draft202012Validator(schema)
+    assert headers(row_class, "json") == [("schema", schema_name(row_class.schema).encode())]
+    judge = validator(row_class.schema)
     written, rows = cases()[row_class.channel]
     for _, value, _, _ in encoder("json", TABLE, SESSION).encode(written, rows, 0):
         message = json.loads(value)
-        validator.validate(message)
-        assert not validator.is_valid(message | {"surprise": 1})
-        assert not validator.is_valid(message | {"session": "x"})
+        judge.validate(message)
+        assert not judge.is_valid(message | {"surprise": 1})
+        assert not judge.is_valid(message | {"session": "x"})
 
 
 def test_what_is_no_record_is_refused() -> None:

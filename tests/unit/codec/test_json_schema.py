@@ -23,7 +23,8 @@ def test_each_class_has_a_schema(row_class: RowClass) -> None:
     path = SCHEMAS / f"{row_class.schema}.schema.json"
     if row_class in WRITTEN_BY_HAND:
         assert (
-            json.loads(path.read_text(encoding="utf-8"))["$id"] == f"md.{row_class.schema}+json/1"
+            json.loads(path.read_text(encoding="utf-8"))["$id"]
+            == f"urn:ingestor:schema:md.{row_class.schema}+json/1"
         )
         return
     text = json.dumps(json_schema(row_class), indent=2) + "\n"
@@ -40,7 +41,10 @@ def test_a_schema_is_printed() -> None:
 def test_what_the_entry_says_is_in_the_schema() -> None:
     schema = json_schema(WEATHER)
     Draft202012Validator.check_schema(schema)
-    assert (schema["$id"], schema["title"]) == ("md.weather.v1+json/1", "A forecast, or a gap")
+    assert (schema["$id"], schema["title"]) == (
+        "urn:ingestor:schema:md.weather.v1+json/1",
+        "A forecast, or a gap",
+    )
     fields = schema["oneOf"][0]["properties"]
     assert fields["state"] == {"enum": ["unknown", "sunny", "stormy"]}
     assert fields["station"] == {"type": "integer", "description": "Number of the station."}

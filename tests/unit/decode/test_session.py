@@ -336,3 +336,30 @@ def test_closing_is_a_hole_of_everything(session: Session) -> None:
     (hole,) = buffer_of(session).seal(TABLE).holes
     assert (hole.cause, hole.instruments, hole.ts_recv) == (Cause.DISCONNECT, None, 7)
     assert session.pending == set()
+
+
+@pytest.mark.rows("I4")
+@pytest.mark.parametrize("streams", [["trades.A"], []], ids=["named", "all"])
+def test_a_stream_that_is_subscribed_to_again_has_a_hole(
+    session: Session, streams: list[str]
+) -> None:
+    """Not every venue numbers its trades: what came between would be lost unseen."""
+    session.interrupt(["trades.A", "book.A"], 7)
+    send(session, do="trade", s="A", n=1)  # from before
+    send(session, do="ack", streams=streams)
+    send(session, do="trade", s="A", n=2)
+    send(session, do="ack", streams=["trades.A"])  # once is enough
+    first, second = buffer_of(session).seal(TABLE).holes
+    assert (first.cause, second.cause) == (Cause.STALE, Cause.STALE)
+    assert (first.ts_recv, first.trade, second.trade) == (7, 0, 2)
+    for hole in (first, second):
+        assert list(hole.source.instruments(RowClass.TRADE)) == [0]
+        assert list(hole.source.instruments(RowClass.LEVEL)) == [], "a snapshot follows"
+
+
+def test_an_end_and_a_change_forget_what_was_interrupted(session: Session) -> None:
+    session.interrupt(["trades.A", "trades.B"], 7)
+    session.change([one for one in session.subscriptions if one.symbol == "B"], 8)
+    assert session.interrupted == {"trades.B"}
+    session.closed(9)
+    assert session.interrupted == set()

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingestor.model.decimals import exponent_of, format_decimal, parse_column, parse_decimal
+from ingestor.model.decimals import (
+    exponent_of,
+    format_decimal,
+    parse_column,
+    parse_decimal,
+    plain_decimal,
+)
 
 
 def reference(text: str, exponent: int) -> int | None:
@@ -106,3 +112,22 @@ def test_exponent_of_an_increment(increment: str, exponent: int) -> None:
 def test_increments_that_are_none(increment: str) -> None:
     with pytest.raises(ValueError, match="increment"):
         exponent_of(increment)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("1e-8", "0.00000001"),
+        ("1E+3", "1000"),
+        ("+5", "5"),
+        (".5", "0.5"),
+        ("5.", "5"),
+        ("0.0500", "0.0500"),
+        ("1e999999", "1e999999"),
+        ("NaN", "NaN"),
+        ("", ""),
+        (".", "."),
+    ],
+)
+def test_plain_decimals(text: str, plain: str) -> None:
+    assert plain_decimal(text) == plain

@@ -63,3 +63,20 @@ def test_a_mark_says_what_is_missing(row_class: RowClass) -> None:
     assert (row["ts_recv"][0], row["flags"][0]) == (123, Flag.LAST | Flag.NO_VENUE_TIME)
     missing = [int(row[name][0]) for name in row.dtype.names[7:9]]  # type: ignore[index]
     assert missing == [10, 12]
+
+
+def test_the_bits_of_flags_are_a_promise_too() -> None:
+    assert {flag.name: int(flag) for flag in Flag} == {
+        "LAST": 1,
+        "SNAPSHOT": 2,
+        "NO_VENUE_TIME": 4,
+        "PARTIAL": 8,
+        "CHECKSUM": 16,
+        "BLOCK": 32,
+        "RPI": 64,
+        "LIQUIDATION": 128,
+        "ADL": 256,
+        "INSURANCE": 512,
+        "AUCTION": 1_024,
+        "BACKFILL": 2_048,
+    }

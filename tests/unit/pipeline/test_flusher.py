@@ -105,7 +105,7 @@ async def test_many_frames_are_decoded_at_once_and_flushed_when_the_batch_is_ful
 @pytest.mark.rows("I1")
 @pytest.mark.parametrize("frames", [FRAMES_FULL, FRAMES_FULL - 1], ids=["in a burst", "by timer"])
 async def test_a_bug_of_what_decodes_many_costs_nothing_but_time(
-    frames: int, expected_bugs: Counter[str]
+    frames: int, expected_bugs: Counter[str], python_way: None
 ) -> None:
     """Its frames are decoded one by one, and it is reported."""
     bench = Bench(adapter=Broken)

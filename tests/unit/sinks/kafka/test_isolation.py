@@ -17,8 +17,9 @@ from ingestor.kafka.settings import AUXILIARY_TOPICS, QUARANTINE, STATUS
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import LedgerBroken
 from ingestor.model.row_classes import RowClass
+from ingestor.native import native
 from ingestor.sinks.kafka import refusals
-from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryTopic
+from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryTopic
 from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.produce_request import ProduceClient
@@ -97,6 +98,7 @@ class Injection:
 PLACES: list[tuple[type, str, str]] = [
     (ProduceClient, "send", "partition"),
     (ProduceClient, "build", "record"),
+    (ProduceClient, "wrap", "record"),
     (ProduceClient, "leader", "partition"),
     (ProduceClient, "connection", "partition"),
     (BatchMaker, "size_bytes", "partition"),
@@ -114,7 +116,12 @@ async def test_an_exception_on_the_way_of_rows_loses_none(
     name: str,
     unit: str,
     failure: Exception,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if name == "wrap" and native().library is None:
+        pytest.skip(native().reason)
+    if name == "build":
+        request.getfixturevalue("python_way")
     injection = Injection(monkeypatch, owner, name)
     ledger = Ledger()
     sink = sink_of(broker, ledger)
@@ -171,7 +178,7 @@ async def test_an_exception_in_a_side_topic_costs_that_topic_alone(
     assert sink.side.acked == {"md.status.v1": 50, "md.quarantine.v1": 50}
     assert not sink.producer_resets
     assert ledger.counts == {"acked": 100}
-    assert found_bugs().keys() <= {"topic"}
+    assert found_bugs().keys() <= {"partition"}
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda one: type(one).__name__)
@@ -205,7 +212,10 @@ async def test_an_exception_in_metadata_costs_the_producer(
 
 
 async def test_a_row_that_can_not_be_encoded_is_found(
-    broker: DevBroker, monkeypatch: pytest.MonkeyPatch, found_bugs: Callable[[], Counter[str]]
+    broker: DevBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    found_bugs: Callable[[], Counter[str]],
+    python_way: None,
 ) -> None:
     monkeypatch.setattr(refusals.BACKOFF.__class__, "delay_s", lambda *_given: 0.01)
     ledger = Ledger()

@@ -146,6 +146,13 @@ def test_rows_that_grow_too_old_are_shed() -> None:
     assert owner.ledger.unexplained(40, 2) == 0
 
 
+def test_each_bound_of_the_budget_has_its_fill() -> None:
+    owner = Owner(Budget(bytes_max=64_000, rows_max=1_000, age_max_s=10, pause_max_s=1))
+    owner.put(RowClass.TRADE, trades(40, instruments=2), 0)
+    fill = owner.queue.statistics(8 * SECOND).fill
+    assert fill == pytest.approx({"bytes": 40 * 64 / 64_000, "rows": 40 / 1_000, "age": 0.8})
+
+
 def test_what_is_in_flight_is_never_shed() -> None:
     owner = Owner(Budget(bytes_max=64_000))
     owner.put(RowClass.TRADE, trades(900, instruments=2))

@@ -29,6 +29,12 @@ class Venue:
             limits=Limits(streams_per_connection=4),
             book=BookRule(Continuity.NONE, verify_with_quotes=True),
         ),
+        "heavy": Market(
+            endpoints=(Endpoint("wss://heavy.acme.example"),),
+            rest_url="https://api.acme.example",
+            limits=Limits(streams_per_connection=40, streams_of_channel={"book": 3}),
+            book=BookRule(Continuity.NONE),
+        ),
         "one": Market(
             endpoints=(Endpoint("wss://one.acme.example"),),
             rest_url="https://api.acme.example",
@@ -67,6 +73,15 @@ def test_an_instrument_stays_together_and_connections_are_even() -> None:
         ["book.C", "quotes.C"],
     ]
     assert [len(one) for one in streams(plan("ABCDE", ["book"]))] == [3, 2]
+
+
+def test_heavy_channels_have_a_limit_of_their_own() -> None:
+    symbols = [f"S{number}" for number in range(8)]
+    planned = plan(symbols, ["trades", "book"], "heavy")
+    books = [[one for one in names if one.startswith("book")] for names in streams(planned)]
+    assert [len(names) for names in books] == [3, 3, 2]
+    assert sum(map(len, streams(planned))) == 16
+    assert len(plan(symbols, ["trades", "quotes"], "heavy")) == 1
 
 
 def test_quotes_prove_books_only_where_they_are_subscribed_to() -> None:
@@ -147,7 +162,7 @@ def test_wishes_that_overlap_are_taken_once() -> None:
 
 
 def test_unknown_market_and_channel() -> None:
-    with pytest.raises(ConfigError, match="no market 'swap'; it has spot, one"):
+    with pytest.raises(ConfigError, match="no market 'swap'; it has spot, heavy, one"):
         make_plan([Wanted(Venue, "swap", [0], ["book"])], table("A"))
     with pytest.raises(ConfigError, match="no channel 'candles'; it has book, quotes, trades"):
         make_plan([Wanted(Venue, "spot", [0], ["candles"])], table("A"))

@@ -21,7 +21,7 @@ from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Kind
 from ingestor.model.timestamps import iso_text
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.recording.format import HOUR_NS
+from ingestor.recording.format import HOUR_NS, RESUBSCRIBE
 from ingestor.recording.layout import SUFFIX
 from ingestor.recording.reader import Problems
 from ingestor.recording.recorder import Recorder
@@ -104,6 +104,13 @@ class Live:
         self.recorder.received(connection, self.ts_ns, payload)
         self.sessions[connection].receive(payload, self.ts_ns)
 
+    def resubscribe(self, connection: int, *streams: str) -> None:
+        """As the repair worker does."""
+        self.ts_ns += MS
+        decision = {"action": RESUBSCRIBE, "streams": list(streams)}
+        self.recorder.record_decision(connection, self.ts_ns, decision)
+        self.sessions[connection].interrupt(streams, self.ts_ns)
+
     def snapshot(self, connection: int, symbol: str, body: bytes = SNAPSHOT) -> None:
         self.ts_ns += MS
         url = f"https://acme.example/v1/depth?symbol={symbol}&limit=100"
@@ -146,6 +153,7 @@ def eventful(live: Live) -> Iterator[None]:
         if n % 10 == 0:
             yield
     live.frame(1, b"{broken")
+    live.resubscribe(2, "trades:AAA")
     live.frame(2, trade("AAA", 900, "10.2599"))
     live.snapshot(1, "AAA", orjson.dumps({"u": 140, "b": [["9.00", "1"]], "a": []}))
     yield

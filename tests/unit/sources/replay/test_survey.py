@@ -4,27 +4,8 @@ import pytest
 
 from ingestor.adapter import RestRequest
 from ingestor.sources.registry import adapter_of
-from ingestor.sources.replay.survey import Digits, Finder, Probe, inferred, matches
-
-
-@pytest.mark.parametrize(
-    ("texts", "exponent"),
-    [
-        ([], 0),
-        (["1", "20"], 0),
-        (["0.10", "5.123"], 3),
-        (["0.00005100"], 8),
-        (["61737.63000000"], 8),
-        (["26000000000000.00000000"], 4),  # int64 has no room for what is printed
-        (["26000000000000.00000001"], 8),  # but what is needed is not left out
-        (["1e-3", 5, None], 0),
-    ],
-)
-def test_digits_become_an_exponent(texts: list[object], exponent: int) -> None:
-    digits = Digits()
-    for text in texts:
-        digits.see(text)
-    assert digits.exponent == exponent
+from ingestor.sources.replay.digits import Digits
+from ingestor.sources.replay.survey import Finder, Probe, inferred, matches
 
 
 def test_an_inferred_instrument_has_room_for_its_digits() -> None:
@@ -73,6 +54,7 @@ def test_a_probe_sees_levels_that_are_json() -> None:
     probe = Probe()
     probe.begin(None, b"")  # type: ignore[arg-type]
     assert probe.json_levels(3, 1, 1, 1, 1, b'[["1.25","0.5"]]', b"[]")
+    probe.read()
     assert list(probe.channels) == [(3, "book")]
     assert (probe.prices[3].exponent, probe.sizes[3].exponent) == (2, 1)
 
@@ -95,50 +77,3 @@ REQUEST = RestRequest("/api/v3/depth", {"symbol": "A", "limit": "1000"})
 )
 def test_addresses_match_requests(url: str, expected: bool) -> None:
     assert matches(url, REQUEST) is expected
-
-
-def exponent_of(*texts: str) -> int:
-    digits = Digits()
-    for text in texts:
-        digits.see(text)
-    return digits.exponent
-
-
-PRICES = [f"{90_000 + number}.{number % 10}" for number in range(100)]
-POISON = "90000.123456789012345678"
-
-
-@pytest.mark.parametrize("place", [0, 50, 100])
-def test_one_absurd_number_widens_nothing(place: int) -> None:
-    assert exponent_of(*PRICES[:place], POISON, *PRICES[place:]) == 1
-    assert exponent_of(*PRICES[:place], POISON, POISON, POISON, *PRICES[place:]) == 1, "again"
-    assert exponent_of(*PRICES[:place], "90000.1234567", *PRICES[place:]) == 1, "though it fits"
-
-
-def test_several_finer_numbers_are_believed() -> None:
-    finer = [f"9000{number}.12345678" for number in range(3)]
-    assert exponent_of(*PRICES, *finer) == 8
-    assert exponent_of(*finer, POISON, *PRICES) == 8
-
-
-def test_a_number_a_little_finer_is_believed() -> None:
-    assert exponent_of(*PRICES, "90000.125") == 3
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_with_few_numbers_each_is_believed(count: int) -> None:
-    assert exponent_of("0.00012345", *PRICES[:count]) == 8
-
-
-def test_trailing_zeros_count_and_int64_bounds_them() -> None:
-    assert exponent_of(*(f"{text}000" for text in PRICES)) == 4
-    assert (
-        exponent_of(*(f"{number}.10000000000000000000" for number in range(10**9, 10**9 + 50))) == 8
-    )
-
-
-def test_what_is_no_decimal_text_is_passed_over() -> None:
-    digits = Digits()
-    for text in (None, 7, "1e-7", *PRICES):
-        digits.see(text)
-    assert digits.exponent == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import orjson
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
@@ -24,7 +25,8 @@ from ingestor.model.instruments import Instrument
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.rate_limiter import holds
 from ingestor.sources.rest.catalog import Catalog, CatalogSettings
-from ingestor.sources.rest.client import RestClient, RestSettings
+from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.rest.statistics import ListStatistics
 from tests.feeds.fixtures import load
 
@@ -66,11 +68,11 @@ class Bench:
     venue: Venue
     clock: Clock
     settings: CatalogSettings
-    client: RestClient
+    pools: RestPools
 
     def catalogue(self) -> Catalog:
         """A catalogue as after a start of the program: nothing but the disk is remembered."""
-        return Catalog(self.settings, self.client, now_ns=self.clock)
+        return Catalog(self.settings, self.pools, now_ns=self.clock)
 
     async def load(
         self, adapter: type[FeedAdapter] = Coinbase, market: str = "spot"
@@ -102,8 +104,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(runner.cleanup)
-        client = await stack.enter_async_context(RestClient(rest))
-        yield Bench(venue, Clock(), settings, client)
+        pools = RestPools(rest)
+        stack.push_async_callback(pools.aclose)
+        yield Bench(venue, Clock(), settings, pools)
 
 
 async def test_the_venue_is_asked_once_while_answers_are_fresh(bench: Bench) -> None:
@@ -115,6 +118,19 @@ async def test_the_venue_is_asked_once_while_answers_are_fresh(bench: Bench) -> 
     listed = await catalogue.load(Coinbase, "spot", bench.venue.url)
     assert (listed.instruments, listed.fresh) == (FIXTURE.instruments, False)
     assert len(bench.venue.asked) == 1
+
+
+async def test_a_list_shorter_than_it_says_is_reported(bench: Bench) -> None:
+    """Coinbase's answers say how many products all pages have together."""
+    whole = orjson.loads(bench.venue.answers["/api/v3/brokerage/market/products"][0])
+    count = len(whole["products"])
+    for promised, warned in ((count, 0), (count + 1, 1)):
+        body = orjson.dumps(whole | {"num_products": promised})
+        bench.venue.answers["/api/v3/brokerage/market/products"] = [body]
+        with capture_logs() as logs:
+            await bench.catalogue().refresh(Coinbase, "spot", bench.venue.url)
+        found = [line for line in logs if line["event"] == "catalogue.incomplete"]
+        assert len(found) == warned
 
 
 async def test_old_answers_are_asked_for_again(bench: Bench) -> None:
@@ -384,7 +400,7 @@ async def test_a_list_that_does_not_come_ends_at_the_deadline(bench: Bench) -> N
     bench.venue.answer_instead = hang
     settings = replace(bench.settings, deadline_s=0.1)
     with pytest.raises(TransportError, match=r"no list within 0\.1 s"):
-        await Catalog(settings, bench.client).load(Coinbase, "spot", bench.venue.url)
+        await Catalog(settings, bench.pools).load(Coinbase, "spot", bench.venue.url)
     release.set()
 
 

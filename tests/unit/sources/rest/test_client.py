@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trustme
 from aiohttp import web
 
-from ingestor.adapter import RestRequest
+from ingestor.adapter import RestLimit, RestRequest
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import RequestRefused, TransportError
+from ingestor.sources.rest.budget import RestBudget
 from ingestor.sources.rest.client import RestClient, RestSettings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -50,6 +52,21 @@ class Clock:
         self.slept.append(delay_s)
 
 
+class Counting(RestBudget):
+    """Counts what the client tells it, and holds nobody up."""
+
+    def __init__(self) -> None:
+        super().__init__("acme", "all", RestLimit())
+        self.paced: list[int] = []
+        self.seen: list[int] = []
+
+    async def acquire(self, weight: int, patience_s: float) -> None:
+        self.paced.append(weight)
+
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+        self.seen.append(status)
+
+
 async def test_a_get_returns_the_body() -> None:
     seen: list[web.Request] = []
 
@@ -65,10 +82,7 @@ async def test_a_get_returns_the_body() -> None:
 
 async def test_what_may_pass_is_retried_with_backoff() -> None:
     statuses = [503, 429, 500]
-    clock, paced = Clock(), []
-
-    async def pace(weight: int) -> None:
-        paced.append(weight)
+    clock, budget = Clock(), Counting()
 
     async def handler(request: web.Request) -> web.Response:
         if not statuses:
@@ -79,10 +93,11 @@ async def test_what_may_pass_is_retried_with_backoff() -> None:
 
     async with (
         serving(handler) as url,
-        RestClient(SETTINGS, pace=pace, sleep=clock.sleep) as client,
+        RestClient(SETTINGS, budget=budget, sleep=clock.sleep) as client,
     ):
         assert await client.get(url, REQUEST) == b"{}"
-    assert paced == [3, 3, 3, 3]
+    assert budget.paced == [3, 3, 3, 3]
+    assert budget.seen == [503, 429, 500, 200]
     first, second, third = clock.slept
     assert 0 <= first <= 1
     assert 7 <= second <= 9, "Retry-After is a floor"
@@ -101,6 +116,31 @@ async def test_attempts_end() -> None:
             await client.get(url, REQUEST)
     assert len(calls) == SETTINGS.attempts_max
     assert len(clock.slept) == SETTINGS.attempts_max - 1
+
+
+@pytest.mark.parametrize(
+    ("pages", "asked"),
+    [
+        ([("b", True), ("c", True), ("", False)], 3),
+        ([("b", True), ("c", False)], 2),  # a cursor that leads nowhere
+        ([("b", None), ("", None)], 2),  # an older answer, without the flag
+    ],
+)
+async def test_pages_end_where_the_answer_says_so(
+    pages: list[tuple[str, bool | None]], asked: int
+) -> None:
+    cursors: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        cursor, more = pages[len(cursors)]
+        cursors.append(request.query.get("cursor"))
+        flag = {} if more is None else {"has_next": more}
+        return web.json_response({"pagination": {"next_cursor": cursor, **flag}})
+
+    paged = replace(REQUEST, cursor=("pagination", "next_cursor"), more=("pagination", "has_next"))
+    async with serving(handler) as url, RestClient(SETTINGS) as client:
+        assert len(await client.pages(url, paged)) == asked
+    assert cursors == [None, *(cursor for cursor, _ in pages)][:asked]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,212 @@
+"""The memory that Python and C share: the twins of the structures in src/native.h."""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROW_BYTES: Final = 64
+CHOICES_MAX: Final = 4
+EXPONENT_MAX: Final = 18
+# Where a level that is being read stands, behind the bytes of the row.
+LEVEL_PRICE, LEVEL_SIZE, LEVEL_SIDE = 64, 72, 80
+
+
+class Op(IntEnum):
+    """What one step of a shape does."""
+
+    LITERAL = 0
+    SYMBOL = 1
+    INTEGER = 2
+    MS = 3
+    DECIMAL = 4
+    CHOICE = 5
+    TEXT = 6
+    DIGITS = 7
+    ISO = 8
+    UUID = 9
+    EACH = 10
+    NEXT = 11
+    LEVEL = 12
+    ROW = 13
+    WORD = 14
+    NUMBER = 15
+    SAME = 16
+    END = 17
+
+
+_CHOICE: Final = np.dtype([("text_at", "<u4"), ("length", "<u2"), ("value", "u1"), ("spare", "u1")])
+OPERATION: Final = np.dtype(
+    [
+        *((name, "u1") for name in ("kind", "width", "choices", "spare")),
+        ("at", "<u2"),
+        ("at2", "<u2"),
+        ("jump", "<u4"),
+        ("text_at", "<u4"),
+        ("length", "<u4"),
+        ("spare2", "<u4"),
+        ("least", "<u8"),
+        ("most", "<u8"),
+        ("choice", _CHOICE, CHOICES_MAX),
+    ]
+)
+SHAPE: Final = np.dtype(
+    [
+        ("first", "<u4"),
+        ("row_class", "u1"),
+        ("newest_first", "u1"),
+        ("spare", "u1", 2),
+        ("row", "u1", ROW_BYTES),
+    ]
+)
+SYMBOL: Final = np.dtype(
+    [
+        ("hash", "<u8"),
+        ("text_at", "<u4"),
+        ("length", "<u4"),
+        ("number", "<u4"),
+        ("exponents", "u1", 2),
+        ("spare", "u1", 2),
+    ]
+)
+OTHER_WIDTH: Final = 3  # offset, length, frame of a frame that no shape takes
+
+
+class CShapes(ctypes.Structure):
+    """What one market's frames look like, and its symbols."""
+
+    _fields_ = (
+        ("operations", ctypes.c_void_p),
+        ("shapes", ctypes.c_void_p),
+        ("texts", ctypes.c_void_p),
+        ("symbols", ctypes.c_void_p),
+        ("names", ctypes.c_void_p),
+        ("symbols_mask", ctypes.c_uint64),
+        ("taken", ctypes.c_void_p),
+        ("shape_count", ctypes.c_uint32),
+        ("last", ctypes.c_uint32),
+    )
+
+
+class CRowArray(ctypes.Structure):
+    """An array of rows, and the frame that each came with."""
+
+    _fields_ = (
+        ("rows", ctypes.c_void_p),
+        ("frames", ctypes.c_void_p),
+        ("used", ctypes.c_uint64),
+        ("room", ctypes.c_uint64),
+    )
+
+
+class COutput(ctypes.Structure):
+    """Where rows go. rows: trades, quotes and updates."""
+
+    _fields_ = (
+        ("rows", CRowArray * 3),
+        ("levels", ctypes.c_void_p),
+        ("asks", ctypes.c_void_p),
+        ("levels_used", ctypes.c_uint64),
+        ("levels_room", ctypes.c_uint64),
+    )
+
+
+class CTake(ctypes.Structure):
+    """What does not change between calls, and what the last one found."""
+
+    _fields_ = (
+        ("shapes", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
+        ("others", ctypes.c_void_p),
+        ("others_max", ctypes.c_uint64),
+        ("others_count", ctypes.c_uint64),
+        ("frames", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("is_full", ctypes.c_uint64),
+    )
+
+
+FIELDS_MAX: Final = 16  # of a record's template
+
+
+class FieldKind(IntEnum):
+    """What the value of a record's field is made of."""
+
+    SEQUENCE = 0
+    ROWS = 1
+    INTEGER = 2
+    FLAGS = 3
+    SIDE = 4
+    PRICE = 5
+    SIZE = 6
+    TRADE_ID = 7
+    BIDS = 8
+    ASKS = 9
+    END = 10
+
+
+FIELD: Final = np.dtype(
+    [
+        ("text_at", "<u4"),
+        ("length", "<u4"),
+        ("at", "<u2"),
+        ("kind", "u1"),
+        ("spare", "u1", 5),
+    ]
+)
+KNOWN: Final = np.dtype(
+    [
+        *((name, "<u4") for name in ("key_at", "key_length", "prefix_at", "prefix_length")),
+        ("exponents", "u1", 2),
+        ("spare", "u1", 6),
+    ]
+)
+
+
+class WriterResult(IntEnum):
+    """What writing records came to."""
+
+    DONE = 0
+    ODD_ROW = 1  # a row that a template can't write
+    NO_ROOM = 2
+    UNKNOWN = 3  # an instrument that is not known yet
+
+
+class CWriter(ctypes.Structure):
+    """A template, its instruments, and where the records go."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("fields", "texts", "known", "names", "places", "out", "levels")
+        ),
+        *(
+            (name, ctypes.c_uint64)
+            for name in ("fields_count", "known_count", "room", "levels_room", "row_bytes")
+        ),
+        *((name, ctypes.c_uint64) for name in ("row_kind", "closing")),
+        *((name, ctypes.c_uint64) for name in ("records", "plain_bytes", "out_bytes", "unknown")),
+    )
+
+
+# In the order of `native_size`.
+SIZES: Final = (
+    OPERATION.itemsize,
+    SHAPE.itemsize,
+    SYMBOL.itemsize,
+    ctypes.sizeof(CShapes),
+    ctypes.sizeof(COutput),
+    ctypes.sizeof(CTake),
+    FIELD.itemsize,
+    KNOWN.itemsize,
+    ctypes.sizeof(CWriter),
+)
+
+
+def address(array: NDArray[np.generic]) -> int:
+    """Return where an array's memory begins. The array must be kept as long as C uses it."""
+    return int(array.ctypes.data)

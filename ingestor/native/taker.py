@@ -1,0 +1,256 @@
+"""Take frames with the compiled library: the rows of all markets, and the frames of one market."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import QUOTE, TRADE, UPDATE, Rows
+from ingestor.native.layouts import (
+    EXPONENT_MAX,
+    OTHER_WIDTH,
+    ROW_BYTES,
+    SYMBOL,
+    COutput,
+    CShapes,
+    CTake,
+    address,
+)
+from ingestor.native.steps import CompiledShape, arrays_of
+
+ROWS_ROOM: Final = 4_096  # of each class, at first; what they hold still is in the cache
+LEVELS_ROOM: Final = 16_384
+OTHERS_MAX: Final = 256  # of one call
+_DTYPES: Final = (TRADE, QUOTE, UPDATE)
+_SYMBOLS_MIN: Final = 64  # slots of the hash table
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+NameOf = tuple[str, int, int, int]  # symbol, number, exponents of price and size
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Rows that the library made, in order, and the frame that each came with.
+
+    trades, quotes, updates: arrays of TRADE, QUOTE and UPDATE. trade_frames, quote_frames: int64.
+    levels: int64[n, 2], price and size of the updates' levels. payload_bytes: of the frames that
+    were cut from reads, whose payloads are not kept.
+    """
+
+    trades: Rows
+    quotes: Rows
+    updates: Rows
+    trade_frames: NDArray[np.int64]
+    quote_frames: NDArray[np.int64]
+    levels: NDArray[np.int64]
+    payload_bytes: int
+
+    @property
+    def update_frames(self) -> NDArray[np.int64]:
+        return self.updates["frame"].astype(np.int64)
+
+
+class TakenRows:
+    """Where the library writes rows until they are sealed."""
+
+    def __init__(self, rows_room: int = ROWS_ROOM, levels_room: int = LEVELS_ROOM) -> None:
+        self._memory = COutput()
+        self._words = np.frombuffer(memoryview(self._memory), np.uint64)
+        self._rows: list[NDArray[np.uint8]] = [np.empty(0, np.uint8) for _ in _DTYPES]
+        self._frames: list[NDArray[np.int64]] = [np.empty(0, np.int64) for _ in _DTYPES]
+        self._levels: NDArray[np.int64] = np.empty((0, 2), np.int64)
+        self._asks: NDArray[np.int64] = self._levels
+        self.payload_bytes = 0
+        self._resize(rows_room, levels_room)
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self._memory)
+
+    @property
+    def rows(self) -> int:
+        """Return how many trades, quotes and price levels wait."""
+        words = self._words
+        return int(words[2] + words[6] + words[14])  # used: trades, quotes; levels_used
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(rows.used for rows in self._memory.rows)
+
+    def grow(self) -> None:
+        """Make room for twice as much: one batch had no end."""
+        self._resize(2 * self._memory.rows[0].room, 2 * self._memory.levels_room)
+
+    def _resize(self, rows_room: int, levels_room: int) -> None:
+        memory = self._memory
+        for index, rows in enumerate(memory.rows):
+            self._rows[index] = _enlarged(self._rows[index], rows_room * ROW_BYTES)
+            self._frames[index] = _enlarged(self._frames[index], rows_room)
+            rows.rows, rows.frames = address(self._rows[index]), address(self._frames[index])
+            rows.room = rows_room
+        self._levels = _enlarged(self._levels, levels_room)
+        self._asks = np.empty((levels_room, 2), np.int64)
+        memory.levels, memory.asks = address(self._levels), address(self._asks)
+        memory.levels_room = levels_room
+
+    def take_out(self) -> Taken:
+        """Return all rows, and start anew."""
+        used = [rows.used for rows in self._memory.rows]
+        trades, quotes, updates = (
+            rows[: count * ROW_BYTES].copy().view(dtype)
+            for rows, count, dtype in zip(self._rows, used, _DTYPES, strict=True)
+        )
+        taken = Taken(
+            trades,
+            quotes,
+            updates,
+            self._frames[0][: used[0]].copy(),
+            self._frames[1][: used[1]].copy(),
+            self._levels[: self._memory.levels_used].copy(),
+            self.payload_bytes,
+        )
+        for rows in self._memory.rows:
+            rows.used = 0
+        self._memory.levels_used = 0
+        self.payload_bytes = 0
+        return taken
+
+
+def _enlarged(array: NDArray[_Scalar], length: int) -> NDArray[_Scalar]:
+    larger: NDArray[_Scalar] = np.empty((length, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+class FrameTaker:
+    """Reads one market's frames. frames: how many were taken since the start."""
+
+    def __init__(
+        self, library: ctypes.CDLL, shapes: Sequence[CompiledShape], rows: TakenRows
+    ) -> None:
+        """rows: gets what is taken."""
+        self.rows = rows
+        self._classes = [shape.row_class for shape in shapes]
+        self._arrays = arrays_of(shapes)
+        self._hash = library.native_hash
+        self._take = library.native_take
+        self._take_each = library.native_take_each
+        self._counts = np.zeros(len(shapes), np.uint64)
+        self._others = np.zeros((OTHERS_MAX, OTHER_WIDTH), np.int64)
+        self._shapes = CShapes(
+            operations=address(self._arrays.operations),
+            shapes=address(self._arrays.shapes),
+            texts=address(self._arrays.texts),
+            taken=address(self._counts),
+            shape_count=len(shapes),
+        )
+        self._block = CTake(
+            shapes=ctypes.addressof(self._shapes),
+            output=rows.address,
+            others=address(self._others),
+            others_max=OTHERS_MAX,
+        )
+        self._address = ctypes.addressof(self._block)
+        self.frames = 0
+        self.set_symbols(())
+
+    @property
+    def frames_by_shape(self) -> list[int]:
+        return [int(count) for count in self._counts]
+
+    def frames_by_class(self) -> dict[RowClass, int]:
+        """Return how many frames the shapes of each class took."""
+        frames: dict[RowClass, int] = {}
+        for row_class, count in zip(self._classes, self.frames_by_shape, strict=True):
+            frames[row_class] = frames.get(row_class, 0) + count
+        return frames
+
+    def set_symbols(self, names: Iterable[NameOf]) -> None:
+        """Know these symbols, and no others. Those that JSON escapes stay unknown."""
+        known = [
+            (symbol.encode(), number, price_exponent, size_exponent)
+            for symbol, number, price_exponent, size_exponent in names
+            if symbol
+            and symbol.isprintable()
+            and not {'"', "\\"} & {*symbol}
+            and 0 <= price_exponent <= EXPONENT_MAX
+            and 0 <= size_exponent <= EXPONENT_MAX
+        ]
+        slots = _SYMBOLS_MIN
+        while slots < 2 * len(known) + 2:
+            slots *= 2
+        self._symbols = np.zeros(slots, SYMBOL)
+        texts = bytearray(b"\0")
+        for text, number, price_exponent, size_exponent in known:
+            hashed = self._hash(text, len(text))
+            slot = hashed & (slots - 1)
+            while self._symbols[slot]["length"]:
+                slot = (slot + 1) & (slots - 1)
+            exponents = (price_exponent, size_exponent)
+            self._symbols[slot] = (hashed, len(texts), len(text), number, exponents, (0, 0))
+            texts += text
+        self._names = np.frombuffer(bytes(texts), np.uint8)
+        self._shapes.symbols, self._shapes.symbols_mask = address(self._symbols), slots - 1
+        self._shapes.names = address(self._names)
+
+    def take_each(
+        self, payloads: Sequence[bytes], ts_recv: Sequence[int], first_frame: int
+    ) -> list[int]:
+        """Take payloads; return the places of those that no shape takes.
+
+        Args:
+            payloads: whole messages.
+            ts_recv: of each, ns since the epoch.
+            first_frame: the number of the first one's frame; others follow.
+        """
+        count = len(payloads)
+        try:
+            times = array("q", ts_recv)
+        except (OverflowError, TypeError):
+            return list(range(count))  # no times: the Python way says so
+        sizes = array("q", map(len, payloads))
+        data = b"".join(payloads)
+        addresses = sizes.buffer_info()[0], times.buffer_info()[0]
+        others: list[int] = []
+        block, at = self._block, 0
+        while True:
+            at = self._take_each(self._address, data, *addresses, at, count, first_frame)
+            self.frames += block.frames
+            if block.others_count:
+                others += self._others[: block.others_count, 0].tolist()
+            if not block.is_full:
+                return others
+            if block.others_count < OTHERS_MAX:
+                self.rows.grow()
+
+    def take_read(
+        self, data: bytes, at: int, longest: int, ts_recv: int, frame: int
+    ) -> tuple[int, int, bool, list[list[int]]]:
+        """Take the whole frames of a read.
+
+        Args:
+            data: what was read.
+            at: where a frame begins.
+            longest: the most bytes that a payload may have.
+            ts_recv: when it was read, ns since the epoch.
+            frame: the number of the frames that are taken, as of `frame` + 2k after k others.
+
+        Returns:
+            Where that ended; how many frames were taken; whether it ended for want of room; and
+            offset, length and frame number of each frame that no shape takes.
+        """
+        block = self._block
+        end = self._take(self._address, data, len(data), at, longest, ts_recv, frame)
+        taken = block.frames
+        self.frames += taken
+        self.rows.payload_bytes += block.bytes
+        others = self._others[: block.others_count].tolist() if block.others_count else []
+        return end, taken, bool(block.is_full), others

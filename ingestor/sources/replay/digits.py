@@ -1,0 +1,111 @@
+"""How many decimals the numbers of a recording have, though one of them may be absurd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+CONFIRMED: Final = 3  # distinct numbers that make a count of digits certain
+_DIGITS_MAX: Final = 18
+_BEYOND_MAX: Final = 4  # digits beyond what is certain that a single number is believed
+_MANY: Final = 20  # numbers: with fewer, nothing stands out
+
+
+@dataclass(slots=True)
+class Digits:
+    """Digits seen in a column of one symbol. printed: decimals, with trailing zeros; needed:
+    without; whole: digits before the point.
+
+    One number with far more digits than all others says nothing of the column: what CONFIRMED
+    distinct numbers need is certain, and what goes a little beyond it is believed.
+    """
+
+    printed: int = 0
+    needed: int = 0
+    whole: int = 1
+    _certain: int = 0
+    _printed: int = 0  # of the numbers that need no more than what is certain
+    _certain_whole: int = 1
+    _finer: dict[str, tuple[int, int]] = field(default_factory=dict)  # text -> needed, printed
+    _larger: dict[str, int] = field(default_factory=dict)  # text -> whole
+    _seen: int = 0
+
+    def __post_init__(self) -> None:
+        self._certain, self._printed = self.needed, self.printed
+        self._certain_whole = self.whole
+
+    def see_all(self, texts: Iterable[object]) -> None:
+        """Take numbers, each text once."""
+        for text in texts:
+            self.see(text)
+
+    def see(self, text: object) -> None:
+        if not isinstance(text, str):
+            return
+        before, _, after = text.partition(".")
+        printed = len(after)
+        if printed <= self._certain and len(before) <= self._certain_whole:
+            self._seen += 1  # the usual case: nothing new
+            return
+        if "e" in text or "E" in text:
+            return
+        self._seen += 1
+        needed = len(after.rstrip("0"))
+        if needed > self._certain:
+            self._see_finer(text, needed, printed)
+        elif printed > self._printed:
+            self._printed = printed
+        whole = len(before.lstrip("-0"))
+        if whole > self._certain_whole:
+            self._see_larger(text, whole)
+        self.printed = max(self.printed, printed)
+        self.needed = max(self.needed, needed)
+        self.whole = max(self.whole, whole)
+
+    def _see_finer(self, text: str, needed: int, printed: int) -> None:
+        self._finer[text] = (needed, printed)
+        if len(self._finer) < CONFIRMED:
+            return
+        self._certain = sorted(found[0] for found in self._finer.values())[-CONFIRMED]
+        for found, (digits, width) in list(self._finer.items()):
+            if digits <= self._certain:
+                self._printed = max(self._printed, width)
+                del self._finer[found]
+
+    def _see_larger(self, text: str, whole: int) -> None:
+        self._larger[text] = whole
+        if len(self._larger) < CONFIRMED:
+            return
+        self._certain_whole = sorted(self._larger.values())[-CONFIRMED]
+        for found, digits in list(self._larger.items()):
+            if digits <= self._certain_whole:
+                del self._larger[found]
+
+    @property
+    def exponent(self) -> int:
+        """As printed, since a checksum may cover the zeros; fewer where int64 demands it."""
+        room = self._room()
+        needed = self._needed(self._certain, room)
+        reach = self._reach(self._certain, room)
+        widths = [width for digits, width in self._finer.values() if digits <= reach]
+        return max(needed, min(max([self._printed, *widths]), room))
+
+    def fitted(self, listed: int) -> int:
+        """Return an exponent that a list gives, raised to what the numbers need: orders at a finer
+        tick than today's may still be there."""
+        return self._needed(max(listed, self._certain), self._room())
+
+    def _room(self) -> int:
+        """Return the decimals that int64 has room for beside the whole digits."""
+        reach = self._certain_whole + _BEYOND_MAX
+        few = self._seen < _MANY
+        wholes = [whole for whole in self._larger.values() if whole <= reach or few]
+        return max(_DIGITS_MAX - max([self._certain_whole, *wholes]), 0)
+
+    def _needed(self, certain: int, room: int) -> int:
+        reach = self._reach(certain, room)
+        return max([certain, *(digits for digits, _ in self._finer.values() if digits <= reach)])
+
+    def _reach(self, certain: int, room: int) -> int:
+        return room if self._seen < _MANY else min(certain + _BEYOND_MAX, room)
