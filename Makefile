@@ -56,7 +56,7 @@ native: $(RUN_STAMP)
 	@$(PIP) uninstall --yes ziglang
 
 test: $(DEV_STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 test-long: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -m long --part $(PART) \

@@ -24,6 +24,7 @@ import orjson
 from msgspec import Struct
 
 from ingestor.adapter import (
+    SECOND,
     Ack,
     BookRule,
     Cause,
@@ -39,6 +40,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Reconnect,
@@ -49,6 +51,7 @@ from ingestor.adapter import (
     Rows,
     Sequential,
     Side,
+    TradeNumbers,
     UnknownMessage,
     VenueError,
     instrument,
@@ -77,6 +80,7 @@ _LATE_MAX: Final = 100  # so many in a row are no reordering: the count itself i
 _TEMPORARY: Final = frozenset(
     {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL"}
 )
+_HISTORY_PAGE: Final = 1_000  # trades in one answer
 _NOT_TRADING: Final = ("is_disabled", "trading_disabled", "cancel_only")
 _WORD: Final = re.compile(r"[\w-]+")
 
@@ -88,6 +92,12 @@ class _Trade(Struct, gc=False):
     size: Any
     time: str
     side: str
+
+
+class _History(Struct):
+    """The answer to a request for past trades, newest first."""
+
+    trades: list[_Trade]
 
 
 class _Level(Struct, gc=False):
@@ -126,6 +136,7 @@ class _Head(Struct):
     sequence_num: Sequential
 
 
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse: Final = msgspec.json.Decoder(_Message, float_hook=str).decode  # one for all connections
 _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _NO_TIME: Final = "1970-01-01T00:00:00"  # of levels in a snapshot that has none
@@ -167,6 +178,7 @@ class Coinbase:
                 frame_bytes_max=32 << 20,  # snapshots of 5 MB and 46,000 levels occur
             ),
             book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),
+            trade_numbers=TradeNumbers.ASCENDING,
         )
     }
 
@@ -392,6 +404,19 @@ class Coinbase:
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        query = {
+            "limit": str(_HISTORY_PAGE),
+            "start": str(lost.after_ns // SECOND),
+            "end": str(lost.before_ns // SECOND + 1),
+        }
+        path = f"/api/v3/brokerage/market/products/{symbol}/ticker"
+        return RestRequest(path, query)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        for trade in reversed(_parse_history(body).trades):
+            out.add_trade(_read_trades, trade, self._symbols[symbol], ts_recv)
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         query = {"product_id": symbol, "limit": str(depth)}

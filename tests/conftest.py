@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import structlog
 
+from ingestor.cli.main import main
 from ingestor.native import Native
 from ingestor.telemetry.bulkheads import bulkheads
+from tests import effort as effort  # its settings are everybody's
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint, missing_tools
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
-KAFKA_FIXTURES = {"kafka", "private_kafka", "kafka_factory", "kafka_tools"}
+KAFKA_FIXTURES = {"kafka", "lent_kafka", "private_kafka", "kafka_factory", "kafka_tools"}
 USED_BROKER = pytest.StashKey[str]()
 BrokerFactory = Callable[..., KafkaBroker]
+Call = Callable[..., CompletedProcess[str]]
 NO_CAPTURES = "no ../shared/captures"
+# Tests that provoke exceptions log many: rich takes a tenth of a second for each traceback.
+_RENDERER = structlog.get_config()["processors"][-1]
+_RENDERER.exception_formatter = structlog.dev.plain_traceback
 pytest_plugins = ["tests.failures", "tests.faults.results"]
 
 
@@ -94,6 +104,26 @@ def _no_bugs(expected_bugs: Counter[str]) -> Iterator[None]:
     assert bulkheads.bugs - before == expected_bugs
 
 
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """`call(*arguments, env=...)` runs a command to its end in this process, which is quicker."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+
+    def run(*arguments: str, env: dict[str, str]) -> CompletedProcess[str]:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["ingestor", *arguments])
+        capsys.readouterr()
+        status = main()
+        said = capsys.readouterr()
+        return CompletedProcess(arguments, status, said.out, said.err)
+
+    yield run
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
 @pytest.fixture(scope="session")
 def captures() -> Path:
     """The folder of recorded frames, which lies beside the checkout and is not part of it."""
@@ -137,10 +167,19 @@ def kafka_factory(request: pytest.FixtureRequest, kafka_tools: None) -> Iterator
         yield make
 
 
+@pytest.fixture(scope="session")
+def lent_kafka(kafka_tools: None) -> Iterator[KafkaBroker]:
+    """The broker behind `private_kafka`: starting one takes seconds."""
+    with KafkaBroker() as broker:
+        yield broker
+
+
 @pytest.fixture
-def private_kafka(kafka_factory: BrokerFactory) -> KafkaBroker:
-    """A broker of one test's own, to be killed, paused and started again."""
-    return kafka_factory()
+def private_kafka(lent_kafka: KafkaBroker, request: pytest.FixtureRequest) -> Iterator[KafkaBroker]:
+    """A broker lent to one test, to be killed, paused and started again; topics of others stay."""
+    request.config.stash[USED_BROKER] = lent_kafka.description
+    yield lent_kafka
+    lent_kafka.restore()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -33,6 +33,7 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     CompiledShape,
@@ -48,6 +49,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Milliseconds,
     Notice,
@@ -55,7 +57,9 @@ from ingestor.adapter import (
     Refused,
     RestLimit,
     RestRequest,
+    RestSnapshot,
     SnapshotSource,
+    TradeNumbers,
     UnknownMessage,
 )
 
@@ -70,6 +74,7 @@ from .batch_decoder import (
     Quote,
     Trade,
     append_event,
+    append_history,
     futures_decoder,
     is_whole_book,
     parse_wrapped,
@@ -79,9 +84,24 @@ from .batch_decoder import (
 
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 
-_SNAPSHOT_LEVELS: Final = 1_000  # fewer soon leave a wrong top of the book
+# Levels of the REST snapshot, and what it weighs. Fewer than 1,000 soon leave a wrong top of a busy
+# book, beyond which only what changed is known.
+_SPOT_WEIGHTS: Final = {1_000: 50, 100: 5, 500: 25, 5_000: 250}
+_FUTURES_WEIGHTS: Final = {1_000: 20, 100: 5, 500: 10}
+_DEPTH_WEIGHT: Final = {"spot": _SPOT_WEIGHTS, "usdm": _FUTURES_WEIGHTS, "coinm": _FUTURES_WEIGHTS}
+_SPOT_BOOKS: Final = tuple(BookOffer(d, ms) for ms in (100, 1_000) for d in _SPOT_WEIGHTS)
+_FUTURES_BOOKS: Final = tuple(BookOffer(d, ms) for ms in (100, 250, 500) for d in _FUTURES_WEIGHTS)
+_UNNAMED_SPEEDS: Final = {"spot": 1_000, "usdm": 250, "coinm": 250}  # of a stream `@depth`
+_AUDIT_LIMITS: Final = (5, 10, 20, 50, 100)
+_AUDIT_WEIGHT: Final = 5  # of up to 100 levels on spot; futures take less
 _DEPTH_PATH: Final = {"spot": "/api/v3/depth", "usdm": "/fapi/v1/depth", "coinm": "/dapi/v1/depth"}
-_DEPTH_WEIGHT: Final = {"spot": 50, "usdm": 20, "coinm": 20}
+_HISTORY_PATH: Final = {
+    "spot": "/api/v3/historicalTrades",
+    "usdm": "/fapi/v1/aggTrades",
+    "coinm": "/dapi/v1/aggTrades",
+}
+_HISTORY_WEIGHT: Final = {"spot": 25, "usdm": 20, "coinm": 20}
+_HISTORY_PAGE: Final = 1_000  # trades in one answer
 _EXCHANGE_INFO: Final = {
     "spot": RestRequest("/api/v3/exchangeInfo", {"showPermissionSets": "false"}, weight=20),
     "usdm": RestRequest("/fapi/v1/exchangeInfo"),
@@ -115,9 +135,9 @@ _SPOT_BOOK: Final = BookRule(Continuity.RANGE, SnapshotSource.REST, verify_with_
 _FUTURES_BOOK: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, verify_with_quotes=True)
 
 _STREAM: Final = {
-    "spot": {"trades": "trade", "quotes": "bookTicker", "book": "depth@100ms"},
-    "usdm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
-    "coinm": {"trades": "aggTrade", "quotes": "bookTicker", "book": "depth@100ms"},
+    "spot": {"trades": "trade", "quotes": "bookTicker"},
+    "usdm": {"trades": "aggTrade", "quotes": "bookTicker"},
+    "coinm": {"trades": "aggTrade", "quotes": "bookTicker"},
 }
 
 # What each event is read with; spot quotes have none.
@@ -189,6 +209,8 @@ class Binance:
             "https://api.binance.com",
             _SPOT_LIMITS,
             _SPOT_BOOK,
+            _SPOT_BOOKS,
+            TradeNumbers.CONSECUTIVE,
         ),
         "usdm": Market(
             (
@@ -198,12 +220,16 @@ class Binance:
             "https://fapi.binance.com",
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
+            _FUTURES_BOOKS,
+            TradeNumbers.SPANS,
         ),
         "coinm": Market(
             (Endpoint("wss://dstream.binance.com/stream"),),
             "https://dapi.binance.com",
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
+            _FUTURES_BOOKS,
+            TradeNumbers.SPANS,
         ),
     }
 
@@ -212,10 +238,19 @@ class Binance:
         self._is_spot = market == "spot"
         self._symbols = symbols
         self._requests = 0
+        self._offer = self.markets[market].books[0]
         self._subscribing: dict[int, tuple[str, ...]] = {}  # request id -> its streams
 
+    def choose_book(self, offer: BookOffer) -> None:
+        self._offer = offer
+
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{symbol.lower()}@{_STREAM[self._market][channel]}"
+        name = self._depth_stream() if channel == "book" else _STREAM[self._market][channel]
+        return f"{symbol.lower()}@{name}"
+
+    def _depth_stream(self) -> str:
+        speed_ms = self._offer.speed_ms
+        return "depth" if speed_ms == _UNNAMED_SPEEDS[self._market] else f"depth@{speed_ms}ms"
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for some in _chunks(streams):
@@ -339,15 +374,34 @@ class Binance:
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return RestRequest(
             _DEPTH_PATH[self._market],
-            {"symbol": symbol, "limit": str(_SNAPSHOT_LEVELS)},
-            _DEPTH_WEIGHT[self._market],
+            {"symbol": symbol, "limit": str(self._offer.depth)},
+            _DEPTH_WEIGHT[self._market][self._offer.depth],
         )
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        limit = next(limit for limit in _AUDIT_LIMITS if limit >= depth)
+        query = {"symbol": symbol, "limit": str(limit)}
+        return RestRequest(_DEPTH_PATH[self._market], query, _AUDIT_WEIGHT)
+
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
+        book = _parse_snapshot(body)
+        bids, asks = ([(str(p), str(q)) for p, q in side] for side in (book.bids, book.asks))
+        return RestSnapshot(book.lastUpdateId, bids, asks)
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        query = {"symbol": symbol, "fromId": str(lost.first), "limit": str(_HISTORY_PAGE)}
+        market = self._market
+        return RestRequest(_HISTORY_PATH[market], query, _HISTORY_WEIGHT[market])
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        append_history(body, self._symbols[symbol], ts_recv, out, is_spot=self._is_spot)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         book = _parse_snapshot(body)
         last, bids, asks, time = book.lastUpdateId, book.bids, book.asks, book.T
         flags = _SNAPSHOT if time is not None else _SNAPSHOT | Flag.NO_VENUE_TIME
-        if max(len(bids), len(asks)) >= _SNAPSHOT_LEVELS:
+        # A recording doesn't say how many were asked for: as many as may be are taken for cut.
+        if max(len(bids), len(asks)) in _DEPTH_WEIGHT[self._market]:
             flags |= Flag.PARTIAL
         out.levels(
             self._symbols[symbol],

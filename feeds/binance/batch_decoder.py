@@ -94,6 +94,27 @@ class Depth(msgspec.Struct, gc=False):
     pu: ClassVar[int] = 0
 
 
+class PastTrade(msgspec.Struct, gc=False):
+    """A trade of spot, as REST gives it."""
+
+    t: Sequential = msgspec.field(name="id")
+    p: Any = msgspec.field(name="price")
+    q: Any = msgspec.field(name="qty")
+    T: Milliseconds = msgspec.field(name="time")
+    m: bool = msgspec.field(name="isBuyerMaker")
+
+
+class PastAggregate(msgspec.Struct, gc=False):
+    """A trade of futures, as REST gives it."""
+
+    t: Sequential = msgspec.field(name="a")
+    p: Any
+    q: Any
+    T: Milliseconds
+    m: bool
+    nq: Any = None
+
+
 class AggregateTrade(msgspec.Struct, gc=False, tag_field="e", tag="aggTrade"):
     """Futures' trades."""
 
@@ -144,7 +165,12 @@ parse_wrapped: Final = msgspec.json.Decoder(_Wrapped, float_hook=str).decode
 
 
 def _read_trades(
-    trades: list[Trade] | list[AggregateTrade] | list[FuturesTrade], rows: Rows
+    trades: list[Trade]
+    | list[AggregateTrade]
+    | list[FuturesTrade]
+    | list[PastTrade]
+    | list[PastAggregate],
+    rows: Rows,
 ) -> Sequence[list[Any]]:
     rows["ts_event"] = either_ns([one.T for one in trades])
     set_column(rows, "sequence", [one.t for one in trades])
@@ -153,14 +179,16 @@ def _read_trades(
     return [one.p for one in trades], [one.q for one in trades]
 
 
-def _read_aggregates(trades: list[AggregateTrade], rows: Rows) -> Sequence[list[Any]]:
+def _read_aggregates(
+    trades: list[AggregateTrade] | list[PastAggregate], rows: Rows
+) -> Sequence[list[Any]]:
     normal = [one.nq for one in trades]
     if normal.count(None) < len(normal):
         rows["flags"] = [_LAST_RPI if _has_rpi(one) else _LAST for one in trades]
     return _read_trades(trades, rows)
 
 
-def _has_rpi(trade: AggregateTrade) -> bool:
+def _has_rpi(trade: AggregateTrade | PastAggregate) -> bool:
     normal, size = trade.nq, trade.q
     if normal is None or normal == size:
         return False
@@ -172,7 +200,9 @@ def _has_rpi(trade: AggregateTrade) -> bool:
 
 def _read_futures_trades(trades: list[FuturesTrade], rows: Rows) -> Sequence[list[Any]]:
     rows["flags"] = [_LAST | _CONDITIONS.get(one.X, 0) for one in trades]
-    return _read_trades(trades, rows)
+    columns = _read_trades(trades, rows)
+    rows["trade_id_high"] = rows["sequence"] - 1  # numbered apart from aggregates: no gap to them
+    return columns
 
 
 def _read_quotes(quotes: list[Quote], rows: Rows) -> Sequence[list[Any]]:
@@ -246,6 +276,21 @@ def append_event(symbols: Mapping[str, int], event: Any, ts_recv: int, out: Colu
         bids, asks = bytes(event.b), bytes(event.a)
         if not out.json_levels(*update, bids, asks, event.pu):
             out.levels(*update, parse_levels(bids), parse_levels(asks), event.pu)
+
+
+_parse_past: Final[dict[bool, Callable[[bytes], list[Any]]]] = {
+    True: msgspec.json.Decoder(list[PastTrade], float_hook=str).decode,
+    False: msgspec.json.Decoder(list[PastAggregate], float_hook=str).decode,
+}
+
+
+def append_history(
+    body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer, *, is_spot: bool
+) -> None:
+    """Append past trades, oldest first as the venue gives them."""
+    reader = _read_trades if is_spot else _read_aggregates
+    for trade in _parse_past[is_spot](body):
+        out.add_trade(reader, trade, instrument, ts_recv)
 
 
 # By the byte that tells them: of the first value, or of the first key.

@@ -1,4 +1,4 @@
-"""Bybit v5, spot, linear and inverse: trades, quotes and the book of 200 levels a side.
+"""Bybit v5, spot, linear and inverse: trades, quotes and the book, of 200 levels a side or others.
 
 Reference: "V5 API": WebSocket Stream (Connect, Trade, Orderbook), Get Instruments Info, Get
 Orderbook.
@@ -24,7 +24,9 @@ import orjson
 
 from ingestor.adapter import (
     MILLISECOND,
+    OTHER_BOOK,
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     CompiledShape,
@@ -38,6 +40,7 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Refused,
@@ -45,6 +48,7 @@ from ingestor.adapter import (
     RestRequest,
     RestSnapshot,
     SizeUnit,
+    TradeNumbers,
     UnknownMessage,
     VenueError,
     instrument,
@@ -58,13 +62,25 @@ from .decoder import (
     KINDS,
     Kind,
     append_book,
+    append_history,
     append_trades,
     beginning,
     decoder,
 )
-from .quotes import Quotes, append_quote
+from .quotes import UNCHANGED, Quotes, append_quote
 
-_TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1", "book": f"orderbook.{DEPTH}"}
+_TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1"}
+# The best levels as a book: an image each time, from which quotes are derived too.
+_BEST: Final = BookRule(Continuity.NONE, quotes_from_book=True)
+_BOOKS: Final = (
+    BookOffer(DEPTH, 100),
+    BookOffer(1, 10, _BEST, is_plain=True),
+    BookOffer(50, 20, is_plain=True),
+    BookOffer(1_000, 200, is_plain=True),
+)
+# Books that are never subscribed to: of RPI orders too, with levels of three members, and of all
+# levels, which begin with a REST image.
+_OTHER_BOOKS: Final = {"rpi", "full", "25", "500", *(str(offer.depth) for offer in _BOOKS)}
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
@@ -76,6 +92,8 @@ _TOPIC: Final = re.compile(r"[A-Za-z]+\.[\w.\-/]*\w")
 # Errors of the list that the venue calls temporary: server timeout, too many visits, server error,
 # the address's and the system's rate limit.
 _TEMPORARY: Final = frozenset({10000, 10006, 10016, 10018, 10429})
+# The newest trades that REST gives; there is no way to ask for older ones.
+_HISTORY_PAGE: Final = {"spot": 60, "linear": 1_000, "inverse": 1_000}
 _CONTRACTS: Final = {
     "LinearPerpetual": Contract.PERPETUAL,
     "LinearFutures": Contract.FUTURE,
@@ -96,6 +114,8 @@ def _market(name: str) -> Market:
             ping_interval_s=20.0,
         ),
         book=BookRule(continuity=Continuity.INCREMENT),
+        books=_BOOKS,
+        trade_numbers=TradeNumbers.ASCENDING,
     )
 
 
@@ -111,14 +131,21 @@ class Bybit:
         self._symbols = symbols
         self._requests: dict[str, tuple[str, ...]] = {}  # req_id -> the topics that it asked for
         self._request = 0
+        self.depth = DEPTH
         self.quotes = Quotes()
 
+    def choose_book(self, offer: BookOffer) -> None:
+        self.depth = offer.depth
+
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_TOPICS[channel]}.{symbol}"
+        topic = f"orderbook.{self.depth}" if channel == "book" else _TOPICS[channel]
+        return f"{topic}.{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         for stream in streams:
-            self.quotes.best.pop(stream.rpartition(".")[2], None)  # what comes now is news again
+            symbol = stream.rpartition(".")[2]
+            self.quotes.best.pop(symbol, None)  # what comes now is news again
+            self.quotes.numbers.pop(symbol, None)
         yield from self._operations("subscribe", streams)
 
     def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
@@ -152,38 +179,39 @@ class Bybit:
             if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             kind = self._kind(name, rest)
+            if kind is None:
+                return OTHER_BOOK
+        elif kind is Kind.BOOK and self.depth != DEPTH:
+            return OTHER_BOOK
         if kind is Kind.TRADES:
             append_trades(payload, self._symbols, ts_recv, out)
         elif kind is Kind.BOOK:
-            append_book(payload, self._symbols, ts_recv, out)
+            append_book(payload, self._symbols, ts_recv, out, self.depth)
+        elif self.depth == 1:
+            if self.quotes.is_repeated(payload):
+                return UNCHANGED
+            append_book(payload, self._symbols, ts_recv, out, 1)
         else:
             return append_quote(payload, self.quotes, self._symbols, ts_recv, out)
         return None
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
-        name, _, rest = orjson.loads(payload)["topic"].partition(".")
-        symbol = rest.rpartition(".")[2]
-        match name, rest:
-            case "publicTrade", _:
-                channel = "trades"
-            case "orderbook", str() if rest.startswith("1."):
-                channel = "quotes"
-            case "orderbook", _:
-                channel = "book"
-            case _:
-                return ()
-        return (self.stream(channel, symbol),)
+        topic = orjson.loads(payload)["topic"]
+        return (topic,) if topic.startswith(("publicTrade.", "orderbook.")) else ()
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
         return decoder(symbols)
 
-    def _kind(self, name: str, rest: str) -> Kind:
-        """Return the kind of a topic, `name.rest`."""
+    def _kind(self, name: str, rest: str) -> Kind | None:
+        """Return the kind of a topic, `name.rest`; None for another book than the connection's."""
         if name == "publicTrade":
             return Kind.TRADES
-        if name == "orderbook":
-            return Kind.QUOTE if rest.startswith("1.") else Kind.BOOK
+        depth = rest.partition(".")[0]
+        if name == "orderbook" and depth == "1":
+            return Kind.QUOTE
+        if name == "orderbook" and depth in _OTHER_BOOKS:
+            return Kind.BOOK if depth == str(self.depth) else None
         raise UnknownMessage(self.venue, f"topic {name!r:.60}")
 
     def _operation(self, message: Any) -> Control:
@@ -245,6 +273,14 @@ class Bybit:
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        limit = _HISTORY_PAGE[self._market]
+        query = {"category": self._market, "symbol": symbol, "limit": str(limit)}
+        return RestRequest("/v5/market/recent-trade", query)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        append_history(body, self._symbols[symbol], ts_recv, out)
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         query = {"category": self._market, "symbol": symbol, "limit": str(depth)}

@@ -81,6 +81,29 @@ class _Trades(msgspec.Struct, gc=False):
     data: list[_Trade]
 
 
+class _PastTrade(msgspec.Struct, gc=False):
+    """A trade as REST gives it."""
+
+    execId: str  # noqa: N815  # the venue's name
+    price: Any
+    size: Any
+    side: str
+    time: str  # ms
+    seq: str = "0"
+    isBlockTrade: bool = False  # noqa: N815  # the venue's name
+    isRPITrade: bool = False  # noqa: N815  # the venue's name
+
+
+class _PastTrades(msgspec.Struct):
+    entries: list[_PastTrade] = msgspec.field(name="list")
+
+
+class _History(msgspec.Struct):
+    """The answer to a request for past trades, newest first."""
+
+    result: _PastTrades
+
+
 class _Levels(msgspec.Struct, gc=False):
     s: str  # symbol
     u: Counted  # number of the update
@@ -96,6 +119,7 @@ class _Book(msgspec.Struct, gc=False):
 
 
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book).decode
 
 
@@ -154,11 +178,22 @@ def append_trades(
         out.add_trade(_read_trades, trade, symbols[trade.s], ts_recv)
 
 
+def append_history(body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer) -> None:
+    """Append past trades, as if they had come on the socket."""
+    for one in reversed(_parse_history(body).result.entries):
+        time, seq = plain_integers([one.time, one.seq])
+        trade = _Trade(
+            *(time, "", one.side, one.size, one.price, one.execId, seq),
+            *(one.isBlockTrade, one.isRPITrade),
+        )
+        out.add_trade(_read_trades, trade, instrument, ts_recv)
+
+
 def append_book(
-    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer, depth: int
 ) -> None:
     book = _parse_book(payload)
-    data, flags = book.data, _flags(book)
+    data, flags = book.data, _flags(book, depth)
     event = (symbols[data.s], book.cts * MILLISECOND, ts_recv, data.u, data.u)
     bids, asks, check_value = bytes(data.b), bytes(data.a), data.seq & CHECK_BITS
     if not out.json_levels(*event, bids, asks, 0, flags, check_value):
@@ -167,11 +202,11 @@ def append_book(
         )
 
 
-def _flags(book: _Book) -> int:
+def _flags(book: _Book, depth: int = DEPTH) -> int:
     if book.type == "delta" and book.data.u != 1:
         return 0
     levels = max(bytes(side).count(b"]") - 1 for side in (book.data.b, book.data.a))
-    return _SNAPSHOT | Flag.PARTIAL if levels >= DEPTH else _SNAPSHOT
+    return _SNAPSHOT | Flag.PARTIAL if levels >= depth else _SNAPSHOT
 
 
 def decoder(symbols: Mapping[str, int]) -> DecodeMany:

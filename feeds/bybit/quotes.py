@@ -83,6 +83,7 @@ class Quotes:
 
     best: dict[str, Best] = field(default_factory=dict)
     shapes: dict[int, set[bytes]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)  # of books of one level, by symbol
     _shared: dict[tuple[int, int] | None, set[bytes]] = field(default_factory=dict)
 
     def shapes_of(self, instrument: int, out: ColumnBuffer) -> set[bytes]:
@@ -92,6 +93,14 @@ class Quotes:
             known = self._shared.setdefault(out.exponents(instrument), set())
             self.shapes[instrument] = known
         return known
+
+    def is_repeated(self, payload: bytes) -> bool:
+        """Say whether a book of one level has the number of the one before; note its number."""
+        data = _parse_quote(payload).data
+        if self.numbers.get(data.s) == data.u:
+            return True
+        self.numbers[data.s] = data.u
+        return False
 
     def read(self, quote: _Quote, instrument: int, out: ColumnBuffer) -> Best:
         """Return what a quote leads to. Raises BadNumber, LookupError for a change of a quote that

@@ -10,9 +10,9 @@ of each other. docs/adding-a-feed.md leads through it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import Instrument
@@ -31,6 +31,12 @@ class Continuity(Enum):
 class SnapshotSource(Enum):
     SOCKET = "socket"  # the venue sends the snapshot on subscribe
     REST = "rest"  # fetched with `snapshot_request`, deltas held meanwhile
+    # On the socket, as most say; where none comes, or a book broke, in turn over REST and by
+    # subscribing again. `decode_snapshot` sets Flag.FETCHED.
+    EITHER = "either"
+
+
+DecimalLevels = Sequence[tuple[str, str]]  # price, size; best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,16 @@ class BookRule:
     first, bids then asks; returns what `ColumnBuffer.levels(checksum=...)` carried.
     checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
+    checksum_of_decimals: instead of `checksum`, where the texts of the venue's frames count: called
+    with decimals without trailing zeros. Only books whose snapshot has a checksum are compared.
     verify_with_quotes: a quote whose sequence equals a book update's `last` must show its best
     levels.
     may_cross: the best ask may be lower than the best bid while the venue matches nothing, as
     before an auction. Such a book is published as it is; elsewhere it is broken.
     quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
     stream of "book", and the books derive QUOTE rows from what changes at the top.
-    A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, else by a REST one.
+    A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, with REST by another
+    snapshot, with EITHER by both in turn.
     """
 
     continuity: Continuity
@@ -57,14 +66,67 @@ class BookRule:
     checksum: Callable[[Sequence[tuple[int, int]], Sequence[tuple[int, int]]], int] | None = None
     checksum_depth: int = 10
     checksum_text: Callable[[int, int], str] | None = None
+    checksum_of_decimals: Callable[[DecimalLevels, DecimalLevels], int] | None = None
     verify_with_quotes: bool = False
     may_cross: bool = False
     quotes_from_book: bool = False
 
     @property
+    def has_checksum(self) -> bool:
+        """Whether the venue's frames may have a checksum of the book."""
+        return self.checksum is not None or self.checksum_of_decimals is not None
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """The channels whose rows are made of the book: who wants one of them needs the book."""
         return ("quotes", "book") if self.quotes_from_book else ("book",)
+
+
+class TradeNumbers(Enum):
+    """What the numbers of an instrument's trades say (`sequence` of a trade's row).
+
+    SPANS: as CONSECUTIVE, for a venue that joins fills. The reader leaves in `trade_id_high` how
+    many numbers below its own a row stands for; it is 0 in what is published.
+    """
+
+    NONE = "none"  # nothing: there are none, or they say nothing of each other
+    ASCENDING = "ascending"  # later trades have higher ones: what a hole lost lies between two
+    CONSECUTIVE = "consecutive"  # each is one higher than the one before
+    SPANS = "spans"
+
+
+@dataclass(frozen=True, slots=True)
+class LostTrades:
+    """Trades of one instrument that didn't come: numbers first..last.
+
+    after_ns, before_ns: venue times of the trades around them, ns since the epoch.
+    """
+
+    first: int
+    last: int
+    after_ns: int
+    before_ns: int
+
+    @property
+    def count(self) -> int:
+        """How many numbers that is."""
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class BookOffer:
+    """One form in which a venue has books.
+
+    depth: levels a side: of the stream, or of the snapshot where that comes over REST.
+    speed_ms: between two updates; 0 = each change at once.
+    rule: of such a book; None = the market's, with this depth where the venue keeps that many.
+    is_plain: its frames go to `decode` alone, since what reads many together knows the first form.
+    """
+
+    depth: int
+    speed_ms: int = 0
+    rule: BookRule | None = None
+    is_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +181,28 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """One market of a venue (spot, linear, ...): where it is and what it allows."""
+    """One market of a venue (spot, linear, ...): where it is and what it allows.
+
+    books: the forms in which it has books, for adapters that are `OffersBooks`; the first is what
+    an adapter has without being told, and what `book` is the rule of.
+    """
 
     endpoints: tuple[Endpoint, ...]
     rest_url: str  # scheme and host
     limits: Limits
     book: BookRule
+    books: tuple[BookOffer, ...] = ()
+    trade_numbers: TradeNumbers = TradeNumbers.NONE
+
+    def rule_of(self, offer: BookOffer | None) -> BookRule:
+        """Return the rule of books in a form; None = the first one."""
+        if offer is None:
+            return self.book
+        if offer.rule is not None:
+            return offer.rule
+        if self.book.depth_max is None:
+            return self.book
+        return replace(self.book, depth_max=offer.depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +239,9 @@ class Listing:
 class RestSnapshot:
     """The best levels of a book as a venue's REST endpoint gives them, to compare a book with.
 
-    number: the `mark` of the update after which the book must look like this; 0 = the venue doesn't
-    say. bids, asks: price text and size text, best first.
+    number: the `check_value` of the update after which the book must look like this, or where it
+    has none its `last`; 0 = the venue doesn't say.
+    bids, asks: price text and size text, best first.
     """
 
     number: int
@@ -209,6 +288,10 @@ class Filtered:
 
     rule: str
     duplicate: bool = False
+
+
+# A message of a book in another form than the connection's, such as another depth.
+OTHER_BOOK: Final = Filtered("other_book")
 
 
 class Notice(Enum):
@@ -292,8 +375,10 @@ class FeedAdapter(Protocol):
 
 @runtime_checkable
 class Audited(Protocol):
-    """What an adapter has besides, if nothing on its sockets proves the books: no checksum, no
-    quotes with the numbers of book updates. Its books are then compared with REST images, at times.
+    """What an adapter has besides, if its venue shows books over REST.
+
+    They are compared with books on demand (`ingestor books verify`), and at times where nothing on
+    the sockets proves a book: no checksum, no quotes with the numbers of book updates.
     """
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
@@ -301,6 +386,39 @@ class Audited(Protocol):
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """Read its answer. Raises as `decode` does."""
+
+
+@runtime_checkable
+class OffersBooks(Protocol):
+    """What an adapter has besides, if its markets have books in several forms."""
+
+    def choose_book(self, offer: BookOffer) -> None:
+        """Have books in this form, one of `Market.books`, from now on: `stream` names it, and
+        `decode` leaves others out as OTHER_BOOK. Called before anything else, if at all."""
+
+
+@runtime_checkable
+class ReadsRequests(Protocol):
+    """What an adapter may have besides: it reads what a client asked for, in recordings whose
+    messages don't say which form a book has."""
+
+    def streams_asked(self, payload: bytes) -> Sequence[str]:
+        """Return the streams of books that a frame from a client subscribes to, as `stream` gives
+        them. May raise anything for what is no such frame."""
+
+
+@runtime_checkable
+class HasTradeHistory(Protocol):
+    """What an adapter has besides, if its venue gives past trades over REST: lost ones are then
+    fetched."""
+
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        """Return the request for these trades, or for some of them: it is asked again for what is
+        still missing. None: the venue doesn't give them."""
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the trades of its answer, oldest first. It may hold more than was asked for, but
+        no trade between two of them is left out. Raises as `decode` does."""
 
 
 @runtime_checkable

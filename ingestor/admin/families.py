@@ -9,6 +9,7 @@ from prometheus_client.core import Metric
 
 from ingestor.admin.exposition import counter, gauge
 from ingestor.books.statistics import BookStatistics
+from ingestor.pipeline.trade_gaps import TradeGaps
 from ingestor.recording.recorder import RecorderStatistics
 from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
@@ -158,6 +159,25 @@ def book_families(found: Mapping[tuple[str, str], BookStatistics]) -> Iterator[M
         for outcome, count in books.audits.items():
             audits.add_metric((*place, outcome), count)
     yield from (valid, unverified, invalid, repairs, audits)
+
+
+def trade_families(
+    gaps: TradeGaps, requests: Mapping[tuple[str, str, str], int]
+) -> Iterator[Metric]:
+    """Yield what became of lost trades, by market. requests: by venue, market and outcome."""
+    for name, text, counts in (
+        ("trades_lost", "Trade numbers that were declared missing.", gaps.lost),
+        ("trades_filled", "Missing trades that came later.", gaps.filled),
+        ("trades_unfilled", "Missing trades that can't be had.", gaps.unfilled),
+    ):
+        family = counter(name, text, _MARKET)
+        for place, count in counts.items():
+            family.add_metric(place, count)
+        yield family
+    asked = counter("backfill_requests", "Requests for lost trades.", (*_MARKET, "outcome"))
+    for labels, count in requests.items():
+        asked.add_metric(labels, count)
+    yield asked
 
 
 def recorder_families(found: RecorderStatistics) -> Iterator[Metric]:

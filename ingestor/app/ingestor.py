@@ -16,7 +16,7 @@ from msgspec import to_builtins
 
 from ingestor.adapter.contract import Subscription
 from ingestor.admin.server import AdminServer
-from ingestor.app import settings, wiring
+from ingestor.app import wiring
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.descriptors import descriptor_budget
 from ingestor.app.event_log import EventLog
@@ -32,7 +32,8 @@ from ingestor.model.clocks import Clocks
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause
 from ingestor.pipeline.flusher import Flusher
-from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.pipeline.pipeline import FlushResult
+from ingestor.pipeline.trade_gaps import Lost
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
 from ingestor.telemetry.bulkheads import bulkheads
@@ -86,9 +87,7 @@ class Ingestor:
         self._stop = asyncio.Event()
         self.loop_lag = LoopLag()
         table = planned.table
-        self.pipeline = Pipeline(
-            table, self._in_force.rule_of, settings.book_settings(config.books)
-        )
+        self.pipeline = wiring.make_pipeline(config, self._in_force)
         self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
         self.recorder = wiring.make_recorder(config, self.session, table, self._subscriptions_of)
@@ -100,6 +99,7 @@ class Ingestor:
             linger_s=config.batch.linger_ms / 1e3,
             on_repairs=self._repair,
             on_rejected=self._quarantine,
+            on_lost=self._backfill_lost,
             clocks=clocks,
         )
         self.rest = wiring.make_rest_pools(config, planned.plan, clocks)
@@ -116,6 +116,9 @@ class Ingestor:
         self.book_snapshots = wiring.make_book_snapshots(
             config, self.pipeline.books, table, self.sink, self.publishing, clocks
         )
+        self.backfill = wiring.make_backfill(
+            config, self.supervisor, self.pipeline, self.flusher, self.recorder, self.rest, clocks
+        )
         self.auditor = wiring.make_auditor(
             config, self.supervisor, self.pipeline, self._contradicted, self.rest
         )
@@ -131,16 +134,20 @@ class Ingestor:
             self.rest,
         )
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
-        self.view = OperatorView(
+        self.view = self._make_view()
+        self.http = AdminServer(config.http, self.view) if config.http.enabled else None
+        self._connect()
+
+    def _make_view(self) -> OperatorView:
+        return OperatorView(
             self.status,
             self.pipeline,
             self.supervisor,
             self.sink,
             self.recorder,
-            config.limits.startup_grace_s,
+            self.config.limits.startup_grace_s,
+            wiring.backfill_counts(self.backfill),
         )
-        self.http = AdminServer(config.http, self.view) if config.http.enabled else None
-        self._connect()
 
     def _connect(self) -> None:
         """Let the parts that come later on the data's way tell the ones before them."""
@@ -150,6 +157,8 @@ class Ingestor:
         revisions.subscribe(self._follow_shed_books)
         if self.staleness_monitor is not None:
             revisions.subscribe(self.staleness_monitor.replace_instruments)
+        if self.backfill is not None:
+            revisions.subscribe(self.backfill.replace_instruments)
         if self.book_snapshots is not None:
             revisions.subscribe(self.book_snapshots.replace_instruments)
         if self.sink is not None:
@@ -227,6 +236,8 @@ class Ingestor:
             yield "book snapshots", self.book_snapshots.run
         if self.auditor is not None:
             yield "book audit", self.auditor.run
+        if self.backfill is not None:
+            yield "backfill", self.backfill.run
         if self.staleness_monitor is not None:
             yield "staleness", partial(self.staleness_monitor.run, self.supervisor)
 
@@ -314,6 +325,10 @@ class Ingestor:
 
     def _repair(self, repairs: Sequence[Repair]) -> None:
         self.supervisor.repair(repairs)
+
+    def _backfill_lost(self, lost: Sequence[Lost]) -> None:
+        if self.backfill is not None:
+            self.backfill.submit(lost)
 
     def _quarantine(self, rejected: Sequence[Rejected]) -> None:
         for one in rejected:

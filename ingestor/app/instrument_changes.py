@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from ingestor.adapter import BookRule, FeedAdapter
+from ingestor.adapter import BookRule, FeedAdapter, TradeNumbers
 from ingestor.adapter.instrument_list import InstrumentList, ListChange
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
@@ -41,15 +41,23 @@ class PlanInForce:
     def __init__(self, planned: Planned) -> None:
         self.planned = planned
         self._rules = planned.plan.book_rules()
+        self._trade_numbers = planned.plan.trade_numbers()
 
     def rule_of(self, number: int) -> BookRule:
         """Return the book rule of an instrument, by its number."""
         instrument = self.planned.table[number]
-        return self._rules[instrument.venue, instrument.market]
+        market = (instrument.venue, instrument.market)
+        return self._rules.get((*market, instrument.symbol)) or self._rules[(*market, "")]
+
+    def trade_numbers_of(self, number: int) -> TradeNumbers:
+        """Return what the trade numbers of an instrument say, by its number."""
+        instrument = self.planned.table[number]
+        return self._trade_numbers.get((instrument.venue, instrument.market), TradeNumbers.NONE)
 
     def apply(self, change: PlanChange) -> None:
         """Take a new plan. The rules of markets that ended stay, for rows under way."""
         self._rules.update(change.plan.book_rules())
+        self._trade_numbers |= change.plan.trade_numbers()
         self.planned = replace(self.planned, plan=change.plan)
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:

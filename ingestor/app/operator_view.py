@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.core import Metric
 
@@ -15,6 +15,7 @@ from ingestor.admin.families import (
     list_families,
     output_families,
     recorder_families,
+    trade_families,
 )
 from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.pipeline import Pipeline
@@ -39,6 +40,7 @@ class OperatorView:
         sink: KafkaSink | None,
         recorder: Recorder | None,
         startup_grace_s: float,
+        backfill_counts: Mapping[tuple[str, str, str], int],
     ) -> None:
         """Args:
         status: returns a snapshot of the process.
@@ -47,6 +49,7 @@ class OperatorView:
         sink: None where nothing is published.
         recorder: None where nothing is recorded.
         startup_grace_s: how long after the start connections may be missing.
+        backfill_counts: requests for lost trades, by venue, market and outcome; live.
         """
         self.status = status
         self._pipeline = pipeline
@@ -54,6 +57,7 @@ class OperatorView:
         self._sink = sink
         self._recorder = recorder
         self._startup_grace_s = startup_grace_s
+        self._backfill_counts = backfill_counts
         self._exposition = Exposition(pipeline.metrics, supervisor.counts, status, [self._parts])
 
     def families(self) -> Iterable[Metric]:
@@ -67,6 +71,7 @@ class OperatorView:
         yield from output_families(output.lines_dropped())
         yield from connection_families(self._supervisor.statistics())
         yield from book_families(self._pipeline.books.statistics())
+        yield from trade_families(self._pipeline.trade_gaps, self._backfill_counts)
         if self._sink is not None:
             yield from kafka_families(
                 self._sink.statistics(),

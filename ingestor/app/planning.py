@@ -14,9 +14,10 @@ from typing import Final, Protocol
 
 import structlog
 
-from ingestor.adapter import FeedAdapter
+from ingestor.adapter import BookOffer, FeedAdapter
 from ingestor.adapter.instrument_list import InstrumentList
 from ingestor.app import settings
+from ingestor.app.book_choice import offer_of
 from ingestor.config.model import Channel, Config, FeedConfig
 from ingestor.model.errors import ConfigError, DecodeError, TransportError
 from ingestor.model.instruments import InstrumentTable
@@ -78,6 +79,7 @@ class Planner:
             raise ConfigError("names no feeds", where=file, hint="add a [[feeds]] section")
         self.table = InstrumentTable()
         self.lists: dict[ListSource, InstrumentList] = {}
+        self._books: dict[int, BookOffer | None] = {}
         self._feeds = [
             (index, feed, self._source(index, feed)) for index, feed in enumerate(config.feeds)
         ]
@@ -141,6 +143,9 @@ class Planner:
                 what = f"{feed.venue} {feed.market} has no channel {channel!r}"
                 hint = nearest(channel, carried)
                 raise ConfigError(what, where=f"{where}.channels", hint=hint)
+        offered = f"{feed.venue} {feed.market}"
+        book = offer_of(market, offered, feed.depth, feed.speed_ms, where)
+        self._books[index] = book if "book" in feed.channels else None
         return ListSource(adapter, feed.market, feed.rest_url)
 
     def _resolve(self, index: int, feed: FeedConfig, listed: InstrumentList) -> Resolved:
@@ -172,7 +177,8 @@ class Planner:
                 number = self.table.add(instrument)
                 by_channels.setdefault(channels, []).append(number)
         for channels, numbers in by_channels.items():
-            yield Wanted(source.adapter, source.market, numbers, channels, settings.route(feed))
+            route, book = settings.route(feed), self._books[index]
+            yield Wanted(source.adapter, source.market, numbers, channels, route, book)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,14 @@ from ingestor.config.model import (
     KafkaConfig,
     LimitsConfig,
     RecorderConfig,
+    TradesConfig,
 )
 from ingestor.config.proxy import proxy_secrets
 from ingestor.kafka.oauth import TokenProvider
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import ConfigError
+from ingestor.pipeline.backfill import BackfillSettings
 from ingestor.recording.segments import RecorderSettings
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sources.live.plan import Route
@@ -83,6 +85,15 @@ def recorder_settings(config: RecorderConfig) -> RecorderSettings:
         buffer_bytes=config.buffer_bytes,
         retention_age_s=None if age_h is None else age_h * 3600.0,
         retention_bytes=config.retention_bytes,
+    )
+
+
+def backfill_settings(config: TradesConfig) -> BackfillSettings:
+    return BackfillSettings(
+        delay_s=config.backfill_delay_s,
+        backoff_s=config.backfill_delay_s,
+        misses_max=config.backfill_attempts_max,
+        trades_max=config.backfill_trades_max,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ingestor.adapter.contract import Subscription
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
+from ingestor.app.instrument_changes import PlanInForce
 from ingestor.books.manager import BookManager
 from ingestor.config.model import Config
 from ingestor.model.clocks import Clocks
@@ -16,6 +17,7 @@ from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.sources.live.backfill_worker import BackfillWorker
 from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.plan import Plan
@@ -24,6 +26,16 @@ from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.rest.pool import RestPools
+
+
+def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
+    """Build what turns frames into rows, by the rules of the plan in force."""
+    return Pipeline(
+        in_force.planned.table,
+        in_force.rule_of,
+        settings.book_settings(config.books),
+        in_force.trade_numbers_of,
+    )
 
 
 def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
@@ -136,6 +148,45 @@ def make_book_snapshots(
         return None
     interval_s = config.books.snapshot_interval_s
     return BookSnapshotPublisher(books, table, sink, records, interval_s, clocks)
+
+
+def make_backfill(
+    config: Config,
+    supervisor: Supervisor,
+    pipeline: Pipeline,
+    flusher: Flusher,
+    recorder: Recorder | None,
+    pools: RestPools,
+    clocks: Clocks,
+) -> BackfillWorker | None:
+    """Build what fetches lost trades, None where that is switched off.
+
+    Args:
+        config: of the process.
+        supervisor: whose connections carry the instruments.
+        pipeline: knows what is missing.
+        flusher: takes what was fetched to the sinks.
+        recorder: keeps what is fetched and decided.
+        pools: ask the venues.
+        clocks: of the process.
+    """
+    if not config.trades.backfill:
+        return None
+    return BackfillWorker(
+        supervisor,
+        pipeline.trade_gaps,
+        pipeline.table,
+        flusher.flush,
+        pools,
+        recorder,
+        settings=settings.backfill_settings(config.trades),
+        clocks=clocks,
+    )
+
+
+def backfill_counts(worker: BackfillWorker | None) -> Mapping[tuple[str, str, str], int]:
+    """Return the requests of what fetches lost trades, if there is one."""
+    return worker.counts if worker is not None else {}
 
 
 def make_auditor(

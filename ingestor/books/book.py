@@ -21,7 +21,7 @@ from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.books.statistics import BookCounters
 from ingestor.columns.sealed import Source
 from ingestor.model.book_side import NOTHING, BookSide, ChecksumBookSide
-from ingestor.model.rows import Cause
+from ingestor.model.rows import Cause, Flag
 
 Levels = list[tuple[int, int]]  # (key, size), best first
 BookState = tuple[int, Levels, Levels]  # mark or 0, bids, asks
@@ -74,6 +74,11 @@ NEXT: Final[dict[tuple[State, Event], State]] = {
     (State.OFFLINE, Event.DISCONNECT): State.OFFLINE,
 }
 
+_SEED_FLAGS: Final = {
+    SnapshotSource.SOCKET: 0,
+    SnapshotSource.REST: int(Flag.SNAPSHOT),
+    SnapshotSource.EITHER: int(Flag.FETCHED),
+}
 VALID: Final = frozenset({State.SEEDED, State.LIVE})
 
 
@@ -123,7 +128,8 @@ class Book:
     asks: BookSide
     limit: int
     continuity: Continuity
-    is_rest: bool
+    holds_updates: bool  # until a snapshot comes: it may come over REST
+    seed_flag: int  # of updates that are REST snapshots
     quotes_from_book: bool
     has_quote_check: bool
     is_provable: bool
@@ -135,6 +141,8 @@ class Book:
     removed: tuple[list[int], list[int]] | None = None
     source: Source | None = None
     is_simple: bool = False  # see `settle`
+    exponents: tuple[int, int] = (0, 0)  # of prices and sizes
+    is_checked: bool = False  # its snapshot had a checksum of the texts
     remembers: bool = False  # its tops, for quotes that come later
     held: list[Update] = field(default_factory=list)
     held_levels: int = 0
@@ -183,6 +191,12 @@ class Book:
         self.removed = None
         self.settle()
 
+    def begin(self, flags: int) -> None:
+        """Note what a snapshot says of the updates to come. flags: the snapshot's."""
+        self.trimmed = False
+        self.is_checked = bool(flags & Flag.CHECKSUM)
+        self.settle()
+
     def settle(self) -> None:
         """Note whether an update needs nothing but a look at the best levels: no checksum, no
         quote of its own, no trail, no levels missing below a cut."""
@@ -191,6 +205,7 @@ class Book:
             or self.trimmed
             or self.history is not None
             or self.rule.checksum is not None
+            or self.is_checked
         )
 
 
@@ -214,10 +229,11 @@ def open_book(
         asks,
         limit,
         continuity=rule.continuity,
-        is_rest=rule.snapshot is SnapshotSource.REST,
+        holds_updates=rule.snapshot is not SnapshotSource.SOCKET,
+        seed_flag=_SEED_FLAGS[rule.snapshot],
         quotes_from_book=rule.quotes_from_book,
         has_quote_check=rule.verify_with_quotes,
-        is_provable=rule.verify_with_quotes or rule.checksum is not None,
+        is_provable=rule.verify_with_quotes or rule.has_checksum,
         texts=texts,
         invalid_since_ns=now_ns,
     )

@@ -385,9 +385,10 @@ class BookManager:
             self._refuse(flush, book, update, update.at, Cause.CROSSED)
         elif not update.flags & Flag.SNAPSHOT:
             self._delta(flush, book, update, update.at)
-        elif book.is_rest:
+        elif update.flags & book.seed_flag:
             self._seed(flush, book, update)
         else:
+            self._drop_held(flush, book, len(book.held))
             self._replace(flush, book, update, Event.IMAGE)
 
     def _delta(self, flush: Flush, book: Book, update: Update, at: int) -> None:
@@ -425,10 +426,11 @@ class BookManager:
         before, book.state = book.state, NEXT[book.state, Event.DELTA]
         is_first = before in {State.EMPTY, State.OFFLINE}
         cause = Cause.DISCONNECT if before is State.OFFLINE else None
-        if not book.is_rest:
+        if is_first:  # elsewhere the snapshot was lost, or will come by itself
+            is_seeded = book.seed_flag & Flag.SNAPSHOT
+            (self._repairs.ask if is_seeded else self._repairs.expect)(book, cause, flush.now_ns)
+        if not book.holds_updates:
             flush.discard(update)
-            if is_first:  # the snapshot was lost, or will come by itself
-                self._repairs.expect(book, cause, flush.now_ns)
             return
         if (
             book.held
@@ -441,8 +443,6 @@ class BookManager:
         self._held += update.levels
         if len(book.held) > self._settings.held_updates_max:
             self._drop_held(flush, book, len(book.held) // 4 + 1)
-        if is_first:
-            self._repairs.ask(book, cause, flush.now_ns)
 
     def _drop_held(self, flush: Flush, book: Book, count: int) -> None:
         """Discard the oldest `count` held updates."""
@@ -478,8 +478,7 @@ class BookManager:
         """Put a snapshot in the place of whatever the book was; return whether it was right."""
         book.bids.replace(update.bid_keys, update.bid_sizes)
         book.asks.replace(update.ask_keys, update.ask_sizes)
-        book.trimmed = False
-        book.settle()
+        book.begin(update.flags)
         cause = self._prove(book, update.last, update.flags, update.checksum)
         if cause is not None:
             self._refuse(flush, book, update, update.at, cause)
@@ -574,6 +573,7 @@ class BookManager:
             counters = self._tallies.setdefault((one.venue, one.market), BookCounters())
             levels_max = self._settings.levels_max
             book = open_book(instrument, self._rule_of(instrument), counters, levels_max, now_ns)
+            book.exponents = (one.price_exponent, one.size_exponent)
             self._books[instrument] = book
             self._has_quote_check[instrument] = book.remembers = bool(
                 book.rule.verify_with_quotes and self._memory

@@ -5,12 +5,16 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from ingestor.adapter import RestSnapshot
+from ingestor.adapter import Continuity, RestSnapshot
 from ingestor.books.book import Book, BookState, StateHistory
 from ingestor.model.book_side import TOP_LEVELS_MIN
 from ingestor.model.decimals import parse_decimal
 
 AUDIT_DEPTH: Final = TOP_LEVELS_MIN  # levels a side that are compared: those always at hand
+
+
+# Where an image's number is that of a book update, and not another mark of it.
+_NUMBERED: Final = {Continuity.RANGE, Continuity.PREVIOUS}
 
 
 class Finding(Enum):
@@ -26,13 +30,13 @@ def begin(book: Book) -> None:
     book.history = StateHistory()
     book.is_provable = True
     book.settle()
-    note(book, book.history, 0)
+    note(book, book.history, book.last if book.continuity in _NUMBERED else 0)
 
 
 def end(book: Book, outcome: str) -> None:
     """Keep no trail any more and count what the audit came to: a Finding's value, or "failed"."""
     book.history = None
-    book.is_provable = book.rule.verify_with_quotes or book.rule.checksum is not None
+    book.is_provable = book.rule.verify_with_quotes or book.rule.has_checksum
     book.settle()
     counters = book.counters
     counters.audits[outcome] = counters.audits.get(outcome, 0) + 1
@@ -47,16 +51,34 @@ def note(book: Book, history: StateHistory, check_value: int) -> None:
         del history.states[: _STATES_MAX // 2]
 
 
-def read(image: RestSnapshot, price_exponent: int, size_exponent: int) -> BookState:
-    """Return an image as a trail holds states. Raises ValueError for a bad number."""
+def read(
+    image: RestSnapshot, price_exponent: int, size_exponent: int, depth: int = AUDIT_DEPTH
+) -> BookState:
+    """Return an image as a trail holds states.
+
+    Args:
+        image: as the adapter read it.
+        price_exponent: of the instrument.
+        size_exponent: of the instrument.
+        depth: levels a side that the book has, at most AUDIT_DEPTH.
+
+    Raises:
+        ValueError: for a bad number.
+    """
     bids, asks = (
         [
             (sign * parse_decimal(price, price_exponent), parse_decimal(size, size_exponent))
-            for price, size in side[:AUDIT_DEPTH]
+            for price, size in side[:depth]
         ]
         for sign, side in ((1, image.bids), (-1, image.asks))
     )
     return image.number, bids, asks
+
+
+def named(states: list[BookState], shown: BookState) -> BookState | None:
+    """Return the newest state that an image names, None where it names none."""
+    found = (state for state in reversed(states) if state[0] == shown[0] != 0)
+    return next(found, None)
 
 
 def compare(history: StateHistory, shown: BookState) -> Finding:

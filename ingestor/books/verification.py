@@ -21,6 +21,7 @@ from typing import Final
 from ingestor.books.book import BestBidAsk, Book, Recent
 from ingestor.books.rest_check import note
 from ingestor.model.book_side import BookSide, text_checksum
+from ingestor.model.decimals import format_decimal
 from ingestor.model.rows import Cause, Flag
 
 _CHECKSUM: Final = int(Flag.CHECKSUM)
@@ -33,7 +34,10 @@ def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
     flags, checksum: of the update. memory: an eighth of it in tops of book is remembered, for
     quotes that come later. (Quotes run ahead of updates far more often than behind.)
     """
-    if flags & _CHECKSUM and book.rule.checksum is not None:
+    if book.history is not None:
+        has_mark = checksum and not flags & _CHECKSUM
+        note(book, book.history, checksum if has_mark else book.last)
+    if flags & _CHECKSUM and book.rule.has_checksum:
         texts = book.texts
         found = text_checksum(*texts) if texts is not None else _checksum_of(book)
         return _count(book, found == checksum)
@@ -43,8 +47,6 @@ def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
             if quote is not None:
                 return _count(book, quote == book.top())
         remember(book, memory // 8)
-    elif book.history is not None:
-        note(book, book.history, checksum)
     return None
 
 
@@ -90,10 +92,23 @@ def _partner(recent: Recent, number: int) -> BestBidAsk | None:
 
 def _checksum_of(book: Book) -> int:
     """Return the checksum of a book whose venue's is no CRC32 of one text per level."""
-    rule = book.rule
+    rule, depth = book.rule, book.rule.checksum_depth
+    bids, asks = _levels(book.bids, depth, 1), _levels(book.asks, depth, -1)
+    if rule.checksum_of_decimals is not None:
+        exponents = book.exponents
+        return rule.checksum_of_decimals(_decimals(bids, exponents), _decimals(asks, exponents))
     assert rule.checksum is not None
-    depth = rule.checksum_depth
-    return rule.checksum(_levels(book.bids, depth, 1), _levels(book.asks, depth, -1))
+    return rule.checksum(bids, asks)
+
+
+def _decimals(levels: list[tuple[int, int]], exponents: tuple[int, int]) -> list[tuple[str, str]]:
+    of_price, of_size = exponents
+    return [(_decimal(price, of_price), _decimal(size, of_size)) for price, size in levels]
+
+
+def _decimal(number: int, exponent: int) -> str:
+    text = format_decimal(number, exponent)
+    return text.rstrip("0").rstrip(".") if exponent else text
 
 
 def _levels(side: BookSide, depth: int, sign: int) -> list[tuple[int, int]]:

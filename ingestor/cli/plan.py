@@ -138,6 +138,7 @@ def describe_feeds(venue: str | None) -> list[dict[str, Any]]:
             "urls": [place.url for place in market.endpoints],
             "limits": _limits_json(market.limits),
             "book": market.book.continuity.value,
+            "books": [{"depth": one.depth, "speed_ms": one.speed_ms} for one in market.books],
             "snapshot": market.book.snapshot.value,
             "reference": adapter.reference,
         }
@@ -147,7 +148,7 @@ def describe_feeds(venue: str | None) -> list[dict[str, Any]]:
 
 
 def _limits_json(limits: Limits) -> dict[str, Any]:
-    return {name: getattr(limits, name) for name in Limits.__dataclass_fields__}
+    return asdict(limits)
 
 
 def feeds_text(found: list[dict[str, Any]]) -> str:

@@ -382,17 +382,24 @@ class ColumnBuffer:
         asks: Sequence[int],
         texts: Iterable[object],
         frames: Sequence[int],
-        checksums: Sequence[int],
+        numbers: Iterable[int] = repeat(0),
+        previous: Iterable[int] = repeat(0),
+        flags: Iterable[int] = repeat(_CHECKSUM),
+        checksums: Iterable[int] = repeat(0),
     ) -> None:
-        """Append book events of several frames, with checksums and without numbers, as `levels`
-        does each. bids, asks: how many levels each event has. texts: price and size of each level,
-        bids then asks, event after event."""
-        none = repeat(0)
+        """Append book events of several frames, as `levels` does each.
+
+        Args:
+            bids, asks: how many levels each event has.
+            texts: price and size of each level, bids then asks, event after event.
+            numbers: the first and last of each event; read twice.
+            flags: Flag.CHECKSUM where an event has a checksum.
+        """
         self._updates += b"".join(
             map(
                 _UPDATE.pack,
-                *(ts_event, ts_recv, none, none, none, instruments),
-                *(bids, asks, checksums, frames, repeat(_CHECKSUM), repeat(_TEXT)),
+                *(ts_event, ts_recv, numbers, numbers, previous, instruments),
+                *(bids, asks, checksums, frames, flags, repeat(_TEXT)),
             )
         )
         self._levels += sum(bids) + sum(asks)

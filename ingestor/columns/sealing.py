@@ -41,6 +41,7 @@ ColumnReader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
 Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
 SNAPSHOT_REASON: Final = "snapshot"  # why an answer to a request was refused
 
+_BACKFILL: Final = np.uint16(Flag.BACKFILL)
 _CODES: Final = {"i8": "q", "u8": "Q", "i4": "i", "u4": "I", "i2": "h", "u2": "H", "u1": "B"}
 _CODE_OF: Final = {
     name: _CODES[dtype[name].str[1:]] for dtype in (TRADE, QUOTE) for name in dtype.names or ()
@@ -96,6 +97,8 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
     """bad: frames that are known not to fit."""
     bugs = appended.bugs
     trade, trade_bad = _convert(RowClass.TRADE, appended.trades, table, bugs)
+    if appended.answers and len(trade.rows):  # nobody but who fetches lost trades gets any
+        trade.rows["flags"][np.isin(trade.frames, list(appended.answers))] |= _BACKFILL
     quote, quote_bad = _convert(RowClass.QUOTE, appended.quotes, table, bugs)
     levels, level_bad = _levels(appended, table)
     others: dict[RowClass, Part] = {}
@@ -399,7 +402,7 @@ def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers
                 },
             )
             for row_class, some in zip(row_classes, rows, strict=True)
-            if len(some)
+            if len(some) and (is_frame or row_class is not RowClass.TRADE)
         ]
     sealed.holes.sort(key=lambda hole: (hole.update, hole.trade, hole.quote))
     keep_levels = np.repeat(keep[2], sealed.updates["bids"] + sealed.updates["asks"])

@@ -259,6 +259,19 @@ class BooksConfig(Section):
     """Book updates of one instrument held while its snapshot is on the way."""
 
 
+class TradesConfig(Section):
+    """Trades that were lost."""
+
+    backfill: bool = True
+    """Fetch lost trades over REST where the venue gives them."""
+    backfill_delay_s: Seconds = 1.0
+    """Wait before the first request: a venue's history lags behind its streams."""
+    backfill_attempts_max: Annotated[int, Field(ge=1, le=100)] = 8
+    """Requests in a row that may bring nothing; then what is missing is declared as unfilled."""
+    backfill_trades_max: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """A gap of more trades is not filled."""
+
+
 class StalenessConfig(Section):
     """When the silence of a stream is suspicious. Learned per stream, within these bounds."""
 
@@ -379,6 +392,11 @@ class FeedConfig(Section):
     """Canonical (`BTC-USDT`), the venue's own (`btcusdt`), or patterns (`*-USDT`)."""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = ("trades", "quotes", "book")
     """Some of `trades`, `quotes`, `book`."""
+    depth: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Levels a side of the books, as the venue offers them (`ingestor feeds VENUE --json`); where a
+    snapshot comes over REST, of that snapshot."""
+    speed_ms: Annotated[int, Field(ge=0, le=60_000)] | None = None
+    """Time between two updates of a book, as the venue offers it; 0 is each change at once."""
     transport: Literal["picows", "websockets"] = "picows"
     """`websockets` is slower, but does compression and proxies."""
     url: Annotated[str, _origin(("wss", "ws"))] | None = None
@@ -428,6 +446,7 @@ class Config(BaseSettings):
     batch: BatchConfig = BatchConfig()
     budget: BudgetConfig = BudgetConfig()
     books: BooksConfig = BooksConfig()
+    trades: TradesConfig = TradesConfig()
     staleness: StalenessConfig = StalenessConfig()
     http: HttpConfig = HttpConfig()
     recorder: RecorderConfig | None = None

@@ -3,6 +3,7 @@
 from ingestor.consumer.audit import Audit, audit, remainder, void_of
 from ingestor.consumer.book_snapshot import BookSnapshot, book_snapshot
 from ingestor.consumer.consumer import EARLIEST, Consumer, MissingRange, Progress
+from ingestor.consumer.lost_trades import in_place
 from ingestor.consumer.orderbook import (
     BookInvalid,
     Levels,
@@ -23,6 +24,7 @@ __all__ = [
     "Progress",
     "audit",
     "book_snapshot",
+    "in_place",
     "remainder",
     "void_of",
 ]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
-from ingestor.adapter import DecodeMany, DecodesMany, FeedAdapter
+from ingestor.adapter import BookOffer, DecodeMany, DecodesMany, FeedAdapter
 from ingestor.adapter.shapes import shapes_of
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
@@ -52,19 +52,29 @@ class FrameQueue:
         market: str,
         symbols: Mapping[str, int],
         buffer: ColumnBuffer,
+        counts: FrameCounts | None = None,
+        *,
+        is_plain: bool = False,
     ) -> None:
-        """symbols: venue symbol -> instrument number, live (InstrumentTable.symbols)."""
+        """Args:
+        adapter: the venue.
+        market: one of its markets.
+        symbols: venue symbol -> instrument number, live (InstrumentTable.symbols).
+        buffer: takes the rows.
+        counts: of the market; None = its own.
+        is_plain: frames are decoded one by one (`BookOffer.is_plain`).
+        """
         self.buffer = buffer
-        self.counts = FrameCounts()
+        self.counts = FrameCounts() if counts is None else counts
         self.arrived: list[object] = []
         self.arrive: Arrive = self.arrived.extend
         self._bug: Exception | None = None  # what nothing foresaw about frames decoded together
         self._decode_many: DecodeMany | None = None
-        if issubclass(adapter, DecodesMany):
+        if issubclass(adapter, DecodesMany) and not is_plain:
             self._decode_many = adapter.decoder_of_many(market, symbols)
         self._symbols = symbols
         self._symbols_known = (-1, -1)
-        self.taker = self._taker(adapter, market)
+        self.taker = None if is_plain else self._taker(adapter, market)
         self.has_taken = False
         if self.taker is not None:
             self.counts.by_shape = self.taker.frames_by_class
@@ -276,19 +286,27 @@ class FrameQueues:
     def __init__(self, table: InstrumentTable, buffer: ColumnBuffer) -> None:
         self._table = table
         self._buffer = buffer
-        self._frame_queues: dict[tuple[str, str], FrameQueue] = {}
+        self._frame_queues: dict[tuple[str, str, bool], FrameQueue] = {}
         self.counts: dict[tuple[str, str], FrameCounts] = {}
 
-    def of(self, adapter: type[FeedAdapter], market: str) -> FrameQueue:
-        """Return the frame queue of a (venue, market); made when it is first asked for."""
+    def of(
+        self, adapter: type[FeedAdapter], market: str, offer: BookOffer | None = None
+    ) -> FrameQueue:
+        """Return the frame queue of a (venue, market); made when it is first asked for.
+
+        Args:
+            adapter: the venue.
+            market: one of its markets.
+            offer: the form of the connection's books; frames of plain ones have their own queue.
+        """
+        is_plain = offer is not None and offer.is_plain
         key = (adapter.venue, market)
-        if key not in self._frame_queues:
-            symbols = self._table.symbols(*key)
-            frame_queue = self._frame_queues[key] = FrameQueue(
-                adapter, market, symbols, self._buffer
-            )
-            self.counts[key] = frame_queue.counts
-        return self._frame_queues[key]
+        found = self._frame_queues.get((*key, is_plain))
+        if found is None:
+            symbols, counts = self._table.symbols(*key), self.counts.setdefault(key, FrameCounts())
+            found = FrameQueue(adapter, market, symbols, self._buffer, counts, is_plain=is_plain)
+            self._frame_queues[(*key, is_plain)] = found
+        return found
 
     def seal(self) -> None:
         """Count what is pending as decoded: the buffer is sealed."""

@@ -17,6 +17,7 @@ from ingestor.adapter import (
     Control,
     FeedAdapter,
     Filtered,
+    HasTradeHistory,
     NamesStreams,
     Notice,
     Reconnect,
@@ -221,17 +222,33 @@ class Session:
     def snapshot(self, symbol: str, body: bytes, ts_recv: int) -> bool:
         """Take a REST book snapshot; return whether it could be read. Not a frame of the ledger:
         the rejection, if any, is kept like a frame's."""
+        return self._answer(self.adapter.decode_snapshot, symbol, body, ts_recv)
+
+    def _answer(
+        self,
+        decode: Callable[[str, bytes, int, ColumnBuffer], None],
+        symbol: str,
+        body: bytes,
+        ts_recv: int,
+    ) -> bool:
         self._settle()
         buffer = self._buffer
         buffer.begin_answer(self, body)
         try:
-            self.adapter.decode_snapshot(symbol, body, ts_recv, buffer)
+            decode(symbol, body, ts_recv, buffer)
         except Exception as failure:  # noqa: BLE001  # the boundary of a frame
             buffer.reject(SNAPSHOT_REASON, f"{symbol}: {_words(failure)}", ts_recv)
             if not isinstance(failure, _FORESEEN):
                 buffer.bugs.append(failure)
             return False
         return True
+
+    def history(self, symbol: str, body: bytes, ts_recv: int) -> bool:
+        """Take past trades, as `snapshot` does a book; return whether they could be read."""
+        adapter = self.adapter
+        return isinstance(adapter, HasTradeHistory) and self._answer(
+            adapter.decode_history, symbol, body, ts_recv
+        )
 
     def closed(self, ts_recv: int) -> None:
         """The connection ended: everything on it has a hole from here."""

@@ -198,9 +198,9 @@ RowClass.TRADE = RowClass(
     names={"side": SIDE_NAMES},
     notes={
         "side": "The aggressor.",
-        "flags": "Bits: 1 last row of a venue event, 2 snapshot, 4 the venue gave no time, 8 "
-        "partial snapshot, 32 block trade, 64 retail price improvement, 128 liquidation, 256 automatic "
-        "deleveraging, 512 insurance fund, 1024 auction, 2048 fetched later.",
+        "flags": "Bits: 1 last row of a venue event, 2 snapshot, 4 the venue gave no time, "
+        "8 partial snapshot, 32 block trade, 64 retail price improvement, 128 liquidation, "
+        "256 automatic deleveraging, 512 insurance fund, 1024 auction, 2048 fetched later.",
     },
     resent_by="sequence",
 )

@@ -58,6 +58,7 @@ class Flag(IntFlag):
     INSURANCE = 512  # one side was the venue's insurance fund
     AUCTION = 1_024  # the price of an auction
     BACKFILL = 2_048  # fetched later; `sequence` says where it belongs
+    FETCHED = 1 << 14  # book updates before the books only: a REST snapshot (SnapshotSource.EITHER)
 
 
 class LevelFormat(IntEnum):
@@ -79,6 +80,7 @@ class Cause(IntEnum):
     STALE = 7  # the stream was silent for longer than it ever is
     DEAD_LETTER = 8  # Kafka refused the record
     RESTART = 9  # a session before this one ended; what came in between is not known
+    UNFILLED = 10  # the venue doesn't give the trades that a GAP before declares missing
 
 
 HEADER: Final = [

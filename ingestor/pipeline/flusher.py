@@ -15,6 +15,7 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.clocks import Clocks
 from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.pipeline.trade_gaps import Lost
 from ingestor.sinks.interface import Sink
 from ingestor.telemetry.bulkheads import bulkheads
 
@@ -34,6 +35,7 @@ class Flusher:
         linger_s: float,
         on_repairs: Callable[[Sequence[Repair]], None],
         on_rejected: Callable[[Sequence[Rejected]], None],
+        on_lost: Callable[[Sequence[Lost]], None] | None = None,
         clocks: Clocks | None = None,
     ) -> None:
         """rows_max: rows that make a batch full. linger_s: the longest a row waits for others while
@@ -45,6 +47,7 @@ class Flusher:
         self._linger = Linger(linger_s)
         self._on_repairs = bulkheads.guard("repair", on_repairs)
         self._on_rejected = bulkheads.guard("quarantine", on_rejected)
+        self._on_lost = bulkheads.guard("backfill", on_lost) if on_lost is not None else None
         self._clocks = clocks or Clocks()
         self._timer: asyncio.TimerHandle | None = None
         self._observers: list[Callable[[FlushResult, int], None]] = []
@@ -127,6 +130,8 @@ class Flusher:
             self._on_rejected(result.rejected)
         if result.repairs:
             self._on_repairs(result.repairs)
+        if result.lost and self._on_lost is not None:
+            self._on_lost(result.lost)
         for observer in self._observers:
             observer(result, now_ns)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from ingestor.adapter import BookRule
+from ingestor.adapter import BookRule, TradeNumbers
 from ingestor.books.manager import BookManager
 from ingestor.books.repair_planner import Repair
 from ingestor.books.settings import BookSettings
@@ -26,6 +26,7 @@ from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind, Rows
 from ingestor.pipeline.gaps import Mark, concerned, with_gaps
 from ingestor.pipeline.resent_rows import ResentRows
+from ingestor.pipeline.trade_gaps import Lost, TradeGaps
 from ingestor.telemetry.metrics import Metrics
 
 
@@ -35,7 +36,7 @@ class FlushResult:
 
     repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
     for the log. bugs: instrument and exception, where a book's code raised. frame_bugs: exceptions
-    that nothing foresaw, of frames or of code that decodes many.
+    that nothing foresaw, of frames or of code that decodes many. lost: trades that are missing.
     """
 
     batches: list[TickBatch] = field(default_factory=list)
@@ -44,6 +45,7 @@ class FlushResult:
     errors: list[SequenceGap] = field(default_factory=list)
     bugs: list[tuple[int, Exception]] = field(default_factory=list)
     frame_bugs: list[Exception] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -76,7 +78,14 @@ class Pipeline:
         table: InstrumentTable,
         rule_of: Callable[[int], BookRule],
         settings: BookSettings | None = None,
+        trade_numbers_of: Callable[[int], TradeNumbers] | None = None,
     ) -> None:
+        """Args:
+        table: the instruments.
+        rule_of: instrument number -> the book rule of its market.
+        settings: of the books.
+        trade_numbers_of: instrument number -> what its market's trade numbers say; None: nothing.
+        """
         self.table = table
         self.buffer = ColumnBuffer(table)
         self.frame_queues = FrameQueues(table, self.buffer)
@@ -92,6 +101,7 @@ class Pipeline:
             for row_class in ROW_CLASSES
             if row_class.resent_by
         }
+        self.trade_gaps = TradeGaps(table, trade_numbers_of)
 
     def flush(self, now_ns: int, steady_ns: int | None = None) -> FlushResult:
         """Take everything out of the frame queues and the buffer.
@@ -108,13 +118,14 @@ class Pipeline:
             if rejected.at_sealing and rejected.is_frame:
                 rejected.source.count_refused(rejected.reason)
         self.frame_queues.seal()
-        trades = self._rows_of(RowClass.TRADE, sealed.trades, sealed.holes)
+        trades = self._trades(sealed)
         books = self.books.apply(sealed, now_ns if steady_ns is None else steady_ns)
         quotes = self._quotes(sealed)
         self._held = books.held
         self._filtered += books.filtered
         result = FlushResult(repairs=books.repairs, rejected=sealed.rejected, errors=books.errors)
         result.bugs, result.frame_bugs = books.bugs, sealed.bugs
+        result.lost = self.trade_gaps.found()
         self._settle(result, RowClass.TRADE, sealed.trades, trades, now_ns)
         self._settle(result, RowClass.QUOTE, sealed.quotes, quotes, now_ns, books.quotes)
         if len(sealed.updates):
@@ -149,12 +160,14 @@ class Pipeline:
         """
         for resent in self._resent.values():
             resent.replace_instruments(numbers)
+        self.trade_gaps.replace_instruments(numbers)
         self.books.replace_instruments(numbers, ts_ns)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be flushed."""
-        return self.buffer.is_empty and self.frame_queues.is_empty
+        is_waiting = self.trade_gaps.is_waiting
+        return self.buffer.is_empty and self.frame_queues.is_empty and not is_waiting
 
     def ledger(self) -> LedgerLine:
         """Return the sums since the start, as of the last flush."""
@@ -193,6 +206,15 @@ class Pipeline:
         if len(repeated):
             self.metrics.count_rows("duplicate", row_class, repeated)
         return rows
+
+    def _trades(self, sealed: Sealed) -> Rows:
+        trades = self._rows_of(RowClass.TRADE, sealed.trades, sealed.holes)
+        if not len(trades) and not self.trade_gaps.is_waiting:
+            return trades
+        trades, unwanted = self.trade_gaps.take(trades)
+        if len(unwanted):
+            self.metrics.count_rows("duplicate", RowClass.TRADE, unwanted)
+        return trades
 
     def _settle_other(
         self, result: FlushResult, row_class: RowClass, sealed: Sealed, now_ns: int

@@ -33,7 +33,9 @@ class ResentRows:
             keep = self._not_seen(rows, resent)
             repeated = rows["instrument"][~keep]
             rows = rows[keep]
-        np.maximum.at(self._last, rows["instrument"], self._numbers(rows))
+        fetched = (rows["flags"] & Flag.BACKFILL) != 0  # may be newer than what was published
+        seen = rows[~fetched] if fetched.any() else rows
+        np.maximum.at(self._last, seen["instrument"], self._numbers(seen))
         return rows, repeated
 
     def _numbers(self, rows: Rows) -> NDArray[np.uint64]:

@@ -26,6 +26,7 @@ Decisions, by `action`; `key` is an instrument's key:
 | resubscribe | streams | declares a hole for these streams of the connection, books apart |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
 | restart | keys | declares a hole for these instruments of the connection |
+| unfilled | key, first, last | declares that lost trades can't be had |
 | any other | | nothing: what followed from it was recorded |
 """
 
@@ -36,7 +37,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ingestor.adapter.contract import Subscription
+from ingestor.adapter.contract import LostTrades, Subscription
 from ingestor.model.instruments import Instrument
 from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND
@@ -49,6 +50,7 @@ REVISE: Final = "revise"
 STREAMS: Final = "streams"
 RESUBSCRIBE: Final = "resubscribe"
 RESTART: Final = "restart"
+UNFILLED: Final = "unfilled"
 
 # The largest line known is a book snapshot of 46,000 levels: 5.8 MB, 280,000 values.
 LINE_BYTES_MAX: Final = 12 << 20
@@ -240,6 +242,19 @@ def streams_changed(
     texts = [(one.symbol, one.channel, one.stream) for one in subscriptions]
     rows = [instrument.to_json() for instrument in instruments]
     return {"action": STREAMS, "subscriptions": texts, "instruments": rows}
+
+
+def unfilled(key: str, lost: LostTrades) -> dict[str, Any]:
+    """Return the decision that trades which an instrument lost can't be had. key: whose."""
+    return {"action": UNFILLED, "key": key, "first": lost.first, "last": lost.last}
+
+
+def unfilled_of(decision: dict[str, Any]) -> LostTrades | None:
+    """Return which lost trades a decision gives up; None when it doesn't."""
+    first, last = (decision.get(name) for name in ("first", "last"))
+    if decision.get("action") != UNFILLED or not isinstance(first, int):
+        return None
+    return LostTrades(first, last, 0, 0) if isinstance(last, int) else None
 
 
 def cause_of(decision: dict[str, Any]) -> Cause | None:

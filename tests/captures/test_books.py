@@ -210,7 +210,7 @@ def test_a_clean_recording_has_no_gap_and_no_contradiction(captures: Path, name:
     assert set(line.repairs) <= {"first"}
     if recording.adapter is Binance:
         assert line.verified == witnessed(frames(captures / f"{name}.jsonl.zst")) > 0
-    if recording.adapter is Kraken:
+    if recording.adapter in {Kraken, Okx}:
         assert line.unverifiable == 0
 
 
@@ -284,11 +284,25 @@ def damage(sent: list[Frame], kind: str, at: int) -> list[list[Frame]]:
 NAMES = [name for name in RECORDINGS if name != "okx"]  # that file has no numbers: nothing to see
 
 
-@pytest.mark.parametrize("seed", range(200))
+KINDS = ("drop", "double", "reorder", "truncate")
+
+
+@pytest.mark.parametrize("seed", range(len(NAMES) * len(KINDS)))
 def test_every_loss_that_can_be_seen_is_named_and_repaired(captures: Path, seed: int) -> None:
+    """Each kind of damage in each recording."""
+    check_damaged_run(captures, seed)
+
+
+@pytest.mark.long(minutes=1)
+@pytest.mark.parametrize("seed", range(len(NAMES) * len(KINDS), 200))
+def test_every_loss_at_other_places(captures: Path, seed: int) -> None:
+    check_damaged_run(captures, seed)
+
+
+def check_damaged_run(captures: Path, seed: int) -> None:
     rng = random.Random(seed)
     name = NAMES[seed % len(NAMES)]
-    kind = ("drop", "double", "reorder", "truncate")[seed // len(NAMES) % 4]
+    kind = KINDS[seed // len(NAMES) % len(KINDS)]
     recording, path = RECORDINGS[name], captures / f"{name}.jsonl.zst"
     clean, touched = clean_run(path, name)
     sent = frames(path)[: len(clean) * FLUSH]

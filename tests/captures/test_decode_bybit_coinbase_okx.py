@@ -295,7 +295,8 @@ def test_a_book_that_fills_its_depth_is_flagged(captures: Path) -> None:
         snapshots = updates[updates["flags"] & Flag.SNAPSHOT > 0]
         full = np.maximum(snapshots["bids"], snapshots["asks"]) >= depth
         assert ((snapshots["flags"] & Flag.PARTIAL > 0) == full).all()
-        assert not (updates["flags"][updates["flags"] & Flag.SNAPSHOT == 0]).any()
+        rest = updates["flags"][updates["flags"] & Flag.SNAPSHOT == 0]
+        assert not (rest & ~np.uint16(Flag.CHECKSUM)).any()  # an old recording of OKX has them
         assert full.any() == (adapter is not Coinbase)
 
 

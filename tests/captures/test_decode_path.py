@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from itertools import cycle
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -22,12 +23,12 @@ from feeds.bybit import Bybit
 from feeds.coinbase import Coinbase
 from feeds.kraken import Kraken
 from feeds.okx import Okx
-from ingestor.adapter import Endpoint, FeedAdapter, RestRequest
+from ingestor.adapter import Endpoint, FeedAdapter, RestRequest, TradeNumbers
 from ingestor.adapter.contract import Subscription
 from ingestor.adapter.instrument_list import read_list
 from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.decode.frame_queue import FrameQueue
+from ingestor.decode.frame_queue import FrameQueue, take_reads
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
@@ -84,6 +85,7 @@ class Connection(SessionEvents):
     def __init__(self, sink: Sink, frame_queue: FrameQueue) -> None:
         self.session: Session
         self.arrive = frame_queue.arrive
+        self.take = take_reads(frame_queue, self.on_read_complete)
         self._sink = sink
         self._link: Link | None = None
         self.failure: TransportError | None = None
@@ -112,10 +114,14 @@ class Run:
         self.capture = capture
         self.adapter = ADAPTERS[capture.venue]
         self.table = InstrumentTable()
-        self.sink = Sink(Pipeline(self.table, self._rule_of))
+        pipeline = Pipeline(self.table, self._rule_of, None, self._trade_numbers_of)
+        self.sink = Sink(pipeline)
         self.connections: list[Connection] = []
         self.snapshots: set[str] = set()
         self._connect = connect
+
+    def _trade_numbers_of(self, instrument: int) -> TradeNumbers:
+        return self.adapter.markets[self.table[instrument].market].trade_numbers
 
     def _rule_of(self, instrument: int) -> Any:
         return self.adapter.markets[self.table[instrument].market].book
@@ -180,8 +186,9 @@ class Run:
     @property
     def counts(self) -> FrameCounts:
         """The sum of all markets."""
-        parts = [astuple(one)[:7] for one in self.sink.pipeline.frame_queues.counts.values()]
-        return FrameCounts(*map(sum, zip(*parts, strict=True)))
+        names = [one.name for one in fields(FrameCounts)[:7]]
+        counts = self.sink.pipeline.frame_queues.counts.values()
+        return FrameCounts(*(sum(getattr(one, name) for one in counts) for name in names))
 
     async def _open(
         self, market: str, endpoint: Endpoint, subscriptions: list[Subscription]
@@ -277,10 +284,24 @@ def transport(name: str) -> Connect:
     return connect
 
 
+TRANSPORTS = ("picows", "websockets")
+
+
 @pytest.mark.captures
-@pytest.mark.parametrize("connect", ["picows", "websockets"])
-@pytest.mark.parametrize("name", CAPTURES)
+@pytest.mark.parametrize(("name", "connect"), list(zip(CAPTURES, cycle(TRANSPORTS), strict=False)))
 async def test_a_capture_through_the_decode_path(name: str, connect: str, captures: Path) -> None:
+    await check_capture(name, connect, captures)
+
+
+@pytest.mark.long(minutes=1)
+@pytest.mark.captures
+@pytest.mark.parametrize("connect", TRANSPORTS)
+@pytest.mark.parametrize("name", CAPTURES)
+async def test_a_capture_through_either_transport(name: str, connect: str, captures: Path) -> None:
+    await check_capture(name, connect, captures)
+
+
+async def check_capture(name: str, connect: str, captures: Path) -> None:
     capture = read(captures / name)
     async with VenueEmulator(
         [captures / name], speed=MAX_SPEED, start_when="manual", snapshots="recorded"

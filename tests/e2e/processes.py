@@ -96,7 +96,7 @@ class Command:
         self._signalled_s = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
 
-    def end(self, timeout_s: float = 30.0) -> Ended:
+    def end(self, timeout_s: float = PATIENCE_S) -> Ended:
         """Wait for the end; kill what doesn't come to one."""
         try:
             status = self.process.wait(timeout_s)

@@ -14,8 +14,9 @@ from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
+from tests.conftest import Call
 from tests.e2e.harness import TOPICS, published, side_records, until
-from tests.e2e.processes import command, environment, ingestor
+from tests.e2e.processes import command, environment
 from tests.kafka.broker import free_ports
 
 FEED = '[[feeds]]\nvenue = "simulated"\nsymbols = ["*"]\n'
@@ -31,10 +32,10 @@ FILES = {
 
 
 @pytest.mark.parametrize("text", FILES, ids=lambda text: FILES[text][:30])
-def test_a_bad_file_is_one_line(tmp_path: Path, text: str) -> None:
+def test_a_bad_file_is_one_line(call: Call, tmp_path: Path, text: str) -> None:
     path = tmp_path / "ingestor.toml"
     path.write_text(text)
-    done = ingestor("run", str(path), env=environment(tmp_path))
+    done = call("run", str(path), env=environment(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"ingestor: {path}: ")
     assert FILES[text] in done.stderr
@@ -42,9 +43,9 @@ def test_a_bad_file_is_one_line(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["absent.toml", "."])
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str) -> None:
+def test_a_file_that_cannot_be_read_is_one_line(call: Call, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    done = ingestor("run", str(path), env=environment(tmp_path))
+    done = call("run", str(path), env=environment(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"ingestor: {path}: can't be read: ")
     assert done.stderr.count("\n") == 1
@@ -58,10 +59,12 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str) -> No
         ("INGESTOR__KAFKA__ENCODNG", "json", "did you mean"),
     ],
 )
-def test_a_bad_override_is_one_line(tmp_path: Path, name: str, value: str, text: str) -> None:
+def test_a_bad_override_is_one_line(
+    call: Call, tmp_path: Path, name: str, value: str, text: str
+) -> None:
     path = tmp_path / "ingestor.toml"
     path.write_text(FEED)
-    done = ingestor("run", str(path), env=environment(tmp_path, **{name: value}))
+    done = call("run", str(path), env=environment(tmp_path, **{name: value}))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("ingestor: ")
     assert name in done.stderr
@@ -106,17 +109,17 @@ async def test_a_symbol_that_the_venue_refuses_costs_no_neighbour(tmp_path: Path
     assert "Traceback" not in ended.err
 
 
-def test_check_shows_the_plan_and_feeds_lists_the_venues(tmp_path: Path) -> None:
+def test_check_shows_the_plan_and_feeds_lists_the_venues(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "ingestor.toml"
     symbols = ["S00000-USD", "S00001-USD", "S00002-USD"]
     path.write_text(FEED.replace('["*"]', json.dumps(symbols)) + "streams_per_connection = 4\n")
-    checked = ingestor("check", str(path), "--json", env=environment(tmp_path))
+    checked = call("check", str(path), "--json", env=environment(tmp_path))
     assert checked.returncode == 0, checked.stderr
     connections = json.loads(checked.stdout)["connections"]
     assert [len(one["streams"]) for one in connections] == [3, 3, 3]
     planned = {(it["symbol"], it["channel"]) for one in connections for it in one["subscriptions"]}
     assert planned == {(one, channel) for one in symbols for channel in ROW_CLASSES.channels}
-    listed = ingestor("feeds", "--json", env=environment(tmp_path))
+    listed = call("feeds", "--json", env=environment(tmp_path))
     assert (listed.returncode, listed.stderr) == (0, "")
     markets = {(one["venue"], one["market"]) for one in json.loads(listed.stdout)}
     assert {

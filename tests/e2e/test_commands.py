@@ -1,9 +1,8 @@
-"""The commands against each other, in processes of their own: venue, broker, ingestor, reader."""
+"""The commands against each other: venue, broker and ingestor in processes of their own."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,30 +14,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-pytestmark = pytest.mark.slow
+from ingestor.app import ingestor as app
+from tests.conftest import Call
+from tests.e2e.processes import ROOT, environment, ingestor
 
-ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 90
 TOPICS = ("md.trades.v1", "md.quotes.v1", "md.book.v1")
-
-
-def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("INGESTOR_")}
-    return {
-        **clean,
-        "INGESTOR__CATALOGUE__CACHE_DIR": str(tmp_path / "cache"),
-        "INGESTOR__HTTP__PORT": "0",
-        **settings,
-    }
-
-
-def ingestor(
-    *arguments: str, env: dict[str, str], timeout_s: float = TIMEOUT_S
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ingestor", *arguments]
-    return subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=ROOT
-    )
+PREFIX = "INGESTOR__KAFKA__TOPIC_PREFIX"
 
 
 @contextmanager
@@ -58,24 +39,25 @@ def running(*arguments: str, env: dict[str, str]) -> Iterator[tuple[subprocess.P
         assert line, process.communicate()
         yield process, line
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert (process.returncode, "Traceback" in err) == (0, False), err
     finally:
         process.kill()
         process.communicate()
 
 
-@pytest.fixture
-def venue(tmp_path: Path) -> Iterator[dict[str, object]]:
+@pytest.fixture(scope="module")
+def venue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
     arguments = ("simulate", "--port", "0", "--symbols", "5", "--rate", "20")
-    with running(*arguments, env=environment(tmp_path)) as (_, line):
+    with running(*arguments, env=environment(tmp_path_factory.mktemp("venue"))) as (_, line):
         yield json.loads(line)
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     topics = [part for topic in TOPICS for part in ("--topic", f"{topic}:4")]
-    with running("dev-broker", *topics, env=environment(tmp_path)) as (_, line):
+    env = environment(tmp_path_factory.mktemp("broker"))
+    with running("dev-broker", *topics, env=env) as (_, line):
         yield line.strip()
 
 
@@ -89,38 +71,24 @@ def config(tmp_path: Path, venue) -> Path:
     return path
 
 
-def test_the_demo_accounts_for_every_row(tmp_path: Path) -> None:
-    done = ingestor("demo", "--seconds", "3", "--json", env=environment(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["connections"] == 20
-    assert result["frames_received"] > 0
-    assert result["rows_appended"] == result["rows_acked"] > 0
-    assert result["unaccounted"] == result["rows_shed"] == result["lost"] == 0
-    assert result["lag_p99_ms"] > 0
-    assert "publish_p99_ms" in result
-    assert "balanced" in done.stderr
-    assert "connections" in done.stderr  # the live lines
-
-
-def test_run_then_consume_then_audit(tmp_path: Path, config: Path, broker: str) -> None:
-    env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=broker)
-    done = ingestor("run", str(config), "--seconds", "2", env=env)
+def test_run_then_consume_then_audit(call: Call, tmp_path: Path, config: Path, broker: str) -> None:
+    settings = {"INGESTOR__KAFKA__BOOTSTRAP_SERVERS": broker, PREFIX: "read."}
+    env = environment(tmp_path, **settings)
+    done = ingestor("run", str(config), "--seconds", "1", env=env)
     assert done.returncode == 0, done.stderr
     assert "balanced" in done.stdout
-    read = ingestor("consume", "md.trades.v1", "--from", "beginning", "--to-end", "--json", env=env)
+    read = call("consume", "read.trades.v1", "--from", "beginning", "--to-end", "--json", env=env)
     assert read.returncode == 0, read.stderr
     rows = [json.loads(line) for line in read.stdout.splitlines()]
     assert {row["kind"] for row in rows} == {"trade"}
     sequences = [row["sequence"] for row in rows if row["instrument"].endswith("S00001-USD")]
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
-    limited = ingestor("consume", "md.book.v1", "--from", "beginning", "--limit", "3", env=env)
+    limited = call("consume", "read.book.v1", "--from", "beginning", "--limit", "3", env=env)
     assert len(limited.stdout.splitlines()) == 3
     assert " reset " in limited.stdout.splitlines()[0]
-    status = ingestor("consume", "md.status.v1", "--from", "beginning", "--to-end", env=env)
+    status = call("consume", "read.status.v1", "--from", "beginning", "--to-end", env=env)
     assert "session_start" in {json.loads(line)["event"] for line in status.stdout.splitlines()}
-    proof = ingestor("audit", "--json", env=env)
+    proof = call("audit", "--json", env=env)
     assert proof.returncode == 0, proof.stderr
     verdict = json.loads(proof.stdout)
     assert verdict["complete"]
@@ -130,8 +98,8 @@ def test_run_then_consume_then_audit(tmp_path: Path, config: Path, broker: str) 
 
 @pytest.mark.rows("P2")
 def test_sigterm_drains_and_is_a_clean_stop(tmp_path: Path, config: Path, broker: str) -> None:
-    env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=broker)
-    with running("run", str(config), env=env) as (_, line):
+    settings = {"INGESTOR__KAFKA__BOOTSTRAP_SERVERS": broker, PREFIX: "sigterm."}
+    with running("run", str(config), env=environment(tmp_path, **settings)) as (_, line):
         assert "connections" in line
 
 
@@ -152,18 +120,21 @@ def test_sigterm_while_a_broker_accepts_and_never_answers(tmp_path: Path, config
             assert process.stdout is not None
             assert "starting" in process.stdout.readline()
             process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=10)
+            _, err = process.communicate(timeout=60)
         finally:
             process.kill()
             process.communicate()
     assert (process.returncode, "Traceback" in err) == (0, False), err
 
 
-def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path, config: Path) -> None:
+def test_a_broker_that_is_not_there_is_one_line(
+    call: Call, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "CONNECT_KAFKA_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
     env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=address)
-    done = ingestor("run", str(config), env=env)
+    done = call("run", str(config), env=env)
     lines = [one for one in done.stderr.splitlines() if one.startswith("ingestor: ")]
     assert done.returncode == 1
     assert len(lines) == 1
@@ -200,25 +171,27 @@ def test_a_venue_that_is_not_there_stops_no_other(tmp_path: Path, config: Path) 
     assert "Traceback" not in done.stderr
 
 
-def test_symbols_that_do_not_exist_are_one_line(tmp_path: Path, config: Path) -> None:
+def test_symbols_that_do_not_exist_are_one_line(call: Call, tmp_path: Path, config: Path) -> None:
     config.write_text(config.read_text().replace('"*"', '"S00001-UDS"'))
-    done = ingestor("run", str(config), env=environment(tmp_path))
+    done = call("run", str(config), env=environment(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith(f"ingestor: {config}: feeds[0].symbols: simulated spot has no")
     assert done.stderr.count("\n") == 1
 
 
-def test_record_repair_replay_compact(tmp_path: Path, config: Path, broker: str) -> None:
+def test_record_repair_replay_compact(
+    call: Call, tmp_path: Path, config: Path, broker: str
+) -> None:
     env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=broker)
     folder = tmp_path / "recordings"
-    done = ingestor("record", str(config), "--path", str(folder), "--seconds", "2", env=env)
+    done = ingestor("record", str(config), "--path", str(folder), "--seconds", "1", env=env)
     assert done.returncode == 0, done.stderr
 
-    repaired = ingestor("repair", str(folder), "--json", env=env)
+    repaired = call("repair", str(folder), "--json", env=env)
     assert repaired.returncode == 0, repaired.stderr
     assert all(not one["cuts"] for one in json.loads(repaired.stdout))
 
-    first = ingestor("replay", str(folder), "--audit", "--json", env=env)
+    first = call("replay", str(folder), "--audit", "--json", env=env)
     assert first.returncode == 0, first.stderr
     report = orjson.loads(first.stdout.splitlines()[-1])
     assert report["unaccounted"] == report["rejected"] == 0
@@ -226,14 +199,14 @@ def test_record_repair_replay_compact(tmp_path: Path, config: Path, broker: str)
     assert report["rows"]["trade"] > 0
 
     target = ("--kafka", "--prefix", "replay.", "--json")
-    again = ingestor("replay", str(folder), *target, env=env)
+    again = call("replay", str(folder), *target, env=env)
     assert again.returncode == 0, again.stderr
     assert orjson.loads(again.stdout.splitlines()[-1])["digest"] == report["digest"]
-    read = ingestor("consume", "replay.trades.v1", "--from", "beginning", "--to-end", env=env)
+    read = call("consume", "replay.trades.v1", "--from", "beginning", "--to-end", env=env)
     assert len(read.stdout.splitlines()) == report["rows"]["trade"]
 
-    compacted = ingestor("compact", str(folder), "--json", env=env)
+    compacted = call("compact", str(folder), "--json", env=env)
     assert compacted.returncode == 0, compacted.stderr
     assert json.loads(compacted.stdout)["rows"] == sum(report["rows"].values())
-    once_more = json.loads(ingestor("compact", str(folder), "--json", env=env).stdout)
+    once_more = json.loads(call("compact", str(folder), "--json", env=env).stdout)
     assert (once_more["written"], once_more["rows"]) == ([], 0)

@@ -14,7 +14,7 @@ from tests.e2e.processes import command, environment, ingestor
 
 
 def test_the_demo_ends_with_one_line_of_json(tmp_path: Path) -> None:
-    with command("demo", "--seconds", "5", "--json", env=environment(tmp_path)) as running:
+    with command("demo", "--seconds", "3", "--json", env=environment(tmp_path)) as running:
         ended = running.end(60)
     assert ended.status == 0, ended.err
     result = ended.result
@@ -25,6 +25,8 @@ def test_the_demo_ends_with_one_line_of_json(tmp_path: Path) -> None:
     assert 0 < result["publish_p99_ms"] < 60_000
     assert 0 < result["lag_p99_ms"] < 60_000
     assert result["lag_p50_ms"] <= result["lag_p99_ms"]
+    assert "balanced" in ended.err
+    assert "connections" in ended.err  # the live lines
     assert "Traceback" not in ended.err
 
 

@@ -95,10 +95,10 @@ def test_nobody_reads(
         until(lambda: venue.frames > frames + 200 or process.poll() is not None)
         assert process.poll() is None
         spoiled.spoil()
-        time.sleep(2.5)  # the view prints a line each second
+        time.sleep(1.5)  # the view prints a line each second
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -120,11 +120,11 @@ def test_streams_that_were_never_open(
     config = tmp_path / "ingestor.toml"
     config.write_text(venue.toml())
     done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "run", str(config), "--seconds", "2"],
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "run", str(config), "--seconds", "1"],
         env=environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=broker.bootstrap_servers),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         cwd=ROOT,
     )
@@ -148,7 +148,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_quietly(
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         cwd=ROOT,
     )
@@ -161,14 +161,14 @@ def test_consume_into_head_ends_quietly(tmp_path: Path, venue: Venue, broker: De
     env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=broker.bootstrap_servers)
     config = tmp_path / "ingestor.toml"
     config.write_text(venue.toml())
-    assert ingestor("run", str(config), "--seconds", "2", env=env).returncode == 0
+    assert ingestor("run", str(config), "--seconds", "1", env=env).returncode == 0
     consume = " ".join([*COMMAND, "consume", "md.trades.v1", "--from", "beginning"])
     done = subprocess.run(
         ["sh", "-c", f"{consume} | head -1"],
         env=env,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         cwd=ROOT,
     )

@@ -111,13 +111,22 @@ async def test_a_full_disk_costs_publishing_nothing(
 
 
 @pytest.mark.rows("P1")
-@pytest.mark.slow
+def test_killed_ingestors_lose_a_second_each(venue: Venue, tmp_path: Path) -> None:
+    check_kills(venue, tmp_path, batches=1, at_once=2)
+
+
+@pytest.mark.long(minutes=2)
+@pytest.mark.rows("P1")
 def test_twenty_killed_ingestors_lose_a_second_each(venue: Venue, tmp_path: Path) -> None:
+    check_kills(venue, tmp_path, batches=5, at_once=4)
+
+
+def check_kills(venue: Venue, tmp_path: Path, *, batches: int, at_once: int) -> None:
     noise = random.Random(5)
     config = tmp_path / "ingestor.toml"
     config.write_text(venue.toml())
-    for batch in range(5):
-        folders = [tmp_path / f"{batch}-{number}" for number in range(4)]
+    for batch in range(batches):
+        folders = [tmp_path / f"{batch}-{number}" for number in range(at_once)]
         killed = kill_recordings(folders, config, tmp_path, noise)
         for folder, killed_ns in zip(folders, killed, strict=True):
             began_s = time.monotonic()

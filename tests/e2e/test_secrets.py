@@ -7,9 +7,13 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
+from ingestor.app import ingestor as app
 from ingestor.testbed.broker import DevBroker
+from tests.conftest import Call
 from tests.e2e.harness import TOPICS
-from tests.e2e.processes import command, environment, ingestor, simulated_venue
+from tests.e2e.processes import command, environment, simulated_venue
 from tests.kafka.broker import free_ports
 
 CANARIES = [f"canary{number:02}Zq" for number in range(12)]
@@ -53,7 +57,10 @@ def test_nothing_shows_a_secret(tmp_path: Path) -> None:
     assert leaked(ended.out, ended.err, *pages) == []
 
 
-def test_what_kafka_refuses_is_told_without_the_password(tmp_path: Path) -> None:
+def test_what_kafka_refuses_is_told_without_the_password(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "CONNECT_KAFKA_S", 1.0)
     c = CANARIES
     with simulated_venue(symbols=1, rate_per_s=1) as venue, DevBroker({}) as broker:
         config = tmp_path / "ingestor.toml"
@@ -68,8 +75,8 @@ def test_what_kafka_refuses_is_told_without_the_password(tmp_path: Path) -> None
             INGESTOR__KAFKA__SASL_USERNAME="me",
             INGESTOR__KAFKA__SASL_PASSWORD_FILE=str(secret),
         )
-        run = ingestor("run", str(config), "--seconds", "1", env=env)
-        shown = [ingestor(*arguments, str(config), env=env) for arguments in
+        run = call("run", str(config), "--seconds", "1", env=env)
+        shown = [call(*arguments, str(config), env=env) for arguments in
                  (("config", "show"), ("config", "check"), ("doctor",))]  # fmt: skip
     assert run.returncode == 1
     texts = [text for done in (run, *shown) for text in (done.stdout, done.stderr)]
@@ -77,7 +84,7 @@ def test_what_kafka_refuses_is_told_without_the_password(tmp_path: Path) -> None
     assert "Traceback" not in "".join(texts)
 
 
-def test_an_error_in_the_configuration_does_not_quote_it(tmp_path: Path) -> None:
+def test_an_error_in_the_configuration_does_not_quote_it(call: Call, tmp_path: Path) -> None:
     c = CANARIES
     config = tmp_path / "ingestor.toml"
     feed = {"venue": "okx", "symbols": ["*"], "transport": "websockets"}
@@ -87,7 +94,7 @@ def test_an_error_in_the_configuration_does_not_quote_it(tmp_path: Path) -> None
         f'[kafka]\nsasl_password = "{c[9]}\n',
     ):
         config.write_text(text)
-        done = ingestor("config", "check", str(config), env=environment(tmp_path))
+        done = call("config", "check", str(config), env=environment(tmp_path))
         assert done.returncode == 2
         assert leaked(done.stdout, done.stderr) == []
     for changes in (
@@ -97,7 +104,7 @@ def test_an_error_in_the_configuration_does_not_quote_it(tmp_path: Path) -> None
         {"url": f"wss://x?apiKey={c[11]}"},
     ):
         env = environment(tmp_path, INGESTOR__FEEDS=json.dumps([feed | changes]))
-        done = ingestor("config", "check", env=env)
+        done = call("config", "check", env=env)
         assert leaked(done.stdout, done.stderr) == []
         assert "Traceback" not in done.stderr
 

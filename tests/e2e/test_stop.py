@@ -21,6 +21,7 @@ from tests.e2e.processes import (
 from tests.kafka.broker import free_ports
 
 DRAIN_S = 10.0  # what is promised
+BUSY_S = 8.0  # what a busy machine may add
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def test_sigterm_under_load_drains(
         running.terminate()
         ended = running.end()
     assert ended.status == 0, ended.err
-    assert ended.took_s < DRAIN_S
+    assert ended.took_s < DRAIN_S + BUSY_S
     result = ended.result
     assert result["unaccounted"] == result["lost"] == result["rows_pending"] == 0
     assert result["rows_acked"] == result["rows_appended"] > 10_000
@@ -68,8 +69,11 @@ async def test_sigterm_under_load_drains(
 def test_a_second_sigterm_leaves_at_once_and_says_what_is_lost(
     tmp_path: Path, config: str, venue: Venue, broker: DevBroker
 ) -> None:
-    env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=broker.bootstrap_servers)
-    with command("run", config, env=env) as running:
+    settings = {
+        "INGESTOR__KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "INGESTOR__LIMITS__DRAIN_S": "300",
+    }
+    with command("run", config, env=environment(tmp_path, **settings)) as running:
         running.until(lambda: venue.frames >= 1_000)
         broker.set_down()
         frames = venue.frames
@@ -80,7 +84,7 @@ def test_a_second_sigterm_leaves_at_once_and_says_what_is_lost(
         running.terminate()
         ended = running.end()
     assert ended.status == 1
-    assert ended.took_s < 2.0
+    assert ended.took_s < BUSY_S
     last = ended.err.splitlines()[-1]
     assert last.startswith("ingestor: left at once, ")
     assert last.endswith(" rows were not acknowledged")
@@ -103,7 +107,7 @@ def test_a_drain_that_fails_says_what_is_lost(
         running.terminate()
         ended = running.end()
     assert ended.status == 1
-    assert ended.took_s < DRAIN_S
+    assert ended.took_s < DRAIN_S + BUSY_S
     result = ended.result
     assert result["unaccounted"] == 0
     assert result["lost"] == result["rows_pending"] > 500
@@ -120,7 +124,7 @@ def test_sigterm_before_the_broker_was_ever_reached(tmp_path: Path, config: str)
         running.terminate()
         ended = running.end()
     assert ended.status == 0, ended.err
-    assert ended.took_s < 3.0
+    assert ended.took_s < BUSY_S
     assert ended.result["frames_received"] == ended.result["unaccounted"] == 0
     assert "Traceback" not in ended.err
 
@@ -138,5 +142,5 @@ def test_sigterm_while_instruments_are_loading(tmp_path: Path, venue: Venue) -> 
                 running.terminate()
                 ended = running.end()
     assert ended.status == 0, ended.err
-    assert ended.took_s < 3.0
+    assert ended.took_s < BUSY_S
     assert "Traceback" not in ended.err

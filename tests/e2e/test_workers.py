@@ -28,7 +28,7 @@ from tests.e2e.harness import published
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 SYMBOLS, CHANNELS, CONNECTIONS = 12, 3, 6
 WORKERS = 2
 

@@ -93,7 +93,7 @@ async def test_thirty_leader_moves_lose_nothing(row: RowRecorder) -> None:
                 await asyncio.sleep(0.15)
             stop.set()
             submitted = await feeding
-            assert await sink.drain(30) == 0
+            assert await sink.drain(60) == 0
         twice = await assert_all_there(sink, ledger, submitted)
     row(
         "K3",
@@ -141,7 +141,7 @@ async def test_a_refused_record_costs_its_neighbors_and_other_topics_nothing(
             if turn % 25 == 10:
                 submit(sink, RowClass.TRADE, bad(table), table)
             await asyncio.sleep(0.02)
-        assert await sink.drain(30) == 0
+        assert await sink.drain(60) == 0
     counts = ledger.counts
     declared = counts["declared"]
     assert counts["dead_lettered"] >= 4

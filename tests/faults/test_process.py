@@ -130,13 +130,13 @@ async def test_steps_of_the_wall_clock_change_no_timer(
             for offset_s in (-600, 3_600, 0):
                 clock.set(offset_s)
                 acked = run.status["acked"]
-                await asyncio.sleep(7.5)
-                assert run.status["acked"] > acked + 1_000
-            await asyncio.to_thread(watched.until, lambda: len(pings.times_s) >= 2)
+                await asyncio.sleep(3)
+                await asyncio.to_thread(busy.until, lambda: run.status["acked"] > acked + 1_000)  # noqa: B023
+            await asyncio.to_thread(watched.until, lambda: bool(pings.times_s))
             ended = [await asyncio.to_thread(stop, process) for process in (busy, watched)]
     intervals_s = np.diff([opened_s, *pings.times_s])
     assert (intervals_s > PING_INTERVAL_S - 2).all(), intervals_s
-    assert (intervals_s < PING_INTERVAL_S + 2).all(), intervals_s
+    assert (intervals_s < PING_INTERVAL_S + 10).all(), intervals_s  # a step would be 600 s and more
     assert_clock_cost_nothing(*ended)
     servers = {"kafka": {"bootstrap_servers": broker.bootstrap_servers}}
     found = await published(Config.model_validate(servers))

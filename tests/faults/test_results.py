@@ -16,10 +16,12 @@ from tests.faults.results import PART_MINUTES_MAX, parts, write
 ROOT = TESTS.parent
 
 
-def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(
+    *arguments: str, plugin: str = "tests.conftest", **environment: str
+) -> subprocess.CompletedProcess[str]:
     clean = {key: text for key, text in os.environ.items() if key != "REQUIRE_ALL"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", os.devnull, *arguments],
+        [sys.executable, "-m", "pytest", "-p", plugin, "-c", os.devnull, *arguments],
         cwd=ROOT,
         env=clean | environment,
         capture_output=True,
@@ -71,7 +73,7 @@ def test_figures_and_verdicts_reach_the_file(tmp_path: Path) -> None:
         "    row('K1', promised='', measured='')\n"
     )
     file = tmp_path / "out" / "results.json"
-    run_pytest(str(tmp_path), "--results", str(file), "-n", "1")
+    run_pytest(str(tmp_path), "--results", str(file), "-n", "1", plugin="tests.faults.results")
     found = {result["row"]: result for result in json.loads(file.read_text())["results"]}
     assert set(found) == {"K1", "K9", "K3"}
     assert (found["K1"]["passed"], found["K1"]["cases"]) == (False, 2)

@@ -218,7 +218,7 @@ async def test_headers_without_end_fail_at_once(
         await reader.read()
 
     began_s = time.monotonic()
-    async with raw_server(pour) as url, asyncio.timeout(30), Watch() as watch:
+    async with raw_server(pour) as url, asyncio.timeout(60), Watch() as watch:
         with pytest.raises(TransportError) as caught:
             await connect(ConnectOptions(url, open_timeout_s=5.0), Listener())
     took_s = time.monotonic() - began_s

@@ -16,7 +16,7 @@ from feeds.okx import Okx
 from ingestor.adapter import Audited, FeedAdapter
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.sources.live.book_audit import is_audited
+from ingestor.sources.live.book_audit import has_proof, is_audited
 
 BIDS = [("100.5", "2"), ("100.0", "0.25")]
 ASKS = [("101.0", "7")]
@@ -64,6 +64,32 @@ ANSWERS = [
         {"code": "0", "msg": "", "data": [{**sides("bids", "asks", ("0", "3")), "ts": "1"}]},
     ),
     Answer(
+        Okx,
+        "spot",
+        "BTC-USDT",
+        "/api/v5/market/books",
+        {"instId": "BTC-USDT", "sz": "25"},
+        {"code": "0", "data": [{**sides("bids", "asks", ("0", "3")), "ts": "1", "seqId": 35}]},
+        35,
+    ),
+    Answer(
+        Binance,
+        "usdm",
+        "BTCUSDT",
+        "/fapi/v1/depth",
+        {"symbol": "BTCUSDT", "limit": "50"},
+        {"lastUpdateId": 99, "E": 1, "T": 1_750_000_000_000, **sides("bids", "asks")},
+        99,
+    ),
+    Answer(
+        Kraken,
+        "spot",
+        "BTC/USD",
+        "/0/public/Depth",
+        {"pair": "XBT/USD", "count": "25"},
+        {"error": [], "result": {"XXBTZUSD": sides("bids", "asks", ("1750000000",))}},
+    ),
+    Answer(
         Coinbase,
         "spot",
         "BTC-USD",
@@ -101,10 +127,11 @@ def test_an_answer_that_is_none_raises_what_the_auditor_expects(answer: Answer) 
             feed.decode_audit(answer.symbol, body)
 
 
-def test_venues_whose_sockets_prove_their_books_are_not_asked() -> None:
-    assert not is_audited(Binance)
-    assert not is_audited(Kraken)
-    assert all(is_audited(one.adapter) for one in ANSWERS)
+def test_venues_whose_sockets_prove_their_books_are_asked_on_demand_alone() -> None:
+    for one in ANSWERS:
+        assert is_audited(one.adapter)
+        rule = one.adapter.markets[one.market].book
+        assert has_proof(rule) == (one.adapter in {Binance, Kraken})
 
 
 def test_a_book_update_of_bybit_has_the_mark_that_its_images_name() -> None:

@@ -3,28 +3,27 @@
 A frame is refused alone, or its rows are exact; the rows of its neighbors are those of a run
 without it. What is accepted does not depend on how many frames came together.
 
-A seeded tenth is tried; INGESTOR_LONG=1 tries all.
+A seeded part is tried; the long suite tries all.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from functools import cache
 from itertools import chain, cycle
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.adapter import FeedAdapter
+from tests.effort import IS_LONG, tried
 from tests.feeds.fixtures import load, markets
 from tests.feeds.hostile import Mutant, good_frames, in_groups, mutants, numbered, received
 
 AdapterType = type[FeedAdapter]
 MARKETS = [pytest.param(*pair, id=f"{pair[0].venue}_{pair[1]}") for pair in markets()]
-IS_LONG = os.environ.get("INGESTOR_LONG") == "1"
-SHARE = 1.0 if IS_LONG else 0.1
+SHARE = 1.0 if IS_LONG else 0.05
 SEED = 14
 GROUP = 12  # hostile frames between good ones in one run
 
@@ -33,7 +32,7 @@ each_market = pytest.mark.parametrize(("adapter", "market"), MARKETS)
 
 @cache
 def chosen(adapter: AdapterType, market: str) -> list[Mutant]:
-    """The mutants that are tried: always the same tenth."""
+    """The mutants that are tried: always the same."""
     draw = random.Random(f"{SEED} {adapter.venue} {market}")
     frames = good_frames(adapter, market)
     return [one for frame in frames for one in mutants(frame) if draw.random() < SHARE]
@@ -60,12 +59,7 @@ def test_a_hostile_field_is_refused_alone_or_exact(adapter: AdapterType, market:
 
 
 @each_market
-@settings(
-    max_examples=200 if IS_LONG else 4,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@tried(3, 200)
 @given(data=st.data())
 def test_any_split_gives_the_same(adapter: AdapterType, market: str, data: st.DataObject) -> None:
     fixture, good = load(adapter, market), good_frames(adapter, market)

@@ -87,7 +87,7 @@ class KafkaEndpoint:
         """Create a topic and wait for it; returns `name`. Raises KafkaException."""
         client = _admin(self.bootstrap_servers)
         topic = NewTopic(name, partitions, 1, config=dict(config or {}))
-        client.create_topics([topic], operation_timeout=20)[name].result(timeout=30)
+        client.create_topics([topic], operation_timeout=60)[name].result(timeout=30)
         return name
 
 
@@ -186,6 +186,14 @@ class KafkaBroker(KafkaEndpoint):
     def resume(self) -> None:
         """SIGCONT."""
         self._signal(signal.SIGCONT)
+
+    def restore(self) -> None:
+        """Let it serve again, whatever was done to it: resume it, or start it."""
+        if self.running:
+            self.resume()
+            self._wait_until_ready(time.monotonic() + 60.0)
+        else:
+            self.start()
 
     def close(self) -> None:
         """Kill what runs and remove the directory; may be called twice."""

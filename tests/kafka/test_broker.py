@@ -32,7 +32,7 @@ async def consume(bootstrap_servers: str, topic: str, count: int) -> list[bytes]
         AIOKafkaConsumer(
             topic, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest"
         ) as consumer,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         return [(await consumer.getone()).value for _ in range(count)]
 
@@ -73,7 +73,7 @@ async def test_paused_broker_answers_nothing_then_goes_on(private_kafka: KafkaBr
         done, _ = await asyncio.wait([waiting], timeout=0.5)
         assert not done
         private_kafka.resume()
-        assert (await asyncio.wait_for(waiting, 20)).offset == 1
+        assert (await asyncio.wait_for(waiting, 60)).offset == 1
 
 
 async def test_overrides_reach_the_broker(kafka_factory: Callable[..., KafkaBroker]) -> None:

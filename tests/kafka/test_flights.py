@@ -102,7 +102,7 @@ async def test_order_holds_through_failures_in_the_midst(
         await asyncio.sleep(4)
         stop.set()
         submitted = await feeding
-        assert await sink.drain(30) == 0
+        assert await sink.drain(60) == 0
     assert faults.under_way_peak > 1
     assert min(faults.lost, faults.kept, faults.cut) > 0
     assert faults.refused["OutOfOrderSequenceNumber"] > 0
@@ -136,14 +136,14 @@ async def test_a_refused_record_with_others_behind_it(
         for first in range(0, 200, 4):
             submit(sink, RowClass.TRADE, rows[first : first + 4], table)
             await asyncio.sleep(0.005)
-        assert await sink.drain(30) == 0
+        assert await sink.drain(60) == 0
     assert faults.under_way_peak > 1
     assert faults.refused["MessageSizeTooLargeError"] > 0
     # The mark for the lost row has the same long name: it is refused like the row.
     assert ledger.counts == {"acked": 199, "dead_lettered": 2, "declared": 1}
     topics = [f"{prefix}trades.v1"]
     reading = Consumer(kafka.bootstrap_servers, topics, start_ns=EARLIEST, stop_at_end=True)
-    async with asyncio.timeout(30), reading as consumer:
+    async with asyncio.timeout(60), reading as consumer:
         found = np.concatenate([batch.rows async for batch in consumer])
     found = found[found["kind"] == Kind.TRADE]
     assert found["sequence"].tolist() == [*range(1, 51), *range(52, 201)]
@@ -164,7 +164,7 @@ async def test_a_broker_that_goes_with_all_requests_under_way(
 
     async def flush_until(is_so: Callable[[], bool]) -> None:
         nonlocal first
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not is_so():
                 submit(sink, RowClass.TRADE, trades(10, first=first))
                 first += 10
@@ -182,7 +182,7 @@ async def test_a_broker_that_goes_with_all_requests_under_way(
         else:
             await flush_until(lambda: not requests.total())
             private_kafka.resume()
-        assert await sink.drain(30) == 0
+        assert await sink.drain(60) == 0
     assert ledger.counts == {"acked": first - 1}
     assert not sink.producer_resets
     assert by_key(await read(sink, RowClass.TRADE)) == by_key_of(trades(first - 1))

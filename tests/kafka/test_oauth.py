@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import environment, ingestor, simulated_venue
+from ingestor.app import ingestor as app
+from tests.conftest import Call
+from tests.e2e.processes import environment, simulated_venue
 from tests.kafka.broker import KafkaBroker
 
 _MODULE = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
@@ -40,8 +42,14 @@ def unsigned(subject: str, lives_s: float) -> str:
 
 @pytest.mark.parametrize("lives_s", [600.0, -60.0], ids=["valid", "expired"])
 def test_rows_are_published_with_a_token(
-    tmp_path: Path, broker: KafkaBroker, lives_s: float
+    call: Call,
+    tmp_path: Path,
+    broker: KafkaBroker,
+    lives_s: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if lives_s < 0:
+        monkeypatch.setattr(app, "CONNECT_KAFKA_S", 2.0)
     token = unsigned("ingestor", lives_s)
     (tmp_path / "token").write_text(f"{token}\n")
     settings = {
@@ -55,7 +63,7 @@ def test_rows_are_published_with_a_token(
     with simulated_venue(symbols=1, rate_per_s=20) as venue:
         file = tmp_path / "ingestor.toml"
         file.write_text(venue.toml())
-        done = ingestor("run", str(file), "--seconds", "2", "--json", env=env)
+        done = call("run", str(file), "--seconds", "1", "--json", env=env)
     if lives_s > 0:
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout.splitlines()[-1])

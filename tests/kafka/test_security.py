@@ -23,7 +23,8 @@ from ingestor.model.errors import SinkUnavailable
 from ingestor.model.row_classes import RowClass
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.registry import markets
-from tests.e2e.processes import environment, ingestor, simulated_venue
+from tests.conftest import Call
+from tests.e2e.processes import environment, simulated_venue
 from tests.fakes.rows import Ledger, by_key, table_of, trades
 from tests.kafka.broker import SASL_PASSWORD, SASL_USER, KafkaBroker
 from tests.kafka.test_sink import running
@@ -53,7 +54,7 @@ async def _every_connection_ends_with_its_test() -> AsyncIterator[None]:
     """
     before = connected()
     yield
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while connected() - before:
             await asyncio.sleep(0.01)
 
@@ -104,7 +105,7 @@ async def test_rows_come_back_over_tls(broker: KafkaBroker, tmp_path: Path, how:
     sink = sink_of(kafka_lines(broker, tmp_path, how), tmp_path)
     async with running(sink):
         sink.submit(TickBatch(RowClass.TRADE, trades(500), TABLE), 1)
-        assert await sink.drain(20) == 0
+        assert await sink.drain(60) == 0
     options = sink.settings.client_options()
     servers = options.pop("bootstrap_servers")
     topics = [sink.settings.tick_topic(RowClass.TRADE)]
@@ -173,7 +174,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     ids=["password", "authority"],
 )
 def test_run_ends_with_one_line_that_says_why(
-    broker: KafkaBroker, tmp_path: Path, changes: dict[str, str], text: str
+    call: Call, broker: KafkaBroker, tmp_path: Path, changes: dict[str, str], text: str
 ) -> None:
     if "ssl_cafile" in changes:
         changes = {"ssl_cafile": strange_authority(tmp_path)}
@@ -181,27 +182,27 @@ def test_run_ends_with_one_line_that_says_why(
     with simulated_venue(symbols=1, rate_per_s=1) as venue:
         path.write_text(kafka_lines(broker, tmp_path, **changes) + venue.toml())
         env = environment(tmp_path, INGESTOR__LOG__LEVEL="debug")
-        line = one_line(ingestor("run", str(path), env=env))
+        line = one_line(call("run", str(path), env=env))
     address = broker.sasl_tls_bootstrap_servers
     assert line.startswith(f"ingestor: Kafka at {address} is unavailable: ")
     assert text in line
 
 
 def test_run_consume_and_audit_take_the_security_of_a_configuration(
-    broker: KafkaBroker, tmp_path: Path
+    call: Call, broker: KafkaBroker, tmp_path: Path
 ) -> None:
     path = tmp_path / "c.toml"
     env = environment(tmp_path, INGESTOR__LOG__LEVEL="debug")
     with simulated_venue(symbols=2, rate_per_s=20) as venue:
         section = kafka_lines(broker, tmp_path, topic_prefix="secured.")
         path.write_text(section + venue.toml())
-        ran = ingestor("run", str(path), "--seconds", "1", env=env)
+        ran = call("run", str(path), "--seconds", "1", env=env)
     assert ran.returncode == 0, ran.stderr
     reading = ("--config", str(path), "--from", "beginning")
-    read = ingestor("consume", "secured.trades.v1", *reading, "--to-end", "--json", env=env)
+    read = call("consume", "secured.trades.v1", *reading, "--to-end", "--json", env=env)
     assert read.returncode == 0, read.stderr
     rows = [json.loads(line) for line in read.stdout.splitlines()]
-    proved = ingestor("audit", *reading, "--json", env=env)
+    proved = call("audit", *reading, "--json", env=env)
     assert proved.returncode == 0, proved.stderr
     report = json.loads(proved.stdout)
     assert report["complete"]
@@ -212,19 +213,23 @@ def test_run_consume_and_audit_take_the_security_of_a_configuration(
     path.write_text(kafka_lines(broker, tmp_path, password=WRONG_PASSWORD))
     for command in (("consume", "secured.trades.v1"), ("audit",)):
         assert "invalid credentials" in one_line(
-            ingestor(*command, "--config", str(path), "--from", "beginning", env=env)
+            call(*command, "--config", str(path), "--from", "beginning", env=env)
         )
 
 
 @pytest.mark.rows("K8")
 def test_a_topic_that_is_not_there_is_one_line_and_is_not_created(
-    broker: KafkaBroker, tmp_path: Path
+    call: Call, broker: KafkaBroker, tmp_path: Path
 ) -> None:
     env = environment(tmp_path)
     servers = ("--bootstrap-servers", broker.bootstrap_servers)
     for command in (("consume", "absent.trades.v1"), ("audit", "absent.trades.v1")):
-        line = one_line(ingestor(*command, *servers, env=env))
+        line = one_line(call(*command, *servers, env=env))
         where = f"Kafka at {broker.bootstrap_servers}"
         assert line == f"ingestor: {where} has no topic absent.trades.v1, or doesn't show it to us"
+    assert "absent.trades.v1" not in topics_of(broker)
+
+
+def topics_of(broker: KafkaBroker) -> list[str]:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    assert "absent.trades.v1" not in admin.list_topics(timeout=10).topics
+    return list(admin.list_topics(timeout=60).topics)

@@ -46,7 +46,7 @@ def sink_of(
 
 
 @asynccontextmanager
-async def running(sink: KafkaSink, timeout_s: float = 30) -> AsyncIterator[None]:
+async def running(sink: KafkaSink, timeout_s: float = 60) -> AsyncIterator[None]:
     task = asyncio.create_task(sink.run())
     try:
         await sink.wait_connected(timeout_s)
@@ -60,7 +60,7 @@ async def running(sink: KafkaSink, timeout_s: float = 30) -> AsyncIterator[None]
 async def read(sink: KafkaSink, row_class: RowClass, **options: Any) -> list[TickBatch]:
     options = {"start_ns": EARLIEST, "stop_at_end": True} | options
     servers, topic = sink.settings.bootstrap_servers, sink.settings.tick_topic(row_class)
-    async with asyncio.timeout(30), Consumer(servers, [topic], **options) as consumer:
+    async with asyncio.timeout(60), Consumer(servers, [topic], **options) as consumer:
         batches = [batch async for batch in consumer]
         assert not consumer.holes
         return batches
@@ -90,7 +90,7 @@ async def test_rows_of_every_class_come_back(kafka: KafkaEndpoint, encoding: str
         for row_class, make in MAKERS.items():
             submit(sink, row_class, make(2_000))
         sink.publish(INSTRUMENTS, b"acme:spot:S0USDT", b"{}", ts_ms=1)
-        assert await sink.drain(20) == 0
+        assert await sink.drain(60) == 0
         assert not sink.side.dropped
     for row_class, make in MAKERS.items():
         expected = by_key([TickBatch(row_class, make(2_000), TABLE)])
@@ -123,7 +123,7 @@ async def test_a_range_of_time_is_read_alone(kafka: KafkaEndpoint) -> None:
     rows["ts_recv"] = 1_700_000_000_000_000_000 + np.arange(1_000) * 1_000_000
     async with running(sink):
         submit(sink, RowClass.TRADE, rows)
-        await sink.drain(20)
+        await sink.drain(60)
     start, until = int(rows["ts_recv"][250]), int(rows["ts_recv"][750])
     batches = await read(sink, RowClass.TRADE, start_ns=start, until_ns=until, stop_at_end=False)
     found = np.concatenate([batch.rows for batch in batches])
@@ -145,7 +145,7 @@ async def test_killed_and_restarted_under_load(private_kafka: KafkaBroker) -> No
         await asyncio.sleep(1)
         stop.set()
         submitted = await feeding
-        assert await sink.drain(30) == 0
+        assert await sink.drain(60) == 0
     assert ledger.counts == {"acked": submitted}
     acked = by_key([TickBatch(row_class, rows, TABLE) for row_class, rows in ledger.kept])
     found = by_key(await read(sink, RowClass.TRADE))
@@ -153,23 +153,32 @@ async def test_killed_and_restarted_under_load(private_kafka: KafkaBroker) -> No
     assert found == by_key([TickBatch(RowClass.TRADE, trades(submitted), TABLE)])
 
 
+@pytest.mark.long(minutes=1)
 @pytest.mark.rows("K2")
-@pytest.mark.slow
 async def test_paused_for_twenty_seconds(private_kafka: KafkaBroker) -> None:
+    await check_pause(private_kafka, 20, request_timeout_ms=8_000)
+
+
+@pytest.mark.rows("K2")
+async def test_paused_for_three_seconds(private_kafka: KafkaBroker) -> None:
+    await check_pause(private_kafka, 3, request_timeout_ms=1_200)
+
+
+async def check_pause(broker: KafkaBroker, seconds: float, request_timeout_ms: int) -> None:
     """Within the default budget a pause of the broker sheds nothing and loses nothing."""
     ledger, stop = Ledger(), asyncio.Event()
-    sink = sink_of(private_kafka, ledger, request_timeout_ms=8_000)
+    sink = sink_of(broker, ledger, request_timeout_ms=request_timeout_ms)
     async with running(sink):
         feeding = asyncio.create_task(feed(sink, 5_000, stop))
         await asyncio.sleep(0.5)
-        private_kafka.pause()
-        await asyncio.sleep(20)
-        private_kafka.resume()
+        broker.pause()
+        await asyncio.sleep(seconds)
+        broker.resume()
         await asyncio.sleep(0.5)
         stop.set()
         submitted = await feeding
-        assert submitted >= 100_000
-        assert await sink.drain(30) == 0
+        assert submitted >= seconds * 5_000
+        assert await sink.drain(60) == 0
     assert ledger.counts == {"acked": submitted}
     found = by_key(await read(sink, RowClass.TRADE))
     assert found == by_key([TickBatch(RowClass.TRADE, trades(submitted), TABLE)])
@@ -204,7 +213,7 @@ async def test_a_small_budget_meets_every_step_in_order(private_kafka: KafkaBrok
                 assert ledger.unexplained(rows_in, sink.queue.rows) == 0
             await asyncio.sleep(0.02)
         private_kafka.resume()
-        assert await sink.drain(30) == 0
+        assert await sink.drain(60) == 0
     first_of: dict[Step, int] = {}
     for _, step, _ in sink.queue.policy.events:
         first_of.setdefault(step, len(first_of))
@@ -242,7 +251,7 @@ async def test_a_record_that_is_too_large_costs_itself_alone(kafka: KafkaEndpoin
     rows["instrument"][4] = len(table) - 1
     submit(sink, RowClass.TRADE, rows, table)
     async with running(sink):
-        assert await sink.drain(30) == 0
+        assert await sink.drain(60) == 0
     # The mark for the lost row has the same long name: it is refused like the row.
     assert ledger.counts == {"acked": 8, "dead_lettered": 2, "declared": 1}
     report = await audit(kafka.bootstrap_servers, [f"{prefix}trades.v1"], f"{prefix}status.v1")
@@ -259,14 +268,14 @@ async def test_a_record_from_the_future_is_put_aside(kafka: KafkaEndpoint) -> No
     rows["ts_recv"][2] = time.time_ns() + 365 * 86_400 * 1_000_000_000
     async with running(sink):
         submit(sink, RowClass.TRADE, rows)
-        assert await sink.drain(30) == 0
+        assert await sink.drain(60) == 0
     assert ledger.counts == {"acked": 5, "dead_lettered": 1, "declared": 1}
 
 
-async def test_a_closed_port_is_no_broker(kafka_factory: Callable[..., KafkaBroker]) -> None:
+async def test_a_closed_port_is_no_broker(private_kafka: KafkaBroker) -> None:
     """A broker that comes up late is found."""
-    broker = kafka_factory()
-    await asyncio.to_thread(broker.stop)
+    broker = private_kafka
+    await asyncio.to_thread(broker.kill)
     ledger = Ledger()
     sink = sink_of(broker, ledger, request_timeout_ms=3_000)
     submit(sink, RowClass.TRADE, trades(10))
@@ -274,7 +283,7 @@ async def test_a_closed_port_is_no_broker(kafka_factory: Callable[..., KafkaBrok
     await asyncio.sleep(0.5)
     assert sink.failure is not None
     await asyncio.to_thread(broker.start)
-    assert await sink.drain(30) == 0
+    assert await sink.drain(60) == 0
     await sink.close()
     with suppress(asyncio.CancelledError):
         await task

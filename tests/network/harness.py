@@ -30,7 +30,7 @@ from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
 from tests.faults.proxy import FaultProxy
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 QUICK = Backoff(base_s=0.05, cap_s=0.2)
 ALL = ("trades", "quotes", "book")
 

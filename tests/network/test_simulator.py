@@ -26,7 +26,7 @@ from ingestor.testbed.simulated.market import Encoded, Shape, header, make_walk
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 SHAPE = Shape(levels=20, depth=30, states=16, walks=2)
 
 

@@ -29,7 +29,7 @@ from ingestor.sources.websocket.interface import (
     TlsFailed,
 )
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 Serve = Callable[[ServerConnection], Awaitable[None]]
 
 

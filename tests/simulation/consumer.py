@@ -49,7 +49,7 @@ class _Book:
             self._levels[side, price] = size
         if flags & _LAST:
             self.number = number
-            return self.market.books.get(number) == self.total
+            return self.market.has_been(number, self.total)
         return True
 
 
@@ -81,11 +81,7 @@ class Consumer:
     def is_up_to_date(self, market: Market) -> bool:
         """Whether the book is the venue's own."""
         book = self._books.get(market.symbol)
-        return (
-            book is not None
-            and book.is_valid
-            and (book.number, book.total) == (market.number, market.total)
-        )
+        return book is not None and book.is_valid and market.is_now(book.number, book.total)
 
     def take(self, batch: TickBatch) -> None:
         """Take rows in the order of the log."""
@@ -160,11 +156,11 @@ class Consumer:
                 self._quotes.pop(market.symbol, None)
                 continue
             quote = bid * price_unit, bid_size * size_unit, ask * price_unit, ask_size * size_unit
-            if market.quotes.get(number) != quote:
+            if not market.has_quoted(number, quote):
                 self._wrong(f"quote {number} of {market.symbol} is not the venue's")
             before = self._quotes.get(market.symbol)
-            if before is not None:
-                skipped = any(one in market.quotes for one in range(before + 1, number))
+            if before is not None and number:
+                skipped = market.skipped_quotes(before, number)
                 if number <= before or (skipped and not self._conflates()):
                     self._wrong(f"{market.symbol}: quote {number} follows {before} without a GAP")
             self._quotes[market.symbol] = number

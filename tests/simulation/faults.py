@@ -62,6 +62,15 @@ class Faults:
             "clock": (3, self._clock),
         }
 
+    def add(self, name: str, weight: int, fault: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Let something else go wrong, too."""
+        self._kinds[name] = weight, fault
+
+    def forget(self, *names: str) -> None:
+        """Let some things not go wrong here."""
+        for name in names:
+            del self._kinds[name]
+
     async def run(self, until_s: float, between_s: float) -> None:
         """Let things go wrong, and wait until all of it is over.
 
@@ -127,7 +136,8 @@ class Faults:
         link = self._link()
         if link is not None:
             self._note("wants gone", sorted(link.streams))
-            link.push([b'{"op":"reconnect","text":"maintenance"}'])
+            if self._venue.farewell is not None:
+                link.push([self._venue.farewell])
             await asyncio.sleep(30.0)
             if link.is_open:
                 self._close(link)

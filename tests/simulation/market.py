@@ -142,6 +142,23 @@ class Market:
     def _note(self) -> None:
         self.books[self.number] = self.total
 
+    # What is true
+
+    def has_been(self, number: int, total: int) -> bool:
+        """Whether a book with this fingerprint was the market's, after that update."""
+        return self.books.get(number) == total
+
+    def is_now(self, number: int, total: int) -> bool:
+        """Whether a book is the market's own now."""
+        return (number, total) == (self.number, self.total)
+
+    def has_quoted(self, number: int, quote: Quote) -> bool:
+        return self.quotes.get(number) == quote
+
+    def skipped_quotes(self, before: int, number: int) -> bool:
+        """Whether quotes were sent between two numbers."""
+        return any(one in self.quotes for one in range(before + 1, number))
+
     # Frames
 
     def _levels(self, side: int, levels: dict[int, int], decimals: int) -> list[list[str]]:

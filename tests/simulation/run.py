@@ -13,18 +13,18 @@ import hashlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from time import process_time
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
 from unittest import mock
 
 import structlog
 
-from feeds.simulated import Simulated
+from ingestor.adapter import FeedAdapter
 from ingestor.adapter.contract import Subscription
 from ingestor.app import book_snapshots, instrument_changes
 from ingestor.app import ingestor as app_ingestor
@@ -147,18 +147,28 @@ class World:
         self.time = time
         self.random = random
         self._pace = pace
-        self.venue = Venue(random.randint(6, 14), random, random.uniform(0.3, 1.0), pace)
+        self.venue = self._make_venue()
         self.consumer = Consumer(self.venue, partial(self._expect, False), self._conflates)
         wrong = partial(self._expect, False)
         self.broker = Broker(_PARTITIONS, self.consumer.take, wrong)
         self.trace = Trace(self)
-        self.faults = Faults(
-            self.venue, self.broker, time, self.trace.note, Random(random.random())
-        )
+        self.faults = self._make_faults()
         self.wrong: list[str] = []
         self._spoke_s: dict[str, float] = {}
         self._ingestor: Ingestor | None = None
-        self._config = Config.model_validate(
+        self._config = self._make_config()
+
+    def _make_venue(self) -> Venue:
+        random = self.random
+        return Venue(random.randint(6, 14), random, random.uniform(0.3, 1.0), self._pace)
+
+    def _make_faults(self) -> Faults:
+        random = Random(self.random.random())
+        return Faults(self.venue, self.broker, self.time, self.trace.note, random)
+
+    def _make_config(self) -> Config:
+        random = self.random
+        return Config.model_validate(
             {
                 "kafka": {
                     "partitions": _PARTITIONS,
@@ -224,8 +234,8 @@ class World:
 
         ingestor = Heard(self._config, planned, session=bytes(16), clocks=self.time.clocks)
 
-        async def refresh(_adapter: object, _market: str) -> list[Instrument]:
-            listed = await venue.refresh(Simulated, "spot")
+        async def refresh(adapter: type[FeedAdapter], market: str) -> list[Instrument]:
+            listed = await venue.refresh(adapter, market)
             return [] if listed is None else listed.instruments
 
         act_on = ingestor.supervisor.stale
@@ -261,11 +271,19 @@ class World:
             case PingTimeout():
                 self._expect(link is None or link.is_stalled, f"a pong came: {failure}")
             case PlannedReconnect(reason=reason):
-                self._expect(reason in {"removed", "maintenance", "replaced"}, f"{failure}")
+                self._expect(self._judge_reconnect(reason), f"{failure}")
             case FeedStale():
                 return  # judged when it was decided: `_judge_stale`
             case _:
                 self._expect(False, f"an end without a reason: {failure!r}")
+
+    def _judge_reconnect(self, reason: str) -> bool:
+        """Whether the venue, or a new plan, gave this reason to open a connection anew."""
+        return reason in {"removed", "maintenance", "replaced"}
+
+    def _allowed(self, symbol: str, cause: Cause) -> int | None:
+        """How many GAPs of other causes there may be; None: the usual rule says."""
+        return None
 
     def _judge_stale(self, session: Session, stream: str, silence_s: float) -> None:
         """A stream that is halted alone must not cost its siblings the connection."""
@@ -332,7 +350,10 @@ class World:
         """No more holes are declared than there were reasons, of each kind."""
         excuses = self.venue.excuses
         for (symbol, row_class, cause), count in sorted(self.consumer.gaps.items()):
+            other = self._allowed(symbol, cause)
             match cause:
+                case _ if other is not None:
+                    allowed = other
                 case Cause.DISCONNECT:
                     allowed = self.trace.holes[symbol, row_class]
                 case Cause.STALE:
@@ -353,15 +374,13 @@ class World:
 
 
 @contextmanager
-def _simulated(broker: Broker, venue: Venue, pace: float) -> Iterator[None]:
-    """Put the simulated parts in the place of sockets and Kafka; run rare things rarely.
+def simulated(broker: Broker, pace: float) -> Iterator[None]:
+    """Put the simulated broker in the place of Kafka; run rare things rarely.
 
     pace: how many times longer than usual looks and timers wait.
     """
     look_s = staleness_monitor.LOOK_S * pace
-    transports = {**supervisor.TRANSPORTS, "picows": venue.connect}
     with (
-        mock.patch.object(supervisor, "TRANSPORTS", transports),
         simulated_kafka(broker),
         mock.patch.object(
             instrument_changes,
@@ -376,6 +395,17 @@ def _simulated(broker: Broker, venue: Venue, pace: float) -> Iterator[None]:
         mock.patch.object(health, "_SLICE_S", 0.1 * pace),
         mock.patch.object(sink, "TICK_S", sink.TICK_S * pace),
         mock.patch.object(app_ingestor, "REPORT_S", app_ingestor.REPORT_S * pace),
+    ):
+        yield
+
+
+@contextmanager
+def _connected(world: World, pace: float) -> Iterator[None]:
+    """Put the simulated venue in the place of sockets, too."""
+    transports = {**supervisor.TRANSPORTS, "picows": world.venue.connect}
+    with (
+        simulated(world.broker, pace),
+        mock.patch.object(supervisor, "TRANSPORTS", transports),
     ):
         yield
 
@@ -399,11 +429,45 @@ def simulate(
     Raises:
         AssertionError: with all that did not hold.
     """
+    return simulation(
+        seed,
+        seconds,
+        between_s,
+        lambda time, random: World(time, random, pace),
+        lambda world: _connected(world, pace),
+        story,
+    )
+
+
+AnyWorld = TypeVar("AnyWorld", bound=World)
+
+
+def simulation(
+    seed: int,
+    seconds: float,
+    between_s: float,
+    make: Callable[[Time, Random], AnyWorld],
+    around: Callable[[AnyWorld], AbstractContextManager[None]],
+    story: TextIO | None = None,
+) -> Outcome:
+    """Run a world.
+
+    Args:
+        seed: of everything that is drawn.
+        seconds: virtual seconds in which things go wrong.
+        between_s: from one fault to the next, on average.
+        make: the world.
+        around: what takes the place of the outside while it runs.
+        story: gets a line for each event.
+
+    Raises:
+        AssertionError: with all that did not hold.
+    """
     bugs = Counter(bulkheads.bugs)
 
     async def main(time: Time) -> Outcome:
-        world = World(time, Random(seed), pace)
-        with _simulated(world.broker, world.venue, pace):
+        world = make(time, Random(seed))
+        with around(world):
             outcome = await world.run(seconds, between_s)
         found = Counter(bulkheads.bugs) - bugs
         if story is not None:

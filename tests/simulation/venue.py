@@ -26,7 +26,7 @@ from ingestor.sources.websocket.interface import (
 from tests.simulation.market import Changes, Market
 
 _BACKLOG_MAX: Final = 20_000  # frames that wait for a reader, before it is given up
-_LATENCY_S: Final = 0.02
+LATENCY_S: Final = 0.02
 
 
 class Link:
@@ -59,7 +59,7 @@ class Link:
 
     def close(self) -> None:
         asyncio.get_running_loop().call_later(
-            _LATENCY_S, self.end, ClosedByUs(self.url, "closed by us")
+            LATENCY_S, self.end, ClosedByUs(self.url, "closed by us")
         )
 
     def abort(self) -> None:
@@ -80,7 +80,7 @@ class Link:
     def push(self, frames: list[bytes]) -> None:
         """Send frames; none is a pong."""
         self._way.append(frames)
-        asyncio.get_running_loop().call_later(_LATENCY_S, self._arrived)
+        asyncio.get_running_loop().call_later(LATENCY_S, self._arrived)
 
     def stall(self, *, is_stalled: bool) -> None:
         self.is_stalled = is_stalled
@@ -102,7 +102,7 @@ class Link:
         self.handler.closed(failure)
 
     def _to_venue(self, call: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(_LATENCY_S, self._at_venue, call)
+        asyncio.get_running_loop().call_later(LATENCY_S, self._at_venue, call)
 
     def _at_venue(self, call: Callable[[], None]) -> None:
         if not self.is_open:
@@ -167,6 +167,7 @@ class Venue:
         self.is_deaf = False  # requests are not answered
         self.hides_list = False  # the list of instruments can't be had
         self.is_still = False  # nothing happens any more
+        self.farewell: bytes | None = b'{"op":"reconnect","text":"maintenance"}'
         self.pongs_due: dict[Link, int] = {}
 
     # Listings
@@ -198,21 +199,21 @@ class Venue:
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
     ) -> InstrumentList:
         """Answer as `Catalog.load` does."""
-        await asyncio.sleep(_LATENCY_S)
+        await asyncio.sleep(LATENCY_S)
         return self.listed
 
     async def refresh(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
     ) -> InstrumentList | None:
         """Answer as `Catalog.refresh` does: None when the list can't be had."""
-        await asyncio.sleep(_LATENCY_S)
+        await asyncio.sleep(LATENCY_S)
         return None if self.hides_list else self.listed
 
     # Connections
 
     async def connect(self, options: ConnectOptions, handler: Handler) -> Link:
         """Open a connection, as `picows.connect` does."""
-        await asyncio.sleep(2 * _LATENCY_S)
+        await asyncio.sleep(2 * LATENCY_S)
         if asyncio.get_running_loop().time() < self.refuse_until_s:
             if self.refusal == 1:
                 await asyncio.sleep(options.open_timeout_s)
@@ -221,10 +222,23 @@ class Venue:
                 retry_after_s = 5.0 if self.refusal == 429 else None
                 raise HandshakeRejected(options.url, self.refusal, retry_after_s=retry_after_s)
             raise ConnectFailed(options.url, "refused")
-        link = Link(self, options, handler)
+        link = self._link(options, handler)
         self.links[link] = None
         handler.opened(link)
         return link
+
+    def _link(self, options: ConnectOptions, handler: Handler) -> Link:
+        return Link(self, options, handler)
+
+    def is_book(self, stream: str) -> bool:
+        return stream.startswith("book:")
+
+    def symbol_of(self, stream: str) -> str:
+        return stream.partition(":")[2]
+
+    def dropped(self, link: Link, symbol: str, frame: bytes) -> None:
+        """A frame of a book is lost."""
+        self.excuses.dropped[symbol] += 1
 
     def close(self, link: Link, failure: TransportError) -> None:
         """End a connection from the venue's side."""
@@ -316,20 +330,20 @@ class Venue:
                 link.push(frames)
 
     def _spoiled(self, link: Link, stream: str, symbol: str, frame: bytes) -> list[bytes]:
-        kind = stream.partition(":")[0]
+        is_book = self.is_book(stream)
         if not self.spoil:
             return [frame]
         match self.spoil[0]:
-            case "drop" if kind == "book":
+            case "drop" if is_book:
                 self.spoil.popleft()
-                self.excuses.dropped[symbol] += 1
+                self.dropped(link, symbol, frame)
                 return []
             case "malform":
                 self.spoil.popleft()
                 for one in link.streams:
-                    self.excuses.malformed[one.partition(":")[2]] += 1
+                    self.excuses.malformed[self.symbol_of(one)] += 1
                 return [frame[: len(frame) // 2]]
-            case "repeat" if kind == "book":
+            case "repeat" if is_book:
                 self.spoil.popleft()
                 return [frame, frame]
         return [frame]

@@ -301,7 +301,7 @@ class Peer:
         finally:
             self.closed.set()
 
-    async def until(self, count: int, timeout_s: float = 20.0) -> list[str]:
+    async def until(self, count: int, timeout_s: float = 60.0) -> list[str]:
         """Wait until so many frames were heard; return all that were."""
         async with asyncio.timeout(timeout_s):
             while len(self.heard) < count:

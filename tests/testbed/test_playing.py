@@ -47,7 +47,7 @@ async def test_frames_come_verbatim_in_order_and_not_too_early(
             emulator.start()
             heard = await one.until(answers + len(made.data))
             elapsed_s = time.monotonic() - started_s
-            await asyncio.wait_for(emulator.finished.wait(), 10)
+            await asyncio.wait_for(emulator.finished.wait(), 60)
     assert heard[answers:] == made.data
     first, last = (made.frames.index(made.data[at]) for at in (0, -1))
     if not math.isinf(speed):
@@ -199,7 +199,7 @@ async def test_connections_stay_open_or_close_at_the_end(tmp_path: Path) -> None
         peer(emulator.ws_url) as one,
     ):
         await one.socket.send(OKX.requests[0])
-        await asyncio.wait_for(one.closed.wait(), 10)
+        await asyncio.wait_for(one.closed.wait(), 60)
         assert one.socket.close_code == 1001
     async with (
         VenueEmulator([path], speed=MAX_SPEED, start_when=1) as emulator,
@@ -242,7 +242,7 @@ async def test_a_client_that_does_not_read_holds_playback_back(tmp_path: Path) -
         assert 0 < played < len(frames)
         assert not emulator.finished.is_set()
         assert [await socket.recv() for _ in frames] == frames
-        await asyncio.wait_for(emulator.finished.wait(), 10)
+        await asyncio.wait_for(emulator.finished.wait(), 60)
         await socket.close()
 
 
@@ -270,7 +270,7 @@ async def test_serve_plays_each_venue_on_a_port_of_its_own(tmp_path: Path) -> No
             both.set()
 
     task = asyncio.create_task(serve(paths, port=0, speed=MAX_SPEED, tell=tell))
-    await asyncio.wait_for(both.wait(), 10)
+    await asyncio.wait_for(both.wait(), 60)
     assert {one.recording.venue for one in up} == {"bybit", "okx"}
     assert len({one.ws_url for one in up}) == 2
     task.cancel()

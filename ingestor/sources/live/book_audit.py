@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from ingestor.adapter import Audited, FeedAdapter
+from ingestor.adapter import Audited, BookRule, FeedAdapter
 from ingestor.books import rest_check as book_audit
 from ingestor.books.book import Book, BookState
 from ingestor.books.manager import BookManager
@@ -25,6 +25,7 @@ from ingestor.model.backoff import Backoff
 from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.live.connection import Connection, ConnectionSlot
+from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.rest.client import RestSettings
 from ingestor.sources.rest.pool import RestPools
 
@@ -33,6 +34,30 @@ _BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)  # after failures in a row: r
 _UNREADABLE: Final = (DecodeError, LookupError, TypeError, ValueError, AttributeError)
 
 log: Final = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the comparison of a book with an image came to.
+
+    outcome: a Finding's value, or "failed". shown: what the image has. held: what the book had
+    after the update that the image names, None where it names none of those that were seen.
+    """
+
+    outcome: str
+    shown: BookState | None = None
+    held: BookState | None = None
+
+
+def has_proof(rule: BookRule) -> bool:
+    """Say whether something on a venue's sockets proves its books."""
+    return rule.checksum is not None or rule.verify_with_quotes
+
+
+def depth_of(planned: PlannedConnection) -> int:
+    """Return how many levels a side of a connection's books can be compared."""
+    depths = [planned.book.depth_max, planned.offer.depth if planned.offer else None, AUDIT_DEPTH]
+    return min(depth for depth in depths if depth is not None)
 
 
 @cache
@@ -107,7 +132,7 @@ class BookAuditor:
 
     def _candidates(self) -> Iterator[tuple[Connection, str, int]]:
         for slot in self._connections.slots:
-            if not is_audited(slot.planned.adapter):
+            if not is_audited(slot.planned.adapter) or has_proof(slot.planned.book):
                 continue
             needed = dict.fromkeys(
                 (one.symbol, one.instrument)
@@ -122,33 +147,47 @@ class BookAuditor:
                     yield connection, symbol, instrument
 
     async def _audit(self, connection: Connection, symbol: str, instrument: int) -> None:
+        comparison = await self.compare(connection, symbol, instrument)
+        if comparison.outcome == Finding.MISMATCHED.value:
+            self._on_mismatch(instrument)
+
+    async def compare(self, connection: Connection, symbol: str, instrument: int) -> Comparison:
+        """Compare one valid book with an image.
+
+        Args:
+            connection: carries the book.
+            symbol: the venue's.
+            instrument: its number.
+        """
         book = self._books.valid_book(instrument)
         assert book is not None  # chosen just now
         adapter = connection.session.adapter
         assert isinstance(adapter, Audited)
         book_audit.begin(book)
-        outcome = "failed"
+        done = Comparison("failed")
         try:
             await asyncio.sleep(self._settings.lead_s)
             shown = await self._image(connection, adapter, symbol, self._table[instrument])
             if shown is not None:
                 outcome = (await self._settled(book, shown)).value
+                states = book.history.states if book.history is not None else []
+                done = Comparison(outcome, shown, book_audit.named(states, shown))
         finally:
-            book_audit.end(book, outcome)
-        if outcome == Finding.MISMATCHED.value:
-            self._on_mismatch(instrument)
+            book_audit.end(book, done.outcome)
+        return done
 
     async def _image(
         self, connection: Connection, adapter: Audited, symbol: str, one: Instrument
     ) -> BookState | None:
         """Return what the venue shows of a book, None when it can't be had or read."""
-        request = adapter.audit_request(symbol, AUDIT_DEPTH)
+        planned = connection.slot.planned
+        depth = depth_of(planned)
+        request = adapter.audit_request(symbol, depth)
         try:
-            planned = connection.slot.planned
             client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
             body = await client.get(planned.rest_url, request, _REST)
             image = adapter.decode_audit(symbol, body)
-            shown = book_audit.read(image, one.price_exponent, one.size_exponent)
+            shown = book_audit.read(image, one.price_exponent, one.size_exponent, depth)
         except (TransportError, *_UNREADABLE) as failure:
             self._failures += 1
             reason = str(failure) or repr(failure)

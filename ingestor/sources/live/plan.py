@@ -13,7 +13,16 @@ from typing import Literal
 from urllib.parse import urlsplit
 from zlib import crc32
 
-from ingestor.adapter import BookRule, Endpoint, FeedAdapter, Limits, Market
+from ingestor.adapter import (
+    BookOffer,
+    BookRule,
+    Endpoint,
+    FeedAdapter,
+    Limits,
+    Market,
+    TradeNumbers,
+)
+from ingestor.adapter.book_offers import adapter_with
 from ingestor.adapter.contract import Subscription
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
@@ -41,13 +50,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Some channels of some instruments of one market. instruments: numbers of the table."""
+    """Some channels of some instruments of one market.
+
+    instruments: numbers of the table. book: the form of the books; None = the venue's first.
+    """
 
     adapter: type[FeedAdapter]
     market: str
     instruments: Sequence[int]
     channels: Sequence[str]
     route: Route = Route()
+    book: BookOffer | None = None
 
     def of(self, is_mine: Callable[[str], bool], table: InstrumentTable) -> Wanted:
         """Return the wish for the symbols that belong to one worker."""
@@ -68,6 +81,7 @@ class PlannedConnection:
     route: Route
     source_address: str | None
     why: str
+    offer: BookOffer | None = None
 
     @property
     def venue(self) -> str:
@@ -83,7 +97,11 @@ class PlannedConnection:
 
     @property
     def book(self) -> BookRule:
-        return self.rules.book
+        return self.rules.rule_of(self.offer)
+
+    def make_adapter(self, symbols: Mapping[str, int]) -> FeedAdapter:
+        """Return the adapter of a connection. symbols: venue symbol -> instrument number, live."""
+        return adapter_with(self.adapter, self.market, symbols, self.offer)
 
     @property
     def streams(self) -> list[str]:
@@ -143,19 +161,31 @@ class Plan:
         connections = tuple(planned.renumbered(numbers) for planned in self.connections)
         return replace(self, connections=connections)
 
-    def book_rules(self) -> dict[tuple[str, str], BookRule]:
-        """Return the book rule of each (venue, market). Where nobody subscribes to quotes, none
-        will prove a book, and none of its tops need be remembered."""
-        rules = {(one.venue, one.market): one.book for one in self.connections}
+    def trade_numbers(self) -> dict[tuple[str, str], TradeNumbers]:
+        """Return what the trade numbers of each (venue, market) say."""
+        return {(one.venue, one.market): one.rules.trade_numbers for one in self.connections}
+
+    def book_rules(self) -> dict[tuple[str, str, str], BookRule]:
+        """Return the book rule by (venue, market, symbol); symbol "" is of those without a book.
+
+        Where nobody subscribes to a market's quotes, none will prove a book, and none of its tops
+        need be remembered.
+        """
         quoted = {
             (one.venue, one.market)
             for one in self.connections
             if any(subscription.channel == "quotes" for subscription in one.subscriptions)
         }
-        return {
-            key: rule if key in quoted else replace(rule, verify_with_quotes=False)
-            for key, rule in rules.items()
-        }
+        rules: dict[tuple[str, str, str], BookRule] = {}
+        for one in self.connections:
+            rule, market = one.book, (one.venue, one.market)
+            if market not in quoted:
+                rule = replace(rule, verify_with_quotes=False)
+            rules.setdefault((*market, ""), rule)
+            for subscription in one.subscriptions:
+                if subscription.channel == "book":
+                    rules[(*market, subscription.symbol)] = rule
+        return rules
 
 
 def make_plan(wanted: Iterable[Wanted], table: InstrumentTable) -> Plan:
@@ -179,7 +209,8 @@ def _of_one(
     if rules is None:
         known = ", ".join(wish.adapter.markets)
         raise ConfigError(f"{venue} has no market {wish.market!r}", hint=f"it has {known}")
-    adapter = wish.adapter(wish.market, table.symbols(venue, wish.market))
+    symbols = table.symbols(venue, wish.market)
+    adapter = adapter_with(wish.adapter, wish.market, symbols, wish.book)
     groups: dict[Endpoint, list[list[Subscription]]] = {}
     for instrument in sorted(set(wish.instruments), key=lambda number: table[number].symbol):
         symbol = table[instrument].symbol
@@ -243,6 +274,7 @@ def _spread(
             subscriptions=subscriptions,
             route=wish.route,
             source_address=sources[place % len(sources)] if sources else None,
+            offer=wish.book,
             why=f"{_streams(subscriptions)} of {reason} ({channels}), "
             f"connection {place + 1} of {len(bins)}: {limit}",
         )

@@ -12,21 +12,22 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
-from urllib.parse import urlencode
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
 from ingestor.books.repair_planner import Repair
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
+from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND
 from ingestor.recording.format import RESUBSCRIBE
 from ingestor.sources.live.connection import Connection, PlannedReconnect
 from ingestor.sources.live.tap import FrameTap
-from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.client import RestSettings, address
 from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
+_NEVER_BROKE: Final = frozenset({None, Cause.DISCONNECT})
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
 _REST: Final = RestSettings(timeout_s=20.0)
 
@@ -61,7 +62,8 @@ class RepairWorker:
         self._tap = tap
         self._request_flush = request_flush
         self._schedule: list[tuple[int, int]] = []  # due_ns, instrument
-        self._waiting: set[int] = set()
+        self._waiting: dict[int, Cause | None] = {}  # why, by instrument
+        self._fetched: dict[int, bool] = {}  # how it was repaired last, where there are two ways
         self._work: list[Callable[[], Coroutine[None, None, None]]] = []
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._wake = asyncio.Event()
@@ -70,7 +72,7 @@ class RepairWorker:
         """Do each when it is due; an instrument that waits already keeps its place."""
         for repair in repairs:
             if repair.instrument not in self._waiting:
-                self._waiting.add(repair.instrument)
+                self._waiting[repair.instrument] = repair.cause
                 heapq.heappush(self._schedule, (repair.due_ns, repair.instrument))
         self._wake.set()
 
@@ -96,7 +98,8 @@ class RepairWorker:
         """Follow new revisions of instruments. numbers: old -> new."""
         self._schedule = [(due_ns, numbers.get(one, one)) for due_ns, one in self._schedule]
         heapq.heapify(self._schedule)
-        self._waiting = {numbers.get(instrument, instrument) for instrument in self._waiting}
+        self._waiting = {numbers.get(one, one): cause for one, cause in self._waiting.items()}
+        self._fetched = {numbers.get(one, one): was for one, was in self._fetched.items()}
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -111,8 +114,8 @@ class RepairWorker:
                 while self._schedule and self._schedule[0][0] <= now_ns:
                     await self._slots.acquire()
                     _, instrument = heapq.heappop(self._schedule)
-                    self._waiting.discard(instrument)
-                    self._start(group, self._repair(instrument))
+                    cause = self._waiting.pop(instrument, None)
+                    self._start(group, self._repair(instrument, cause))
                 timer: asyncio.TimerHandle | None = None
                 if self._schedule:
                     delay_s = max(0, self._schedule[0][0] - self._clocks.steady_ns()) / SECOND
@@ -127,14 +130,26 @@ class RepairWorker:
         task = group.create_task(_bounded(work))
         task.add_done_callback(lambda _task: self._slots.release())
 
-    async def _repair(self, instrument: int) -> None:
+    def _is_fetched(self, instrument: int, source: SnapshotSource, cause: Cause | None) -> bool:
+        """Say whether a book gets its snapshot over REST.
+
+        Where either way may do, they are tried in turn. A book that never had one was subscribed
+        to a while ago, so that it begins with REST.
+        """
+        if source is SnapshotSource.EITHER:
+            was_fetched = self._fetched.get(instrument, cause not in _NEVER_BROKE)
+            self._fetched[instrument] = not was_fetched
+            return not was_fetched
+        return source is SnapshotSource.REST
+
+    async def _repair(self, instrument: int, cause: Cause | None) -> None:
         connection, subscription = self._carrier(instrument)
         if connection is None or subscription is None:
             self.counts["dropped"] += 1
             return
         planned = connection.slot.planned
         request = None
-        if planned.book.snapshot is SnapshotSource.REST:
+        if self._is_fetched(instrument, planned.book.snapshot, cause):
             request = connection.session.adapter.snapshot_request(subscription.symbol)
         if self._tap is not None:
             self._tap.record_decision(
@@ -216,7 +231,7 @@ class RepairWorker:
         now_ns = self._clocks.wall_ns()
         session = connection.session
         if self._tap is not None:
-            url = _address(planned.rest_url, request)
+            url = address(planned.rest_url, request)
             self._tap.fetched(session.connection, now_ns, planned.venue, planned.market, url, body)
         session.snapshot(symbol, body, now_ns)
         self.counts["fetched"] += 1
@@ -229,8 +244,3 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
         await work
     except Exception as failure:  # noqa: BLE001  # the boundary of a repair
         bulkheads.bug("repair", failure)
-
-
-def _address(origin: str, request: RestRequest) -> str:
-    query = f"?{urlencode(request.query)}" if request.query else ""
-    return f"{origin}{request.path}{query}"

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from ingestor.adapter import BookOffer
 from ingestor.adapter.contract import Subscription
 from ingestor.sources.live.plan import (
     Plan,
@@ -22,7 +23,7 @@ from ingestor.sources.live.plan import (
 )
 
 # Connections with equal groups may carry each other's streams.
-_Group = tuple[str, str, str, Route, TransportName]
+_Group = tuple[str, str, str, Route, TransportName, BookOffer | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,14 @@ def _change(planned: PlannedConnection, subscriptions: list[Subscription]) -> St
 
 def _group(planned: PlannedConnection) -> _Group:
     path = urlsplit(planned.url).path
-    return planned.venue, planned.market, path, planned.route, planned.route.transport
+    return (
+        planned.venue,
+        planned.market,
+        path,
+        planned.route,
+        planned.route.transport,
+        planned.offer,
+    )
 
 
 def _count(subscriptions: Iterable[Subscription]) -> int:

@@ -112,12 +112,9 @@ class Supervisor(SessionEvents):
         self._statistics = SupervisorStatistics()
         self.clocks = clocks or Clocks()
         self._health = HealthChecker(self._settings.patience, self, random, self.clocks.steady_ns)
-        self._owned = None
-        if pools is None:
-            pools = self._owned = RestPools(
-                ssl_context=ssl_context, workers=plan.workers, clocks=self.clocks
-            )
-        self._repair_worker = RepairWorker(self, tap, request_flush, pools, self.clocks)
+        rest = pools or RestPools(ssl_context=ssl_context, workers=plan.workers, clocks=self.clocks)
+        self._owned = rest if pools is None else None
+        self._repair_worker = RepairWorker(self, tap, request_flush, rest, self.clocks)
         for planned in plan:
             frame_queues.of(planned.adapter, planned.market)
         self._group: asyncio.TaskGroup | None = None  # while `run` runs
@@ -227,19 +224,15 @@ class Supervisor(SessionEvents):
         self._again(slot, failure)
 
     def _make_connection(self, slot: ConnectionSlot) -> Connection:
-        planned = slot.planned
-        venue, market = planned.venue, planned.market
-        frame_queue = self._frame_queues.of(planned.adapter, market)
+        planned, market = slot.planned, slot.planned.market
+        frame_queue = self._frame_queues.of(planned.adapter, market, planned.offer)
         self._sessions += 1
         session = Session(
             self._sessions,
-            planned.adapter(market, self._table.symbols(venue, market)),
+            planned.make_adapter(self._table.symbols(planned.venue, market)),
             () if slot.is_new else planned.subscriptions,  # `_follow` subscribes, behind GAPs
             frame_queue.buffer,
-            frame_queue.counts,
-            self,
-            market,
-            frame_queue.decode,
+            *(frame_queue.counts, self, market, frame_queue.decode),
         )
         on_read_complete = self._read_complete_of(frame_queue)
         pace = RequestPace(planned.limits, self._paces.of(planned), self.clocks.steady_s)

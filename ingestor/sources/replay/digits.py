@@ -108,4 +108,6 @@ class Digits:
         return max([certain, *(digits for digits, _ in self._finer.values() if digits <= reach)])
 
     def _reach(self, certain: int, room: int) -> int:
-        return room if self._seen < _MANY else min(certain + _BEYOND_MAX, room)
+        if self._seen < _MANY:
+            return room + 1  # 19 digits may fit, and each of so few numbers counts
+        return min(certain + _BEYOND_MAX, room)

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from ingestor.adapter import FeedAdapter
+from ingestor.adapter import BookOffer, BookRule, FeedAdapter
 from ingestor.adapter.addresses import markets_at
+from ingestor.adapter.book_offers import adapter_with, choose, offer_named
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.frame_queue import Arrive, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
@@ -17,7 +18,7 @@ from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText
 from ingestor.recording.reader import SegmentChain
-from ingestor.sources.replay.survey import Survey, snapshot_symbol
+from ingestor.sources.replay.survey import Survey, history_symbol, snapshot_symbol
 
 
 class RecordedFeed:
@@ -43,6 +44,8 @@ class RecordedFeed:
         self._frame_queues = frame_queues
         # Snapshots that came before a session: market, symbol, body, time.
         self._waiting: list[tuple[str, str, bytes, int]] = []
+        self.changed_books: list[int] = []  # instruments whose books have another form now
+        self._offers: dict[tuple[str, str], BookOffer | None] = {}  # by market and symbol
 
     def open(
         self,
@@ -50,14 +53,26 @@ class RecordedFeed:
         market: str,
         ts_ns: int,
         subscriptions: Iterable[SubscriptionText],
+        offer: BookOffer | None = None,
     ) -> Session:
-        """Begin a connection; one of the same number that is still open ends."""
+        """Begin a connection; one of the same number that is still open ends.
+
+        Args:
+            connection: as the recording names it.
+            market: "" for the feed's.
+            ts_ns: when it began.
+            subscriptions: what it carries.
+            offer: the form of its books; None = as the streams have it.
+        """
         if connection in self.sessions:
             self.close(connection, ts_ns)
         market = market or self.market
         symbols = self._table.symbols(self.venue, market)
-        adapter = self.adapter(market, symbols)
-        frame_queue = self._frame_queues.of(self.adapter, market)
+        subscriptions = list(subscriptions)
+        offer = offer or self._offer_of(market, subscriptions)
+        self._note_books(market, subscriptions, offer)
+        adapter = adapter_with(self.adapter, market, symbols, offer)
+        frame_queue = self._frame_queues.of(self.adapter, market, offer)
         session = Session(
             len(self.sessions),
             adapter,
@@ -92,6 +107,12 @@ class RecordedFeed:
         """Let an open connection carry these streams from now on. ts_ns: when that was."""
         session = self.sessions.get(connection)
         if session is not None:
+            subscriptions = list(subscriptions)
+            offer = self._offer_of(session.market, subscriptions)
+            choose(session.adapter, offer)
+            frame_queue = self._frame_queues.of(self.adapter, session.market, offer)
+            self.receivers[connection] = frame_queue.arrive, session
+            self._note_books(session.market, subscriptions, offer)
             session.change(self._subscriptions(session.market, subscriptions), ts_ns)
 
     def interrupt(self, connection: Connection, streams: Iterable[str], ts_ns: int) -> None:
@@ -103,15 +124,38 @@ class RecordedFeed:
     def open_surveyed(self, connection: Connection, ts_ns: int) -> Session | None:
         """Begin a connection of a recording that does not say what it carries; return None where
         its market isn't wanted, or not known as it has no data."""
-        market, pairs = self.market, list[tuple[str, str]]()
+        market, pairs, offer = self.market, list[tuple[str, str]](), None
         if self.survey is not None:
             market = self.survey.markets.get(connection, market)
             pairs = self.survey.subscriptions.get(connection, [])
+            offer = self.survey.offers.get(connection)
         if not market:
             return None
-        names = self.adapter(market, self._table.symbols(self.venue, market))
+        names = adapter_with(self.adapter, market, {}, offer)
         subscriptions = [(one, channel, names.stream(channel, one)) for one, channel in pairs]
-        return self.open(connection, market, ts_ns, subscriptions)
+        return self.open(connection, market, ts_ns, subscriptions, offer)
+
+    def rule_of(self, market: str, symbol: str) -> BookRule | None:
+        """Return the rule of a symbol's book, by the newest connection that carries it."""
+        key = market, symbol
+        if key not in self._offers:
+            return None
+        return self.adapter.markets[market].rule_of(self._offers[key])
+
+    def _offer_of(self, market: str, subscriptions: Iterable[SubscriptionText]) -> BookOffer | None:
+        streams = [stream for _, channel, stream in subscriptions if channel == "book"]
+        return offer_named(self.adapter, market, streams, are_books=True)
+
+    def _note_books(
+        self, market: str, subscriptions: Iterable[SubscriptionText], offer: BookOffer | None
+    ) -> None:
+        """Note the form of books; those that had another one must begin anew."""
+        symbols = self._table.symbols(self.venue, market)
+        for symbol, channel, _ in subscriptions:
+            if channel == "book" and symbol in symbols:
+                if self._offers.get((market, symbol), offer) != offer:
+                    self.changed_books.append(symbols[symbol])
+                self._offers[market, symbol] = offer
 
     def close(self, connection: Connection, ts_ns: int) -> None:
         session = self.sessions.pop(connection, None)
@@ -150,15 +194,27 @@ class RecordedFeed:
         for session in self.sessions.values():
             session.replace_instruments(numbers)
 
-    def fetched(self, line: Http) -> None:
-        """A REST answer: a book snapshot. Of ours, an answer to no connection is a list of
-        instruments; those in force are said by headers, connects and decisions."""
+    def fetched(self, line: Http) -> bool:
+        """A REST answer: a book snapshot, or lost trades; return whether it is that. Of ours, an
+        answer to no connection is a list of instruments; those in force are said by headers,
+        connects and decisions."""
         if not self.chain.is_foreign and line.conn is None:
-            return
+            return False
         found = self._snapshot(line)
         if found is None:
-            return
-        market, symbol = found
+            return self._history(line)
+        self._seed(line, *found)
+        return False
+
+    def _history(self, line: Http) -> bool:
+        session = self.sessions.get(line.conn) if line.conn is not None else None
+        if session is None or self.chain.is_foreign:
+            return False
+        traded = [one.symbol for one in session.subscriptions if one.channel == "trades"]
+        symbol = history_symbol(session.adapter, line.url, traded)
+        return symbol is not None and session.history(symbol, line.payload, line.ts_ns)
+
+    def _seed(self, line: Http, market: str, symbol: str) -> None:
         session = self.sessions.get(line.conn) if line.conn is not None else None
         if session is None:
             taking = (one for one in self.sessions.values() if one.market == market)

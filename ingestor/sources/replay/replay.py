@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
-from ingestor.adapter import BookRule, FeedAdapter
+from ingestor.adapter import BookRule, FeedAdapter, TradeNumbers
 from ingestor.books.settings import BookSettings
 from ingestor.decode.session import Session
 from ingestor.model.batch import TickBatch
@@ -24,6 +24,7 @@ from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND, iso_text
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
+from ingestor.pipeline.trade_gaps import Lost
 from ingestor.recording.format import (
     LOST,
     RESTART,
@@ -39,6 +40,7 @@ from ingestor.recording.format import (
     Recv,
     Send,
     cause_of,
+    unfilled_of,
 )
 from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.sinks.interface import Sink
@@ -126,7 +128,7 @@ class Replay:
         self.problems = problems or Problems()
         self.table = InstrumentTable()
         self.totals = ReplayTotals()
-        self.pipeline = Pipeline(self.table, self._rule_of, settings)
+        self.pipeline = Pipeline(self.table, self._rule_of, settings, self._trade_numbers_of)
         self.counts = self.pipeline.frame_queues.counts
         self._adapters = adapters
         self._on_file = on_file
@@ -285,21 +287,39 @@ class Replay:
                 self._late(feed, line)
             case Connect():
                 yield from self._add_instruments(feed, line.instruments)
+                yield from self._end_books(feed, line.ts_ns)
                 if feed.chain.is_foreign:
                     feed.open_surveyed(line.conn, line.ts_ns)
                 else:
                     feed.open(line.conn, line.market, line.ts_ns, line.subscriptions)
+                self._begin_books(feed)
             case Disconnect():
                 feed.close(line.conn, line.ts_ns)
             case Http():
-                feed.fetched(line)
+                self._now_ns = line.ts_ns
+                if feed.fetched(line):  # lost trades: live took them to the sinks at once, too
+                    yield self._flush()
             case Decided():
                 yield from self._decided(feed, line)
             case Header() if line.format:
                 yield from self._add_instruments(feed, line.instruments)
+                yield from self._end_books(feed, line.ts_ns)
                 feed.header(line)
+                self._begin_books(feed)
             case Header() | Send():
                 pass
+
+    def _end_books(self, feed: RecordedFeed, ts_ns: int) -> Iterator[FlushResult]:
+        """Flush before connections that may have books in another form, which change their rule."""
+        if any(market.books for market in feed.adapter.markets.values()):
+            self._now_ns = ts_ns
+            yield self._flush()
+
+    def _begin_books(self, feed: RecordedFeed) -> None:
+        """Begin the books anew that a connection carries in another form than one before."""
+        for instrument in feed.changed_books:
+            self.pipeline.books.forget(instrument)
+        feed.changed_books.clear()
 
     def _add_instruments(
         self, feed: RecordedFeed, rows: Iterable[Mapping[str, Any]]
@@ -358,15 +378,18 @@ class Replay:
         if line.decision.get("action") == RESUBSCRIBE and line.conn is not None:
             feed.interrupt(line.conn, line.decision.get("streams", ()), line.ts_ns)
             return
-        cause = cause_of(line.decision)
+        cause, lost = cause_of(line.decision), unfilled_of(line.decision)
         key = str(line.decision.get("key", ""))
-        venue, _, rest = key.partition(":")
-        market, _, symbol = rest.partition(":")
+        venue, market, symbol = (*key.split(":", 2), "", "")[:3]
         number = self.table.symbols(venue, market).get(symbol)
-        if cause is not None and number is not None:
-            self._now_ns = line.ts_ns
-            yield self._flush()
+        if number is None or (cause is None and lost is None):
+            return
+        self._now_ns = line.ts_ns
+        yield self._flush()
+        if cause is not None:
             self.pipeline.books.invalidate(number, cause, line.ts_ns)
+        if lost is not None:
+            self.pipeline.trade_gaps.give_up(Lost(number, lost), line.ts_ns)
 
     def _flush(self) -> FlushResult:
         result = self.pipeline.flush(self._now_ns)
@@ -476,7 +499,15 @@ class Replay:
 
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]
+        for feed in self._feeds:
+            rule = feed.rule_of(one.market, one.symbol) if feed.venue == one.venue else None
+            if rule is not None:
+                return rule
         return self._adapters(one.venue).markets[one.market].book
+
+    def _trade_numbers_of(self, number: int) -> TradeNumbers:
+        one = self.table[number]
+        return self._adapters(one.venue).markets[one.market].trade_numbers
 
     def _hint(self) -> str:
         kept = self.problems.kept

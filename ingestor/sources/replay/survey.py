@@ -11,11 +11,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import numpy as np
 
-from ingestor.adapter import FeedAdapter, RestRequest, parse_levels
+from ingestor.adapter import (
+    BookOffer,
+    FeedAdapter,
+    HasTradeHistory,
+    LostTrades,
+    RestRequest,
+    parse_levels,
+)
 from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.instrument_list import read_list
 from ingestor.columns.buffer import ColumnBuffer
@@ -24,13 +31,21 @@ from ingestor.columns.sealing import read_deferred
 from ingestor.model.errors import ConfigError, DecodeError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.row_classes import Exponent, RowClass
-from ingestor.recording.format import Connect, Connection, Http, Line, Recv
+from ingestor.model.rows import Flag
+from ingestor.model.timestamps import SECOND
+from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Send
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
+from ingestor.sources.replay.book_forms import BookForms
 from ingestor.sources.replay.digits import Digits
 
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
 _TEXTS_MAX: Final = 5_000  # distinct numbers of a column that wait to be looked at
 _NAMED_MAX: Final = 12
+# What a request says of both is what it says of a symbol.
+_TWO_LOSSES: Final = (
+    LostTrades(1, 2, 3 * SECOND, 4 * SECOND),
+    LostTrades(50_000, 60_000, 70_000 * SECOND, 80_000 * SECOND),
+)
 
 
 class Finder(dict[str, int]):
@@ -70,6 +85,7 @@ class Probe(ColumnBuffer):
         self._unread: dict[RowClass, list[Any]] = {}
         self._columns: dict[int, tuple[_Column, _Column]] = {}
         self.channels: dict[tuple[int, str], None] = {}
+        self.image_levels = -1
 
     @property
     def prices(self) -> dict[int, Digits]:
@@ -89,6 +105,22 @@ class Probe(ColumnBuffer):
             if len(column.texts) > _TEXTS_MAX:
                 column.look()
 
+    def _see_book(
+        self,
+        number: int,
+        bids: Sequence[Sequence[object]],
+        asks: Sequence[Sequence[object]],
+        flags: object,
+    ) -> None:
+        """Note a book's event. image_levels: levels a side of an image, 0 for none, -1 = no book
+        yet in this frame."""
+        is_image = isinstance(flags, int) and flags & Flag.SNAPSHOT
+        levels = max(len(bids), len(asks)) if is_image else 0
+        self.image_levels = max(self.image_levels, levels)
+        self.channels[number, "book"] = None
+        for side in (bids, asks):
+            self._see(number, [pair[0] for pair in side], [pair[1] for pair in side])
+
     def levels(
         self,
         instrument: int,
@@ -98,12 +130,12 @@ class Probe(ColumnBuffer):
         last: int,
         bids: Sequence[Sequence[object]],
         asks: Sequence[Sequence[object]],
+        previous: int = 0,
+        flags: int = 0,
         *_: object,
         **__: object,
     ) -> None:
-        self.channels[instrument, "book"] = None
-        for side in (bids, asks):
-            self._see(instrument, [pair[0] for pair in side], [pair[1] for pair in side])
+        self._see_book(instrument, bids, asks, flags)
 
     def json_levels(
         self,
@@ -114,10 +146,12 @@ class Probe(ColumnBuffer):
         last: int,
         bids: bytes,
         asks: bytes,
+        previous: int = 0,
+        flags: int = 0,
         *_: object,
         **__: object,
     ) -> bool:
-        self.levels(instrument, 0, 0, 0, 0, parse_levels(bids), parse_levels(asks))
+        self._see_book(instrument, parse_levels(bids), parse_levels(asks), flags)
         return True
 
     def hole(self, *_: object, **__: object) -> None:
@@ -172,13 +206,15 @@ class Survey:
     """What the first pass found. markets: of each connection; "" where it is not wanted.
 
     subscriptions: (symbol, channel) by connection. digits: by (market, symbol). listed: instruments
-    by (market, symbol), from the recording's own REST answers.
+    by (market, symbol), from the recording's own REST answers. offers: the form of books, by
+    connection, where it isn't the venue's first.
     """
 
     markets: dict[Connection, str] = field(default_factory=dict)
     subscriptions: dict[Connection, list[tuple[str, str]]] = field(default_factory=dict)
     digits: dict[tuple[str, str], tuple[Digits, Digits]] = field(default_factory=dict)
     listed: dict[tuple[str, str], Instrument] = field(default_factory=dict)
+    offers: dict[Connection, BookOffer] = field(default_factory=dict)
 
     @property
     def found(self) -> list[str]:
@@ -213,6 +249,7 @@ class _Reading:
     finder: Finder
     probe: Probe
     reader: FeedAdapter
+    forms: BookForms
 
 
 class _Surveyor:
@@ -239,6 +276,8 @@ class _Surveyor:
         match line:
             case Recv():
                 self._frame(line)
+            case Send():
+                self._sent(line)
             case Connect():
                 self._connect(line)
             case Http():
@@ -254,6 +293,7 @@ class _Surveyor:
             prices, sizes = reading.probe.prices, reading.probe.sizes
             for number, digits in prices.items():
                 found.digits[market, names[number]] = digits, sizes[number]
+            found.offers |= reading.forms.finish()
         self._add_book_channels()
         if self._untold:
             self._complain()
@@ -280,22 +320,39 @@ class _Surveyor:
             self._untold[line.conn] = told or list(self._adapter.markets)
 
     def _frame(self, line: Recv) -> None:
-        market = self._survey.markets.get(line.conn)
-        if market is None:
-            market = self._survey.markets[line.conn] = self._market_of(line.conn)
-        if not market:
+        reading, adapter = self._reader_of(line.conn)
+        if reading is None or adapter is None:
             return
-        reading = self._reading(market)
-        adapter = self._adapters.get(line.conn)
-        if adapter is None:
-            adapter = self._adapters[line.conn] = self._adapter(market, reading.finder)
-        probe = reading.probe
+        probe, payload = reading.probe, line.payload
         probe.begin(_NOBODY, b"")
+        probe.image_levels = -1
         with suppress(Exception):  # the second pass refuses the frame, and says why
-            adapter.decode(line.payload, line.ts_ns, probe)
+            control = adapter.decode(payload, line.ts_ns, probe)
+            if control is not None and reading.forms.answered(line.conn, adapter, payload, control):
+                adapter.decode(payload, line.ts_ns, probe)
+        if probe.image_levels >= 0:
+            reading.forms.book(line.conn, probe.image_levels)
         probe.settle()
         if probe.channels:
             self._subscribe(line.conn, reading)
+
+    def _sent(self, line: Send) -> None:
+        reading, adapter = self._reader_of(line.conn)
+        if reading is not None and adapter is not None:
+            reading.forms.asked(line.conn, adapter, line.payload)
+
+    def _reader_of(self, connection: Connection) -> tuple[_Reading | None, FeedAdapter | None]:
+        """Return what reads a connection's frames; None where its market is not wanted."""
+        market = self._survey.markets.get(connection)
+        if market is None:
+            market = self._survey.markets[connection] = self._market_of(connection)
+        if not market:
+            return None, None
+        reading = self._reading(market)
+        adapter = self._adapters.get(connection)
+        if adapter is None:
+            adapter = self._adapters[connection] = self._adapter(market, reading.finder)
+        return reading, adapter
 
     def _market_of(self, connection: Connection) -> str:
         """Return the market of a connection that no address told."""
@@ -307,7 +364,8 @@ class _Surveyor:
         reading = self._readings.get(market)
         if reading is None:
             finder = Finder()
-            reading = _Reading(finder, Probe(), self._adapter(market, finder))
+            forms = BookForms(self._adapter, market)
+            reading = _Reading(finder, Probe(), self._adapter(market, finder), forms)
             self._readings[market] = reading
         return reading
 
@@ -395,6 +453,20 @@ def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     if not matches(url, RestRequest(request.path, others)):
         return None
     return parse_qs(urlsplit(url).query).get(name, [""])[0]
+
+
+def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> str | None:
+    """Return whose past trades an address asks for, of some symbols; None for another address."""
+    if not isinstance(adapter, HasTradeHistory):
+        return None
+    parts = urlsplit(url)
+    query = {*parse_qsl(parts.query)}
+    for symbol in symbols:
+        requests = [adapter.history_request(symbol, lost) for lost in _TWO_LOSSES]
+        same = [{*one.query.items()} for one in requests if one and one.path == parts.path]
+        if len(same) == len(requests) and set.intersection(*same) <= query:
+            return symbol
+    return None
 
 
 def inferred(

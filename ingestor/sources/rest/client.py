@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import aiohttp
 import orjson
@@ -39,6 +39,12 @@ _EXCERPT_BYTES: Final = 200  # of the body of a refusal
 _USER: Final = re.compile(r"//[^/?#]*@")
 _PAGES_MAX: Final = 100
 _BACKOFF: Final = Backoff(base_s=0.5, cap_s=10.0, retry_after_cap_s=60.0)
+
+
+def address(origin: str, request: RestRequest) -> str:
+    """Return a request's address, as a recording has it. origin: scheme and host."""
+    query = f"?{urlencode(request.query)}" if request.query else ""
+    return f"{origin}{request.path}{query}"
 
 
 @dataclass(frozen=True, slots=True)

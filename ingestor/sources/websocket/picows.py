@@ -38,7 +38,6 @@ from ingestor.sources.websocket.interface import (
     ConnectOptions,
     Handler,
     ProtocolViolated,
-    Take,
     callback_failure,
     connect_failure,
     is_close_code,
@@ -105,7 +104,7 @@ class _PicowsLink(WSListener):
         self._clock_ns = options.clock_ns
         self._session = handler.session
         self._arrive = handler.arrive
-        self._take: Take | None = take_of(handler)
+        self._take = take_of(handler)
         self._on_read_complete = handler.on_read_complete
         self._url = options.url
         self._message_bytes_max = options.frame_bytes_max
@@ -407,8 +406,7 @@ class _PicowsLink(WSListener):
             if payload and not is_close_code(code):
                 self._violated(WSCloseCode.PROTOCOL_ERROR, f"closed with the invalid code {code}")
                 return
-            reason = payload[2:].decode(errors="replace")
-            self._failure = PeerClosed(self._url, code, reason)
+            self._failure = PeerClosed(self._url, code, payload[2:].decode(errors="replace"))
             transport.send(WSMsgType.CLOSE, payload[:2])
         transport.disconnect()
 

@@ -21,7 +21,7 @@ from ingestor.model.errors import ConfigError
 from ingestor.recording.format import Connect, Connection, Header, Http, Line, Recv
 from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.testbed.emulator.registry import venue_names, venue_of
-from ingestor.testbed.emulator.venue import Change, Print, Venue, parse
+from ingestor.testbed.emulator.venue import Change, PastTrade, Print, Venue, parse
 
 Key = tuple[str, str]  # venue, market; "" where all markets come on one connection
 
@@ -30,12 +30,14 @@ _UNREADABLE: Final = (msgspec.DecodeError, LookupError, TypeError, ValueError, A
 
 @dataclass(slots=True)
 class Frame:
-    """A recorded frame that is data. streams: whose; changes: what it does to books."""
+    """A recorded frame that is data. streams: whose; changes: what it does to books; trades: what
+    it reports."""
 
     ts_ns: int
     payload: bytes
     streams: tuple[str, ...]
     changes: list[Change]
+    trades: list[PastTrade] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,11 @@ class Recording:
             changes = list(self.exchange.changes(message))
         except _UNREADABLE:
             changes = []
-        return Frame(line.ts_ns, payload, streams, changes) if streams else None
+        try:
+            trades = list(self.exchange.trades(message))
+        except _UNREADABLE:
+            trades = []
+        return Frame(line.ts_ns, payload, streams, changes, trades) if streams else None
 
     def note(self, line: Line) -> None:
         """Take a line into account."""

@@ -8,6 +8,7 @@ this position.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,13 +18,14 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 
 from ingestor.testbed.emulator.playback import Recording, RestAnswer
-from ingestor.testbed.emulator.venue import Book, Change, Listed, RestReply, Venue
+from ingestor.testbed.emulator.venue import Book, Change, Listed, PastTrade, RestReply, Venue
 
 Snapshots = Literal["position", "recorded"]
 
 # Query values that make two requests of one path different questions.
 _TELLING: Final = ("category", "instType", "uly", "symbol", "pair", "cursor")
 _MISSING: Final = RestReply(HTTPStatus.NOT_FOUND, b'{"error":"not found"}')
+_PAST_TRADES_MAX: Final = 100_000  # of a symbol
 _QUOTES: Final = (
     *("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "GBP", "TRY", "BTC", "ETH", "BNB"),
 )
@@ -71,6 +73,7 @@ class RestDesk:
         self._snapshots = snapshots
         self._books: dict[str, _RestBook] = {}
         self._answers: list[RestAnswer] = []
+        self._past_trades: dict[str, deque[PastTrade]] = {}  # by symbol
         self._sort_answers()
 
     def _sort_answers(self) -> None:
@@ -95,6 +98,13 @@ class RestDesk:
         """Take a book change that playback has passed (venues whose snapshots come by REST)."""
         self._book(change.symbol).apply(change)
 
+    def traded(self, trades: Iterable[PastTrade]) -> None:
+        """Take trades that playback has passed."""
+        for trade in trades:
+            if trade.symbol not in self._past_trades:
+                self._past_trades[trade.symbol] = deque(maxlen=_PAST_TRADES_MAX)
+            self._past_trades[trade.symbol].append(trade)
+
     def lists(self, symbol: str) -> bool:
         """Return whether a recorded instrument list names the symbol."""
         quoted = f'"{symbol}"'.encode()
@@ -110,6 +120,9 @@ class RestDesk:
             if book is None or request.depth is None:
                 return self._venue.refused_book
             return RestReply(HTTPStatus.OK, book.answer(request.depth, self._snapshots))
+        history = self._venue.history(parts.path, query, self._past_trades)
+        if history is not None:
+            return RestReply(HTTPStatus.OK, orjson.dumps(history))
         recorded = _closest(self._answers, parts.path, query)
         if recorded is not None:
             return RestReply(HTTPStatus.OK, recorded.body)

@@ -311,6 +311,7 @@ class VenueEmulator:
                     self._rest.played(change)
                 else:
                     self._books.setdefault(change.stream, Book()).apply(change)
+        self._rest.traded(frame.trades)
         number = statistics.frames_played
         statistics.frames_played += 1
         fault = self._faults.decide(number, frame.streams)

@@ -123,6 +123,18 @@ class BookRequest(NamedTuple):
     depth: int | None
 
 
+class PastTrade(NamedTuple):
+    """A trade that playback has passed. trade: the venue's own fields."""
+
+    symbol: str
+    number: int
+    ts_ns: int  # the venue's time, since the epoch
+    trade: Mapping[str, Any]
+
+
+PastTrades = Mapping[str, Collection[PastTrade]]  # by symbol, oldest first
+
+
 class VenueConnection(Protocol):
     """One client, as a venue sees it."""
 
@@ -212,6 +224,10 @@ class Venue:
             for price, size in (*change.bids, *change.asks):
                 yield change.symbol, price, size
 
+    def trades(self, message: Any) -> Iterator[PastTrade]:
+        """Yield the trades of a frame."""
+        yield from ()
+
     def image(self, stream: str, book: Book) -> bytes | None:
         """Return the snapshot frame for who subscribes late; None: snapshots come by REST."""
         return None
@@ -247,6 +263,13 @@ class Venue:
     def write_book(self, book: Book, depth: int) -> bytes:
         """Return the answer to such a request. depth: levels a side."""
         raise NotImplementedError
+
+    def history(
+        self, path: str, query: Mapping[str, str], past_trades: PastTrades
+    ) -> object | None:
+        """Return the answer to a request for past trades, as JSON; None: it asks for something
+        else."""
+        return None
 
     def lists_instruments_at(self, path: str) -> bool:
         """Return whether the feed asks this path for the instruments of some market."""

@@ -17,7 +17,7 @@ from ingestor.admin.server import AdminServer
 from ingestor.config.model import HttpConfig
 from tests.unit.admin.test_server import App
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -77,7 +77,7 @@ async def test_a_connection_without_a_whole_request_is_closed(
 ) -> None:
     reader, writer = await connect(admin)
     writer.write(sent)
-    assert await seconds_until_the_end(reader) < 2.0
+    assert await seconds_until_the_end(reader) < 10.0
     writer.close()
 
 
@@ -89,7 +89,7 @@ async def test_dribbling_does_not_prolong_it(admin: AdminServer) -> None:
             break
         writer.write(bytes((byte,)))
         await asyncio.sleep(0.02)
-    assert await ended < 2.0
+    assert await ended < 3.0  # all of it takes 4 s and more
     writer.close()
 
 
@@ -102,14 +102,14 @@ async def test_after_an_answer_it_is_kept_for_a_while(admin: AdminServer, more: 
         await asyncio.sleep(0.3)
         await reader.read(1_000)
     writer.write(more)
-    assert await seconds_until_the_end(reader) < 2.0
+    assert await seconds_until_the_end(reader) < 10.0
     writer.close()
 
 
 async def test_an_answer_that_takes_too_long_is_given_up(admin: AdminServer) -> None:
     reader, writer = await connect(admin)
     writer.write(REQUEST.replace(b"livez", b"metrics"))
-    assert 0.5 < await seconds_until_the_end(reader) < 2.0
+    assert 0.5 < await seconds_until_the_end(reader) < 10.0
     writer.close()
 
 
@@ -129,11 +129,13 @@ async def test_many_idle_connections_make_room_for_a_request(admin: AdminServer)
 async def test_too_many_requests_at_once_are_told_so(
     admin: AdminServer, monkeypatch: pytest.MonkeyPatch, go: asyncio.Event
 ) -> None:
-    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 30.0)
+    for name in ("HEAD_TIMEOUT_S", "ANSWER_TIMEOUT_S"):
+        monkeypatch.setattr(connections, name, PATIENCE_S)
     busy = [await connect(admin) for _ in range(CONNECTIONS_MAX)]
     for _, writer in busy:
         writer.write(REQUEST.replace(b"livez", b"metrics"))
-    await asyncio.sleep(0.1)
+    for _ in range(100):  # turns of the loop, which is the server's too: all of them are read
+        await asyncio.sleep(0.002)
     reader, writer = await connect(admin)
     answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -172,9 +174,8 @@ async def test_a_page_that_raises_is_a_500_and_a_bug(
 
 async def test_stopping_waits_for_no_idle_connection(admin: AdminServer) -> None:
     opened = [await connect(admin) for _ in range(10)]
-    begun_s = time.monotonic()
-    await admin.stop()
-    assert time.monotonic() - begun_s < 2.0
+    async with asyncio.timeout(PATIENCE_S):
+        await admin.stop()
     for reader, writer in opened:
         await seconds_until_the_end(reader)
         writer.close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -18,6 +17,7 @@ from ingestor.adapter import BookRule, SnapshotSource
 from ingestor.books.settings import BookSettings
 from ingestor.consumer.orderbook import BookInvalid
 from ingestor.model.rows import Cause
+from tests.effort import tried
 from tests.fakes.books import FUTURES, OKX, SOCKET, SPOT, UNNUMBERED, BookHarness
 
 LEVELS = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9)), max_size=5)
@@ -178,4 +178,4 @@ class BookMachine(RuleBasedStateMachine):
 
 
 TestBooks = BookMachine.TestCase
-TestBooks.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestBooks.settings = tried(60, 1_000, steps=50)

@@ -30,7 +30,7 @@ from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.sources.live.plan import Plan, Route, Wanted, make_plan
 from ingestor.telemetry.status import Health, Phase, Status
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 STREAMS = [
     StreamState("okx", "spot", "book", 'A"\\\n', True, 7, 1_800_000_000_000_000_000, 0.25),
     StreamState("okx", "spot", "book", "B", False, 0, 0, 0.0),

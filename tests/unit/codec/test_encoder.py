@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.codec import (
@@ -28,6 +28,7 @@ from ingestor.kafka.partitions import Partitions, partition_of_key
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind, Rows, Side
+from tests.effort import tried
 from tests.fakes.rows import MAKERS, levels, table_of, trades
 from tests.fakes.schemas import validator
 from tests.make_vectors import FIRST_SEQUENCE, FOLDER, SESSION, cases, table, vectors
@@ -112,7 +113,6 @@ def rows_of(row_class: RowClass, values: list[dict[str, int]]) -> Rows:
 
 @pytest.mark.parametrize("row_class", tuple(ROW_CLASSES))
 @given(data=st.data())
-@settings(deadline=None)
 def test_every_row_survives(row_class: RowClass, data: st.DataObject) -> None:
     values = data.draw(st.lists(TICKS[row_class] | MARKS, min_size=1, max_size=12))
     check_round_trip(row_class, rows_of(row_class, values), TABLE)
@@ -127,7 +127,7 @@ def test_many_rows_survive(row_class: RowClass) -> None:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("row_class", tuple(ROW_CLASSES))
 @given(counts=st.lists(st.integers(1, 700), min_size=1, max_size=4), same=st.booleans())
-@settings(deadline=None, max_examples=20)
+@tried(10, 300)
 def test_parts_are_encoded_together_as_one_by_one(
     row_class: RowClass, encoding: str, counts: list[int], same: bool
 ) -> None:

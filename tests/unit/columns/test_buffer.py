@@ -291,7 +291,7 @@ def test_updates_of_several_frames_are_what_levels_are(
         [len(asks) for _, asks in updates],
         [text for sides in updates for side in sides for level in side for text in level],
         frames,
-        range(count),
+        checksums=range(count),
     )
     together.withdraw(kept)
     assert together.rows == one_by_one.rows

@@ -6,7 +6,7 @@ import random
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.model.book_side import (
@@ -19,6 +19,7 @@ from ingestor.model.book_side import (
     ChecksumBookSide,
     text_checksum,
 )
+from tests.effort import tried
 
 KEYS = st.integers(-60, 60)
 EVENTS = st.lists(st.lists(st.tuples(KEYS, st.integers(0, 5)), max_size=12), max_size=30)
@@ -49,7 +50,6 @@ def apply_to(model: dict[int, int], event: list[tuple[int, int]]) -> None:
             del model[key]
 
 
-@settings(deadline=None)
 @given(EVENTS)
 def test_a_ladder_is_a_dict_with_a_best(events: list[list[tuple[int, int]]]) -> None:
     ladder, model = BookSide(), dict[int, int]()
@@ -59,7 +59,7 @@ def test_a_ladder_is_a_dict_with_a_best(events: list[list[tuple[int, int]]]) -> 
         check(ladder, model)
 
 
-@settings(max_examples=30, deadline=None)
+@tried(15, 300)
 @given(st.randoms(use_true_random=False), st.integers(200, 1_500))
 def test_deep_ladders_keep_their_best_through_growth_and_drain(random: object, size: int) -> None:
     rng = random
@@ -77,7 +77,6 @@ def test_deep_ladders_keep_their_best_through_growth_and_drain(random: object, s
         assert len(ladder.top_levels) <= TOP_LEVELS_MAX
 
 
-@settings(deadline=None)
 @given(EVENTS, st.integers(1, 40))
 def test_cut_leaves_the_best(events: list[list[tuple[int, int]]], limit: int) -> None:
     ladder, model = BookSide(limit), dict[int, int]()
@@ -143,7 +142,6 @@ def test_replace_and_clear_forget_everything() -> None:
     assert not ladder.trimmed
 
 
-@settings(deadline=None)
 @given(EVENTS, st.sampled_from([1, -1]))
 def test_checksum_texts_follow_every_change(events: list[list[tuple[int, int]]], sign: int) -> None:
     ladder, other = (

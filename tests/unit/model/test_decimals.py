@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingestor.model.decimals import (
@@ -17,6 +17,7 @@ from ingestor.model.decimals import (
     parse_decimal,
     plain_decimal,
 )
+from tests.effort import tried
 
 
 def reference(text: str, exponent: int) -> int | None:
@@ -50,7 +51,7 @@ number_texts = st.one_of(
 cells = st.tuples(number_texts, st.integers(0, 18))
 
 
-@settings(max_examples=1500, deadline=None)
+@tried(100, 5_000)
 @given(st.lists(cells, max_size=12))
 @example([("1.5", 1), ("2", 0)])
 @example([("1000000000000000000", 0), ("9223372036854775807", 0), ("9223372036854775808", 0)])
@@ -65,7 +66,7 @@ def test_columns_equal_decimal(column: list[tuple[str, int]]) -> None:
         assert values[index] == (expected or 0), (text, exponent)
 
 
-@settings(max_examples=500, deadline=None)
+@tried(100, 5_000)
 @given(number_texts, st.integers(0, 18))
 def test_one_cell_equals_decimal(text: str, exponent: int) -> None:
     expected = reference(text, exponent)

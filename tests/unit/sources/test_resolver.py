@@ -29,7 +29,7 @@ from ingestor.sources.resolver import (
     ResolvingLoop,
 )
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Dns:

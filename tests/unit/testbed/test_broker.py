@@ -44,7 +44,7 @@ def producer_of(broker: DevBroker) -> AIOKafkaProducer:
 async def read(broker: DevBroker, partition: int, count: int) -> list[bytes]:
     async with (
         AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as consumer,
-        asyncio.timeout(10),
+        asyncio.timeout(60),
     ):
         where = TopicPartition("ticks", partition)
         consumer.assign([where])
@@ -99,9 +99,12 @@ async def test_round_trip_time_is_added() -> None:
             await producer.send_and_wait("ticks", b"late")
             assert time.monotonic() - started_s >= 0.2
             broker.set_rtt(0)
-            started_s = time.monotonic()
-            await producer.send_and_wait("ticks", b"soon")
-            assert time.monotonic() - started_s < 0.2
+            took_s = []
+            for _ in range(20):  # one of them while the machine is not busy
+                started_s = time.monotonic()
+                await producer.send_and_wait("ticks", b"soon")
+                took_s.append(time.monotonic() - started_s)
+            assert min(took_s) < 0.2
 
 
 def test_a_topic_exists_once(broker: DevBroker) -> None:

@@ -13,11 +13,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import orjson
 
 from feeds.binance import Binance as BinanceAdapter
+from ingestor.model.timestamps import MILLISECOND
 from ingestor.testbed.emulator.venue import (
     Book,
     BookRequest,
     Change,
     Listed,
+    PastTrade,
+    PastTrades,
     Print,
     RestReply,
     Venue,
@@ -94,6 +97,37 @@ class Binance(Venue):
             case {"s": symbol, "b": str(bid), "B": str(bid_size), "a": ask, "A": ask_size}:
                 yield symbol, bid, bid_size
                 yield symbol, ask, ask_size
+
+    def trades(self, message: Any) -> Iterator[PastTrade]:
+        data = message.get("data", message)
+        match data:
+            case {"e": "trade", "s": symbol, "t": number, "T": time} | {
+                "e": "aggTrade", "s": symbol, "a": number, "T": time
+            }:  # fmt: skip
+                yield PastTrade(symbol, number, time * MILLISECOND, data)
+
+    def history(
+        self, path: str, query: Mapping[str, str], past_trades: PastTrades
+    ) -> object | None:
+        name = path.rpartition("/")[2]
+        if name not in {"aggTrades", "historicalTrades"}:
+            return None
+        first = int(query.get("fromId", "0"))
+        found = [one for one in past_trades.get(query.get("symbol", ""), ()) if one.number >= first]
+        some = found[: int(query.get("limit", "500"))]
+        if name == "aggTrades":
+            return [{key: one.trade[key] for key in "apqTm"} for one in some]
+        return [
+            {
+                "id": one.number,
+                "price": one.trade["p"],
+                "qty": one.trade["q"],
+                "time": one.trade["T"],
+                "isBuyerMaker": one.trade["m"],
+                "isBestMatch": True,
+            }
+            for one in some
+        ]
 
     def opening(self, connection: VenueConnection, path: str) -> Iterator[bytes]:
         parts = urlsplit(path)

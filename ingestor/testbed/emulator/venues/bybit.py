@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 import orjson
 
 from feeds.bybit import Bybit as BybitAdapter
+from ingestor.model.timestamps import MILLISECOND
 from ingestor.testbed.emulator.venue import (
     Book,
     Change,
     Listed,
+    PastTrade,
+    PastTrades,
     Print,
     Venue,
     VenueConnection,
@@ -69,6 +72,33 @@ class Bybit(Venue):
         if message.get("topic", "").startswith("publicTrade."):
             for one in message["data"]:
                 yield one["s"], one["p"], one["v"]
+
+    def trades(self, message: Any) -> Iterator[PastTrade]:
+        if message.get("topic", "").startswith("publicTrade."):
+            for one in message["data"]:
+                yield PastTrade(one["s"], int(one.get("seq", 0)), one["T"] * MILLISECOND, one)
+
+    def history(
+        self, path: str, query: Mapping[str, str], past_trades: PastTrades
+    ) -> object | None:
+        if path != "/v5/market/recent-trade":
+            return None
+        newest = [*past_trades.get(query.get("symbol", ""), ())][-int(query.get("limit", "500")) :]
+        found = [
+            {
+                "execId": one.trade["i"],
+                "symbol": one.symbol,
+                "price": one.trade["p"],
+                "size": one.trade["v"],
+                "side": one.trade["S"],
+                "time": str(one.trade["T"]),
+                "isBlockTrade": one.trade.get("BT", False),
+                "isRPITrade": one.trade.get("RPI", False),
+                "seq": str(one.number),
+            }
+            for one in reversed(newest)
+        ]
+        return {"retCode": 0, "retMsg": "OK", "result": {"category": "", "list": found}}
 
     def image(self, stream: str, book: Book) -> bytes | None:
         levels = {"b": book.bids(), "a": book.asks()}

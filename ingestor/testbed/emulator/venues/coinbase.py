@@ -12,10 +12,13 @@ from typing import Any, ClassVar
 import orjson
 
 from feeds.coinbase import Coinbase as CoinbaseAdapter
+from ingestor.model.timestamps import SECOND, iso_event_ns
 from ingestor.testbed.emulator.venue import (
     Book,
     Change,
     Listed,
+    PastTrade,
+    PastTrades,
     Print,
     Venue,
     VenueConnection,
@@ -75,6 +78,27 @@ class Coinbase(Venue):
         for event in message.get("events", ()):
             for one in event.get("trades", ()):
                 yield one["product_id"], one["price"], one["size"]
+
+    def trades(self, message: Any) -> Iterator[PastTrade]:
+        for event in message.get("events", ()) if message.get("channel") == "market_trades" else ():
+            for one in reversed(event.get("trades", ())):
+                ts_ns = iso_event_ns(one["time"])
+                yield PastTrade(one["product_id"], int(one["trade_id"]), ts_ns, one)
+
+    def history(
+        self, path: str, query: Mapping[str, str], past_trades: PastTrades
+    ) -> object | None:
+        begin, _, rest = path.partition("/products/")
+        symbol, _, end = rest.partition("/")
+        if (begin, end) != ("/api/v3/brokerage/market", "ticker"):
+            return None
+        start_ns, end_ns = (
+            int(query.get(name, default)) * SECOND
+            for name, default in (("start", "0"), ("end", "9000000000"))
+        )
+        found = [one for one in past_trades.get(symbol, ()) if start_ns <= one.ts_ns <= end_ns]
+        newest = found[-int(query.get("limit", "100")) :]
+        return {"trades": [one.trade for one in reversed(newest)], "best_bid": "", "best_ask": ""}
 
     def image(self, stream: str, book: Book) -> bytes | None:
         sides = (("bid", book.bids()), ("offer", book.asks()))

@@ -1,6 +1,6 @@
 """Emulate Kraken's version 2: one answer for each symbol, bare JSON numbers.
 
-Reference: Kraken "WebSocket API v2", as `feeds/kraken.py` names it.
+Reference: Kraken "WebSocket API v2", as `feeds/kraken/` names it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from feeds.kraken import Kraken as KrakenAdapter
+from ingestor.model.timestamps import SECOND, iso_event_ns
 from ingestor.testbed.emulator.venue import (
     Book,
     Change,
     Listed,
+    PastTrade,
+    PastTrades,
     Print,
     Venue,
     VenueConnection,
@@ -65,6 +68,35 @@ class Kraken(Venue):
         yield from super().prints(message)
         for one in message.get("data", ()) if message.get("channel") == "trade" else ():
             yield one["symbol"], str(one["price"]), str(one["qty"])
+
+    def trades(self, message: Any) -> Iterator[PastTrade]:
+        for one in message.get("data", ()) if message.get("channel") == "trade" else ():
+            ts_ns = iso_event_ns(one["timestamp"])
+            yield PastTrade(one["symbol"], one["trade_id"], ts_ns, one)
+
+    def history(
+        self, path: str, query: Mapping[str, str], past_trades: PastTrades
+    ) -> object | None:
+        if path != "/0/public/Trades":
+            return None
+        pair, since = query.get("pair", ""), int(query.get("since", "0"))
+        symbol = next((one for one in past_trades if _rest_pair(one) == pair), "")
+        later = [one for one in past_trades.get(symbol, ()) if one.ts_ns > since]
+        some = later[: int(query.get("count", "1000"))]
+        found = [
+            [
+                str(one.trade["price"]),
+                str(one.trade["qty"]),
+                one.ts_ns / SECOND,
+                one.trade["side"][0],
+                one.trade["ord_type"][0],
+                "",
+                one.number,
+            ]
+            for one in some
+        ]
+        last = str(some[-1].ts_ns if some else since)
+        return {"error": [], "result": {pair: found, "last": last}}
 
     def image(self, stream: str, book: Book) -> bytes | None:
         """Numbers are bare here: the texts go in as they are. The checksum is the last one's."""
@@ -155,6 +187,11 @@ _SIDES: Final = ("bids", "asks")
 def _kraken_answer(time_in: str, answer: dict[str, Any], echo: dict[str, Any]) -> bytes:
     times = {"time_in": time_in, "time_out": now_text()}
     return orjson.dumps({**answer, "success": "error" not in answer, **echo, **times})
+
+
+def _rest_pair(symbol: str) -> str:
+    """Return the name that REST has for a symbol of the websocket."""
+    return "".join({"BTC": "XBT", "DOGE": "XDG"}.get(asset, asset) for asset in symbol.split("/"))
 
 
 venue: Venue = Kraken()

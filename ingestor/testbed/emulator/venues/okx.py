@@ -1,6 +1,6 @@
 """Emulate OKX's version 5: all markets on one connection, one answer for each argument.
 
-Reference: OKX "WebSocket API v5", as `feeds/okx.py` names it.
+Reference: OKX "WebSocket API v5", as `feeds/okx/` names it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from feeds.okx import Okx as OkxAdapter
+from ingestor.model.timestamps import MILLISECOND
 from ingestor.testbed.emulator.venue import (
     Book,
     Change,
     Listed,
+    PastTrade,
+    PastTrades,
     Print,
     Venue,
     VenueConnection,
@@ -67,6 +70,23 @@ class Okx(Venue):
             case {"arg": {"channel": "trades"}, "data": trades}:
                 for one in trades:
                     yield one["instId"], one["px"], one["sz"]
+
+    def trades(self, message: Any) -> Iterator[PastTrade]:
+        match message:
+            case {"arg": {"channel": "trades"}, "data": trades}:
+                for one in trades:
+                    ts_ns = int(one["ts"]) * MILLISECOND
+                    yield PastTrade(one["instId"], int(one["tradeId"]), ts_ns, one)
+
+    def history(
+        self, path: str, query: Mapping[str, str], past_trades: PastTrades
+    ) -> object | None:
+        if path != "/api/v5/market/history-trades":
+            return None
+        before = int(query.get("after") or 1 << 62)
+        found = [one for one in past_trades.get(query.get("instId", ""), ()) if one.number < before]
+        newest = found[-int(query.get("limit", "100")) :]
+        return {"code": "0", "msg": "", "data": [one.trade for one in reversed(newest)]}
 
     def image(self, stream: str, book: Book) -> bytes | None:
         """The number of orders at a level is not kept: it is said to be 1."""

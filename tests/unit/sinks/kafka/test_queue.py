@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -14,6 +14,7 @@ from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
 from ingestor.model.rows import Cause, Kind, Rows
 from ingestor.sinks.kafka.overload import Budget, Step
 from ingestor.sinks.kafka.queue import CHUNK_BYTES, PartitionQueue, PublishQueue
+from tests.effort import tried
 from tests.fakes.rows import MAKERS, Ledger, quotes, trades
 
 CLASSES = tuple(ROW_CLASSES)
@@ -50,7 +51,7 @@ class Owner:
 
 
 @given(st.lists(st.integers(1, 3_000), max_size=20), st.integers(1, 5_000))
-@settings(deadline=None, max_examples=30)
+@tried(15, 500)
 def test_a_lane_is_first_in_first_out(counts: list[int], rows_max: int) -> None:
     partition_queue, first = PartitionQueue(RowClass.TRADE, 0), 1
     for count in counts:
@@ -277,4 +278,4 @@ class Traffic(RuleBasedStateMachine):
 
 
 TestTraffic = Traffic.TestCase
-TestTraffic.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+TestTraffic.settings = tried(30, 500, steps=40)

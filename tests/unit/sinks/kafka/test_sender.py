@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.codec import encoder
@@ -27,6 +27,7 @@ from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue
 from ingestor.sinks.kafka.refusals import Refusals
 from ingestor.sinks.kafka.sender import ProducerFailed, Sender
+from tests.effort import tried
 from tests.fakes.broker import (
     NOT_ENOUGH_AFTER_APPEND,
     NOT_LEADER,
@@ -82,7 +83,7 @@ class Bench:
         self.sender.wake([target])
 
     async def until(self, is_so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not is_so():
                 await asyncio.sleep(0)
 
@@ -382,7 +383,7 @@ async def test_batches_larger_than_allowed_are_divided(patched: pytest.MonkeyPat
 
 async def answer_all(bench: Bench) -> None:
     """Take every request until nothing is left."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while bench.queue.rows:
             if bench.broker.requests:
                 bench.broker.answer()
@@ -456,13 +457,16 @@ def assert_arrived_without(bench: Bench) -> None:
         assert list(dict.fromkeys(row for _, row in log)) == expected
 
 
+POISON = st.sets(st.integers(1, 40), max_size=2)
+
+
 async def feed(bench: Bench, submits: Sequence[tuple[int, int, int]]) -> None:
     for partition_queue, rows, pause in submits:
         bench.submit(rows, partition_queue)
         await turns(pause)
 
 
-@settings(deadline=None, max_examples=150)
+@tried(60, 3_000)
 @given(st.lists(SUBMITS, min_size=1, max_size=25), st.lists(FAULTS, max_size=30))
 def test_order_holds_through_any_failures(
     submits: list[tuple[int, int, int]], faults: list[tuple[str, int, int]]
@@ -470,19 +474,15 @@ def test_order_holds_through_any_failures(
     asyncio.run(scenario(submits, faults, set(), checks_order=True))
 
 
-@settings(deadline=None, max_examples=50)
-@given(
-    st.lists(SUBMITS, min_size=1, max_size=15),
-    st.lists(FAULTS, max_size=20),
-    st.sets(st.integers(1, 40), max_size=2),
-)
+@tried(25, 1_000)
+@given(st.lists(SUBMITS, min_size=1, max_size=15), st.lists(FAULTS, max_size=20), POISON)
 def test_order_holds_around_records_that_are_refused_for_ever(
     submits: list[tuple[int, int, int]], faults: list[tuple[str, int, int]], poison: set[int]
 ) -> None:
     asyncio.run(scenario(submits, faults, poison, checks_order=True))
 
 
-@settings(deadline=None, max_examples=50)
+@tried(25, 1_000)
 @given(st.lists(SUBMITS, min_size=1, max_size=25), st.lists(FAULTS, max_size=30))
 def test_nothing_is_lost_where_the_broker_checks_no_order(
     submits: list[tuple[int, int, int]], faults: list[tuple[str, int, int]]

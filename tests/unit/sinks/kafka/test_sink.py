@@ -66,7 +66,7 @@ def submit(sink: KafkaSink, row_class: RowClass, rows: np.ndarray) -> None:
 
 async def read(broker: DevBroker, *topics: str) -> tuple[list[TickBatch], Consumer]:
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         Consumer(broker.bootstrap_servers, topics, start_ns=EARLIEST, stop_at_end=True) as consumer,
     ):
         return [batch async for batch in consumer], consumer
@@ -74,7 +74,7 @@ async def read(broker: DevBroker, *topics: str) -> tuple[list[TickBatch], Consum
 
 async def raw(broker: DevBroker, topic: str) -> list[dict[str, Any]]:
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         Consumer(
             broker.bootstrap_servers, [topic], start_ns=EARLIEST, stop_at_end=True
         ) as consumer,
@@ -92,10 +92,10 @@ async def test_rows_come_back_as_they_went_in(
     rows = MAKERS[row_class](1_000)
     submit(sink, row_class, rows[:300])  # before there is any connection
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         submit(sink, row_class, rows[300:301])
         submit(sink, row_class, rows[301:])
-        assert await sink.drain(10) == 0
+        assert await sink.drain(60) == 0
     batches, consumer = await read(broker, sink.settings.tick_topic(row_class))
     assert by_key(batches) == by_key([TickBatch(row_class, rows, TABLE)])
     assert not consumer.holes
@@ -109,7 +109,7 @@ async def test_an_instrument_has_the_partition_of_its_key(broker: DevBroker) -> 
     async with (
         running(sink),
         Consumer(broker.bootstrap_servers, ["md.trades.v1"], start_ns=EARLIEST) as consumer,
-        asyncio.timeout(10),
+        asyncio.timeout(60),
     ):
         seen = 0
         async for partition, key, _ in consumer.records():
@@ -127,14 +127,14 @@ async def test_one_refusal_costs_no_row(broker: DevBroker, code: int) -> None:
     ledger = Ledger()
     sink = sink_of(broker, ledger, encoding="binary")
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         submit(sink, RowClass.TRADE, trades(100, instruments=1))
-        await sink.drain(10)
+        await sink.drain(60)
         broker.push_errors([code])
         submit(sink, RowClass.TRADE, trades(100, first=101, instruments=1))
         await asyncio.sleep(0.02)
         submit(sink, RowClass.TRADE, trades(100, first=201, instruments=1))
-        assert await sink.drain(15) == 0
+        assert await sink.drain(60) == 0
     batches, consumer = await read(broker, "md.trades.v1")
     rows = trades(300, instruments=1)
     assert by_key(batches) == by_key([TickBatch(RowClass.TRADE, rows, TABLE)])
@@ -153,10 +153,10 @@ async def test_a_record_that_is_refused_for_ever_is_found(broker: DevBroker) -> 
     shed: list[tuple[RowClass, int]] = []
     sink.on_shed = lambda row_class, instrument: shed.append((row_class, instrument))
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         broker.push_errors([MESSAGE_TOO_LARGE] * 4)
         submit(sink, RowClass.TRADE, trades(8, instruments=1))
-        assert await sink.drain(10) == 0
+        assert await sink.drain(60) == 0
     batches, consumer = await read(broker, "md.trades.v1")
     found = np.concatenate([batch.rows for batch in batches])
     assert found["sequence"].tolist() == [2, 3, 4, 5, 6, 7, 8, 0]
@@ -178,12 +178,12 @@ async def test_a_record_that_is_refused_for_ever_is_found(broker: DevBroker) -> 
 async def test_audit_tells_void_from_missing(broker: DevBroker) -> None:
     sink = sink_of(broker, Ledger())
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         submit(sink, RowClass.TRADE, trades(4, instruments=1))
-        await sink.drain(10)
+        await sink.drain(60)
         broker.push_errors([MESSAGE_TOO_LARGE])
         submit(sink, RowClass.TRADE, trades(1, first=5, instruments=1))
-        await sink.drain(10)
+        await sink.drain(60)
     servers = broker.bootstrap_servers
     report = await audit(servers, ["md.trades.v1"], "md.status.v1")
     assert report.complete
@@ -198,14 +198,14 @@ async def test_a_forbidden_topic_holds_its_rows_until_it_is_allowed(broker: DevB
     ledger = Ledger()
     sink = sink_of(broker, ledger)
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         broker.push_errors([NOT_AUTHORISED] * 3)
         submit(sink, RowClass.TRADE, trades(5, instruments=1))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not sink.refused["TopicAuthorizationFailed"]:
                 await asyncio.sleep(0.001)
         assert sink.queue.rows == 5, "two more refusals are to come"
-        assert await sink.drain(15) == 0
+        assert await sink.drain(60) == 0
     assert ledger.counts == {"acked": 5}
     assert sink.refused["TopicAuthorizationFailed"] == 3
     assert not sink.producer_resets
@@ -216,7 +216,7 @@ async def test_an_outage_costs_nothing(broker: DevBroker) -> None:
     ledger = Ledger()
     sink = sink_of(broker, ledger)
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         submit(sink, RowClass.QUOTE, MAKERS[RowClass.QUOTE](500))
         broker.set_down()
         for first in range(501, 1_500, 100):
@@ -224,7 +224,7 @@ async def test_an_outage_costs_nothing(broker: DevBroker) -> None:
             await asyncio.sleep(0.05)
         assert await sink.drain(0.1) > 0
         broker.set_up()
-        assert await sink.drain(15) == 0
+        assert await sink.drain(60) == 0
     batches, _ = await read(broker, "md.quotes.v1")
     rows = MAKERS[RowClass.QUOTE](1_500)
     assert by_key(batches) == by_key([TickBatch(RowClass.QUOTE, rows, TABLE)])
@@ -236,12 +236,12 @@ async def test_dropped_connections_cost_nothing(broker: DevBroker) -> None:
     ledger = Ledger()
     sink = sink_of(broker, ledger, encoding="binary")
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         broker.push_errors([0, DISCONNECT, 0, DISCONNECT, DISCONNECT])
         for first in range(1, 1_000, 50):
             submit(sink, RowClass.TRADE, trades(50, first=first))
             await asyncio.sleep(0.01)
-        assert await sink.drain(15) == 0
+        assert await sink.drain(60) == 0
     batches, consumer = await read(broker, "md.trades.v1")
     assert by_key(batches) == by_key([TickBatch(RowClass.TRADE, trades(1_000), TABLE)])
     assert not consumer.holes
@@ -250,11 +250,11 @@ async def test_dropped_connections_cost_nothing(broker: DevBroker) -> None:
 async def test_side_records_survive_a_replaced_producer(broker: DevBroker) -> None:
     sink = sink_of(broker, Ledger())
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         broker.push_errors([45])
         for number in range(10):
             sink.publish(STATUS, b"key", b'{"n":%d}' % number, ts_ms=1_700_000_000_000)
-        await sink.drain(10)
+        await sink.drain(60)
     numbers = [message["n"] for message in await raw(broker, "md.status.v1")]
     assert list(dict.fromkeys(numbers)) == list(range(10))
 
@@ -264,7 +264,7 @@ async def test_a_topic_may_have_other_partitions_than_configured(broker: DevBrok
     sink = sink_of(broker, Ledger(), partitions=7)
     submit(sink, RowClass.TRADE, trades(500))
     async with running(sink):
-        assert await sink.drain(10) == 0
+        assert await sink.drain(60) == 0
     batches, _ = await read(broker, "md.trades.v1")
     assert by_key(batches) == by_key([TickBatch(RowClass.TRADE, trades(500), TABLE)])
     assert {
@@ -287,12 +287,12 @@ async def test_an_outage_logs_one_line_a_second_and_cause(
     """K9."""
     sink = sink_of(broker, Ledger())
     async with running(sink):
-        await sink.wait_connected(10)
+        await sink.wait_connected(60)
         broker.set_down()
         submit(sink, RowClass.TRADE, trades(100))
         await asyncio.sleep(2.2)
         broker.set_up()
-        await sink.drain(10)
+        await sink.drain(60)
     lines = [
         (record.pathname, record.lineno, int(record.created - caplog.records[0].created))
         for record in caplog.records

@@ -89,7 +89,8 @@ def test_quotes_prove_books_only_where_they_are_subscribed_to() -> None:
     for channel, proves in asked.items():
         rules = plan("A", ["book", channel]).book_rules()
         assert {key: rule.verify_with_quotes for key, rule in rules.items()} == {
-            ("acme", "spot"): proves
+            ("acme", "spot", ""): proves,
+            ("acme", "spot", "A"): proves,
         }
 
 

@@ -6,8 +6,8 @@ Units: prices and sizes are bare JSON numbers, read with their digits kept; time
 Traps:
 - `side` of a trade is the taker's.
 - The checksum covers the ten best levels a side as the instrument's own precision prints them, so
-  exponents are `pair_decimals` and `lot_decimals`, not the (sometimes coarser) tick size. The depth
-  of ten that we subscribe to is the whole of what it proves.
+  exponents are `pair_decimals` and `lot_decimals`, not the (sometimes coarser) tick size. It proves
+  the whole of a book of ten levels, and no more of deeper ones (25 to 1,000, where that is chosen).
 - Levels that fall out of the subscribed depth are not removed by the venue: BookRule.depth_max.
 - Bitcoin and Dogecoin are XBT and XDG in REST, BTC and DOGE here; the venue's symbols of this
   adapter are those of the websocket, as BTC/USD.
@@ -17,7 +17,6 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -29,6 +28,7 @@ from msgspec import Meta
 
 from ingestor.adapter import (
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     ColumnReader,
@@ -44,27 +44,31 @@ from ingestor.adapter import (
     Instrument,
     Limits,
     Listing,
+    LostTrades,
     Market,
     Notice,
     Refused,
     RestLimit,
     RestRequest,
+    RestSnapshot,
     RowClass,
     Rows,
     Sequential,
     Side,
+    TradeNumbers,
     UnknownMessage,
-    VenueError,
     by_kind,
     flat,
-    instrument,
     iso_column_ns,
     iso_event_ns,
     set_column,
     shape,
 )
 
-BOOK_DEPTH: Final = 10  # levels a side; the venue offers 10, 25, 100, 500 and 1000
+from . import history, instruments
+
+BOOK_DEPTH: Final = 10  # levels a side, unless another is chosen
+_BOOKS: Final = tuple(BookOffer(depth) for depth in (BOOK_DEPTH, 25, 100, 500, 1_000))
 
 _UNTIMED: Final = int(Flag.NO_VENUE_TIME)
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
@@ -79,7 +83,7 @@ _CHANNEL: Final = {"trades": "trade", "quotes": "ticker", "book": "book"}
 _PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
     "trade": {"snapshot": True},  # the last 50, which fill what a reconnect missed
     "ticker": {"snapshot": True, "event_trigger": "bbo"},
-    "book": {"snapshot": True, "depth": BOOK_DEPTH},
+    "book": {"snapshot": True},
 }
 # About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
 _LIMITS: Final = Limits(
@@ -89,15 +93,7 @@ _LIMITS: Final = Limits(
     rest=RestLimit(weight_per_s=0.8, weight_burst=1),  # public calls: about one a second
     ping_interval_s=30.0,  # the venue closes what is silent for a minute
 )
-_TRADING: Final = {"online", "post_only", "limit_only", "reduce_only"}
-_TEMPORARY: Final = (
-    "EService:",
-    "Rate limit",
-    "Too many requests",
-    "Temporary lockout",
-    "Internal error",
-)
-_ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
+_REST_ASSETS: Final = {name: rest for rest, name in instruments.ASSETS.items()}
 
 
 def level_digits(price: int, size: int) -> str:
@@ -300,7 +296,7 @@ def _append_many(
             counts[1::2],
             texts,
             at,
-            [one.checksum for one in events],
+            checksums=[one.checksum for one in events],
         )
 
 
@@ -321,6 +317,8 @@ class Kraken:
                 checksum_depth=10,
                 checksum_text=level_digits,
             ),
+            _BOOKS,
+            TradeNumbers.CONSECUTIVE,
         )
     }
 
@@ -328,9 +326,14 @@ class Kraken:
         self._symbols = symbols
         self._requests = 0
         self._channels: dict[int, str] = {}  # request id -> the channel subscribed to
+        self._depth = BOOK_DEPTH
+
+    def choose_book(self, offer: BookOffer) -> None:
+        self._depth = offer.depth
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_CHANNEL[channel]}:{symbol}"
+        name = _book_name(self._depth) if channel == "book" else _CHANNEL[channel]
+        return f"{name}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for channel, symbols in _by_channel(streams):
@@ -344,7 +347,10 @@ class Kraken:
 
     def _request(self, method: str, channel: str, symbols: Sequence[str]) -> bytes:
         self._requests += 1
-        parameters = {"channel": channel, "symbol": symbols, **_PARAMETERS[channel]}
+        name, _, depth = channel.partition("-")
+        parameters = {"channel": name, "symbol": symbols, **_PARAMETERS[name]}
+        if name == "book":
+            parameters["depth"] = int(depth or BOOK_DEPTH)
         if method == "unsubscribe":
             del parameters["snapshot"]
         return orjson.dumps({"method": method, "params": parameters, "req_id": self._requests})
@@ -366,11 +372,18 @@ class Kraken:
         _append(frame, self._symbols, ts_recv, out)
         return None
 
+    def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
+        return history.request(symbol, lost)
+
+    def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        history.append(self.venue, self._symbols[symbol], body, ts_recv, out)
+
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
         channel = message["channel"]
         if channel not in _PARAMETERS:
             return ()
+        channel = _book_name(self._depth) if channel == "book" else channel
         return [f"{channel}:{entry['symbol']}" for entry in message["data"]]
 
     @classmethod
@@ -391,6 +404,13 @@ class Kraken:
 
         return decode
 
+    def streams_asked(self, payload: bytes) -> Sequence[str]:
+        request = orjson.loads(payload)
+        parameters = request["params"]
+        if request["method"] != "subscribe" or parameters["channel"] != "book":
+            return ()
+        return [_stream_of(parameters, symbol) for symbol in parameters["symbol"]]
+
     def _other(self, payload: bytes, failure: msgspec.ValidationError) -> Control:
         """What brings no rows: answers to requests (one for each symbol) and other channels."""
         message = orjson.loads(payload)
@@ -404,7 +424,7 @@ class Kraken:
             case {"channel": "trade" | "ticker" | "book"}:
                 raise DecodeError(self.venue, str(failure))
             case {"method": "subscribe", "success": True, "result": result}:
-                return Ack((f"{result['channel']}:{result['symbol']}",))
+                return Ack((_stream_of(result, result["symbol"]),))
             case {"method": "subscribe", "success": False, "error": str(text)}:
                 return self._refused(text, message)
             case {"method": "unsubscribe", "success": bool()}:
@@ -424,32 +444,47 @@ class Kraken:
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
-        answer = orjson.loads(body)
-        errors = [text for text in answer["error"] if not text.startswith("W")]  # E: error
-        if errors:
-            code, _, text = errors[0].partition(":")
-            temporary = any(mark in errors[0] for mark in _TEMPORARY)
-            raise VenueError(cls.venue, code, "; ".join([text, *errors[1:]]), temporary=temporary)
-        found: Iterable[Any] = answer["result"].values()
-        return found
+        return instruments.entries(body)
 
     @classmethod
     def listing(cls, market: str, entry: Any) -> Listing | None:
-        """Dark pools have no websocket name."""
-        if not entry.get("wsname"):
-            return None
-        status = entry["status"]
-        return Listing("/".join(_assets(entry)), status in _TRADING, status)
+        return instruments.listing(entry)
 
     @classmethod
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
-        return _instrument(entry)
+        return instruments.parse(entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return None
 
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        base, _, quote = symbol.partition("/")
+        pair = f"{_REST_ASSETS.get(base, base)}/{_REST_ASSETS.get(quote, quote)}"
+        return RestRequest("/0/public/Depth", {"pair": pair, "count": str(depth)})
+
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
+        """Images have no number."""
+        result = orjson.loads(body)["result"]
+        [pair] = result
+        image = result[pair]
+        bids, asks = (
+            [(str(level[0]), str(level[1])) for level in image[side]] for side in ("bids", "asks")
+        )
+        return RestSnapshot(0, bids, asks)
+
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         raise UnknownMessage(self.venue, "book snapshots come on the socket")
+
+
+def _book_name(depth: int) -> str:
+    return "book" if depth == BOOK_DEPTH else f"book-{depth}"
+
+
+def _stream_of(parameters: Any, symbol: object) -> str:
+    """Return the stream that the parameters of a request, or of its answer, name."""
+    channel = parameters["channel"]
+    name = _book_name(parameters.get("depth", BOOK_DEPTH)) if channel == "book" else channel
+    return f"{name}:{symbol}"
 
 
 def _by_channel(streams: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -462,29 +497,6 @@ def _by_channel(streams: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     for channel, symbols in symbols_of.items():
         for start in range(0, len(symbols), size):
             yield channel, symbols[start : start + size]
-
-
-def _assets(entry: Any) -> tuple[str, str]:
-    """Return base and quote as the websocket has them."""
-    base, quote = entry["wsname"].split("/")
-    return _ASSETS.get(base, base), _ASSETS.get(quote, quote)
-
-
-def _instrument(entry: Any) -> Instrument:
-    base, quote = _assets(entry)
-    decimals = entry["pair_decimals"]
-    one = instrument(
-        "kraken",
-        "spot",
-        f"{base}/{quote}",
-        f"{base}-{quote}".upper(),
-        base,
-        quote,
-        entry.get("tick_size") or f"1e-{decimals}",
-        f"1e-{entry['lot_decimals']}",
-        settlement=quote,
-    )
-    return replace(one, price_exponent=decimals)
 
 
 adapter: type[FeedAdapter] = Kraken

@@ -1,0 +1,87 @@
+"""Past trades over REST."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ingestor.adapter import (
+    SECOND,
+    TIME_MAX,
+    TIME_MIN,
+    ColumnBuffer,
+    LostTrades,
+    RestRequest,
+    Rows,
+    Sequential,
+    Side,
+    VenueError,
+    plain_integers,
+    set_column,
+)
+
+_REST_ASSETS: Final = {"BTC": "XBT", "DOGE": "XDG"}  # the websocket's name -> REST's
+_AGGRESSOR: Final = {"b": int(Side.BID), "s": int(Side.ASK)}
+_NO_SIDE: Final = int(Side.NONE)
+_PAGE: Final = 1_000  # trades in one answer
+
+
+class _PastTrade(msgspec.Struct, array_like=True, gc=False):
+    """kind: market or limit."""
+
+    price: Any
+    qty: Any
+    time: Any  # seconds
+    side: str  # b or s: the taker's
+    kind: str
+    misc: str
+    number: Sequential
+
+
+class _History(msgspec.Struct):
+    """The trades stand under the pair's name, with `last` beside it."""
+
+    error: list[str]
+    result: dict[str, Any] = {}
+
+
+_parse: Final = msgspec.json.Decoder(_History, float_hook=str).decode
+
+
+def request(symbol: str, lost: LostTrades) -> RestRequest:
+    """Return the request for the trades from a time on."""
+    base, _, quote = symbol.partition("/")
+    pair = "".join(_REST_ASSETS.get(asset, asset) for asset in (base, quote))
+    query = {"pair": pair, "since": str(lost.after_ns - 1), "count": str(_PAGE)}
+    return RestRequest("/0/public/Trades", query)
+
+
+def append(venue: str, instrument: int, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+    """Append the trades of an answer, oldest first as the venue gives them."""
+    answer = _parse(body)
+    if answer.error:
+        raise VenueError(venue, answer.error[0], "", temporary=False)
+    for name, trades in answer.result.items():
+        if name != "last":
+            for trade in msgspec.convert(trades, list[_PastTrade]):
+                out.add_trade(_read, trade, instrument, ts_recv)
+
+
+def _read(trades: list[_PastTrade], rows: Rows) -> Sequence[list[Any]]:
+    rows["ts_event"] = [_seconds_ns(str(one.time)) for one in trades]
+    set_column(rows, "sequence", [one.number for one in trades])
+    set_column(rows, "side", [_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
+    rows["trade_id_low"] = rows["sequence"]
+    return [one.price for one in trades], [one.qty for one in trades]
+
+
+def _seconds_ns(text: str) -> int:
+    """Return a time in ns, as exact as those of the websocket: to a microsecond."""
+    whole, _, fraction = text.partition(".")
+    seconds, micros = plain_integers([whole, f"{fraction:0<6.6}"])
+    time_ns = seconds * SECOND + micros * 1_000
+    if not TIME_MIN <= time_ns <= TIME_MAX:
+        raise ValueError(f"{text!r:.40} s is no time between 2010 and 2100")
+    return time_ns
