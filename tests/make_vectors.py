@@ -14,7 +14,8 @@ import numpy as np
 
 from ingestor.codec import encoder
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, control_row
+from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
+from ingestor.model.rows import Cause, Flag, Kind, Rows
 from tests.fakes.rows import levels, quotes, trades
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -43,7 +44,7 @@ def cases() -> dict[str, tuple[RowClass, Rows]]:
     book["flags"][3:6] += np.uint16(Flag.SNAPSHOT)
     gaps = {
         cls: control_row(cls, Kind.GAP, 1, TS, cause=Cause.SEQUENCE, first=7, last=9)
-        for cls in RowClass
+        for cls in ROW_CLASSES
     }
     reset = control_row(RowClass.LEVEL, Kind.RESET, 2, TS)
     return {

@@ -35,7 +35,8 @@ from ingestor.kafka.aiokafka_compat import DefaultRecordBatchBuilder, use_fast_c
 from ingestor.kafka.partitions import Partitions
 from ingestor.model.decimals import parse_column
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
 
 BATCH_ROWS: Final = 2_000
 PARTITIONS: Final = 8

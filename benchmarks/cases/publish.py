@@ -18,10 +18,11 @@ import uvloop
 
 from ingestor.codec import ENCODINGS
 from ingestor.consumer import EARLIEST, Consumer
-from ingestor.kafka.settings import TICK_TOPICS, KafkaSettings
+from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import DTYPE_OF, Flag, Kind, RowClass, Rows, Side
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Flag, Rows, Side
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.testbed.broker import DevBroker
 
@@ -39,12 +40,14 @@ _START_NS: Final = 1_760_000_000_000_000_000
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}; see docs/benchmarks.md."""
     total = 100_000 if quick else 400_000
-    names = {f"{one}.{topic}": PARTITIONS for one in ENCODINGS for topic in TICK_TOPICS.values()}
+    names = {
+        f"{one}.{row_class.topic}": PARTITIONS for one in ENCODINGS for row_class in ROW_CLASSES
+    }
     with DevBroker(names) as broker:
         results = [
             uvloop.run(_measure(broker.bootstrap_servers, encoding, row_class, total))
             for encoding in ENCODINGS
-            for row_class in RowClass
+            for row_class in ROW_CLASSES
         ]
     rate = {(row["encoding"], row["class"]): row["rows_per_s"] for row in results}
     return {
@@ -129,7 +132,7 @@ async def _read(settings: KafkaSettings, row_class: RowClass) -> tuple[int, floa
 def _rows(row_class: RowClass) -> Rows:
     """BATCH_ROWS rows of random prices and sizes; book rows in events of LEVELS_PER_EVENT."""
     random = np.random.default_rng(1)
-    rows = np.zeros(BATCH_ROWS, DTYPE_OF[row_class])
+    rows = np.zeros(BATCH_ROWS, row_class.dtype)
     number = np.arange(BATCH_ROWS)
     if row_class is RowClass.LEVEL:
         place = number % LEVELS_PER_EVENT
@@ -139,7 +142,7 @@ def _rows(row_class: RowClass) -> Rows:
     else:
         rows["flags"] = Flag.LAST
         rows["side"] = Side.BID if row_class is RowClass.TRADE else Side.NONE
-    rows["kind"] = Kind(row_class)
+    rows["kind"] = row_class.id
     rows["instrument"] = random.permutation(INSTRUMENTS)[number % INSTRUMENTS]
     rows["sequence"] = 5_000_000_000 + number
     rows["ts_event"] = _START_NS + number * 1_000

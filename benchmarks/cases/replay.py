@@ -27,7 +27,8 @@ from benchmarks.cases import disk_full, recording_cost
 from benchmarks.harness.frames import SHAPES, START_MS, SYMBOLS, Shape, table
 from ingestor import history as recordings
 from ingestor.adapter.contract import Subscription
-from ingestor.model.rows import TRADE, Flag, Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import TRADE, Flag, Kind
 from ingestor.recording.recorder import Recorder
 from ingestor.recording.segments import RecorderSettings
 from ingestor.sinks.digest import AuditSink

@@ -23,7 +23,8 @@ from benchmarks.harness.lags import percentiles_ms
 from ingestor.app import Ingestor, load_plan
 from ingestor.app.planning import Planned
 from ingestor.config.model import Config
-from ingestor.model.rows import RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
 from ingestor.sinks.kafka.produce_request import Batches, Failures, ProduceClient
 from ingestor.telemetry import logs
 from ingestor.telemetry.histogram import Histogram, percentile_ns

@@ -72,13 +72,8 @@ from ingestor.model.instruments import (
     SizeUnit,
     instrument,
 )
-from ingestor.model.rows import (
-    Cause,
-    Flag,
-    RowClass,
-    Rows,
-    Side,
-)
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Cause, Flag, Rows, Side
 from ingestor.model.timestamps import (
     MILLISECOND,
     SECOND,
@@ -96,6 +91,7 @@ __all__ = [
     "INT64_MAX",
     "MILLISECOND",
     "OTHER_BOOK",
+    "ROW_CLASSES",
     "SECOND",
     "TIME_MAX",
     "TIME_MIN",

@@ -31,7 +31,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from ingestor.model.rows import NUMBERS, QUOTE, TRADE, UPDATE, Flag, Kind, LevelFormat, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import QUOTE, TRADE, UPDATE, Flag, LevelFormat
 from ingestor.model.timestamps import MILLISECOND, TIME_MAX, TIME_MIN
 from ingestor.native import CompiledShape, Step
 from ingestor.native.layouts import CHOICES_MAX, LEVEL_PRICE, LEVEL_SIDE, LEVEL_SIZE, Op
@@ -119,7 +120,7 @@ class _Compiler:
         if self._class is RowClass.LEVEL:
             row["level_format"] = LevelFormat.TEXT
         else:
-            row["kind"], row["flags"] = Kind(self._class), Flag.LAST
+            row["kind"], row["flags"] = self._class.id, Flag.LAST
         for name, value in self._constants.items():
             row[name] = value
         return row.tobytes()
@@ -185,7 +186,7 @@ class _Compiler:
         # A price is above 0 but for that of an empty side of a quote, which the library sees to;
         # so is the size of a trade.
         is_positive = self._class is RowClass.TRADE or (self._class is RowClass.LEVEL and is_price)
-        if self._class is not RowClass.LEVEL and field not in NUMBERS[self._class]:
+        if self._class is not RowClass.LEVEL and field not in self._class.numbers:
             raise ValueError(f"{field!r} is no price or size of the class")
         self.steps.append(
             Step(Op.DECIMAL, width=int(not is_price), at=self._at(field), least=int(is_positive))

@@ -27,7 +27,6 @@ from prometheus_client.registry import Collector
 
 import ingestor
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.model.rows import CHANNEL_OF
 from ingestor.native import native
 from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram
 from ingestor.telemetry.metrics import Metrics, Stage
@@ -127,7 +126,7 @@ class Exposition:
         )
         for place, counts in list(self._frames.items()):
             for row_class, frames in counts.by_shape().items():
-                feed = (*place, CHANNEL_OF[row_class])
+                feed = (*place, row_class.channel)
                 read.add_metric((*feed, "compiled"), frames)
                 read.add_metric((*feed, "python"), counts.in_python[row_class])
             received.add_metric(place, counts.frames)

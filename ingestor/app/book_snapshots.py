@@ -11,7 +11,8 @@ from ingestor.books.manager import BookManager
 from ingestor.model.batch import TickBatch
 from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Kind
 from ingestor.sinks.kafka.sink import KafkaSink
 
 SLICE: Final = 8  # books published between two turns of the loop

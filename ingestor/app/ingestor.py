@@ -30,7 +30,8 @@ from ingestor.books.repair_planner import Repair
 from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
 from ingestor.model.clocks import Clocks
-from ingestor.model.rows import Cause, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import FlushResult
 from ingestor.pipeline.trade_gaps import Lost

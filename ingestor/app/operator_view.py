@@ -17,7 +17,7 @@ from ingestor.admin.families import (
     recorder_families,
     trade_families,
 )
-from ingestor.model.rows import CLASS_OF
+from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
@@ -102,7 +102,7 @@ class OperatorView:
         for slot in self._supervisor.slots:
             planned = slot.planned
             for subscription in planned.subscriptions:
-                row_class = CLASS_OF[subscription.channel]
+                row_class = ROW_CLASSES.of_channel(subscription.channel)
                 messages, last_ns, lag_ns = last.of(row_class, subscription.instrument)
                 yield StreamState(
                     planned.venue,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
@@ -118,7 +118,8 @@ class StatusReporter:
         """Decoded rows by class, and the marks that were added."""
         decoded = metrics.counter("decoded")
         by_class = {
-            one.name.lower(): int(decoded[one - 1 :: len(RowClass)].sum()) for one in RowClass
+            row_class.name.lower(): int(decoded[place :: len(ROW_CLASSES)].sum())
+            for place, row_class in enumerate(ROW_CLASSES)
         }
         return {**by_class, "mark": metrics.total("marks") + metrics.total("declared")}
 

@@ -38,7 +38,8 @@ from ingestor.columns.sealed import Gap, Sealed
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import LEVEL, UPDATE, Cause, Flag, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import LEVEL, UPDATE, Cause, Flag, Rows
 from ingestor.model.timestamps import SECOND
 
 __all__ = ["BookManager", "BookOutput", "BookSettings", "BookStatistics", "Repair"]

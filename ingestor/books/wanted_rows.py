@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from ingestor.adapter import BookRule
 from ingestor.books.book import Book
 from ingestor.columns.sealed import Gap, Source
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 
 
 class WantedRows:

@@ -21,9 +21,8 @@ from ingestor.app import Ingestor, load_plan
 from ingestor.cli.common import unless_signal
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, FeedConfig
-from ingestor.kafka.settings import TICK_TOPICS
 from ingestor.model.errors import IngestError, TransportError
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.telemetry.output import put
 from ingestor.testbed.broker import DevBroker
 
@@ -50,7 +49,7 @@ async def run_demo(config: Config, options: DemoOptions) -> int:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ingestor-demo-"))
         kafka = config.kafka
         if _BROKER not in os.environ:
-            topics = {kafka.topic_prefix + name: kafka.partitions for name in TICK_TOPICS.values()}
+            topics = {kafka.topic_prefix + one.topic: kafka.partitions for one in ROW_CLASSES}
             broker = stack.enter_context(DevBroker(topics))
             kafka = kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         http = config.http
@@ -81,7 +80,7 @@ def free_port(host: str, preferred: int) -> int:
 def _pointers(config: Config, *, is_embedded: bool) -> str:
     """Return what a reader pastes to look at the ticks while they move."""
     servers = config.kafka.bootstrap_servers
-    topic = config.kafka.topic_prefix + TICK_TOPICS[RowClass.TRADE]
+    topic = config.kafka.topic_prefix + RowClass.TRADE.topic
     program = "ingestor" if which("ingestor") else os.path.relpath(sys.argv[0])
     kind = "embedded: it forgets everything at the end" if is_embedded else "yours"
     return (

@@ -290,11 +290,11 @@ def _certificate(host: str) -> tuple[SSLContext, dict[str, str]]:
 
 
 def _channel(text: str) -> str:
-    from ingestor.model.rows import CLASS_OF
+    from ingestor.model.row_classes import ROW_CLASSES
     from ingestor.model.suggest import nearest
 
-    if text not in CLASS_OF:
-        what = f"unknown channel {text!r}; {nearest(text, CLASS_OF)}"
+    if text not in ROW_CLASSES.channels:
+        what = f"unknown channel {text!r}; {nearest(text, ROW_CLASSES.channels)}"
         raise typer.BadParameter(what, param_hint="--channel")
     return text
 

@@ -12,14 +12,15 @@ from aiokafka.errors import KafkaError
 
 from ingestor.cli.common import complain
 from ingestor.codec import CodecError, decode
-from ingestor.codec.json_encoder import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
+from ingestor.codec.fields import CAUSE_NAMES
+from ingestor.codec.json_encoder import row_values
 from ingestor.consumer import Audit, Consumer, audit
 from ingestor.kafka.diagnosis import explain_connection_failure
-from ingestor.kafka.settings import STATUS, TICK_TOPICS, KafkaSettings
+from ingestor.kafka.settings import STATUS, KafkaSettings
 from ingestor.model.batch import InstrumentLike, TickBatch
-from ingestor.model.decimals import format_decimal
 from ingestor.model.errors import SinkUnavailable
-from ingestor.model.rows import CONTROL_FIELDS, Flag, Kind, RowClass, Side
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Flag, Kind, Side
 from ingestor.model.timestamps import iso_text
 from ingestor.telemetry.output import printable
 
@@ -41,7 +42,7 @@ class ConsumeOptions:
 async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
     """Print rows until the limit, the end, or for ever. Raises SinkUnavailable, TopicAbsent."""
     left = options.limit
-    is_rows = options.topic.endswith(tuple(TICK_TOPICS.values()))
+    is_rows = options.topic.endswith(tuple(row_class.topic for row_class in ROW_CLASSES))
     consuming = Consumer(
         kafka.bootstrap_servers,
         [options.topic],
@@ -64,7 +65,7 @@ async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
 
 async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start_ns: int) -> Audit:
     """Raises SinkUnavailable, TopicAbsent."""
-    wanted = topics or [kafka.tick_topic(row_class) for row_class in RowClass]
+    wanted = topics or [kafka.tick_topic(row_class) for row_class in ROW_CLASSES]
     options = {**_client_options(kafka), "start_ns": start_ns}
     try:
         return await audit(kafka.bootstrap_servers, wanted, kafka.topic(STATUS), **options)
@@ -119,56 +120,30 @@ def rows_of(batch: TickBatch) -> Iterator[dict[str, Any]]:
     """Yield each row as JSON types, prices and sizes as decimal text."""
     for row in batch.rows:
         instrument = batch.instruments[int(row["instrument"])]
-        kind = Kind(int(row["kind"]))
         yield {
-            "kind": KIND_NAMES[kind],
+            "kind": ROW_CLASSES.kind_name(int(row["kind"])),
             "instrument": instrument.key,
             "ts_event": int(row["ts_event"]),
             "ts_recv": int(row["ts_recv"]),
             "sequence": int(row["sequence"]),
             "flags": [one.name.lower() for one in Flag(int(row["flags"])) if one.name],
-            **_fields(row, kind, batch.row_class, instrument),
+            **_fields(row, batch.row_class, instrument),
         }
 
 
-def _fields(
-    row: Any, kind: Kind, row_class: RowClass, instrument: InstrumentLike
-) -> dict[str, Any]:
-    def price(name: str) -> str:
-        return format_decimal(int(row[name]), instrument.price_exponent)
-
-    def size(name: str) -> str:
-        return format_decimal(int(row[name]), instrument.size_exponent)
-
-    match kind:
-        case Kind.TRADE:
-            trade_id = int(row["trade_id_high"]) << 64 | int(row["trade_id_low"])
-            side = SIDE_NAMES[Side(int(row["side"]))]
-            return {
-                "side": side,
-                "price": price("price"),
-                "size": size("size"),
-                "trade_id": str(trade_id),
-            }
-        case Kind.QUOTE:
-            return {
-                "bid_price": price("bid_price"),
-                "bid_size": size("bid_size"),
-                "ask_price": price("ask_price"),
-                "ask_size": size("ask_size"),
-            }
-        case Kind.LEVEL:
-            side = _BOOK_SIDES[Side(int(row["side"]))]
-            return {"side": side, "price": price("price"), "size": size("size")}
-        case Kind.GAP:
-            first, last = CONTROL_FIELDS[row_class]
-            return {
-                "cause": CAUSE_NAMES[int(row["side"])],
-                "first": int(row[first]),
-                "last": int(row[last]),
-            }
-        case Kind.RESET:
-            return {"cause": CAUSE_NAMES[int(row["side"])]}
+def _fields(row: Any, row_class: RowClass, instrument: InstrumentLike) -> dict[str, Any]:
+    kind = int(row["kind"])
+    if kind == row_class.id:
+        exponents = (instrument.price_exponent, instrument.size_exponent)
+        values = row_values(row_class, row, *exponents)
+        if row_class is RowClass.LEVEL:
+            return {"side": _BOOK_SIDES[Side(int(row["side"]))], **values}
+        return values
+    control = row.view(row_class.control)
+    fields: dict[str, Any] = {"cause": CAUSE_NAMES[int(control["cause"])]}
+    if kind == Kind.GAP:
+        fields |= {"first": int(control["first"]), "last": int(control["last"])}
+    return fields
 
 
 def _text(row: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """The binary encoding: one record for the rows of one flush and partition, without a key.
 
+A compacted topic gets a record with a key for each row.
+
 Little-endian. Every part begins at a multiple of 8 bytes, so that `numpy.frombuffer` reads the
 rows where they are.
 
@@ -7,7 +9,7 @@ rows where they are.
 |---|---|---|
 | 0 | 3 | magic "MDR" |
 | 3 | 1 | schema version, 1 |
-| 4 | 1 | row class: 1 trades, 2 quotes, 3 book |
+| 4 | 1 | row class: 1 trades, 2 quotes, 3 book, ... (`ingestor.model.row_classes`) |
 | 5 | 1 | bytes per row |
 | 6 | 2 | 0 |
 | 8 | 16 | session id |
@@ -44,9 +46,11 @@ from ingestor.codec.record import (
     Record,
     WireInstrument,
     joined,
+    keyed,
 )
 from ingestor.model.batch import Instruments, TickBatch
-from ingestor.model.rows import DTYPE_OF, RowClass, Rows
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Rows
 
 MAGIC: Final = b"MDR"
 HEAD: Final = Struct("<3sBBBH16sQIIII")
@@ -79,6 +83,8 @@ class BinaryEncoder:
 
     def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
         """Return the records of each part, in order."""
+        if row_class.is_compacted:
+            return [self._each(row_class, rows, first) for rows, first in parts]
         if len(parts) > 1 and sum(len(rows) for rows, _ in parts) > _TOGETHER_MAX:
             return [self._encode(row_class, [part])[0] for part in parts]
         is_few = [len(rows) <= _FEW for rows, _ in parts]
@@ -109,7 +115,7 @@ class BinaryEncoder:
             head = HEAD.pack(
                 MAGIC,
                 VERSION,
-                row_class,
+                row_class.id,
                 row_bytes,
                 0,
                 self._session,
@@ -122,6 +128,16 @@ class BinaryEncoder:
             value = b"".join((head, table, view[start * row_bytes : end * row_bytes]))
             encoded.append([(None, value, int(times_ns[end - 1]) // _MS, end - start)])
         return encoded
+
+    def _each(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
+        """Return a record with a key for each row, since Kafka compacts by keys."""
+        each = [(rows[at : at + 1], first_sequence + at) for at in range(len(rows))]
+        names = [self._instruments[number].key.encode() for number in rows["instrument"].tolist()]
+        encoded = self._encode(row_class, each)
+        return [
+            (key, *record[1:])
+            for key, [record] in zip(keyed(row_class, names, rows), encoded, strict=True)
+        ]
 
     def _halves(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
         half = len(rows) // 2
@@ -175,7 +191,7 @@ def decode(value: bytes) -> Decoded:
     Raises CodecError for anything that isn't a whole record of a known version.
     """
     row_class, session, first_sequence, rows, instruments, table_bytes = _head(value)
-    dtype = DTYPE_OF[row_class]
+    dtype = row_class.dtype
     start = HEAD.size + table_bytes
     if len(value) != start + rows * dtype.itemsize:
         raise CodecError(f"{len(value)} bytes do not hold {rows} rows")
@@ -198,16 +214,16 @@ def position(value: bytes) -> tuple[bytes, int, int]:
 def _head(value: bytes) -> tuple[RowClass, bytes, int, int, int, int]:
     if len(value) < HEAD.size:
         raise CodecError(f"{len(value)} bytes are no record")
-    magic, version, row_class, row_bytes, _, session, first, rows, instruments, table_bytes, _ = (
+    magic, version, number, row_bytes, _, session, first, rows, instruments, table_bytes, _ = (
         HEAD.unpack_from(value)
     )
     if magic != MAGIC or version != VERSION:
         raise CodecError(f"magic {magic!r}, version {version} is not known here")
     try:
-        row_class = RowClass(row_class)
-    except ValueError:
-        raise CodecError(f"row class {row_class} is not known here") from None
-    if row_bytes != DTYPE_OF[row_class].itemsize:
+        row_class = ROW_CLASSES.of_id(number)
+    except KeyError:
+        raise CodecError(f"row class {number} is not known here") from None
+    if row_bytes != row_class.dtype.itemsize:
         raise CodecError(f"{row_class.name} rows of {row_bytes} bytes are not known here")
     return row_class, session, first, rows, instruments, table_bytes
 

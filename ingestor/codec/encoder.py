@@ -23,7 +23,8 @@ from ingestor.codec.record import (
     Record,
 )
 from ingestor.model.batch import Instruments
-from ingestor.model.rows import RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
 
 
 class Encoder(Protocol):

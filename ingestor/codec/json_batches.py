@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from ingestor.codec.json_encoder import JsonEncoder, event_starts
 from ingestor.codec.record import Headers
 from ingestor.model.batch import Instruments
-from ingestor.model.rows import DTYPE_OF, NUMBERS, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
 from ingestor.native import Field, FieldKind, RecordWriter, Written
 from ingestor.native.records import Name
 
 _NO_BOUNDS: Final = np.empty(0, np.int64)
 
+_WRITTEN: Final = (RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL)
+
 
 class JsonBatches:
-    """Writes the records of all classes."""
+    """Writes the records of trades, quotes and levels; the encoder writes those of others."""
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class JsonBatches:
         self._writers = {
             row_class: self._writer(library, row_class, of_class, bytes_max)
             for row_class, of_class in headers.items()
+            if row_class in _WRITTEN
         }
 
     def write(
@@ -55,7 +59,10 @@ class JsonBatches:
         starts = np.arange(len(rows) + 1, dtype=np.int64)
         if row_class is RowClass.LEVEL:
             starts = np.append(event_starts(rows, _NO_BOUNDS), len(rows)).astype(np.int64)
-        written = self._writers[row_class].write(rows, starts, first_sequence, bytes_max, lz4=lz4)
+        writer = self._writers.get(row_class)
+        if writer is None:
+            return None
+        written = writer.write(rows, starts, first_sequence, bytes_max, lz4=lz4)
         return None if written is None else (written, starts[: written.records + 1])
 
     def _writer(
@@ -74,7 +81,7 @@ class JsonBatches:
 
 def _fields(row_class: RowClass) -> tuple[list[Field], bytes]:
     """Return the fields of a class's values behind their prefix, and what closes a value."""
-    dtype = DTYPE_OF[row_class].fields
+    dtype = row_class.dtype.fields
     assert dtype is not None
     at = {name: int(field[1]) for name, field in dtype.items()}
     fields = [
@@ -95,7 +102,7 @@ def _fields(row_class: RowClass) -> tuple[list[Field], bytes]:
     if row_class is RowClass.TRADE:
         fields.append(Field(b',"side":"', FieldKind.SIDE, at["side"]))
         quote = b'",'
-    for index, name in enumerate(NUMBERS[row_class]):
+    for index, name in enumerate(row_class.numbers):
         kind = FieldKind.SIZE if index % 2 else FieldKind.PRICE
         fields.append(Field(quote + b'"%b":"' % name.encode(), kind, at[name]))
         quote = b'",'

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from struct import Struct, error
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from struct import Struct
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
-from ingestor.codec.json_encoder import CAUSE_NAMES, KIND_NAMES, SIDE_NAMES
+from ingestor.codec.fields import (
+    CAUSE_NAMES,
+    Form,
+    JsonField,
+    json_fields,
+    names_decimals,
+    row_struct,
+)
 from ingestor.codec.record import CodecError, Decoded, WireInstrument
 from ingestor.model.batch import TickBatch
-from ingestor.model.rows import (
-    CLASS_OF,
-    CONTROL_FIELDS,
-    DTYPE_OF,
-    LEVEL,
-    NUMBERS,
-    QUOTE,
-    TRADE,
-    Flag,
-    Kind,
-    RowClass,
-    Side,
-)
+from ingestor.model.decimals import parse_decimal
+from ingestor.model.errors import MALFORMED
+from ingestor.model.row_classes import RATE_EXPONENT, ROW_CLASSES, Exponent, RowClass
+from ingestor.model.rows import Flag, Kind, Side
 
-_KINDS: Final = {name: kind for kind, name in KIND_NAMES.items()}
-_SIDES: Final = {name: side for side, name in SIDE_NAMES.items()}
+_CONTROLS: Final = {ROW_CLASSES.kind_name(kind): kind for kind in (Kind.GAP, Kind.RESET)}
 _CAUSES: Final = {name: cause for cause, name in CAUSE_NAMES.items()}
-_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, error)
-_TRADE: Final = Struct("<qqQIHBBqqQQ")
-_QUOTE: Final = Struct("<qqQIHBBqqqq")
-_LEVEL: Final = Struct("<qqQIHBBqq")
+_LEVEL: Final = Struct(row_struct(RowClass.LEVEL))
 _FLAGS: Final = Struct("<H")
 _FLAGS_AT: Final = 28  # offset of `flags` in a row
 _LAST: Final = int(Flag.LAST)
 _UINT64_MAX: Final = 2**64 - 1
-assert (_TRADE.size, _QUOTE.size, _LEVEL.size) == (TRADE.itemsize, QUOTE.itemsize, LEVEL.itemsize)
 _INSTRUMENTS_MAX: Final = 100_000
 
 _known: dict[tuple[str, int, int, int], list[WireInstrument]] = {}
@@ -51,15 +45,22 @@ def decode(value: bytes) -> Decoded:
     try:
         message = orjson.loads(value)
         session = bytes.fromhex(message["session"])
-        row_class = CLASS_OF[message["channel"]]
-        kind = _KINDS[message["kind"]]
-        packed, exponents = _READERS.get(kind, _read_mark)(row_class, kind, message)
-        rows = np.frombuffer(packed, DTYPE_OF[row_class])
+        row_class = ROW_CLASSES.of_channel(message["channel"])
+        control = _CONTROLS.get(message["kind"])
+        if control is not None:
+            packed, exponents = _read_control(row_class, control, message)
+        elif message["kind"] != row_class.kind_name:
+            raise CodecError(f"a record of {message['kind']} among {row_class.channel}")
+        elif row_class is RowClass.LEVEL:
+            packed, exponents = _read_book(message)
+        else:
+            packed, exponents = _reader(row_class)(message)
+        rows = np.frombuffer(packed, row_class.dtype)
         if len(rows) != message["rows"]:
             raise CodecError(f"{len(rows)} rows where {message['rows']} are announced")
         batch = TickBatch(row_class, rows, _instruments(message, exponents))
         return Decoded(session, message["seq"], batch)
-    except _MALFORMED as failure:
+    except MALFORMED as failure:
         raise CodecError(f"{type(failure).__name__}: {failure}") from failure
 
 
@@ -71,43 +72,72 @@ def position(value: bytes) -> tuple[bytes, int, int]:
     try:
         message = orjson.loads(value)
         return bytes.fromhex(message["session"]), message["seq"], message["rows"]
-    except _MALFORMED as failure:
+    except MALFORMED as failure:
         raise CodecError(f"{type(failure).__name__}: {failure}") from failure
 
 
 _Packed = tuple[bytes | bytearray, tuple[int, int]]  # rows, and the exponents of price and size
 
 
-def _read_trade(_row_class: RowClass, kind: Kind, message: Any) -> _Packed:
-    price, size, trade_id = message["price"], message["size"], message["trade_id"]
-    number = int(trade_id.replace("-", ""), 16) if "-" in trade_id else int(trade_id)
-    packed = _TRADE.pack(
-        message["ts_event"],
-        message["ts_recv"],
-        message["sequence"],
-        0,
-        message["flags"],
-        _SIDES[message["side"]],
-        kind,
-        _digits(price),
-        _digits(size),
-        number >> 64,
-        number & _UINT64_MAX,
-    )
-    return packed, (_decimals(price), _decimals(size))
+@cache
+def _reader(row_class: RowClass) -> Callable[[Any], _Packed]:
+    """Return what reads the records of one row of a class."""
+    pack, kind = Struct(row_struct(row_class)).pack, row_class.id
+    sides = {name: int(side) for side, name in row_class.names.get("side", {}).items()}
+    made_of = {
+        source: (field.name, parse)
+        for field in json_fields(row_class)
+        for source, parse in zip(field.sources, _parsers(field), strict=True)
+    }
+    parts = [made_of[name] for name in row_class.fields]
+    telling = {unit: name for name, unit in reversed([*row_class.numbers.items()])}
+    price, size = telling.get(Exponent.PRICE), telling.get(Exponent.SIZE)
+    is_told = names_decimals(row_class)
+
+    def read(message: Any) -> _Packed:
+        packed = pack(
+            message["ts_event"],
+            message["ts_recv"],
+            message["sequence"],
+            0,
+            message["flags"],
+            sides[message["side"]] if sides else 0,
+            kind,
+            *[parse(message[name]) for name, parse in parts],
+        )
+        if is_told:
+            price_exponent, size_exponent = message["decimals"]
+            return packed, (price_exponent, size_exponent)
+        return packed, (_decimals(message[price]), _decimals(message[size]))
+
+    return read
 
 
-def _read_quote(_row_class: RowClass, kind: Kind, message: Any) -> _Packed:
-    texts = [message[field] for field in NUMBERS[RowClass.QUOTE]]
-    head = (message["ts_event"], message["ts_recv"], message["sequence"])
-    packed = _QUOTE.pack(*head, 0, message["flags"], 0, kind, *map(_digits, texts))
-    return packed, (_decimals(texts[0]), _decimals(texts[1]))
+def _parsers(field: JsonField) -> Sequence[Callable[[Any], int]]:
+    """Return what makes the fields of the row of a field of the record."""
+    if field.form is Form.NUMBER:
+        is_rate = field.exponent is Exponent.RATE
+        return [partial(parse_decimal, exponent=RATE_EXPONENT) if is_rate else _digits]
+    if field.form is Form.ID:
+        return [_high_half, _low_half]
+    if field.form is Form.NAME:
+        return [{name: value for value, name in field.names.items()}.__getitem__]
+    return [int]
 
 
-def _read_book(_row_class: RowClass, kind: Kind, message: Any) -> _Packed:
+def _high_half(text: str) -> int:
+    return int(text.replace("-", ""), 16) >> 64 if "-" in text else 0
+
+
+def _low_half(text: str) -> int:
+    return int(text.replace("-", ""), 16) & _UINT64_MAX if "-" in text else int(text)
+
+
+def _read_book(message: Any) -> _Packed:
     bids, asks, flags = message["bids"], message["asks"], message["flags"]
     head = (message["ts_event"], message["ts_recv"], message["sequence"], 0)
     before_last = flags & ~_LAST
+    kind = RowClass.LEVEL.id
     packed = bytearray()
     for side, side_levels in ((Side.BID, bids), (Side.ASK, asks)):
         number = int(side)
@@ -118,22 +148,13 @@ def _read_book(_row_class: RowClass, kind: Kind, message: Any) -> _Packed:
     return packed, (_decimals(price), _decimals(size))
 
 
-def _read_mark(row_class: RowClass, kind: Kind, message: Any) -> _Packed:
-    rows = np.zeros(1, DTYPE_OF[row_class])
-    for field in ("ts_event", "ts_recv", "sequence", "flags"):
-        rows[field] = message[field]
-    rows["kind"], rows["side"] = kind, _CAUSES[message["cause"]]
-    first, last = CONTROL_FIELDS[row_class]
-    rows[first], rows[last] = message["first"], message["last"]
+def _read_control(row_class: RowClass, kind: Kind, message: Any) -> _Packed:
+    row = np.zeros(1, row_class.control)
+    for name in ("ts_event", "ts_recv", "sequence", "flags", "first", "last"):
+        row[name] = message[name]
+    row["kind"], row["cause"] = kind, _CAUSES[message["cause"]]
     price, size = message["decimals"]
-    return rows.tobytes(), (price, size)
-
-
-_READERS: Final[dict[Kind, Callable[[RowClass, Kind, Any], _Packed]]] = {
-    Kind.TRADE: _read_trade,
-    Kind.QUOTE: _read_quote,
-    Kind.LEVEL: _read_book,
-}
+    return row.tobytes(), (price, size)
 
 
 def _digits(text: str) -> int:

@@ -13,51 +13,40 @@ numbers) are written anew one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import accumulate, pairwise, repeat
 from operator import mod
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from ingestor.codec.digits import decimal_texts, integer_texts
-from ingestor.codec.record import Part, Pieces, Record, joined
-from ingestor.model.batch import Instruments
-from ingestor.model.decimals import format_decimal
-from ingestor.model.rows import (
-    CHANNEL_OF,
-    CONTROL_FIELDS,
-    NUMBERS,
-    TRADE,
-    Cause,
-    Flag,
-    Kind,
-    RowClass,
-    Rows,
-    Side,
+from ingestor.codec.fields import (
+    CAUSE_NAMES,
+    Form,
+    JsonField,
+    decimals_of,
+    id_text,
+    json_fields,
+    names_decimals,
+    number_text,
+    other_fields,
 )
+from ingestor.codec.record import Part, Pieces, Record, joined, keyed
+from ingestor.model.batch import Instruments
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import TRADE, Flag, Rows, Side
 
 LEVELS_PER_RECORD: Final = 4_096  # a snapshot of 46,000 levels is cut; LAST is on its last record
-
-SIDE_NAMES: Final = {Side.NONE: "none", Side.BID: "buy", Side.ASK: "sell"}  # of trades
-KIND_NAMES: Final = {
-    Kind.TRADE: "trade",
-    Kind.QUOTE: "quote",
-    Kind.LEVEL: "book",
-    Kind.GAP: "gap",
-    Kind.RESET: "reset",
-}
-NO_CAUSE: Final = "none"
-CAUSE_NAMES: Final = {0: NO_CAUSE, **{int(cause): cause.name.lower() for cause in Cause}}
 
 _TOGETHER_MAX: Final = 1_024  # rows; the columns of more would leave the processor's cache
 _LAST: Final = int(Flag.LAST)
 _MS: Final = 1_000_000
-_FIRST_MARK: Final = int(Kind.GAP)  # kinds from here on are marks, not ticks
-_FIRST_MARK_CODE: Final = np.uint64(_FIRST_MARK << 56)
 _CODE_WORD: Final = TRADE.fields["instrument"][1] // 8  # type: ignore[index]  # it has fields
 _TIMES: Final = b'"ts_event":%b,"ts_recv":%b,"sequence":%b,"flags":'
+_TIMES_COUNT: Final = 3
 _PAIR: Final = b'["%b","%b"]'
 
 _Columns = list[list[bytes]]
@@ -75,11 +64,13 @@ class JsonEncoder:
         self._session = session.hex()
         self._keys = Pieces(lambda number: instruments[number].key.encode(), instruments)
         self._templates = {
-            RowClass.TRADE: _Cache(self._trade_template),
-            RowClass.QUOTE: _Cache(self._quote_template),
-            RowClass.LEVEL: _Cache(self._book_template),
+            row_class: _Cache(partial(self._row_template, row_class)) for row_class in ROW_CLASSES
         }
-        self._exponents = np.zeros((0, 2), np.int64)  # of price and size, by instrument
+        self._templates[RowClass.LEVEL] = _Cache(self._book_template)
+        # Of each number of a class, by instrument: int64[instruments, numbers].
+        self._exponents = {
+            row_class: np.zeros((0, len(row_class.numbers)), np.int64) for row_class in ROW_CLASSES
+        }
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
         """Return the records of `rows`, in order."""
@@ -93,11 +84,11 @@ class JsonEncoder:
         bounds = np.array([0, *accumulate(len(rows) for rows, _ in parts)])
         # What a row's index is to be raised by to be its sequence number, by part.
         offsets = np.array([first for _, first in parts]) - bounds[:-1]
-        encode = self._book if row_class is RowClass.LEVEL else self._ticks
+        encode = self._book if row_class is RowClass.LEVEL else self._single_rows
         records, cuts = encode(row_class, rows, bounds, offsets)
         return [records[start:end] for start, end in pairwise(cuts)]
 
-    def _ticks(
+    def _single_rows(
         self,
         row_class: RowClass,
         rows: Rows,
@@ -105,17 +96,17 @@ class JsonEncoder:
         offsets: NDArray[np.int64],
     ) -> tuple[list[Record], list[int]]:
         """A record holds one row. Returns the records, and where each part's begin and end."""
-        codes = _codes(rows)
-        numbers = _numbers(rows, NUMBERS[row_class])
+        numbers = _numbers(row_class, rows)
         times = _times(rows)
         sequences = np.arange(len(rows)) + np.repeat(offsets, np.diff(bounds))
-        columns = [integer_texts(sequences), *times, *self._decimals(rows, numbers)]
-        if row_class is RowClass.TRADE:
-            columns.append(_trade_ids(rows, times[-1]))
-        values = _fill(self._templates[row_class], codes, columns)
-        for index in _odd(codes, numbers):
+        columns = [integer_texts(sequences), *times, *self._decimals(row_class, rows, numbers)]
+        columns += [_column(field, rows, times[-1]) for field in other_fields(row_class)]
+        values = _fill(self._templates[row_class], _codes(rows), columns)
+        for index in _odd(row_class, rows, numbers):
             values[index] = self._one(row_class, rows[index], int(sequences[index]))
         keys, _ = self._keys.take(rows["instrument"].astype(np.intp))
+        if row_class.key_fields or row_class.is_compacted:
+            keys = keyed(row_class, keys, rows)
         ts_ms = (rows["ts_recv"] // _MS).tolist()
         return list(zip(keys, values, ts_ms, repeat(1), strict=False)), bounds.tolist()
 
@@ -127,10 +118,10 @@ class JsonEncoder:
         offsets: NDArray[np.int64],
     ) -> tuple[list[Record], list[int]]:
         """A record holds consecutive rows that differ in side, price, size and LAST alone."""
-        numbers = _numbers(rows, NUMBERS[row_class])
-        prices, sizes = self._decimals(rows, numbers)
+        numbers = _numbers(row_class, rows)
+        prices, sizes = self._decimals(row_class, rows, numbers)
         levels = list(map(mod, repeat(_PAIR), zip(prices, sizes, strict=True)))
-        for index in _odd(_codes(rows), numbers):
+        for index in _odd(row_class, rows, numbers):
             levels[index] = self._level(rows[index])
         starts = event_starts(rows, bounds[1:-1])
         ends = np.append(starts[1:], len(rows))
@@ -140,7 +131,6 @@ class JsonEncoder:
         splits = (ends - asks_before[ends] + asks_before[starts]).tolist()  # where asks begin
         spans = list(zip(starts.tolist(), splits, ends.tolist(), strict=True))
         heads = rows.take(ends - 1)
-        codes = _codes(heads)
         lengths = ends - starts
         columns: _Columns = [
             integer_texts(sequences),
@@ -149,26 +139,31 @@ class JsonEncoder:
             [b",".join(levels[start:split]) for start, split, _ in spans],
             [b",".join(levels[split:end]) for _, split, end in spans],
         ]
-        values = _fill(self._templates[row_class], codes, columns)
-        for index in np.flatnonzero(codes >= _FIRST_MARK_CODE).tolist():
-            values[index] = self._mark(row_class, heads[index], int(sequences[index]))
+        values = _fill(self._templates[row_class], _codes(heads), columns)
+        for index in np.flatnonzero(heads["kind"] != row_class.id).tolist():
+            values[index] = self._control(row_class, heads[index], int(sequences[index]))
         keys, _ = self._keys.take(heads["instrument"].astype(np.intp))
         ts_ms = (heads["ts_recv"] // _MS).tolist()
         return list(zip(keys, values, ts_ms, lengths.tolist(), strict=True)), cuts.tolist()
 
-    def _decimals(self, rows: Rows, numbers: NDArray[np.int64]) -> _Columns:
-        """Return a column of texts for each column of `numbers`, which take turns as price and
-        size. Negative ones come out as 0."""
-        if self._exponents.shape[0] < len(self._instruments):
-            known = [self._instruments[number] for number in range(len(self._instruments))]
-            pairs = [(one.price_exponent, one.size_exponent) for one in known]
-            self._exponents = np.array(pairs, np.int64)
-        exponents = self._exponents[rows["instrument"]]
+    def _decimals(self, row_class: RowClass, rows: Rows, numbers: NDArray[np.int64]) -> _Columns:
+        """Return a column of texts for each column of `numbers`. Negative ones come out as 0."""
         width = numbers.shape[1]
-        if width > 2:
-            exponents = np.tile(exponents, (1, width // 2))
+        if not width:
+            return []
+        exponents = self._exponents[row_class]
+        if len(exponents) < len(self._instruments):
+            known = [self._instruments[number] for number in range(len(self._instruments))]
+            units = row_class.exponents
+            exponents = self._exponents[row_class] = np.array(
+                [
+                    [decimals_of(unit, one.price_exponent, one.size_exponent) for unit in units]
+                    for one in known
+                ],
+                np.int64,
+            )
         values = np.maximum(numbers, 0).ravel().view(np.uint64)
-        texts = decimal_texts(values, exponents.ravel())
+        texts = decimal_texts(values, exponents[rows["instrument"]].ravel())
         return [texts[index::width] for index in range(width)]
 
     def _prefix(self, code: int, row_class: RowClass) -> bytes:
@@ -176,36 +171,33 @@ class JsonEncoder:
         venue, market, symbol = (orjson.dumps(part).decode() for part in one.key.split(":", 2))
         return (
             f'{{"venue":{venue},"market":{market},"symbol":{symbol},"revision":{one.revision},'
-            f'"channel":"{CHANNEL_OF[row_class]}","kind":"{KIND_NAMES[_kind(code)]}",'
+            f'"channel":"{row_class.channel}","kind":"{ROW_CLASSES.kind_name(_kind(code))}",'
             f'"session":"{self._session}","seq":'
         ).encode()
 
     def prefix(self, number: int, row_class: RowClass) -> bytes:
         """Return how every value of an instrument's rows begins, up to its sequence number."""
-        return self._prefix(number | row_class << 56, row_class)
+        return self._prefix(number | row_class.id << 56, row_class)
 
-    def _trade_template(self, code: int) -> bytes:
-        if _kind(code) is not Kind.TRADE:
-            return b"%.0a" * 7  # swallows the arguments: this row is written as a mark
-        return b"".join(
-            (
-                self._prefix(code, RowClass.TRADE).replace(b"%", b"%%"),
-                b'%b,"rows":1,' + _TIMES + b"%d," % _flags(code),
-                b'"side":"%b",' % SIDE_NAMES[_side(code)].encode(),
-                b'"price":"%b","size":"%b","trade_id":"%b"}',
-            )
-        )
+    def _row_template(self, row_class: RowClass, code: int) -> bytes:
+        fields = [field for field in json_fields(row_class) if field.name != "side"]
+        if _kind(code) != row_class.id:  # written as a control row: swallow all arguments
+            return b"%.0a" * (1 + _TIMES_COUNT + len(fields))
+        parts = [self._prefix(code, row_class).replace(b"%", b"%%"), b'%b,"rows":1,', _TIMES]
+        parts.append(b"%d," % _flags(code) + self._constants(row_class, code))
+        forms = [b'"%b":%%b' if field.form is Form.INTEGER else b'"%b":"%%b"' for field in fields]
+        names = [field.name.encode() for field in fields]
+        return b"".join(parts) + b",".join(map(mod, forms, names)) + b"}"
 
-    def _quote_template(self, code: int) -> bytes:
-        if _kind(code) is not Kind.QUOTE:
-            return b"%.0a" * 8
-        return b"".join(
-            (
-                self._prefix(code, RowClass.QUOTE).replace(b"%", b"%%"),
-                b'%b,"rows":1,' + _TIMES + b"%d," % _flags(code),
-                b'"bid_price":"%b","bid_size":"%b","ask_price":"%b","ask_size":"%b"}',
-            )
-        )
+    def _constants(self, row_class: RowClass, code: int) -> bytes:
+        """Return the fields that are equal in all rows of a code, each with a comma behind it."""
+        constants = b""
+        if names_decimals(row_class):
+            one = self._instruments[_instrument(code)]
+            constants = b'"decimals":[%d,%d],' % (one.price_exponent, one.size_exponent)
+        if "side" in row_class.names:
+            constants += b'"side":"%b",' % row_class.names["side"][_side(code)].encode()
+        return constants
 
     def _book_template(self, code: int) -> bytes:
         prefix = self._prefix(code, RowClass.LEVEL).replace(b"%", b"%%")
@@ -213,36 +205,31 @@ class JsonEncoder:
         return prefix + b'%b,"rows":%b,' + _TIMES + flags + b'"bids":[%b],"asks":[%b]}'
 
     def _level(self, row: np.void) -> bytes:
-        price, size = self._texts(row, NUMBERS[RowClass.LEVEL])
+        one = self._instruments[int(row["instrument"])]
+        price, size = (
+            number_text(unit, int(row[name]), one.price_exponent, one.size_exponent)
+            for name, unit in RowClass.LEVEL.numbers.items()
+        )
         return f'["{price}","{size}"]'.encode()
 
-    def _texts(self, row: np.void, fields: Sequence[str]) -> list[str]:
-        one = self._instruments[int(row["instrument"])]
-        exponents = (one.price_exponent, one.size_exponent)
-        return [
-            format_decimal(int(row[field]), exponents[index % 2])
-            for index, field in enumerate(fields)
-        ]
-
     def _one(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
-        """Write one row the long way: a mark, or a tick with a negative number."""
-        if row["kind"] >= _FIRST_MARK:
-            return self._mark(row_class, row, sequence)
-        names = NUMBERS[row_class]
-        fields = dict(zip(names, self._texts(row, names), strict=True))
-        if row_class is RowClass.TRADE:
-            high, low = int(row["trade_id_high"]), int(row["trade_id_low"])
-            fields["trade_id"] = _id_text(high, low).decode()
-            fields = {"side": SIDE_NAMES[Side(int(row["side"]))], **fields}
+        """Write one row the long way: a control row, or one with a negative number."""
+        if row["kind"] != row_class.id:
+            return self._control(row_class, row, sequence)
+        one = self._instruments[int(row["instrument"])]
+        fields: dict[str, object] = {}
+        if names_decimals(row_class):
+            fields["decimals"] = [one.price_exponent, one.size_exponent]
+        fields |= row_values(row_class, row, one.price_exponent, one.size_exponent)
         return self._start(row_class, row, sequence) + orjson.dumps(fields)[1:]
 
-    def _mark(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
+    def _control(self, row_class: RowClass, row: np.void, sequence: int) -> bytes:
         one = self._instruments[int(row["instrument"])]
-        first, last = (int(row[field]) for field in CONTROL_FIELDS[row_class])
+        control = row.view(row_class.control)
         fields = {
-            "cause": CAUSE_NAMES[int(row["side"])],
-            "first": first,
-            "last": last,
+            "cause": CAUSE_NAMES[int(control["cause"])],
+            "first": int(control["first"]),
+            "last": int(control["last"]),
             "decimals": [one.price_exponent, one.size_exponent],
         }
         return self._start(row_class, row, sequence) + orjson.dumps(fields)[1:]
@@ -252,6 +239,30 @@ class JsonEncoder:
         times = tuple(b"%d" % row[field] for field in ("ts_event", "ts_recv", "sequence"))
         prefix = self._prefix(code, row_class)
         return prefix + b'%d,"rows":1,' % sequence + _TIMES % times + b"%d," % _flags(code)
+
+
+def row_values(
+    row_class: RowClass, row: np.void, price_exponent: int, size_exponent: int
+) -> dict[str, object]:
+    """Return what stands behind the header of a record of one row, as JSON types.
+
+    Args:
+        row_class: its class.
+        row: the row, no control row.
+        price_exponent: of its instrument.
+        size_exponent: of its instrument.
+    """
+    values: dict[str, object] = {}
+    for field in json_fields(row_class):
+        number, *low = (int(row[name]) for name in field.sources)
+        if field.exponent is not None:
+            text = number_text(field.exponent, number, price_exponent, size_exponent)
+            values[field.name] = text
+        elif field.form is Form.ID:
+            values[field.name] = id_text(number, *low)
+        else:
+            values[field.name] = field.names[number] if field.names else number
+    return values
 
 
 class _Cache(dict[int, bytes]):
@@ -270,7 +281,7 @@ def event_starts(rows: Rows, bounds: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return where the records of LEVEL rows begin: with every event, and at `bounds`, which are
     above 0. rows: at least one."""
     before, after = rows[:-1], rows[1:]
-    starts = (before["flags"] & _LAST != 0) | (after["kind"] >= _FIRST_MARK)
+    starts = (before["flags"] & _LAST != 0) | (after["kind"] != RowClass.LEVEL.id)
     for field in ("kind", "instrument", "ts_event", "ts_recv", "sequence"):
         starts |= before[field] != after[field]
     starts |= (before["flags"] ^ after["flags"]) & ~np.uint16(_LAST) != 0
@@ -291,11 +302,11 @@ def _fill(templates: _Cache, codes: NDArray[np.uint64], columns: _Columns) -> li
     return list(map(mod, map(templates.__getitem__, codes.tolist()), zip(*columns, strict=True)))
 
 
-def _numbers(rows: Rows, fields: Sequence[str]) -> NDArray[np.int64]:
-    """Return int64[rows, fields]."""
-    numbers = np.empty((len(rows), len(fields)), np.int64)
-    for index, field in enumerate(fields):
-        numbers[:, index] = rows[field]
+def _numbers(row_class: RowClass, rows: Rows) -> NDArray[np.int64]:
+    """Return int64[rows, numbers of the class]."""
+    numbers = np.empty((len(rows), len(row_class.numbers)), np.int64)
+    for index, name in enumerate(row_class.numbers):
+        numbers[:, index] = rows[name]
     return numbers
 
 
@@ -305,22 +316,37 @@ def _times(rows: Rows) -> _Columns:
     return [integer_texts(np.ascontiguousarray(rows[field])) for field in fields]
 
 
-def _trade_ids(rows: Rows, sequences: list[bytes]) -> list[bytes]:
-    low, high = rows["trade_id_low"], rows["trade_id_high"]
-    if high.any():
-        return list(map(_id_text, high.tolist(), low.tolist()))
-    if (low == rows["sequence"]).all():  # most venues count trades by their ids
-        return sequences
-    return integer_texts(np.ascontiguousarray(low))
+def _column(field: JsonField, rows: Rows, sequences: list[bytes]) -> list[bytes]:
+    """Return the texts of a field that is no decimal number.
+
+    Args:
+        field: the field.
+        rows: at least one.
+        sequences: the texts of the rows' sequence numbers.
+    """
+    first = rows[field.sources[0]]
+    if field.form is Form.ID:
+        low = rows[field.sources[1]]
+        if first.any():
+            ids = map(id_text, first.tolist(), low.tolist())
+            return [text.encode() for text in ids]
+        if (low == rows["sequence"]).all():  # most venues count trades by their ids
+            return sequences
+        return integer_texts(np.ascontiguousarray(low))
+    if field.form is Form.NAME:
+        # (A control row may have any number there; it is written anew.)
+        return [field.names.get(value, "").encode() for value in first.tolist()]
+    wide: Any = np.int64 if first.dtype.kind == "i" else np.uint64
+    return integer_texts(first.astype(wide))
 
 
-def _odd(codes: NDArray[np.uint64], numbers: NDArray[np.int64]) -> list[int]:
-    """Return the rows that a template can't write: marks, and ticks with a negative number."""
-    if codes.max() < _FIRST_MARK_CODE and numbers.min() >= 0:
+def _odd(row_class: RowClass, rows: Rows, numbers: NDArray[np.int64]) -> list[int]:
+    """Return the rows that no template can write: control rows, and those with negative numbers."""
+    has_negatives = numbers.size and numbers.min() < 0
+    if rows["kind"].tobytes().count(row_class.id) == len(rows) and not has_negatives:
         return []
-    odd: list[int] = np.flatnonzero(
-        (codes >= _FIRST_MARK_CODE) | (numbers < 0).any(axis=1)
-    ).tolist()
+    is_odd = (rows["kind"] != row_class.id) | (numbers < 0).any(axis=1)
+    odd: list[int] = np.flatnonzero(is_odd).tolist()
     return odd
 
 
@@ -339,17 +365,9 @@ def _flags(code: int) -> int:
     return code >> 32 & 0xFFFF
 
 
-def _side(code: int) -> Side:
-    return Side(code >> 48 & 0xFF)
+def _side(code: int) -> int:
+    return code >> 48 & 0xFF
 
 
-def _kind(code: int) -> Kind:
-    return Kind(code >> 56)
-
-
-def _id_text(high: int, low: int) -> bytes:
-    """Return a trade id: decimal digits, or a UUID where it is wider than 64 bits."""
-    if high == 0:
-        return b"%d" % low
-    digits = f"{high:016x}{low:016x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}".encode()
+def _kind(code: int) -> int:
+    return code >> 56

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import Instrument
-from ingestor.model.rows import CHANNEL_OF, RowClass, Rows
+from ingestor.model.row_classes import RowClass, is_control
+from ingestor.model.rows import Rows
 
 # key, value, timestamp in ms since the epoch, rows in it. A bare tuple: hundreds of thousands of
 # them are made a second.
@@ -36,7 +37,7 @@ def schema_name(topic: str, encoding: str = "json") -> str:
 
 def headers(row_class: RowClass, encoding: str) -> Headers:
     """Return the headers of every record of one class and encoding."""
-    return [("schema", schema_name(f"{CHANNEL_OF[row_class]}.v1", encoding).encode())]
+    return [("schema", schema_name(row_class.schema, encoding).encode())]
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -45,6 +46,26 @@ def joined(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     return np.frombuffer(b"".join([one.tobytes() for one in parts]), parts[0].dtype)
+
+
+def keyed(row_class: RowClass, keys: Sequence[bytes], rows: Rows) -> list[bytes]:
+    """Return the keys of records of one row each.
+
+    Args:
+        row_class: its `key_fields` stand behind the instrument, each after a colon. Where its topic
+            is compacted, GAP and RESET have a key of their own, so that they replace no row.
+        keys: of the rows' instruments.
+        rows: as many as keys.
+    """
+    columns = [rows[name].tolist() for name in row_class.key_fields]
+    names = [
+        b"".join([b":%d" % value for value in values]) for values in zip(*columns, strict=True)
+    ]
+    found = list(map(bytes.__add__, keys, names)) if columns else list(keys)
+    if row_class.is_compacted:
+        for index in np.flatnonzero(is_control(rows)).tolist():
+            found[index] = keys[index] + b":control"
+    return found
 
 
 class Pieces:

@@ -22,7 +22,8 @@ from ingestor.columns.narrowing import DEFERRED_WIDTH, Appended
 from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
 from ingestor.columns.sealing import ColumnReader, seal, set_column
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, Rows
 from ingestor.native import TakenRows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
@@ -46,8 +47,8 @@ class ColumnBuffer:
     frame: the number of the frame that what is appended comes with.
     kept_trades, kept_quotes: DEFERRED_WIDTH members for each event, flat; a list of five for each
     event would cost twice as much. Adapters whose frames hold one event append to them as
-    `add_trade` and `add_quote` do. bugs: as in `Sealed`. taken: rows of the compiled library, once
-    a frame queue has it.
+    `add_trade` and `add_quote` do. kept_rows: the same, of the other classes. bugs: as in `Sealed`.
+    taken: rows of the compiled library, once a frame queue has it.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class ColumnBuffer:
         "frames",
         "holes",
         "kept_quotes",
+        "kept_rows",
         "kept_trades",
         "rejected",
         "sources",
@@ -77,6 +79,7 @@ class ColumnBuffer:
     def _start(self) -> None:
         self.kept_trades: list[Any] = []
         self.kept_quotes: list[Any] = []
+        self.kept_rows: dict[RowClass, list[Any]] = {}
         self._updates = bytearray()
         self._levels = 0
         self._level_texts: list[object] = []
@@ -113,8 +116,10 @@ class ColumnBuffer:
 
     @property
     def rows(self) -> int:
-        """Rows waiting: trades, quotes and price levels. The measure of `full`."""
+        """Rows waiting: trades, quotes, price levels, others. The measure of `full`."""
         deferred = len(self.kept_trades) + len(self.kept_quotes)
+        if self.kept_rows:
+            deferred += sum(map(len, self.kept_rows.values()))
         taken = self.taken.rows if self.taken is not None else 0
         return deferred // DEFERRED_WIDTH + self._levels + taken
 
@@ -172,6 +177,26 @@ class ColumnBuffer:
     def add_quote(self, reader: ColumnReader, event: object, instrument: int, ts_recv: int) -> None:
         """Append one quote: an event that `reader` reads when the buffer is sealed."""
         self.kept_quotes += (reader, event, instrument, ts_recv, self.frame)
+
+    def add_row(
+        self,
+        row_class: RowClass,
+        reader: ColumnReader,
+        event: object,
+        instrument: int,
+        ts_recv: int,
+    ) -> None:
+        """Append one row of a class that has no method of its own.
+
+        Args:
+            row_class: its class.
+            reader: reads the event when the buffer is sealed.
+            event: what the venue sent.
+            instrument: its number.
+            ts_recv: ns.
+        """
+        kept = self.kept_rows.setdefault(row_class, [])
+        kept += (reader, event, instrument, ts_recv, self.frame)
 
     def add_trades(
         self,
@@ -414,6 +439,7 @@ class ColumnBuffer:
                 last=last,
                 instruments=instruments,
                 row_class=row_class,
+                others={one: len(kept) // DEFERRED_WIDTH for one, kept in self.kept_rows.items()},
                 after=self.frame,
             )
         )
@@ -435,7 +461,7 @@ class ColumnBuffer:
 
     def roll_back(self, first: int) -> None:
         """Take back every row of the frames from this number on."""
-        for deferred in (self.kept_trades, self.kept_quotes):
+        for deferred in (self.kept_trades, self.kept_quotes, *self.kept_rows.values()):
             while deferred and deferred[-1] >= first:
                 del deferred[-DEFERRED_WIDTH:]
         while self._updates and (update := _last_update(self._updates))[_FRAME] >= first:
@@ -468,6 +494,7 @@ class ColumnBuffer:
             rejected=self.rejected,
             answers=self._answers,
             bugs=self.bugs,
+            others=self.kept_rows,
             taken=self.taken.take_out() if self.taken is not None else None,
         )
         self._start()  # first, so that what can't be sealed is not sealed again with every flush

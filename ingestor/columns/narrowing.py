@@ -6,8 +6,9 @@ slow, and rare.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -15,15 +16,11 @@ import numpy as np
 from ingestor.columns.sealed import Gap, Rejected, Source
 from ingestor.model.decimals import INT64_MAX
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import NUMBERS, QUOTE, TRADE, LevelFormat, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import LevelFormat, Rows
 from ingestor.native import Taken
 
 DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
-
-_WIDTHS: Final = {
-    dtype: len(NUMBERS[row_class])
-    for row_class, dtype in ((RowClass.TRADE, TRADE), (RowClass.QUOTE, QUOTE))
-}
 
 
 @dataclass(slots=True)
@@ -32,8 +29,8 @@ class Appended:
 
     trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
     of the updates' levels, in turns; json_levels: sides, in turns, of the updates with JSON levels.
-    answers: numbers of the frames that are answers to requests. bugs: as in `Sealed`. taken: rows
-    that the compiled library made.
+    answers: numbers of the frames that are answers to requests. bugs: as in `Sealed`. others: as
+    trades, of other classes. taken: rows that the compiled library made.
     """
 
     trades: list[Any]
@@ -47,7 +44,15 @@ class Appended:
     rejected: list[Rejected] = field(default_factory=list)
     answers: set[int] = field(default_factory=set)
     bugs: list[Exception] = field(default_factory=list)
+    others: dict[RowClass, list[Any]] = field(default_factory=dict)
     taken: Taken | None = None
+
+    @property
+    def deferred(self) -> Iterator[tuple[RowClass, list[Any]]]:
+        """Yield each class whose events are read by columns, with them."""
+        yield RowClass.TRADE, self.trades
+        yield RowClass.QUOTE, self.quotes
+        yield from self.others.items()
 
 
 def guilty_frames(
@@ -55,7 +60,7 @@ def guilty_frames(
 ) -> dict[int, Exception]:
     """Return the frames that raise when they are converted alone, each with what it raised."""
     found: dict[int, Exception] = {}
-    numbers = {*appended.trades[4::DEFERRED_WIDTH], *appended.quotes[4::DEFERRED_WIDTH]}
+    numbers = {frame for _, deferred in appended.deferred for frame in deferred[4::DEFERRED_WIDTH]}
     for frame in sorted(numbers | {*appended.updates["frame"].tolist()}):
         try:
             convert(_part(appended, {frame}, is_kept=True))
@@ -67,11 +72,12 @@ def guilty_frames(
 def neutralize(appended: Appended, frames: Collection[int], table: InstrumentTable) -> None:
     """Put rows that convert in the place of those that came with these frames. They keep the
     place, the instruments and the times of receipt, so that they can be taken out like others."""
-    for deferred in (appended.trades, appended.quotes):
+    for row_class, deferred in appended.deferred:
+        read_nothing = partial(_read_nothing, len(row_class.numbers))
         for start in range(0, len(deferred), DEFERRED_WIDTH):
             if deferred[start + 4] in frames:
                 instrument, ts_recv = deferred[start + 2 : start + 4]
-                deferred[start] = _read_nothing
+                deferred[start] = read_nothing
                 deferred[start + 2] = _known(instrument, table)
                 deferred[start + 3] = ts_recv if _is_time(ts_recv) else 0
     rest = _part(appended, frames, is_kept=False)
@@ -109,6 +115,10 @@ def _part(appended: Appended, frames: Collection[int], *, is_kept: bool) -> Appe
         json_levels=sides,
         frames=appended.frames,
         sources=appended.sources,
+        others={
+            row_class: _of(deferred, frames, is_kept=is_kept)
+            for row_class, deferred in appended.others.items()
+        },
     )
 
 
@@ -121,8 +131,8 @@ def _of(deferred: list[Any], frames: Collection[int], *, is_kept: bool) -> list[
     ]
 
 
-def _read_nothing(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
-    return [["1"] * len(events)] * _WIDTHS[rows.dtype]
+def _read_nothing(width: int, events: list[Any], _rows: Rows) -> Sequence[Sequence[object]]:
+    return [["1"] * len(events)] * width
 
 
 def _known(instrument: object, table: InstrumentTable) -> int:

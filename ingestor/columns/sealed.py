@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import Cause, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Rows
 
 
 class Source(Protocol):
@@ -29,7 +30,8 @@ class Gap:
     update, trade, quote: rows of each class that were appended before it. ts_recv: ns. after: the
     last frame that began before it.
     instruments: who is concerned; None = every instrument of the source. row_class: the class of
-    rows that may be lost; None = each that the source carries.
+    rows that may be lost; None = each that the source carries. others: as `trade`, for classes that
+    have no member of their own.
     """
 
     source: Source
@@ -44,6 +46,15 @@ class Gap:
     instruments: Sequence[int] | None = None
     row_class: RowClass | None = None
     after: int = -1
+    others: dict[RowClass, int] = field(default_factory=dict)
+
+    def place(self, row_class: RowClass) -> int:
+        """Return how many rows of a class were appended before it; of LEVEL, how many updates."""
+        if row_class is RowClass.TRADE:
+            return self.trade
+        if row_class is RowClass.QUOTE:
+            return self.quote
+        return self.update if row_class is RowClass.LEVEL else self.others.get(row_class, 0)
 
 
 @dataclass(slots=True)
@@ -64,6 +75,14 @@ class Rejected:
 
 
 @dataclass(slots=True)
+class Part:
+    """The rows of one class, and the frame that each came with."""
+
+    rows: Rows
+    frames: NDArray[np.int64]
+
+
+@dataclass(slots=True)
 class Sealed:
     """What one flush took out of the buffer.
 
@@ -72,7 +91,7 @@ class Sealed:
     frames, sources: the raw frames and where they came from; UPDATE.frame and quote_frames (one
     for each quote) index both. bugs: exceptions that nothing foresaw, each of a frame that is among
     `rejected` or of code that decodes many; whoever flushes reports them. unkept_bytes: payload of
-    frames that are not in `frames`.
+    frames that are not in `frames`. others: the rows of all other classes that have some.
     """
 
     trades: Rows
@@ -87,8 +106,10 @@ class Sealed:
     rejected: list[Rejected] = field(default_factory=list)
     bugs: list[Exception] = field(default_factory=list)
     unkept_bytes: int = 0
+    others: dict[RowClass, Part] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
-        """Rows decoded: trades, quotes and price levels."""
-        return len(self.trades) + len(self.quotes) + len(self.prices)
+        """Rows decoded: trades, quotes, price levels, and those of other classes."""
+        others = sum(len(part.rows) for part in self.others.values())
+        return len(self.trades) + len(self.quotes) + len(self.prices) + others

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -24,22 +24,13 @@ from ingestor.columns.narrowing import (
     guilty_frames,
     neutralize,
 )
-from ingestor.columns.sealed import Gap, Rejected, Sealed
+from ingestor.columns.sealed import Gap, Part, Rejected, Sealed
 from ingestor.model.decimals import INT64_MAX, Lines, parse_column
 from ingestor.model.errors import MALFORMED, BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.integers import Integers, fits_63_bits, int64_column
-from ingestor.model.rows import (
-    NUMBERS,
-    QUOTE,
-    TRADE,
-    Cause,
-    Flag,
-    Kind,
-    LevelFormat,
-    RowClass,
-    Rows,
-)
+from ingestor.model.row_classes import RATE_EXPONENT, Exponent, RowClass
+from ingestor.model.rows import QUOTE, TRADE, Cause, Flag, LevelFormat, Rows
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
 # each number of the class, or all texts in one piece, row after row (`Lines`). rows: array of TRADE
@@ -51,24 +42,25 @@ Bad = dict[int, tuple[str, str]]  # frame -> reason, detail
 SNAPSHOT_REASON: Final = "snapshot"  # why an answer to a request was refused
 
 _BACKFILL: Final = np.uint16(Flag.BACKFILL)
-_DTYPES: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE}
-_CODES: Final = {"i8": "q", "u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
+_CODES: Final = {"i8": "q", "u8": "Q", "i4": "i", "u4": "I", "i2": "h", "u2": "H", "u1": "B"}
 _CODE_OF: Final = {
     name: _CODES[dtype[name].str[1:]] for dtype in (TRADE, QUOTE) for name in dtype.names or ()
-}
+}  # a class whose field has one of these names gives it the same type
 _WORDS: Final = "qQ"
 _BREAKS: Final = bytes.maketrans(b",", b"\n")
 _NO_NUMBERS: Final = np.empty((0, 2), np.int64)
 _NO_FRAMES: Final = np.empty(0, np.int64)
+_IN_TURNS: Final = {RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL}  # prices and sizes
+_LOWEST: Final = {Exponent.PRICE: 1, Exponent.SIZE: 0, Exponent.RATE: -INT64_MAX}
 _UPDATE_NUMBERS: Final = slice(2, 5)  # where an UPDATE, as eight integers, has its numbers
 
 
 def set_column(rows: Rows, name: str, values: Integers) -> None:
-    """Set a field of trades or quotes. values: as many integers as there are rows.
+    """Set a field of rows. values: as many integers as there are rows.
 
     Raises TypeError for what is no integer, OverflowError for what the field can't hold.
     """
-    code = _CODE_OF[name]
+    code = _CODE_OF.get(name) or _CODES[rows.dtype[name].str[1:]]
     if isinstance(values, np.ndarray):
         is_sure = code in _WORDS and values.dtype == np.int64 and fits_63_bits(values)
         rows[name] = values if is_sure else array(code, values.tolist())
@@ -109,6 +101,10 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
         trade.rows["flags"][np.isin(trade.frames, list(appended.answers))] |= _BACKFILL
     quote, quote_bad = _convert(RowClass.QUOTE, appended.quotes, table, bugs)
     levels, level_bad = _levels(appended, table)
+    others: dict[RowClass, Part] = {}
+    for row_class, deferred in appended.others.items():
+        others[row_class], found = _convert(row_class, deferred, table, bugs)
+        bad = bad | found
     updates, taken = appended.updates, appended.taken
     if taken is not None:
         trade = Part(*merge_rows(trade.rows, trade.frames, taken.trades, taken.trade_frames))
@@ -126,6 +122,7 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
         holes=appended.holes,
         rejected=appended.rejected,
         bugs=bugs,
+        others=others,
         unkept_bytes=taken.payload_bytes if taken is not None else 0,
     )
     if trade_bad or quote_bad or level_bad or bad:
@@ -134,24 +131,13 @@ def _seal(appended: Appended, table: InstrumentTable, bad: Bad) -> Sealed:
     return sealed
 
 
-@dataclass(slots=True)
-class Part:
-    """The rows of one class, and the frame that each came with."""
-
-    rows: Rows
-    frames: NDArray[np.int64]
-
-
+@cache
 def _template(row_class: RowClass) -> bytearray:
-    row = np.zeros(1, _DTYPES[row_class])
+    """Return a row as it is before it is read."""
+    row = np.zeros(1, row_class.dtype)
     row["flags"] = Flag.LAST
-    row["kind"] = Kind(row_class)
+    row["kind"] = row_class.id
     return bytearray(row.tobytes())
-
-
-# What rows are before they are read.
-_TEMPLATES: Final = {row_class: _template(row_class) for row_class in _DTYPES}
-_EMPTY: Final = {name: Part(np.empty(0, dtype), _NO_FRAMES) for name, dtype in _DTYPES.items()}
 
 
 def read_deferred(
@@ -160,11 +146,11 @@ def read_deferred(
     """Read kept events: their rows without numbers, the texts of the numbers, row after row, and
     the frames that can't be read. bugs: takes the exceptions that nothing foresaw."""
     count = len(deferred) // DEFERRED_WIDTH
-    rows = np.frombuffer(_TEMPLATES[row_class] * count, _DTYPES[row_class])
+    rows = np.frombuffer(_template(row_class) * count, row_class.dtype)
     rows["instrument"] = array("I", deferred[2::DEFERRED_WIDTH])
     rows["ts_recv"] = int64_column(deferred[3::DEFERRED_WIDTH])
     frames = int64_column(deferred[4::DEFERRED_WIDTH])
-    width = len(NUMBERS[row_class])
+    width = len(row_class.numbers)
     bad: Bad = {}
     readers, events = deferred[0::DEFERRED_WIDTH], deferred[1::DEFERRED_WIDTH]
     if readers.count(readers[0]) == count:
@@ -178,16 +164,19 @@ def _convert(
     row_class: RowClass, deferred: list[Any], table: InstrumentTable, bugs: list[Exception]
 ) -> tuple[Part, Bad]:
     if not deferred:
-        return _EMPTY[row_class], {}
+        return Part(np.empty(0, row_class.dtype), _NO_FRAMES), {}
     part, texts, bad = read_deferred(row_class, deferred, bugs)
     rows = part.rows
     sequences = rows["sequence"]
     if not fits_63_bits(sequences):
         for row in np.flatnonzero(sequences > INT64_MAX).tolist():
             bad.setdefault(int(part.frames[row]), _beyond(sequences[row]))
-    names = NUMBERS[row_class]
-    exponents = table.exponents_of(rows["instrument"], len(names))
-    numbers, cells = _numbers(row_class, texts, exponents)
+    names = row_class.numbers
+    if row_class in _IN_TURNS:
+        exponents = table.exponents_of(rows["instrument"], len(names))
+        numbers, cells = _numbers(row_class, texts, exponents)
+    else:
+        numbers, cells = _other_numbers(row_class, texts, rows["instrument"], table)
     for cell in cells:
         detail = f"{texts[cell]!r:.60}"
         bad.setdefault(int(part.frames[cell // len(names)]), (BadNumber.reason, detail))
@@ -335,6 +324,25 @@ def _numbers(
     return values.reshape(exponents.shape), bad
 
 
+def _other_numbers(
+    row_class: RowClass,
+    texts: Sequence[object],
+    instruments: NDArray[np.uint32],
+    table: InstrumentTable,
+) -> tuple[NDArray[np.int64], list[int]]:
+    """As `_numbers`, for a class whose numbers are in any units."""
+    shape = len(instruments), len(row_class.numbers)
+    exponents = np.full(shape, RATE_EXPONENT)
+    for index, unit in enumerate(row_class.exponents):
+        if unit is not Exponent.RATE:
+            of_unit = table.price_exponents if unit is Exponent.PRICE else table.size_exponents
+            exponents[:, index] = of_unit[instruments]
+    values, bad = parse_column(texts, exponents.ravel())
+    lowest = np.array([_LOWEST[unit] for unit in row_class.exponents], np.int64)
+    numbers = values.reshape(shape)
+    return numbers, sorted({*bad, *np.flatnonzero(numbers < lowest).tolist()})
+
+
 def _impossible(row_class: RowClass, values: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return the indices of prices and sizes that can't be: a price is above 0 unless it is that of
     an empty side of a quote, a size is not below 0, and that of a trade is above 0."""
@@ -347,14 +355,20 @@ def _impossible(row_class: RowClass, values: NDArray[np.int64]) -> NDArray[np.in
 
 def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers: set[int]) -> None:
     """List each bad frame as rejected and its instruments as a hole; take out its rows."""
-    arrays = (sealed.trades, sealed.quotes, sealed.updates)
-    frames_of = (trade_frames, sealed.quote_frames, sealed.updates["frame"])
+    others = sealed.others
+    row_classes = (RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL, *others)
+    arrays = [sealed.trades, sealed.quotes, sealed.updates]
+    arrays += [part.rows for part in others.values()]
+    frames_of = [trade_frames, sealed.quote_frames, sealed.updates["frame"]]
+    frames_of += [part.frames for part in others.values()]
     keep = [~np.isin(frames, list(bad)) for frames in frames_of]
     before = [np.concatenate(([0], np.cumsum(mask))) for mask in keep]
     for hole in sealed.holes:
         hole.trade = int(before[0][hole.trade])
         hole.quote = int(before[1][hole.quote])
         hole.update = int(before[2][hole.update])
+        for row_class, passed in zip(others, before[3:], strict=True):
+            hole.others[row_class] = int(passed[hole.others.get(row_class, 0)])
     for frame, (reason, detail) in sorted(bad.items()):
         rows = [rows[frames == frame] for rows, frames in zip(arrays, frames_of, strict=True)]
         at = [int(np.searchsorted(frames, frame)) for frames in frames_of]
@@ -382,8 +396,12 @@ def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers
                 frame=frame,
                 instruments=np.unique(some["instrument"]).tolist(),
                 row_class=row_class,
+                others={
+                    other: int(passed[place])
+                    for other, passed, place in zip(others, before[3:], at[3:], strict=True)
+                },
             )
-            for row_class, some in zip(RowClass, rows, strict=True)
+            for row_class, some in zip(row_classes, rows, strict=True)
             if len(some) and (is_frame or row_class is not RowClass.TRADE)
         ]
     sealed.holes.sort(key=lambda hole: (hole.update, hole.trade, hole.quote))
@@ -392,3 +410,5 @@ def _take_out(sealed: Sealed, trade_frames: NDArray[np.int64], bad: Bad, answers
     sealed.trades = sealed.trades[keep[0]]
     sealed.quotes, sealed.quote_frames = sealed.quotes[keep[1]], sealed.quote_frames[keep[1]]
     sealed.updates = sealed.updates[keep[2]]
+    for part, mask in zip(others.values(), keep[3:], strict=True):
+        part.rows, part.frames = part.rows[mask], part.frames[mask]

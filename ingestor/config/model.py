@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -19,13 +19,17 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     SecretStr,
     StringConstraints,
     model_validator,
 )
+from pydantic_core import CoreSchema
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ingestor.config.proxy import check_proxy
+from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.suggest import nearest
 
 ENV_PREFIX: Final = "INGESTOR__"
 ENV_DELIMITER: Final = "__"
@@ -58,6 +62,20 @@ def _addresses(text: str) -> str:
     return text
 
 
+def _channel(name: str) -> str:
+    if name not in ROW_CLASSES.channels:
+        raise ValueError(f"unknown value {name!r:.60}; {nearest(name, ROW_CLASSES.channels)}")
+    return name
+
+
+class _ChannelSchema:
+    """Names the channels in the JSON Schema as of when it is asked for."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(_core: CoreSchema, _handler: GetJsonSchemaHandler) -> Any:
+        return {"enum": list(ROW_CLASSES.channels), "type": "string"}
+
+
 def _ip_address(text: str) -> str:
     ip_address(text)
     return text
@@ -87,7 +105,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
 Symbol = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f]{1,64}$")]
 Addresses = Annotated[str, AfterValidator(_addresses)]
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
-Channel = Literal["trades", "quotes", "book"]
+Channel = Annotated[str, AfterValidator(_channel), _ChannelSchema]
 Count = Annotated[int, Field(gt=0)]
 Bytes = Annotated[int, Field(ge=1024)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -11,7 +11,8 @@ import orjson
 from ingestor.codec import CodecError, Decoded, WireInstrument
 from ingestor.model.batch import TickBatch
 from ingestor.model.decimals import parse_decimal
-from ingestor.model.rows import LEVEL, Flag, Kind, RowClass, Side
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import LEVEL, Flag, Kind, Side
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from ingestor.adapter import (
     Control,
     Filtered,
 )
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 
 
 @dataclass(slots=True)

@@ -29,7 +29,8 @@ from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import SNAPSHOT_REASON
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.errors import MALFORMED, DecodeError, UnknownMessage
-from ingestor.model.rows import CHANNEL_OF, CLASS_OF, Cause, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Cause
 
 _FORESEEN: Final = (DecodeError, *MALFORMED)
 _DETAIL_MAX: Final = 400  # characters; a parser may quote all that it was given
@@ -56,7 +57,7 @@ def _nothing_waits() -> None: ...
 
 def instruments_of(subscriptions: Iterable[Subscription], row_class: RowClass) -> list[int]:
     """Return the instruments of which a class of rows is subscribed to."""
-    channel = CHANNEL_OF[row_class]
+    channel = row_class.channel
     return [one.instrument for one in subscriptions if one.channel == channel]
 
 
@@ -292,7 +293,7 @@ class Session:
         named: dict[RowClass, dict[int, None]] = {}
         for subscription in self.subscriptions:
             if subscription.stream in streams:
-                of_class = named.setdefault(CLASS_OF[subscription.channel], {})
+                of_class = named.setdefault(ROW_CLASSES.of_channel(subscription.channel), {})
                 of_class[subscription.instrument] = None
         return named
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
-from ingestor.model.rows import CLASS_OF
+from ingestor.model.row_classes import ROW_CLASSES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,9 +36,10 @@ class Readable(ABC):
         from ingestor.recording.parquet import schema, to_arrow  # noqa: PLC0415  # needs the extra
 
         kind = self._one(kind)
-        tables = [to_arrow(batch) for batch in self if batch.row_class == CLASS_OF[kind]]
+        row_class = ROW_CLASSES.of_channel(kind)
+        tables = [to_arrow(batch) for batch in self if batch.row_class is row_class]
         if not tables:
-            return schema(CLASS_OF[kind]).empty_table()
+            return schema(row_class).empty_table()
         return pa.concat_tables(tables).unify_dictionaries()
 
     def to_polars(self, kind: str = "") -> pl.DataFrame:

@@ -28,7 +28,8 @@ from ingestor.history.readable import Readable
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
-from ingestor.model.rows import CLASS_OF, DTYPE_OF, RowClass, Rows
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Rows
 from ingestor.model.timestamps import SECOND, iso_ns
 from ingestor.recording.files import regular_files
 from ingestor.recording.reader import Problems
@@ -94,11 +95,13 @@ def open(  # noqa: A001  # called as recordings.open, as one opens a file
     """
     kinds = tuple(kinds)
     for kind in kinds:
-        if kind not in CLASS_OF:
-            raise ConfigError(f"no kind {kind!r}", hint=f"kinds are {', '.join(CLASS_OF)}")
+        if kind not in ROW_CLASSES.channels:
+            raise ConfigError(
+                f"no kind {kind!r}", hint=f"kinds are {', '.join(ROW_CLASSES.channels)}"
+            )
     start_ns = None if start is None else time_ns(start)
     end_ns = None if end is None else time_ns(end)
-    kinds = kinds or tuple(CLASS_OF)
+    kinds = kinds or ROW_CLASSES.channels
     if str(path).startswith("kafka://"):
         from ingestor.history.topics import KafkaRecording, parse_url  # noqa: PLC0415  # slow
 
@@ -143,7 +146,7 @@ class Recording(Readable):
             start_ns=self.start_ns,
             end_ns=self.end_ns,
             symbols=self.symbols,
-            channels=frozenset(() if set(self.kinds) == set(CLASS_OF) else self.kinds),
+            channels=frozenset(() if set(self.kinds) == set(ROW_CLASSES.channels) else self.kinds),
         )
         replay = Replay(options, problems=Problems())
         for result in replay.results():
@@ -158,7 +161,7 @@ class Recording(Readable):
             files = sorted((place, file) for file, place in placed if place is not None)
             for place, file in files:
                 if self._may_hold(*place[:2]):
-                    yield from self._file(file, CLASS_OF[kind], seen)
+                    yield from self._file(file, ROW_CLASSES.of_channel(kind), seen)
         if seen:
             check_symbols(sorted(self.symbols), seen.values())
 
@@ -196,7 +199,7 @@ class Recording(Readable):
                 names = column_names(row_class)
                 wanted = ["instrument", *names.values(), *by_key.columns]
                 for columns in source.iter_batches(_BATCH_ROWS, columns=wanted):
-                    rows: Rows = np.empty(len(columns), DTYPE_OF[row_class])
+                    rows: Rows = np.empty(len(columns), row_class.dtype)
                     for field, name in names.items():
                         rows[field] = columns.column(name).to_numpy()
                     rows["instrument"] = by_key.of(columns)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.history.readable import Readable
 from ingestor.model.batch import Instruments, TickBatch
+from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.replay.filters import refuse_symbol
 
@@ -51,7 +52,7 @@ class KafkaRecording(Readable):
     async def __aiter__(self) -> AsyncIterator[TickBatch]:
         async with Consumer(
             self.bootstrap_servers,
-            [f"{self.prefix}{kind}.v1" for kind in self.kinds],
+            [self.prefix + ROW_CLASSES.of_channel(kind).topic for kind in self.kinds],
             start_ns=EARLIEST if self.start_ns is None else self.start_ns,
             until_ns=self.end_ns,
             margin_ns=int(self.margin_s * SECOND),

@@ -7,11 +7,8 @@ from ssl import SSLContext
 from typing import Any, Final
 
 from ingestor.codec import ENCODINGS
-from ingestor.model.rows import CHANNEL_OF, RowClass
+from ingestor.model.row_classes import RowClass
 
-TICK_TOPICS: Final = {
-    row_class: f"{channel}.v1" for row_class, channel in CHANNEL_OF.items()
-}  # trades.v1, quotes.v1, book.v1
 STATUS: Final = "status.v1"
 INSTRUMENTS: Final = "instruments.v1"
 BOOK_SNAPSHOT: Final = "book_snapshot.v1"
@@ -58,7 +55,7 @@ class KafkaSettings:
         return self.topic_prefix + name
 
     def tick_topic(self, row_class: RowClass) -> str:
-        return self.topic_prefix + TICK_TOPICS[row_class]
+        return self.topic_prefix + row_class.topic
 
     def client_options(self) -> dict[str, Any]:
         """What every aiokafka client of this process is given."""

@@ -16,9 +16,9 @@ from ingestor.kafka.settings import (
     AUXILIARY_TOPICS,
     BOOK_SNAPSHOT,
     COMPACTED,
-    TICK_TOPICS,
     KafkaSettings,
 )
+from ingestor.model.row_classes import ROW_CLASSES
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ async def prepare_topics(
         await admin.start()
         if settings.create_topics:
             await _create(admin, wanted, report)
-        ticks = {settings.tick_topic(row_class) for row_class in TICK_TOPICS}
+        ticks = {settings.tick_topic(one) for one in ROW_CLASSES if not one.is_compacted}
         names = [one.name for one in wanted if one.name in ticks]
         report.compacted = await compacted_topics(admin, names)
         report.is_read = True
@@ -140,7 +140,9 @@ def compaction_text(topics: Iterable[str]) -> str:
 
 
 def _new_topics(settings: KafkaSettings) -> list[NewTopic]:
-    wide = {*TICK_TOPICS.values(), BOOK_SNAPSHOT}
+    ticks = [row_class.topic for row_class in ROW_CLASSES]
+    wide = {*ticks, BOOK_SNAPSHOT}
+    compacted = COMPACTED | {one.topic for one in ROW_CLASSES if one.is_compacted}
     retention = {_CLEANUP: "delete", "retention.ms": str(settings.retention_ms)}
     # aiokafka demands an assignment exactly when the replication factor is the broker's default.
     assignments: dict[int, list[int]] | None = {} if settings.replication_factor == -1 else None
@@ -150,7 +152,7 @@ def _new_topics(settings: KafkaSettings) -> list[NewTopic]:
             settings.partitions if name in wide else 1,
             settings.replication_factor,
             replica_assignments=assignments,
-            topic_configs={_CLEANUP: "compact"} if name in COMPACTED else retention,
+            topic_configs={_CLEANUP: "compact"} if name in compacted else retention,
         )
-        for name in (*TICK_TOPICS.values(), *AUXILIARY_TOPICS)
+        for name in (*ticks, *AUXILIARY_TOPICS)
     ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ingestor.model.rows import RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
 
 
 class InstrumentLike(Protocol):

@@ -8,8 +8,9 @@
 
 Every class begins with the same 32-byte header. Prices and sizes are int64 in units of
 10^-exponent, the exponents belonging to the instrument. Times are ns since the Unix epoch (UTC).
-A row of kind GAP or RESET is a mark: it stands in the stream of its class, in order, with the same
-dtype (see `control_row`). docs/semantics.md is the one place that says what every field means.
+A row of kind GAP or RESET stands in the stream of its class, in order, with the same dtype; its
+fields have other names (`RowClass.control`). docs/semantics.md is the one place that says what
+every field means.
 """
 
 from __future__ import annotations
@@ -20,23 +21,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.void]  # a structured array of TRADE, QUOTE or LEVEL
-
-
-class RowClass(IntEnum):
-    """The three classes of rows; also the channels one can subscribe to."""
-
-    TRADE = 1
-    QUOTE = 2
-    LEVEL = 3
-
-
-CHANNEL_OF: Final = {RowClass.TRADE: "trades", RowClass.QUOTE: "quotes", RowClass.LEVEL: "book"}
-CLASS_OF: Final = {channel: row_class for row_class, channel in CHANNEL_OF.items()}
+Rows = NDArray[np.void]  # a structured array of one class
 
 
 class Kind(IntEnum):
-    """What one row is. Values 1 to 3 equal its RowClass."""
+    """What one row is: the id of its class, or GAP or RESET."""
 
     TRADE = 1
     QUOTE = 2
@@ -94,7 +83,7 @@ class Cause(IntEnum):
     UNFILLED = 10  # the venue doesn't give the trades that a GAP before declares missing
 
 
-_HEADER: Final = [
+HEADER: Final = [
     ("ts_event", "<i8"),  # ns, the venue's clock
     ("ts_recv", "<i8"),  # ns, our clock, taken once per socket read
     ("sequence", "<u8"),  # the venue's trade or update number; 0 = none
@@ -106,7 +95,7 @@ _HEADER: Final = [
 
 TRADE: Final = np.dtype(
     [
-        *_HEADER,
+        *HEADER,
         ("price", "<i8"),  # 10^-price_exponent of the quote currency
         ("size", "<i8"),  # 10^-size_exponent of the instrument's size unit
         ("trade_id_high", "<u8"),  # the id as an unsigned 128-bit integer: a UUID, or
@@ -116,7 +105,7 @@ TRADE: Final = np.dtype(
 
 QUOTE: Final = np.dtype(
     [
-        *_HEADER,
+        *HEADER,
         ("bid_price", "<i8"),
         ("bid_size", "<i8"),  # 0 = this side of the book is empty
         ("ask_price", "<i8"),
@@ -126,7 +115,7 @@ QUOTE: Final = np.dtype(
 
 LEVEL: Final = np.dtype(
     [
-        *_HEADER,
+        *HEADER,
         ("price", "<i8"),
         ("size", "<i8"),  # absolute; 0 removes the level
     ]
@@ -151,47 +140,4 @@ UPDATE: Final = np.dtype(
     ]
 )
 
-DTYPE_OF: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE, RowClass.LEVEL: LEVEL}
-
 assert (TRADE.itemsize, QUOTE.itemsize, LEVEL.itemsize, UPDATE.itemsize) == (64, 64, 48, 64)
-
-# The fields that hold prices and sizes, in turns.
-NUMBERS: Final = {
-    RowClass.TRADE: ("price", "size"),
-    RowClass.QUOTE: ("bid_price", "bid_size", "ask_price", "ask_size"),
-    RowClass.LEVEL: ("price", "size"),
-}
-
-# The two fields of a mark that say what is missing: GAP holds the first missing sequence number
-# and the last (0 = not known) where a tick holds its numbers.
-CONTROL_FIELDS: Final = {
-    RowClass.TRADE: ("price", "size"),
-    RowClass.QUOTE: ("bid_price", "bid_size"),
-    RowClass.LEVEL: ("price", "size"),
-}
-
-
-def control_row(
-    row_class: RowClass,
-    kind: Kind,
-    instrument: int,
-    ts_recv: int,
-    *,
-    cause: Cause | None = None,
-    first: int = 0,
-    last: int = 0,
-) -> NDArray[np.void]:
-    """Return a one-row array that holds a GAP or RESET mark.
-
-    ts_recv: ns. first, last: the missing sequence numbers, 0 where not known.
-    """
-    row = np.zeros(1, DTYPE_OF[row_class])
-    row["ts_event"] = row["ts_recv"] = ts_recv
-    row["instrument"] = instrument
-    row["flags"] = Flag.LAST | Flag.NO_VENUE_TIME
-    row["kind"] = kind
-    row["side"] = cause or 0
-    first_field, last_field = CONTROL_FIELDS[row_class]
-    row[first_field] = first
-    row[last_field] = last
-    return row

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import DTYPE_OF, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
 from ingestor.native.layouts import (
     FIELD,
     FIELDS_MAX,
@@ -102,8 +103,8 @@ class RecordWriter:
             fields_count=len(fields),
             room=len(self._out),
             levels_room=len(self._levels),
-            row_bytes=DTYPE_OF[row_class].itemsize,
-            row_kind=int(row_class),
+            row_bytes=row_class.dtype.itemsize,
+            row_kind=row_class.id,
             closing=closing,
         )
         self._address = ctypes.addressof(self._writer)

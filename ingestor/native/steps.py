@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.native.layouts import OPERATION, SHAPE, Op
 
 # Where each class's rows go.

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import QUOTE, TRADE, UPDATE, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import QUOTE, TRADE, UPDATE, Rows
 from ingestor.native.layouts import (
     EXPONENT_MAX,
     OTHER_WIDTH,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ingestor.columns.sealed import Gap
-from ingestor.model.rows import Kind, RowClass, Rows, control_row
+from ingestor.model.row_classes import RowClass, control_row
+from ingestor.model.rows import Kind, Rows
 
 Mark = tuple[int, int, Gap]  # rows before it, instrument, what it marks
 

@@ -6,8 +6,9 @@ only per-row Python here is on rare paths (marks, resent trades).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -21,9 +22,10 @@ from ingestor.decode.frame_queue import FrameQueues
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import Cause, Kind, RowClass, Rows
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Cause, Kind, Rows
 from ingestor.pipeline.gaps import Mark, concerned, with_gaps
-from ingestor.pipeline.resent_trades import ResentTrades
+from ingestor.pipeline.resent_rows import ResentRows
 from ingestor.pipeline.trade_gaps import Lost, TradeGaps
 from ingestor.telemetry.metrics import Metrics
 
@@ -65,6 +67,9 @@ class LedgerLine:
         return self.decoded - self.published - self.duplicate - self.filtered - self.held
 
 
+_OWN_WAY: Final = (RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL)
+
+
 class Pipeline:
     """From the tick buffer to batches, for one loop."""
 
@@ -90,7 +95,12 @@ class Pipeline:
         self.bytes_received = 0  # payload of all frames, as of the last flush
         self._held = 0
         self._filtered = 0
-        self._resent_trades = ResentTrades(table)
+        self._others = [row_class for row_class in ROW_CLASSES if row_class not in _OWN_WAY]
+        self._resent = {
+            row_class: ResentRows(table, row_class.resent_by)
+            for row_class in ROW_CLASSES
+            if row_class.resent_by
+        }
         self.trade_gaps = TradeGaps(table, trade_numbers_of)
 
     def flush(self, now_ns: int, steady_ns: int | None = None) -> FlushResult:
@@ -130,6 +140,8 @@ class Pipeline:
         else:
             self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
             self.metrics.last_seen.note_arrivals(RowClass.LEVEL, sealed.updates["instrument"])
+        for row_class in self._others:
+            self._settle_other(result, row_class, sealed, now_ns)
         for hole in sealed.holes:
             if hole.cause is Cause.REJECTED and hole.instruments is not None:
                 self._note_refused(hole)
@@ -146,7 +158,8 @@ class Pipeline:
             numbers: number of the old revision -> number of the new one.
             ts_ns: when that is, ns since the epoch; the time of the GAPs it makes.
         """
-        self._resent_trades.replace_instruments(numbers)
+        for resent in self._resent.values():
+            resent.replace_instruments(numbers)
         self.trade_gaps.replace_instruments(numbers)
         self.books.replace_instruments(numbers, ts_ns)
 
@@ -178,22 +191,45 @@ class Pipeline:
         ]
         return with_gaps(RowClass.QUOTE, sealed.quotes, marks)
 
+    def _rows_of(self, row_class: RowClass, decoded: Rows, holes: Sequence[Gap]) -> Rows:
+        """Return the decoded rows of a class without resent ones, with GAP rows between."""
+        marks = [
+            (hole.place(row_class), number, hole)
+            for hole in holes
+            for number in concerned(row_class, hole)
+        ]
+        rows = with_gaps(row_class, decoded, marks)
+        resent = self._resent.get(row_class)
+        if resent is None or not len(rows):
+            return rows
+        rows, repeated = resent.drop(rows)
+        if len(repeated):
+            self.metrics.count_rows("duplicate", row_class, repeated)
+        return rows
+
     def _trades(self, sealed: Sealed) -> Rows:
-        holes = sealed.holes
-        marks = [(one.trade, n, one) for one in holes for n in concerned(RowClass.TRADE, one)]
-        trades = with_gaps(RowClass.TRADE, sealed.trades, marks)
+        trades = self._rows_of(RowClass.TRADE, sealed.trades, sealed.holes)
         if not len(trades) and not self.trade_gaps.is_waiting:
             return trades
-        trades, repeated = self._resent_trades.drop(trades)
         trades, unwanted = self.trade_gaps.take(trades)
-        for instruments in (repeated, unwanted):
-            if len(instruments):
-                self.metrics.count_rows("duplicate", RowClass.TRADE, instruments)
+        if len(unwanted):
+            self.metrics.count_rows("duplicate", RowClass.TRADE, unwanted)
         return trades
+
+    def _settle_other(
+        self, result: FlushResult, row_class: RowClass, sealed: Sealed, now_ns: int
+    ) -> None:
+        """Do for a class without a way of its own what is done for trades."""
+        part = sealed.others.get(row_class)
+        if part is None and not sealed.holes:
+            return
+        decoded = np.empty(0, row_class.dtype) if part is None else part.rows
+        rows = self._rows_of(row_class, decoded, sealed.holes)
+        self._settle(result, row_class, decoded, rows, now_ns)
 
     def _note_refused(self, hole: Gap) -> None:
         """Count a refused frame as an arrival of what it may have concerned."""
-        for row_class in RowClass:
+        for row_class in ROW_CLASSES:
             instruments = np.array(concerned(row_class, hole), np.uint32)
             if len(instruments):
                 self.metrics.last_seen.note_arrivals(row_class, instruments)
@@ -233,7 +269,7 @@ class Pipeline:
     def _count_marked(self, row_class: RowClass, rows: Rows) -> None:
         """rows: decoded rows, perhaps with marks among them."""
         count = self.metrics.count_rows
-        is_control_row = rows["kind"] != Kind(row_class)
+        is_control_row = rows["kind"] != row_class.id
         if is_control_row.any():
             count("marks", row_class, rows["instrument"][is_control_row])
             count("gaps", row_class, rows["instrument"][rows["kind"] == Kind.GAP])

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from ingestor.adapter import LostTrades, TradeNumbers
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, control_row
+from ingestor.model.row_classes import RowClass, control_row
+from ingestor.model.rows import Cause, Flag, Kind, Rows
 
 RANGES_MAX: Final = 256  # open at a time, of one instrument; the oldest is forgotten beyond
 RENUMBERED: Final = 10_000_000  # a jump this far is another numbering, not so many trades

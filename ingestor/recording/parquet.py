@@ -1,6 +1,6 @@
 """Normalised Parquet, derived from raw recordings by replay.
 
-    <root>/ticks/kind=trades|quotes|book/venue=.../date=.../<hour>-<part>.parquet
+    <root>/ticks/kind=trades|quotes|book|.../venue=.../date=.../<hour>-<part>.parquet
 
 Prices and sizes are int64 beside int8 exponents; times are int64 ns since the epoch. Each file is
 sorted by instrument and time (of receipt, then as it came). One hour of one venue is the unit:
@@ -27,7 +27,8 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.decimals import EXPONENT_MAX
 from ingestor.model.errors import RecordingError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import CHANNEL_OF, DTYPE_OF, RowClass, Rows
+from ingestor.model.row_classes import RATE_EXPONENT, ROW_CLASSES, Exponent, RowClass
+from ingestor.model.rows import Rows
 from ingestor.recording.files import create_exclusively, open_regular
 from ingestor.recording.format import HOUR_NS
 from ingestor.recording.segments import write_atomically
@@ -50,13 +51,13 @@ _RENAMED: Final = {"kind": "row_kind"}
 
 def column_names(row_class: RowClass) -> dict[str, str]:
     """Return row field -> Parquet column for every field but `instrument`."""
-    names = DTYPE_OF[row_class].names or ()
+    names = row_class.dtype.names or ()
     return {name: _RENAMED.get(name, name) for name in names if name != "instrument"}
 
 
 def schema(row_class: RowClass) -> pa.Schema:
     """Return the columns of a file, in order."""
-    dtype = DTYPE_OF[row_class]
+    dtype = row_class.dtype
     return pa.schema(
         [
             ("instrument", pa.dictionary(pa.int32(), pa.string())),
@@ -142,7 +143,7 @@ class Unit:
 
     def folder(self, root: Path, row_class: RowClass) -> Path:
         date = datetime.fromtimestamp(self.hour * 3_600, UTC).date()
-        kind = CHANNEL_OF[row_class]
+        kind = row_class.channel
         return root / "ticks" / f"kind={kind}" / f"venue={self.venue}" / f"date={date}"
 
     @property
@@ -170,7 +171,7 @@ class UnitWriter:
         self._unit = unit
         self._table = table
         self._rows_max = rows_max
-        self._parts = {row_class: _Part() for row_class in RowClass}
+        self._parts = {row_class: _Part() for row_class in ROW_CLASSES}
         self.rows = 0
 
     def add(self, row_class: RowClass, rows: Rows) -> None:
@@ -274,6 +275,13 @@ def save_manifest(root: Path, manifest: Manifest) -> None:
     write_atomically(path, content.encode(), sync=True)
 
 
+_EXPONENT_COLUMNS: Final = {
+    Exponent.PRICE: "price_exponent",
+    Exponent.SIZE: "size_exponent",
+    Exponent.RATE: str(RATE_EXPONENT),
+}
+
+
 def _decimal(column: str, exponent: str) -> str:
     cases = " ".join(
         f"WHEN {digits} THEN CAST({'0.' + '0' * (digits - 1) + '1' if digits else '1'}"
@@ -284,13 +292,14 @@ def _decimal(column: str, exponent: str) -> str:
 
 
 def duckdb_view(root: Path, kind: str) -> str:
-    """Return a SELECT for DuckDB over all files of a kind ("trades", "quotes", "book").
+    """Return a SELECT for DuckDB over all files of a kind: the channel of a row class.
 
-    Prices and sizes are exact DECIMAL(38, 18), times are TIMESTAMP_NS in UTC; GAP and RESET rows
-    are left out.
+    Prices, sizes and rates are exact DECIMAL(38, 18), times are TIMESTAMP_NS in UTC; GAP and RESET
+    rows are left out.
     """
-    prices = {"quotes": ("bid_price", "ask_price")}.get(kind, ("price",))
-    sizes = {"quotes": ("bid_size", "ask_size")}.get(kind, ("size",))
+    row_class = ROW_CLASSES.of_channel(kind)
+    halves = {half for pair in row_class.ids.values() for half in pair}
+    plain = [name for name in row_class.fields if name not in {*row_class.numbers, *halves}]
     columns = [
         "venue",
         "instrument",
@@ -299,11 +308,16 @@ def duckdb_view(root: Path, kind: str) -> str:
         "sequence",
         "flags",
         "side",
-        *(_decimal(name, "price_exponent") for name in prices),
-        *(_decimal(name, "size_exponent") for name in sizes),
+        *(
+            _decimal(name, _EXPONENT_COLUMNS[unit])
+            for wanted in Exponent
+            for name, unit in row_class.numbers.items()
+            if unit is wanted
+        ),
+        *plain,
     ]
     files = str(root / "ticks" / f"kind={kind}" / "**" / "*.parquet").replace("'", "''")
     return (  # the only text from outside is a path, quoted
         f"SELECT {', '.join(columns)} FROM read_parquet('{files}', hive_partitioning = true)"  # noqa: S608
-        " WHERE row_kind <= 3"
+        f" WHERE row_kind = {row_class.id}"
     )

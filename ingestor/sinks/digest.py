@@ -15,7 +15,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from ingestor.model.batch import TickBatch
-from ingestor.model.rows import Flag, Kind, RowClass, Rows
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Flag, Kind, Rows
 
 _MODULUS: Final = 1 << 256
 
@@ -70,16 +71,17 @@ class Digest:
                 stream = _Stream(key, batch.row_class)
                 self._streams[key, batch.row_class] = stream
             if has_gaps or stream.gap_cause:
-                _add_with_gaps(stream, rows[first:last])
+                _add_with_gaps(stream, batch.row_class, rows[first:last])
             else:
                 stream.rows += last - first
                 stream.hash.update(view[first * width : last * width])
 
     def by_stream(self) -> dict[str, str]:
         """Return hash by "key class", to find what differs between two runs."""
+        streams = sorted(self._streams.items(), key=lambda item: (item[0][0], item[0][1].id))
         return {
             f"{key} {row_class.name.lower()}": stream.hash.digest().hex()
-            for (key, row_class), stream in sorted(self._streams.items())
+            for (key, row_class), stream in streams
         }
 
     def hexdigest(self) -> str:
@@ -91,8 +93,9 @@ def combined(digests: Iterable[str]) -> str:
     return f"{sum(int(one, 16) for one in digests) % _MODULUS:064x}"
 
 
-def _add_with_gaps(stream: _Stream, rows: Rows) -> None:
-    causes = np.where(rows["kind"] == Kind.GAP, rows["side"], 0)
+def _add_with_gaps(stream: _Stream, row_class: RowClass, rows: Rows) -> None:
+    control = rows.view(row_class.control)
+    causes = np.where(control["kind"] == Kind.GAP, control["cause"], 0)
     before = np.concatenate(([stream.gap_cause], causes[:-1]))
     kept = rows[(causes == 0) | (causes != before)]
     stream.gap_cause = int(causes[-1])
@@ -106,14 +109,16 @@ class AuditSink:
 
     def __init__(self, *, receive_times: bool = True) -> None:
         self.digest = Digest(receive_times=receive_times)
-        self._kinds = np.zeros(max(Kind) + 1, np.int64)
+        self._kinds = np.zeros(256, np.int64)  # rows by the field `kind`
 
     @property
     def rows(self) -> dict[str, int]:
-        return {kind.name.lower(): int(self._kinds[kind]) for kind in Kind}
+        names = {row_class.id: row_class.name for row_class in ROW_CLASSES}
+        names |= {int(kind): kind.name for kind in (Kind.GAP, Kind.RESET)}
+        return {name.lower(): int(self._kinds[kind]) for kind, name in sorted(names.items())}
 
     def submit(self, batch: TickBatch, now_ns: int) -> None:
-        self._kinds += np.bincount(batch.rows["kind"], minlength=len(self._kinds))
+        self._kinds += np.bincount(batch.rows["kind"], minlength=256)
         self.digest.add(batch)
 
     async def drain(self, timeout_s: float) -> int:

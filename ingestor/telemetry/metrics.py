@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import CHANNEL_OF, UPDATE, Flag, RowClass, Rows
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import UPDATE, Flag, Rows
 from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram, percentile_ns
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "percentile_ns",
 ]
 
-_CLASSES: Final = len(RowClass)
 _NO_LAG: Final = int(Flag.NO_VENUE_TIME | Flag.SNAPSHOT | Flag.BACKFILL)
 _LAST: Final = int(Flag.LAST)
 _SKEW_SLOT_NS: Final = 10_000_000_000
@@ -63,34 +63,36 @@ class FeedKey:
 
 
 class Feeds:
-    """Numbers of feeds, and of each instrument's feeds: feed = 3 x market number + class - 1."""
+    """Numbers of feeds, and of each instrument's feeds: a market has one for each row class."""
 
     def __init__(self, table: InstrumentTable) -> None:
         self._table = table
         self._markets: dict[tuple[str, str], int] = {}
-        self._feed_of = np.zeros((_CLASSES, 0), np.intp)  # by class and instrument
+        nothing = np.zeros(0, np.intp)
+        self._feed_of = dict.fromkeys(ROW_CLASSES, nothing)  # by instrument
         self.all: list[FeedKey] = []
 
     def market(self, venue: str, market: str) -> int:
         number = self._markets.get((venue, market))
         if number is None:
             number = self._markets[venue, market] = len(self._markets)
-            self.all += [FeedKey(venue, market, CHANNEL_OF[one]) for one in RowClass]
+            self.all += [FeedKey(venue, market, one.channel) for one in ROW_CLASSES]
         return number
 
     def of_rows(self, row_class: RowClass, instruments: NDArray[np.uint32]) -> NDArray[np.intp]:
         """Return the feed number of each row, from its instrument number."""
-        feed_of = self._feed_of
-        if feed_of.shape[1] < len(self._table):
-            feed_of = self._learn()
-        feeds: NDArray[np.intp] = feed_of[row_class - 1][instruments]
+        feed_of = self._feed_of[row_class]
+        if len(feed_of) < len(self._table):
+            feed_of = self._learn()[row_class]
+        feeds: NDArray[np.intp] = feed_of[instruments]
         return feeds
 
-    def _learn(self) -> NDArray[np.intp]:
-        more = range(self._feed_of.shape[1], len(self._table))
-        new = [self.market(self._table[one].venue, self._table[one].market) for one in more]
-        feeds = np.array(new, np.intp) * _CLASSES + np.arange(_CLASSES)[:, None]
-        self._feed_of = np.concatenate([self._feed_of, feeds], axis=1)
+    def _learn(self) -> dict[RowClass, NDArray[np.intp]]:
+        more = range(len(self._feed_of[RowClass.TRADE]), len(self._table))
+        markets = [self.market(self._table[one].venue, self._table[one].market) for one in more]
+        first = np.array(markets, np.intp) * len(self._feed_of)
+        for place, (row_class, known) in enumerate(self._feed_of.items()):
+            self._feed_of[row_class] = np.concatenate([known, first + place])
         return self._feed_of
 
 
@@ -134,10 +136,10 @@ class LastSeen:
     def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
         """settle: called before anything is read."""
         self._settle = settle
-        self._rows = {one: np.zeros(0, np.int64) for one in RowClass}
-        self._ts_recv = {one: np.zeros(0, np.int64) for one in RowClass}
-        self._ts_event = {one: np.zeros(0, np.int64) for one in RowClass}
-        self._unpublished = {one: np.zeros(0, np.int64) for one in RowClass}
+        self._rows = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
+        self._ts_recv = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
+        self._ts_event = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
+        self._unpublished = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
 
     def update(
         self,
@@ -342,7 +344,7 @@ class Metrics:
         if parts[0].dtype == UPDATE:
             is_tick = _column(parts, "bids") + _column(parts, "asks") > 0
         else:
-            is_tick = _column(parts, "kind") == row_class
+            is_tick = _column(parts, "kind") == row_class.id
             if row_class is RowClass.LEVEL:
                 is_tick &= (flags & _LAST) != 0
         fields = (_column(parts, name) for name in ("instrument", "ts_recv", "ts_event"))

@@ -31,7 +31,8 @@ from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, Symbols, instrument
-from ingestor.model.rows import Flag, Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Flag, Kind
 from tests.captures.frames import lines
 
 pytestmark = pytest.mark.captures

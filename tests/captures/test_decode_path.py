@@ -33,7 +33,8 @@ from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import TransportError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import Flag, Kind, RowClass, Side
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Flag, Kind, Side
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sources.websocket.interface import Connect, ConnectOptions, Link
 from ingestor.testbed.emulator.server import MAX_SPEED, VenueEmulator

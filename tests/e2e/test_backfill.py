@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ingestor.consumer import in_place
-from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Flag, Kind, Rows
 from ingestor.testbed.emulator.faults import Fault, Faults
 from ingestor.testbed.emulator.server import MAX_SPEED, VenueEmulator
 from tests.e2e.harness import Running, make_config, running

@@ -24,7 +24,8 @@ from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.status_report import StatusReporter
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import TransportError
-from ingestor.model.rows import Cause, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause
 from ingestor.sinks.kafka.queue import PublishQueue
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.health import HealthChecker

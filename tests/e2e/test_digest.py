@@ -18,7 +18,8 @@ import pytest
 
 from ingestor.config.model import Config
 from ingestor.model.batch import TickBatch
-from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Flag, Kind, Rows
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.pipeline import FlushResult
 from ingestor.recording.format import Decided

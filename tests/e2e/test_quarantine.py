@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from ingestor.consumer.orderbook import OrderBook
-from ingestor.model.rows import Cause, Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Kind
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
@@ -104,7 +105,7 @@ def check_ticks(found: Published, symbols: list[str], spoilt: int) -> None:
     for row_class in (RowClass.TRADE, RowClass.QUOTE):
         for symbol in symbols:
             rows = found.rows(row_class, f"simulated:spot:{symbol}")
-            ticks = np.flatnonzero(rows["kind"] == Kind(row_class))
+            ticks = np.flatnonzero(rows["kind"] == row_class.id)
             for before, after in pairwise(ticks.tolist()):
                 absent = int(rows["sequence"][after]) - int(rows["sequence"][before]) - 1
                 missing += absent

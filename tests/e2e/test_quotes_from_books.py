@@ -8,7 +8,8 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from ingestor.model.rows import Cause, Flag, Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Flag, Kind
 from ingestor.testbed.emulator.faults import Fault, Faults
 from ingestor.testbed.emulator.server import VenueEmulator
 from tests.e2e.harness import make_config, running

@@ -18,7 +18,8 @@ from ingestor import history as recordings
 from ingestor.history.topics import KafkaRecording
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import IngestError
-from ingestor.model.rows import RowClass, Rows
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Rows
 from ingestor.sources.replay.replay import Replay, ReplayOptions
 from tests.e2e.processes import environment, ingestor
 from tests.kafka.broker import KafkaEndpoint
@@ -65,7 +66,7 @@ async def test_what_is_replayed_to_kafka_is_the_recording(
     recorded = recordings.open(path, venue="binance", market="spot")
     topics = recordings.open(f"kafka://{kafka.bootstrap_servers}/{prefix}")
     expected = rows_of(recorded)
-    assert {row_class for row_class, _ in expected} == set(RowClass)
+    assert {row_class for row_class, _ in expected} == set(ROW_CLASSES)
     assert await asyncio.to_thread(rows_of, topics) == expected
 
     # A range by time, one kind, in a loop; the recording gives the same.

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions

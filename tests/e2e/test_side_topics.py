@@ -15,7 +15,7 @@ from ingestor.kafka.settings import (
     QUARANTINE,
     STATUS,
 )
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.sinks.kafka.auxiliary_queue import dead_letter, void
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.server import Simulator

@@ -12,7 +12,8 @@ from ingestor.columns.buffer import ColumnBuffer
 from ingestor.consumer.orderbook import OrderBooks
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, Side
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Flag, Kind, Rows, Side
 from ingestor.model.timestamps import SECOND
 
 START = 1_800_000_000 * SECOND

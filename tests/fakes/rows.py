@@ -8,7 +8,8 @@ import numpy as np
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import LEVEL, QUOTE, TRADE, Flag, Kind, RowClass, Rows, Side
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import LEVEL, QUOTE, TRADE, Flag, Kind, Rows, Side
 
 START_NS = 1_700_000_000_000_000_000
 

@@ -15,7 +15,8 @@ from feeds.simulated import Simulated
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import TRADE, Kind, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import TRADE, Kind, Rows
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.telemetry.metrics import Metrics, Stage

@@ -15,7 +15,8 @@ import pytest
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.testbed.broker import DevBroker
 from tests.fakes.rows import MAKERS, Ledger, by_key, table_of, trades

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from ingestor.config.model import Config
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.telemetry.status import HEARTBEAT_MAX_S, liveness
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.server import Simulator

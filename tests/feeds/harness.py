@@ -30,11 +30,12 @@ from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.decimals import format_decimal
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import CHANNEL_OF, Flag, Side
+from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.rows import Flag, Side
 from ingestor.sources.registry import adapter_of
 from tests.feeds.fixtures import Fixture, Row, Step, by_kind, load
 
-CHANNELS = tuple(CHANNEL_OF.values())
+CHANNELS = ROW_CLASSES.channels
 TS_RECV = 1_800_000_000_000_000_000  # 2027-01-15; later than every venue time of a fixture
 _IMPLIED = Flag.LAST | Flag.NO_VENUE_TIME | Flag.CHECKSUM
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from ingestor.adapter import FeedAdapter
 from ingestor.decode.frame_queue import FrameQueue
-from ingestor.model.rows import UPDATE, Kind, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import UPDATE, Kind
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sinks.digest import AuditSink
 from tests.feeds.fixtures import Fixture, load
@@ -167,7 +168,7 @@ def in_groups(fixture: Fixture, frames: list[bytes], ends: set[int], seals: set[
     pipeline = Pipeline(table, lambda _: adapter.markets[market].book)
     queue: FrameQueue = pipeline.frame_queues.of(adapter, market)
     connection = Connection(fixture, table, queue.buffer, queue.counts)
-    found = Split({row_class: [] for row_class in RowClass}, [], "", ())
+    found = Split({row_class: [] for row_class in ROW_CLASSES}, [], "", ())
     sink = AuditSink()
 
     def flush() -> None:

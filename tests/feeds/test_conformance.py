@@ -15,7 +15,7 @@ from ingestor.adapter import FeedAdapter, SnapshotSource
 from ingestor.adapter.instrument_list import read_list
 from ingestor.model.errors import UnknownInstrument, UnknownMessage
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import CHANNEL_OF, CLASS_OF
+from ingestor.model.row_classes import ROW_CLASSES
 from tests.feeds.fixtures import Fixture, adapters, by_kind, load, markets, normal
 from tests.feeds.harness import CHANNELS, Connection, outcomes, rows_of
 
@@ -56,7 +56,7 @@ def test_limits_and_addresses_are_sane(adapter: AdapterType, market: str) -> Non
     assert limits.ping_interval_s is None or 1 <= limits.ping_interval_s <= 300
     assert limits.lifetime_s is None or limits.lifetime_s >= 60
     carried = [channel for endpoint in described.endpoints for channel in endpoint.channels]
-    assert sorted(carried) == sorted(CHANNEL_OF.values()), "each channel on one endpoint"
+    assert sorted(carried) == sorted(ROW_CLASSES.channels), "each channel on one endpoint"
     for endpoint in described.endpoints:
         assert urlsplit(endpoint.url).scheme in {"wss", "ws"}
     assert urlsplit(described.rest_url).scheme in {"https", "http"}
@@ -274,7 +274,7 @@ def renumbered(table: InstrumentTable) -> int:
 def test_fixture_rows_are_compared_as_decimals() -> None:
     row = {"kind": "update", "symbol": "X", "ts_event": None, "bids": [["1.10", "2"]], "asks": []}
     assert normal(row)["bids"] == [[Decimal("1.1"), Decimal(2)]]
-    assert set(CLASS_OF) == set(CHANNELS)
+    assert set(ROW_CLASSES.channels) == set(CHANNELS)
 
 
 def test_a_wrong_fixture_is_noticed() -> None:

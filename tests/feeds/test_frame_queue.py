@@ -22,7 +22,8 @@ from ingestor.adapter.contract import Subscription
 from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
-from ingestor.model.rows import CHANNEL_OF, UPDATE
+from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.rows import UPDATE
 from ingestor.pipeline.pipeline import Pipeline
 from tests.feeds.fixtures import load, markets
 from tests.feeds.harness import TS_RECV
@@ -64,7 +65,7 @@ class Bench:
             subscriptions = [
                 Subscription(place, symbol, channel, one.stream(channel, symbol))
                 for symbol, place in symbols.items()
-                for channel in CHANNEL_OF.values()
+                for channel in ROW_CLASSES.channels
             ]
             frame_queue = self.frame_queue
             session = Session(

@@ -20,11 +20,11 @@ from ingestor.kafka.settings import (
     INSTRUMENTS,
     QUARANTINE,
     STATUS,
-    TICK_TOPICS,
 )
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import PeerClosed
-from ingestor.model.rows import Flag, Kind, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Flag, Kind
 from ingestor.sinks.kafka.auxiliary_queue import dead_letter, void
 from ingestor.sources.live.plan import PlannedConnection, Route
 from ingestor.sources.replay.replay import Replay, ReplayOptions
@@ -85,8 +85,8 @@ def test_ticks_frames_and_books(adapter: type[FeedAdapter], market: str, tmp_pat
                 values[batch.row_class].append(record[1])
                 letters.append(dead_letter("md.x", 0, SESSION, 0, record, "refused"))
             _images(side, batch, replay)
-    for row_class in RowClass:
-        records = check(TICK_TOPICS[row_class], values[row_class])
+    for row_class in ROW_CLASSES:
+        records = check(row_class.topic, values[row_class])
         assert {one["venue"] for one in records} == {adapter.venue}, row_class
     refused = [step for step in fixture.steps if step.outcome == "rejected"]
     assert len(check(QUARANTINE, kept.records[QUARANTINE])) >= len(refused) / 2

@@ -7,7 +7,8 @@ from typing import Any
 
 from ingestor.model.decimals import format_decimal
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import CONTROL_FIELDS, NUMBERS, Cause, Flag, Kind, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Cause, Flag, Kind
 from ingestor.sources.replay.replay import Replay, ReplayOptions
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "truth"
@@ -22,7 +23,7 @@ def replayed(path: Path) -> tuple[list[str], Replay]:
     """
     _, venue, market, _ = path.name.split(".")
     replay = Replay(ReplayOptions((path,), venue=venue, market=market))
-    rows: dict[RowClass, list[str]] = {row_class: [] for row_class in RowClass}
+    rows: dict[RowClass, list[str]] = {row_class: [] for row_class in ROW_CLASSES}
     refused = []
     for result in replay.results():
         for batch in result.batches:
@@ -38,13 +39,17 @@ def _text(row_class: RowClass, row: dict[str, Any], table: InstrumentTable) -> s
     kind = Kind(row["kind"])
     if kind in {Kind.GAP, Kind.RESET}:
         cause = [Cause(row["side"]).name.lower()] if row["side"] else []
-        missing = [str(row[name]) for name in CONTROL_FIELDS[row_class] if row[name]]
+        missing = [
+            str(number)
+            for number in row.view(row_class.control)[["first", "last"]].item()
+            if number
+        ]
         return " ".join([f"{kind.name.lower()} {row_class.name.lower()}", *cause, *missing])
     one = table[row["instrument"]]
     exponents = (one.price_exponent, one.size_exponent) * 2
     numbers = [
         format_decimal(row[name], exponent)
-        for name, exponent in zip(NUMBERS[row_class], exponents, strict=False)
+        for name, exponent in zip(row_class.numbers, exponents, strict=False)
     ]
     untimed = ["!"] if row["flags"] & Flag.NO_VENUE_TIME else []
     side = ["", "bid", "ask"][row["side"]]

@@ -21,7 +21,8 @@ from ingestor.kafka.aiokafka_compat import CloseReason
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Kind
 from ingestor.sinks.kafka import in_flight as in_flight_module
 from ingestor.sinks.kafka.produce_request import Batches, Failures, ProduceClient
 from ingestor.sinks.kafka.sender import REQUESTS_MAX

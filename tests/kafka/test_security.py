@@ -20,7 +20,7 @@ from ingestor.config.load import load
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SinkUnavailable
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.registry import markets
 from tests.conftest import Call

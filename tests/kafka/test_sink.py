@@ -18,7 +18,8 @@ from ingestor.consumer import EARLIEST, Consumer, audit
 from ingestor.kafka.settings import INSTRUMENTS, KafkaSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import Cause, Kind, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Kind, Rows
 from ingestor.sinks.kafka.overload import Budget, Step
 from ingestor.sinks.kafka.sink import KafkaSink
 from tests.fakes.rows import MAKERS, Ledger, by_key, levels, quotes, table_of, trades

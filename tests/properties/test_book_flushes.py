@@ -17,7 +17,8 @@ from ingestor.books.flush import FEW
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookStatistics
 from ingestor.model.batch import TickBatch
-from ingestor.model.rows import LEVEL, Cause, Flag, Kind, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import LEVEL, Cause, Flag, Kind, Rows
 from ingestor.sinks.digest import Digest
 from tests.fakes.books import FUTURES, SOCKET, SPOT, BookHarness, Pairs
 

@@ -22,7 +22,8 @@ import zstandard
 from ingestor.adapter import FeedAdapter
 from ingestor.consumer.orderbook import Levels, OrderBook, OrderBooks
 from ingestor.model.batch import TickBatch
-from ingestor.model.rows import Flag, Kind, RowClass, Side
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Flag, Kind, Side
 from ingestor.recording.reader import Problems
 from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.replay import Replay, ReplayOptions
@@ -97,7 +98,7 @@ class Compared:
         for symbol in self._references:
             self._compare_book(symbol, whole=True)
         published = Published(batches, 0, 0)
-        assert {key.split(":", 2)[2] for one in RowClass for key in published.keys(one)} == set(
+        assert {key.split(":", 2)[2] for one in ROW_CLASSES for key in published.keys(one)} == set(
             self._capture.symbols
         )
         for symbol in self._capture.symbols:
@@ -146,7 +147,7 @@ class Compared:
         rows = published.rows(RowClass.LEVEL, key)
         images = sum(update.is_snapshot for _, update in book)
         assert int((rows["kind"] == Kind.RESET).sum()) == images
-        for row_class in RowClass:
+        for row_class in ROW_CLASSES:
             assert not (published.rows(row_class, key)["kind"] == Kind.GAP).any()
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ingestor.model.batch import TickBatch
-from ingestor.model.rows import Cause, Flag, Kind, RowClass, Rows, Side
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Flag, Kind, Rows, Side
 from tests.simulation.market import ASK, BID, DECIMALS, Market, fingerprint
 from tests.simulation.venue import Venue
 

@@ -11,7 +11,7 @@ from ingestor.codec.json_encoder import JsonEncoder
 from ingestor.kafka.lz4_frames import BLOCK_MAX, frame_of
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.batch import Instruments
-from ingestor.model.rows import DTYPE_OF, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.native import native
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow
 from ingestor.sinks.kafka.produce_request import ProduceClient
@@ -51,8 +51,10 @@ class BatchMaker:
         self._json_batches = json_batches
         self._packs = settings.compression == "lz4"
         self.row_bytes = {  # before compression
-            row_class: float(dtype.itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES)
-            for row_class, dtype in DTYPE_OF.items()
+            row_class: float(
+                row_class.dtype.itemsize if settings.encoding == "binary" else _JSON_ROW_BYTES
+            )
+            for row_class in ROW_CLASSES
         }
 
     def rows_max(self, partition_queue: PartitionQueue) -> int:

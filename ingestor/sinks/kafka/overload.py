@@ -28,13 +28,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import CONTROL_FIELDS, Cause, Flag, Kind, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Flag, Kind, Rows
 
 EVENTS_MAX: Final = 1_000
 THROTTLE_BYTES: Final = 2 << 20  # a tenth of a second or two of rows
 THROTTLE_MAX_S: Final = 1.0  # a busy machine may leave us half a core
 _NS: Final = 1_000_000_000
-_FIRST_MARK: Final = int(Kind.GAP)
 _INT64_MAX: Final = 2**63 - 1
 
 
@@ -146,12 +146,15 @@ class Throttle:
         return self.is_on
 
 
-def conflate(rows: Rows) -> tuple[Rows, Rows]:
-    """Split rows of QUOTE into (kept, dropped): the latest quote and mark of each instrument stay.
+def conflate(row_class: RowClass, rows: Rows) -> tuple[Rows, Rows]:
+    """Split rows into (kept, dropped), in their order.
 
-    Order is kept.
+    Of each key the latest row and the latest control row stay.
     """
-    identity = rows["instrument"].astype(np.int64) * 2 + (rows["kind"] >= _FIRST_MARK)
+    identity = rows["instrument"].astype(np.int64) * 2 + (rows["kind"] != row_class.id)
+    for name in row_class.key_fields:
+        values, places = np.unique(rows[name], return_inverse=True)
+        identity = identity * len(values) + places
     _, from_the_end = np.unique(identity[::-1], return_index=True)
     keep = np.zeros(len(rows), np.bool_)
     keep[len(rows) - 1 - from_the_end] = True
@@ -179,17 +182,18 @@ def shed(row_class: RowClass, rows: Rows, victims: NDArray[np.int64]) -> tuple[R
 
 def _gaps(row_class: RowClass, first: Rows, last: Rows) -> Rows:
     """Return the GAP marks of holes that begin and end with these rows, both dropped."""
-    marks = np.zeros(len(first), first.dtype)
+    gaps = np.zeros(len(first), first.dtype)
+    marks = gaps.view(row_class.control)
     marks["ts_event"] = marks["ts_recv"] = first["ts_recv"]
     marks["instrument"] = first["instrument"]
     marks["flags"] = Flag.LAST | Flag.NO_VENUE_TIME
     marks["kind"] = Kind.GAP
-    marks["side"] = Cause.SHED
-    for field, rows in zip(CONTROL_FIELDS[row_class], (first, last), strict=True):
+    marks["cause"] = Cause.SHED
+    for name, rows in (("first", first), ("last", last)):
         # A mark at either end, or no number, leaves that end unknown (0).
-        known = (rows["kind"] < _FIRST_MARK) & (rows["sequence"] <= _INT64_MAX)
-        marks[field] = np.where(known, rows["sequence"], 0)
-    return marks
+        known = (rows["kind"] == row_class.id) & (rows["sequence"] <= _INT64_MAX)
+        marks[name] = np.where(known, rows["sequence"], 0)
+    return gaps
 
 
 def largest(size_of: NDArray[np.int64], excess: int, unit: int) -> NDArray[np.int64]:

@@ -24,7 +24,8 @@ import structlog
 from numpy.typing import NDArray
 
 from ingestor.model.errors import LedgerBroken
-from ingestor.model.rows import DTYPE_OF, LEVEL, TRADE, RowClass, Rows
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Rows
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.overload import (
     Budget,
@@ -40,8 +41,6 @@ log = structlog.get_logger(__name__)
 
 CHUNK_BYTES: Final = 256 << 10
 _CONFLATE_ROWS_MIN: Final = 16
-_ROW_BYTES_MAX: Final = max(dtype.itemsize for dtype in DTYPE_OF.values())
-_MARKS_BYTES: Final = TRADE.itemsize + LEVEL.itemsize  # what a shed instrument leaves behind
 SHARE_OF_TOPIC: Final = 0.25  # of the budget, for a topic that is set apart
 
 
@@ -94,7 +93,7 @@ class PartitionQueue:
         self.rows = 0  # queued, not in flight
         self.rows_in_flight = 0
         self.next_sequence = 0
-        self._dtype = DTYPE_OF[row_class]
+        self._dtype = row_class.dtype
         self._chunks: deque[tuple[bytes, int]] = deque()
         self._tail = bytearray()
         self._tail_since_ns = 0
@@ -192,7 +191,11 @@ class PublishQueue:
         self._bytes_peak = 0
         self._rows_peak = 0
         self._age_peak_ns = 0
-        self._quotes_after_conflation = 0
+        self._rows_after_conflation = 0
+        self._row_bytes_max = max(row_class.dtype.itemsize for row_class in ROW_CLASSES)
+        self._control_bytes = sum(  # what a shed instrument leaves behind
+            row_class.dtype.itemsize for row_class in ROW_CLASSES if not row_class.is_conflatable
+        )
         self._bytes_in_flight = 0
         self._is_reading = True
         self.apart: frozenset[PartitionQueue] = frozenset()  # Kafka takes others, and not these
@@ -398,41 +401,43 @@ class PublishQueue:
                 return self._shed(now_ns)
         return True
 
-    def _of(self, *classes: RowClass) -> list[PartitionQueue]:
+    def _sheddable(self, *, conflatable: bool) -> list[PartitionQueue]:
         return [
             partition_queue
             for partition_queue in self.partition_queues.values()
-            if partition_queue.row_class in classes
+            if partition_queue.row_class.is_conflatable is conflatable
             and partition_queue.rows
             and partition_queue not in self.apart
         ]
 
     def _conflate(self) -> bool:
-        """Conflate queued quotes when they doubled since the last time; return whether."""
-        partition_queues = self._of(RowClass.QUOTE)
+        """Conflate queued rows when they doubled since the last time; return whether."""
+        partition_queues = self._sheddable(conflatable=True)
         queued = sum(partition_queue.rows for partition_queue in partition_queues)
-        if queued < 2 * self._quotes_after_conflation + _CONFLATE_ROWS_MIN:
+        if queued < 2 * self._rows_after_conflation + _CONFLATE_ROWS_MIN:
             return False
         for partition_queue in partition_queues:
             rows, since_ns = partition_queue.all()
-            kept, dropped = conflate(rows)
+            kept, dropped = conflate(partition_queue.row_class, rows)
             if len(dropped):
                 partition_queue.replace(kept, since_ns)
                 self._forget(dropped)
-                self._counts.conflated(RowClass.QUOTE, dropped)
-        self._quotes_after_conflation = sum(
+                self._counts.conflated(partition_queue.row_class, dropped)
+        self._rows_after_conflation = sum(
             partition_queue.rows for partition_queue in partition_queues
         )
-        return self._quotes_after_conflation < queued
+        return self._rows_after_conflation < queued
 
     def _shed(self, now_ns: int) -> bool:
-        """Shed quotes, then the largest instruments, then what is too old; return whether any."""
+        """Shed what conflates, the largest instruments, what is too old; return whether any."""
         before = self.rows
-        quotes, others = self._of(RowClass.QUOTE), self._of(RowClass.TRADE, RowClass.LEVEL)
-        self._shed_lanes(quotes, _instruments(quotes), now_ns)
+        latest, others = (self._sheddable(conflatable=which) for which in (True, False))
+        self._shed_lanes(latest, _instruments(latest), now_ns)
         excess = self._excess_bytes()
         if excess > 0 and others:
-            self._shed_lanes(others, largest(_bytes_held(others), excess, _MARKS_BYTES), now_ns)
+            self._shed_lanes(
+                others, largest(_bytes_held(others), excess, self._control_bytes), now_ns
+            )
         too_old_ns = now_ns - int(self.budget.age_max_s * 1e9)
         for partition_queue in others:
             since_ns = partition_queue.since_ns()
@@ -447,7 +452,7 @@ class PublishQueue:
         rows_max, bytes_max = budget.rows_max - apart_rows, budget.bytes_max - apart_bytes
         excess_rows = self.rows - apart_rows - int(rows_max * budget.shed_to)
         excess_bytes = self.bytes - apart_bytes - int(bytes_max * budget.shed_to)
-        return max(excess_bytes, excess_rows * _ROW_BYTES_MAX)
+        return max(excess_bytes, excess_rows * self._row_bytes_max)
 
     def _shed_lanes(
         self, partition_queues: list[PartitionQueue], victims: NDArray[np.int64], now_ns: int

@@ -28,7 +28,8 @@ from ingestor.codec import joined
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
-from ingestor.model.rows import RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow

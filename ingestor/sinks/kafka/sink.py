@@ -28,7 +28,8 @@ from ingestor.kafka.partitions import Partitions
 from ingestor.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.errors import LedgerBroken, SinkUnavailable
-from ingestor.model.rows import Cause, Kind, RowClass, control_row
+from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
+from ingestor.model.rows import Cause, Kind
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, dead_letter, void
 from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryRecord
@@ -97,8 +98,10 @@ class KafkaSink:
         self._monotonic = monotonic
         self._steps = ClockSteps(clock, monotonic)
         self._encoder = encoder(settings.encoding, instruments, session)
-        self._topics = {cls: settings.tick_topic(cls) for cls in RowClass}
-        self._partitions = {cls: Partitions(instruments, settings.partitions) for cls in RowClass}
+        self._topics = {cls: settings.tick_topic(cls) for cls in ROW_CLASSES}
+        self._partitions = {
+            cls: Partitions(instruments, settings.partitions) for cls in ROW_CLASSES
+        }
         self._idle_ns = monotonic()  # when no row waited, or one was acked, last
         self.queue = PublishQueue(
             budget or Budget(),
@@ -120,7 +123,7 @@ class KafkaSink:
     def _sender_of(self, more_headers: Headers) -> Sender:
         refusals = Refusals(self._steps, self._clock, self._dead_letter)
         encoding = self.settings.encoding
-        all_headers = {cls: headers(cls, encoding) + more_headers for cls in RowClass}
+        all_headers = {cls: headers(cls, encoding) + more_headers for cls in ROW_CLASSES}
         batches = json_batches_of(self.settings, self._encoder, self._instruments, all_headers)
         sender = Sender(
             self.settings,
@@ -132,7 +135,7 @@ class KafkaSink:
             progress=self._progress,
             refusals=refusals,
         )
-        sender.frozen_classes.update(RowClass)
+        sender.frozen_classes.update(ROW_CLASSES)
         return sender
 
     @property

@@ -15,7 +15,7 @@ from ingestor.kafka.settings import AUXILIARY_TOPICS, KafkaSettings
 from ingestor.kafka.topics import TopicReport, compaction_text, prepare_topics
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import SinkUnavailable
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.sinks.kafka.produce_request import ProduceClient
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ class TopicKeeper:
         self.is_final = False  # what `find` or `prepare` raised comes back until somebody acts
         self._settings = settings
         self._refused = refused
-        self._ticks = [settings.tick_topic(row_class) for row_class in RowClass]
+        self._ticks = [settings.tick_topic(row_class) for row_class in ROW_CLASSES]
         self._all = [*self._ticks, *map(settings.topic, AUXILIARY_TOPICS)]
         self._report = TopicReport()
         self._was_found = False

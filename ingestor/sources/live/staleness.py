@@ -34,10 +34,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.timestamps import SECOND
 
-_CLASSES: Final = 4  # RowClass values are 1 to 3
 _NONE: Final = -1
 _Index = NDArray[np.int64]
 _Numbers = NDArray[np.float64]
@@ -124,6 +123,7 @@ class Staleness:
 
     def __init__(self, settings: StalenessSettings | None = None) -> None:
         self._settings = settings or StalenessSettings()
+        self._classes = tuple(ROW_CLASSES)  # an instrument has a stream of each
         self._streams = _Gaps(self._settings)  # by time
         self._by_others = _Gaps(self._settings)  # by events of the symbol's other channels
         self._connection = np.zeros(0, np.int64)  # of each stream; _NONE = not watched
@@ -144,7 +144,7 @@ class Staleness:
         if not len(instruments):
             return
         self._epoch_ns = self._epoch_ns or now_ns
-        streams = np.asarray(instruments, np.int64) * _CLASSES + int(row_class)
+        streams = self._numbers(row_class, np.asarray(instruments, np.int64))
         self._fit(int(streams.max()) + 1)
         now = self._seconds(now_ns)
         self._connection[streams] = connection
@@ -158,7 +158,7 @@ class Staleness:
 
     def forget(self, row_class: RowClass, instruments: Sequence[int]) -> None:
         """Nothing is expected of these streams any more: the venue refuses them."""
-        streams = np.asarray(instruments, np.int64) * _CLASSES + int(row_class)
+        streams = self._numbers(row_class, np.asarray(instruments, np.int64))
         self._connection[streams[streams < len(self._connection)]] = _NONE
 
     def heard(
@@ -174,7 +174,7 @@ class Staleness:
         if not len(instruments):
             return []
         self._epoch_ns = self._epoch_ns or int(heard_ns[0])
-        streams = instruments * _CLASSES + int(row_class)
+        streams = self._numbers(row_class, instruments)
         times = (heard_ns - self._epoch_ns) / SECOND
         self._fit(int(streams.max()) + 1)
         is_answer = self._take_answers(streams)
@@ -187,7 +187,7 @@ class Staleness:
         self._streams.last[streams[was_silent]] = times[was_silent]  # a halt is no usual gap
         before = np.minimum(self._streams.last[streams] - times.max(), 0.0)
         keep = np.exp2(before / self._settings.half_life_s)
-        of_symbol = self._events.reshape(-1, _CLASSES)[instruments].sum(axis=1)
+        of_symbol = self._events.reshape(-1, len(self._classes))[instruments].sum(axis=1)
         self._by_others.learn(streams, of_symbol - self._events[streams], keep)
         self._streams.learn(streams, times, keep)
         self._events[streams] += 1.0
@@ -230,7 +230,7 @@ class Staleness:
         for at in np.flatnonzero(stale & (due | dead)).tolist():
             stream = int(watched[at])
             action = self._action(stream, now, is_dead=bool(dead[at]))
-            suspects.append(_suspect(stream, float(silence[at]), action))
+            suspects.append(self._suspect(stream, float(silence[at]), action))
         return suspects
 
     def _action(self, stream: int, now: float, *, is_dead: bool) -> Action:
@@ -261,23 +261,24 @@ class Staleness:
         self._look_s[due] = np.minimum(self._look_s[due] * 2, self._settings.silent_look_max_s)
         silence = now - self._streams.last[due]
         return [
-            _suspect(stream, float(silence_s), Action.LOOK)
+            self._suspect(stream, float(silence_s), Action.LOOK)
             for stream, silence_s in zip(due.tolist(), silence.tolist(), strict=True)
         ]
 
     def silent(self) -> list[tuple[int, RowClass]]:
         """Return instrument and class of each stream that is marked silent."""
         streams = np.flatnonzero((self._connection != _NONE) & (self._look_s > 0)).tolist()
-        return [(stream // _CLASSES, RowClass(stream % _CLASSES)) for stream in streams]
+        return [self._named(stream) for stream in streams]
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Move what is known of instruments to their new revisions. numbers: old -> new."""
         if not numbers:
             return
-        self._fit((max(numbers.values()) + 1) * _CLASSES)
+        width = len(self._classes)
+        self._fit((max(numbers.values()) + 1) * width)
         for old, new in numbers.items():
-            before = np.arange(old * _CLASSES, min((old + 1) * _CLASSES, len(self._probed)))
-            after = before + (new - old) * _CLASSES
+            before = np.arange(old * width, min((old + 1) * width, len(self._probed)))
+            after = before + (new - old) * width
             self._streams.move(before, after)
             self._by_others.move(before, after)
             for values in (
@@ -296,7 +297,7 @@ class Staleness:
 
     def limit_s(self, row_class: RowClass, instrument: int) -> float:
         """Return the silence at which a stream is suspected by time; infinite: never."""
-        stream = instrument * _CLASSES + int(row_class)
+        stream = instrument * len(self._classes) + self._classes.index(row_class)
         if stream >= len(self._probed):
             return float("inf")
         limit = max(float(self._streams.limit()[stream]), self._settings.floor_s)
@@ -323,19 +324,32 @@ class Staleness:
 
     def _others(self) -> _Numbers:
         """Return, by stream, the events so far of its symbol's other channels."""
-        by_symbol = self._events.reshape(-1, _CLASSES)
+        by_symbol = self._events.reshape(-1, len(self._classes))
         others: _Numbers = by_symbol.sum(axis=1, keepdims=True) - by_symbol
         return others.ravel()
+
+    def _numbers(self, row_class: RowClass, instruments: _Index) -> _Index:
+        """Return the numbers of the instruments' streams of a class."""
+        return instruments * len(self._classes) + self._classes.index(row_class)
+
+    def _named(self, stream: int) -> tuple[int, RowClass]:
+        """Return the instrument and the class of a stream."""
+        instrument, place = divmod(stream, len(self._classes))
+        return instrument, self._classes[place]
+
+    def _suspect(self, stream: int, silence_s: float, action: Action) -> Suspect:
+        return Suspect(*self._named(stream), silence_s, action)
 
     def _seconds(self, ns: int) -> float:
         return (ns - self._epoch_ns) / SECOND
 
     def _fit(self, streams: int) -> None:
-        streams = -(-streams // _CLASSES) * _CLASSES
+        width = len(self._classes)
+        streams = -(-streams // width) * width
         missing = streams - len(self._probed)
         if missing > 0:
             missing = max(missing, len(self._probed))  # doubling
-            missing += -missing % _CLASSES
+            missing += -missing % width
             size = len(self._probed) + missing
             self._streams.fit(size)
             self._by_others.fit(size)
@@ -346,7 +360,3 @@ class Staleness:
             self._reconnected = np.concatenate([self._reconnected, np.zeros(missing, np.bool_)])
             self._look_s = np.concatenate([self._look_s, np.zeros(missing)])
             self._answered = np.concatenate([self._answered, np.zeros(missing, np.bool_)])
-
-
-def _suspect(stream: int, silence_s: float, action: Action) -> Suspect:
-    return Suspect(stream // _CLASSES, RowClass(stream % _CLASSES), silence_s, action)

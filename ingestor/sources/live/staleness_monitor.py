@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.session import Session, instruments_of
 from ingestor.model.errors import TransportError
-from ingestor.model.rows import CHANNEL_OF, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.staleness import Action, Staleness
@@ -58,14 +58,14 @@ class StalenessMonitor(SupervisorEvents):
         self._clock_ns = clock_ns
         nothing = np.zeros(0, np.int64)
         # By class: when each instrument last spoke; what came of it and was not published.
-        self._known = dict.fromkeys(RowClass, (nothing, nothing))
+        self._known = dict.fromkeys(ROW_CLASSES, (nothing, nothing))
         self._paused_ns: int | None = None
         self.probes = 0
         self.reconnects = 0
 
     def up(self, planned: PlannedConnection, session: Session) -> None:
         now_ns = self._clock_ns()
-        for row_class in RowClass:
+        for row_class in ROW_CLASSES:
             self._staleness.watch(planned.number, row_class, session.instruments(row_class), now_ns)
 
     def changed(
@@ -76,7 +76,7 @@ class StalenessMonitor(SupervisorEvents):
         removed: Sequence[Subscription],
     ) -> None:
         now_ns = self._clock_ns()
-        for row_class in RowClass:
+        for row_class in ROW_CLASSES:
             self._staleness.forget(row_class, instruments_of(removed, row_class))
             instruments = instruments_of(added, row_class)
             self._staleness.watch(planned.number, row_class, instruments, now_ns)
@@ -98,7 +98,7 @@ class StalenessMonitor(SupervisorEvents):
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
         refused = set(streams)
         gone = [one for one in planned.subscriptions if one.stream in refused]
-        for row_class in RowClass:
+        for row_class in ROW_CLASSES:
             self._staleness.forget(row_class, instruments_of(gone, row_class))
 
     def paused(self) -> None:
@@ -128,7 +128,7 @@ class StalenessMonitor(SupervisorEvents):
         the time since the last look, so that a clock that is set makes no stream silent.
         """
         wall_ns, now_ns = time.time_ns(), self._clock_ns()
-        for row_class in RowClass:
+        for row_class in ROW_CLASSES:
             now = self._last_seen.times(row_class)
             held = self._last_seen.unpublished(row_class)
             size = max(len(now), len(held))
@@ -138,12 +138,12 @@ class StalenessMonitor(SupervisorEvents):
             age_ns = np.clip(wall_ns - now[heard], 0, _LOOK_NS)
             age_ns[held[heard] != held_before[heard]] = 0
             for instrument in self._staleness.heard(row_class, heard, now_ns - age_ns):
-                remedies.spoke_again(instrument, CHANNEL_OF[row_class])
+                remedies.spoke_again(instrument, row_class.channel)
             self._known[row_class] = now.copy(), held.copy()
 
     def check(self, remedies: Remedies, now_ns: int) -> None:
         for suspect in self._staleness.check(now_ns):
-            channel = CHANNEL_OF[suspect.row_class]
+            channel = suspect.row_class.channel
             if suspect.action is Action.SILENT:
                 remedies.silent(suspect.instrument, channel, suspect.silence_s)
                 continue

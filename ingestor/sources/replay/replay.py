@@ -21,7 +21,7 @@ from ingestor.decode.session import Session
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import CHANNEL_OF, Cause
+from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND, iso_text
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.pipeline.trade_gaps import Lost
@@ -396,7 +396,7 @@ class Replay:
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
         if self.options.filters:
-            self._found.update(CHANNEL_OF[one.row_class] for one in result.batches if len(one))
+            self._found.update(one.row_class.channel for one in result.batches if len(one))
             result.batches = [kept for one in result.batches if len(kept := self._kept(one))]
             self._kept_any |= bool(result.batches)
         return result
@@ -424,7 +424,7 @@ class Replay:
     def _kept(self, batch: TickBatch) -> TickBatch:
         options = self.options
         rows = batch.rows
-        if options.channels and CHANNEL_OF[batch.row_class] not in options.channels:
+        if options.channels and batch.row_class.channel not in options.channels:
             return TickBatch(batch.row_class, rows[:0], batch.instruments)
         if options.start_ns:
             rows = rows[rows["ts_recv"] >= options.start_ns]

@@ -30,7 +30,8 @@ from ingestor.columns.narrowing import DEFERRED_WIDTH
 from ingestor.columns.sealing import read_deferred
 from ingestor.model.errors import ConfigError, DecodeError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
-from ingestor.model.rows import CHANNEL_OF, Flag, RowClass
+from ingestor.model.row_classes import Exponent, RowClass
+from ingestor.model.rows import Flag
 from ingestor.model.timestamps import SECOND
 from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Send
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
@@ -81,7 +82,7 @@ class Probe(ColumnBuffer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unread: dict[RowClass, list[Any]] = {RowClass.TRADE: [], RowClass.QUOTE: []}
+        self._unread: dict[RowClass, list[Any]] = {}
         self._columns: dict[int, tuple[_Column, _Column]] = {}
         self.channels: dict[tuple[int, str], None] = {}
         self.image_levels = -1
@@ -157,7 +158,7 @@ class Probe(ColumnBuffer):
         return
 
     def settle(self) -> None:
-        """A frame was decoded: note whose trades and quotes it brought. Their digits are read for
+        """A frame was decoded: note whose rows it brought. Their digits are read for
         many frames at once."""
         if self.kept_trades:
             self._keep(RowClass.TRADE, self.kept_trades)
@@ -165,25 +166,30 @@ class Probe(ColumnBuffer):
         if self.kept_quotes:
             self._keep(RowClass.QUOTE, self.kept_quotes)
             self.kept_quotes = []
+        for row_class, kept in self.kept_rows.items():
+            self._keep(row_class, kept)
+        self.kept_rows.clear()
 
     def _keep(self, row_class: RowClass, kept: list[Any]) -> None:
         for number in kept[2::DEFERRED_WIDTH]:
-            self.channels[number, CHANNEL_OF[row_class]] = None
-        unread = self._unread[row_class]
+            self.channels[number, row_class.channel] = None
+        unread = self._unread.setdefault(row_class, [])
         unread += kept
         if len(unread) >= _UNREAD_MAX * DEFERRED_WIDTH:
             self._read(row_class, unread)
 
     def _read(self, row_class: RowClass, kept: list[Any]) -> None:
-        """Read the numbers of kept trades or quotes: a price and a size in turns."""
+        """Read the numbers of kept rows."""
         part, texts, _ = read_deferred(row_class, kept, [])
         kept.clear()
-        width = len(texts) // len(part.rows)
+        units = row_class.exponents
         numbers = part.rows["instrument"]
         for number in np.unique(numbers).tolist():
-            cells = np.flatnonzero(np.repeat(numbers == number, width // 2)).tolist()
-            prices = [texts[2 * cell] for cell in cells]
-            self._see(number, prices, [texts[2 * cell + 1] for cell in cells])
+            rows = np.flatnonzero(numbers == number).tolist()
+            of_unit: dict[Exponent, list[object]] = {unit: [] for unit in Exponent}
+            for place, unit in enumerate(units):
+                of_unit[unit] += [texts[row * len(units) + place] for row in rows]
+            self._see(number, of_unit[Exponent.PRICE], of_unit[Exponent.SIZE])
 
     def read(self) -> None:
         """Read what was kept so far."""

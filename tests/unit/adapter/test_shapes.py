@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ingestor.adapter.shapes import level_pairs, shape, shapes_of
-from ingestor.model.rows import TRADE, UPDATE, Flag, Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import TRADE, UPDATE, Flag, Kind
 from ingestor.native.layouts import Op
 from ingestor.sources.registry import adapter_of
 

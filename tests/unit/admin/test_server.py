@@ -31,7 +31,8 @@ from ingestor.config.model import HttpConfig
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.errors import ListenFailed
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import TRADE, Flag, Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import TRADE, Flag, Kind
 from ingestor.recording.recorder import RecorderStatistics
 from ingestor.recording.writer_thread import RecorderState
 from ingestor.sinks.kafka.queue import QueueStatistics

@@ -18,7 +18,8 @@ from ingestor.app.session_history import RestartMarks, SessionHistory, history_p
 from ingestor.decode.session import Session
 from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import CHANNEL_OF, Cause, Kind, RowClass, Side
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Cause, Kind, Side
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sources.live.plan import PlannedConnection
 
@@ -142,7 +143,7 @@ class Connection:
         self.subscriptions = subscriptions
 
     def instruments(self, row_class: RowClass) -> Sequence[int]:
-        channel = CHANNEL_OF[row_class]
+        channel = row_class.channel
         return [one.instrument for one in self.subscriptions if one.channel == channel]
 
 
@@ -179,7 +180,7 @@ class Rows:
 def channels(instrument_number: int, symbol: str) -> list[Subscription]:
     return [
         Subscription(instrument_number, symbol, channel, f"{channel}.{symbol}")
-        for channel in CHANNEL_OF.values()
+        for channel in ROW_CLASSES.channels
     ]
 
 

@@ -14,7 +14,8 @@ from ingestor.books.manager import BookManager
 from ingestor.books.settings import BookSettings
 from ingestor.consumer.orderbook import BookInvalid, OrderBooks
 from ingestor.model.batch import TickBatch
-from ingestor.model.rows import Cause, Flag, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Flag
 from ingestor.model.timestamps import SECOND
 from tests.fakes.books import FUTURES, OKX, SOCKET, SPOT, START, UNNUMBERED, BookHarness, words
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from ingestor.adapter import BookRule, Continuity
-from ingestor.model.rows import Cause, Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Kind
 from tests.fakes.books import BookHarness
 
 RULE = BookRule(Continuity.INCREMENT, depth_max=2, quotes_from_book=True)

@@ -8,7 +8,7 @@ import pytest
 from ingestor.codec import decode, encoder, headers
 from ingestor.codec.json_batches import JsonBatches
 from ingestor.codec.json_encoder import JsonEncoder
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.native import native
 from tests.fakes.rows import table_of, trades
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import set_column
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import UPDATE, Cause, Flag, RowClass, Rows, Side
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import UPDATE, Cause, Flag, Rows, Side
 
 
 class Connection:

@@ -10,7 +10,8 @@ from ingestor.columns.sealed import Gap, Source
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import Cause, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause
 from ingestor.native import FrameTaker, TakenRows, native
 from ingestor.sources.registry import adapter_of
 

@@ -11,7 +11,8 @@ from ingestor.consumer.orderbook import BookInvalid, OrderBook, OrderBooks
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import Recovery
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import LEVEL, QUOTE, Cause, Flag, Kind, RowClass, Rows, Side, control_row
+from ingestor.model.row_classes import RowClass, control_row
+from ingestor.model.rows import LEVEL, QUOTE, Cause, Flag, Kind, Rows, Side
 
 BID, ASK = Side.BID, Side.ASK
 LAST, SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)

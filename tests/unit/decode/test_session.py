@@ -31,7 +31,8 @@ from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.errors import UnknownMessage
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
-from ingestor.model.rows import Cause, RowClass, Side
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Side
 
 TABLE = InstrumentTable(
     instrument("acme", "spot", name, f"{name}-USD", name, "USD", "0.01", "0.01")

@@ -19,7 +19,8 @@ import ingestor.history as recordings
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
-from ingestor.model.rows import Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Kind
 from ingestor.model.timestamps import iso_text
 from ingestor.recording.format import HOUR_NS
 from ingestor.recording.layout import SUFFIX
@@ -131,7 +132,7 @@ async def test_ranges_symbols_and_kinds(tmp_path: Path, live: Live) -> None:
     def picture(path: Path, **more: object) -> list[tuple[object, ...]]:
         opened = recordings.open(path, **more)  # type: ignore[arg-type]
         return sorted(
-            (batch.row_class, batch.instruments[row[3]].symbol, *row[:3], *row[4:])
+            (batch.row_class.id, batch.instruments[row[3]].symbol, *row[:3], *row[4:])
             for batch in opened
             for row in batch.rows.tolist()
         )

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from ingestor import history
 from ingestor.codec import encoder
 from ingestor.model.errors import ConfigError
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.testbed.broker import DevBroker
 from tests.fakes.rows import table_of, trades
 

@@ -5,18 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ingestor.model.rows import (
-    DTYPE_OF,
-    LEVEL,
-    QUOTE,
-    TRADE,
-    UPDATE,
-    Cause,
-    Flag,
-    Kind,
-    RowClass,
-    control_row,
-)
+from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
+from ingestor.model.rows import LEVEL, QUOTE, TRADE, UPDATE, Cause, Flag, Kind
 
 HEADER = [
     ("ts_event", 0, "<i8"),
@@ -58,15 +48,15 @@ def test_sizes_have_no_padding() -> None:
     assert [dtype.itemsize for dtype in (TRADE, QUOTE, LEVEL, UPDATE)] == [64, 64, 48, 64]
 
 
-@pytest.mark.parametrize("row_class", RowClass)
+@pytest.mark.parametrize("row_class", tuple(ROW_CLASSES))
 def test_kinds_of_ticks_equal_their_class(row_class: RowClass) -> None:
-    assert Kind(row_class).name == row_class.name
+    assert Kind(row_class.id).name == row_class.name
 
 
-@pytest.mark.parametrize("row_class", RowClass)
+@pytest.mark.parametrize("row_class", tuple(ROW_CLASSES))
 def test_a_mark_says_what_is_missing(row_class: RowClass) -> None:
     row = control_row(row_class, Kind.GAP, 7, 123, cause=Cause.SEQUENCE, first=10, last=12)
-    assert row.dtype == DTYPE_OF[row_class]
+    assert row.dtype == row_class.dtype
     assert row["kind"][0] == Kind.GAP
     assert row["side"][0] == Cause.SEQUENCE
     assert row["instrument"][0] == 7

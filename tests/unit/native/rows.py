@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import DTYPE_OF, NUMBERS, Flag, RowClass, Rows
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Flag, Rows
 
 NOW_NS = 1_790_000_000_000_000_000
 _NAMES = (
@@ -35,14 +36,14 @@ def random_rows(
     def wide() -> NDArray[np.int64]:
         return generator.integers(0, 2**63, count) >> generator.integers(0, 63, count)
 
-    rows = np.zeros(count, DTYPE_OF[row_class])
+    rows = np.zeros(count, row_class.dtype)
     near = NOW_NS + np.sort(generator.integers(0, 10**10, count))
     rows["ts_event"] = near if turn % 3 else wide()
     rows["ts_recv"] = NOW_NS + generator.integers(-(10**9), 10**12, count)
-    rows["sequence"], rows["kind"] = wide(), int(row_class)
+    rows["sequence"], rows["kind"] = wide(), row_class.id
     rows["instrument"] = generator.integers(0, (2, 5, len(table))[turn % 3], count)
     rows["flags"], rows["side"] = Flag.LAST, generator.integers(0, 3, count)
-    for name in NUMBERS[row_class]:
+    for name in row_class.numbers:
         rows[name] = wide()
     if row_class is RowClass.TRADE:
         rows["trade_id_low"] = rows["sequence"] if turn % 2 else wide()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.native.layouts import Op
 from ingestor.native.steps import CompiledShape, Step, arrays_of
 

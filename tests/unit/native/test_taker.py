@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingestor.adapter.shapes import level_pairs, shape
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.native import CompiledShape, FrameTaker, TakenRows, native
 from ingestor.native.taker import OTHERS_MAX
 

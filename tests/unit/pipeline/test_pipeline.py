@@ -10,7 +10,8 @@ from ingestor.adapter import BookRule, Continuity
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import Cause, Flag, Kind, RowClass, Side
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Flag, Kind, Side
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 
 RESENT = int(Flag.SNAPSHOT | Flag.LAST)

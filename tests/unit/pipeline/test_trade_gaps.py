@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ingestor.adapter import LostTrades, TradeNumbers
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import TRADE, Cause, Flag, Kind, RowClass, Rows, control_row
+from ingestor.model.row_classes import RowClass, control_row
+from ingestor.model.rows import TRADE, Cause, Flag, Kind, Rows
 from ingestor.pipeline.trade_gaps import RANGES_MAX, RENUMBERED, Lost, TradeGaps
 
 NUMBERS = {

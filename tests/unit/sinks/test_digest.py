@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import TRADE, Cause, Flag, Kind, RowClass, Rows, control_row
+from ingestor.model.row_classes import RowClass, control_row
+from ingestor.model.rows import TRADE, Cause, Flag, Kind, Rows
 from ingestor.sinks.digest import Digest, combined
 
 SYMBOLS = ("AAA", "BBB", "CCC")

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 
 from ingestor.codec import encoder
 from ingestor.kafka.settings import KafkaSettings
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow

@@ -16,7 +16,7 @@ from ingestor.kafka.aiokafka_compat import AIOKafkaClient
 from ingestor.kafka.settings import AUXILIARY_TOPICS, QUARANTINE, STATUS
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import LedgerBroken
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.native import native
 from ingestor.sinks.kafka import refusals
 from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryTopic

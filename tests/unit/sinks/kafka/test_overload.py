@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.model.rows import Cause, Kind, RowClass, control_row
+from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
+from ingestor.model.rows import Cause, Kind
 from ingestor.sinks.kafka.overload import (
     THROTTLE_BYTES,
     THROTTLE_MAX_S,
@@ -20,6 +21,7 @@ from ingestor.sinks.kafka.overload import (
     shed,
 )
 from tests.fakes.rows import MAKERS, quotes, trades
+from tests.fakes.weather import WEATHER
 
 SECOND = 1_000_000_000
 BUDGET = Budget(bytes_max=1_000, rows_max=100, age_max_s=10, pause_max_s=5)
@@ -106,9 +108,19 @@ def test_a_senseless_budget_is_refused(wrong: dict[str, float]) -> None:
 def test_conflating_keeps_the_latest_quote_and_mark() -> None:
     gap = control_row(RowClass.QUOTE, Kind.GAP, 1, 5, cause=Cause.SEQUENCE)
     rows = np.concatenate([quotes(6, instruments=2), gap, quotes(3, first=7, instruments=2)])
-    kept, dropped = conflate(rows)
+    kept, dropped = conflate(RowClass.QUOTE, rows)
     assert kept["sequence"].tolist() == [0, 8, 9]
     assert dropped["sequence"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_conflating_keeps_the_latest_row_of_each_key() -> None:
+    rows = np.zeros(6, WEATHER.dtype)
+    rows["kind"], rows["sequence"] = WEATHER.id, np.arange(1, 7)
+    rows["instrument"] = [0, 0, 0, 1, 1, 0]
+    rows["station"] = [70, 71, 70, 70, 70, 71]
+    kept, dropped = conflate(WEATHER, rows)
+    assert kept["sequence"].tolist() == [3, 5, 6]
+    assert dropped["sequence"].tolist() == [1, 2, 4]
 
 
 def test_shedding_leaves_a_mark_in_place() -> None:
@@ -127,7 +139,7 @@ def test_shedding_leaves_a_mark_in_place() -> None:
 
 
 @given(
-    st.sampled_from(RowClass),
+    st.sampled_from(tuple(ROW_CLASSES)),
     st.integers(1, 60),
     st.integers(1, 5),
     st.sets(st.integers(0, 6)),

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ingestor.model.rows import DTYPE_OF, Cause, Kind, RowClass, Rows, control_row
+from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
+from ingestor.model.rows import Cause, Kind, Rows
 from ingestor.sinks.kafka.overload import Budget, Step
 from ingestor.sinks.kafka.queue import CHUNK_BYTES, PartitionQueue, PublishQueue
 from tests.effort import tried
 from tests.fakes.rows import MAKERS, Ledger, quotes, trades
 
+CLASSES = tuple(ROW_CLASSES)
 SECOND = 1_000_000_000
 
 
@@ -193,11 +195,15 @@ class Traffic(RuleBasedStateMachine):
         super().__init__()
         self.owner = Owner(Budget(self.BYTES_MAX, self.ROWS_MAX, pause_max_s=2))
         self.now_ns = 0
-        self.next = dict.fromkeys(RowClass, 1)
+        self.next = dict.fromkeys(CLASSES, 1)
         self.in_flight_batches: dict[tuple[RowClass, int], Rows] = {}
         self.delivered: dict[tuple[RowClass, int], list[Any]] = {}
 
-    @rule(row_class=st.sampled_from(RowClass), count=st.integers(1, 30), by=st.integers(1, 4))
+    @rule(
+        row_class=st.sampled_from(CLASSES),
+        count=st.integers(1, 30),
+        by=st.integers(1, 4),
+    )
     def put(self, row_class: RowClass, count: int, by: int) -> None:
         rows = MAKERS[row_class](count, first=self.next[row_class], instruments=by)
         self.next[row_class] += count
@@ -205,7 +211,11 @@ class Traffic(RuleBasedStateMachine):
             part = rows[rows["instrument"] == number]
             self.owner.put(row_class, part, self.now_ns, number % 2)
 
-    @rule(row_class=st.sampled_from(RowClass), partition=st.integers(0, 1), most=st.integers(1, 40))
+    @rule(
+        row_class=st.sampled_from(CLASSES),
+        partition=st.integers(0, 1),
+        most=st.integers(1, 40),
+    )
     def take(self, row_class: RowClass, partition: int, most: int) -> None:
         if (row_class, partition) not in self.in_flight_batches:
             partition_queue = self.owner.queue.partition_queue(row_class, partition)
@@ -213,7 +223,11 @@ class Traffic(RuleBasedStateMachine):
                 partition_queue, most
             )
 
-    @rule(row_class=st.sampled_from(RowClass), partition=st.integers(0, 1), good=st.booleans())
+    @rule(
+        row_class=st.sampled_from(CLASSES),
+        partition=st.integers(0, 1),
+        good=st.booleans(),
+    )
     def settle(self, row_class: RowClass, partition: int, good: bool) -> None:
         rows = self.in_flight_batches.pop((row_class, partition), None)
         if rows is None:
@@ -240,7 +254,7 @@ class Traffic(RuleBasedStateMachine):
         floor_bytes = sum(rows.nbytes for rows in self.in_flight_batches.values())
         floor_rows = sum(len(rows) for rows in self.in_flight_batches.values())
         for row_class, _ in queue.partition_queues:
-            floor_bytes += DTYPE_OF[row_class].itemsize * self.INSTRUMENTS
+            floor_bytes += row_class.dtype.itemsize * self.INSTRUMENTS
             floor_rows += self.INSTRUMENTS
         assert queue.bytes <= max(self.BYTES_MAX, floor_bytes)
         assert queue.rows <= max(self.ROWS_MAX, floor_rows)

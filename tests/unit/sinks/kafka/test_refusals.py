@@ -7,7 +7,7 @@ from aiokafka import TopicPartition, errors
 
 from ingestor.codec import Record
 from ingestor.kafka.error_codes import error_of
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow
 from ingestor.sinks.kafka.queue import PartitionQueue

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ingestor.codec import encoder
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.sinks.kafka import in_flight as in_flight_module
 from ingestor.sinks.kafka import refusals as refusals_module
 from ingestor.sinks.kafka import sender as module

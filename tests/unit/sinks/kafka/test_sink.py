@@ -21,7 +21,8 @@ from ingestor.kafka.partitions import partition_of_key
 from ingestor.kafka.settings import AUXILIARY_TOPICS, DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SinkUnavailable, TopicAbsent
-from ingestor.model.rows import Cause, Kind, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import Cause, Kind
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.testbed.broker import DISCONNECT, DevBroker
 from tests.fakes.rows import MAKERS, Ledger, by_key, table_of, trades
@@ -82,7 +83,7 @@ async def raw(broker: DevBroker, topic: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("encoding", ["json", "binary"])
-@pytest.mark.parametrize("row_class", RowClass)
+@pytest.mark.parametrize("row_class", tuple(ROW_CLASSES))
 async def test_rows_come_back_as_they_went_in(
     broker: DevBroker, row_class: RowClass, encoding: str
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ingestor.model.rows import RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.live.staleness import Action, Staleness, StalenessSettings, Suspect
 
@@ -40,7 +40,7 @@ class Market:
         """Run on; the streams in `silent` say nothing. Return the suspects."""
         found: list[Suspect] = []
         for _ in range(seconds):
-            for row_class in RowClass:
+            for row_class in ROW_CLASSES:
                 instruments, times = [], []
                 for (one_class, instrument), rate in self.rates.items():
                     if one_class is row_class and (one_class, instrument) not in silent:

@@ -17,7 +17,8 @@ from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import Cause, Kind, RowClass
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause, Kind
 from ingestor.model.timestamps import iso_text
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.format import HOUR_NS, RESUBSCRIBE
