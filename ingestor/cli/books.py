@@ -52,8 +52,8 @@ def verify(
 
     \b
     Examples:
-      ingestor books verify config/okx.toml
-      ingestor books verify config/kraken.toml --timeout 60 --json
+      ingestor books verify feeds.toml
+      ingestor books verify feeds.toml --timeout 60 --json
     """
     import uvloop
 

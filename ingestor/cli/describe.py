@@ -174,8 +174,8 @@ def config_init(
 
     \b
     Examples:
-      ingestor config init binance
-      ingestor config init kraken --output feeds.toml
+      ingestor config init
+      ingestor config init VENUE --output feeds.toml
     """
     from ingestor.config.examples import write_example
 
