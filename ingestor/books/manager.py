@@ -24,22 +24,23 @@ from typing import Final
 import numpy as np
 
 from ingestor.adapter import BookRule, Continuity
-from ingestor.books.book import NEXT, Book, Event, State, Update, open_book
+from ingestor.books.book import NEXT, Book, Event, State, Update
 from ingestor.books.flush import NEGATIVE, Flush, image
+from ingestor.books.open_books import OpenBooks
 from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
 from ingestor.books.repair_planner import Repair, RepairPlanner
 from ingestor.books.sequence import Continuation, bridges, continues, missing
 from ingestor.books.settings import BookSettings
-from ingestor.books.statistics import BookCounters, BookStatistics
-from ingestor.books.verification import remember, verify, verify_quote
+from ingestor.books.statistics import BookStatistics
+from ingestor.books.verification import prove, remember, verify_quote
 from ingestor.books.wanted_rows import WantedRows
 from ingestor.columns.sealed import Gap, Sealed
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import LEVEL, UPDATE, Cause, Flag, Rows
+from ingestor.model.rows import LEVEL, Cause, Flag
 from ingestor.model.timestamps import SECOND
 
 __all__ = ["BookManager", "BookOutput", "BookSettings", "BookStatistics", "Repair"]
@@ -48,7 +49,6 @@ _SLOW: Final = int(Flag.SNAPSHOT) | NEGATIVE
 _RANGE: Final = Continuity.RANGE
 _PREVIOUS: Final = Continuity.PREVIOUS
 _INCREMENT: Final = Continuity.INCREMENT
-_UNNOTED_MAX: Final = 1_024  # updates
 # The rows that were lost may have held the GAP that is in force: it is declared again.
 _NOTHING_TO_REPAIR: Final = frozenset({Cause.DISCONNECT, Cause.RESTART})  # a snapshot follows
 _TELL_AGAIN: Final = frozenset({Cause.SHED, Cause.DEAD_LETTER})
@@ -65,21 +65,13 @@ class BookManager:
     ) -> None:
         """rule_of: instrument number -> the rule of its market."""
         self._table = table
-        self._rule_of = rule_of
         self._settings = settings or BookSettings()
-        self._books: dict[int, Book] = {}
-        self._tallies: dict[tuple[str, str], BookCounters] = {}
+        self._books = OpenBooks(table, rule_of, self._settings)
         self._breaks: list[tuple[int, Cause, int]] = []  # from outside, for the next flush
         self._repairs = RepairPlanner(table, self._settings)
         self._errors: list[SequenceGap] = []
         self._bugs: list[tuple[int, Exception]] = []
         self._memory = self._settings.oracle_memory if self._settings.verify else 0
-        self._has_quote_check = np.zeros(
-            0, np.bool_
-        )  # by instrument: do its quotes prove its book?
-        self._newest = np.zeros(0, UPDATE)  # by instrument: its newest update, for the times
-        self._unnoted: list[Rows] = []  # updates that `_newest` doesn't know yet, in order
-        self._unnoted_count = 0
         self._held = 0
         self._wanted = WantedRows(rule_of)
         self._given_up: list[int] = []  # updates came late, of streams that nobody carries any more
@@ -92,12 +84,12 @@ class BookManager:
         a book doesn't depend on where the flushes fell.
         """
         flush = Flush(sealed, now_ns)
-        self._fit(flush)
+        self._books.fit(flush)
         flush.filtered, self._forgotten = self._forgotten, 0
         breaks, self._breaks = self._breaks, []
         for instrument, cause, ts_ns in breaks:
-            self._break(flush, self._book(instrument, now_ns), 0, ts_ns, cause)
-        quotes_waiting = QuoteQueue(sealed, self._has_quote_check)
+            self._break(flush, self._books.book(instrument, now_ns), 0, ts_ns, cause)
+        quotes_waiting = QuoteQueue(sealed, self._books.has_quote_check)
         for hole in sealed.holes:
             self._run(flush, quotes_waiting, hole.quote, hole.update)
             self._hole(flush, hole)
@@ -126,11 +118,10 @@ class BookManager:
 
     def forget(self, instrument: int) -> None:
         """Drop a book that will not be heard of again (delisted, a new revision took over)."""
-        book = self._books.pop(instrument, None)
+        book = self._books.remove(instrument)
         if book is not None:
             self._held -= book.held_levels
             self._forgotten += book.held_levels
-            self._has_quote_check[instrument] = False
             self._repairs.done(book)
             self._wanted.forget(instrument)
 
@@ -144,22 +135,16 @@ class BookManager:
             numbers: number of the old revision -> number of the new one.
             ts_ns: the time of the GAPs, ns since the epoch.
         """
-        self._note()
-        self._fit_table()
+        self._books.note()
+        self._books.fit_table()
         for old, new in numbers.items():
-            book = self._books.get(old)
+            book = self._books.by_instrument.get(old)
             if book is None:
                 continue
             self._wanted.move(old, new)
             if (self._table.exponents[old] == self._table.exponents[new]).all():
-                self._books[new] = self._books.pop(old)
+                self._books.move(old, new)
                 self._repairs.move(book, new)
-                self._has_quote_check[new], self._has_quote_check[old] = (
-                    self._has_quote_check[old],
-                    False,
-                )
-                self._newest[new] = self._newest[old]
-                self._newest[new]["instrument"] = new
                 self._breaks = [
                     (new if instrument == old else instrument, cause, now_ns)
                     for instrument, cause, now_ns in self._breaks
@@ -174,11 +159,11 @@ class BookManager:
         Rows are flagged SNAPSHOT, and PARTIAL where the book is deeper than what is shown. An empty
         book is one RESET row flagged SNAPSHOT. `sequence` is the number of the newest update.
         """
-        self._note()
+        self._books.note()
         broken = {instrument for instrument, _, _ in self._breaks}
         parts = [
-            image(book, self._settings.snapshot_depth, self._newest[book.instrument])
-            for book in map(self._books.get, instruments)
+            image(book, self._settings.snapshot_depth, self._books.newest[book.instrument])
+            for book in map(self._books.by_instrument.get, instruments)
             if book is not None and book.is_valid and book.instrument not in broken
         ]
         rows = np.concatenate(parts) if parts else np.empty(0, LEVEL)
@@ -190,56 +175,12 @@ class BookManager:
 
     def valid_book(self, instrument: int) -> Book | None:
         """Return a book that consumers may use now, for audits: they change nothing else of it."""
-        book = self._books.get(instrument)
+        book = self._books.by_instrument.get(instrument)
         return book if book is not None and book.is_valid else None
 
     def statistics(self, now_ns: int | None = None) -> dict[tuple[str, str], BookStatistics]:
         """Return the sums by (venue, market). now_ns: counts the invalid times that still last."""
-        sums = {
-            key: [0, 0, 0, counters.invalid_ns] for key, counters in self._tallies.items()
-        }  # books, valid, held, invalid_ns
-        for book in self._books.values():
-            one = self._table[book.instrument]
-            line = sums[one.venue, one.market]
-            line[0] += 1
-            line[1] += book.is_valid
-            line[2] += book.held_levels
-            if now_ns is not None and not book.is_valid:
-                line[3] += now_ns - book.invalid_since_ns
-        return {
-            key: self._tallies[key].reading(books, valid, held, invalid_ns)
-            for key, (books, valid, held, invalid_ns) in sums.items()
-        }
-
-    def _fit(self, flush: Flush) -> None:
-        """Open the books that begin with this flush; keep its updates until `_note`."""
-        self._fit_table()
-        if not len(flush):
-            return
-        if not self._books.keys() >= (heard := dict.fromkeys(flush.instruments)).keys():
-            for instrument in heard:
-                self._book(instrument, flush.now_ns)
-        self._unnoted.append(flush.sealed.updates)
-        self._unnoted_count += len(flush)
-        if self._unnoted_count > _UNNOTED_MAX:
-            self._note()
-
-    def _fit_table(self) -> None:
-        more = len(self._table) - len(self._has_quote_check)
-        if more > 0:
-            self._has_quote_check = np.concatenate(
-                [self._has_quote_check, np.zeros(more, np.bool_)]
-            )
-            self._newest = np.concatenate([self._newest, np.zeros(more, UPDATE)])
-
-    def _note(self) -> None:
-        """Note when each book was last heard of. Done for many flushes at once: it is rarely asked
-        for, and each time costs as much as some levels."""
-        if self._unnoted:
-            updates = np.concatenate(self._unnoted)
-            self._newest[updates["instrument"]] = updates
-            self._unnoted.clear()
-            self._unnoted_count = 0
+        return self._books.statistics(now_ns)
 
     def _run(self, flush: Flush, quotes_waiting: QuoteQueue, quotes_end: int, end: int) -> None:
         """Take, in order, the updates before `end` and the quotes before row `quotes_end`.
@@ -274,9 +215,9 @@ class BookManager:
             failure: the exception.
         """
         self._bugs.append((instrument, failure))
-        source = self._books[instrument].source
+        source = self._books.by_instrument[instrument].source
         self.forget(instrument)
-        book = self._book(instrument, flush.now_ns)
+        book = self._books.book(instrument, flush.now_ns)
         if source is not None:
             self._wanted.carry(book, source)
         self._break(flush, book, at, ts_recv, Cause.REJECTED)
@@ -286,7 +227,7 @@ class BookManager:
     ) -> None:
         """Take some updates. This is the fast path of live books; all else goes to
         `_apply_slow_path`."""
-        books, levels = self._books, flush.levels
+        books, levels = self._books.by_instrument, flush.levels
         live, tops_max = State.LIVE, self._memory // 8
         for index, (
             instrument,
@@ -333,7 +274,9 @@ class BookManager:
 
     def _verify_update(self, flush: Flush, book: Book, index: int) -> None:
         """An update's levels are in the book: prove it, and show what it did beyond its rows."""
-        cause = self._prove(book, flush.lasts[index], flush.flags[index], flush.checksums[index])
+        cause = prove(
+            book, flush.lasts[index], flush.flags[index], flush.checksums[index], self._memory
+        )
         if cause is not None:
             self._refuse(flush, book, flush.update(index), flush.start(index), cause)
         elif book.removed is not None or (book.quotes_from_book and book.top() != book.shown):
@@ -344,7 +287,7 @@ class BookManager:
     ) -> None:
         """Verify with the quotes before row `quotes_end` that follow `taken` updates or fewer."""
         for instrument, number, ts_recv, quote in quotes_waiting.take(taken, quotes_end):
-            book = self._books[instrument]
+            book = self._books.by_instrument[instrument]
             try:
                 cause = verify_quote(book, number, quote, self._memory)
                 if cause is not None and book.is_valid:
@@ -352,27 +295,10 @@ class BookManager:
             except Exception as failure:  # noqa: BLE001  # the boundary of a book
                 self._contain(flush, instrument, flush.start(taken), ts_recv, failure)
 
-    def _prove(self, book: Book, last: int, flags: int, checksum: int) -> Cause | None:
-        """The levels of an update are in the book: return what is wrong with it, if anything."""
-        book.last = last
-        book.counters.updates += 1
-        bids, asks = book.bids, book.asks
-        # prices of bids and minus those of asks
-        if bids.best + asks.best >= 0 and not book.rule.may_cross:
-            book.counters.crossed += 1
-            return Cause.CROSSED
-        if bids.is_over or asks.is_over:
-            book.cut()
-        elif book.trimmed and (bids.is_short() or asks.is_short()):
-            return Cause.SHED
-        if book.is_provable and self._memory:
-            return verify(book, flags, checksum, self._memory)
-        return None
-
     def _apply_slow_path(self, flush: Flush, index: int) -> None:
         """Take one update that isn't plainly the next delta of a live book."""
         update = flush.update(index)
-        book = self._book(flush.instruments[index], flush.now_ns)
+        book = self._books.book(flush.instruments[index], flush.now_ns)
         if book.state is not State.LIVE or update.flags & _SLOW:
             source = flush.sealed.sources[int(flush.sealed.updates["frame"][index])]
             is_carried = self._wanted.carry(book, source)
@@ -412,7 +338,7 @@ class BookManager:
             ):
                 if keys:
                     side.apply(zip(keys, sizes, strict=True), max(keys))
-            cause = self._prove(book, update.last, update.flags, update.checksum)
+            cause = prove(book, update.last, update.flags, update.checksum, self._memory)
             if cause is not None:
                 self._refuse(flush, book, update, at, cause)
                 return
@@ -479,7 +405,7 @@ class BookManager:
         book.bids.replace(update.bid_keys, update.bid_sizes)
         book.asks.replace(update.ask_keys, update.ask_sizes)
         book.begin(update.flags)
-        cause = self._prove(book, update.last, update.flags, update.checksum)
+        cause = prove(book, update.last, update.flags, update.checksum, self._memory)
         if cause is not None:
             self._refuse(flush, book, update, update.at, cause)
             return False
@@ -512,7 +438,7 @@ class BookManager:
         """Break the books that a hole concerns: those named, else all of the connection."""
         is_down = hole.cause in _NOTHING_TO_REPAIR
         for instrument in self._wanted.carried(hole):
-            book = self._book(instrument, flush.now_ns)
+            book = self._books.book(instrument, flush.now_ns)
             if is_down and self._wanted.is_elsewhere(book, hole.source):
                 continue
             self._wanted.carry(book, hole.source)
@@ -565,17 +491,3 @@ class BookManager:
             self._repairs.done(book)
         else:
             self._repairs.ask(book, cause, flush.now_ns)
-
-    def _book(self, instrument: int, now_ns: int) -> Book:
-        book = self._books.get(instrument)
-        if book is None:
-            one = self._table[instrument]
-            counters = self._tallies.setdefault((one.venue, one.market), BookCounters())
-            levels_max = self._settings.levels_max
-            book = open_book(instrument, self._rule_of(instrument), counters, levels_max, now_ns)
-            book.exponents = (one.price_exponent, one.size_exponent)
-            self._books[instrument] = book
-            self._has_quote_check[instrument] = book.remembers = bool(
-                book.rule.verify_with_quotes and self._memory
-            )
-        return book

@@ -28,6 +28,30 @@ _CHECKSUM: Final = int(Flag.CHECKSUM)
 _NUMBER: Final = itemgetter(0)
 
 
+def prove(book: Book, last: int, flags: int, checksum: int, memory: int) -> Cause | None:
+    """Return what is wrong with a book, if anything, now that it holds an update's levels.
+
+    Args:
+        book: the book.
+        last, flags, checksum: of the update.
+        memory: as in `verify`; 0 where nothing is compared.
+    """
+    book.last = last
+    book.counters.updates += 1
+    bids, asks = book.bids, book.asks
+    # prices of bids and minus those of asks
+    if bids.best + asks.best >= 0 and not book.rule.may_cross:
+        book.counters.crossed += 1
+        return Cause.CROSSED
+    if bids.is_over or asks.is_over:
+        book.cut()
+    elif book.trimmed and (bids.is_short() or asks.is_short()):
+        return Cause.SHED
+    if book.is_provable and memory:
+        return verify(book, flags, checksum, memory)
+    return None
+
+
 def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
     """Compare a book that was just updated with what proves it; return CHECKSUM or None.
 

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from itertools import repeat
 from struct import Struct
 from typing import Any, Final
 
 import numpy as np
 
+from ingestor.columns.deferred import deferred, read_quotes, read_trades
+from ingestor.columns.level_pairs import DIGITS, check_pairs, pairs_in, skeleton_of
 from ingestor.columns.narrowing import DEFERRED_WIDTH, Appended
 from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
-from ingestor.columns.sealing import ColumnReader, seal, set_column
+from ingestor.columns.sealing import ColumnReader, seal
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat, Rows
+from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat
 from ingestor.native import TakenRows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
@@ -32,13 +33,9 @@ assert _UPDATE.size == UPDATE.itemsize
 _LAST: Final = int(Flag.LAST)
 _BIDS, _ASKS, _FRAME = 6, 7, 9  # where an update has them
 _CHECKSUM: Final = int(Flag.CHECKSUM)
-_LEVEL_TYPES: Final = {list, tuple}
-_PAIR: Final = {2}
 _LEVEL_FORMAT: Final = 11  # where an update has its LevelFormat
 _TEXT: Final = int(LevelFormat.TEXT)
 _JSON: Final = int(LevelFormat.JSON)
-_DIGITS: Final = b"0123456789."
-_PAIR_SKELETON: Final = b'["",""],'
 
 
 class ColumnBuffer:
@@ -117,11 +114,11 @@ class ColumnBuffer:
     @property
     def rows(self) -> int:
         """Rows waiting: trades, quotes, price levels, others. The measure of `full`."""
-        deferred = len(self.kept_trades) + len(self.kept_quotes)
+        waiting = len(self.kept_trades) + len(self.kept_quotes)
         if self.kept_rows:
-            deferred += sum(map(len, self.kept_rows.values()))
+            waiting += sum(map(len, self.kept_rows.values()))
         taken = self.taken.rows if self.taken is not None else 0
-        return deferred // DEFERRED_WIDTH + self._levels + taken
+        return waiting // DEFERRED_WIDTH + self._levels + taken
 
     @property
     def is_empty(self) -> bool:
@@ -207,7 +204,7 @@ class ColumnBuffer:
         frames: Sequence[int],
     ) -> None:
         """Append trades of several frames, as `add_trade` does each."""
-        self.kept_trades += _deferred(reader, events, instruments, ts_recv, frames)
+        self.kept_trades += deferred(reader, events, instruments, ts_recv, frames)
 
     def add_quotes(
         self,
@@ -218,7 +215,7 @@ class ColumnBuffer:
         frames: Sequence[int],
     ) -> None:
         """Append quotes of several frames, as `add_quote` does each."""
-        self.kept_quotes += _deferred(reader, events, instruments, ts_recv, frames)
+        self.kept_quotes += deferred(reader, events, instruments, ts_recv, frames)
 
     def trade(
         self,
@@ -235,7 +232,7 @@ class ColumnBuffer:
     ) -> None:
         """Append one trade. price, size: decimal text. Times in ns; see `rows.TRADE`."""
         event = (ts_event, sequence, price, size, side, trade_id, trade_id_high, flags)
-        self.kept_trades += (_read_trades, event, instrument, ts_recv, self.frame)
+        self.kept_trades += (read_trades, event, instrument, ts_recv, self.frame)
 
     def quote(
         self,
@@ -254,7 +251,7 @@ class ColumnBuffer:
         ts_event: ns; where the venue gives none, pass ts_recv and Flag.NO_VENUE_TIME | Flag.LAST.
         """
         event = (ts_event, sequence, bid_price, bid_size, ask_price, ask_size, flags)
-        self.kept_quotes += (_read_quotes, event, instrument, ts_recv, self.frame)
+        self.kept_quotes += (read_quotes, event, instrument, ts_recv, self.frame)
 
     def levels(
         self,
@@ -280,8 +277,8 @@ class ColumnBuffer:
         Raises ValueError for a side that is no list, and for a level that is no pair.
         """
         if not are_pairs:
-            _check_pairs(bids)
-            _check_pairs(asks)
+            check_pairs(bids)
+            check_pairs(asks)
         if checksum is not None:
             flags |= _CHECKSUM
         self._updates += _UPDATE.pack(
@@ -323,7 +320,7 @@ class ColumnBuffer:
 
         Returns False, and appends nothing, for any other form: `levels` must see to it.
         """
-        bid_count, ask_count = _pairs_in(bids), _pairs_in(asks)
+        bid_count, ask_count = pairs_in(bids), pairs_in(asks)
         if bid_count < 0 or ask_count < 0:
             return False
         self._updates += _UPDATE.pack(
@@ -360,8 +357,8 @@ class ColumnBuffer:
         """Append book events of several frames, as `json_levels` does each. sides: bids and asks in
         turns. Raises ValueError, and appends nothing, where `json_levels` would return False."""
         pairs = [side.count(b"]") - 1 for side in sides]
-        skeleton = b",".join(sides).translate(None, _DIGITS)
-        if skeleton != b",".join(map(_skeleton, pairs)) or pairs.count(0) != sides.count(b"[]"):
+        skeleton = b",".join(sides).translate(None, DIGITS)
+        if skeleton != b",".join(map(skeleton_of, pairs)) or pairs.count(0) != sides.count(b"[]"):
             raise ValueError("levels that are no pairs of plain decimals")
         self._updates += b"".join(
             map(
@@ -461,9 +458,9 @@ class ColumnBuffer:
 
     def roll_back(self, first: int) -> None:
         """Take back every row of the frames from this number on."""
-        for deferred in (self.kept_trades, self.kept_quotes, *self.kept_rows.values()):
-            while deferred and deferred[-1] >= first:
-                del deferred[-DEFERRED_WIDTH:]
+        for kept in (self.kept_trades, self.kept_quotes, *self.kept_rows.values()):
+            while kept and kept[-1] >= first:
+                del kept[-DEFERRED_WIDTH:]
         while self._updates and (update := _last_update(self._updates))[_FRAME] >= first:
             del self._updates[-_UPDATE.size :]
             levels = update[_BIDS] + update[_ASKS]
@@ -499,65 +496,6 @@ class ColumnBuffer:
         )
         self._start()  # first, so that what can't be sealed is not sealed again with every flush
         return seal(appended, table)
-
-
-def _deferred(
-    reader: ColumnReader,
-    events: Sequence[object],
-    instruments: Sequence[int],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-) -> list[Any]:
-    deferred: list[Any] = [reader] * (DEFERRED_WIDTH * len(events))
-    deferred[1::DEFERRED_WIDTH] = events
-    deferred[2::DEFERRED_WIDTH] = instruments
-    deferred[3::DEFERRED_WIDTH] = ts_recv
-    deferred[4::DEFERRED_WIDTH] = frames
-    return deferred
-
-
-def _read_trades(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
-    """Read what `ColumnBuffer.trade` keeps."""
-    ts_event, sequence, price, size, side, low, high, flags = zip(*events, strict=True)
-    set_column(rows, "ts_event", ts_event)
-    set_column(rows, "sequence", sequence)
-    set_column(rows, "side", side)
-    set_column(rows, "trade_id_low", low)
-    set_column(rows, "trade_id_high", high)
-    set_column(rows, "flags", flags)
-    return price, size
-
-
-def _read_quotes(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
-    """Read what `ColumnBuffer.quote` keeps."""
-    ts_event, sequence, *numbers, flags = zip(*events, strict=True)
-    set_column(rows, "ts_event", ts_event)
-    set_column(rows, "sequence", sequence)
-    set_column(rows, "flags", flags)
-    return numbers
-
-
-def _check_pairs(levels: Sequence[Sequence[object]]) -> None:
-    """Raise ValueError for what is no list of pairs."""
-    if type(levels) not in _LEVEL_TYPES or not {*map(type, levels)} <= _LEVEL_TYPES:
-        raise ValueError("a price level, or a side of a book, is no list")
-    if not {*map(len, levels)} <= _PAIR:
-        raise ValueError("a price level that is no pair of price and size")
-
-
-def _pairs_in(side: bytes) -> int:
-    """Return how many pairs a JSON array has; -1 for what is no array of pairs of plain decimals.
-    (Whether each is a number, and which, is seen when sealing.)"""
-    skeleton = side.translate(None, _DIGITS)
-    pairs = len(skeleton) // len(_PAIR_SKELETON)
-    is_array = skeleton == _skeleton(pairs) and (pairs > 0 or side == b"[]")  # [5] has no pairs
-    return pairs if is_array else -1
-
-
-@lru_cache(maxsize=1_024)
-def _skeleton(pairs: int) -> bytes:
-    """Return what an array of so many pairs is without its digits and points."""
-    return b"[" + b",".join([_PAIR_SKELETON[:-1]] * pairs) + b"]"
 
 
 def _last_update(rows: bytearray) -> tuple[int, ...]:

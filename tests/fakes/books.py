@@ -25,6 +25,9 @@ SOCKET = BookRule(Continuity.INCREMENT)
 OKX = BookRule(Continuity.PREVIOUS)
 UNNUMBERED = BookRule(Continuity.NONE)
 
+BIDS, ASKS = [(10, 5), (9, 4)], [(11, 6), (12, 7)]
+IMAGE = ["RESET", "b10=5*", "b9=4*", "a11=6*", "a12=7*."]
+
 
 class Connection:
     """A Source: the instruments subscribed to."""
@@ -123,6 +126,16 @@ class BookHarness:
         return tuple(  # type: ignore[return-value]  # two sides
             dict(zip(side.prices.tolist(), side.sizes.tolist(), strict=True)) for side in sides
         )
+
+
+def live(rule: BookRule, settings: BookSettings | None = None, last: int = 100) -> BookHarness:
+    """Return a harness whose first book is live at update 100."""
+    harness = BookHarness(rule, settings)
+    harness.snapshot(last, BIDS, ASKS)
+    harness.flush()
+    assert harness.published == IMAGE
+    harness.published.clear()
+    return harness
 
 
 def words(rows: Rows) -> list[str]:

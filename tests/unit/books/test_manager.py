@@ -9,33 +9,25 @@ import numpy as np
 import pytest
 
 from ingestor.adapter import BookRule, Continuity
-from ingestor.books.book import NEXT, Event, State
-from ingestor.books.manager import BookManager
 from ingestor.books.settings import BookSettings
 from ingestor.consumer.orderbook import BookInvalid, OrderBooks
 from ingestor.model.batch import TickBatch
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Flag
-from ingestor.model.timestamps import SECOND
-from tests.fakes.books import FUTURES, OKX, SOCKET, SPOT, START, UNNUMBERED, BookHarness, words
-
-BIDS, ASKS = [(10, 5), (9, 4)], [(11, 6), (12, 7)]
-IMAGE = ["RESET", "b10=5*", "b9=4*", "a11=6*", "a12=7*."]
-
-
-def live(rule: BookRule, settings: BookSettings | None = None, last: int = 100) -> BookHarness:
-    """Return a harness whose first book is live at update 100."""
-    harness = BookHarness(rule, settings)
-    harness.snapshot(last, BIDS, ASKS)
-    harness.flush()
-    assert harness.published == IMAGE
-    harness.published.clear()
-    return harness
-
-
-def test_every_state_knows_every_event() -> None:
-    assert set(NEXT) == {(state, event) for state in State for event in Event}
-
+from tests.fakes.books import (
+    ASKS,
+    BIDS,
+    FUTURES,
+    IMAGE,
+    OKX,
+    SOCKET,
+    SPOT,
+    START,
+    UNNUMBERED,
+    BookHarness,
+    live,
+    words,
+)
 
 # --- socket snapshots
 
@@ -355,7 +347,8 @@ def test_what_the_oracle_remembers_is_bounded_and_forgets_the_past() -> None:
     for number in range(200, 400):
         harness.quote(number, (10, 5), (11, 6))
     harness.flush()
-    book = harness.books._books[0]
+    book = harness.books.valid_book(0)
+    assert book is not None
     assert len(book.recent_quotes) <= 16
     for number in range(101, 200):
         harness.delta(number, number, [(1, number)])
@@ -449,34 +442,6 @@ def test_a_held_update_beyond_the_bound_is_cut_when_it_is_released() -> None:
     assert harness.book()[0] == {10: 5, 9: 4}
 
 
-# --- repairs
-
-
-def test_repairs_back_off_and_are_asked_for_again_until_a_snapshot_comes() -> None:
-    harness = live(SOCKET, BookSettings(repairs_per_s=1_000))
-    harness.delta(103, 103, [(8, 1)])
-    waits, repairs = [], harness.flush().repairs
-    for _ in range(9):
-        waits.append(round((repairs[0].due_ns - harness.now) / SECOND))
-        repairs = harness.flush(waits[-1] + 10).repairs
-        assert len(repairs) == 1
-        assert not harness.flush().repairs
-    assert waits == [0, 1, 2, 4, 8, 16, 32, 60, 60]
-    harness.snapshot(200, BIDS, ASKS)
-    harness.flush()
-    assert not harness.flush(3_600).repairs
-    harness.delta(300, 300, [(8, 1)])  # an hour of health: the back-off starts anew
-    assert harness.flush().repairs[0].due_ns == harness.now
-    assert harness.books.statistics()["acme", "spot"].repairs == {"sequence": 11}
-
-
-def test_repairs_of_a_venue_are_spread() -> None:
-    harness = live(SOCKET, BookSettings(repairs_per_s=2))
-    harness.hole(Cause.REJECTED)
-    due = [one.due_ns - harness.now for one in harness.flush().repairs]
-    assert due == [0, SECOND // 2]
-
-
 # --- what is derived
 
 
@@ -508,25 +473,3 @@ def test_images_of_the_book_start_a_consumer() -> None:
     late.feed(TickBatch(RowClass.LEVEL, batch.rows, harness.table))
     assert late["acme:spot:AAA"].best() == (10, 6, 11, 6)
     assert late["acme:spot:AAA"].partial
-
-
-def test_a_forgotten_book_takes_its_held_rows_along() -> None:
-    harness = BookHarness(SPOT)
-    harness.delta(1, 1, [(8, 1)])
-    harness.flush()
-    harness.books.forget(0)
-    harness.books.forget(0)
-    output = harness.flush()
-    assert (output.held, output.filtered) == (0, 1)
-
-
-def test_statistics_count_the_time_without_a_book() -> None:
-    harness = BookHarness(SOCKET)
-    harness.delta(1, 1, [(8, 1)])
-    harness.flush()
-    line = harness.books.statistics(harness.now + 3 * SECOND)["acme", "spot"]
-    assert (line.books, line.valid, line.invalid_s) == (1, 0, 3.0)
-
-
-def test_books_need_no_settings() -> None:
-    assert BookManager(BookHarness(SPOT).table, lambda _: SPOT).statistics() == {}

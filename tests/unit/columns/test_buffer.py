@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.columns.buffer import ColumnBuffer
-from ingestor.columns.sealing import set_column
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import UPDATE, Cause, Flag, Rows, Side
@@ -75,28 +74,6 @@ def test_rows_hold_what_was_appended(table: InstrumentTable) -> None:
     assert buffer.is_empty
 
 
-@pytest.mark.parametrize(
-    "levels",
-    [
-        [["1"]],
-        [["1", "2", "3"]],
-        [["1", "2"], []],
-        {},
-        "",
-        [{"1": "2"}],
-        ["12"],
-        [["1", "2"], None],
-        5,
-    ],
-)
-def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[list[str]]) -> None:
-    buffer = ColumnBuffer()
-    buffer.begin(Connection(0), b"")
-    with pytest.raises((ValueError, TypeError)):
-        buffer.levels(0, 1, 1, 0, 0, [["1", "2"]], levels)
-    assert buffer.rows == 0
-
-
 @pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1, 2**64, "7", None, 1.5])
 def test_a_number_that_does_not_fit_its_field_costs_its_frame_alone(
     table: InstrumentTable, number: int
@@ -117,26 +94,6 @@ def test_a_number_that_does_not_fit_its_field_costs_its_frame_alone(
         (RowClass.QUOTE, [0]),
     ]
     assert {(one.trade, one.quote, one.ts_recv) for one in sealed.holes} == {(1, 1, 9)}
-
-
-def test_events_of_several_readers_keep_their_order_and_their_rows(table: InstrumentTable) -> None:
-    """Two venues in one flush: each reader reads its own, rows stay in order of arrival."""
-
-    def read(events: list[int], rows: Rows) -> tuple[list[str], list[str]]:
-        set_column(rows, "sequence", [10 * event for event in events])
-        return [f"{event}.5" for event in events], ["1"] * len(events)
-
-    buffer = ColumnBuffer()
-    for number in range(1, 7):
-        buffer.begin(Connection(0), b"")
-        if number % 3:
-            buffer.add_trade(read, number, 0, number)
-        else:
-            buffer.trade(0, 1, number, number, str(number), "2", 1)
-    trades = buffer.seal(table).trades
-    assert trades["sequence"].tolist() == [10, 20, 3, 40, 50, 6]
-    assert trades["price"].tolist() == [150, 250, 300, 450, 550, 600]
-    assert trades["ts_recv"].tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_rejected_frame_is_taken_back_whole(table: InstrumentTable) -> None:
@@ -300,36 +257,6 @@ def test_updates_of_several_frames_are_what_levels_are(
     assert sealed.prices.tolist() == wanted.prices.tolist()
     assert sealed.sizes.tolist() == wanted.sizes.tolist()
     assert [one.payload for one in sealed.rejected] == [one.payload for one in wanted.rejected]
-
-
-@pytest.mark.parametrize(
-    "side",
-    [
-        b'[["1","2"], ["3","4"]]',
-        b'[["1","2","3"]]',
-        b'[["1"]]',
-        b'["1","2"]',
-        b'[[1,"2"]]',
-        b'[["1e5","2"]]',
-        b'[["-1","2"]]',
-        b'[["1","2"],]',
-        b"[[]]",
-        b"[5]",
-        b"null",
-        b"{}",
-        b'[["1","2"]',
-        b"",
-    ],
-)
-def test_levels_of_another_form_are_left_to_others(side: bytes) -> None:
-    buffer = ColumnBuffer()
-    buffer.begin(Connection(0), b"")
-    assert not buffer.json_levels(0, 1, 1, 0, 0, b'[["1","2"]]', side)
-    assert not buffer.json_levels(0, 1, 1, 0, 0, side, b"[]")
-    for sides in ([b'[["1","2"]]', side], [side, b"[]"]):
-        with pytest.raises(ValueError, match="plain decimals"):
-            buffer.json_updates([0], [1], [1], [0], [0], sides, [0])
-    assert buffer.rows == 0
 
 
 def test_a_rejected_frame_takes_its_json_levels_back(table: InstrumentTable) -> None:
