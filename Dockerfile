@@ -1,13 +1,14 @@
 # syntax=docker/dockerfile:1
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/ingestor
 WORKDIR /src
 # The dependencies change less often than the code: their layer is kept.
 COPY requirements.lock ./
 RUN /opt/ingestor/bin/pip install --require-hashes -r requirements.lock
 COPY . ./
-RUN /opt/ingestor/bin/pip install --no-deps --no-build-isolation . \
+RUN INGESTOR_NATIVE=required /opt/ingestor/bin/pip install --no-deps --no-build-isolation . \
     && /opt/ingestor/bin/python -m compileall -q /opt/ingestor/lib
 
 FROM python:3.13-slim

@@ -18,6 +18,7 @@ from types import FrameType
 
 import pytest
 
+from ingestor.native import native
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.market import NUMBER_FIRST
 from ingestor.testbed.simulated.server import Simulator
@@ -111,6 +112,7 @@ async def quiet(tmp_path: Path) -> AsyncIterator[Quiet]:
                 yield Quiet(venue, run)
 
 
+@pytest.mark.skipif(native().library is None, reason=native().reason)
 @pytest.mark.parametrize(
     ("kind", "heading"), [("trade", "The life of a trade"), ("book", "The life of a book delta")]
 )

@@ -24,6 +24,7 @@ from ingestor.admin.families import (
     list_families,
     output_families,
     recorder_families,
+    trade_families,
 )
 from ingestor.admin.server import AdminServer
 from ingestor.books.statistics import BookCounters
@@ -33,6 +34,7 @@ from ingestor.model.errors import ListenFailed
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import TRADE, Flag, Kind
+from ingestor.pipeline.trade_gaps import TradeGaps
 from ingestor.recording.recorder import RecorderStatistics
 from ingestor.recording.writer_thread import RecorderState
 from ingestor.sinks.kafka.queue import QueueStatistics
@@ -126,6 +128,9 @@ class App:
         lists.reads["okx", "swap", "kept"] += 1
         lists.unreadable["okx", "swap"] += 1
         yield from list_families(lists, {("okx", "rest"): 12.5})
+        lost = TradeGaps(InstrumentTable(()), None)
+        lost.lost["okx", "spot"] += 3
+        yield from trade_families(lost, {("okx", "spot", "answered"): 1})
         yield from output_families(2)
         yield from kafka_families(channel, {"OutOfOrder": 1}, connected=True)
         counters = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
