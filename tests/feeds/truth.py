@@ -28,22 +28,22 @@ def replayed(path: Path) -> tuple[list[str], Replay]:
     for result in replay.results():
         for batch in result.batches:
             names = batch.rows.dtype.names or ()
-            for row in batch.rows.tolist():
+            marks = batch.rows.view(batch.row_class.control)[["first", "last"]].tolist()
+            for row, mark in zip(batch.rows.tolist(), marks, strict=True):
                 fields = dict(zip(names, row, strict=True))
-                rows[batch.row_class].append(_text(batch.row_class, fields, replay.table))
+                rows[batch.row_class].append(_text(batch.row_class, fields, mark, replay.table))
         refused += [f"refused {rejected.reason}" for rejected in result.rejected]
     return [row for of_class in rows.values() for row in of_class] + refused, replay
 
 
-def _text(row_class: RowClass, row: dict[str, Any], table: InstrumentTable) -> str:
+def _text(
+    row_class: RowClass, row: dict[str, Any], mark: tuple[int, int], table: InstrumentTable
+) -> str:
+    """Return one row as text. mark: the missing numbers, where the row is a mark."""
     kind = Kind(row["kind"])
     if kind in {Kind.GAP, Kind.RESET}:
         cause = [Cause(row["side"]).name.lower()] if row["side"] else []
-        missing = [
-            str(number)
-            for number in row.view(row_class.control)[["first", "last"]].item()
-            if number
-        ]
+        missing = [str(number) for number in mark if number]
         return " ".join([f"{kind.name.lower()} {row_class.name.lower()}", *cause, *missing])
     one = table[row["instrument"]]
     exponents = (one.price_exponent, one.size_exponent) * 2
