@@ -32,7 +32,8 @@ from ingestor.model.rows import TRADE, Flag, Kind
 from ingestor.recording.recorder import Recorder
 from ingestor.recording.segments import RecorderSettings
 from ingestor.sinks.digest import AuditSink
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 
 BURST: Final = 50  # frames a socket read
 GAPS_S: Final = (0.0005, 0.002, 0.010, 0.030)

@@ -28,19 +28,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 from operator import itemgetter
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 from zlib import crc32
 
-import msgspec
 import orjson
-from msgspec import Meta
 
 from ingestor.adapter import (
-    INT64_MAX,
-    MILLISECOND,
     OTHER_BOOK,
-    TIME_MAX,
-    TIME_MIN,
     Ack,
     BookOffer,
     BookRule,
@@ -48,7 +42,6 @@ from ingestor.adapter import (
     CompiledShape,
     Continuity,
     Control,
-    Counted,
     DecimalLevels,
     DecodeMany,
     Endpoint,
@@ -66,43 +59,42 @@ from ingestor.adapter import (
     RestLimit,
     RestRequest,
     RestSnapshot,
-    Rows,
-    Sequential,
-    Side,
     SnapshotSource,
     TradeNumbers,
     UnknownMessage,
     by_kind,
-    flat,
-    milliseconds_ns,
-    plain_integers,
-    set_column,
 )
 
 from . import instruments
+from .decoder import (
+    DEPTH,
+    append_book,
+    append_books,
+    append_images,
+    parse_book,
+    parse_history,
+    parse_image,
+    parse_quotes,
+    parse_trades,
+    read_quotes,
+    read_trades,
+    spread,
+    time_ns,
+)
 from .shapes import SHAPES
 
 _CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt"}
-_DEPTH: Final = 400
 # By levels a side. Those of 10 ms, books50-l2-tbt and books-l2-tbt, want a login with a VIP level.
-_BOOK_CHANNELS: Final = {_DEPTH: "books", 5: "books5", 1: "bbo-tbt"}
+_BOOK_CHANNELS: Final = {DEPTH: "books", 5: "books5", 1: "bbo-tbt"}
 _IMAGES: Final = BookRule(Continuity.NONE, may_cross=True)
 _BOOKS: Final = (
-    BookOffer(_DEPTH, 100),
+    BookOffer(DEPTH, 100),
     BookOffer(5, 100, _IMAGES, is_plain=True),
     BookOffer(1, 10, replace(_IMAGES, quotes_from_book=True), is_plain=True),
 )
 _WHOLE_BOOKS: Final = frozenset({"books", "books5"})  # never quotes
 _NAMED: Final = {*_CHANNELS.values(), *_BOOK_CHANNELS.values()}
 _CHECKED: Final = 25  # levels a side that a checksum covers
-_CHECKSUM: Final = int(Flag.CHECKSUM)
-_CRC_BITS: Final = 0xFFFFFFFF  # a checksum is signed
-_SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
-_NO_SIDE: Final = int(Side.NONE)
-_LAST: Final = int(Flag.LAST)
-_RPI: Final = "1"  # the source of a trade: against a retail price improvement order
-_RPI_FLAGS: Final = {_RPI: int(Flag.LAST | Flag.RPI)}
-_BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
@@ -163,216 +155,6 @@ _CHANNEL_OF: Final = {
 _beginning: Final = itemgetter(slice(_BEGINS))
 
 
-class _Argument(msgspec.Struct, gc=False):
-    instId: str  # noqa: N815  # the venue's name
-
-
-class _Trade(msgspec.Struct, gc=False):
-    tradeId: str  # noqa: N815  # the venue's name
-    px: Any  # as text or bare: `float_hook` keeps the digits
-    sz: Any
-    side: str  # buy or sell
-    ts: str  # ms
-    source: str = "0"
-    count: Any = "1"  # fills that were joined; the id is the last one's
-
-
-class _Trades(msgspec.Struct, gc=False):
-    arg: _Argument
-    data: list[_Trade]
-
-
-class _History(msgspec.Struct, gc=False):
-    """The answer to a request for past trades, newest first."""
-
-    data: list[_Trade]
-
-
-class _Level(msgspec.Struct, array_like=True, gc=False):
-    """Its other members are not read."""
-
-    price: Any
-    size: Any
-
-
-class _Quote(msgspec.Struct, gc=False):
-    bids: list[_Level]
-    asks: list[_Level]
-    ts: str  # ms
-    seqId: Sequential = 0  # noqa: N815  # the venue's name
-
-
-class _Quotes(msgspec.Struct, gc=False):
-    arg: _Argument
-    data: list[_Quote]
-
-
-class _Update(msgspec.Struct, gc=False):
-    bids: list[_Level]
-    asks: list[_Level]
-    ts: str  # ms
-    seqId: Sequential = 0  # noqa: N815  # the venue's name
-    prevSeqId: Annotated[int, Meta(ge=-1, le=INT64_MAX)] = 0  # noqa: N815  # the venue's name
-    checksum: Annotated[int, Meta(ge=-(2**31), lt=2**32)] = 0
-
-
-class _Book(msgspec.Struct, gc=False):
-    arg: _Argument
-    action: Literal["snapshot", "update"]
-    data: list[_Update]
-
-
-class _Image(_Quote, gc=False):
-    seqId: Counted  # noqa: N815  # the venue's name
-
-
-class _Images(msgspec.Struct, gc=False):
-    """The answer to a request for a book."""
-
-    data: list[_Image]
-
-
-_parse_image: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
-_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
-_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
-_parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
-_parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
-_NONE: Final = [_Level("0", "0")]
-
-
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in trades]))
-    set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
-    set_column(rows, "side", [_SIDES.get(one.side, _NO_SIDE) for one in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    fills = [one.count for one in trades]
-    if fills.count("1") != len(fills):
-        spans = plain_integers([str(one) for one in fills])
-        set_column(rows, "trade_id_high", [max(0, one - 1) for one in spans])
-    sources = [one.source for one in trades]
-    if _RPI in sources:
-        set_column(rows, "flags", [_RPI_FLAGS.get(source, _LAST) for source in sources])
-    return [one.px for one in trades], [one.sz for one in trades]
-
-
-def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in quotes]))
-    set_column(rows, "sequence", [one.seqId for one in quotes])
-    bids = [(one.bids or _NONE)[0] for one in quotes]
-    asks = [(one.asks or _NONE)[0] for one in quotes]
-    return (
-        [one.price for one in bids],
-        [one.size for one in bids],
-        [one.price for one in asks],
-        [one.size for one in asks],
-    )
-
-
-def _spread(
-    parsed: Sequence[_Trades] | Sequence[_Quotes],
-    symbols: Mapping[str, int],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-) -> tuple[Sequence[Any], ...]:
-    """Return the events of frames, with the columns that `ColumnBuffer.add_trades` takes."""
-    numbers = [symbols[one.arg.instId] for one in parsed]
-    return flat([one.data for one in parsed], numbers, ts_recv, frames)
-
-
-def _append_book(
-    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
-) -> None:
-    book = _parse_book(payload)
-    instrument = symbols[book.arg.instId]
-    flags = _BOOK_FLAGS[book.action]
-    for update in book.data:
-        bids, asks = update.bids, update.asks
-        previous = update.prevSeqId
-        out.levels(
-            instrument,
-            _time_ns(update.ts),
-            ts_recv,
-            update.seqId,
-            update.seqId,
-            [(one.price, one.size) for one in bids],
-            [(one.price, one.size) for one in asks],
-            0 if previous == -1 else previous,
-            flags and _image_flags(update),
-            update.checksum & _CRC_BITS if update.checksum else None,
-            are_pairs=True,
-        )
-
-
-def _append_books(
-    books: Sequence[_Book],
-    symbols: Mapping[str, int],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: ColumnBuffer,
-) -> None:
-    """Append books of several frames, as `_append_book` does each."""
-    instruments = [symbols[one.arg.instId] for one in books]
-    kinds: Sequence[int] = [_BOOK_FLAGS[one.action] for one in books]
-    updates, numbers, received, at, kinds = flat(
-        [one.data for one in books], instruments, ts_recv, frames, kinds
-    )
-    sides = [side for one in updates for side in (one.bids, one.asks)]
-    counts = list(map(len, sides))
-    levels = list(chain.from_iterable(sides))
-    texts: list[object] = [None] * (2 * len(levels))
-    texts[0::2] = [level.price for level in levels]
-    texts[1::2] = [level.size for level in levels]
-    out.updates(
-        numbers,
-        milliseconds_ns(plain_integers([one.ts for one in updates])).tolist(),
-        received,
-        counts[0::2],
-        counts[1::2],
-        texts,
-        at,
-        numbers=[one.seqId for one in updates],
-        previous=[max(one.prevSeqId, 0) for one in updates],  # -1 of an image
-        flags=[
-            (kind and _image_flags(one)) | (_CHECKSUM if one.checksum else 0)
-            for kind, one in zip(kinds, updates, strict=True)
-        ],
-        checksums=[one.checksum & _CRC_BITS for one in updates],
-    )
-
-
-def _image_flags(image: _Update) -> int:
-    is_cut = max(len(image.bids), len(image.asks)) >= _DEPTH
-    return Flag.SNAPSHOT | Flag.PARTIAL if is_cut else Flag.SNAPSHOT
-
-
-def _append_images(
-    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
-) -> None:
-    """Append books of a few levels, each of which is whole."""
-    message = _parse_quotes(payload)
-    instrument = symbols[message.arg.instId]
-    for image in message.data:
-        out.levels(
-            instrument,
-            _time_ns(image.ts),
-            ts_recv,
-            image.seqId,
-            image.seqId,
-            [(one.price, one.size) for one in image.bids],
-            [(one.price, one.size) for one in image.asks],
-            0,
-            Flag.SNAPSHOT | Flag.PARTIAL,
-            are_pairs=True,
-        )
-
-
-def _time_ns(text: str) -> int:
-    [time] = plain_integers([text])
-    if not TIME_MIN <= time * MILLISECOND <= TIME_MAX:
-        raise ValueError(f"{text!r:.40} ms is no time between 2010 and 2100")
-    return time * MILLISECOND
-
-
 class Okx:
     venue: ClassVar[str] = "okx"
     reference: ClassVar[str] = "OKX API v5, read 2026-11-21"
@@ -418,15 +200,15 @@ class Okx:
             return self._book(channel, payload, ts_recv, out)
         match channel:
             case "trades":
-                trades = _parse_trades(payload)
+                trades = parse_trades(payload)
                 number = symbols[trades.arg.instId]
                 for trade in trades.data:
-                    out.add_trade(_read_trades, trade, number, ts_recv)
+                    out.add_trade(read_trades, trade, number, ts_recv)
             case "bbo-tbt":
-                quotes = _parse_quotes(payload)
+                quotes = parse_quotes(payload)
                 number = symbols[quotes.arg.instId]
                 for quote in quotes.data:
-                    out.add_quote(_read_quotes, quote, number, ts_recv)
+                    out.add_quote(read_quotes, quote, number, ts_recv)
             case _:
                 return self._left_out(channel)
         return None
@@ -436,7 +218,7 @@ class Okx:
     ) -> Control | None:
         if channel != self.book_channel:
             return OTHER_BOOK
-        append = _append_book if channel == "books" else _append_images
+        append = append_book if channel == "books" else append_images
         append(payload, self._symbols, ts_recv, out)
         return None
 
@@ -451,8 +233,8 @@ class Okx:
         return RestRequest("/api/v5/market/history-trades", query)
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        for trade in reversed(_parse_history(body).data):
-            out.add_trade(_read_trades, trade, self._symbols[symbol], ts_recv)
+        for trade in reversed(parse_history(body).data):
+            out.add_trade(read_trades, trade, self._symbols[symbol], ts_recv)
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
@@ -462,13 +244,13 @@ class Okx:
             channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
             for channel, (some, received, at) in by_kind(channels, payloads, ts_recv, frames):
                 if channel == "trades":
-                    trades = list(map(_parse_trades, some))
-                    out.add_trades(_read_trades, *_spread(trades, symbols, received, at))
+                    trades = list(map(parse_trades, some))
+                    out.add_trades(read_trades, *spread(trades, symbols, received, at))
                 elif channel == "bbo-tbt":
-                    quotes = list(map(_parse_quotes, some))
-                    out.add_quotes(_read_quotes, *_spread(quotes, symbols, received, at))
+                    quotes = list(map(parse_quotes, some))
+                    out.add_quotes(read_quotes, *spread(quotes, symbols, received, at))
                 else:
-                    _append_books(list(map(_parse_book, some)), symbols, received, at, out)
+                    append_books(list(map(parse_book, some)), symbols, received, at, out)
             return ()
 
         return decode
@@ -510,14 +292,14 @@ class Okx:
         return instruments.parse(market, entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
-        return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(_DEPTH)})
+        return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(DEPTH)})
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        [image] = _parse_image(body).data
-        is_cut = max(len(image.bids), len(image.asks)) >= _DEPTH
+        [image] = parse_image(body).data
+        is_cut = max(len(image.bids), len(image.asks)) >= DEPTH
         out.levels(
             self._symbols[symbol],
-            _time_ns(image.ts),
+            time_ns(image.ts),
             ts_recv,
             image.seqId,
             image.seqId,

@@ -109,7 +109,7 @@ def replay(
       ingestor replay recordings --parquet ticks --from 2026-11-21T10:00:00Z
     """
     from ingestor.cli.replay import Target, replay_text, run_replay
-    from ingestor.sources.replay.replay import ReplayOptions
+    from ingestor.sources.replay.options import ReplayOptions
 
     if audit and (kafka or parquet):
         raise typer.BadParameter("--audit goes to nothing: leave it out", param_hint="--audit")

@@ -22,7 +22,8 @@ from ingestor.recording.reader import Problems
 from ingestor.sinks.digest import AuditSink
 from ingestor.sinks.interface import Sink, Tee
 from ingestor.sinks.kafka.overload import Budget
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from ingestor.sources.replay.report import report
 
 if TYPE_CHECKING:

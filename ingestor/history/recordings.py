@@ -34,7 +34,8 @@ from ingestor.model.timestamps import SECOND, iso_ns
 from ingestor.recording.files import regular_files
 from ingestor.recording.reader import Problems
 from ingestor.sources.replay.filters import check_symbols, matches_any
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

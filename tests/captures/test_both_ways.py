@@ -9,7 +9,8 @@ import pytest
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.native import native
 from ingestor.sinks.digest import Digest
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from tests.reference.reader import CAPTURES
 
 pytestmark = [

@@ -26,7 +26,8 @@ from ingestor.recording.format import Decided
 from ingestor.recording.reader import Problems, chain_lines, find_chains
 from ingestor.sinks.digest import Digest
 from ingestor.sinks.kafka.overload import Step
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.emulator.faults import Fault, Faults
 from ingestor.testbed.emulator.playback import survey

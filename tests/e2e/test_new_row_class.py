@@ -35,7 +35,8 @@ from ingestor.sinks.interface import Tee
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.staleness import Staleness
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from ingestor.testbed.broker import DevBroker
 from tests.fakes.acme import MARKET, MS
 from tests.fakes.weather import WEATHER, WeatherVenue, forecast, known

@@ -96,7 +96,7 @@ def check(live: Seen, channels: list[str]) -> None:
         assert gaps[0] == Cause.SEQUENCE
         at = kinds.index(Kind.GAP)
         field = "bid_size" if row_class is RowClass.QUOTE else "size"
-        before = some[:at][some["kind"][:at] == Kind(row_class)]
+        before = some[:at][some["kind"][:at] == Kind(row_class.id)]
         sizes = [size for size in before[field].tolist() if size != 1]
         assert sizes == [top(number) for number in range(1, LOST)][-len(sizes) :]
         after = some[at + 1]  # nothing of the stale book comes between the GAP and the image

@@ -20,7 +20,8 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.errors import IngestError
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Rows
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from tests.e2e.processes import environment, ingestor
 from tests.kafka.broker import KafkaEndpoint
 

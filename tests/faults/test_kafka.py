@@ -151,7 +151,7 @@ async def test_a_refused_record_costs_its_neighbors_and_other_topics_nothing(
         void = counts["dead_lettered"] if row_class is RowClass.TRADE else 0
         batches, _ = await read_back(sink, row_class, void)
         ticks = [
-            TickBatch(row_class, batch.rows[batch.rows["kind"] == row_class], batch.instruments)
+            TickBatch(row_class, batch.rows[batch.rows["kind"] == row_class.id], batch.instruments)
             for batch in batches
         ]
         found, wanted = by_key(ticks), make(first[row_class] - 1)

@@ -27,7 +27,8 @@ from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Flag, Kind
 from ingestor.sinks.kafka.auxiliary_queue import dead_letter, void
 from ingestor.sources.live.plan import PlannedConnection, Route
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from tests.fakes.schemas import check
 from tests.feeds.fixtures import Fixture, load, markets
 

@@ -89,7 +89,7 @@ def test_binance_spot_times_in_both_units(tmp_path: Path, times: tuple[int, int]
 
 
 def options(path: Path) -> Any:
-    from ingestor.sources.replay.replay import ReplayOptions
+    from ingestor.sources.replay.options import ReplayOptions
 
     return ReplayOptions((path,), venue="binance", market="spot")
 

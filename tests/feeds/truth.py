@@ -9,7 +9,8 @@ from ingestor.model.decimals import format_decimal
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Flag, Kind
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "truth"
 

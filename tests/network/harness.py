@@ -113,7 +113,7 @@ class Bench:
         for batch in result.batches:
             self.observe(batch)
             for kind in batch.rows["kind"].tolist():
-                key = (int(batch.row_class), kind)
+                key = (batch.row_class.id, kind)
                 self.kinds[key] = self.kinds.get(key, 0) + 1
         return result.batches
 

@@ -23,7 +23,8 @@ from ingestor.sinks.digest import AuditSink
 from ingestor.sources.live.connection import PlannedReconnect
 from ingestor.sources.live.plan import Route, TransportName, Wanted, make_plan
 from ingestor.sources.live.replan import PlanChange, replan
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from ingestor.sources.replay.report import audit
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions

@@ -310,7 +310,18 @@ def _binance(message: Any) -> Iterator[Event]:
 
 
 def rest_book(symbol: str, answer: Any) -> Update:
-    """Read Binance's REST answer of a book."""
+    """Read a REST answer of a book: Binance's, or OKX's."""
+    if "data" in answer:
+        [book] = answer["data"]
+        return Update(
+            symbol,
+            _levels(book["bids"], book["asks"]),
+            is_snapshot=True,
+            first=book["seqId"],
+            last=book["seqId"],
+            previous=0,
+            ts_event=_ms(int(book["ts"])),
+        )
     return Update(
         symbol,
         _levels(answer["bids"], answer["asks"]),

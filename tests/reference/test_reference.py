@@ -26,7 +26,8 @@ from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Flag, Kind, Side
 from ingestor.recording.reader import Problems
 from ingestor.sources.registry import adapter_of
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from tests.e2e.harness import Published
 from tests.faults.results import RowRecorder
 from tests.feeds.fixtures import Fixture, Step, by_kind, load, markets
@@ -214,7 +215,9 @@ def _published_levels(published: Published, key: str) -> list[LevelRow]:
 
 def _received(published: Published, row_class: RowClass, key: str) -> list[int]:
     rows = published.rows(row_class, key)
-    return [int(time) for time in rows[rows["kind"] == row_class]["ts_recv"]] if len(rows) else []
+    return (
+        [int(time) for time in rows[rows["kind"] == row_class.id]["ts_recv"]] if len(rows) else []
+    )
 
 
 @pytest.mark.captures

@@ -31,7 +31,8 @@ from ingestor.adapter.instrument_list import InstrumentList, read_list
 from ingestor.config.model import Config
 from ingestor.model.errors import PeerClosed, TransportError
 from ingestor.model.rows import Cause
-from ingestor.sources.live import repair_worker, supervisor
+from ingestor.sources.live import supervisor
+from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.websocket.interface import ConnectOptions, Handler
 from tests.simulation.dialects import DIALECTS, DayMarket, Dialect
 from tests.simulation.faults import Faults
@@ -356,14 +357,14 @@ class Day(World):
 def _exchanges(world: Day, pace: float) -> Iterator[None]:
     """Put the simulated exchanges in the place of sockets and of REST."""
 
-    async def client(_self: object, _origin: str) -> Venues:
+    async def client(_self: object, _adapter: object, _market: str, _origin: str) -> Venues:
         return world.venues
 
     transports = {**supervisor.TRANSPORTS, "picows": world.venues.connect}
     with (
         simulated(world.broker, pace),
         mock.patch.object(supervisor, "TRANSPORTS", transports),
-        mock.patch.object(repair_worker.RepairWorker, "_client", client),
+        mock.patch.object(RestPools, "client", client),
     ):
         yield
 

@@ -455,7 +455,8 @@ class KafkaSink:
         self._counts.dead_lettered(partition_queue.row_class, rows)
         instrument = int(rows["instrument"][0])
         if rows["kind"][0] != Kind.GAP:  # else every mark that is refused would bring another
-            ts_recv = int(rows["ts_recv"][0])
+            # A time of the future would have Kafka refuse the mark as well.
+            ts_recv = min(int(rows["ts_recv"][0]), now_ns)
             gap = control_row(
                 partition_queue.row_class, Kind.GAP, instrument, ts_recv, cause=Cause.DEAD_LETTER
             )

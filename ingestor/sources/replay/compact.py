@@ -13,7 +13,8 @@ from ingestor.recording.layout import parse_segment_path
 from ingestor.recording.parquet import Manifest, Unit, UnitWriter, load_manifest, save_manifest
 from ingestor.recording.reader import Problems
 from ingestor.sources.registry import adapter_of
-from ingestor.sources.replay.replay import AdapterOf, Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import AdapterOf, Replay
 
 RAW: Final = "raw"
 

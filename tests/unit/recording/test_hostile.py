@@ -49,7 +49,8 @@ path = Path(sys.argv[1])
 def peak():  # not ru_maxrss, which has the parent's peak in it
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 before = peak()
 for what in sys.argv[2:]:
     try:

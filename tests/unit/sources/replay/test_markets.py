@@ -17,7 +17,8 @@ from feeds.okx import adapter as Okx
 from ingestor import history
 from ingestor.adapter import FeedAdapter
 from ingestor.model.errors import ConfigError
-from ingestor.sources.replay.replay import Replay, ReplayOptions
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from ingestor.testbed.emulator.playback import survey as survey_to_serve
 from tests.feeds.fixtures import load
 
