@@ -60,11 +60,13 @@ class WantedRows:
         if not book.quotes_from_book:
             return has_levels
         has_quotes = instrument in source.instruments(RowClass.QUOTE)
+        if not (has_levels or has_quotes):
+            return False  # refused meanwhile: what came before that is still wanted
         if has_quotes and not self.has_quotes(book):
             book.shown = None
         _set(self._without_levels, instrument, is_in=not has_levels)
         _set(self._without_quotes, instrument, is_in=not has_quotes)
-        return has_levels or has_quotes
+        return True
 
     def forget(self, instrument: int) -> None:
         """Drop what is known of a book that ended."""

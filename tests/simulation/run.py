@@ -349,7 +349,7 @@ class World:
     def _check_gaps(self) -> None:
         """No more holes are declared than there were reasons, of each kind."""
         excuses = self.venue.excuses
-        for (symbol, row_class, cause), count in sorted(self.consumer.gaps.items()):
+        for (symbol, row_class, cause), count in self.consumer.gaps.items():
             other = self._allowed(symbol, cause)
             match cause:
                 case _ if other is not None:
