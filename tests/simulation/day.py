@@ -30,6 +30,7 @@ from ingestor.adapter import FeedAdapter, RestRequest
 from ingestor.adapter.instrument_list import InstrumentList, read_list
 from ingestor.config.model import Config
 from ingestor.model.errors import PeerClosed, TransportError
+from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause
 from ingestor.sources.live import supervisor
 from ingestor.sources.rest.pool import RestPools
@@ -68,6 +69,12 @@ class DayLink(Link):
         self.streams[stream] = None
         self.fresh.append(stream)
         return True
+
+    def offers(self, stream: str) -> bool:
+        return self.venue.knows(stream)
+
+    def depth_of(self, stream: str) -> int | None:
+        return None  # any
 
     def unsubscribe(self, stream: str) -> bool:
         return self.streams.pop(stream, True) is None
@@ -245,11 +252,12 @@ class Venues:
         venue = self._by_host[urlsplit(options.url).hostname]
         return await venue.connect(options, handler)
 
-    async def get(self, origin: str, request: RestRequest) -> bytes:
-        """Answer what a repair asks for: a book of Binance's."""
+    async def get(self, origin: str, request: RestRequest, _settings: object = None) -> bytes:
+        """Answer what a repair asks for: a book of Binance's. Nobody keeps past trades here."""
         venue = self._by_name["binance"]
         await asyncio.sleep(2 * LATENCY_S)
-        if asyncio.get_running_loop().time() < venue.refuse_until_s:
+        is_book = request.path.endswith("/depth")
+        if not is_book or asyncio.get_running_loop().time() < venue.refuse_until_s:
             raise TransportError(origin, "refused")
         return venue.depth(str(dict(request.query)["symbol"]))
 
@@ -343,8 +351,13 @@ class Day(World):
     def _judge_reconnect(self, reason: str) -> bool:
         return True  # judged by `Faults`: only a farewell or an age of 24 hours asks for one
 
-    def _allowed(self, symbol: str, cause: Cause) -> int | None:
+    def _allowed(self, symbol: str, row_class: RowClass, cause: Cause) -> int | None:
         excuses = self.venues.excuses
+        if row_class is RowClass.TRADE and cause in {Cause.SEQUENCE, Cause.UNFILLED}:
+            # The numbers of trades name what any hole lost, and it can't be fetched.
+            key = symbol, row_class
+            holes = self.trace.holes[key] + self.trace.probes[key]
+            return holes + excuses.dropped[symbol] + excuses.malformed[symbol]
         if cause in {Cause.CHECKSUM, Cause.CROSSED, Cause.SEQUENCE}:
             trouble = excuses.dropped[symbol] + excuses.malformed[symbol]
             return 3 * trouble + 1_000 * excuses.revised[symbol]

@@ -281,7 +281,7 @@ class World:
         """Whether the venue, or a new plan, gave this reason to open a connection anew."""
         return reason in {"removed", "maintenance", "replaced"}
 
-    def _allowed(self, symbol: str, cause: Cause) -> int | None:
+    def _allowed(self, symbol: str, row_class: RowClass, cause: Cause) -> int | None:
         """How many GAPs of other causes there may be; None: the usual rule says."""
         return None
 
@@ -350,7 +350,7 @@ class World:
         """No more holes are declared than there were reasons, of each kind."""
         excuses = self.venue.excuses
         for (symbol, row_class, cause), count in self.consumer.gaps.items():
-            other = self._allowed(symbol, cause)
+            other = self._allowed(symbol, row_class, cause)
             match cause:
                 case _ if other is not None:
                     allowed = other
