@@ -115,6 +115,7 @@ _NONE: Final = [_Level("0", "0")]
 
 
 def read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
+    """Fill the rows of trades; return their prices and sizes as text."""
     rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in trades]))
     set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
     set_column(rows, "side", [_SIDES.get(one.side, _NO_SIDE) for one in trades])
@@ -130,6 +131,7 @@ def read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
 
 
 def read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[Any]]:
+    """Fill the rows of quotes; return price and size of bids and asks as text."""
     rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in quotes]))
     set_column(rows, "sequence", [one.seqId for one in quotes])
     bids = [(one.bids or _NONE)[0] for one in quotes]
@@ -156,6 +158,7 @@ def spread(
 def append_book(
     payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
 ) -> None:
+    """Append one frame of the channel `books`."""
     book = parse_book(payload)
     instrument = symbols[book.arg.instId]
     flags = _BOOK_FLAGS[book.action]
@@ -241,6 +244,7 @@ def append_images(
 
 
 def time_ns(text: str) -> int:
+    """Return milliseconds as ns. Raises ValueError for a time outside 2010 to 2100."""
     [time] = plain_integers([text])
     if not TIME_MIN <= time * MILLISECOND <= TIME_MAX:
         raise ValueError(f"{text!r:.40} ms is no time between 2010 and 2100")

@@ -280,24 +280,25 @@ async def test_reconnects_leave_no_descriptor_and_no_task(
         async with running(config) as run:
             await run.subscribed()
             await asyncio.sleep(1)
-            counts = []
+            files, tasks = open_files(), len(asyncio.all_tasks())
+
+            def is_flat() -> bool:
+                """Some of both live for a moment beside a connection that is being opened."""
+                return open_files() <= files + 2 and len(asyncio.all_tasks()) <= tasks + 2
+
             for _ in range(10):
-                counts.append((open_files(), len(asyncio.all_tasks())))
                 venue.control("cut", "within_s=0.1")
                 await asyncio.sleep(0.4)
                 await run.subscribed()
-            counts.append((open_files(), len(asyncio.all_tasks())))
+                await run.until(is_flat)
+            files, tasks = open_files() - files, len(asyncio.all_tasks()) - tasks
             drained = await run.stop()
     assert (drained.lost, drained.status.unaccounted) == (0, 0)
     assert drained.status.reconnects >= 90
-    files, tasks = (max(each) - min(each) for each in zip(*counts, strict=True))
-    assert files <= 4, counts
-    assert tasks <= 4, counts
     row(
         "L7",
         promised="descriptors and tasks flat",
-        measured=f"{drained.status.reconnects} reconnects: descriptors within {files}, "
-        f"tasks within {tasks}",
+        measured=f"{drained.status.reconnects} reconnects: {files:+} descriptors, {tasks:+} tasks",
     )
 
 
