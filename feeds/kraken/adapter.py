@@ -93,7 +93,6 @@ _LIMITS: Final = Limits(
     rest=RestLimit(weight_per_s=0.8, weight_burst=1),  # public calls: about one a second
     ping_interval_s=30.0,  # the venue closes what is silent for a minute
 )
-_REST_ASSETS: Final = {name: rest for rest, name in instruments.ASSETS.items()}
 
 
 def level_digits(price: int, size: int) -> str:
@@ -459,7 +458,8 @@ class Kraken:
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         base, _, quote = symbol.partition("/")
-        pair = f"{_REST_ASSETS.get(base, base)}/{_REST_ASSETS.get(quote, quote)}"
+        rest = instruments.REST_ASSETS
+        pair = f"{rest.get(base, base)}/{rest.get(quote, quote)}"
         return RestRequest("/0/public/Depth", {"pair": pair, "count": str(depth)})
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:

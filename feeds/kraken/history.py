@@ -22,7 +22,8 @@ from ingestor.adapter import (
     set_column,
 )
 
-_REST_ASSETS: Final = {"BTC": "XBT", "DOGE": "XDG"}  # the websocket's name -> REST's
+from .instruments import REST_ASSETS
+
 _AGGRESSOR: Final = {"b": int(Side.BID), "s": int(Side.ASK)}
 _NO_SIDE: Final = int(Side.NONE)
 _PAGE: Final = 1_000  # trades in one answer
@@ -53,7 +54,7 @@ _parse: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 def request(symbol: str, lost: LostTrades) -> RestRequest:
     """Return the request for the trades from a time on."""
     base, _, quote = symbol.partition("/")
-    pair = "".join(_REST_ASSETS.get(asset, asset) for asset in (base, quote))
+    pair = "".join(REST_ASSETS.get(asset, asset) for asset in (base, quote))
     query = {"pair": pair, "since": str(lost.after_ns - 1), "count": str(_PAGE)}
     return RestRequest("/0/public/Trades", query)
 

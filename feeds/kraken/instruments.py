@@ -19,6 +19,7 @@ _TEMPORARY: Final = (
     "Internal error",
 )
 ASSETS: Final = {"XBT": "BTC", "XDG": "DOGE"}  # REST name -> websocket name
+REST_ASSETS: Final = {name: rest for rest, name in ASSETS.items()}
 
 
 def entries(body: bytes) -> Iterable[Any]:

@@ -266,3 +266,17 @@ async def load_plan(config: Config, file: str = "") -> Planned:
         await pools.aclose()
     _report(planned.waiting)
     return planned
+
+
+def book_problems(config: Config, place: str) -> list[ConfigError]:
+    """Return what the venues' tables of books object to. place: the file, for messages."""
+    found = []
+    for index, feed in enumerate(config.feeds):
+        where = f"{place}: feeds[{index}]"
+        try:
+            market = registry().market(feed.venue, feed.market, f"{where}.market")
+            name = f"{feed.venue} {feed.market}"
+            offer_of(market, name, feed.depth, feed.speed_ms, where)
+        except ConfigError as failure:
+            found.append(failure)
+    return found

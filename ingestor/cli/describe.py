@@ -152,10 +152,13 @@ def config_check(path: OptionalConfigFile = None) -> None:
     Example:
       ingestor config check config/demo.toml
     """
+    from ingestor.app.planning import book_problems
     from ingestor.config.load import find_problems
     from ingestor.sources.registry import markets
 
     problems = find_problems(path, markets())
+    if not problems:
+        problems = book_problems(load_config(path), str(path or "the environment"))
     for one in problems:
         complain(str(one))
     if problems:

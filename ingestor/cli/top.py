@@ -64,6 +64,8 @@ async def _print(
 
 async def _read(session: aiohttp.ClientSession, url: str) -> Status:
     address = f"{url.rstrip('/')}/status.json"
+    if not url.startswith(("http://", "https://")):
+        raise TransportError(url, "is no address: write http://host:port")
     try:
         async with session.get(address) as answer:
             answer.raise_for_status()

@@ -158,6 +158,8 @@ def _explain(error: ErrorDetails, path: Path | None) -> ConfigError:
         case "literal_error":
             hint = nearest(given, map(str, _choices(_annotation(place))))
             return ConfigError(f"unknown value {given!r}", where=where, hint=hint)
+        case "tuple_type":
+            return ConfigError('must be a list, such as ["first", "second"]', where=where)
         case "value_error":
             return ConfigError(str(error["ctx"]["error"]), where=where)
     what = _SUBJECT.sub("must ", _one_line(error["msg"])).replace(" after validation, not 0", "")

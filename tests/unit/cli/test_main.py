@@ -451,3 +451,21 @@ def test_a_bug_shows_its_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("ingestor.sources.registry.markets", lambda: {}["bug"])
     with pytest.raises(KeyError):
         run("config", "show")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            'symbols = ["BTC-USD"]\ndepth = 11',
+            "feeds[0].depth: kraken spot has no book of 11 levels",
+        ),
+        ('symbols = "BTC-USD"', 'feeds[0].symbols: must be a list, such as ["first", "second"]'),
+    ],
+)
+def test_what_a_check_of_the_file_finds(run, tmp_path: Path, line: str, said: str) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'[[feeds]]\nvenue = "kraken"\n{line}\n')
+    status, out, err = run("config", "check", str(config))
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert said in err

@@ -58,6 +58,12 @@ async def test_another_program_s_port_is_one_error(body: bytes, status: int) -> 
             await show_status(url, once=True)
 
 
+@pytest.mark.parametrize("url", ["localhost:9464", "", "ftp://localhost/"])
+async def test_what_is_no_address_says_what_to_write(url: str) -> None:
+    with pytest.raises(TransportError, match="write http://host:port"):
+        await show_status(url, once=True)
+
+
 async def test_a_port_that_nobody_serves_is_one_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
