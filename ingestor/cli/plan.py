@@ -31,25 +31,41 @@ class PlanReport:
     plan: Plan
     assumed: tuple[str, ...]
     waiting: tuple[Waiting, ...] = ()
+    shard: Plan | None = None
+
+    def of_shard(self, index: int, shards: int) -> PlanReport:
+        """Return the report of one shard. index: from 0."""
+        return replace(self, shard=self.plan.share(index, shards, one_address=False))
+
+    @property
+    def _shown(self) -> Plan:
+        return self.plan if self.shard is None else self.shard
 
     def to_json(self) -> dict[str, Any]:
+        shown = self._shown
         return {
-            "connections": [_connection_json(one) for one in self.plan],
+            "plan": self.plan.digest,
+            "shard": {"index": shown.index, "of": shown.parts, "planned": len(self.plan)},
+            "connections": [_connection_json(one) for one in shown],
             "unchecked_markets": list(self.assumed),
             "waiting": [asdict(one) for one in self.waiting],
         }
 
     def to_text(self) -> str:
-        streams = sum(len(one.streams) for one in self.plan)
-        lines = [f"{len(self.plan)} connections, {streams} streams"]
-        for one in self.plan:
-            shown = " ".join(one.streams[:_STREAMS_SHOWN])
+        shown = self._shown
+        streams = sum(len(one.streams) for one in shown)
+        lines = [f"{len(shown)} connections, {streams} streams (plan {self.plan.digest})"]
+        if self.shard is not None:
+            part = f"shard {shown.index}/{shown.parts} of {len(self.plan)} connections"
+            lines = [f"{part}: {lines[0]}"]
+        for one in shown:
+            first = " ".join(one.streams[:_STREAMS_SHOWN])
             more = len(one.streams) - _STREAMS_SHOWN
             source = f" from {one.source_address}" if one.source_address else ""
             lines += [
                 f"#{one.number} {one.venue} {one.market} {one.url}{source} ({one.route.transport})",
                 f"   why: {one.why}",
-                f"   streams: {shown}{f' and {more} more' if more > 0 else ''}",
+                f"   streams: {first}{f' and {more} more' if more > 0 else ''}",
             ]
         lines += [
             f"note: no instrument list of {market} on this machine: its symbols are taken as they "
