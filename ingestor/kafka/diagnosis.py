@@ -1,4 +1,5 @@
-"""Why no broker can be had, in words. aiokafka's own failure names the addresses and no reason."""
+"""Explain why no broker can be reached. aiokafka's own failure names the addresses and no reason.
+"""
 
 from __future__ import annotations
 
