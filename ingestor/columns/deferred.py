@@ -1,4 +1,4 @@
-"""Keep members of trades and quotes until the buffer is sealed, and read the buffer's own events."""
+"""Keep members of trades and quotes until the buffer is sealed; read the buffer's own events."""
 
 from __future__ import annotations
 

@@ -213,5 +213,5 @@ def callback_failure(url: str, failure: Exception) -> CallbackFailed:
 
 
 def is_close_code(code: int) -> bool:
-    """Return True if a peer may send this code (RFC 6455 section 7.4, and codes registered since)."""
+    """Return True if a peer may send this code (RFC 6455 section 7.4, and later registrations)."""
     return code in _CLOSE_CODES or _CLOSE_CODE_REGISTERED <= code < _CLOSE_CODE_END
