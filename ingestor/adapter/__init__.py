@@ -45,7 +45,20 @@ from ingestor.adapter.numbers import (
     Sequential,
     parse_levels,
     plain_integers,
+    seconds_ns,
+    time_ns,
+    whole_number,
 )
+from ingestor.adapter.plain import (
+    NO_SIDE,
+    TAKER_SIDES,
+    PlainFeed,
+    append_pairs,
+    best_of,
+    pairs_of,
+    uuid_halves,
+)
+from ingestor.adapter.requests import Requests
 from ingestor.adapter.shapes import (
     HasShapes,
     level_pairs,
@@ -75,6 +88,7 @@ from ingestor.model.instruments import (
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Flag, Rows, Side
 from ingestor.model.timestamps import (
+    MICROSECOND,
     MILLISECOND,
     SECOND,
     TIME_MAX,
@@ -89,10 +103,13 @@ from ingestor.native import CompiledShape
 
 __all__ = [
     "INT64_MAX",
+    "MICROSECOND",
     "MILLISECOND",
+    "NO_SIDE",
     "OTHER_BOOK",
     "ROW_CLASSES",
     "SECOND",
+    "TAKER_SIDES",
     "TIME_MAX",
     "TIME_MIN",
     "Ack",
@@ -130,10 +147,12 @@ __all__ = [
     "Nanoseconds",
     "Notice",
     "OffersBooks",
+    "PlainFeed",
     "ReadsRequests",
     "Reconnect",
     "Refused",
     "Reply",
+    "Requests",
     "RestLimit",
     "RestRequest",
     "RestSnapshot",
@@ -148,6 +167,8 @@ __all__ = [
     "UnknownInstrument",
     "UnknownMessage",
     "VenueError",
+    "append_pairs",
+    "best_of",
     "by_kind",
     "either_ns",
     "flat",
@@ -158,9 +179,14 @@ __all__ = [
     "iso_text",
     "level_pairs",
     "milliseconds_ns",
+    "pairs_of",
     "parse_decimal",
     "parse_levels",
     "plain_integers",
+    "seconds_ns",
     "set_column",
     "shape",
+    "time_ns",
+    "uuid_halves",
+    "whole_number",
 ]
