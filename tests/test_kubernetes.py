@@ -6,7 +6,7 @@ import copy
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import yaml
 from ingestor.config.load import load
 from ingestor.config.model import Config
 from ingestor.sources.registry import markets
-from tests.unit.cli.test_main import _logging_as_before, run  # noqa: F401 -- fixtures
+from tests.e2e.processes import environment, ingestor
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -28,11 +28,13 @@ INDEX_OF = {"StatefulSet": "SHARD", "Job": "JOB_COMPLETION_INDEX"}
 
 
 @pytest.fixture
-def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the cluster gives a pod: a password, and a folder for lists."""
+def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """What the cluster gives a pod: the password of Kafka, in a file."""
     (tmp_path / "password").write_text("secret\n")
-    monkeypatch.setenv("INGESTOR__KAFKA__SASL_PASSWORD_FILE", str(tmp_path / "password"))
-    monkeypatch.setenv("INGESTOR__CATALOGUE__CACHE_DIR", str(tmp_path / "cache"))
+    given = {"INGESTOR__KAFKA__SASL_PASSWORD_FILE": str(tmp_path / "password")}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return given
 
 
 def resources(folder: Path) -> Iterator[dict[str, Any]]:
@@ -86,12 +88,9 @@ def test_a_kustomization_names_every_file_of_its_folder(folder: Path) -> None:
             validate(one, VERSIONS[-1])
 
 
-@pytest.mark.usefixtures("secrets", "_logging_as_before")
 @pytest.mark.parametrize(("folder", "file"), SHARDED.items())
 def test_the_shards_of_a_manifest_are_the_plan(
-    run: Callable[..., tuple[int, str, str]],  # noqa: F811
-    folder: str,
-    file: str,
+    tmp_path: Path, secrets: dict[str, str], folder: str, file: str
 ) -> None:
     """The arguments of each pod, filled in as Kubernetes does it, go through our own parser."""
     resource = yaml.safe_load((FOLDER / folder / file).read_text())
@@ -111,9 +110,9 @@ def test_the_shards_of_a_manifest_are_the_plan(
         assert arguments[0] == "run"
         shard = arguments[arguments.index("--shard") + 1]
         config = str(FOLDER / folder / Path(arguments[1]).name)
-        status, out, err = run("check", config, "--shard", shard)
-        assert (status, err) == (0, "")
-        shards.append(out.split(" of ")[0])
+        done = ingestor("check", config, "--shard", shard, env=environment(tmp_path, **secrets))
+        assert (done.returncode, done.stderr) == (0, "")
+        shards.append(done.stdout.split(" of ")[0])
     assert shards == [f"shard {index}/{count}" for index in range(count)]
 
 

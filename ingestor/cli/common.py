@@ -79,7 +79,7 @@ def time_ns_of(text: str) -> int:
     try:
         return int(text) if text.isdecimal() else iso_ns(text)
     except ValueError:
-        what = f"{text[:20]!r} is no time: write 2026-11-21T10:00:00Z, or ns since the epoch"
+        what = f"{text!r} is no time: write 2026-11-21T10:00:00Z, or ns since the epoch"
         raise typer.BadParameter(what) from None
 
 
@@ -88,7 +88,9 @@ def part_of(text: str, option: str) -> tuple[int, int]:
     index, _, parts = text.partition("/")
     if all(re.fullmatch(r"[0-9]{1,6}", one) for one in (index, parts)) and int(index) < int(parts):
         return int(index), int(parts)
-    what = f"{text!r} is no I/N with I from 0 and below N: 0/4 is the first of four, 3/4 the last"
+    what = (
+        f"{text[:20]!r} is no I/N with I from 0 and below N: 0/4 is the first of four, 3/4 the last"
+    )
     raise typer.BadParameter(what, param_hint=option)
 
 

@@ -139,16 +139,6 @@ MISTAKES = [
     (["run"], "Missing argument 'CONFIG'", 2),
     (["run", "config/demo.toml", "--workers", "0"], "Invalid value for '--workers'", 2),
     (["run", "config/demo.toml", "--worker", "2/2"], "--worker: '2/2' is no I/N", 2),
-    (["run", "config/demo.toml", "--shard", "4/4"], "0/4 is the first of four, 3/4 the last", 2),
-    (["run", "config/demo.toml", "--shard", "0/0"], "'0/0' is no I/N with I from 0", 2),
-    (["run", "config/demo.toml", "--shard", "-1/2"], "'-1/2' is no I/N with I from 0", 2),
-    (["run", "config/demo.toml", "--shard", "1"], "'1' is no I/N with I from 0", 2),
-    (["run", "config/demo.toml", "--shard", "1/2/3"], "'1/2/3' is no I/N with I from 0", 2),
-    (["run", "config/demo.toml", "--shard", "/"], "'/' is no I/N with I from 0", 2),
-    (["run", "config/demo.toml", "--shard", "\u0661/\u0662"], "is no I/N with I from 0", 2),
-    (["run", "config/demo.toml", "--shard", f"0/{'9' * 5000}"], "is no I/N with I from 0", 2),
-    (["run", "config/demo.toml", "--workers", "2", "--shard", "9/4"], "'9/4' is no I/N", 2),
-    (["check", "config/demo.toml", "--shard", "a/b"], "'a/b' is no I/N with I from 0", 2),
     (["run", "absent.toml"], "absent.toml: can't be read: No such file or directory", 2),
     (["record", "config/kraken.toml"], "recorder.path: must be given; or say --path", 2),
     (["replay", "config", "--speed", "quick"], "'quick' is neither a number above 0 nor max", 2),
@@ -237,23 +227,6 @@ def test_the_plan_as_json(run) -> None:
     assert [one["url"].rsplit("/", 2)[1] for one in usdm] == ["public", "market"]
     assert usdm[0]["subscriptions"][0]["channel"] == "quotes"
     assert plan["unchecked_markets"] == ["binance spot", "binance usdm", "binance coinm"]
-
-
-def test_the_shards_of_check_are_the_plan(run) -> None:
-    config = str(ROOT / "config" / "binance.toml")
-    whole = json.loads(run("check", config, "--json")[1])
-    shards = [json.loads(run("check", config, "--json", "--shard", f"{i}/3")[1]) for i in range(3)]
-    found = [one for shard in shards for one in shard["connections"]]
-    assert sorted(found, key=lambda one: one["number"]) == whole["connections"]
-    assert {shard["plan"] for shard in shards} == {whole["plan"]}
-    assert [shard["shard"] for shard in shards] == [
-        {"index": index, "of": 3, "planned": len(found)} for index in range(3)
-    ]
-    status, text, _ = run("check", config, "--shard", "1/3")
-    count = len(shards[1]["connections"])
-    assert status == 0
-    assert text.startswith(f"shard 1/3 of {len(found)} connections: {count} connections, ")
-    assert text.count("why: ") == count
 
 
 def test_symbols_are_checked_against_a_list_that_is_there(
