@@ -85,7 +85,9 @@ async def offline_plan(config: Config, file: str) -> PlanReport:
     logs.configure(config.log.model_copy(update={"level": "error"}))  # old lists are no news here
     source = _Offline(config)
     planned = await make_planned(config, source, file)
-    return PlanReport(planned.plan, tuple(dict.fromkeys(source.assumed)), planned.waiting)
+    names = dict.fromkeys(f"{feed.venue} {feed.market}" for feed in config.feeds)
+    assumed = tuple(name for name in names if name in source.assumed)
+    return PlanReport(planned.plan, assumed, planned.waiting)
 
 
 class _NoNetwork(RestPools):
@@ -100,7 +102,7 @@ class _Offline:
         lists = settings.catalogue_settings(config.catalogue)
         self._catalogue = Catalog(lists, _NoNetwork())
         self._config = config
-        self.assumed: list[str] = []
+        self.assumed: set[str] = set()
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
@@ -109,7 +111,7 @@ class _Offline:
         try:
             return replace(await self._catalogue.load(adapter, market, rest_url), fresh=True)
         except (TransportError, DecodeError):
-            self.assumed.append(f"{adapter.venue} {market}")
+            self.assumed.add(f"{adapter.venue} {market}")
             assumed = {
                 symbol: instrument(adapter.venue, market, symbol, symbol.upper(), "", "", "1", "1")
                 for feed in self._config.feeds
