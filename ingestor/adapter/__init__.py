@@ -1,5 +1,6 @@
 """Define the contract between the program and a venue: the only package that a feed imports."""
 
+from ingestor.adapter.compression import gunzipped, inflated
 from ingestor.adapter.contract import (
     OTHER_BOOK,
     Ack,
@@ -14,6 +15,8 @@ from ingestor.adapter.contract import (
     Endpoint,
     FeedAdapter,
     Filtered,
+    Handshake,
+    HasHandshake,
     HasTradeHistory,
     Limits,
     Listing,
@@ -33,6 +36,7 @@ from ingestor.adapter.contract import (
     Subscription,
     TradeNumbers,
 )
+from ingestor.adapter.defaults import SeededOnSocket, chunks
 from ingestor.adapter.grouping import (
     by_kind,
     flat,
@@ -43,8 +47,19 @@ from ingestor.adapter.numbers import (
     Milliseconds,
     Nanoseconds,
     Sequential,
+    decimal_ns,
     parse_levels,
     plain_integers,
+    scaled_text,
+    unsigned,
+)
+from ingestor.adapter.protobuf import (
+    Message,
+    integer_of,
+    message_of,
+    messages_of,
+    parse_message,
+    text_of,
 )
 from ingestor.adapter.shapes import (
     HasShapes,
@@ -116,6 +131,8 @@ __all__ = [
     "FeedAdapter",
     "Filtered",
     "Flag",
+    "Handshake",
+    "HasHandshake",
     "HasShapes",
     "HasTradeHistory",
     "Instrument",
@@ -124,6 +141,7 @@ __all__ = [
     "Listing",
     "LostTrades",
     "Market",
+    "Message",
     "MilliOrMicroseconds",
     "Milliseconds",
     "NamesStreams",
@@ -139,6 +157,7 @@ __all__ = [
     "RestSnapshot",
     "RowClass",
     "Rows",
+    "SeededOnSocket",
     "Sequential",
     "Side",
     "SizeUnit",
@@ -149,18 +168,29 @@ __all__ = [
     "UnknownMessage",
     "VenueError",
     "by_kind",
+    "chunks",
+    "decimal_ns",
     "either_ns",
     "flat",
     "format_decimal",
+    "gunzipped",
+    "inflated",
     "instrument",
+    "integer_of",
     "iso_column_ns",
     "iso_event_ns",
     "iso_text",
     "level_pairs",
+    "message_of",
+    "messages_of",
     "milliseconds_ns",
     "parse_decimal",
     "parse_levels",
+    "parse_message",
     "plain_integers",
+    "scaled_text",
     "set_column",
     "shape",
+    "text_of",
+    "unsigned",
 ]

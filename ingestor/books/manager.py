@@ -26,6 +26,7 @@ import numpy as np
 from ingestor.adapter import BookRule, Continuity
 from ingestor.books.book import NEXT, Book, Event, State, Update
 from ingestor.books.flush import NEGATIVE, Flush, image
+from ingestor.books.images import difference
 from ingestor.books.open_books import OpenBooks
 from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
@@ -313,6 +314,8 @@ class BookManager:
             self._delta(flush, book, update, update.at)
         elif update.flags & book.seed_flag:
             self._seed(flush, book, update)
+        elif book.rule.images_only and book.is_valid:
+            self._differ(flush, book, update)
         else:
             self._drop_held(flush, book, len(book.held))
             self._replace(flush, book, update, Event.IMAGE)
@@ -420,6 +423,25 @@ class BookManager:
         flush.reset(update.at, book.instrument, update)
         self._show(flush, book, update, update.at + update.levels)
         return True
+
+    def _differ(self, flush: Flush, book: Book, update: Update) -> None:
+        """Put an image in the place of a valid book, and publish what differs from it."""
+        shown = difference(book, update)
+        book.bids.replace(update.bid_keys, update.bid_sizes)
+        book.asks.replace(update.ask_keys, update.ask_sizes)
+        book.begin(update.flags)
+        cause = prove(book, update.last, update.flags, update.checksum, self._memory)
+        if cause is not None:
+            self._refuse(flush, book, update, update.at, cause)
+            return
+        book.partial = bool(update.flags & Flag.PARTIAL)
+        removals = shown.bid_sizes.count(0) + shown.ask_sizes.count(0)
+        flush.leave_out(update)
+        flush.filtered += update.levels - (shown.levels - removals)
+        flush.added += [book.instrument] * removals
+        book.counters.added += removals
+        flush.publish(update.at, book.instrument, shown)
+        self._show(flush, book, shown, update.at)
 
     def _show(self, flush: Flush, book: Book, update: Update, at: int) -> None:
         """Publish what an update did beyond its own rows. at: behind them."""
