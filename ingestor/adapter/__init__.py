@@ -36,7 +36,6 @@ from ingestor.adapter.contract import (
     Subscription,
     TradeNumbers,
 )
-from ingestor.adapter.defaults import SeededOnSocket, chunks
 from ingestor.adapter.grouping import (
     by_kind,
     flat,
@@ -47,11 +46,22 @@ from ingestor.adapter.numbers import (
     Milliseconds,
     Nanoseconds,
     Sequential,
-    decimal_ns,
     parse_levels,
     plain_integers,
     scaled_text,
+    seconds_ns,
+    time_ns,
     unsigned,
+    whole_number,
+)
+from ingestor.adapter.plain import (
+    NO_SIDE,
+    TAKER_SIDES,
+    PlainFeed,
+    append_pairs,
+    best_of,
+    pairs_of,
+    uuid_halves,
 )
 from ingestor.adapter.protobuf import (
     Message,
@@ -61,6 +71,7 @@ from ingestor.adapter.protobuf import (
     parse_message,
     text_of,
 )
+from ingestor.adapter.requests import Requests
 from ingestor.adapter.shapes import (
     HasShapes,
     level_pairs,
@@ -90,6 +101,7 @@ from ingestor.model.instruments import (
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Flag, Rows, Side
 from ingestor.model.timestamps import (
+    MICROSECOND,
     MILLISECOND,
     SECOND,
     TIME_MAX,
@@ -104,10 +116,13 @@ from ingestor.native import CompiledShape
 
 __all__ = [
     "INT64_MAX",
+    "MICROSECOND",
     "MILLISECOND",
+    "NO_SIDE",
     "OTHER_BOOK",
     "ROW_CLASSES",
     "SECOND",
+    "TAKER_SIDES",
     "TIME_MAX",
     "TIME_MIN",
     "Ack",
@@ -148,16 +163,17 @@ __all__ = [
     "Nanoseconds",
     "Notice",
     "OffersBooks",
+    "PlainFeed",
     "ReadsRequests",
     "Reconnect",
     "Refused",
     "Reply",
+    "Requests",
     "RestLimit",
     "RestRequest",
     "RestSnapshot",
     "RowClass",
     "Rows",
-    "SeededOnSocket",
     "Sequential",
     "Side",
     "SizeUnit",
@@ -167,9 +183,9 @@ __all__ = [
     "UnknownInstrument",
     "UnknownMessage",
     "VenueError",
+    "append_pairs",
+    "best_of",
     "by_kind",
-    "chunks",
-    "decimal_ns",
     "either_ns",
     "flat",
     "format_decimal",
@@ -184,13 +200,18 @@ __all__ = [
     "message_of",
     "messages_of",
     "milliseconds_ns",
+    "pairs_of",
     "parse_decimal",
     "parse_levels",
     "parse_message",
     "plain_integers",
     "scaled_text",
+    "seconds_ns",
     "set_column",
     "shape",
     "text_of",
+    "time_ns",
     "unsigned",
+    "uuid_halves",
+    "whole_number",
 ]

@@ -7,7 +7,6 @@ what is neither is refused when the columns are sealed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -28,8 +27,8 @@ Milliseconds = Annotated[
 MilliOrMicroseconds = Annotated[int, Meta(ge=TIME_MIN // MILLISECOND, le=TIME_MAX // MICROSECOND)]
 Nanoseconds = Annotated[int, Meta(ge=TIME_MIN, le=TIME_MAX)]
 
-_PLAIN: Final = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
-_TIME_DIGITS_MAX: Final = 19
+_DIGITS_MAX: Final = 19  # of an integer of 63 bits
+_NANO_DIGITS: Final = 9
 _FEW: Final = 16  # so many texts are read faster one by one
 
 parse_levels: Final = msgspec.json.Decoder(list[list[Any]], float_hook=str).decode
@@ -48,6 +47,46 @@ def plain_integers(texts: Sequence[str]) -> Integers:
     if not digits.isdigit():  # of bytes: ASCII alone, and faster than of text
         raise ValueError(f"{digits[:40]!r} has more than digits")
     return list(map(int, texts))
+
+
+def whole_number(value: object) -> int:
+    """Return an integer that a venue writes bare or as text. Raises ValueError for what is none,
+    what is negative, and what is beyond 63 bits."""
+    if type(value) is str and len(value) <= _DIGITS_MAX and value.isascii() and value.isdigit():
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= INT64_MAX:
+        raise ValueError(f"{value!r:.40} is no number of 63 bits")
+    return value
+
+
+def time_ns(value: object, unit: int = MILLISECOND) -> int:
+    """Return a time as ns since the epoch.
+
+    Args:
+        value: an integer, bare or as text.
+        unit: ns in 1 of it.
+
+    Raises:
+        ValueError: it is no integer, or no time between 2010 and 2100.
+    """
+    time = whole_number(value) * unit
+    if not TIME_MIN <= time <= TIME_MAX:
+        raise ValueError(f"{value!r:.40} is no time between 2010 and 2100")
+    return time
+
+
+def seconds_ns(value: object) -> int:
+    """Return a time in seconds, with or without a fraction, as ns since the epoch, all digits kept.
+    value: an integer, or decimal text, as `float_hook=str` leaves bare numbers. Raises ValueError
+    as `time_ns` does, and for more than nine decimals that are not 0."""
+    text = str(value) if type(value) is int else value
+    if type(text) is not str or not text.isascii():
+        raise ValueError(f"{value!r:.40} is no time in seconds")
+    whole, _, fraction = text.partition(".")
+    padded = fraction.ljust(_NANO_DIGITS, "0")
+    if not whole.isdigit() or not padded.isdigit() or padded[_NANO_DIGITS:].strip("0"):
+        raise ValueError(f"{value!r:.40} is no time in seconds")
+    return time_ns(whole + padded[:_NANO_DIGITS], 1)
 
 
 def scaled_text(value: int, exponent: int) -> str:
@@ -70,26 +109,3 @@ def unsigned(text: object) -> tuple[str, bool]:
     if type(text) is not str or not text:
         raise ValueError(f"{text!r:.40} is no number")
     return (text[1:], True) if text[0] == "-" else (text, False)
-
-
-def decimal_ns(value: object, unit_ns: int) -> int:
-    """Return a time that is a decimal number of seconds, or of another unit, exactly as ns.
-
-    Args:
-        value: decimal text, or an integer.
-        unit_ns: ns in one unit: SECOND or MILLISECOND.
-
-    Raises:
-        ValueError: for what is no plain decimal, and for a time outside 2010 to 2100.
-    """
-    text = str(value) if type(value) is int else value
-    if type(text) is not str or _PLAIN.fullmatch(text) is None:
-        raise ValueError(f"{value!r:.40} is no time")
-    whole, _, part = text.partition(".")
-    digits = len(str(unit_ns)) - 1
-    if len(whole) > _TIME_DIGITS_MAX:
-        raise ValueError(f"{text:.40} is no time between 2010 and 2100")
-    ns = int(whole) * unit_ns + int(part[:digits].ljust(digits, "0") or "0")
-    if not TIME_MIN <= ns <= TIME_MAX:
-        raise ValueError(f"{text:.40} is no time between 2010 and 2100")
-    return ns

@@ -114,7 +114,14 @@ class BookManager:
         return output
 
     def invalidate(self, instrument: int, cause: Cause, now_ns: int) -> None:
-        """Break a book from outside (shed, stale). The GAP comes with the next `apply`."""
+        """Break a book from outside, because rows were shed or a stream is stale.
+        The GAP comes with the next `apply`.
+
+        Args:
+            instrument: Number of the instrument.
+            cause: Reason of the hole.
+            now_ns: Monotonic time in ns.
+        """
         self._breaks.append((instrument, cause, now_ns))
 
     def forget(self, instrument: int) -> None:
@@ -171,7 +178,7 @@ class BookManager:
         return TickBatch(RowClass.LEVEL, rows, self._table)
 
     def is_valid(self, instrument: int) -> bool:
-        """Whether consumers may use this book now."""
+        """Return True if consumers may use this book now."""
         return self.valid_book(instrument) is not None
 
     def valid_book(self, instrument: int) -> Book | None:

@@ -1,4 +1,4 @@
-"""How long rows wait for others before they are flushed. Pure.
+"""Decide how long rows wait for others before they are flushed. Pure.
 
 A flush has a price of its own, whatever it holds, one to two milliseconds of the loop. While the
 loop has time to spare, rows wait for the linger that was asked for. The busier it is, the longer
@@ -25,7 +25,7 @@ class Linger:
         self._looked_s = self._cpu_s = 0.0
 
     def is_due(self, now_s: float) -> bool:
-        """Whether it is time to `observe`; nothing but a subtraction."""
+        """Return True if it is time to `observe`; it costs a subtraction."""
         return now_s - self._looked_s >= _LOOK_S
 
     def observe(self, now_s: float, cpu_s: float) -> None:

@@ -63,7 +63,7 @@ class CallbackFailed(TransportError):
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """How to open one connection.
+    """Choose how to open one connection.
 
     url: ws:// or wss://. secret: a query that is appended to it when it is opened, and that no
     error or log shows. ssl_context: None = the system's trusted certificates, verified.
@@ -131,14 +131,14 @@ class Link(Protocol):
 
 
 class Handler(Protocol):
-    """Who hears of a connection."""
+    """Hear of the events of a connection."""
 
     def opened(self, link: Link) -> None:
         """The handshake is done. Comes before any frame."""
 
     @property
     def session(self) -> object:
-        """What `arrive` is to be told: whose frame it is."""
+        """Return the session that `arrive` is told with each frame."""
 
     @property
     def arrive(self) -> Arrive:
@@ -156,8 +156,10 @@ class Handler(Protocol):
 
 @runtime_checkable
 class TakesReads(Protocol):
-    """What a handler may have besides: it cuts the frames of a read itself. A transport may use
-    this for reads that hold several, in place of `arrive`."""
+    """Cut the frames of a read itself: a handler may do that too. A transport may use this for
+    reads
+    that hold several frames, in place of `arrive`.
+    """
 
     @property
     def take(self) -> Take | None:
@@ -222,5 +224,5 @@ def callback_failure(url: str, failure: Exception) -> CallbackFailed:
 
 
 def is_close_code(code: int) -> bool:
-    """Whether a peer may send this code (RFC 6455 section 7.4, and the codes registered since)."""
+    """Return True if a peer may send this code (RFC 6455 section 7.4, and later registrations)."""
     return code in _CLOSE_CODES or _CLOSE_CODE_REGISTERED <= code < _CLOSE_CODE_END

@@ -10,11 +10,6 @@ from hypothesis import strategies as st
 
 from ingestor.adapter import (
     INT64_MAX,
-    MILLISECOND,
-    SECOND,
-    TIME_MAX,
-    TIME_MIN,
-    decimal_ns,
     parse_decimal,
     scaled_text,
     unsigned,
@@ -42,25 +37,3 @@ def test_signs() -> None:
     for wrong in ("", None, 1.5, True, [1]):
         with pytest.raises(ValueError, match="is no number"):
             unsigned(wrong)
-
-
-@given(ns=st.integers(TIME_MIN, TIME_MAX))
-def test_decimal_seconds(ns: int) -> None:
-    text = f"{ns // SECOND}.{ns % SECOND:09}"
-    assert decimal_ns(text, SECOND) == ns
-    assert decimal_ns(text.rstrip("0"), SECOND) == ns
-    assert decimal_ns(ns // SECOND, SECOND) == ns // SECOND * SECOND
-
-
-def test_decimal_milliseconds_and_digits_below_a_nanosecond() -> None:
-    assert decimal_ns("1767225600123.456", MILLISECOND) == 1_767_225_600_123_456_000
-    assert decimal_ns("1767225600.1234567899", SECOND) == 1_767_225_600_123_456_789
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["", "-1", "1e9", "1_0", "NaN", ".5", "1767225600,5", "0", 0, "9" * 30, True, 1.5, None],
-)
-def test_what_is_no_time(value: object) -> None:
-    with pytest.raises(ValueError, match="no time"):
-        decimal_ns(value, SECOND)
