@@ -4,13 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from ingestor.books.book import Book, Update
+from ingestor.books.flush import Flush
+from ingestor.books.verification import prove
 from ingestor.model.book_side import BookSide
-from ingestor.model.rows import Flag
+from ingestor.model.rows import Cause, Flag
 
-_ALL = 1 << 62  # levels
-_IMAGE = int(Flag.SNAPSHOT | Flag.PARTIAL)
+_ALL: Final = 1 << 62  # levels
+_IMAGE: Final = int(Flag.SNAPSHOT | Flag.PARTIAL)
+
+
+def take_image(flush: Flush, book: Book, image: Update, memory: int) -> tuple[Cause | None, Update]:
+    """Put an image in the place of a valid book, and publish what differs from it.
+
+    Args:
+        flush: takes the rows.
+        book: the book.
+        image: the whole book, as it is now.
+        memory: as in `prove`.
+
+    Returns:
+        What is wrong with the image, if anything: then nothing was published. The update that was.
+    """
+    shown = difference(book, image)
+    book.bids.replace(image.bid_keys, image.bid_sizes)
+    book.asks.replace(image.ask_keys, image.ask_sizes)
+    book.begin(image.flags)
+    cause = prove(book, image.last, image.flags, image.checksum, memory)
+    if cause is not None:
+        return cause, image
+    book.partial = bool(image.flags & Flag.PARTIAL)
+    removals = shown.bid_sizes.count(0) + shown.ask_sizes.count(0)
+    flush.leave_out(image)
+    flush.filtered += image.levels - (shown.levels - removals)
+    flush.added += [book.instrument] * removals
+    book.counters.added += removals
+    flush.publish(image.at, book.instrument, shown)
+    return None, shown
 
 
 def difference(book: Book, image: Update) -> Update:

@@ -26,7 +26,7 @@ import numpy as np
 from ingestor.adapter import BookRule, Continuity
 from ingestor.books.book import NEXT, Book, Event, State, Update
 from ingestor.books.flush import NEGATIVE, Flush, image
-from ingestor.books.images import difference
+from ingestor.books.images import take_image
 from ingestor.books.open_books import OpenBooks
 from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
@@ -322,7 +322,11 @@ class BookManager:
         elif update.flags & book.seed_flag:
             self._seed(flush, book, update)
         elif book.rule.images_only and book.is_valid:
-            self._differ(flush, book, update)
+            cause, shown = take_image(flush, book, update, self._memory)
+            if cause is None:
+                self._show(flush, book, shown, update.at)
+            else:
+                self._refuse(flush, book, update, update.at, cause)
         else:
             self._drop_held(flush, book, len(book.held))
             self._replace(flush, book, update, Event.IMAGE)
@@ -405,8 +409,7 @@ class BookManager:
             return
         if self._replace(flush, book, update, Event.SEED):
             held, book.held = book.held, []
-            self._held -= book.held_levels
-            book.held_levels = 0
+            self._held, book.held_levels = self._held - book.held_levels, 0
             for one in held:
                 self._delta(flush, book, one, update.at + update.levels)
 
@@ -430,25 +433,6 @@ class BookManager:
         flush.reset(update.at, book.instrument, update)
         self._show(flush, book, update, update.at + update.levels)
         return True
-
-    def _differ(self, flush: Flush, book: Book, update: Update) -> None:
-        """Put an image in the place of a valid book, and publish what differs from it."""
-        shown = difference(book, update)
-        book.bids.replace(update.bid_keys, update.bid_sizes)
-        book.asks.replace(update.ask_keys, update.ask_sizes)
-        book.begin(update.flags)
-        cause = prove(book, update.last, update.flags, update.checksum, self._memory)
-        if cause is not None:
-            self._refuse(flush, book, update, update.at, cause)
-            return
-        book.partial = bool(update.flags & Flag.PARTIAL)
-        removals = shown.bid_sizes.count(0) + shown.ask_sizes.count(0)
-        flush.leave_out(update)
-        flush.filtered += update.levels - (shown.levels - removals)
-        flush.added += [book.instrument] * removals
-        book.counters.added += removals
-        flush.publish(update.at, book.instrument, shown)
-        self._show(flush, book, shown, update.at)
 
     def _show(self, flush: Flush, book: Book, update: Update, at: int) -> None:
         """Publish what an update did beyond its own rows. at: behind them."""
