@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ingestor.model.decimals import INT64_MAX
+from ingestor.model.decimals import INT64_MAX, format_decimal
 from ingestor.model.integers import Integers
 from ingestor.model.timestamps import MICROSECOND, MILLISECOND, TIME_MAX, TIME_MIN
 
@@ -87,3 +87,25 @@ def seconds_ns(value: object) -> int:
     if not whole.isdigit() or not padded.isdigit() or padded[_NANO_DIGITS:].strip("0"):
         raise ValueError(f"{value!r:.40} is no time in seconds")
     return time_ns(whole + padded[:_NANO_DIGITS], 1)
+
+
+def scaled_text(value: int, exponent: int) -> str:
+    """Return a scaled integer as decimal text: 1234500 with exponent 4 is "123.4500".
+
+    Raises ValueError for what is no integer of 63 bits.
+    """
+    if type(value) is not int or not -INT64_MAX <= value <= INT64_MAX:
+        raise ValueError(f"{value!r:.40} is no integer of 63 bits")
+    return format_decimal(value, exponent)
+
+
+def unsigned(text: object) -> tuple[str, bool]:
+    """Return a number's text without its sign, and whether it was negative.
+
+    A number that msgspec read as an integer is taken too. Raises ValueError for anything else.
+    """
+    if type(text) is int:
+        text = str(text)
+    if type(text) is not str or not text:
+        raise ValueError(f"{text!r:.40} is no number")
+    return (text[1:], True) if text[0] == "-" else (text, False)
