@@ -68,6 +68,7 @@ class Ingestor:
         *,
         publish: bool = True,
         session: bytes = b"",
+        life: str | None = None,
         history: SessionHistory | None = None,
         clocks: Clocks | None = None,
     ) -> None:
@@ -76,6 +77,8 @@ class Ingestor:
         planned: instruments and connections.
         publish: False records without Kafka.
         session: 16 bytes; the history's, or random, by default.
+        life: transactional id of this run, by which others can fence it. Once they have, `run`
+            ends by itself; whoever runs several lives may set `sink.on_fenced` instead.
         history: knows the session before this one. Without it there was none.
         clocks: those of the machine by default.
         """
@@ -89,7 +92,9 @@ class Ingestor:
         self.loop_lag, self._rejections = LoopLag(), RejectionLog()
         table = planned.table
         self.pipeline = wiring.make_pipeline(config, self._in_force)
-        self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
+        self.sink = (
+            wiring.make_sink(config, self.pipeline, self.session, life) if publish else None
+        )
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
         self.recorder = wiring.make_recorder(config, self.session, table, self._subscriptions_of)
         self.staleness_monitor = wiring.make_staleness_monitor(config, self.pipeline, clocks)
@@ -166,6 +171,7 @@ class Ingestor:
             self.sink.on_pause = self._pause
             self.sink.on_resume = self._resume
             self.sink.on_shed = self._shed
+            self.sink.on_fenced = self.stop
 
     @property
     def planned(self) -> Planned:

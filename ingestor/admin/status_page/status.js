@@ -66,6 +66,7 @@ function show(status) {
     ["conflated", whole(status.conflated)],
     ["shed", whole(status.shed), status.shed > 0],
     ["dead-lettered", whole(status.dead_lettered), status.dead_lettered > 0],
+    ["fenced", whole(status.fenced), status.fenced > 0],
     ["frames rejected", whole(status.rejected), status.rejected > 0],
     ["gaps declared", whole(status.gaps)],
     ["unaccounted", whole(status.unaccounted), status.unaccounted !== 0],

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, errors
 
@@ -25,6 +25,9 @@ from ingestor.kafka.aiokafka_compat import (
 )
 from ingestor.kafka.error_codes import InvalidRecord
 from ingestor.kafka.settings import KafkaSettings
+from ingestor.kafka.transactions import ProducerIdentity
+from ingestor.sinks.kafka.life import Life
+from ingestor.sinks.kafka.produce_request import identity_of
 
 
 class DeliveryAction(Enum):
@@ -141,6 +144,35 @@ async def while_alive(producer: AIOKafkaProducer, work: Coroutine[None, None, No
     finally:
         working.cancel()
         watching.cancel()
+
+
+async def identify(
+    producer: AIOKafkaProducer, life: Life | None, settings: KafkaSettings
+) -> ProducerIdentity:
+    """Return the identity under which a producer sends.
+
+    Args:
+        producer: started.
+        life: whose name it has; None for a name of its own.
+        settings: of the producer.
+
+    Raises:
+        LifeEnded: when another has fenced the life.
+        KafkaError: when Kafka refuses.
+        TimeoutError: when it does not answer.
+    """
+    if life is None:
+        return identity_of(producer)
+    async with asyncio.timeout(settings.request_timeout_ms / 1_000):
+        return await life.begin(producer.client)
+
+
+def leaves_of(group: BaseExceptionGroup[Any]) -> list[Any]:
+    """Return the exceptions of a group and of groups in it."""
+    found: list[Any] = []
+    for failure in group.exceptions:
+        found += leaves_of(failure) if isinstance(failure, BaseExceptionGroup) else [failure]
+    return found
 
 
 class OncePerSecond(logging.Filter):
