@@ -18,7 +18,7 @@ a GAP row says that the publisher knows of some it never had.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -89,7 +89,8 @@ class Consumer:
     time; `stop_at_end` stops where the topics ended when reading began. margin_ns: begins and ends
     so much outside, and one record later, for who chooses rows by their own time: a record has the
     time of its last row, and several publishers don't write in order of time. Everything
-    is read of a broker that knows no times. options: passed on to aiokafka (security, fetch sizes).
+    is read of a broker that knows no times. may_be_absent: topics that are left out where there are
+    none. options: passed on to aiokafka (security, fetch sizes).
 
     Raises TopicAbsent when it is entered (nothing is created by asking), CodecError for a record
     that isn't ours.
@@ -104,6 +105,7 @@ class Consumer:
         until_ns: int | None = None,
         margin_ns: int | None = None,
         stop_at_end: bool = False,
+        may_be_absent: Collection[str] = (),
         **options: Any,
     ) -> None:
         self.progress: dict[TopicPartition, Progress] = {}
@@ -113,6 +115,7 @@ class Consumer:
         self._until_ns = until_ns
         self._margin_ns = margin_ns
         self._stop_at_end = stop_at_end
+        self._may_be_absent = may_be_absent
         self._ends: dict[TopicPartition, int] = {}
         fail_writes_to_lost_sockets()
         self._kafka = AIOKafkaConsumer(
@@ -169,11 +172,12 @@ class Consumer:
         kafka = self._kafka
         known = await topics_of(kafka)
         for topic in self._topics:
-            if topic not in known:
+            if topic not in known and topic not in self._may_be_absent:
                 raise TopicAbsent(topic, self._servers)
         partitions = [
             TopicPartition(topic, number)
             for topic in self._topics
+            if topic in known
             for number in sorted(await self._partitions_of(topic))
         ]
         kafka.assign(partitions)

@@ -50,9 +50,13 @@ class KafkaRecording(Readable):
                 yield batch
 
     async def __aiter__(self) -> AsyncIterator[TickBatch]:
+        row_classes = [ROW_CLASSES.of_channel(kind) for kind in self.kinds]
+        is_all = len(self.kinds) == len(ROW_CLASSES)
+        others = [self.prefix + one.topic for one in row_classes if not one.is_standard]
         async with Consumer(
             self.bootstrap_servers,
-            [self.prefix + ROW_CLASSES.of_channel(kind).topic for kind in self.kinds],
+            [self.prefix + row_class.topic for row_class in row_classes],
+            may_be_absent=others if is_all else (),
             start_ns=EARLIEST if self.start_ns is None else self.start_ns,
             until_ns=self.end_ns,
             margin_ns=int(self.margin_s * SECOND),
