@@ -61,7 +61,20 @@ def _bitget(kind: str) -> Speak:
     return speak
 
 
+def _gate(channel: str) -> Speak:
+    def speak(change: Change) -> Any:
+        bids, asks = change.sides()
+        numbers = {"full": True} if change.is_snapshot else {"U": change.previous + 1}
+        name = f"ob.{change.symbol}.400"
+        result = {"t": NOW_MS, "s": name, "u": change.number, "b": bids, "a": asks, **numbers}
+        return {"channel": channel, "result": result, "time_ms": NOW_MS}
+
+    return speak
+
+
 SPEAKERS = {
     ("bitget", "spot"): Speaker(_bitget("spot"), step=3),
     ("bitget", "coin"): Speaker(_bitget("coin-futures"), step=3),
+    ("gateio", "spot"): Speaker(_gate("spot.obu"), step=4),
+    ("gateio", "usdt"): Speaker(_gate("futures.obu"), step=4),
 }
