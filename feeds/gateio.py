@@ -59,6 +59,7 @@ from ingestor.adapter import (
     append_pairs,
     decimal_ns,
     instrument,
+    unsigned,
 )
 
 DEPTH: Final = 400
@@ -67,6 +68,11 @@ _URLS: Final = {
     "spot": "wss://api.gateio.ws/ws/v4/",
     "usdt": "wss://fx-ws.gateio.ws/v4/ws/usdt",
     "btc": "wss://fx-ws.gateio.ws/v4/ws/btc",
+}
+# Without it, sizes of contracts that have decimals are rounded.
+_HEADERS: Final[Mapping[bool, Mapping[str, str]]] = {
+    True: {},
+    False: {"X-Gate-Size-Decimal": "1"},
 }
 _REQUEST_TIME: Final = 1_767_225_600  # s; no clock is read here
 _LEFT_OUT: Final = {
@@ -161,7 +167,7 @@ _parse_books: Final = msgspec.json.Decoder(_Books).decode
 
 def _market(name: str) -> Market:
     return Market(
-        endpoints=(Endpoint(_URLS[name]),),
+        endpoints=(Endpoint(_URLS[name], headers=_HEADERS[name == "spot"]),),
         rest_url="https://api.gateio.ws",
         limits=Limits(
             streams_per_connection=200,
@@ -245,15 +251,14 @@ class Gate(PlainFeed):
             out.trade(number, time, ts_recv, one.id, one.price, one.amount, side, one.id)
             return
         for trade in _parse_futures_trades(payload).result:
-            size = str(trade.size)
-            is_sale = size.startswith("-")
+            size, is_sale = unsigned(trade.size)
             out.trade(
                 self._symbols[trade.contract],
                 decimal_ns(trade.create_time_ms, MILLISECOND),
                 ts_recv,
                 trade.id,
                 trade.price,
-                size[1:] if is_sale else trade.size,
+                size,
                 Side.ASK if is_sale else Side.BID,
                 trade.id,
                 flags=_LAST | Flag.INSURANCE if trade.is_internal else _LAST,

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ingestor.model.decimals import INT64_MAX
+from ingestor.model.decimals import INT64_MAX, format_decimal
 from ingestor.model.integers import Integers
-from ingestor.model.timestamps import MICROSECOND, MILLISECOND, TIME_MAX, TIME_MIN
+from ingestor.model.timestamps import MICROSECOND, MILLISECOND, SECOND, TIME_MAX, TIME_MIN
 
 Sequential = Annotated[int, Meta(ge=0, le=INT64_MAX)]  # a number of a trade or an update; 0 = none
 Counted = Annotated[int, Meta(ge=1, le=INT64_MAX)]  # the same, where the venue always has one
@@ -92,3 +92,30 @@ def decimal_ns(value: object, unit_ns: int) -> int:
     if not whole.isdigit() or (part and not part.isdigit()):
         raise ValueError(f"{text!r:.40} is no time")
     return time_ns(whole + part[:digits].ljust(digits, "0"), 1)
+
+
+def seconds_ns(value: object) -> int:
+    """Return a time in seconds as ns since the epoch, as `decimal_ns` does."""
+    return decimal_ns(value, SECOND)
+
+
+def scaled_text(value: int, exponent: int) -> str:
+    """Return a scaled integer as decimal text: 1234500 with exponent 4 is "123.4500".
+
+    Raises ValueError for what is no integer of 63 bits.
+    """
+    if type(value) is not int or not -INT64_MAX <= value <= INT64_MAX:
+        raise ValueError(f"{value!r:.40} is no integer of 63 bits")
+    return format_decimal(value, exponent)
+
+
+def unsigned(text: object) -> tuple[str, bool]:
+    """Return a number's text without its sign, and whether it was negative.
+
+    A number that msgspec read as an integer is taken too. Raises ValueError for anything else.
+    """
+    if type(text) is int:
+        text = str(text)
+    if type(text) is not str or not text:
+        raise ValueError(f"{text!r:.40} is no number")
+    return (text[1:], True) if text[0] == "-" else (text, False)

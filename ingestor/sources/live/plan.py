@@ -82,6 +82,7 @@ class PlannedConnection:
     source_address: str | None
     why: str
     offer: BookOffer | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def venue(self) -> str:
@@ -269,12 +270,13 @@ def _spread(
             number=next(numbers),
             adapter=wish.adapter,
             market=wish.market,
-            url=_at_origin(endpoint.url, origins[place % len(origins)] if origins else None),
+            url=at_origin(endpoint.url, origins[place % len(origins)] if origins else None),
             rest_url=wish.route.rest_origin or rules.rest_url,
             subscriptions=subscriptions,
             route=wish.route,
             source_address=sources[place % len(sources)] if sources else None,
             offer=wish.book,
+            headers=endpoint.headers,
             why=f"{_streams(subscriptions)} of {reason} ({channels}), "
             f"connection {place + 1} of {len(bins)}: {limit}",
         )
@@ -353,8 +355,9 @@ def _fill(
     return bins
 
 
-def _at_origin(url: str, origin: str | None) -> str:
-    """Replace scheme, host and port; path and query are the venue's."""
+def at_origin(url: str, origin: str | None) -> str:
+    """Return an address whose scheme, host and port are replaced; path and query are the venue's.
+    None: as it is."""
     if origin is None:
         return url
     target, parts = urlsplit(origin), urlsplit(url)
