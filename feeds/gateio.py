@@ -70,10 +70,7 @@ _URLS: Final = {
     "btc": "wss://fx-ws.gateio.ws/v4/ws/btc",
 }
 # Without it, sizes of contracts that have decimals are rounded.
-_HEADERS: Final[Mapping[bool, Mapping[str, str]]] = {
-    True: {},
-    False: {"X-Gate-Size-Decimal": "1"},
-}
+_FUTURES_HEADERS: Final = (("X-Gate-Size-Decimal", "1"),)
 _REQUEST_TIME: Final = 1_767_225_600  # s; no clock is read here
 _LEFT_OUT: Final = {
     name: Filtered(name)
@@ -167,7 +164,7 @@ _parse_books: Final = msgspec.json.Decoder(_Books).decode
 
 def _market(name: str) -> Market:
     return Market(
-        endpoints=(Endpoint(_URLS[name], headers=_HEADERS[name == "spot"]),),
+        endpoints=(Endpoint(_URLS[name], headers=() if name == "spot" else _FUTURES_HEADERS),),
         rest_url="https://api.gateio.ws",
         limits=Limits(
             streams_per_connection=200,
