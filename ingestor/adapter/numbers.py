@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from ingestor.model.decimals import INT64_MAX
+from ingestor.model.decimals import INT64_MAX, format_decimal
 from ingestor.model.integers import Integers
 from ingestor.model.timestamps import MICROSECOND, MILLISECOND, TIME_MAX, TIME_MIN
 
@@ -27,6 +27,8 @@ Milliseconds = Annotated[
 MilliOrMicroseconds = Annotated[int, Meta(ge=TIME_MIN // MILLISECOND, le=TIME_MAX // MICROSECOND)]
 Nanoseconds = Annotated[int, Meta(ge=TIME_MIN, le=TIME_MAX)]
 
+_DIGITS_MAX: Final = 19  # of an integer of 63 bits
+_NANO_DIGITS: Final = 9
 _FEW: Final = 16  # so many texts are read faster one by one
 
 parse_levels: Final = msgspec.json.Decoder(list[list[Any]], float_hook=str).decode
@@ -45,3 +47,65 @@ def plain_integers(texts: Sequence[str]) -> Integers:
     if not digits.isdigit():  # of bytes: ASCII alone, and faster than of text
         raise ValueError(f"{digits[:40]!r} has more than digits")
     return list(map(int, texts))
+
+
+def whole_number(value: object) -> int:
+    """Return an integer that a venue writes bare or as text. Raises ValueError for what is none,
+    what is negative, and what is beyond 63 bits."""
+    if type(value) is str and len(value) <= _DIGITS_MAX and value.isascii() and value.isdigit():
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= INT64_MAX:
+        raise ValueError(f"{value!r:.40} is no number of 63 bits")
+    return value
+
+
+def time_ns(value: object, unit: int = MILLISECOND) -> int:
+    """Return a time as ns since the epoch.
+
+    Args:
+        value: an integer, bare or as text.
+        unit: ns in 1 of it.
+
+    Raises:
+        ValueError: it is no integer, or no time between 2010 and 2100.
+    """
+    time = whole_number(value) * unit
+    if not TIME_MIN <= time <= TIME_MAX:
+        raise ValueError(f"{value!r:.40} is no time between 2010 and 2100")
+    return time
+
+
+def seconds_ns(value: object) -> int:
+    """Return a time in seconds, with or without a fraction, as ns since the epoch, all digits kept.
+    value: an integer, or decimal text, as `float_hook=str` leaves bare numbers. Raises ValueError
+    as `time_ns` does, and for more than nine decimals that are not 0."""
+    text = str(value) if type(value) is int else value
+    if type(text) is not str or not text.isascii():
+        raise ValueError(f"{value!r:.40} is no time in seconds")
+    whole, _, fraction = text.partition(".")
+    padded = fraction.ljust(_NANO_DIGITS, "0")
+    if not whole.isdigit() or not padded.isdigit() or padded[_NANO_DIGITS:].strip("0"):
+        raise ValueError(f"{value!r:.40} is no time in seconds")
+    return time_ns(whole + padded[:_NANO_DIGITS], 1)
+
+
+def scaled_text(value: int, exponent: int) -> str:
+    """Return a scaled integer as decimal text: 1234500 with exponent 4 is "123.4500".
+
+    Raises ValueError for what is no integer of 63 bits.
+    """
+    if type(value) is not int or not -INT64_MAX <= value <= INT64_MAX:
+        raise ValueError(f"{value!r:.40} is no integer of 63 bits")
+    return format_decimal(value, exponent)
+
+
+def unsigned(text: object) -> tuple[str, bool]:
+    """Return a number's text without its sign, and whether it was negative.
+
+    A number that msgspec read as an integer is taken too. Raises ValueError for anything else.
+    """
+    if type(text) is int:
+        text = str(text)
+    if type(text) is not str or not text:
+        raise ValueError(f"{text!r:.40} is no number")
+    return (text[1:], True) if text[0] == "-" else (text, False)

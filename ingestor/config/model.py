@@ -37,7 +37,7 @@ MIB: Final = 1 << 20
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
+    """Return True if a host name or address can only be this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -384,7 +384,7 @@ class LogConfig(Section):
 
 
 class FeedConfig(Section):
-    """What is subscribed to at one market of one venue."""
+    """Configure the subscriptions at one market of one venue."""
 
     venue: Name
     """`ingestor feeds` lists them."""
@@ -466,5 +466,13 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before what was passed, which is the file's content."""
+        """Let the environment go before the file's content.
+
+        Args:
+            settings_cls: Not used.
+            init_settings: The file's content.
+            env_settings: The environment.
+            dotenv_settings: Not used.
+            file_secret_settings: Not used.
+        """
         return env_settings, init_settings

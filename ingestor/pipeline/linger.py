@@ -1,4 +1,4 @@
-"""How long rows wait for others before they are flushed. Pure.
+"""Decide how long rows wait for others before they are flushed. Pure.
 
 A flush has a price of its own, whatever it holds: a quarter of a millisecond to two of the loop.
 While the loop has time to spare, that price is worth paying for every few rows, which then leave
@@ -36,7 +36,7 @@ class Linger:
         self.seconds = self._least_s if self._span <= 1.0 else 0.0
 
     def is_due(self, now_s: float) -> bool:
-        """Whether it is time to `observe`; nothing but a subtraction."""
+        """Return True if it is time to `observe`; it costs a subtraction."""
         return now_s - self._looked_s >= _LOOK_S
 
     def observe(self, now_s: float, cpu_s: float) -> None:

@@ -13,16 +13,10 @@ from ingestor.config.model import Config, is_loopback, split_address
 from ingestor.config.schema import json_schema, markdown, to_toml
 from ingestor.model.errors import ConfigError
 from ingestor.model.suggest import nearest
+from ingestor.sources.registry import markets
 
 ROOT = Path(__file__).parents[3]
-VENUES = {
-    "binance": ("spot", "usdm", "coinm"),
-    "bybit": ("spot", "linear", "inverse"),
-    "coinbase": ("spot",),
-    "kraken": ("spot",),
-    "okx": ("spot", "swap", "futures"),
-    "simulated": ("spot",),
-}
+VENUES = markets()
 EXAMPLES = sorted((ROOT / "config").glob("*.toml"))
 FEED = '[[feeds]]\nvenue = "binance"\nsymbols = ["BTC-USDT"]\n'
 
