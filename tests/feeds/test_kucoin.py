@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -12,7 +14,7 @@ from ingestor.pipeline.pipeline import Pipeline
 from tests.feeds.fixtures import load
 from tests.feeds.harness import TS_RECV, Connection
 
-SERVER = {
+SERVER: dict[str, Any] = {
     "endpoint": "wss://ws-api-spot.kucoin.com/",
     "encrypt": True,
     "protocol": "websocket",
