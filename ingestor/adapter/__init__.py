@@ -1,5 +1,6 @@
 """Define the contract between the program and a venue: the only package that a feed imports."""
 
+from ingestor.adapter.compression import gunzipped, inflated
 from ingestor.adapter.contract import (
     OTHER_BOOK,
     Ack,
@@ -14,6 +15,8 @@ from ingestor.adapter.contract import (
     Endpoint,
     FeedAdapter,
     Filtered,
+    Handshake,
+    HasHandshake,
     HasTradeHistory,
     Limits,
     Listing,
@@ -43,10 +46,13 @@ from ingestor.adapter.numbers import (
     Milliseconds,
     Nanoseconds,
     Sequential,
+    decimal_ns,
     parse_levels,
     plain_integers,
+    scaled_text,
     seconds_ns,
     time_ns,
+    unsigned,
     whole_number,
 )
 from ingestor.adapter.plain import (
@@ -57,6 +63,14 @@ from ingestor.adapter.plain import (
     best_of,
     pairs_of,
     uuid_halves,
+)
+from ingestor.adapter.protobuf import (
+    Message,
+    integer_of,
+    message_of,
+    messages_of,
+    parse_message,
+    text_of,
 )
 from ingestor.adapter.requests import Requests
 from ingestor.adapter.shapes import (
@@ -133,6 +147,8 @@ __all__ = [
     "FeedAdapter",
     "Filtered",
     "Flag",
+    "Handshake",
+    "HasHandshake",
     "HasShapes",
     "HasTradeHistory",
     "Instrument",
@@ -141,6 +157,7 @@ __all__ = [
     "Listing",
     "LostTrades",
     "Market",
+    "Message",
     "MilliOrMicroseconds",
     "Milliseconds",
     "NamesStreams",
@@ -170,23 +187,33 @@ __all__ = [
     "append_pairs",
     "best_of",
     "by_kind",
+    "decimal_ns",
     "either_ns",
     "flat",
     "format_decimal",
+    "gunzipped",
+    "inflated",
     "instrument",
+    "integer_of",
     "iso_column_ns",
     "iso_event_ns",
     "iso_text",
     "level_pairs",
+    "message_of",
+    "messages_of",
     "milliseconds_ns",
     "pairs_of",
     "parse_decimal",
     "parse_levels",
+    "parse_message",
     "plain_integers",
+    "scaled_text",
     "seconds_ns",
     "set_column",
     "shape",
+    "text_of",
     "time_ns",
+    "unsigned",
     "uuid_halves",
     "whole_number",
 ]

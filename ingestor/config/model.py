@@ -205,9 +205,11 @@ class BatchConfig(Section):
 
     rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 4_000
     """Rows in a batch: trades, quotes and price levels."""
-    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 8.0
-    """Wait of a batch's oldest row: the price of batching in latency. Up to four times as long
-    while the loop has more than 0.8 of a core."""
+    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 32.0
+    """The longest wait of a batch's oldest row: while the loop has 0.8 of a core or more."""
+    linger_min_ms: Annotated[float, Field(ge=0, le=1000)] = 0.5
+    """Its wait while the loop has time to spare, up to 0.3 of a core: the price of batching in
+    latency. The same as `linger_ms`: a fixed wait, for fewer and larger requests."""
 
 
 class BudgetConfig(Section):

@@ -61,7 +61,34 @@ def _bitget(kind: str) -> Speak:
     return speak
 
 
+def _gate(channel: str) -> Speak:
+    def speak(change: Change) -> Any:
+        bids, asks = change.sides()
+        numbers = {"full": True} if change.is_snapshot else {"U": change.previous + 1}
+        name = f"ob.{change.symbol}.400"
+        result = {"t": NOW_MS, "s": name, "u": change.number, "b": bids, "a": asks, **numbers}
+        return {"channel": channel, "result": result, "time_ms": NOW_MS}
+
+    return speak
+
+
+def _cryptocom(change: Change) -> Any:
+    bids, asks = ([[*level, "1"] for level in side] for side in change.sides())
+    sides = {"bids": bids, "asks": asks}
+    levels = sides if change.is_snapshot else {"update": sides, "pu": change.previous}
+    result = {
+        "channel": "book" if change.is_snapshot else "book.update",
+        "subscription": f"book.{change.symbol}.50",
+        "instrument_name": change.symbol,
+        "data": [{"t": NOW_MS, "tt": NOW_MS, "u": change.number, **levels}],
+    }
+    return {"id": -1, "method": "subscribe", "code": 0, "result": result}
+
+
 SPEAKERS = {
     ("bitget", "spot"): Speaker(_bitget("spot"), step=3),
     ("bitget", "coin"): Speaker(_bitget("coin-futures"), step=3),
+    ("gateio", "spot"): Speaker(_gate("spot.obu"), step=4),
+    ("gateio", "usdt"): Speaker(_gate("futures.obu"), step=4),
+    ("cryptocom", "spot"): Speaker(_cryptocom, step=5),
 }

@@ -469,7 +469,7 @@ async def connect(options: ConnectOptions, handler: Handler) -> _PicowsLink:
 
 
 async def _open(link: _PicowsLink, options: ConnectOptions) -> None:
-    address = parse_url(options.url)
+    address = parse_url(options.target)
     library = WSProtocol(
         address.netloc,
         address.resource_name,
