@@ -117,6 +117,7 @@ async def browser_page(
 async def picture(page: Page, name: str) -> None:
     """Keep a screenshot where $SCREENSHOTS says."""
     if folder := os.environ.get("SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
         await page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
 
