@@ -89,8 +89,7 @@ class Ingestor:
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
         self.loop_lag, self._rejections = LoopLag(), RejectionLog()
-        self._recent_events = RecentEvents(clocks)
-        table = planned.table
+        table, self._recent_events = planned.table, RecentEvents(clocks)
         self.pipeline = wiring.make_pipeline(config, self._in_force)
         self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None

@@ -101,17 +101,8 @@ class StatusReporter:
         )
         if recorder is not None:
             status.recorder, status.recorder_reason = recorder[0].value, recorder[1]
-        if connections is not None:
-            status.connections = dict(_by_state(connections))
-            for (venue, state), count in connections.connections.items():
-                status.venues.setdefault(venue, {})[state] = count
-            status.reconnects = sum(connections.reconnects.values())
-        if channel is not None:
-            status.queue_bytes, status.queue_limit_bytes = channel.bytes, channel.bytes_max
-            status.queue_fill = dict(channel.fill)
-            status.held = list(channel.held)
-            for (_, outcome), count in channel.side.items():
-                status.auxiliary[outcome] = status.auxiliary.get(outcome, 0) + count
+        _add_connections(status, connections)
+        _add_queue(status, channel)
         self._lags(status, metrics, recent=recent)
         queued = channel.rows if channel is not None else metrics.unsettled
         status.pending = queued + ledger.held + self._pipeline.buffer.rows
@@ -181,3 +172,22 @@ def _by_state(statistics: SupervisorStatistics) -> Counter[str]:
 
 def _milliseconds(ns: float) -> float | None:
     return None if math.isnan(ns) else round(ns * _MS, 3)
+
+
+def _add_connections(status: Status, connections: SupervisorStatistics | None) -> None:
+    if connections is None:
+        return
+    status.connections = dict(_by_state(connections))
+    for (venue, state), count in connections.connections.items():
+        status.venues.setdefault(venue, {})[state] = count
+    status.reconnects = sum(connections.reconnects.values())
+
+
+def _add_queue(status: Status, channel: QueueStatistics | None) -> None:
+    if channel is None:
+        return
+    status.queue_bytes, status.queue_limit_bytes = channel.bytes, channel.bytes_max
+    status.queue_fill = dict(channel.fill)
+    status.held = list(channel.held)
+    for (_, outcome), count in channel.side.items():
+        status.auxiliary[outcome] = status.auxiliary.get(outcome, 0) + count
