@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -21,6 +23,19 @@ VERBS = ("subscribe", "unsubscribe", "frame", "snapshot", "connect")
 Row = dict[str, Any]
 
 
+def _deflated(text: str) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(text.encode()) + packer.flush()
+
+
+FORMS: dict[str, Callable[[str], bytes]] = {
+    "": str.encode,
+    "gzip": lambda text: gzip.compress(text.encode(), mtime=0),
+    "deflate": _deflated,
+    "hex": bytes.fromhex,
+}
+
+
 @dataclass(frozen=True)
 class Step:
     """One line after the second: what is done (`verb`, `value`) and what must come of it."""
@@ -31,6 +46,17 @@ class Step:
     outcome: str
     wanted: Any
     symbol: str = ""
+    form: str = ""
+
+    @property
+    def payload(self) -> bytes:
+        """The bytes of a frame or snapshot: its text, compressed, or what hex digits say."""
+        return FORMS[self.form](self.value)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether a good frame is a JSON text as it comes."""
+        return not self.form
 
 
 @dataclass(frozen=True)
@@ -54,7 +80,7 @@ class Fixture:
     @property
     def frames(self) -> list[bytes]:
         """Every frame of the file, in order."""
-        return [step.value.encode() for step in self.steps if step.verb == "frame"]
+        return [step.payload for step in self.steps if step.verb == "frame"]
 
 
 @cache
@@ -105,7 +131,7 @@ def _step(name: str, number: int, line: dict[str, Any]) -> Step:
     verbs = [verb for verb in VERBS if verb in line]
     assert len(verbs) == 1, f"{where} is none of {VERBS}"
     verb = verbs[0]
-    unknown = set(line) - {verb, "note", "sent", "symbol", *OUTCOMES}
+    unknown = set(line) - {verb, "note", "sent", "symbol", "form", *OUTCOMES}
     assert not unknown, f"{where} has unknown keys {unknown}"
     if verb in {"frame", "snapshot"}:
         outcomes = [outcome for outcome in OUTCOMES if outcome in line]
@@ -113,7 +139,8 @@ def _step(name: str, number: int, line: dict[str, Any]) -> Step:
         wanted = line[outcomes[0]]
         if outcomes[0] == "expect":
             wanted = by_kind([normal(row) for row in wanted])
-        return Step(number, verb, line[verb], outcomes[0], wanted, line.get("symbol", ""))
+        more = line.get("symbol", ""), line.get("form", "")
+        return Step(number, verb, line[verb], outcomes[0], wanted, *more)
     return Step(number, verb, line[verb], "sent", line.get("sent"))
 
 
