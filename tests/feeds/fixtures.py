@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
-import pkgutil
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from typing import Any
 import feeds
 from ingestor.adapter import FeedAdapter
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
+from ingestor.sources.registry import discover
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OUTCOMES = ("expect", "control", "rejected")
@@ -87,10 +86,7 @@ class Fixture:
 @cache
 def adapters() -> list[type[FeedAdapter]]:
     """Every adapter of the `feeds` package; a module without one is an error, not a skip."""
-    return [
-        importlib.import_module(f"feeds.{module.name}").adapter
-        for module in pkgutil.iter_modules(feeds.__path__)
-    ]
+    return list(discover(feeds, ()).load_all().values())
 
 
 def markets() -> Iterator[tuple[type[FeedAdapter], str]]:

@@ -11,11 +11,13 @@ from zlib import crc32
 
 import pytest
 
+import feeds
 from ingestor.adapter import FeedAdapter, SnapshotSource
 from ingestor.adapter.instrument_list import read_list
 from ingestor.model.errors import UnknownInstrument, UnknownMessage
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.sources.registry import discover
 from tests.feeds.fixtures import Fixture, adapters, by_kind, load, markets, normal
 from tests.feeds.harness import CHANNELS, Connection, outcomes, rows_of
 
@@ -35,7 +37,9 @@ each_step = pytest.mark.parametrize(("adapter", "market", "index"), STEPS)
 def test_the_contract_is_whole(adapter: AdapterType) -> None:
     module = inspect.getmodule(adapter)
     assert module is not None
-    assert adapter.venue == module.__name__.removeprefix("feeds.").partition(".")[0]
+    source = discover(feeds, ()).sources[adapter.venue]
+    assert module.__name__.startswith(source.target)
+    assert source.target.rpartition(".")[2] == adapter.venue
     assert adapter.reference.rstrip()[-10:].count("-") == 2, "the day on which it was read"
     assert module.__doc__
     members = {name for name, _ in inspect.getmembers(FeedAdapter) if not name.startswith("_")}
