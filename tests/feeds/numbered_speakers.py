@@ -41,9 +41,19 @@ def _kucoin_spot(change: Change) -> Any:
     return {"type": "message", "topic": f"/market/level2:{change.symbol}", "data": data}
 
 
+def _bingx(change: Change) -> Any:
+    bids, asks = change.sides()
+    action = "all" if change.is_snapshot else "update"
+    levels = {"action": action, "lastUpdateId": change.number, "bids": bids, "asks": asks}
+    stream = f"{change.symbol}@incrDepth"
+    return {"code": 0, "dataType": stream, "data": levels | {"time": NOW_MS}}
+
+
 NUMBERED_SPEAKERS: dict[tuple[str, str], Speaker] = {
     ("htx", "spot"): Speaker(_htx_spot, step=5),
     ("htx", "linear"): Speaker(_htx_contract),
     ("htx", "inverse"): Speaker(_htx_contract),
+    ("bingx", "spot"): Speaker(_bingx),
+    ("bingx", "swap"): Speaker(_bingx),
     ("kucoin", "spot"): Speaker(_kucoin_spot, step=3),
 }
