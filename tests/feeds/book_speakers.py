@@ -44,7 +44,8 @@ class Speaker:
     step: int = 1
 
     def frame(self, change: Change) -> bytes:
-        return orjson.dumps(self.speak(change))
+        spoken = self.speak(change)
+        return spoken if isinstance(spoken, bytes) else orjson.dumps(spoken)
 
 
 def _bitget(kind: str) -> Speak:
