@@ -24,10 +24,11 @@ NAME = re.compile(r"\bingestor_[a-z_]+")
 
 
 def exported() -> set[str]:
-    """The names under which Prometheus knows what `/metrics` has."""
+    """The names under which Prometheus knows what `/metrics` has of our own."""
     suffixes = {"counter": "_total", "info": "_info"}
     families = [*App().exposition.families(), *worker_families({})]
-    return {family.name + suffixes.get(family.type, "") for family in families}
+    names = {family.name + suffixes.get(family.type, "") for family in families}
+    return {name for name in names if name.startswith("ingestor_")}
 
 
 def named_in(path: Path) -> set[str]:
