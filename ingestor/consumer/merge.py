@@ -50,7 +50,7 @@ class _Waiting:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Held:
     """One source. last_ns: the time of its last row, waiting or not."""
 
     supply: Supply = Supply.BEHIND
@@ -159,36 +159,36 @@ class Merge(Generic[Source]):
         self.late_rows = 0
         self._window_s = window_s
         self._stall_s = stall_s
-        self._lanes: dict[Source, _Lane] = {}
+        self._held: dict[Source, _Held] = {}
         self._given_ns = _NEVER
 
     def expect(self, source: Source, supply: Supply) -> None:
         """Say what is to be expected of a source, which may be a new one."""
-        self._lanes.setdefault(source, _Lane()).supply = supply
+        self._held.setdefault(source, _Held()).supply = supply
 
     def add(self, source: Source, chunk: Chunk, now_s: float) -> None:
         """Take rows of a source, at least one. now_s: monotonic."""
-        lane = self._lanes.setdefault(source, _Lane())
+        held = self._held.setdefault(source, _Held())
         times_ns = np.maximum.accumulate(chunk.batch.rows["ts_recv"])
-        times_ns = np.maximum(times_ns, lane.last_ns)
+        times_ns = np.maximum(times_ns, held.last_ns)
         self.late_rows += int(times_ns.searchsorted(self._given_ns))
-        lane.last_ns = int(times_ns[-1])
-        lane.rows += len(times_ns)
-        lane.waiting.append(_Waiting(chunk, times_ns, now_s))
+        held.last_ns = int(times_ns[-1])
+        held.rows += len(times_ns)
+        held.waiting.append(_Waiting(chunk, times_ns, now_s))
 
     def drop(self, source: Source) -> None:
         """Forget a source and its rows."""
-        self._lanes.pop(source, None)
+        self._held.pop(source, None)
 
     def rows(self, source: Source) -> int:
         """Return how many rows of a source wait."""
-        lane = self._lanes.get(source)
-        return lane.rows if lane else 0
+        held = self._held.get(source)
+        return held.rows if held else 0
 
     def wait_s(self, now_s: float) -> float | None:
         """Return how long until rows are given out although a source is quiet; None where no row
         waits."""
-        firsts = [lane.waiting[0].arrived_s for lane in self._lanes.values() if lane.waiting]
+        firsts = [held.waiting[0].arrived_s for held in self._held.values() if held.waiting]
         return max(min(firsts) + self._window_s - now_s, 0.0) if firsts else None
 
     def take(self, now_s: float) -> Taken[Source] | None:
@@ -196,18 +196,18 @@ class Merge(Generic[Source]):
         limit_ns = self._limit_ns(now_s)
         slices: list[_Slice[Source]] = []
         times: list[NDArray[np.int64]] = []
-        for source, lane in self._lanes.items():
-            while lane.waiting:
-                first = lane.waiting[0]
+        for source, held in self._held.items():
+            while held.waiting:
+                first = held.waiting[0]
                 end = int(first.times_ns.searchsorted(limit_ns, "right"))
                 if end > first.taken:
                     slices.append(_Slice(source, first.chunk, first.taken, end))
                     times.append(first.times_ns[first.taken : end])
-                    lane.rows -= end - first.taken
+                    held.rows -= end - first.taken
                     first.taken = end
                 if end < len(first.times_ns):
                     break
-                lane.waiting.popleft()
+                held.waiting.popleft()
         if not slices:
             return None
         merged = np.concatenate(times)
@@ -219,18 +219,18 @@ class Merge(Generic[Source]):
         window_ns = self._arrived_ns(now_s - self._window_s)
         stall_ns = self._arrived_ns(now_s - self._stall_s)
         limit_ns = _FOR_EVER
-        for lane in self._lanes.values():
-            if lane.supply is not Supply.ENDED:
-                excused_ns = window_ns if lane.supply is Supply.QUIET else stall_ns
-                limit_ns = min(limit_ns, max(lane.last_ns, excused_ns))
+        for held in self._held.values():
+            if held.supply is not Supply.ENDED:
+                excused_ns = window_ns if held.supply is Supply.QUIET else stall_ns
+                limit_ns = min(limit_ns, max(held.last_ns, excused_ns))
         return limit_ns
 
     def _arrived_ns(self, until_s: float) -> int:
         """Return the time of the last waiting row that arrived by then."""
         found = [
             int(one.times_ns[-1])
-            for lane in self._lanes.values()
-            for one in lane.waiting
+            for held in self._held.values()
+            for one in held.waiting
             if one.arrived_s <= until_s
         ]
         return max(found, default=_NEVER)
