@@ -1,6 +1,6 @@
 """Order books from now on: each begins with its image, and follows the topic from there.
 
-    async with LiveBooks("localhost:9092", ["binance:spot:BTCUSDT"]) as books:
+    async with LiveBooks("localhost:9092", ["acme:spot:BTCUSDT"]) as books:
         async for book in books:
             print(book.instrument, book.best())
 
