@@ -23,7 +23,7 @@ PARTITIONS = [TopicPartition(TOPIC, number) for number in range(2)]
 
 @pytest.fixture
 def servers() -> Iterator[str]:
-    with DevBroker({TOPIC: 2}) as broker:
+    with DevBroker({TOPIC: 2, "other": 1}) as broker:
         yield broker.bootstrap_servers
 
 
@@ -55,7 +55,7 @@ async def test_partitions_that_are_lost_are_told_and_are_no_end(servers: str) ->
 async def test_a_failure_to_begin_is_the_readers(servers: str) -> None:
     reader = PartitionReader(servers, [TOPIC], Position(0), None, options={})
     await reader.start()
-    await reader.on_partitions_assigned([TopicPartition("absent", 0)])  # cannot be sought
+    await reader.on_partitions_assigned([TopicPartition("other", 0)])  # is not assigned
     with pytest.raises(IllegalStateError):
         await reader.poll(PARTITIONS, 10)
     await reader.stop()
