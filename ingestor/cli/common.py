@@ -76,12 +76,12 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
 
 
 def time_ns_of(text: str) -> int:
-    """Return a time of the command line, ISO 8601 UTC or ns, in ns since the epoch."""
-    from ingestor.model.timestamps import iso_ns
+    """Return a time of the command line, ISO 8601 or ns, in ns since the epoch."""
+    from ingestor.model.timestamps import time_ns
 
     try:
-        return int(text) if text.isdecimal() else iso_ns(text)
-    except ValueError:
+        return time_ns(text)
+    except ConfigError:
         what = f"{text!r} is no time: write 2026-11-21T10:00:00Z, or ns since the epoch"
         raise typer.BadParameter(what) from None
 
