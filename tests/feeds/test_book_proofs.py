@@ -71,6 +71,8 @@ class Venue:
     def update(self, bids: Levels, asks: Levels) -> bytes:
         """Change the venue's book; return the frame that says so."""
         asks = {40 + price: size for price, size in asks.items()}
+        if self.speaker.one_level:
+            bids, asks = dict(list(bids.items())[:1]), {}
         previous = self.number
         self.number += self.speaker.step
         for side, changes in ((self.bids, bids), (self.asks, asks)):
