@@ -56,6 +56,8 @@ class BookRule:
     before an auction. Such a book is published as it is; elsewhere it is broken.
     quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
     stream of "book", and the books derive QUOTE rows from what changes at the top.
+    images_only: every message is the whole book. After the first, what differs from the one before
+    is published, not a RESET and all levels again.
     A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, with REST by another
     snapshot, with EITHER by both in turn.
     """
@@ -70,6 +72,7 @@ class BookRule:
     verify_with_quotes: bool = False
     may_cross: bool = False
     quotes_from_book: bool = False
+    images_only: bool = False
 
     @property
     def has_checksum(self) -> bool:
@@ -168,15 +171,21 @@ class Limits:
     rest: RestLimit = RestLimit()
     frame_bytes_max: int = 1 << 20
     ping_interval_s: float | None = None  # application ping, where the venue wants one
+    # A request replaces those before it, so each names all that the connection is to carry.
+    replaces_subscriptions: bool = False
     lifetime_s: float | None = None  # the venue cuts connections of this age
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A websocket address and the channels it carries. Config may replace scheme and host."""
+    """A websocket address and the channels it carries. Config may replace scheme and host.
+
+    headers: name and value of what the handshake's request carries besides.
+    """
 
     url: str
     channels: frozenset[str] = frozenset({"trades", "quotes", "book"})
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +218,8 @@ class Market:
 class RestRequest:
     """A GET. `path` begins with "/"; query values are text; weight counts against a rate limit.
 
+    body: JSON that is sent as a POST instead; b"" = a POST of nothing.
+
     cursor: where a paged answer says which page comes next, as keys into its JSON. While a text
     stands there, the request is repeated with it as the query value `cursor`. more: where it says
     that there is one; it may have a cursor without. total: where it says how many entries all pages
@@ -221,6 +232,7 @@ class RestRequest:
     cursor: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
     total: tuple[str, ...] = ()
+    body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,6 +431,33 @@ class HasTradeHistory(Protocol):
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         """Append the trades of its answer, oldest first. It may hold more than was asked for, but
         no trade between two of them is left out. Raises as `decode` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Where a connection is to be opened, as the venue said over REST.
+
+    url: scheme, host and path; "" = the endpoint's. secret: a query that is appended to it, with a
+    token: no record, recording or log has it. valid_s: how long it opens new connections.
+    """
+
+    url: str = ""
+    secret: str = field(default="", repr=False)
+    valid_s: float = 60.0
+
+
+@runtime_checkable
+class HasHandshake(Protocol):
+    """What an adapter has besides, if its venue must be asked over REST before a connection."""
+
+    @classmethod
+    def handshake_request(cls, market: str) -> RestRequest:
+        """Return the request."""
+
+    @classmethod
+    def read_handshake(cls, market: str, body: bytes) -> Handshake:
+        """Read its answer. Raises VenueError for a refusal inside it, anything else for an answer
+        that can't be read."""
 
 
 @runtime_checkable

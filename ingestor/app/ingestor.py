@@ -33,6 +33,7 @@ from ingestor.model.clocks import Clocks
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause
 from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult
 from ingestor.pipeline.trade_gaps import Lost
 from ingestor.sinks.kafka.sink import KafkaSink
@@ -97,7 +98,7 @@ class Ingestor:
             self.pipeline,
             [self.sink] if self.sink is not None else [],
             rows_max=config.batch.rows_max,
-            linger_s=config.batch.linger_ms / 1e3,
+            linger=Linger(config.batch.linger_min_ms / 1e3, config.batch.linger_ms / 1e3),
             on_repairs=self._repair,
             on_rejected=self._quarantine,
             on_lost=self._backfill_lost,

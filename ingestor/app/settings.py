@@ -104,10 +104,23 @@ def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
 
 def session_history(config: Config, *, publish: bool = True) -> SessionHistory:
     """Return what knows the session before this one. publish: False where Kafka gets nothing."""
-    folder = config.catalogue.state_dir or config.catalogue.cache_dir / "sessions"
+    folder = state_dir(config.catalogue)
     prefix = config.kafka.topic_prefix if publish else ""
     feeds = [(feed.venue, feed.market) for feed in config.feeds]
-    return SessionHistory(history_path(folder.expanduser(), prefix, feeds))
+    return SessionHistory(history_path(folder, prefix, feeds))
+
+
+def with_state_dir_of(config: Config, part: str) -> Config:
+    """Return the same with a folder of its own for the last session of a part of the plan."""
+    folder = state_dir(config.catalogue) / part
+    return config.model_copy(
+        update={"catalogue": config.catalogue.model_copy(update={"state_dir": folder})}
+    )
+
+
+def state_dir(config: CatalogueConfig) -> Path:
+    """Return the folder of the last sessions."""
+    return (config.state_dir or config.cache_dir / "sessions").expanduser()
 
 
 def rest_settings(config: CatalogueConfig) -> RestSettings:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -39,6 +40,10 @@ Servers = Annotated[
     str | None, typer.Option("--bootstrap-servers", help="Instead of the configured ones.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only part I of N of the plan, I from 0."),
+]
 
 _EXTRA_OF: Final = {
     "confluent_kafka": "demo",
@@ -76,6 +81,17 @@ def time_ns_of(text: str) -> int:
     except ValueError:
         what = f"{text!r} is no time: write 2026-11-21T10:00:00Z, or ns since the epoch"
         raise typer.BadParameter(what) from None
+
+
+def part_of(text: str, option: str) -> tuple[int, int]:
+    """Return I and N of "I/N", I from 0. option: whose value it is, for the message."""
+    index, _, parts = text.partition("/")
+    if all(re.fullmatch(r"[0-9]{1,6}", one) for one in (index, parts)) and int(index) < int(parts):
+        return int(index), int(parts)
+    what = (
+        f"{text[:20]!r} is no I/N with I from 0 and below N: 0/4 is the first of four, 3/4 the last"
+    )
+    raise typer.BadParameter(what, param_hint=option)
 
 
 def print_json(content: Any) -> None:

@@ -16,8 +16,10 @@ from ingestor.cli.common import (
     ConfigFile,
     Json,
     OptionalConfigFile,
+    ShardOption,
     complain,
     load_config,
+    part_of,
     print_json,
 )
 
@@ -42,21 +44,25 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="config")
 
 
-def check(path: ConfigFile, as_json: Json = False) -> None:
+def check(path: ConfigFile, shard: ShardOption = None, as_json: Json = False) -> None:
     """Validate CONFIG and print the connection plan; no network.
 
     Says which connection carries which subscriptions, and why. Symbols are checked against the
     instrument lists that earlier runs left on this machine; where there is none, they are taken as
-    they are.
+    they are. With --shard, what that part would run. Machines with the same digest of the plan
+    made the same one.
 
     \b
     Examples:
       ingestor check config/demo.toml
+      ingestor check config/demo.toml --shard 0/3
       ingestor check config/demo.toml --json
     """
     from ingestor.cli.plan import offline_plan
 
     report: PlanReport = asyncio.run(offline_plan(load_config(path), str(path)))
+    if shard is not None:
+        report = report.of_shard(*part_of(shard, "--shard"))
     if as_json:
         print_json(report.to_json())
     else:

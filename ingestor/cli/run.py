@@ -12,6 +12,7 @@ import typer
 
 from ingestor.cli.common import (
     ConfigFile,
+    ShardOption,
     explain_connection_failure,
     load_config,
     unless_signal,
@@ -44,35 +45,43 @@ def run(
         int | None,
         typer.Option(min=1, help="Processes that share the connections, one core each."),
     ] = None,
-    share: Annotated[str | None, typer.Option(hidden=True)] = None,
+    shard: ShardOption = None,
+    worker: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the feeds of CONFIG into Kafka until stopped.
 
     SIGTERM or Ctrl-C stops reading, publishes what was read and ends with status 0; a second one
     leaves at once, with status 1, saying what was lost. At the end the ledger is printed.
 
+    Several machines take one --shard each. Venues see them as several addresses: each keeps to
+    the whole of what a venue allows an address.
+
     \b
     Examples:
       ingestor run config/demo.toml
       ingestor run config/demo.toml --workers 4
+      ingestor run config/demo.toml --shard 0/3
       INGESTOR__KAFKA__ENCODING=binary ingestor run config/demo.toml --seconds 60 --json
     """
     import uvloop
 
-    from ingestor.app import Ingestor, load_plan
+    from ingestor.app import Ingestor
     from ingestor.app.settings import session_history
     from ingestor.cli.lifecycle import run_until_stopped
-    from ingestor.cli.workers import run_share, run_workers
+    from ingestor.cli.workers import config_of_shard, planned_part, run_worker, run_workers
     from ingestor.sources.resolver import ResolvingLoop
 
-    config = load_config(path)
+    whole = load_config(path)
+    config = config_of_shard(whole, shard)
 
     async def main() -> int:
-        if share is not None:
-            return await run_share(config, path, share)
+        if worker is not None:
+            return await run_worker(whole, path, worker, shard)
         if workers is not None:
-            return await run_workers(config, path, workers, seconds=seconds, as_json=as_json)
-        planned = await unless_signal(load_plan(config, str(path)))
+            return await run_workers(
+                config, path, workers, shard=shard, seconds=seconds, as_json=as_json
+            )
+        planned = await planned_part(config, path, shard)
         ingestor = Ingestor(config, planned, history=session_history(config))
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 

@@ -1,6 +1,6 @@
 """Several processes on one machine: each runs its share of the plan, one parent looks after them.
 
-A worker is `ingestor run CONFIG --share I/N`: a process of its own with its own loop. It says two
+A worker is `ingestor run CONFIG --worker I/N`: a process of its own with its own loop. It says two
 JSON lines on standard output: `{"http_port": ...}` once it runs, and how it ended
 (`{"status": ..., "lost": ...}`). It ends in order at SIGTERM, or when its standard input closes,
 so that no worker outlives the parent. It leads a session of its own: Ctrl-C reaches the parent
@@ -192,15 +192,17 @@ class Workers:
         count: int,
         *,
         command: Sequence[str] = COMMAND,
+        arguments: Sequence[str] = (),
         backoff: Backoff = RESTART,
     ) -> None:
         """file: the configuration's. plan: the whole. count: at least 1; a plan with fewer
-        connections has as many workers. command: how the program is called."""
+        connections has as many workers. command: how the program is called. arguments: what every
+        worker is given besides."""
         count = max(1, min(count, len(plan)))
         self.config = config
         self.workers = [Worker(index, len(plan.share(index, count))) for index in range(count)]
         self.http = AdminServer(config.http, self, self._refresh) if config.http.enabled else None
-        self._launch = Launch(config, file, count, command)
+        self._launch = Launch(config, file, count, command, arguments)
         self._backoff = backoff
         self._stopping = asyncio.Event()
         self._failure: WorkerFailed | None = None

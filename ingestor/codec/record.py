@@ -1,4 +1,4 @@
-"""What both encodings share: a record's parts, instruments as they travel, the schemas' names."""
+"""Define what both encodings share: parts of a record, instruments as they travel, schema names."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class WireInstrument:
-    """What a record says of an instrument; the rest is in the topic `instruments`."""
+    """Hold a record's part of an instrument; the topic `instruments` has the rest."""
 
     key: str
     price_exponent: int

@@ -48,7 +48,16 @@ def load(path: Path | None, venues: Venues) -> Config:
 
 
 def with_servers(config: Config, servers: str, where: str) -> Config:
-    """Return the configuration with other addresses of Kafka. Raises ConfigError at `where`."""
+    """Return the configuration with other addresses of Kafka.
+
+    Args:
+        config: The configuration.
+        servers: host:port, separated by commas.
+        where: Origin of `servers`, for errors.
+
+    Raises:
+        ConfigError: An address is not valid.
+    """
     try:
         kafka = KafkaConfig.model_validate({**dict(config.kafka), "bootstrap_servers": servers})
     except ValidationError as failure:
@@ -209,7 +218,7 @@ def bare(annotation: Any) -> Any:
 
 
 def is_model(annotation: Any) -> bool:
-    """Whether a type is one of pydantic's models."""
+    """Return True if a type is one of pydantic's models."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 

@@ -37,7 +37,7 @@ MIB: Final = 1 << 20
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
+    """Return True if a host name or address can only be this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -205,9 +205,11 @@ class BatchConfig(Section):
 
     rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 4_000
     """Rows in a batch: trades, quotes and price levels."""
-    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 8.0
-    """Wait of a batch's oldest row: the price of batching in latency. Up to four times as long
-    while the loop has more than 0.8 of a core."""
+    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 32.0
+    """The longest wait of a batch's oldest row: while the loop has 0.8 of a core or more."""
+    linger_min_ms: Annotated[float, Field(ge=0, le=1000)] = 0.5
+    """Its wait while the loop has time to spare, up to 0.3 of a core: the price of batching in
+    latency. The same as `linger_ms`: a fixed wait, for fewer and larger requests."""
 
 
 class BudgetConfig(Section):
@@ -382,7 +384,7 @@ class LogConfig(Section):
 
 
 class FeedConfig(Section):
-    """What is subscribed to at one market of one venue."""
+    """Configure the subscriptions at one market of one venue."""
 
     venue: Name
     """`ingestor feeds` lists them."""
@@ -464,5 +466,13 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before what was passed, which is the file's content."""
+        """Let the environment go before the file's content.
+
+        Args:
+            settings_cls: Not used.
+            init_settings: The file's content.
+            env_settings: The environment.
+            dotenv_settings: Not used.
+            file_secret_settings: Not used.
+        """
         return env_settings, init_settings

@@ -37,10 +37,16 @@ _DETAIL_MAX: Final = 400  # characters; a parser may quote all that it was given
 
 
 class SessionEvents:
-    """What a session tells its owner. All are rare; the default does nothing."""
+    """Receive a session's rare events; the default does nothing."""
 
     def refused(self, session: Session, streams: Sequence[str], text: str) -> None:
-        """The venue refuses these streams."""
+        """Take note that the venue refuses streams.
+
+        Args:
+            session: The session that asked for them.
+            streams: Names of the streams.
+            text: The venue's words.
+        """
 
     def refused_together(self, session: Session, streams: Sequence[str]) -> None:
         """The venue refuses a request for several streams: they must be asked for one by one."""
@@ -193,7 +199,16 @@ class Session:
         return self._receive(payload, ts_recv)
 
     def receive_begun(self, frame: int, payload: bytes, ts_recv: int) -> bytes | None:
-        """Take a frame that the buffer has a number for, as `receive` does."""
+        """Take a frame that the buffer has a number for, as `receive` does.
+
+        Args:
+            frame: The number.
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+
+        Returns:
+            An answer to send to the venue, or None.
+        """
         self._buffer.resume(frame, payload)
         return self._receive(payload, ts_recv)
 
@@ -220,8 +235,17 @@ class Session:
         self._events.reply(self, payload)
 
     def snapshot(self, symbol: str, body: bytes, ts_recv: int) -> bool:
-        """Take a REST book snapshot; return whether it could be read. Not a frame of the ledger:
-        the rejection, if any, is kept like a frame's."""
+        """Take a REST book snapshot. It is not a frame of the ledger.
+        A rejection is kept as that of a frame is.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+
+        Returns:
+            True if it could be read.
+        """
         return self._answer(self.adapter.decode_snapshot, symbol, body, ts_recv)
 
     def _answer(
@@ -244,7 +268,16 @@ class Session:
         return True
 
     def history(self, symbol: str, body: bytes, ts_recv: int) -> bool:
-        """Take past trades, as `snapshot` does a book; return whether they could be read."""
+        """Take past trades, as `snapshot` takes a book.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+
+        Returns:
+            True if they could be read.
+        """
         adapter = self.adapter
         return isinstance(adapter, HasTradeHistory) and self._answer(
             adapter.decode_history, symbol, body, ts_recv

@@ -88,11 +88,20 @@ def open(  # noqa: A001  # called as recordings.open, as one opens a file
 ) -> Readable:
     """Open a recording. Rows with start <= ts_recv < end come out.
 
-    symbols: the venue's, canonical ones (not for topics, which don't name them) or keys. kinds:
-    trades, quotes, book. Empty means all. venue, market: how raw recordings of others are to be
-    read. kafka: options of aiokafka, for topics.
-    Raises ConfigError for a kind or a time that is none, where nothing is recorded, and at the end
-    of reading for a symbol or a kind that matched nothing, with the nearest name.
+    Args:
+        path: File, folder or `kafka://` address.
+        start: First time, inclusive; None for all.
+        end: Last time, exclusive; None for all.
+        symbols: The venue's, canonical ones (not for topics, which don't name them) or keys. Empty
+            means all.
+        kinds: Channels, such as trades, quotes, book. Empty means all.
+        venue: The venue of a raw recording that does not name it.
+        market: The market of a raw recording that does not name it.
+        kafka: Options of aiokafka, for topics.
+
+    Raises:
+        ConfigError: A kind or a time is not valid, or nothing is recorded. At the end of reading:
+            a symbol or a kind matched nothing; the text has the nearest name.
     """
     kinds = tuple(kinds)
     for kind in kinds:

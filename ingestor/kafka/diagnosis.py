@@ -1,4 +1,4 @@
-"""Why no broker can be had, in words. aiokafka's own failure names the addresses and no reason."""
+"""Explain why no broker can be reached. aiokafka's failure names addresses and no reason."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MALFORMED: Final = (
 
 
 class Recovery(Enum):
-    """What the program does about an error."""
+    """Name the program's reaction to an error."""
 
     EXIT = "exit"  # before any feed's socket opens; exit status 2 for ConfigError, else 1
     RECONNECT = "reconnect"  # with capped, jittered backoff

@@ -131,7 +131,7 @@ class _Window:
 
 
 class _Forward(logging.Handler):
-    """What libraries log, as one of our events."""
+    """Turn the log lines of libraries into events of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
@@ -147,7 +147,13 @@ class _Forward(logging.Handler):
 def configure(
     config: LogConfig, secrets: Iterable[str] = (), stream: BinaryIO | None = None
 ) -> None:
-    """Set logging up for the process. stream: standard error by default."""
+    """Set logging up for the process.
+
+    Args:
+        config: Level and form.
+        secrets: Texts that are never printed.
+        stream: Where lines go; standard error by default.
+    """
     level = logging.getLevelNamesMapping()[config.level.upper()]
     file = stream or writer_of(sys.stderr) or BytesIO()
     processors: list[Processor] = [
@@ -174,6 +180,16 @@ def label(**fields: object) -> None:
     """Put fields on every line of this process from now on; after `configure`."""
 
     def add(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """Add the label to an event.
+
+        Args:
+            logger: Not used.
+            method: Not used.
+            event: The event's members, changed in place.
+
+        Returns:
+            The event.
+        """
         return {**fields, **event}
 
     processors = structlog.get_config()["processors"]

@@ -1,4 +1,4 @@
-"""What the program is doing right now: one snapshot of its counters.
+"""Describe what the program is doing right now: one snapshot of its counters.
 
 The application fills it about once a second; the terminal display, the status page and the last
 line of `ingestor demo --json` show it. Counts run from the start of the process.
@@ -243,10 +243,13 @@ def liveness(heartbeat_age_s: float) -> Health:
 
 
 def readiness(status: Status, *, kafka_seen: bool, startup_grace_s: float) -> Health:
-    """Up enough to go on with a rolling upgrade?
+    """Judge whether the program is up enough to go on with a rolling upgrade.
 
-    kafka_seen: Kafka takes rows (True where no Kafka is wanted). A topic or partition that Kafka
-    refuses is named, and is a no: its rows are not delivered.
+    Args:
+        status: The newest snapshot.
+        kafka_seen: Kafka takes rows; True where no Kafka is wanted. A topic or partition that
+            Kafka refuses is named, and is a no: its rows are not delivered.
+        startup_grace_s: How long after the start connections may be missing.
     """
     planned = sum(status.connections.values())
     enough = planned > 0 and status.connected >= READY_SHARE * planned

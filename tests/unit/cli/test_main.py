@@ -138,7 +138,7 @@ MISTAKES = [
     (["dev-broker", "--topic", "x"], "'x' is no NAME:PARTITIONS", 2),
     (["run"], "Missing argument 'CONFIG'", 2),
     (["run", "config/demo.toml", "--workers", "0"], "Invalid value for '--workers'", 2),
-    (["run", "config/demo.toml", "--share", "2/2"], "'2/2' is no I/N with I below N", 2),
+    (["run", "config/demo.toml", "--worker", "2/2"], "--worker: '2/2' is no I/N", 2),
     (["run", "absent.toml"], "absent.toml: can't be read: No such file or directory", 2),
     (["record", "config/kraken.toml"], "recorder.path: must be given; or say --path", 2),
     (["replay", "config", "--speed", "quick"], "'quick' is neither a number above 0 nor max", 2),

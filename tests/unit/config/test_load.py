@@ -13,16 +13,10 @@ from ingestor.config.model import Config, is_loopback, split_address
 from ingestor.config.schema import json_schema, markdown, to_toml
 from ingestor.model.errors import ConfigError
 from ingestor.model.suggest import nearest
+from ingestor.sources.registry import markets
 
 ROOT = Path(__file__).parents[3]
-VENUES = {
-    "binance": ("spot", "usdm", "coinm"),
-    "bybit": ("spot", "linear", "inverse"),
-    "coinbase": ("spot",),
-    "kraken": ("spot",),
-    "okx": ("spot", "swap", "futures"),
-    "simulated": ("spot",),
-}
+VENUES = markets()
 EXAMPLES = sorted((ROOT / "config").glob("*.toml"))
 FEED = '[[feeds]]\nvenue = "binance"\nsymbols = ["BTC-USDT"]\n'
 
@@ -89,7 +83,7 @@ REFUSED = {
     '[kafka]\ntopic_prefx = "x"': "kafka.topic_prefx: unknown key; did you mean topic_prefix?",
     "[kafak]\nx = 1": "kafak: unknown key; did you mean kafka?",
     "_env_file = 1": "_env_file: unknown key",
-    "[batch]\nzzz = 1": "batch.zzz: unknown key; known are linger_ms, rows_max",
+    "[batch]\nzzz = 1": "batch.zzz: unknown key; known are linger_min_ms, linger_ms, rows_max",
     '[kafka]\nencoding = "jsn"': "kafka.encoding: unknown value 'jsn'; did you mean json?",
     "[kafka]\nacks = 1": "kafka.acks: unknown value '1'; known are all",
     "[kafka]\npartitions = 0": "kafka.partitions: must be greater than or equal to 1",

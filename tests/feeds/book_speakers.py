@@ -1,0 +1,94 @@
+"""Venues that send the frames of one book: what a test of a book's proof drops, doubles and swaps.
+
+A speaker has the venue's words alone. Numbers of prices and sizes are whole; the symbol is the
+first one of the market's fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+Levels = dict[int, int]
+NOW_MS = 1_767_225_600_000
+
+
+@dataclass(frozen=True)
+class Change:
+    """An update: its number, that of the one before, and the levels that changed (0 = removed)."""
+
+    symbol: str
+    previous: int
+    number: int
+    bids: Levels
+    asks: Levels
+    is_snapshot: bool = False
+
+    def sides(self) -> tuple[list[list[str]], list[list[str]]]:
+        """Return bids and asks as pairs of text, best first."""
+        bids = [[str(price), str(size)] for price, size in sorted(self.bids.items(), reverse=True)]
+        return bids, [[str(price), str(size)] for price, size in sorted(self.asks.items())]
+
+
+Speak = Callable[[Change], Any]
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """How a market speaks. step: between the numbers of two updates."""
+
+    speak: Speak
+    step: int = 1
+
+    def frame(self, change: Change) -> bytes:
+        return orjson.dumps(self.speak(change))
+
+
+def _bitget(kind: str) -> Speak:
+    def speak(change: Change) -> Any:
+        bids, asks = change.sides()
+        numbers = {"seq": change.number, "pseq": 0 if change.is_snapshot else change.previous}
+        return {
+            "action": "snapshot" if change.is_snapshot else "update",
+            "arg": {"instType": kind, "topic": "books", "symbol": change.symbol},
+            "data": [{"a": asks, "b": bids, "checksum": 0, "ts": str(NOW_MS), **numbers}],
+            "ts": NOW_MS,
+        }
+
+    return speak
+
+
+def _gate(channel: str) -> Speak:
+    def speak(change: Change) -> Any:
+        bids, asks = change.sides()
+        numbers = {"full": True} if change.is_snapshot else {"U": change.previous + 1}
+        name = f"ob.{change.symbol}.400"
+        result = {"t": NOW_MS, "s": name, "u": change.number, "b": bids, "a": asks, **numbers}
+        return {"channel": channel, "result": result, "time_ms": NOW_MS}
+
+    return speak
+
+
+def _cryptocom(change: Change) -> Any:
+    bids, asks = ([[*level, "1"] for level in side] for side in change.sides())
+    sides = {"bids": bids, "asks": asks}
+    levels = sides if change.is_snapshot else {"update": sides, "pu": change.previous}
+    result = {
+        "channel": "book" if change.is_snapshot else "book.update",
+        "subscription": f"book.{change.symbol}.50",
+        "instrument_name": change.symbol,
+        "data": [{"t": NOW_MS, "tt": NOW_MS, "u": change.number, **levels}],
+    }
+    return {"id": -1, "method": "subscribe", "code": 0, "result": result}
+
+
+SPEAKERS = {
+    ("bitget", "spot"): Speaker(_bitget("spot"), step=3),
+    ("bitget", "coin"): Speaker(_bitget("coin-futures"), step=3),
+    ("gateio", "spot"): Speaker(_gate("spot.obu"), step=4),
+    ("gateio", "usdt"): Speaker(_gate("futures.obu"), step=4),
+    ("cryptocom", "spot"): Speaker(_cryptocom, step=5),
+}
