@@ -24,7 +24,7 @@ class Parcel:
     """One connection to be packed.
 
     number: of the connection in the whole plan. pool: whose limits it counts against, such as
-    "binance spot". weight: expected messages per second, or anything in proportion.
+    "acme spot". weight: expected messages per second, or anything in proportion.
     """
 
     number: int
