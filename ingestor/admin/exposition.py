@@ -66,7 +66,10 @@ class MetricSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One stream on `/metrics/feeds`. lag_s: of its last message; last_message_ns: 0 = none."""
+    """Hold the state of one stream for `/metrics/feeds` and `/streams.json`.
+
+    lag_s: of its last message. last_message_ns: 0 = none. gaps: GAP marks since the start.
+    """
 
     venue: str
     market: str
@@ -76,6 +79,7 @@ class StreamState:
     messages: int
     last_message_ns: int
     lag_s: float
+    gaps: int = 0
 
 
 class Exposition:
