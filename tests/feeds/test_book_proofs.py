@@ -47,7 +47,8 @@ class Venue:
         self.speaker, self.symbol = speaker, first.symbol
         self.scale = 10**first.price_exponent, 10**first.size_exponent
         feed = adapter(market, self.table.symbols(venue, market))
-        streams = [Subscription(0, self.symbol, "book", feed.stream("book", self.symbol))]
+        self.feed, self.stream = feed, feed.stream("book", self.symbol)
+        streams = [Subscription(0, self.symbol, "book", self.stream)]
         self.counts, self.buffer = FrameCounts(), ColumnBuffer(self.table)
         self.session = Session(0, feed, streams, self.buffer, self.counts, SessionEvents(), market)
         settings = BookSettings(repairs_per_s=1_000)
@@ -146,7 +147,7 @@ def test_whatever_becomes_of_updates_no_answer_is_wrong(
 ) -> None:
     speaking = Venue(venue, market, SPEAKERS[venue, market])
     assert speaking.rule.continuity is not Continuity.NONE
-    speaking.deliver(speaking.image())
+    speaking.deliver_image()
     assert speaking.answer() == (speaking.bids, speaking.asks)
     frames = [(speaking.update(bids, asks), fate) for bids, asks, fate in updates]
     for frame in broken(frames):
@@ -157,7 +158,7 @@ def test_whatever_becomes_of_updates_no_answer_is_wrong(
     if speaking.answer() is None:
         assert speaking.repairs, "a broken book asks for an image"
         assert lost
-    speaking.deliver(speaking.image())
+    speaking.deliver_image()
     assert speaking.answer() == (speaking.bids, speaking.asks)
     assert speaking.counts.rejected == 0
 
@@ -167,7 +168,7 @@ def test_each_loss_is_found(venue: str, market: str) -> None:
     """One update of four is lost, wherever: the next one breaks the book, and no sooner."""
     for missing in range(1, 4):
         speaking = Venue(venue, market, SPEAKERS[venue, market])
-        speaking.deliver(speaking.image())
+        speaking.deliver_image()
         for number in range(1, 5):
             frame = speaking.update({number: number}, {})
             if number != missing:
