@@ -57,17 +57,23 @@ class Venue:
         self.now_ns = 1_800_000_000 * SECOND
         self.number, self.bids, self.asks = 100, {5: 1}, {45: 1}
         self.history: dict[int, Sides] = {}
-        self.newest_image = b""
         self.repairs = 0
         self.remember()
 
     def remember(self) -> None:
         self.history[self.number] = dict(self.bids), dict(self.asks)
 
-    def image(self) -> bytes:
+    def deliver_image(self) -> None:
+        """Deliver the whole book, as the venue does when it is asked again."""
         change = Change(self.symbol, 0, self.number, self.bids, self.asks, is_snapshot=True)
-        self.newest_image = self.speaker.frame(change)
-        return self.newest_image
+        image = self.speaker.frame(change)
+        if self.rule.snapshot is SnapshotSource.REST:
+            assert self.session.snapshot(self.symbol, image, self.now_ns)
+            self.flush()
+            self.check()
+        else:
+            assert list(self.feed.subscribe([self.stream]))
+            self.deliver(image)
 
     def update(self, bids: Levels, asks: Levels) -> bytes:
         """Change the venue's book; return the frame that says so."""
@@ -85,10 +91,7 @@ class Venue:
 
     def deliver(self, frame: bytes) -> None:
         """Deliver one frame and flush; check what the consumer has."""
-        if frame is self.newest_image and self.rule.snapshot is SnapshotSource.REST:
-            assert self.session.snapshot(self.symbol, frame, self.now_ns)
-        else:
-            self.session.receive(frame, self.now_ns)
+        self.session.receive(frame, self.now_ns)
         self.flush()
         self.check()
 
