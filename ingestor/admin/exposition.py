@@ -15,7 +15,13 @@ from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -56,6 +62,11 @@ _STAGES: Final = {
     Stage.PUBLISH: ("publish", "Batch sealed to acknowledged by the sink."),
     Stage.TOTAL: ("delivery", "Socket read to acknowledged by the sink."),
 }
+
+# Memory, CPU, file descriptors, garbage collection: under the names that all programs use.
+_PROCESS: Final = CollectorRegistry()
+for _collector in (ProcessCollector, GCCollector, PlatformCollector):
+    _collector(registry=_PROCESS)
 
 
 class MetricSource(Protocol):
@@ -106,6 +117,7 @@ class Exposition:
             "The version that runs, and the way in which frames with shapes are read.",
             {"version": ingestor.__version__, "way": native().way},
         )
+        yield from _PROCESS.collect()
         yield from self._frame_families()
         yield from self._row_families()
         yield from self._lag_families()

@@ -46,7 +46,8 @@ class Speaker:
     one_level: bool = False
 
     def frame(self, change: Change) -> bytes:
-        return orjson.dumps(self.speak(change))
+        spoken = self.speak(change)
+        return spoken if isinstance(spoken, bytes) else orjson.dumps(spoken)
 
 
 def _bitget(kind: str) -> Speak:
