@@ -23,6 +23,7 @@ from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_changes import InstrumentChanges, PlanInForce
 from ingestor.app.operator_view import OperatorView
 from ingestor.app.planning import Planned
+from ingestor.app.recent_events import RecentEvents
 from ingestor.app.rejection_log import RejectionLog
 from ingestor.app.session_history import RestartMarks, SessionHistory
 from ingestor.app.status_report import StatusReporter
@@ -33,6 +34,7 @@ from ingestor.model.clocks import Clocks
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause
 from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult
 from ingestor.pipeline.trade_gaps import Lost
 from ingestor.sinks.kafka.sink import KafkaSink
@@ -87,14 +89,11 @@ class Ingestor:
         self._in_force = PlanInForce(planned)
         self.history = history
         self.session = session or (history.session if history is not None else os.urandom(16))
-        self.phase = Phase.STARTING
-        self._stop = asyncio.Event()
+        self.phase, self._stop = Phase.STARTING, asyncio.Event()
         self.loop_lag, self._rejections = LoopLag(), RejectionLog()
-        table = planned.table
+        table, self._recent_events = planned.table, RecentEvents(clocks)
         self.pipeline = wiring.make_pipeline(config, self._in_force)
-        self.sink = (
-            wiring.make_sink(config, self.pipeline, self.session, life) if publish else None
-        )
+        self.sink = wiring.make_sink(config, self.pipeline, self.session, life) if publish else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
         self.recorder = wiring.make_recorder(config, self.session, table, self._subscriptions_of)
         self.staleness_monitor = wiring.make_staleness_monitor(config, self.pipeline, clocks)
@@ -102,7 +101,7 @@ class Ingestor:
             self.pipeline,
             [self.sink] if self.sink is not None else [],
             rows_max=config.batch.rows_max,
-            linger_s=config.batch.linger_ms / 1e3,
+            linger=Linger(config.batch.linger_min_ms / 1e3, config.batch.linger_ms / 1e3),
             on_repairs=self._repair,
             on_rejected=self._quarantine,
             on_lost=self._backfill_lost,
@@ -317,7 +316,13 @@ class Ingestor:
             if self.history is not None
             else None
         )
-        listeners = (EventLog(), self.publishing, self.staleness_monitor, marks)
+        listeners = (
+            EventLog(),
+            self._recent_events,
+            self.publishing,
+            self.staleness_monitor,
+            marks,
+        )
         return [listener for listener in listeners if listener is not None]
 
     def _pause(self) -> None:
@@ -389,7 +394,14 @@ class Ingestor:
         connections = self.supervisor.statistics()
         kafka_up = self.sink.is_up if self.sink is not None else None
         return self.reporter.status(
-            phase, connections, channel, self.loop_lag, kafka_up=kafka_up, recent=recent
+            phase,
+            connections,
+            channel,
+            self.loop_lag,
+            kafka_up=kafka_up,
+            recorder=self.recorder.condition if self.recorder is not None else None,
+            events=self._recent_events.newest(),
+            recent=recent,
         )
 
 

@@ -151,7 +151,7 @@ async def test_a_made_up_class_goes_through_kafka_and_parquet(
         async with (
             asyncio.timeout(20),
             Consumer(
-                broker.bootstrap_servers, ["md.weather.v1"], start_ns=EARLIEST, stop_at_end=True
+                broker.bootstrap_servers, ["md.weather.v1"], start=EARLIEST, stop_at_end=True
             ) as consumer,
         ):
             read = [batch async for batch in consumer]
@@ -176,7 +176,7 @@ async def raw(broker: DevBroker) -> list[tuple[bytes | None, bytes]]:
     async with (
         asyncio.timeout(20),
         Consumer(
-            broker.bootstrap_servers, ["md.weather.v1"], start_ns=EARLIEST, stop_at_end=True
+            broker.bootstrap_servers, ["md.weather.v1"], start=EARLIEST, stop_at_end=True
         ) as consumer,
     ):
         return [(key, value) async for _, key, value in consumer.records()]
@@ -234,7 +234,8 @@ def test_a_configuration_may_name_it() -> None:
     feed = FeedConfig(venue="acme", symbols=("AAA",), channels=("trades", "weather"))
     assert feed.channels == ("trades", "weather")
     choices = FeedConfig.model_json_schema()["properties"]["channels"]["items"]["enum"]
-    assert choices == ["trades", "quotes", "book", "weather"]
+    assert choices == [*ROW_CLASSES.channels]
+    assert choices[-1] == "weather"
 
 
 def test_duckdb_reads_it_as_exact_numbers(tmp_path: Path) -> None:

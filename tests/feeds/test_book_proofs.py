@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.adapter import Continuity
+from ingestor.adapter import Continuity, SnapshotSource
 from ingestor.adapter.contract import Subscription
 from ingestor.books.manager import BookManager
 from ingestor.books.settings import BookSettings
@@ -24,13 +24,16 @@ from ingestor.model.row_classes import RowClass
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.registry import adapter_of
 from tests.effort import tried
-from tests.feeds.book_speakers import SPEAKERS, Change, Levels, Speaker
+from tests.feeds import book_speakers
+from tests.feeds.book_speakers import Change, Levels, Speaker
 from tests.feeds.fixtures import load
+from tests.feeds.numbered_speakers import NUMBERED_SPEAKERS
 
 LEVELS = st.dictionaries(st.integers(1, 40), st.integers(0, 9), min_size=1, max_size=4)
 FATES = st.sampled_from(["arrives"] * 4 + ["lost", "doubled", "swapped"])
 UPDATES = st.lists(st.tuples(LEVELS, LEVELS, FATES), min_size=1, max_size=12)
 Sides = tuple[Levels, Levels]
+SPEAKERS = book_speakers.SPEAKERS | NUMBERED_SPEAKERS
 
 
 class Venue:
@@ -44,7 +47,8 @@ class Venue:
         self.speaker, self.symbol = speaker, first.symbol
         self.scale = 10**first.price_exponent, 10**first.size_exponent
         feed = adapter(market, self.table.symbols(venue, market))
-        streams = [Subscription(0, self.symbol, "book", feed.stream("book", self.symbol))]
+        self.feed, self.stream = feed, feed.stream("book", self.symbol)
+        streams = [Subscription(0, self.symbol, "book", self.stream)]
         self.counts, self.buffer = FrameCounts(), ColumnBuffer(self.table)
         self.session = Session(0, feed, streams, self.buffer, self.counts, SessionEvents(), market)
         settings = BookSettings(repairs_per_s=1_000)
@@ -59,13 +63,23 @@ class Venue:
     def remember(self) -> None:
         self.history[self.number] = dict(self.bids), dict(self.asks)
 
-    def image(self) -> bytes:
+    def deliver_image(self) -> None:
+        """Deliver the whole book, as the venue does when it is asked again."""
         change = Change(self.symbol, 0, self.number, self.bids, self.asks, is_snapshot=True)
-        return self.speaker.frame(change)
+        image = self.speaker.frame(change)
+        if self.rule.snapshot is SnapshotSource.REST:
+            assert self.session.snapshot(self.symbol, image, self.now_ns)
+            self.flush()
+            self.check()
+        else:
+            assert list(self.feed.subscribe([self.stream]))
+            self.deliver(image)
 
     def update(self, bids: Levels, asks: Levels) -> bytes:
         """Change the venue's book; return the frame that says so."""
         asks = {40 + price: size for price, size in asks.items()}
+        if self.speaker.one_level:
+            bids, asks = dict(list(bids.items())[:1]), {}
         previous = self.number
         self.number += self.speaker.step
         for side, changes in ((self.bids, bids), (self.asks, asks)):
@@ -136,7 +150,7 @@ def test_whatever_becomes_of_updates_no_answer_is_wrong(
 ) -> None:
     speaking = Venue(venue, market, SPEAKERS[venue, market])
     assert speaking.rule.continuity is not Continuity.NONE
-    speaking.deliver(speaking.image())
+    speaking.deliver_image()
     assert speaking.answer() == (speaking.bids, speaking.asks)
     frames = [(speaking.update(bids, asks), fate) for bids, asks, fate in updates]
     for frame in broken(frames):
@@ -147,7 +161,7 @@ def test_whatever_becomes_of_updates_no_answer_is_wrong(
     if speaking.answer() is None:
         assert speaking.repairs, "a broken book asks for an image"
         assert lost
-    speaking.deliver(speaking.image())
+    speaking.deliver_image()
     assert speaking.answer() == (speaking.bids, speaking.asks)
     assert speaking.counts.rejected == 0
 
@@ -157,7 +171,7 @@ def test_each_loss_is_found(venue: str, market: str) -> None:
     """One update of four is lost, wherever: the next one breaks the book, and no sooner."""
     for missing in range(1, 4):
         speaking = Venue(venue, market, SPEAKERS[venue, market])
-        speaking.deliver(speaking.image())
+        speaking.deliver_image()
         for number in range(1, 5):
             frame = speaking.update({number: number}, {})
             if number != missing:

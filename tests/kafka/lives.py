@@ -87,7 +87,7 @@ async def ends(servers: str, places: Sequence[TopicPartition]) -> dict[TopicPart
 def submit_everywhere(sink: KafkaSink, first: int, count: int = 40) -> int:
     """Rows of all classes, over all partitions; return how many."""
     submitted = 0
-    for row_class in ROW_CLASSES:
+    for row_class in MAKERS:
         rows = MAKERS[row_class](count, first=first)
         submit(sink, row_class, rows)
         submitted += len(rows)

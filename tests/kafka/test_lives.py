@@ -9,10 +9,10 @@ import pytest
 from aiokafka import errors
 
 from ingestor.kafka.fencing import fence
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.sinks.kafka.life import Life
 from ingestor.sinks.kafka.produce_request import Batches, Failures, ProduceClient
-from tests.fakes.rows import Ledger, by_key, trades
+from tests.fakes.rows import MAKERS, Ledger, by_key, trades
 from tests.kafka.broker import KafkaEndpoint
 from tests.kafka.lives import (
     client_of,
@@ -61,7 +61,7 @@ async def test_partitions_begin_anew_without_leaving_the_fence_behind(
         assert await ends(servers, ticks_of(sink)) == before
     assert ledger.unexplained(submitted, 0) == 0
     assert await complete(sink)
-    for row_class in ROW_CLASSES:
+    for row_class in MAKERS:
         read_rows = by_key(await read(sink, row_class))
         kept = [rows for kept_class, rows in ledger.kept if kept_class is row_class]
         assert sum(map(len, read_rows.values())) == sum(map(len, kept))

@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, Final
 
+import structlog
 from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.kafka.aiokafka_compat import (
@@ -28,6 +29,9 @@ from ingestor.kafka.settings import KafkaSettings
 from ingestor.kafka.transactions import ProducerIdentity
 from ingestor.sinks.kafka.life import Life
 from ingestor.sinks.kafka.produce_request import identity_of
+from ingestor.telemetry.bulkheads import bulkheads
+
+log = structlog.get_logger(__name__)
 
 
 class DeliveryAction(Enum):
@@ -165,6 +169,16 @@ async def identify(
         return identity_of(producer)
     async with asyncio.timeout(settings.request_timeout_ms / 1_000):
         return await life.begin(producer.client)
+
+
+async def end_quietly(producer: AIOKafkaProducer) -> None:
+    """End a producer whatever state it is in."""
+    try:
+        await end_producer(producer)
+    except OSError as failure:
+        log.debug("kafka.producer.ended_with", reason=repr(failure))
+    except Exception as failure:  # noqa: BLE001  # the boundary
+        bulkheads.bug("producer", failure)
 
 
 def leaves_of(group: BaseExceptionGroup[Any]) -> list[Any]:

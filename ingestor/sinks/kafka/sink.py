@@ -42,6 +42,7 @@ from ingestor.sinks.kafka.life_end import drop_all
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.produce_request import ProduceClient
 from ingestor.sinks.kafka.producer import (
+    end_quietly,
     identify,
     leaves_of,
     limit_logging,
@@ -173,6 +174,8 @@ class KafkaSink:
         if self.has_ended:
             self._counts.fenced(row_class, batch.rows)
             return
+        if not row_class.is_standard:
+            self._keeper.want(row_class)
         partition_queues = []
         # Split before the first row is queued: what raises here is the caller's to shed, whole.
         for partition, rows in list(self._partitions[row_class].split(batch.rows)):
@@ -189,6 +192,10 @@ class KafkaSink:
         except Exception as failure:  # noqa: BLE001  # the rows are queued: they go on
             bulkheads.bug("partition", failure)
         self._sender.wake(partition_queues)
+
+    def want(self, row_class: RowClass) -> None:
+        """Have the topic of a class made, before its first row comes."""
+        self._keeper.want(row_class)
 
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
         """Queue one record for a side topic; `topic` without the prefix. Dropped, and counted in
@@ -448,7 +455,7 @@ class KafkaSink:
         finally:
             self._sender.stop()
             self.side.stop()
-            await self._end(producer)
+            await end_quietly(producer)
         if broken is not None:
             raise broken
         return ended
@@ -463,14 +470,6 @@ class KafkaSink:
         self._judged.set()
         self._progress.set()
         bulkheads.guard("sink", self.on_fenced)()
-
-    async def _end(self, producer: AIOKafkaProducer) -> None:
-        try:
-            await end_producer(producer)
-        except OSError as failure:
-            log.debug("kafka.producer.ended_with", reason=repr(failure))
-        except Exception as failure:  # noqa: BLE001  # the boundary
-            bulkheads.bug("producer", failure)
 
     async def _watch(self, producer: AIOKafkaProducer) -> None:
         """Replace the producer when one of aiokafka's own tasks dies: it would wait for ever."""
