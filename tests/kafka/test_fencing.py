@@ -126,7 +126,7 @@ async def sessions_of(
     """The sessions of a topic's records in their order, by partition."""
     found: dict[int, list[str]] = {}
     topic = sink.settings.tick_topic(row_class)
-    options: dict[str, Any] = {"start_ns": EARLIEST, "stop_at_end": True, **security}
+    options: dict[str, Any] = {"start": EARLIEST, "stop_at_end": True, **security}
     async with Consumer(sink.settings.bootstrap_servers, [topic], **options) as consumer:
         async for place, _, value in consumer.records():
             found.setdefault(place.partition, []).append(position(value)[0].hex())
