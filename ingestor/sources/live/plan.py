@@ -183,7 +183,7 @@ class Plan:
                 rule = replace(rule, verify_with_quotes=False)
             rules.setdefault((*market, ""), rule)
             for subscription in one.subscriptions:
-                if subscription.channel == "book":
+                if subscription.channel in rule.channels:
                     rules[(*market, subscription.symbol)] = rule
         return rules
 
