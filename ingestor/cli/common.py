@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -18,6 +18,7 @@ from ingestor.model.errors import ConfigError, IngestError
 from ingestor.telemetry.output import printable, put
 
 if TYPE_CHECKING:
+    from ingestor.app.reload import Configuration
     from ingestor.config.model import Config
 
 _Result = TypeVar("_Result")
@@ -65,6 +66,20 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
         config = with_servers(config, servers, "--bootstrap-servers")
     logs.configure(config.log, settings.secrets(config))
     return config
+
+
+def configuration(path: Path, change: Callable[[Config], Config] | None = None) -> Configuration:
+    """Return what a reload reads. change: what the command line changes of the file's content."""
+    from ingestor.app.reload import Configuration
+    from ingestor.config.load import load
+    from ingestor.sources.registry import markets
+    from ingestor.telemetry import logs
+
+    def read() -> Config:
+        config = load(path, markets())
+        return config if change is None else change(config)
+
+    return Configuration(read, str(path), logs.configure)
 
 
 def time_ns_of(text: str) -> int:

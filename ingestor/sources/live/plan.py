@@ -6,7 +6,7 @@ Pure and deterministic: the same wishes give the same plan, so that `ingestor ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal
@@ -155,6 +155,22 @@ class Plan:
             workers=self.workers * workers,
             index=self.index * workers + index,
         )
+
+    def only(self, streams: Collection[tuple[str, str, str, str]]) -> Plan:
+        """Return the part that carries some streams. streams: venue, market, symbol, channel."""
+        return self.only_where(lambda stream: stream in streams)
+
+    def only_where(self, carries: Callable[[tuple[str, str, str, str]], bool]) -> Plan:
+        """Return the same. carries: tells which, by venue, market, symbol, channel."""
+        connections = []
+        for planned in self.connections:
+            market = planned.venue, planned.market
+            mine = tuple(
+                one for one in planned.subscriptions if carries((*market, one.symbol, one.channel))
+            )
+            if mine:
+                connections.append(replace(planned, subscriptions=mine))
+        return replace(self, connections=tuple(connections))
 
     def renumbered(self, numbers: Mapping[int, int]) -> Plan:
         """Return the same with new revisions of some instruments. numbers: old -> new."""
