@@ -150,6 +150,7 @@ class Ingestor:
             self.recorder,
             self.config.limits.startup_grace_s,
             wiring.backfill_counts(self.backfill),
+            self.reloads.counts,
         )
 
     def _connect(self) -> None:

@@ -24,6 +24,7 @@ from ingestor.admin.families import (
     list_families,
     output_families,
     recorder_families,
+    reload_families,
     trade_families,
 )
 from ingestor.admin.server import RELOAD_HEADER, AdminServer
@@ -124,6 +125,7 @@ class App:
             side={("md.status.v1", "acked"): 4},
         )
         yield from bug_families({"book": 2})
+        yield from reload_families({"applied": 3, "refused": 1})
         lists = ListStatistics(waiting={("okx", "swap", "unreadable"): 1})
         lists.reads["okx", "swap", "kept"] += 1
         lists.unreadable["okx", "swap"] += 1
