@@ -6,7 +6,8 @@ within 100 ms; then 10, 50 and 80 % of it over the same ten connections.
 The broker is Apache Kafka with acks=all where Maven can bring it (tests/kafka), else, and with
 --quick, the stub; the table says which.
 Not measured: a network, a broker with replicas.
-How to read it: the linger (8 ms) and one round trip to the broker are in every figure. `seal` is
+How to read it: the linger (the loop's turn at light load, up to 32 ms at full load) and one round
+trip to the broker are in every figure. `seal` is
 socket read to sealed, `publish` sealed to acknowledged, both as the ingestor's own metrics have
 them; `round_trip` is one produce request, from written to answered; `loop_delay` how late the
 ingestor's loop runs a timer. `bystander` is the round trip of a request of one row, every 50 ms,

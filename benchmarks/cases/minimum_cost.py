@@ -19,7 +19,7 @@ from benchmarks.harness.results import progress
 
 CONNECTIONS: Final = 1_000
 RATE: Final = 20.0
-LINGER_MS: Final = 20.0
+LINGER_MS: Final = 20.0  # fixed
 NAMES: Final = {
     "floor": "picows and orjson only",
     "binary": "ingestor, binary",

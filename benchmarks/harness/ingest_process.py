@@ -96,6 +96,8 @@ def config(given: dict[str, Any], cache: Path) -> Config:
         "streams_per_connection": given["streams_per_connection"],
         "source_addresses": given["source_addresses"],
     }
+    linger_ms = given["linger_ms"]
+    batch = {} if linger_ms is None else {"linger_ms": linger_ms, "linger_min_ms": linger_ms}
     return Config.model_validate(
         {
             "kafka": {
@@ -103,7 +105,7 @@ def config(given: dict[str, Any], cache: Path) -> Config:
                 "encoding": given["encoding"],
                 "topic_prefix": given["prefix"],
             },
-            "batch": {"linger_ms": given["linger_ms"]},
+            "batch": batch,
             "budget": {"bytes": given["budget_mib"] << 20},
             "books": {"repairs_per_s": 100},  # the simulated venue allows it
             "http": {"port": 0},

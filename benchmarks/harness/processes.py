@@ -264,7 +264,7 @@ def ingest(
     *,
     channels: Sequence[str] = ("trades",),
     encoding: str = "binary",
-    linger_ms: float = 8.0,  # the default of `ingestor run`
+    linger_ms: float | None = None,
     streams_per_connection: int = 1,
     addresses: int = 1,
     lags: bool = False,
@@ -274,6 +274,7 @@ def ingest(
 ) -> Child:
     """Return an ingestor process that subscribes to all symbols of the load server.
 
+    linger_ms: a fixed wait; None: what `ingestor run` does, a wait that follows the load.
     budget_mib: what unacked rows may take; a small one reaches its steady state soon. share: which
     of how many workers it is. addresses: loopback addresses that connections come from; a venue's
     connect limit is for each.

@@ -34,6 +34,9 @@ class SnapshotSource(Enum):
     # On the socket, as most say; where none comes, or a book broke, in turn over REST and by
     # subscribing again. `decode_snapshot` sets Flag.FETCHED.
     EITHER = "either"
+    # On the socket too, but asked for apart from the subscription and not in order among the
+    # updates: these are held meanwhile. `subscribe` asks for both.
+    REQUEST = "request"
 
 
 DecimalLevels = Sequence[tuple[str, str]]  # price, size; best first
@@ -56,6 +59,8 @@ class BookRule:
     before an auction. Such a book is published as it is; elsewhere it is broken.
     quotes_from_book: the venue has no stream of best bid and ask. The channel "quotes" is then the
     stream of "book", and the books derive QUOTE rows from what changes at the top.
+    images_only: every message is the whole book. After the first, what differs from the one before
+    is published, not a RESET and all levels again.
     A book whose snapshot is SOCKET is repaired by unsubscribe and subscribe, with REST by another
     snapshot, with EITHER by both in turn.
     """
@@ -70,6 +75,7 @@ class BookRule:
     verify_with_quotes: bool = False
     may_cross: bool = False
     quotes_from_book: bool = False
+    images_only: bool = False
 
     @property
     def has_checksum(self) -> bool:
@@ -154,7 +160,7 @@ class Limits:
     streams_of_channel: the most streams on a connection of channels that are heavier than others.
     requests_per_hour: of a connection; 0 = no limit. Before it is used up the connection is opened
     anew. address_requests_per_s: client messages of all connections of a source address together;
-    0 = no limit.
+    0 = no limit. connections_per_address: open at a time; 0 = no limit.
     """
 
     streams_per_connection: int = 200
@@ -165,18 +171,25 @@ class Limits:
     requests_per_s: float = 5.0  # client messages per connection
     requests_per_hour: int = 0
     address_requests_per_s: float = 0.0
+    connections_per_address: int = 0
     rest: RestLimit = RestLimit()
     frame_bytes_max: int = 1 << 20
     ping_interval_s: float | None = None  # application ping, where the venue wants one
+    # A request replaces those before it, so each names all that the connection is to carry.
+    replaces_subscriptions: bool = False
     lifetime_s: float | None = None  # the venue cuts connections of this age
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A websocket address and the channels it carries. Config may replace scheme and host."""
+    """A websocket address and the channels it carries. Config may replace scheme and host.
+
+    headers: name and value of what the handshake's request carries besides.
+    """
 
     url: str
     channels: frozenset[str] = frozenset({"trades", "quotes", "book"})
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +222,8 @@ class Market:
 class RestRequest:
     """A GET. `path` begins with "/"; query values are text; weight counts against a rate limit.
 
+    body: JSON that is sent as a POST instead; b"" = a POST of nothing.
+
     cursor: where a paged answer says which page comes next, as keys into its JSON. While a text
     stands there, the request is repeated with it as the query value `cursor`. more: where it says
     that there is one; it may have a cursor without. total: where it says how many entries all pages
@@ -221,6 +236,7 @@ class RestRequest:
     cursor: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
     total: tuple[str, ...] = ()
+    body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +273,21 @@ class Ack:
     """The venue confirms these streams (empty: it doesn't say which, all that are pending)."""
 
     streams: tuple[str, ...] = ()
+
+
+class Acks(Enum):
+    """How a venue confirms subscriptions."""
+
+    ANSWERED = "answered"  # `decode` returns an Ack
+    BY_DATA = "by_data"  # the first data of a stream say it; `streams_of` names the stream
+    NEVER = "never"  # not at all: what is quiet may be missing
+
+
+@runtime_checkable
+class SaysHowItAcks(Protocol):
+    """What an adapter has besides, if its venue confirms otherwise than by an answer."""
+
+    acks: ClassVar[Acks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,6 +450,33 @@ class HasTradeHistory(Protocol):
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         """Append the trades of its answer, oldest first. It may hold more than was asked for, but
         no trade between two of them is left out. Raises as `decode` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Where a connection is to be opened, as the venue said over REST.
+
+    url: scheme, host and path; "" = the endpoint's. secret: a query that is appended to it, with a
+    token: no record, recording or log has it. valid_s: how long it opens new connections.
+    """
+
+    url: str = ""
+    secret: str = field(default="", repr=False)
+    valid_s: float = 60.0
+
+
+@runtime_checkable
+class HasHandshake(Protocol):
+    """What an adapter has besides, if its venue must be asked over REST before a connection."""
+
+    @classmethod
+    def handshake_request(cls, market: str) -> RestRequest:
+        """Return the request."""
+
+    @classmethod
+    def read_handshake(cls, market: str, body: bytes) -> Handshake:
+        """Read its answer. Raises VenueError for a refusal inside it, anything else for an answer
+        that can't be read."""
 
 
 @runtime_checkable

@@ -23,8 +23,9 @@ from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_changes import InstrumentChanges, PlanInForce
 from ingestor.app.operator_view import OperatorView
 from ingestor.app.planning import Planned, report_waiting
+from ingestor.app.recent_events import RecentEvents
 from ingestor.app.rejection_log import RejectionLog
-from ingestor.app.reload import Configuration, Proposal, Reloads, Share, propose
+from ingestor.app.reload import Configuration, Proposal, Reloads, propose
 from ingestor.app.session_history import RestartMarks, SessionHistory
 from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
@@ -34,6 +35,7 @@ from ingestor.model.clocks import Clocks
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause
 from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult
 from ingestor.pipeline.trade_gaps import Lost
 from ingestor.sinks.kafka.sink import KafkaSink
@@ -92,7 +94,7 @@ class Ingestor:
         self._stop = asyncio.Event()
         self.reloads = Reloads(self, configuration)
         self.loop_lag, self._rejections = LoopLag(), RejectionLog()
-        table = planned.table
+        table, self._recent_events = planned.table, RecentEvents(clocks)
         self.pipeline = wiring.make_pipeline(config, self._in_force)
         self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
@@ -102,7 +104,7 @@ class Ingestor:
             self.pipeline,
             [self.sink] if self.sink is not None else [],
             rows_max=config.batch.rows_max,
-            linger_s=config.batch.linger_ms / 1e3,
+            linger=Linger(config.batch.linger_min_ms / 1e3, config.batch.linger_ms / 1e3),
             on_repairs=self._repair,
             on_rejected=self._quarantine,
             on_lost=self._backfill_lost,
@@ -195,10 +197,10 @@ class Ingestor:
     def is_running(self) -> bool:
         return self.phase is Phase.RUNNING and not self._stop.is_set()
 
-    async def propose(self, configuration: Configuration, share: Share | None) -> Proposal:
+    async def propose(self, configuration: Configuration) -> Proposal:
         """Read a configuration and plan it. Raises ConfigError."""
         planner = self.planned.planner
-        return await propose(configuration, self.config, planner, self.changes.source, share)
+        return await propose(configuration, self.config, planner, self.changes.source)
 
     async def follow(self, proposal: Proposal, *, dry_run: bool) -> dict[str, Any]:
         """Make a proposal the configuration in force, whole; return the difference as JSON.
@@ -359,7 +361,13 @@ class Ingestor:
             if self.history is not None
             else None
         )
-        listeners = (EventLog(), self.publishing, self.staleness_monitor, marks)
+        listeners = (
+            EventLog(),
+            self._recent_events,
+            self.publishing,
+            self.staleness_monitor,
+            marks,
+        )
         return [listener for listener in listeners if listener is not None]
 
     def _pause(self) -> None:
@@ -431,7 +439,14 @@ class Ingestor:
         connections = self.supervisor.statistics()
         kafka_up = self.sink.is_up if self.sink is not None else None
         return self.reporter.status(
-            phase, connections, channel, self.loop_lag, kafka_up=kafka_up, recent=recent
+            phase,
+            connections,
+            channel,
+            self.loop_lag,
+            kafka_up=kafka_up,
+            recorder=self.recorder.condition if self.recorder is not None else None,
+            events=self._recent_events.newest(),
+            recent=recent,
         )
 
 

@@ -27,7 +27,6 @@ from ingestor.telemetry.bulkheads import bulkheads
 
 log = structlog.get_logger(__name__)
 
-Stream = tuple[str, str, str, str]  # venue, market, symbol, channel
 _Result = TypeVar("_Result")
 
 
@@ -36,12 +35,13 @@ class Configuration:
     """Where a process has its configuration from. read: reads it again, or raises ConfigError.
 
     file: its name, for messages. log: sets logging up by its section, with secrets to hide; None
-    where that is somebody else's.
+    where that is somebody else's. part: returns what this process carries of a plan.
     """
 
     read: Callable[[], Config]
     file: str
     log: Callable[[LogConfig, Sequence[str]], None] | None = None
+    part: Callable[[Plan], Plan] = lambda plan: plan
 
     def set_up_logs(self, config: Config, *others: Config) -> None:
         """Let logs be as a configuration says. others: whose secrets must not show either."""
@@ -70,19 +70,11 @@ class Proposal:
     settings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one worker carries of a plan. carries: tells it by the stream."""
-
-    carries: Callable[[Stream], bool]
-
-
 async def propose(
     configuration: Configuration,
     running: Config,
     planner: Planner | None,
     source: InstrumentSource,
-    share: Share | None = None,
 ) -> Proposal:
     """Read the configuration again and plan it; nothing that runs is touched.
 
@@ -91,7 +83,6 @@ async def propose(
         running: the configuration in force.
         planner: the one in force, whose lists serve; None where a plan was made by hand.
         source: where other lists come from.
-        share: what this process carries of the plan; None for all.
 
     Raises:
         ConfigError: for what is wrong with it, or can't change while the process runs.
@@ -110,9 +101,7 @@ async def propose(
     await asyncio.gather(*(_load(fresh, source, one) for one in fresh.sources))
     plan = make_plan(fresh.wanted(strict=True), fresh.table)
     check_size(plan, config, configuration.place)
-    if share is not None:
-        plan = plan.only_where(share.carries)
-    return Proposal(config, configuration, fresh, plan, tuple(changed))
+    return Proposal(config, configuration, fresh, configuration.part(plan), tuple(changed))
 
 
 async def _load(planner: Planner, source: InstrumentSource, one: ListSource) -> None:
@@ -139,7 +128,7 @@ class Follower(Protocol):
 
     @property
     def is_running(self) -> bool: ...
-    async def propose(self, configuration: Configuration, share: Share | None) -> Proposal: ...
+    async def propose(self, configuration: Configuration) -> Proposal: ...
     async def follow(self, proposal: Proposal, *, dry_run: bool) -> dict[str, Any]: ...
 
 
@@ -176,14 +165,12 @@ class Reloads:
         *,
         dry_run: bool = False,
         configuration: Configuration | None = None,
-        share: Share | None = None,
     ) -> dict[str, Any]:
         """Follow the configuration, as it is now; return the difference as JSON.
 
         Args:
             dry_run: only return it.
             configuration: another one than the process began with.
-            share: what this process carries of it; None for all.
 
         Raises:
             ConfigError: for a configuration that can't be followed.
@@ -191,9 +178,7 @@ class Reloads:
         """
         async with self._turn:
             try:
-                found = await self._reload(
-                    configuration or self._configuration, share, dry_run=dry_run
-                )
+                found = await self._reload(configuration or self._configuration, dry_run=dry_run)
             except IngestError as failure:
                 self.counts["refused"] += not dry_run
                 text = str(failure)
@@ -211,14 +196,14 @@ class Reloads:
         return {"applied": not dry_run, "dry_run": dry_run, **found}
 
     async def _reload(
-        self, configuration: Configuration | None, share: Share | None, *, dry_run: bool
+        self, configuration: Configuration | None, *, dry_run: bool
     ) -> dict[str, Any]:
         if configuration is None:
             raise ReloadRefused("the process has no configuration file to read again")
         if not self._follower.is_running:
             raise ReloadRefused("the process is starting or stopping")
         try:
-            proposal = await unless(self._stopping, self._follower.propose(configuration, share))
+            proposal = await unless(self._stopping, self._follower.propose(configuration))
             return await self._follower.follow(proposal, dry_run=dry_run)
         except IngestError:
             raise

@@ -109,10 +109,23 @@ def session_history(config: Config, *, publish: bool = True) -> SessionHistory:
 
 def session_file(config: Config, *, publish: bool = True) -> Path:
     """Return where the last numbers of a session are kept. publish: as of `session_history`."""
-    folder = config.catalogue.state_dir or config.catalogue.cache_dir / "sessions"
+    folder = state_dir(config.catalogue)
     prefix = config.kafka.topic_prefix if publish else ""
     feeds = [(feed.venue, feed.market) for feed in config.feeds]
-    return history_path(folder.expanduser(), prefix, feeds)
+    return history_path(folder, prefix, feeds)
+
+
+def with_state_dir_of(config: Config, part: str) -> Config:
+    """Return the same with a folder of its own for the last session of a part of the plan."""
+    folder = state_dir(config.catalogue) / part
+    return config.model_copy(
+        update={"catalogue": config.catalogue.model_copy(update={"state_dir": folder})}
+    )
+
+
+def state_dir(config: CatalogueConfig) -> Path:
+    """Return the folder of the last sessions."""
+    return (config.state_dir or config.cache_dir / "sessions").expanduser()
 
 
 def rest_settings(config: CatalogueConfig) -> RestSettings:
@@ -141,6 +154,14 @@ def route(feed: FeedConfig) -> Route:
         proxy=feed.proxy.get_secret_value() if feed.proxy else None,
         permessage_deflate=feed.compression,
     )
+
+
+def routes(config: Config) -> dict[tuple[str, str], Route]:
+    """Return how each venue and market is reached from here; the first feed of one counts."""
+    found: dict[tuple[str, str], Route] = {}
+    for feed in config.feeds:
+        found.setdefault((feed.venue, feed.market), route(feed))
+    return found
 
 
 def secrets(config: Config) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an order book knows of itself, and the table that says what may happen next.
+"""Define the state of an order book, and the table of its transitions.
 
 A book is EMPTY until something is heard of it. It is *valid*, which means that consumers may use
 it, from its snapshot (SEEDED or LIVE) until it breaks; then a GAP stands in the stream, and the
@@ -78,6 +78,7 @@ _SEED_FLAGS: Final = {
     SnapshotSource.SOCKET: 0,
     SnapshotSource.REST: int(Flag.SNAPSHOT),
     SnapshotSource.EITHER: int(Flag.FETCHED),
+    SnapshotSource.REQUEST: int(Flag.SNAPSHOT),
 }
 VALID: Final = frozenset({State.SEEDED, State.LIVE})
 
@@ -107,7 +108,7 @@ class Update:
 
 @dataclass(slots=True)
 class StateHistory:
-    """What a book showed, update by update, while an audit goes on."""
+    """Remember the best levels of a book, update by update, while an audit goes on."""
 
     states: list[BookState] = field(default_factory=list)
 
@@ -212,7 +213,15 @@ class Book:
 def open_book(
     instrument: int, rule: BookRule, counters: BookCounters, levels_max: int, now_ns: int
 ) -> Book:
-    """Return an EMPTY book whose sides suit the rule."""
+    """Return an EMPTY book whose sides suit the rule.
+
+    Args:
+        instrument: Number of the instrument.
+        rule: The venue's rule for its books.
+        counters: Shared by all books of the market.
+        levels_max: Levels kept per side.
+        now_ns: Monotonic time in ns.
+    """
     limit = min(rule.depth_max or levels_max, levels_max)
     bids, asks = BookSide(limit), BookSide(limit)
     texts: tuple[ChecksumBookSide, ChecksumBookSide] | None = None

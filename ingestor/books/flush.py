@@ -169,7 +169,7 @@ class Flush:
         )
 
     def start(self, index: int) -> int:
-        """Where update `index` begins; `len(self)` gives the end of all."""
+        """Return the row at which update `index` begins; `len(self)` gives the end of all."""
         return self.bounds[2 * index]
 
     def leave_out(self, update: Update) -> None:
@@ -196,18 +196,39 @@ class Flush:
     def gap(
         self, at: int, instrument: int, ts_recv: int, cause: Cause, first: int = 0, last: int = 0
     ) -> None:
-        """Put in a GAP mark. first, last: the missing numbers, 0 = not known."""
+        """Put in a GAP mark.
+
+        Args:
+            at: Index of the update that it stands before.
+            instrument: Number of the instrument.
+            ts_recv: Time of receipt in ns.
+            cause: Reason of the hole.
+            first: First missing number, 0 = not known.
+            last: Last missing number, 0 = not known.
+        """
         self._put(at, ts_recv, ts_recv, 0, instrument, _MARK, cause, Kind.GAP, first, last)
 
     def reset(self, at: int, instrument: int, update: Update) -> None:
-        """Put in a RESET mark. Where its snapshot has no levels, the mark is flagged SNAPSHOT."""
+        """Put in a RESET mark. Where its snapshot has no levels, the mark is flagged SNAPSHOT.
+
+        Args:
+            at: Index of the update that it stands before.
+            instrument: Number of the instrument.
+            update: The snapshot.
+        """
         flags = _MARK if update.levels else _MARK | Flag.SNAPSHOT
         self._put(
             at, update.ts_recv, update.ts_recv, update.last, instrument, flags, 0, Kind.RESET, 0, 0
         )
 
     def publish(self, at: int, instrument: int, update: Update) -> None:
-        """Put in the levels of an update that was held."""
+        """Put in the levels of an update that was held.
+
+        Args:
+            at: Index of the update that they stand before.
+            instrument: Number of the instrument.
+            update: The update that was held.
+        """
         waiting = update.levels
         flags = update.flags & _PUBLISHED
         for side, sign, keys, sizes in (
@@ -237,7 +258,15 @@ class Flush:
         bid_keys: Sequence[int],
         ask_keys: Sequence[int],
     ) -> None:
-        """Put in rows that remove levels which fell out of the book, as the end of an event."""
+        """Put in rows that remove levels which fell out of the book, as the end of an event.
+
+        Args:
+            at: Index of the update that they stand before.
+            instrument: Number of the instrument.
+            update: The event.
+            bid_keys: Sorted keys of the bids that fell out.
+            ask_keys: Sorted keys of the asks that fell out.
+        """
         if update.at >= 0:
             self._not_last.append(at - 1)
         else:
@@ -261,7 +290,13 @@ class Flush:
         self._extra[-_LEVEL.size :] = self._with_flags(flags | Flag.LAST)
 
     def quote(self, instrument: int, update: Update, top: BestBidAsk) -> None:
-        """Put out a quote taken from a book."""
+        """Put out a quote taken from a book.
+
+        Args:
+            instrument: Number of the instrument.
+            update: The update that changed the top of the book.
+            top: Best bid and ask after it.
+        """
         flags = Flag.LAST | update.flags & Flag.NO_VENUE_TIME
         self._quotes += _QUOTE.pack(
             update.ts_event,
@@ -277,7 +312,15 @@ class Flush:
     def quote_gap(
         self, instrument: int, ts_recv: int, cause: Cause, first: int = 0, last: int = 0
     ) -> None:
-        """Put a GAP mark among the quotes. first, last: the missing numbers, 0 = not known."""
+        """Put a GAP mark among the quotes.
+
+        Args:
+            instrument: Number of the instrument.
+            ts_recv: Time of receipt in ns.
+            cause: Reason of the hole.
+            first: First missing number, 0 = not known.
+            last: Last missing number, 0 = not known.
+        """
         self._quotes += _QUOTE.pack(
             *(ts_recv, ts_recv, 0, instrument, _MARK, cause, Kind.GAP, first, last, 0, 0)
         )
@@ -288,7 +331,7 @@ class Flush:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all updates are published as they came, and nothing else."""
+        """Return True if all updates are published as they came, and nothing else."""
         return not (self._left_out or self._extra_at or self._is_cut)
 
     def rows(self, unwanted: Collection[int] = ()) -> Rows:
@@ -346,9 +389,15 @@ class Flush:
 
 
 def image(book: Book, depth: int, newest: np.void) -> Rows:
-    """Return the best `depth` levels a side as rows of one snapshot (an empty book: one RESET).
+    """Return a book as one snapshot.
 
-    newest: the book's newest UPDATE.
+    Args:
+        book: A valid book.
+        depth: Most levels a side.
+        newest: The book's newest UPDATE.
+
+    Returns:
+        LEVEL rows, best levels first; one RESET for an empty book.
     """
     bids, asks = book.bids.arrays(depth), book.asks.arrays(depth)
     is_deeper = book.partial or book.trimmed or max(len(book.bids), len(book.asks)) > depth

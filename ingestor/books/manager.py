@@ -23,9 +23,10 @@ from typing import Final
 
 import numpy as np
 
-from ingestor.adapter import BookRule, Continuity
+from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.books.book import NEXT, Book, Event, State, Update
 from ingestor.books.flush import NEGATIVE, Flush, image
+from ingestor.books.images import take_image
 from ingestor.books.open_books import OpenBooks
 from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
@@ -113,7 +114,14 @@ class BookManager:
         return output
 
     def invalidate(self, instrument: int, cause: Cause, now_ns: int) -> None:
-        """Break a book from outside (shed, stale). The GAP comes with the next `apply`."""
+        """Break a book from outside, because rows were shed or a stream is stale.
+        The GAP comes with the next `apply`.
+
+        Args:
+            instrument: Number of the instrument.
+            cause: Reason of the hole.
+            now_ns: Monotonic time in ns.
+        """
         self._breaks.append((instrument, cause, now_ns))
 
     def forget(self, instrument: int) -> None:
@@ -170,7 +178,7 @@ class BookManager:
         return TickBatch(RowClass.LEVEL, rows, self._table)
 
     def is_valid(self, instrument: int) -> bool:
-        """Whether consumers may use this book now."""
+        """Return True if consumers may use this book now."""
         return self.valid_book(instrument) is not None
 
     def valid_book(self, instrument: int) -> Book | None:
@@ -313,6 +321,12 @@ class BookManager:
             self._delta(flush, book, update, update.at)
         elif update.flags & book.seed_flag:
             self._seed(flush, book, update)
+        elif book.rule.images_only and book.is_valid:
+            cause, shown = take_image(flush, book, update, self._memory)
+            if cause is None:
+                self._show(flush, book, shown, update.at)
+            else:
+                self._refuse(flush, book, update, update.at, cause)
         else:
             self._drop_held(flush, book, len(book.held))
             self._replace(flush, book, update, Event.IMAGE)
@@ -353,8 +367,8 @@ class BookManager:
         is_first = before in {State.EMPTY, State.OFFLINE}
         cause = Cause.DISCONNECT if before is State.OFFLINE else None
         if is_first:  # elsewhere the snapshot was lost, or will come by itself
-            is_seeded = book.seed_flag & Flag.SNAPSHOT
-            (self._repairs.ask if is_seeded else self._repairs.expect)(book, cause, flush.now_ns)
+            is_fetched = book.rule.snapshot is SnapshotSource.REST
+            (self._repairs.ask if is_fetched else self._repairs.expect)(book, cause, flush.now_ns)
         if not book.holds_updates:
             flush.discard(update)
             return
@@ -395,8 +409,7 @@ class BookManager:
             return
         if self._replace(flush, book, update, Event.SEED):
             held, book.held = book.held, []
-            self._held -= book.held_levels
-            book.held_levels = 0
+            self._held, book.held_levels = self._held - book.held_levels, 0
             for one in held:
                 self._delta(flush, book, one, update.at + update.levels)
 

@@ -11,7 +11,7 @@ from ingestor.model.rows import Rows
 
 @dataclass(slots=True)
 class BookOutput:
-    """What one flush gives.
+    """Hold the result of one flush of the books.
 
     rows: LEVEL rows in order per instrument. quotes: QUOTE rows taken from books, with their GAP
     marks. filtered: levels that synchronisation discarded, or that nobody asked for. held: levels

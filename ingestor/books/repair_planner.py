@@ -52,7 +52,14 @@ class RepairPlanner:
         return asked
 
     def ask(self, book: Book, cause: Cause | None, now_ns: int, *, again: bool = False) -> None:
-        """Ask for a snapshot, unless one is on the way; `again` asks all the same."""
+        """Ask for a snapshot, unless one is on the way.
+
+        Args:
+            book: The book to repair.
+            cause: Reason of the repair, None for a first synchronization.
+            now_ns: Monotonic time in ns.
+            again: Ask even if a snapshot is on the way.
+        """
         if book.instrument in self._waiting and not again:
             return
         due_ns = now_ns
@@ -70,7 +77,13 @@ class RepairPlanner:
         self.expect(book, cause, due_ns)
 
     def expect(self, book: Book, cause: Cause | None, from_ns: int) -> None:
-        """A snapshot must come within the timeout, or is asked for (again)."""
+        """Wait for a snapshot that must come within the timeout, and ask for it (again) after that.
+
+        Args:
+            book: The book to repair.
+            cause: Reason of the repair, None for a first synchronization.
+            from_ns: Monotonic time in ns at which the timeout begins.
+        """
         book.repair_cause = cause
         book.deadline_ns = from_ns + int(self._settings.snapshot_timeout_s * SECOND)
         self._waiting[book.instrument] = book

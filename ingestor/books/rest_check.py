@@ -18,7 +18,7 @@ _NUMBERED: Final = {Continuity.RANGE, Continuity.PREVIOUS}
 
 
 class Finding(Enum):
-    """What the comparison of a book with a REST image comes to."""
+    """Name the result of comparing a book with a REST image."""
 
     VERIFIED = "verified"
     MISMATCHED = "mismatched"
@@ -45,7 +45,13 @@ def end(book: Book, outcome: str) -> None:
 
 
 def note(book: Book, history: StateHistory, check_value: int) -> None:
-    """Add the book's best levels to its trail."""
+    """Add the book's best levels to its trail.
+
+    Args:
+        book: The book that is audited.
+        history: The trail.
+        check_value: The update's 32 bits by which an image may name this state.
+    """
     history.states.append((check_value, book.bids.top(AUDIT_DEPTH), book.asks.top(AUDIT_DEPTH)))
     if len(history.states) > _STATES_MAX:
         del history.states[: _STATES_MAX // 2]

@@ -31,7 +31,13 @@ class Continuation(Enum):
 
 
 def continues(rule: Continuity, last: int, update: Update) -> Continuation:
-    """Judge a delta on a LIVE book. last: the number of the newest update in the book."""
+    """Judge a delta on a LIVE book.
+
+    Args:
+        rule: The venue's numbering.
+        last: Number of the newest update in the book.
+        update: The delta.
+    """
     match rule:
         case Continuity.RANGE:
             known = last or update.first
@@ -52,13 +58,18 @@ def continues(rule: Continuity, last: int, update: Update) -> Continuation:
 
 
 def bridges(rule: Continuity, seed: int, update: Update) -> Continuation:
-    """Judge the first deltas after a REST snapshot. seed: the snapshot's number.
+    """Judge the first deltas after a REST snapshot.
 
     RANGE: drop last <= seed; the first event must have first <= seed + 1 <= last.
     PREVIOUS: venues document first <= seed <= last for the first event; each previous must then
-    equal the last before. An event covers the numbers above its previous, and the numbers are
-    shared by all symbols, so the snapshot's may fall between two events of ours: the exact
-    condition is previous <= seed < last, which accepts whatever the documented one accepts.
+    equal the last before. An event covers the numbers above its previous. All symbols share the
+    numbers, so the snapshot's may fall between two events of ours. The exact condition is
+    previous <= seed < last, which accepts whatever the documented one accepts.
+
+    Args:
+        rule: The venue's numbering.
+        seed: Number of the snapshot.
+        update: The delta.
     """
     if not (seed or update.last):
         return Continuation.CONTINUES
@@ -71,7 +82,13 @@ def bridges(rule: Continuity, seed: int, update: Update) -> Continuation:
 
 
 def missing(rule: Continuity, last: int, update: Update) -> tuple[int, int]:
-    """Return the first and the last missing number, (0, 0) where they can't be told."""
+    """Return the first and the last missing number, (0, 0) where they can't be told.
+
+    Args:
+        rule: The venue's numbering.
+        last: Number of the newest update in the book.
+        update: The delta that does not continue it.
+    """
     end = {
         Continuity.RANGE: update.first - 1,
         Continuity.PREVIOUS: update.previous,

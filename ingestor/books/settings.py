@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BookSettings:
-    """How books are verified, bounded and repaired. Rates and waits in seconds.
+    """Set how books are verified, bounded and repaired. Rates and waits are in seconds.
 
     verify: check checksums and quotes against the books.
     repairs_per_s: repairs that may start, per venue; first synchronisations don't count, the

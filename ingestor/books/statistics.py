@@ -37,7 +37,14 @@ class BookCounters:
         return max(self.updates - self.verified - self.mismatched, 0)
 
     def reading(self, books: int, valid: int, held: int, invalid_ns: int) -> BookStatistics:
-        """Return a frozen copy, with what only the books themselves know."""
+        """Return a frozen copy, with the numbers that only the books themselves know.
+
+        Args:
+            books: Number of books.
+            valid: Number of valid books.
+            held: Levels that wait for a snapshot.
+            invalid_ns: Time in ns that books were invalid, in all.
+        """
         return BookStatistics(
             books=books,
             valid=valid,

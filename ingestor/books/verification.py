@@ -53,10 +53,17 @@ def prove(book: Book, last: int, flags: int, checksum: int, memory: int) -> Caus
 
 
 def verify(book: Book, flags: int, checksum: int, memory: int) -> Cause | None:
-    """Compare a book that was just updated with what proves it; return CHECKSUM or None.
+    """Compare a book that was just updated with the venue's checksum or quotes.
 
-    flags, checksum: of the update. memory: an eighth of it in tops of book is remembered, for
-    quotes that come later. (Quotes run ahead of updates far more often than behind.)
+    Args:
+        book: The book after the update.
+        flags: Bits of `Flag` of the update.
+        checksum: The update's checksum.
+        memory: Quotes that are remembered. Quotes run ahead of updates far more often than
+            behind them, so an eighth as many tops of book are remembered for later quotes.
+
+    Returns:
+        CHECKSUM if they differ, else None.
     """
     if book.history is not None:
         has_mark = checksum and not flags & _CHECKSUM
@@ -83,9 +90,17 @@ def remember(book: Book, tops_max: int) -> None:
 
 
 def verify_quote(book: Book, number: int, quote: BestBidAsk, memory: int) -> Cause | None:
-    """Take a quote: compare it with the update of its number, or remember it for one to come.
-
+    """Compare a quote with the update of its number, or remember it for an update to come.
     Only a book of which an update is known has updates to come that are worth it.
+
+    Args:
+        book: The quote's book.
+        number: The quote's update number.
+        quote: Best bid and ask.
+        memory: Quotes that are remembered.
+
+    Returns:
+        CHECKSUM if they differ, else None.
     """
     top = _partner(book.recent_tops, number)
     if top is not None:

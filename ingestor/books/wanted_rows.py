@@ -17,7 +17,7 @@ from ingestor.model.row_classes import RowClass
 
 
 class WantedRows:
-    """What was subscribed to of each book, as of the newest connection that carries it."""
+    """Remember the channels that the newest connection of each book subscribed to."""
 
     def __init__(self, rule_of: Callable[[int], BookRule]) -> None:
         """rule_of: instrument number -> the rule of its market."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -20,6 +21,7 @@ from ingestor.telemetry.output import printable, put
 if TYPE_CHECKING:
     from ingestor.app.reload import Configuration
     from ingestor.config.model import Config
+    from ingestor.sources.live.plan import Plan
 
 _Result = TypeVar("_Result")
 
@@ -40,6 +42,10 @@ Servers = Annotated[
     str | None, typer.Option("--bootstrap-servers", help="Instead of the configured ones.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only part I of N of the plan, I from 0."),
+]
 
 _EXTRA_OF: Final = {
     "confluent_kafka": "demo",
@@ -57,7 +63,7 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
     servers: Kafka's addresses, which go before those of the file and the environment.
     """
     from ingestor.app import settings
-    from ingestor.config.load import load, with_servers
+    from ingestor.config.load import ignored_variables, load, with_servers
     from ingestor.sources.registry import markets
     from ingestor.telemetry import logs
 
@@ -65,32 +71,55 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
     if servers is not None:
         config = with_servers(config, servers, "--bootstrap-servers")
     logs.configure(config.log, settings.secrets(config))
+    for variable, meant in ignored_variables():
+        hint = f"; did you mean {meant}?" if meant else ""
+        complain(f"{variable} is no setting and is ignored{hint}")
     return config
 
 
-def configuration(path: Path, change: Callable[[Config], Config] | None = None) -> Configuration:
-    """Return what a reload reads. change: what the command line changes of the file's content."""
+def configuration(
+    path: Path,
+    change: Callable[[Config], Config] = lambda config: config,
+    part: Callable[[Plan], Plan] = lambda plan: plan,
+) -> Configuration:
+    """Return what a reload reads.
+
+    Args:
+        path: the file.
+        change: makes what the command line changes of the file's content.
+        part: returns what the process carries of a plan.
+    """
     from ingestor.app.reload import Configuration
     from ingestor.config.load import load
     from ingestor.sources.registry import markets
     from ingestor.telemetry import logs
 
     def read() -> Config:
-        config = load(path, markets())
-        return config if change is None else change(config)
+        return change(load(path, markets()))
 
-    return Configuration(read, str(path), logs.configure)
+    return Configuration(read, str(path), logs.configure, part)
 
 
 def time_ns_of(text: str) -> int:
-    """Return a time of the command line, ISO 8601 UTC or ns, in ns since the epoch."""
-    from ingestor.model.timestamps import iso_ns
+    """Return a time of the command line, ISO 8601 or ns, in ns since the epoch."""
+    from ingestor.model.timestamps import time_ns
 
     try:
-        return int(text) if text.isdecimal() else iso_ns(text)
-    except ValueError:
+        return time_ns(text)
+    except ConfigError:
         what = f"{text!r} is no time: write 2026-11-21T10:00:00Z, or ns since the epoch"
         raise typer.BadParameter(what) from None
+
+
+def part_of(text: str, option: str) -> tuple[int, int]:
+    """Return I and N of "I/N", I from 0. option: whose value it is, for the message."""
+    index, _, parts = text.partition("/")
+    if all(re.fullmatch(r"[0-9]{1,6}", one) for one in (index, parts)) and int(index) < int(parts):
+        return int(index), int(parts)
+    what = (
+        f"{text[:20]!r} is no I/N with I from 0 and below N: 0/4 is the first of four, 3/4 the last"
+    )
+    raise typer.BadParameter(what, param_hint=option)
 
 
 def print_json(content: Any) -> None:

@@ -16,8 +16,10 @@ from ingestor.cli.common import (
     ConfigFile,
     Json,
     OptionalConfigFile,
+    ShardOption,
     complain,
     load_config,
+    part_of,
     print_json,
 )
 
@@ -31,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
     app.command()(top)
     app.command()(reload)
+    app.command()(profile)
     group = typer.Typer(
         help="Show, check and describe configurations.",
         no_args_is_help=True,
@@ -43,21 +46,25 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="config")
 
 
-def check(path: ConfigFile, as_json: Json = False) -> None:
+def check(path: ConfigFile, shard: ShardOption = None, as_json: Json = False) -> None:
     """Validate CONFIG and print the connection plan; no network.
 
     Says which connection carries which subscriptions, and why. Symbols are checked against the
     instrument lists that earlier runs left on this machine; where there is none, they are taken as
-    they are.
+    they are. With --shard, what that part would run. Machines with the same digest of the plan
+    made the same one.
 
     \b
     Examples:
       ingestor check config/demo.toml
+      ingestor check config/demo.toml --shard 0/3
       ingestor check config/demo.toml --json
     """
     from ingestor.cli.plan import offline_plan
 
     report: PlanReport = asyncio.run(offline_plan(load_config(path), str(path)))
+    if shard is not None:
+        report = report.of_shard(*part_of(shard, "--shard"))
     if as_json:
         print_json(report.to_json())
     else:
@@ -157,6 +164,33 @@ def reload(
         print_json(content)
     else:
         typer.echo(difference_text(content))
+
+
+def profile(
+    url: Annotated[
+        str, typer.Argument(help="The status port of a process on this machine.")
+    ] = "http://127.0.0.1:9464",
+    seconds: Annotated[
+        int, typer.Option("--seconds", min=1, max=3600, help="How long to look.")
+    ] = 30,
+    output: Annotated[Path, typer.Option(help="The flame graph, SVG.")] = Path("profile.svg"),
+    worker: Annotated[int, typer.Option(min=0, help="Which worker, where there are some.")] = 0,
+) -> None:
+    """Make a flame graph of a running process with py-spy, which hardly slows it.
+
+    The process must be on this machine and yours; where the system forbids to look (ptrace_scope),
+    run the command as root.
+
+    \b
+    Examples:
+      ingestor profile
+      ingestor profile http://127.0.0.1:9464 --seconds 60 --output flame.svg
+      ingestor profile --worker 2
+    """
+    from ingestor.cli.profile import make_flame_graph
+
+    asyncio.run(make_flame_graph(url, output, seconds=seconds, worker=worker))
+    typer.echo(f"{output}: {seconds} s of the process")
 
 
 def config_show(path: OptionalConfigFile = None, as_json: Json = False) -> None:

@@ -31,25 +31,41 @@ class PlanReport:
     plan: Plan
     assumed: tuple[str, ...]
     waiting: tuple[Waiting, ...] = ()
+    shard: Plan | None = None
+
+    def of_shard(self, index: int, shards: int) -> PlanReport:
+        """Return the report of one shard. index: from 0."""
+        return replace(self, shard=self.plan.share(index, shards, one_address=False))
+
+    @property
+    def _shown(self) -> Plan:
+        return self.plan if self.shard is None else self.shard
 
     def to_json(self) -> dict[str, Any]:
+        shown = self._shown
         return {
-            "connections": [_connection_json(one) for one in self.plan],
+            "plan": self.plan.digest,
+            "shard": {"index": shown.index, "of": shown.parts, "planned": len(self.plan)},
+            "connections": [_connection_json(one) for one in shown],
             "unchecked_markets": list(self.assumed),
             "waiting": [asdict(one) for one in self.waiting],
         }
 
     def to_text(self) -> str:
-        streams = sum(len(one.streams) for one in self.plan)
-        lines = [f"{len(self.plan)} connections, {streams} streams"]
-        for one in self.plan:
-            shown = " ".join(one.streams[:_STREAMS_SHOWN])
+        shown = self._shown
+        streams = sum(len(one.streams) for one in shown)
+        lines = [f"{len(shown)} connections, {streams} streams (plan {self.plan.digest})"]
+        if self.shard is not None:
+            part = f"shard {shown.index}/{shown.parts} of {len(self.plan)} connections"
+            lines = [f"{part}: {lines[0]}"]
+        for one in shown:
+            first = " ".join(one.streams[:_STREAMS_SHOWN])
             more = len(one.streams) - _STREAMS_SHOWN
             source = f" from {one.source_address}" if one.source_address else ""
             lines += [
                 f"#{one.number} {one.venue} {one.market} {one.url}{source} ({one.route.transport})",
                 f"   why: {one.why}",
-                f"   streams: {shown}{f' and {more} more' if more > 0 else ''}",
+                f"   streams: {first}{f' and {more} more' if more > 0 else ''}",
             ]
         lines += [
             f"note: no instrument list of {market} on this machine: its symbols are taken as they "
@@ -69,7 +85,9 @@ async def offline_plan(config: Config, file: str) -> PlanReport:
     logs.configure(config.log.model_copy(update={"level": "error"}))  # old lists are no news here
     source = _Offline(config)
     planned = await make_planned(config, source, file)
-    return PlanReport(planned.plan, tuple(dict.fromkeys(source.assumed)), planned.waiting)
+    names = dict.fromkeys(f"{feed.venue} {feed.market}" for feed in config.feeds)
+    assumed = tuple(name for name in names if name in source.assumed)
+    return PlanReport(planned.plan, assumed, planned.waiting)
 
 
 class _NoNetwork(RestPools):
@@ -84,7 +102,7 @@ class _Offline:
         lists = settings.catalogue_settings(config.catalogue)
         self._catalogue = Catalog(lists, _NoNetwork())
         self._config = config
-        self.assumed: list[str] = []
+        self.assumed: set[str] = set()
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
@@ -93,7 +111,7 @@ class _Offline:
         try:
             return replace(await self._catalogue.load(adapter, market, rest_url), fresh=True)
         except (TransportError, DecodeError):
-            self.assumed.append(f"{adapter.venue} {market}")
+            self.assumed.add(f"{adapter.venue} {market}")
             assumed = {
                 symbol: instrument(adapter.venue, market, symbol, symbol.upper(), "", "", "1", "1")
                 for feed in self._config.feeds

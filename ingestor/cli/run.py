@@ -12,6 +12,7 @@ import typer
 
 from ingestor.cli.common import (
     ConfigFile,
+    ShardOption,
     configuration,
     explain_connection_failure,
     load_config,
@@ -45,7 +46,8 @@ def run(
         int | None,
         typer.Option(min=1, help="Processes that share the connections, one core each."),
     ] = None,
-    share: Annotated[str | None, typer.Option(hidden=True)] = None,
+    shard: ShardOption = None,
+    worker: Annotated[str | None, typer.Option(hidden=True)] = None,
     dealt: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the feeds of CONFIG into Kafka until stopped.
@@ -54,30 +56,44 @@ def run(
     leaves at once, with status 1, saying what was lost. At the end the ledger is printed. SIGHUP
     does what `ingestor reload` does.
 
+    Several machines take one --shard each. Venues see them as several addresses: each keeps to
+    the whole of what a venue allows an address.
+
     \b
     Examples:
       ingestor run config/demo.toml
       ingestor run config/demo.toml --workers 4
+      ingestor run config/demo.toml --shard 0/3
       INGESTOR__KAFKA__ENCODING=binary ingestor run config/demo.toml --seconds 60 --json
     """
     import uvloop
 
-    from ingestor.app import Ingestor, load_plan
+    from ingestor.app import Ingestor
     from ingestor.app.settings import session_history
     from ingestor.cli.lifecycle import run_until_stopped
-    from ingestor.cli.workers import dealt_from, run_share, run_workers
+    from ingestor.cli.workers import (
+        config_of_shard,
+        configuration_of_shard,
+        dealt_from,
+        planned_part,
+        run_worker,
+        run_workers,
+    )
     from ingestor.sources.resolver import ResolvingLoop
 
-    config = load_config(path)
+    whole = load_config(path)
+    config = config_of_shard(whole, shard)
     streams = dealt_from(dealt) if dealt is not None else None
 
     async def main() -> int:
-        if share is not None:
-            return await run_share(config, path, share, streams)
+        if worker is not None:
+            return await run_worker(whole, path, worker, shard, streams)
         if workers is not None:
-            return await run_workers(config, path, workers, seconds=seconds, as_json=as_json)
-        planned = await unless_signal(load_plan(config, str(path)))
-        history, source = session_history(config), configuration(path)
+            return await run_workers(
+                config, path, workers, shard=shard, seconds=seconds, as_json=as_json
+            )
+        planned = await planned_part(config, path, shard)
+        history, source = session_history(config), configuration_of_shard(path, shard)
         ingestor = Ingestor(config, planned, history=history, configuration=source)
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""`ingestor run` in several processes: the parent's side, and a worker's."""
+"""`ingestor run` as a part of a whole: one shard, a parent's workers, and a worker's own side."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from typing import Final
 
 import msgspec
 import structlog
-import typer
 
 from ingestor.app import Ingestor, load_plan, settings
-from ingestor.cli.common import EXIT_FAILURE, complain, configuration, put_json, unless_signal
+from ingestor.app.planning import Planned
+from ingestor.app.reload import Configuration
+from ingestor.cli.common import (
+    EXIT_FAILURE,
+    complain,
+    configuration,
+    part_of,
+    put_json,
+    unless_signal,
+)
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.cluster.control import Dealt, WorkerControl, dealt_share
 from ingestor.cluster.parent import Workers
@@ -24,17 +32,66 @@ from ingestor.telemetry import logs
 log: Final = structlog.get_logger(__name__)
 
 
+async def planned_part(config: Config, file: Path, shard: str | None) -> Planned:
+    """Load the plan, and take the part that a shard runs. Raises ConfigError.
+
+    shard: "I/N"; None for the whole plan.
+    """
+    planned = await unless_signal(load_plan(config, str(file)))
+    if shard is None:
+        return planned
+    index, shards = part_of(shard, "--shard")
+    mine = planned.plan.share(index, shards, one_address=False)
+    log.info(
+        "shard.planned",
+        shard=shard,
+        connections=len(mine),
+        of=len(planned.plan),
+        plan=planned.plan.digest,
+    )
+    if not mine.connections:
+        log.warning("shard.empty", shard=shard, connections=len(planned.plan))
+    return replace(planned, plan=mine)
+
+
+def configuration_of_shard(file: Path, shard: str | None) -> Configuration:
+    """Return what a reload of a shard reads; None for the whole plan."""
+    if shard is None:
+        return configuration(file)
+    index, shards = part_of(shard, "--shard")
+    return configuration(
+        file,
+        lambda config: config_of_shard(config, shard),
+        lambda plan: plan.share(index, shards, one_address=False),
+    )
+
+
+def config_of_shard(config: Config, shard: str | None) -> Config:
+    """Return the configuration of a shard: it keeps its last session apart from other shards'."""
+    if shard is None:
+        return config
+    index, shards = part_of(shard, "--shard")
+    return settings.with_state_dir_of(config, f"shard-{index}-of-{shards}")
+
+
 async def run_workers(
-    config: Config, file: Path, count: int, *, seconds: float | None, as_json: bool
+    config: Config,
+    file: Path,
+    count: int,
+    *,
+    shard: str | None,
+    seconds: float | None,
+    as_json: bool,
 ) -> int:
     """Run the feeds in `count` processes until stopped; return the exit status.
 
     Whatever is wrong with the configuration is found here, before any of them starts.
     """
-    planned = await unless_signal(load_plan(config, str(file)))
+    planned = await planned_part(config, file, shard)
     settings.kafka_settings(config.kafka)
-    reload = configuration(file), planned
-    workers = Workers(config, file, planned.plan, count, reload=reload)
+    arguments = () if shard is None else ("--shard", shard)
+    reload = configuration_of_shard(file, shard), planned
+    workers = Workers(config, file, planned.plan, count, arguments=arguments, reload=reload)
     if len(workers.workers) < count:
         log.warning("workers.fewer", wanted=count, connections=len(planned.plan))
     status = await run_until_stopped(
@@ -50,18 +107,21 @@ async def run_workers(
     return status
 
 
-async def run_share(config: Config, file: Path, share: str, dealt: Dealt | None) -> int:
+async def run_worker(
+    config: Config, file: Path, worker: str, shard: str | None, dealt: Dealt | None
+) -> int:
     """Run one worker's share, as the parent wants it; return the exit status.
 
     Args:
         config: the configuration.
         file: its name.
-        share: I/N.
-        dealt: which streams that is; None for every N-th connection.
+        worker: I/N.
+        shard: the part of the plan that all workers together carry; None for all of it.
+        dealt: which streams this one carries; None for every N-th connection.
     """
-    index, workers = _parsed(share)
+    index, workers = part_of(worker, "--worker")
     logs.label(worker=index)
-    planned = await unless_signal(load_plan(config, str(file)))
+    planned = await planned_part(config, file, shard)
     if dealt is None:
         plan = planned.plan.share(index, workers)
     else:
@@ -92,10 +152,3 @@ async def run_share(config: Config, file: Path, share: str, dealt: Dealt | None)
 def dealt_from(file: Path) -> Dealt:
     """Read which streams a worker carries, as its parent wrote it."""
     return msgspec.json.decode(file.read_bytes(), type=Dealt)
-
-
-def _parsed(share: str) -> tuple[int, int]:
-    index, slash, workers = share.partition("/")
-    if not (slash and index.isdecimal() and workers.isdecimal() and int(index) < int(workers)):
-        raise typer.BadParameter(f"{share!r} is no I/N with I below N", param_hint="--share")
-    return int(index), int(workers)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from ingestor.app import Ingestor
-from ingestor.app.reload import Configuration, Share
+from ingestor.app.reload import Configuration
 from ingestor.config.load import load
 from ingestor.config.model import Config
 from ingestor.model.errors import ConfigError, IngestError
@@ -66,7 +66,8 @@ def dealt_share(plan: Plan, dealt: Dealt, index: int, workers: int) -> Plan:
         index: which one it is, from 0.
         workers: how many there are.
     """
-    return replan(Plan((), workers, index), plan.only({*dealt.mine})).plan
+    nothing = replace(plan.share(index, workers), connections=())
+    return replan(nothing, plan.only({*dealt.mine})).plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +103,19 @@ class WorkerControl:
         if request.do != "follow" or request.dealt is None:
             return {"streams": streams_of(plan)}
         mine, others = {*request.dealt.mine}, {*request.dealt.others}
-        # What the parent's lists don't have yet was listed while running: `Plan.is_mine` deals it.
-        share = Share(
-            lambda stream: stream in mine or (stream not in others and plan.is_mine(stream[2]))
+
+        def carries(stream: tuple[str, str, str, str]) -> bool:
+            """What the parent's lists don't have was listed while running: `is_mine` deals it."""
+            return stream in mine or (stream not in others and plan.is_mine(stream[2]))
+
+        configuration = Configuration(
+            lambda: _parsed(request.config),
+            "",
+            logs.configure,
+            lambda whole: whole.only_where(carries),
         )
-        configuration = Configuration(lambda: _parsed(request.config), "", logs.configure)
         return await self.ingestor.reloads.reload(
-            dry_run=request.dry_run, configuration=configuration, share=share
+            dry_run=request.dry_run, configuration=configuration
         )
 
 

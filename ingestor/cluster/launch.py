@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from ingestor.app.settings import state_dir
 from ingestor.cluster.control import Dealt
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config
 
@@ -29,11 +30,26 @@ _BYTES_MIN: Final = 1024
 class Launch:
     """A context manager: within it the copies exist."""
 
-    def __init__(self, config: Config, file: Path, count: int, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        file: Path,
+        count: int,
+        command: Sequence[str],
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """Args:
+        config: of the parent.
+        file: that it was read from.
+        count: how many workers there are.
+        command: how the program is called.
+        arguments: what every worker is given besides.
+        """
         self._config = config
         self._file = file
         self._count = count
         self._command = command
+        self._arguments = arguments
         self._stack = ExitStack()
         self._folder = Path()
         self._memory = -1
@@ -96,15 +112,14 @@ class Launch:
         own = self._folder / str(index)
         shutil.rmtree(own, ignore_errors=True)
         shutil.copytree(self._folder / "frozen", own, copy_function=os.link)
-        share: tuple[str, ...] = ("--share", f"{index}/{self._count}")
+        options = ["--json", "--worker", f"{index}/{self._count}", *self._arguments]
         dealt = self._folder / f"share-{index}.json"
         if dealt.exists():
-            share = (*share, "--dealt", str(dealt))
-        command = [*self._command, "run", f"/dev/fd/{self._memory}", "--json", *share]
+            options += ["--dealt", str(dealt)]
+        command = [*self._command, "run", f"/dev/fd/{self._memory}", *options]
         environment = worker_environment(self._config, self._count, own)
-        catalogue = self._config.catalogue
-        state_dir = catalogue.state_dir or catalogue.cache_dir / "sessions"
-        mine = state_dir.expanduser().absolute() / f"worker-{index}-of-{self._count}"
+        folder = state_dir(self._config.catalogue).absolute()
+        mine = folder / f"worker-{index}-of-{self._count}"
         environment[f"{ENV_PREFIX}catalogue{ENV_DELIMITER}state_dir".upper()] = str(mine)
         return command, {"env": environment, "pass_fds": (self._memory,)}
 

@@ -1,6 +1,6 @@
 """Several processes on one machine: each runs its share of the plan, one parent looks after them.
 
-A worker is `ingestor run CONFIG --share I/N`: a process of its own with its own loop. It says two
+A worker is `ingestor run CONFIG --worker I/N`: a process of its own with its own loop. It says two
 JSON lines on standard output: `{"http_port": ...}` once it runs, and how it ended
 (`{"status": ..., "lost": ...}`); between them it answers what it is asked (`control`). It ends in
 order at SIGTERM, or when its standard input closes, so that no worker outlives the parent. It leads
@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -30,6 +31,7 @@ from prometheus_client.core import Metric
 
 from ingestor.admin.exposition import StreamState
 from ingestor.admin.server import AdminServer
+from ingestor.admin.streams import StreamPage, StreamQuery, joined
 from ingestor.app.planning import Planned
 from ingestor.app.reload import Configuration, Reloads
 from ingestor.cluster import control
@@ -92,6 +94,12 @@ class Worker:
     @property
     def is_up(self) -> bool:
         return self.port != 0 and self.answers
+
+    @property
+    def state(self) -> str:
+        """Return a word for the status page, with the times it was started again."""
+        word = "up" if self.is_up else "down" if self.has_run else "starting"
+        return f"{word}, restarted {self.restarts}" if self.restarts else word
 
     @property
     def ended_well(self) -> bool:
@@ -220,6 +228,16 @@ class Worker:
             with suppress(aiohttp.ClientError, TimeoutError):
                 self.page = (await _get(client, self.port, path))[1].decode()
 
+    async def find(self, client: aiohttp.ClientSession, query: StreamQuery) -> StreamPage | None:
+        """Return the streams that a query asks for, None where it gives no answer."""
+        if not self.port:
+            return None
+        path = f"/streams.json?{urlencode(query.to_parameters())}"
+        try:
+            return StreamPage.from_json(orjson.loads((await _get(client, self.port, path))[1]))
+        except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError):
+            return None
+
 
 async def _get(client: aiohttp.ClientSession, port: int, path: str) -> tuple[int, bytes]:
     async with client.get(f"http://127.0.0.1:{port}{path}") as answer:
@@ -237,6 +255,7 @@ class Workers:
         count: int,
         *,
         command: Sequence[str] = COMMAND,
+        arguments: Sequence[str] = (),
         backoff: Backoff = RESTART,
         reload: tuple[Configuration, Planned] | None = None,
     ) -> None:
@@ -246,13 +265,14 @@ class Workers:
         plan: the whole.
         count: at least 1; a plan with fewer connections has as many workers.
         command: how the program is called.
+        arguments: what every worker is given besides.
         backoff: between the lives of a worker.
         reload: what a reload reads, and the plan with its lists; None where there is none.
         """
         count = max(1, min(count, len(plan)))
         self.config = config
         self.workers = [Worker(index, len(plan.share(index, count))) for index in range(count)]
-        self._launch = Launch(config, file, count, command)
+        self._launch = Launch(config, file, count, command, arguments)
         for worker in self.workers:
             worker.streams = control.streams_of(plan.share(worker.index, count))
         configuration, planned = reload or (None, Planned(InstrumentTable(), plan))
@@ -392,6 +412,7 @@ class Workers:
         else:
             down = [str(one.index) for one in self.workers if one.has_run and not one.is_up]
             whole.notes += [f"worker {', '.join(down)} down"] if down else []
+        whole.workers = {str(worker.index): worker.state for worker in self.workers}
         return whole
 
     def ready(self) -> Health:
@@ -409,6 +430,14 @@ class Workers:
     def streams(self) -> Iterator[StreamState]:
         for worker in self.workers:
             yield from streams_of(worker.page)
+
+    async def worst_streams(self, query: StreamQuery) -> StreamPage:
+        """Ask every worker for its worst streams and return the worst of all."""
+        client = self._client
+        if client is None:
+            return StreamPage(0, 0, [])
+        pages = await asyncio.gather(*(worker.find(client, query) for worker in self.workers))
+        return joined((page for page in pages if page is not None), query)
 
     async def _refresh(self, path: str) -> None:
         """A page is fetched when it is asked for: to write it costs a worker's loop time."""

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from ingestor.app import settings
 from ingestor.app.planning import Planned
-from ingestor.app.reload import Configuration, Proposal, Share, propose
+from ingestor.app.reload import Configuration, Proposal, propose
 from ingestor.cluster.control import Dealt, Streams, streams_of
 from ingestor.cluster.dealing import deal
 from ingestor.config.model import Config
@@ -65,13 +65,13 @@ class WorkersFollower:
     def is_running(self) -> bool:
         return self._is_running()
 
-    async def propose(self, configuration: Configuration, share: Share | None) -> Proposal:
+    async def propose(self, configuration: Configuration) -> Proposal:
         """Read the configuration and plan it. Raises ConfigError."""
         before = _text(self._file)
         pools = RestPools(weight_per_s=self.config.limits.rest_weight_per_s)
         try:
             source = Catalog(settings.catalogue_settings(self.config.catalogue), pools)
-            proposal = await propose(configuration, self.config, self._planner, source, share)
+            proposal = await propose(configuration, self.config, self._planner, source)
         finally:
             await pools.aclose()
         self._text = _text(self._file)

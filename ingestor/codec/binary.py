@@ -78,7 +78,13 @@ class BinaryEncoder:
         self._scratch = np.zeros(0, np.int64)
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
-        """Return the records of `rows`, in order. Values are at most RECORD_BYTES_MAX long."""
+        """Return the records of `rows`, in order. Values are at most RECORD_BYTES_MAX long.
+
+        Args:
+            row_class: Class of the rows.
+            rows: Consecutive rows of one partition.
+            first_sequence: Number of the first row in its partition.
+        """
         return self.encode_parts(row_class, [(rows, first_sequence)])[0]
 
     def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:

@@ -34,8 +34,13 @@ class Encoder(Protocol):
     def encoding(self) -> str: ...
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
-        """Return the records of consecutive rows (at least one) of one partition, in order; their
-        row counts add up."""
+        """Return the records of some rows, in order; their row counts add up.
+
+        Args:
+            row_class: Class of the rows.
+            rows: Consecutive rows of one partition, at least one.
+            first_sequence: Number of the first row in its partition.
+        """
 
     def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
         """Return the records of each part; small ones cost less together than one by one."""
@@ -48,7 +53,13 @@ _ENCODERS: Final[dict[str, Callable[[Instruments, bytes], Encoder]]] = {
 
 
 def encoder(encoding: str, instruments: Instruments, session: bytes) -> Encoder:
-    """Return an encoder. encoding: "json" or "binary". session: 16 bytes."""
+    """Return an encoder.
+
+    Args:
+        encoding: "json" or "binary".
+        instruments: Instruments of the rows.
+        session: 16 bytes that identify this run.
+    """
     return _ENCODERS[encoding](instruments, session)
 
 

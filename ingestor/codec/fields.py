@@ -1,4 +1,4 @@
-"""What stands behind the header of a JSON record, field by field, for any class of rows.
+"""Describe the fields of a JSON record behind its header, for any class of rows.
 
 The writer, the reader, the schema and `ingestor consume` follow this description. Book levels have
 a form of their own.
@@ -24,7 +24,7 @@ assert RATE_EXPONENT <= EXPONENT_MAX
 
 
 class Form(Enum):
-    """How a field is written."""
+    """Name the form in which a field is written."""
 
     NUMBER = "number"  # decimal text with exactly as many decimals as its exponent
     ID = "id"  # text: decimal digits, or a UUID where it is wider than 64 bits
@@ -92,12 +92,25 @@ def id_text(high: int, low: int) -> str:
 
 
 def decimals_of(exponent: Exponent, price_exponent: int, size_exponent: int) -> int:
-    """Return how many decimals a number has, given those of its instrument."""
+    """Return how many decimals a number has.
+
+    Args:
+        exponent: The number's kind or its own exponent.
+        price_exponent: That of its instrument.
+        size_exponent: That of its instrument.
+    """
     if exponent is Exponent.PRICE:
         return price_exponent
     return size_exponent if exponent is Exponent.SIZE else RATE_EXPONENT
 
 
 def number_text(exponent: Exponent, value: int, price_exponent: int, size_exponent: int) -> str:
-    """Return the decimal text of a number, given the exponents of its instrument."""
+    """Return the decimal text of a number.
+
+    Args:
+        exponent: The number's kind or its own exponent.
+        value: The integer in a row.
+        price_exponent: That of its instrument.
+        size_exponent: That of its instrument.
+    """
     return format_decimal(value, decimals_of(exponent, price_exponent, size_exponent))

@@ -54,8 +54,19 @@ class JsonBatches:
     def write(
         self, row_class: RowClass, rows: Rows, first_sequence: int, bytes_max: int, *, lz4: bool
     ) -> tuple[Written, NDArray[np.int64]] | None:
-        """Write as many records as fit, and return them with where their rows begin and end: int64;
-        None where the encoder must write the rows. Arguments: those of `RecordWriter.write`."""
+        """Write as many records as fit.
+
+        Args:
+            row_class: Class of the rows.
+            rows: Consecutive rows of one partition.
+            first_sequence: Number of the first row in its partition.
+            bytes_max: Most bytes of the batch.
+            lz4: Compress the batch.
+
+        Returns:
+            The batch, and int64[n + 1], where the rows of each record begin and end; None where the
+            encoder must write the rows.
+        """
         starts = np.arange(len(rows) + 1, dtype=np.int64)
         if row_class is RowClass.LEVEL:
             starts = np.append(event_starts(rows, _NO_BOUNDS), len(rows)).astype(np.int64)

@@ -73,7 +73,13 @@ class JsonEncoder:
         }
 
     def encode(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
-        """Return the records of `rows`, in order."""
+        """Return the records of `rows`, in order.
+
+        Args:
+            row_class: Class of the rows.
+            rows: Consecutive rows of one partition.
+            first_sequence: Number of the first row in its partition.
+        """
         return self.encode_parts(row_class, [(rows, first_sequence)])[0]
 
     def encode_parts(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
@@ -266,7 +272,7 @@ def row_values(
 
 
 class _Cache(dict[int, bytes]):
-    """What `make` returns for a number, made once."""
+    """Keep the result of `make` for each number."""
 
     def __init__(self, make: Callable[[int], bytes]) -> None:
         super().__init__()

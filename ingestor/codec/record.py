@@ -1,4 +1,4 @@
-"""What both encodings share: a record's parts, instruments as they travel, the schemas' names."""
+"""Define what both encodings share: parts of a record, instruments as they travel, schema names."""
 
 from __future__ import annotations
 
@@ -98,12 +98,21 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class WireInstrument:
-    """What a record says of an instrument; the rest is in the topic `instruments`."""
+    """Hold a record's part of an instrument; the topic `instruments` has the rest."""
 
     key: str
     price_exponent: int
     size_exponent: int
     revision: int = 1
+
+    @property
+    def venue(self) -> str:
+        return self.key.partition(":")[0]
+
+    @property
+    def symbol(self) -> str:
+        """The venue's own symbol."""
+        return self.key.split(":", 2)[-1]
 
     @classmethod
     def of(cls, one: Instrument) -> WireInstrument:

@@ -168,11 +168,25 @@ class ColumnBuffer:
         self.frame = first - 1
 
     def add_trade(self, reader: ColumnReader, event: object, instrument: int, ts_recv: int) -> None:
-        """Append one trade: an event that `reader` reads when the buffer is sealed."""
+        """Append one trade.
+
+        Args:
+            reader: Reads the event when the buffer is sealed.
+            event: The venue's own form of the trade.
+            instrument: Number of the instrument.
+            ts_recv: Time of receipt in ns.
+        """
         self.kept_trades += (reader, event, instrument, ts_recv, self.frame)
 
     def add_quote(self, reader: ColumnReader, event: object, instrument: int, ts_recv: int) -> None:
-        """Append one quote: an event that `reader` reads when the buffer is sealed."""
+        """Append one quote.
+
+        Args:
+            reader: Reads the event when the buffer is sealed.
+            event: The venue's own form of the quote.
+            instrument: Number of the instrument.
+            ts_recv: Time of receipt in ns.
+        """
         self.kept_quotes += (reader, event, instrument, ts_recv, self.frame)
 
     def add_row(
@@ -203,7 +217,15 @@ class ColumnBuffer:
         ts_recv: Sequence[int],
         frames: Sequence[int],
     ) -> None:
-        """Append trades of several frames, as `add_trade` does each."""
+        """Append trades of several frames, as `add_trade` does for one.
+
+        Args:
+            reader: Reads all events when the buffer is sealed.
+            events: n events.
+            instruments: n instrument numbers.
+            ts_recv: n times of receipt in ns.
+            frames: n frame numbers.
+        """
         self.kept_trades += deferred(reader, events, instruments, ts_recv, frames)
 
     def add_quotes(
@@ -214,7 +236,15 @@ class ColumnBuffer:
         ts_recv: Sequence[int],
         frames: Sequence[int],
     ) -> None:
-        """Append quotes of several frames, as `add_quote` does each."""
+        """Append quotes of several frames, as `add_quote` does for one.
+
+        Args:
+            reader: Reads all events when the buffer is sealed.
+            events: n events.
+            instruments: n instrument numbers.
+            ts_recv: n times of receipt in ns.
+            frames: n frame numbers.
+        """
         self.kept_quotes += deferred(reader, events, instruments, ts_recv, frames)
 
     def trade(
@@ -230,7 +260,20 @@ class ColumnBuffer:
         trade_id_high: int = 0,
         flags: int = _LAST,
     ) -> None:
-        """Append one trade. price, size: decimal text. Times in ns; see `rows.TRADE`."""
+        """Append one trade; `rows.TRADE` has the fields.
+
+        Args:
+            instrument: Number of the instrument.
+            ts_event: The venue's time in ns.
+            ts_recv: Time of receipt in ns.
+            sequence: The venue's number, 0 where there is none.
+            price: Decimal text.
+            size: Decimal text.
+            side: A `Side`, that of the aggressor.
+            trade_id: Lower 64 bits of the trade's id.
+            trade_id_high: Upper 64 bits of the trade's id.
+            flags: Bits of `Flag`.
+        """
         event = (ts_event, sequence, price, size, side, trade_id, trade_id_high, flags)
         self.kept_trades += (read_trades, event, instrument, ts_recv, self.frame)
 
@@ -246,9 +289,19 @@ class ColumnBuffer:
         ask_size: object,
         flags: int = _LAST,
     ) -> None:
-        """Append one quote. Prices and sizes: decimal text; an empty side is "0", "0".
+        """Append one quote. An empty side has the price "0" and the size "0".
 
-        ts_event: ns; where the venue gives none, pass ts_recv and Flag.NO_VENUE_TIME | Flag.LAST.
+        Args:
+            instrument: Number of the instrument.
+            ts_event: The venue's time in ns. Where there is none: ts_recv, and the flags
+                NO_VENUE_TIME and LAST.
+            ts_recv: Time of receipt in ns.
+            sequence: The venue's number, 0 where there is none.
+            bid_price: Decimal text.
+            bid_size: Decimal text.
+            ask_price: Decimal text.
+            ask_size: Decimal text.
+            flags: Bits of `Flag`.
         """
         event = (ts_event, sequence, bid_price, bid_size, ask_price, ask_size, flags)
         self.kept_quotes += (read_quotes, event, instrument, ts_recv, self.frame)
@@ -269,12 +322,25 @@ class ColumnBuffer:
         are_pairs: bool = False,
         check_value: int = 0,
     ) -> None:
-        """Append one book event. bids, asks: levels that begin with price text, size text.
+        """Append one book event. It has a checksum or a check value, not both.
 
-        Flag.SNAPSHOT replaces the book. first, last, previous: update numbers, 0 = none.
-        mark: 32 bits by which a REST image may name the state after this event; 0 = none. An event
-        has a checksum or a mark. are_pairs: the caller knows that each level is a pair.
-        Raises ValueError for a side that is no list, and for a level that is no pair.
+        Args:
+            instrument: Number of the instrument.
+            ts_event: The venue's time in ns.
+            ts_recv: Time of receipt in ns.
+            first: First update number that the event covers, 0 = none.
+            last: Last update number that the event covers, 0 = none.
+            bids: Levels that begin with price text and size text.
+            asks: As `bids`.
+            previous: Number of the update before, 0 = none.
+            flags: Bits of `Flag`; SNAPSHOT replaces the book.
+            checksum: The venue's checksum of the book after this event.
+            are_pairs: The caller has checked that each level is a pair.
+            check_value: 32 bits by which a REST image may name the state after this event, 0 =
+                none.
+
+        Raises:
+            ValueError: A side is not a list, or a level is not a pair.
         """
         if not are_pairs:
             check_pairs(bids)
@@ -315,10 +381,23 @@ class ColumnBuffer:
         flags: int = 0,
         check_value: int = 0,
     ) -> bool:
-        """Append one book event, as `levels` does, whose sides are still JSON: arrays of pairs of
-        plain decimal text, `[["1.5","20"],["1.4","3"]]`. No object is made of any number.
+        """Append one book event, as `levels` does, without making an object of any number.
 
-        Returns False, and appends nothing, for any other form: `levels` must see to it.
+        Args:
+            instrument: Number of the instrument.
+            ts_event: The venue's time in ns.
+            ts_recv: Time of receipt in ns.
+            first: First update number that the event covers, 0 = none.
+            last: Last update number that the event covers, 0 = none.
+            bids: JSON array of pairs of plain decimal text: `[["1.5","20"],["1.4","3"]]`.
+            asks: As `bids`.
+            previous: Number of the update before, 0 = none.
+            flags: Bits of `Flag`.
+            check_value: As in `levels`.
+
+        Returns:
+            False, with nothing appended, if a side has any other form. `levels` takes such an
+            event.
         """
         bid_count, ask_count = pairs_in(bids), pairs_in(asks)
         if bid_count < 0 or ask_count < 0:
@@ -354,8 +433,23 @@ class ColumnBuffer:
         flags: Iterable[int] = repeat(0),
         marks: Iterable[int] = repeat(0),
     ) -> None:
-        """Append book events of several frames, as `json_levels` does each. sides: bids and asks in
-        turns. Raises ValueError, and appends nothing, where `json_levels` would return False."""
+        """Append book events of several frames, as `json_levels` does for one.
+
+        Args:
+            instruments: n instrument numbers.
+            ts_event: n times of the venue in ns.
+            ts_recv: n times of receipt in ns.
+            first: n first update numbers.
+            last: n last update numbers.
+            sides: 2n sides, bids and asks in turns.
+            frames: n frame numbers.
+            previous: n numbers of the updates before.
+            flags: n times bits of `Flag`.
+            marks: n check values.
+
+        Raises:
+            ValueError: `json_levels` would return False for one of them. Nothing was appended.
+        """
         pairs = [side.count(b"]") - 1 for side in sides]
         skeleton = b",".join(sides).translate(None, DIGITS)
         if skeleton != b",".join(map(skeleton_of, pairs)) or pairs.count(0) != sides.count(b"[]"):
@@ -442,8 +536,14 @@ class ColumnBuffer:
         )
 
     def reject(self, reason: str, detail: str, ts_recv: int) -> None:
-        """Take the current frame back and keep it as rejected. Whoever knows what its source may
-        have lost declares the holes."""
+        """Take the rows of the current frame back and keep the frame as rejected.
+        The caller declares the holes.
+
+        Args:
+            reason: Word that counts it in the metrics.
+            detail: Text for the log.
+            ts_recv: Time of receipt in ns.
+        """
         self.roll_back(self.frame)
         self.rejected.append(
             Rejected(

@@ -1,4 +1,4 @@
-"""What a buffer keeps of trades and quotes until it is sealed, and readers of its own events."""
+"""Keep members of trades and quotes until the buffer is sealed; read the buffer's own events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ def deferred(
     ts_recv: Sequence[int],
     frames: Sequence[int],
 ) -> list[Any]:
-    """Return the members of several events, flat. See `ColumnBuffer`."""
+    """Return the members of several events, flat, as `ColumnBuffer` keeps them.
+
+    Args:
+        reader: Reads the events when the buffer is sealed.
+        events: n events.
+        instruments: n instrument numbers.
+        ts_recv: n times of receipt in ns.
+        frames: n frame numbers.
+    """
     members: list[Any] = [reader] * (DEFERRED_WIDTH * len(events))
     members[1::DEFERRED_WIDTH] = events
     members[2::DEFERRED_WIDTH] = instruments

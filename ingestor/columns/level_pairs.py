@@ -1,4 +1,4 @@
-"""What the levels of a book's side must be: pairs of a price and a size, as lists or still JSON."""
+"""Check the levels of a book's side: pairs of a price and a size, as lists or as JSON."""
 
 from __future__ import annotations
 

@@ -27,7 +27,17 @@ def place_holes(holes: Iterable[Gap], taken: Taken) -> None:
 def merge_rows(
     rows: Rows, frames: NDArray[np.int64], more: Rows, more_frames: NDArray[np.int64]
 ) -> tuple[Rows, NDArray[np.int64]]:
-    """Return both groups of rows in frame order, with their frames. Each group is in order."""
+    """Merge two groups of rows by their frames.
+
+    Args:
+        rows: n rows, in frame order.
+        frames: int64[n], the frame of each.
+        more: m rows of the same dtype, in frame order.
+        more_frames: int64[m].
+
+    Returns:
+        n + m rows in frame order, and int64[n + m], their frames.
+    """
     if not len(more):
         return rows, frames
     if not len(rows):
@@ -40,7 +50,16 @@ def merge_rows(
 def merge_updates(
     updates: Rows, levels: NDArray[np.int64], taken: Taken
 ) -> tuple[Rows, NDArray[np.int64]]:
-    """Return all updates in frame order, with their levels: int64[n, 2]."""
+    """Merge the updates that Python decoded with those of the compiled library.
+
+    Args:
+        updates: UPDATE rows, in frame order.
+        levels: int64[n, 2], their levels.
+        taken: Rows of the compiled library.
+
+    Returns:
+        All updates in frame order, and int64[n, 2], their levels.
+    """
     if not len(taken.updates):
         return updates, levels
     if not len(updates):

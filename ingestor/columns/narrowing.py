@@ -25,7 +25,7 @@ DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument,
 
 @dataclass(slots=True)
 class Appended:
-    """What decoders appended since the last flush.
+    """Hold the events that decoders appended since the last flush.
 
     trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
     of the updates' levels, in turns; json_levels: sides, in turns, of the updates with JSON levels.
@@ -70,8 +70,14 @@ def guilty_frames(
 
 
 def neutralize(appended: Appended, frames: Collection[int], table: InstrumentTable) -> None:
-    """Put rows that convert in the place of those that came with these frames. They keep the
-    place, the instruments and the times of receipt, so that they can be taken out like others."""
+    """Put rows that convert in the place of those that came with some frames.
+    They keep place, instruments and times of receipt, so that they can be taken out like others.
+
+    Args:
+        appended: Changed in place.
+        frames: Numbers of the frames.
+        table: Has the instruments' exponents.
+    """
     for row_class, deferred in appended.deferred:
         read_nothing = partial(_read_nothing, len(row_class.numbers))
         for start in range(0, len(deferred), DEFERRED_WIDTH):

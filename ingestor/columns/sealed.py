@@ -1,4 +1,4 @@
-"""What sealing gives: rows, declared holes and rejected frames."""
+"""Define the result of sealing: rows, declared holes and rejected frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ingestor.model.rows import Cause, Rows
 
 
 class Source(Protocol):
-    """Who a frame came from: one connection."""
+    """Identify the connection that a frame came from."""
 
     def instruments(self, row_class: RowClass) -> Sequence[int]:
         """Return the numbers of the instruments subscribed to on it, for one class."""
@@ -84,7 +84,7 @@ class Part:
 
 @dataclass(slots=True)
 class Sealed:
-    """What one flush took out of the buffer.
+    """Hold the result of one flush of the buffer.
 
     trades, quotes: arrays of TRADE and QUOTE rows. updates: array of UPDATE; their levels are
     prices and sizes (int64, bids then asks, update after update). All in order of arrival.

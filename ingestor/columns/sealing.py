@@ -1,4 +1,4 @@
-"""What one flush takes out of the buffer: kept events turned into rows, column by column.
+"""Turn the events of one flush into rows, column by column.
 
 Everything is checked here for the whole batch at once: integers against their field, decimal text
 against its instrument's exponents, prices and sizes against what they can be. What fails is
@@ -56,9 +56,16 @@ _UPDATE_NUMBERS: Final = slice(2, 5)  # where an UPDATE, as eight integers, has 
 
 
 def set_column(rows: Rows, name: str, values: Integers) -> None:
-    """Set a field of rows. values: as many integers as there are rows.
+    """Set a field of rows.
 
-    Raises TypeError for what is no integer, OverflowError for what the field can't hold.
+    Args:
+        rows: n rows, changed in place.
+        name: The field.
+        values: n integers.
+
+    Raises:
+        TypeError: A value is not an integer.
+        OverflowError: The field can't hold a value.
     """
     code = _CODE_OF.get(name) or _CODES[rows.dtype[name].str[1:]]
     if isinstance(values, np.ndarray):
@@ -143,8 +150,17 @@ def _template(row_class: RowClass) -> bytearray:
 def read_deferred(
     row_class: RowClass, deferred: list[Any], bugs: list[Exception]
 ) -> tuple[Part, Sequence[object], Bad]:
-    """Read kept events: their rows without numbers, the texts of the numbers, row after row, and
-    the frames that can't be read. bugs: takes the exceptions that nothing foresaw."""
+    """Read the events that were kept of one class.
+
+    Args:
+        row_class: The class.
+        deferred: Members of events, flat.
+        bugs: Receives the exceptions that nothing foresaw.
+
+    Returns:
+        The rows without their decimal numbers, the texts of these numbers row after row, and
+        the frames that can't be read.
+    """
     count = len(deferred) // DEFERRED_WIDTH
     rows = np.frombuffer(_template(row_class) * count, row_class.dtype)
     rows["instrument"] = array("I", deferred[2::DEFERRED_WIDTH])

@@ -37,7 +37,7 @@ MIB: Final = 1 << 20
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
+    """Return True if a host name or address can only be this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -205,9 +205,11 @@ class BatchConfig(Section):
 
     rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 4_000
     """Rows in a batch: trades, quotes and price levels."""
-    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 8.0
-    """Wait of a batch's oldest row: the price of batching in latency. Up to four times as long
-    while the loop has more than 0.8 of a core."""
+    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 32.0
+    """The longest wait of a batch's oldest row: while the loop has 0.8 of a core or more."""
+    linger_min_ms: Annotated[float, Field(ge=0, le=1000)] = 0.5
+    """Its wait while the loop has time to spare, up to 0.3 of a core: the price of batching in
+    latency. The same as `linger_ms`: a fixed wait, for fewer and larger requests."""
 
 
 class BudgetConfig(Section):
@@ -382,7 +384,7 @@ class LogConfig(Section):
 
 
 class FeedConfig(Section):
-    """What is subscribed to at one market of one venue."""
+    """Configure the subscriptions at one market of one venue."""
 
     venue: Name
     """`ingestor feeds` lists them."""
@@ -430,6 +432,25 @@ class FeedConfig(Section):
         return self
 
 
+class ClusterConfig(Section):
+    """Many machines (`ingestor run --cluster`); every worker has the same section."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = "ingestor"
+    """Of the consumer group, and the beginning of each worker's transactional id."""
+    member: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{0,64}$")] = ""
+    """Of this worker, for people; the host's name and the process's number by default."""
+    workers: Annotated[int, Field(ge=1, le=1000)] = 3
+    """How many there are. `plan` refuses what would not hold with one fewer."""
+    workers_per_egress: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many workers leave through one address: they share what a venue allows it."""
+    protocol: Literal["consumer", "classic"] = "consumer"
+    """Of the group: `consumer` (KIP-848, Kafka 4.0), or `classic` where a broker has no other."""
+    session_timeout_ms: Annotated[int, Field(ge=1000, le=300_000)] = 6_000
+    """A worker that is not seen for so long has lost its shards."""
+    heartbeat_interval_ms: Annotated[int, Field(ge=100, le=60_000)] = 1_000
+    """How often a worker is seen."""
+
+
 class Config(BaseSettings):
     """Everything that can be set. Build it with `ingestor.config.load.load`."""
 
@@ -453,6 +474,7 @@ class Config(BaseSettings):
     catalogue: CatalogueConfig = CatalogueConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
+    cluster: ClusterConfig = ClusterConfig()
     feeds: tuple[FeedConfig, ...] = ()
 
     @classmethod
@@ -464,5 +486,13 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before what was passed, which is the file's content."""
+        """Let the environment go before the file's content.
+
+        Args:
+            settings_cls: Not used.
+            init_settings: The file's content.
+            env_settings: The environment.
+            dotenv_settings: Not used.
+            file_secret_settings: Not used.
+        """
         return env_settings, init_settings

@@ -38,7 +38,7 @@ WIDTH: Final = 3  # members of an arrival
 
 
 class FrameQueue:
-    """What waits to be decoded for one (venue, market).
+    """Hold the frames that wait to be decoded for one (venue, market).
 
     arrive: takes an `Arrival`; on the hot path, so it is the list's own method. arrived: that list,
     WIDTH members for each frame. full: its length at which it should be decoded. counts: the frame
@@ -270,6 +270,18 @@ def take_reads(frame_queue: FrameQueue, on_read_complete: Callable[[], None]) ->
         return None
 
     def take_read(session: Session, data: bytes, at: int, longest: int, ts_recv: int) -> int:
+        """Take the whole data frames of a read.
+
+        Args:
+            session: The connection's session.
+            data: Bytes of the read.
+            at: Offset of the first frame.
+            longest: Most bytes of a frame.
+            ts_recv: Time of receipt in ns.
+
+        Returns:
+            The offset behind the last frame that was taken.
+        """
         has_more = at < len(data)
         while has_more:
             at, has_more = frame_queue.take(session, data, at, longest, ts_recv)

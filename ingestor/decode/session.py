@@ -14,6 +14,7 @@ from typing import Final
 
 from ingestor.adapter import (
     Ack,
+    Acks,
     Control,
     FeedAdapter,
     Filtered,
@@ -23,6 +24,7 @@ from ingestor.adapter import (
     Reconnect,
     Refused,
     Reply,
+    SaysHowItAcks,
 )
 from ingestor.adapter.contract import Subscription
 from ingestor.columns.buffer import ColumnBuffer
@@ -37,10 +39,16 @@ _DETAIL_MAX: Final = 400  # characters; a parser may quote all that it was given
 
 
 class SessionEvents:
-    """What a session tells its owner. All are rare; the default does nothing."""
+    """Receive a session's rare events; the default does nothing."""
 
     def refused(self, session: Session, streams: Sequence[str], text: str) -> None:
-        """The venue refuses these streams."""
+        """Take note that the venue refuses streams.
+
+        Args:
+            session: The session that asked for them.
+            streams: Names of the streams.
+            text: The venue's words.
+        """
 
     def refused_together(self, session: Session, streams: Sequence[str]) -> None:
         """The venue refuses a request for several streams: they must be asked for one by one."""
@@ -80,6 +88,7 @@ class Session:
     """One connection: its adapter, its subscriptions, its part of the ledger."""
 
     __slots__ = (
+        "_acks",
         "_buffer",
         "_decode",
         "_events",
@@ -121,6 +130,7 @@ class Session:
         self._decode: Callable[[bytes, int, ColumnBuffer], Control | None] = adapter.decode
         self._events = events
         self._settle = settle
+        self._acks = adapter.acks if isinstance(adapter, SaysHowItAcks) else Acks.ANSWERED
 
     @property
     def streams(self) -> list[str]:
@@ -181,8 +191,14 @@ class Session:
     def opened(self) -> Iterable[bytes]:
         """The connection is up: return the frames that subscribe to everything."""
         streams = self.streams
-        self.pending = set(streams)
+        self.pending.clear()
+        self.expect_acks(streams)
         return self.adapter.subscribe(streams) if streams else ()
+
+    def expect_acks(self, streams: Iterable[str]) -> None:
+        """These streams were subscribed to: wait for the venue to confirm them, if it ever does."""
+        if self._acks is not Acks.NEVER:
+            self.pending.update(streams)
 
     def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
         """Take one frame; return the frame to answer with, if any. ts_recv: ns."""
@@ -193,7 +209,16 @@ class Session:
         return self._receive(payload, ts_recv)
 
     def receive_begun(self, frame: int, payload: bytes, ts_recv: int) -> bytes | None:
-        """Take a frame that the buffer has a number for, as `receive` does."""
+        """Take a frame that the buffer has a number for, as `receive` does.
+
+        Args:
+            frame: The number.
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+
+        Returns:
+            An answer to send to the venue, or None.
+        """
         self._buffer.resume(frame, payload)
         return self._receive(payload, ts_recv)
 
@@ -204,6 +229,10 @@ class Session:
             control = self._decode(payload, ts_recv, self._buffer)
             if control is None:
                 counts.pending += 1
+                if self.pending and self._acks is Acks.BY_DATA:
+                    named = self._streams_of(payload)
+                    if named:
+                        self._acked(named, ts_recv)
                 return None
             _check(control)
         except Exception as failure:  # noqa: BLE001  # the boundary of a frame
@@ -220,8 +249,17 @@ class Session:
         self._events.reply(self, payload)
 
     def snapshot(self, symbol: str, body: bytes, ts_recv: int) -> bool:
-        """Take a REST book snapshot; return whether it could be read. Not a frame of the ledger:
-        the rejection, if any, is kept like a frame's."""
+        """Take a REST book snapshot. It is not a frame of the ledger.
+        A rejection is kept as that of a frame is.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+
+        Returns:
+            True if it could be read.
+        """
         return self._answer(self.adapter.decode_snapshot, symbol, body, ts_recv)
 
     def _answer(
@@ -244,7 +282,16 @@ class Session:
         return True
 
     def history(self, symbol: str, body: bytes, ts_recv: int) -> bool:
-        """Take past trades, as `snapshot` does a book; return whether they could be read."""
+        """Take past trades, as `snapshot` takes a book.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+
+        Returns:
+            True if they could be read.
+        """
         adapter = self.adapter
         return isinstance(adapter, HasTradeHistory) and self._answer(
             adapter.decode_history, symbol, body, ts_recv
@@ -281,13 +328,7 @@ class Session:
     def _named(self, payload: bytes) -> dict[RowClass, dict[int, None]] | None:
         """Return the instruments, by class, whose streams an unreadable frame names; None where
         that can't be told."""
-        adapter = self.adapter
-        if not isinstance(adapter, NamesStreams):
-            return None
-        try:
-            streams = {*adapter.streams_of(payload)}
-        except Exception:  # noqa: BLE001  # of a frame that is refused already
-            return None
+        streams = self._streams_of(payload)
         if not streams:
             return None
         named: dict[RowClass, dict[int, None]] = {}
@@ -296,6 +337,16 @@ class Session:
                 of_class = named.setdefault(ROW_CLASSES.of_channel(subscription.channel), {})
                 of_class[subscription.instrument] = None
         return named
+
+    def _streams_of(self, payload: bytes) -> frozenset[str]:
+        """Return the streams that a frame names; empty where that can't be told."""
+        adapter = self.adapter
+        if not isinstance(adapter, NamesStreams):
+            return frozenset()
+        try:
+            return frozenset(adapter.streams_of(payload))
+        except Exception:  # noqa: BLE001  # of a frame that is refused, or that was read already
+            return frozenset()
 
     def _control(self, control: Control, ts_recv: int) -> bytes | None:
         self.counts.leave_out(control)
@@ -312,7 +363,7 @@ class Session:
                 pass
         return None
 
-    def _acked(self, streams: Sequence[str], ts_recv: int) -> None:
+    def _acked(self, streams: Collection[str], ts_recv: int) -> None:
         confirmed = self.interrupted.intersection(streams or self.interrupted)
         if confirmed:
             self.interrupted -= confirmed

@@ -1,4 +1,4 @@
-"""What all recordings have in common once their rows come as batches: frames of the libraries."""
+"""Turn batches of rows of any recording into frames of the libraries."""
 
 from __future__ import annotations
 

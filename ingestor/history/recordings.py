@@ -30,7 +30,7 @@ from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Rows
-from ingestor.model.timestamps import SECOND, iso_ns
+from ingestor.model.timestamps import SECOND, Time, time_ns
 from ingestor.recording.files import regular_files
 from ingestor.recording.reader import Problems
 from ingestor.sources.replay.filters import check_symbols, matches_any
@@ -39,8 +39,6 @@ from ingestor.sources.replay.replay import Replay
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
-
-Time = int | str | datetime
 
 _HOUR_S: Final = 3_600
 _BATCH_ROWS: Final = 1 << 16
@@ -51,28 +49,6 @@ _FOREIGN: Final = (LookupError, TypeError, ValueError, RecursionError)  # of met
 _NAME: Final = re.compile(
     r"date=(?P<date>\d{4}-\d{2}-\d{2})/(?P<hour>[01]\d|2[0-3])-(?P<part>\d{1,6})\.parquet"
 )
-
-
-def time_ns(time: Time) -> int:
-    """Return a time as ns since the epoch: ns, "2026-08-01T02:53:53.184174Z" (the time of day may
-    be left out), or a datetime with a zone. Raises ConfigError."""
-    try:
-        match time:
-            case int():
-                return time
-            case datetime():
-                if time.tzinfo is None:
-                    raise ConfigError(f"{time!r} has no zone")
-                seconds = int(time.replace(microsecond=0).timestamp())
-                return seconds * SECOND + time.microsecond * 1_000
-        if time.isdigit():
-            return int(time)
-        if len(time) == len("2026-08-01"):
-            time += "T00:00:00"
-        return iso_ns(time if time.endswith("Z") else time + "Z")
-    except ValueError:
-        what = f"{time!r} is no time: ns since the epoch, or like 2026-08-01T02:53:53Z"
-        raise ConfigError(what) from None
 
 
 def open(  # noqa: A001  # called as recordings.open, as one opens a file
@@ -88,11 +64,20 @@ def open(  # noqa: A001  # called as recordings.open, as one opens a file
 ) -> Readable:
     """Open a recording. Rows with start <= ts_recv < end come out.
 
-    symbols: the venue's, canonical ones (not for topics, which don't name them) or keys. kinds:
-    trades, quotes, book. Empty means all. venue, market: how raw recordings of others are to be
-    read. kafka: options of aiokafka, for topics.
-    Raises ConfigError for a kind or a time that is none, where nothing is recorded, and at the end
-    of reading for a symbol or a kind that matched nothing, with the nearest name.
+    Args:
+        path: File, folder or `kafka://` address.
+        start: First time, inclusive; None for all.
+        end: Last time, exclusive; None for all.
+        symbols: The venue's, canonical ones (not for topics, which don't name them) or keys. Empty
+            means all.
+        kinds: Channels, such as trades, quotes, book. Empty means all.
+        venue: The venue of a raw recording that does not name it.
+        market: The market of a raw recording that does not name it.
+        kafka: Options of aiokafka, for topics.
+
+    Raises:
+        ConfigError: A kind or a time is not valid, or nothing is recorded. At the end of reading:
+            a symbol or a kind matched nothing; the text has the nearest name.
     """
     kinds = tuple(kinds)
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""How to reach Kafka and what to publish there."""
+"""Set how to reach Kafka and what to publish there."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class KafkaSettings:
         return self.topic_prefix + row_class.topic
 
     def client_options(self) -> dict[str, Any]:
-        """What every aiokafka client of this process is given."""
+        """Return the options of every aiokafka client of this process."""
         return {
             "bootstrap_servers": self.bootstrap_servers,
             "client_id": self.client_id,

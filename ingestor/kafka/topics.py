@@ -31,7 +31,7 @@ _CLEANUP: Final = "cleanup.policy"
 
 @dataclass(slots=True)
 class TopicReport:
-    """What the cluster said about our topics.
+    """Hold the cluster's answers about our topics.
 
     refused: why a topic could not be created, by topic; it may exist all the same. final: those of
     them that will be refused again. compacted: tick topics that delete rows by key. can_create:
@@ -46,7 +46,13 @@ class TopicReport:
     is_read: bool = False
 
     def refuse(self, topic: str, code: int, text: str | None) -> None:
-        """Note why a topic was not created."""
+        """Note why a topic was not created.
+
+        Args:
+            topic: Name of the topic.
+            code: Kafka's error code.
+            text: The broker's words, if any.
+        """
         self.refused[topic] = text or error_name(error_of(code))
         if code in _FINAL:
             self.final.add(topic)

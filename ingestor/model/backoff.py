@@ -22,7 +22,13 @@ class Backoff:
     def delay_s(
         self, attempt: int, random: Callable[[], float], retry_after_s: float | None = None
     ) -> float:
-        """attempt: 0 for the first retry. random: uniform in [0, 1)."""
+        """Return how long to wait before the next attempt, in seconds.
+
+        Args:
+            attempt: 0 for the first retry.
+            random: Returns a number in [0, 1).
+            retry_after_s: The wait that the server asked for, in seconds, if it did.
+        """
         window_s = min(self.cap_s, self.base_s * 2.0 ** min(attempt, 32))
         delay_s = max(self.floor_s, window_s * random())
         if retry_after_s is not None:

@@ -10,7 +10,7 @@ from ingestor.model.rows import Rows
 
 
 class InstrumentLike(Protocol):
-    """What reading rows needs of an instrument; `Instrument` satisfies it."""
+    """Name the attributes of an instrument that readers of rows use; `Instrument` has them."""
 
     @property
     def key(self) -> str: ...

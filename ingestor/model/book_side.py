@@ -127,7 +127,8 @@ class BookSide:
         return removed
 
     def is_short(self) -> bool:
-        """Whether it was cut and has lost half of its levels since: deeper ones are missing soon.
+        """Return True if the side was cut and has lost half of its levels since.
+        Deeper levels are missing soon.
 
         (Changes of deep levels count when they are merged.)
         """

@@ -82,7 +82,7 @@ class Lines(Sequence[str]):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it has digits, points and line breaks alone."""
+        """Return True if the text has only digits, points and line breaks."""
         return not self.raw.translate(None, _PLAIN)
 
     @overload

@@ -51,7 +51,7 @@ class Contract(StrEnum):
 
 
 class SizeUnit(StrEnum):
-    """What a size of 1 is."""
+    """Name the unit of a size of 1."""
 
     BASE = "base"
     QUOTE = "quote"
@@ -119,9 +119,21 @@ def instrument(
     lot_size: str,
     **more: Any,
 ) -> Instrument:
-    """Build an Instrument whose exponents come from its tick and lot size.
+    """Build an Instrument whose exponents follow from its tick and lot size.
 
-    Raises ValueError when an increment is no positive decimal or needs more than 18 decimals.
+    Args:
+        venue: Name of the venue.
+        market: Name of the market.
+        symbol: The venue's own name of the instrument.
+        canonical: The name that is the same at all venues.
+        base: Asset that is traded.
+        quote: Asset that prices are in.
+        tick_size: Smallest step of a price, decimal text.
+        lot_size: Smallest step of a size, decimal text.
+        **more: Other fields of `Instrument`.
+
+    Raises:
+        ValueError: An increment is not a positive decimal, or needs more than 18 decimals.
     """
     return Instrument(
         venue=venue,

@@ -25,7 +25,7 @@ Rows = NDArray[np.void]  # a structured array of one class
 
 
 class Kind(IntEnum):
-    """What one row is: the id of its class, or GAP or RESET."""
+    """Name the kind of a row: the id of its class, or GAP or RESET."""
 
     TRADE = 1
     QUOTE = 2
@@ -62,14 +62,14 @@ class Flag(IntFlag):
 
 
 class LevelFormat(IntEnum):
-    """How the buffer holds the levels of a book update."""
+    """Name the form in which the buffer holds the levels of a book update."""
 
     TEXT = 0  # a price and a size in turn, each a decimal text
     JSON = 1  # two JSON arrays of pairs, bids and asks
 
 
 class Cause(IntEnum):
-    """Why a GAP was declared; stands in the `side` field of the mark."""
+    """Name the reason of a GAP; the mark has it in its `side` field."""
 
     SEQUENCE = 1  # the venue's sequence numbers skip
     CHECKSUM = 2  # the venue's checksum, or an independent stream, contradicts the book

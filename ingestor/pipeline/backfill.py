@@ -77,7 +77,16 @@ class BackfillPlanner:
         return heapq.heappop(self._waiting)[2]
 
     def answered(self, wanted: Wanted, left: Sequence[Lost], now_ns: int) -> list[Lost]:
-        """Take note of what a request left missing; return what is given up."""
+        """Take note of the trades that a request left missing.
+
+        Args:
+            wanted: The request.
+            left: The trades that are still missing.
+            now_ns: Monotonic time in ns.
+
+        Returns:
+            The trades that are given up.
+        """
         if list(left) == [wanted.lost]:
             return self.missed(wanted, now_ns)
         for one in left:

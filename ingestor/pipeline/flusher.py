@@ -32,24 +32,24 @@ class Flusher:
         sinks: Sequence[Sink],
         *,
         rows_max: int,
-        linger_s: float,
+        linger: Linger,
         on_repairs: Callable[[Sequence[Repair]], None],
         on_rejected: Callable[[Sequence[Rejected]], None],
         on_lost: Callable[[Sequence[Lost]], None] | None = None,
         clocks: Clocks | None = None,
     ) -> None:
-        """rows_max: rows that make a batch full. linger_s: the longest a row waits for others while
-        the loop has time to spare (`Linger`)."""
+        """rows_max: rows that make a batch full. linger: how long a row waits for others."""
         self._pipeline = pipeline
         self._buffer = pipeline.buffer
         self._sinks = tuple(sinks)
         self._rows_max = rows_max
-        self._linger = Linger(linger_s)
+        self._linger = linger
         self._on_repairs = bulkheads.guard("repair", on_repairs)
         self._on_rejected = bulkheads.guard("quarantine", on_rejected)
         self._on_lost = bulkheads.guard("backfill", on_lost) if on_lost is not None else None
         self._clocks = clocks or Clocks()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0  # when it is over, by the loop's clock
         self._observers: list[Callable[[FlushResult, int], None]] = []
         self._read_completes: dict[FrameQueue, Callable[[], None]] = {}
         self.flushes = 0
@@ -94,7 +94,12 @@ class Flusher:
         now_s = loop.time()
         if linger.is_due(now_s):
             linger.observe(now_s, self._clocks.cpu_s())
-        self._timer = loop.call_later(linger.seconds, self._flush_from_loop)
+        self._due_s = now_s + linger.seconds
+        self._timer = loop.call_later(linger.seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._linger.ended(asyncio.get_running_loop().time() - self._due_s)
+        self._flush_from_loop()
 
     def _flush_from_loop(self) -> None:
         try:

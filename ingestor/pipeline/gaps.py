@@ -24,10 +24,17 @@ def concerned(row_class: RowClass, hole: Gap) -> Sequence[int]:
 
 
 def with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[Mark]) -> Rows:
-    """Insert GAP marks, given in the order of their holes.
+    """Insert GAP marks.
+    Adjacent holes of one cause are one GAP, so that the rows don't depend on where a flush fell
+    any more than `ingestor.sinks.digest` allows for.
 
-    Holes of one cause in a row and at one place are one GAP, so that the rows don't depend on
-    where a flush fell any more than `ingestor.sinks.digest` allows for.
+    Args:
+        row_class: Class of the rows.
+        rows: Rows in order of arrival.
+        marks: Marks in the order of their holes.
+
+    Returns:
+        The rows with the marks among them.
     """
     gaps: list[Rows] = []
     places: list[int] = []

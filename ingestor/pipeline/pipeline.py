@@ -32,7 +32,7 @@ from ingestor.telemetry.metrics import Metrics
 
 @dataclass(slots=True)
 class FlushResult:
-    """What one flush gives: at most one batch per class, and what must be done about the rest.
+    """Hold the result of one flush: at most one batch per class, and what is left to be done.
 
     repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
     for the log. bugs: instrument and exception, where a book's code raised. frame_bugs: exceptions
@@ -165,7 +165,7 @@ class Pipeline:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits to be flushed."""
+        """Return True if nothing waits to be flushed."""
         is_waiting = self.trade_gaps.is_waiting
         return self.buffer.is_empty and self.frame_queues.is_empty and not is_waiting
 

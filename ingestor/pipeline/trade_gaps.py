@@ -46,7 +46,7 @@ _Mark = tuple[int, Rows]  # rows before it, the GAP
 
 
 class TradeGaps:
-    """What is known of each instrument's trade numbers.
+    """Follow each instrument's trade numbers.
 
     lost, filled, unfilled: numbers by (venue, market): declared missing, come since, given up.
     """
@@ -70,7 +70,7 @@ class TradeGaps:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the next `take` has marks to insert."""
+        """Return True if the next `take` has marks to insert."""
         return bool(self._given_up)
 
     def take(self, trades: Rows) -> tuple[Rows, NDArray[np.uint32]]:

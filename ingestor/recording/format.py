@@ -214,7 +214,13 @@ def lost_line(
 ) -> Decided:
     """Return the control line that says what the recorder could not keep.
 
-    n: of the line itself, after those lost. size: bytes of payload.
+    Args:
+        connection: Number of the connection.
+        ts_ns: Time of the line.
+        n: Number of the line itself, after those lost.
+        lines: Lines that were lost.
+        size: Bytes of payload that were lost.
+        from_ns: Time of the first lost line.
     """
     decision = {
         "action": LOST,

@@ -30,7 +30,8 @@ _NAME: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class SegmentName:
-    """What the path of a segment says. n: number of its header line. hour: hours since the epoch.
+    """Hold the parts of a segment's path. n: number of its header line. hour: hours since the
+    epoch.
 
     venue and hour are "" and -1 where the file lies outside the Hive-style folders.
     """
@@ -43,7 +44,15 @@ class SegmentName:
 
 
 def segment_path(root: Path, venue: str, ts_ns: int, session: str, n: int) -> Path:
-    """Return raw/venue=.../date=.../hour=.../<session>-<n>.jsonl.zst below `root`."""
+    """Return raw/venue=.../date=.../hour=.../<session>-<n>.jsonl.zst below `root`.
+
+    Args:
+        root: Folder of the recordings.
+        venue: Name of the venue.
+        ts_ns: Time of the segment's first line.
+        session: Hexadecimal id of the session.
+        n: Number of the segment's header line.
+    """
     at = datetime.fromtimestamp(ts_ns // SECOND, UTC)
     folder = root / "raw" / f"venue={venue}" / f"date={at:%Y-%m-%d}" / f"hour={at:%H}"
     return folder / f"{session}-{n:012d}{SUFFIX}"
@@ -90,7 +99,7 @@ class Indexed(msgspec.Struct, array_like=True):
 
 
 class Index(msgspec.Struct):
-    """Where the zstd frames of a segment are, in order; ts_ns and n of the first line of each."""
+    """List the zstd frames of a segment in order, with ts_ns and n of the first line of each."""
 
     frames: list[Indexed] = []
     size: int = 0  # bytes of the file

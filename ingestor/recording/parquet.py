@@ -74,7 +74,10 @@ def schema(row_class: RowClass) -> pa.Schema:
 def to_table(rows: Rows, row_class: RowClass, table: InstrumentTable) -> pa.Table:
     """Return rows as an Arrow table, sorted by instrument key and time of receipt.
 
-    rows: of one class, in the order they came.
+    Args:
+        rows: Rows of one class, in the order they came.
+        row_class: Their class.
+        table: Their instruments.
     """
     numbers = np.unique(rows["instrument"])
     numbers = np.array(sorted(numbers.tolist(), key=lambda one: (table[one].key, one)), np.uint32)

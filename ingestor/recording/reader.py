@@ -39,14 +39,22 @@ Chunk = tuple[Path, list[Line]]  # lines that follow each other in one file
 
 @dataclass(slots=True)
 class Problems:
-    """What was wrong: the first hundred, and how many. `tell` hears those as they come."""
+    """Keep the first hundred problems of a recording, and count all. `tell` hears those as they
+    come.
+    """
 
     count: int = 0
     kept: list[RecordingError] = field(default_factory=list)
     tell: Callable[[RecordingError], None] | None = None
 
     def add(self, path: Path, offset: int, what: str) -> None:
-        """offset: in the plain text."""
+        """Note a problem.
+
+        Args:
+            path: The file.
+            offset: Offset in the file's plain text.
+            what: Text for people.
+        """
         self.count += 1
         if self.count > _PROBLEMS_KEPT + 1:
             return
@@ -85,7 +93,11 @@ def read_lines(
 ) -> Iterator[list[Line]]:
     """Yield the lines of one file, chunk by chunk, without those that can't be read.
 
-    start, plain_start: a zstd frame's offset in the file and in its plain text (from an index).
+    Args:
+        path: The file.
+        problems: Takes note of what can't be read.
+        start: Offset of a zstd frame in the file, from an index.
+        plain_start: Offset of that frame in the file's plain text.
     """
     reader = LineReader(
         str(path), plain_start, lambda offset, what: problems.add(path, offset, what)
@@ -192,9 +204,14 @@ def chain_lines(
     end_ns: int | None = None,
     progress: Callable[[Path], None] | None = None,
 ) -> Iterator[Chunk]:
-    """Yield a chain's lines from about `start_ns` (as an index allows) to before `end_ns`.
+    """Yield a chain's lines.
 
-    progress: called with each file that was read to its end.
+    Args:
+        chain: Segments that belong together.
+        problems: Takes note of what can't be read.
+        start_ns: Time of the first line, approximately, as an index allows; None for all.
+        end_ns: Time at which to end, exclusive; None for all.
+        progress: Called with each file that was read to its end.
     """
     files = chain.files
     expected = -1

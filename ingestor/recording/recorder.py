@@ -102,30 +102,83 @@ class Recorder:
         await asyncio.to_thread(self._thread.join, timeout_s)
 
     def received(self, connection: int, ts_ns: int, payload: bytes) -> None:
+        """Record a frame of the venue.
+
+        Args:
+            connection: Number of the connection.
+            ts_ns: Time of receipt.
+            payload: The frame's bytes.
+        """
         if ts_ns != self._ts_ns or connection != self._connection:
             self._begin(connection, ts_ns)
         self._hear(payload)
 
     def sent(self, connection: int, ts_ns: int, payload: bytes) -> None:
+        """Record a message to the venue.
+
+        Args:
+            connection: Number of the connection.
+            ts_ns: Time of sending.
+            payload: The message's bytes.
+        """
         text, binary = text_or_bytes(payload)
         self._take(connection, ts_ns, payload, Send(ts_ns, connection, text, binary))
 
     def connected(self, connection: int, ts_ns: int, venue: str, market: str, url: str) -> None:
+        """Record that a connection is open.
+
+        Args:
+            connection: Number of the connection.
+            ts_ns: Time of the handshake's end.
+            venue: Name of the venue.
+            market: Name of the market.
+            url: Address that was connected to.
+        """
         subscriptions = self._subscriptions(connection)
         self._put(ConnectionOpened(connection, ts_ns, venue, market, url, subscriptions))
 
     def disconnected(self, connection: int, ts_ns: int, reason: str) -> None:
+        """Record that a connection has ended.
+
+        Args:
+            connection: Number of the connection.
+            ts_ns: Time of its end.
+            reason: Text for people.
+        """
         self._put(Disconnect(ts_ns, connection, reason))
 
     def fetched(
         self, connection: int | None, ts_ns: int, venue: str, market: str, url: str, body: bytes
     ) -> None:
+        """Record the answer to a REST request.
+
+        Args:
+            connection: Number of the connection that it was asked for, if any.
+            ts_ns: Time of receipt.
+            venue: Name of the venue.
+            market: Name of the market.
+            url: Address that was asked.
+            body: Body of the answer.
+        """
         text, binary = text_or_bytes(body)
         line = Http(ts_ns, url, text, binary, connection, venue, market)
         self._take(-1 if connection is None else connection, ts_ns, body, line)
 
     def record_decision(self, connection: int | None, ts_ns: int, decision: dict[str, Any]) -> None:
+        """Record a decision of the program that a replay must follow.
+
+        Args:
+            connection: Number of the connection, if it is about one.
+            ts_ns: Time of the decision.
+            decision: The decision's members as JSON values.
+        """
         self._put(Decided(ts_ns, decision, connection))
+
+    @property
+    def condition(self) -> tuple[RecorderState, str]:
+        """Return the state, and the reason of a failure."""
+        worker = self._worker
+        return (worker.state if self._thread.is_alive() else RecorderState.STOPPED), worker.reason
 
     def statistics(self) -> RecorderStatistics:
         self._close()  # so that its frames are counted

@@ -36,7 +36,7 @@ CUTS_MAX: Final = 1_000  # a file that is broken in more places is refused
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What is gone. offset, size: bytes of the file (compressed)."""
+    """Describe a part that was cut out. offset, size: bytes of the compressed file."""
 
     offset: int
     size: int

@@ -305,7 +305,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes, *, sync: bool) -> None:
-    """Write a file that appears whole or not at all. Raises OSError."""
+    """Write a file that appears whole or not at all.
+
+    Args:
+        path: The file.
+        content: All of its bytes.
+        sync: Wait until the disk has it.
+
+    Raises:
+        OSError: The file can't be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with create_exclusively(temporary) as file:

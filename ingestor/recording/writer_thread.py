@@ -107,14 +107,14 @@ def take_chunk(entries: deque[Entry]) -> tuple[list[Frames | ControlEntry], int]
 
 
 def _size(entry: ControlEntry) -> int:
-    """What the loop added to `_bytes_in` for a control entry."""
+    """Return the bytes that the loop added to `_bytes_in` for a control entry."""
     if isinstance(entry, Send | Http):
         return len(entry.payload) + ENTRY_BYTES
     return 0
 
 
 class RecorderWorker:
-    """What the thread owns: connections, writers, the state of the disk."""
+    """Own the state of the recorder's thread: connections, writers, the state of the disk."""
 
     def __init__(
         self,

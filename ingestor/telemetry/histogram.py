@@ -34,7 +34,13 @@ class Histogram:
         values_ns: NDArray[np.int64],
         bins: NDArray[np.intp] | None = None,
     ) -> None:
-        """feeds: feed number of each value. bins: where the values belong, if that is known."""
+        """Count values.
+
+        Args:
+            feeds: intp[n], the feed number of each value.
+            values_ns: int64[n].
+            bins: intp[n], the bins of the values, if they are known.
+        """
         if not len(values_ns):
             return
         if bins is None:
@@ -51,6 +57,13 @@ class Histogram:
         self.sums_ns += np.bincount(feeds, values_ns, minlength=len(self.sums_ns))
 
     def add_one(self, feed: int, value_ns: int, weight: int = 1) -> None:
+        """Count one value.
+
+        Args:
+            feed: Its feed number.
+            value_ns: The value.
+            weight: How often it counts.
+        """
         self.counts[feed, int(np.searchsorted(EDGES_NS, value_ns))] += weight
         self.sums_ns[feed] += value_ns * weight
 

@@ -133,7 +133,7 @@ class _Window:
 
 
 class _Forward(logging.Handler):
-    """What libraries log, as one of our events."""
+    """Turn the log lines of libraries into events of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
@@ -149,7 +149,13 @@ class _Forward(logging.Handler):
 def configure(
     config: LogConfig, secrets: Iterable[str] = (), stream: BinaryIO | None = None
 ) -> None:
-    """Set logging up for the process. stream: standard error by default."""
+    """Set logging up for the process.
+
+    Args:
+        config: Level and form.
+        secrets: Texts that are never printed.
+        stream: Where lines go; standard error by default.
+    """
     level = logging.getLevelNamesMapping()[config.level.upper()]
     file = stream or writer_of(sys.stderr) or BytesIO()
     processors: list[Processor] = [

@@ -1,4 +1,4 @@
-"""How late the event loop runs its callbacks: one timer, whatever the number of connections."""
+"""Measure how late the event loop runs its callbacks, by one timer for all connections."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ first. Nothing here knows prometheus-client.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -44,7 +44,7 @@ _WAITING_NS_MAX: Final = 1_000_000_000
 
 
 class Stage(IntEnum):
-    """Where time goes between the venue's clock and the broker's ack."""
+    """Name a stretch of the way from the venue's clock to the broker's acknowledgement."""
 
     VENUE = 0  # venue's event time -> our socket read, corrected for the clocks' difference
     SEAL = 1  # socket read -> sealed and handed to the sink
@@ -112,7 +112,14 @@ class Skew:
     def update(
         self, feeds: NDArray[np.intp], raw_ns: NDArray[np.int64], count: int, now_ns: int
     ) -> None:
-        """count: number of feeds known."""
+        """Take the raw lags of some rows.
+
+        Args:
+            feeds: intp[n], the feed number of each.
+            raw_ns: int64[n], ts_recv minus ts_event.
+            count: Number of feeds known.
+            now_ns: Monotonic time in ns.
+        """
         if now_ns - self._slot_start_ns >= _SKEW_SLOT_NS or not self._slots:
             self._slots.append(np.full(count, np.iinfo(np.int64).max))
             self._slot_start_ns = now_ns
@@ -140,6 +147,16 @@ class LastSeen:
         self._ts_recv = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
         self._ts_event = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
         self._unpublished = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
+        self._gaps: Counter[tuple[RowClass, int]] = Counter()
+
+    def count_gaps(self, row_class: RowClass, numbers: NDArray[np.uint32]) -> None:
+        """Count GAP marks, which are rare. numbers: uint32[n], their instruments."""
+        self._gaps.update((row_class, number) for number in numbers.tolist())
+
+    def gaps(self, row_class: RowClass, instrument: int) -> int:
+        """Return how many GAP marks a stream has had."""
+        self._settle()
+        return self._gaps[row_class, instrument]
 
     def update(
         self,
@@ -149,7 +166,15 @@ class LastSeen:
         ts_event: NDArray[np.int64],
         instruments: int,
     ) -> None:
-        """numbers: instruments of ticks, in order of arrival. instruments: how many there are."""
+        """Take the ticks of a flush.
+
+        Args:
+            row_class: Their class.
+            numbers: uint32[n], their instruments, in order of arrival.
+            ts_recv: int64[n] in ns.
+            ts_event: int64[n] in ns.
+            instruments: Number of instruments known.
+        """
         missing = instruments - len(self._rows[row_class])
         if missing > 0:
             for arrays in (self._rows, self._ts_recv, self._ts_event):
@@ -192,7 +217,7 @@ _Acked = tuple[Rows, int, int]  # and when, and since when they were on their wa
 
 
 class Metrics:
-    """What one loop counts about its rows. Every array is indexed by feed number."""
+    """Count the rows of one loop. Every array is indexed by feed number."""
 
     COUNTERS: Final = (
         "decoded",  # rows that the decoder appended: trades, quotes, price levels
@@ -293,10 +318,14 @@ class Metrics:
         sign: int = 1,
         rows_each: NDArray[np.int64] | None = None,
     ) -> None:
-        """Add one to some counters for each row, given the rows' instrument numbers.
+        """Add one to some counters for each row.
 
-        sign: -1 takes rows back that were counted as something else before. rows_each: how many
-        rows each number stands for, instead of one.
+        Args:
+            names: The counters.
+            row_class: Class of the rows.
+            instruments: uint32[n], the rows' instrument numbers.
+            sign: -1 takes back rows that were counted as something else before.
+            rows_each: int64[n], how many rows each number stands for; one by default.
         """
         if not len(instruments):
             return
@@ -318,18 +347,32 @@ class Metrics:
         feeds = self._feeds.of_rows(row_class, instruments)
         counts = np.bincount(feeds, rows_each, minlength=self._fit())
         counts = sign * counts.astype(np.int64)  # sums of rows are exact in a double
+        if "gaps" in names:
+            self.last_seen.count_gaps(row_class, instruments)
         for name in names:
             self._counters[name] += counts
 
     def count(self, name: str, row_class: RowClass, instrument: int, rows: int = 1) -> None:
-        """Add `rows` to a counter for one instrument."""
+        """Add rows to a counter for one instrument.
+
+        Args:
+            name: The counter.
+            row_class: Class of the rows.
+            instrument: Number of the instrument.
+            rows: How many.
+        """
         feed = int(self._feeds.of_rows(row_class, np.array([instrument], np.uint32))[0])
         self._fit()
         self._counters[name][feed] += rows
 
     def sealed(self, row_class: RowClass, rows: Rows, now_ns: int) -> None:
-        """A flush sealed these rows: fill the lag of the first two stages, once an event. The rows
-        must not change any more. Of book levels the events will do, an array of UPDATE."""
+        """Fill in the lag of the first two stages, once an event, for rows that a flush sealed.
+
+        Args:
+            row_class: Class of the rows.
+            rows: They must not change any more. For book levels, the events: an array of UPDATE.
+            now_ns: Time in ns since the epoch.
+        """
         if not len(rows):
             return
         waiting = self._sealed.get(row_class)
@@ -367,9 +410,15 @@ class Metrics:
     # What a sink tells (ingestor.sinks.kafka.queue.SinkCounts).
 
     def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
-        """The broker acknowledged these rows. since_ns: when the first of them was handed to the
-        sink; PUBLISH takes all of them for as old, so it is never too small. Lags are counted once
-        an event."""
+        """Fill in the lag of rows that the broker acknowledged, once an event.
+
+        Args:
+            row_class: Class of the rows.
+            rows: The rows.
+            now_ns: Time in ns since the epoch.
+            since_ns: Time at which the first of them was handed to the sink. PUBLISH takes all of
+                them for as old, so it is never too small.
+        """
         self._acked.setdefault(row_class, []).append((rows, now_ns, since_ns))
         self._wait(len(rows), now_ns)
 

@@ -63,9 +63,9 @@ class InFlightBatch:
         return rest
 
 
-# A lane's next batch starts beside one under way when that one is so old: before the flush that
-# follows at the default linger, and not so soon that a lane at its limit, whose batches grow while
-# they wait for an answer, sends many small ones instead.
+# A lane's next batch starts beside one under way when that one is so old: soon enough that a slow
+# answer costs little, and not so soon that a lane at its limit, whose batches grow while they wait
+# for an answer, sends many small ones instead.
 BESIDE_S: Final = 0.004
 
 

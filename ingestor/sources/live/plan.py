@@ -1,11 +1,13 @@
 """Subscriptions -> connections: which connection carries which streams, and why.
 
 Pure and deterministic: the same wishes give the same plan, so that `ingestor check` shows what
-`ingestor run` does, and any number of workers can each take their share of it without talking.
+`ingestor run` does, and any number of workers and shards can each take their part of it without
+talking.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -82,6 +84,7 @@ class PlannedConnection:
     source_address: str | None
     why: str
     offer: BookOffer | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def venue(self) -> str:
@@ -121,18 +124,20 @@ class PlannedConnection:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All connections, or one worker's share.
+    """All connections, or the part of one worker or shard.
 
-    workers: how many share the venues' rate limits. index: which of them this is, from 0.
+    workers: how many share the venues' rate limits. parts: how many share the connections.
+    index: which of the parts this is, from 0.
     """
 
     connections: tuple[PlannedConnection, ...]
     workers: int = 1
+    parts: int = 1
     index: int = 0
 
     def is_mine(self, symbol: str) -> bool:
-        """Tell whether a symbol that is new while running belongs to this worker."""
-        return crc32(symbol.encode()) % self.workers == self.index
+        """Tell whether a symbol that is new while running belongs to this part."""
+        return crc32(symbol.encode()) % self.parts == self.index
 
     def __len__(self) -> int:
         return len(self.connections)
@@ -140,20 +145,41 @@ class Plan:
     def __iter__(self) -> Iterator[PlannedConnection]:
         return iter(self.connections)
 
-    def share(self, index: int, workers: int) -> Plan:
-        """Return the part of worker `index` (from 0) of `workers`: every workers-th connection,
-        market by market, so that the parts are equal to within one, of each market too."""
-        if not 0 <= index < workers:
-            raise ValueError(f"no worker {index} among {workers}")
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that two machines agree on if they made the same plan."""
+        whole = hashlib.sha256()
+        for one in self.connections:
+            place = (str(one.number), one.venue, one.market, urlsplit(one.url).path)
+            whole.update("\n".join((*place, *one.streams, "")).encode())
+        return whole.hexdigest()[:8]
+
+    def share(self, index: int, parts: int, *, one_address: bool = True) -> Plan:
+        """Return one part: every parts-th connection, market by market.
+
+        The parts are equal to within one, of each market too. A part can be shared out again.
+
+        Args:
+            index: which part, from 0.
+            parts: how many there are.
+            one_address: whether the parts reach the venues from one address, so that they divide
+                what a venue allows an address.
+
+        Raises:
+            ValueError: for a part that does not exist.
+        """
+        if not 0 <= index < parts:
+            raise ValueError(f"no part {index} among {parts}")
         groups: dict[tuple[str, str, str], list[PlannedConnection]] = {}
         for one in self.connections:
             groups.setdefault((one.venue, one.market, urlsplit(one.url).path), []).append(one)
         dealt = [one for group in groups.values() for one in group]
         return replace(
             self,
-            connections=tuple(dealt[index::workers]),
-            workers=self.workers * workers,
-            index=self.index * workers + index,
+            connections=tuple(dealt[index::parts]),
+            workers=self.workers * (parts if one_address else 1),
+            parts=self.parts * parts,
+            index=self.index * parts + index,
         )
 
     def only(self, streams: Collection[tuple[str, str, str, str]]) -> Plan:
@@ -285,12 +311,13 @@ def _spread(
             number=next(numbers),
             adapter=wish.adapter,
             market=wish.market,
-            url=_at_origin(endpoint.url, origins[place % len(origins)] if origins else None),
+            url=at_origin(endpoint.url, origins[place % len(origins)] if origins else None),
             rest_url=wish.route.rest_origin or rules.rest_url,
             subscriptions=subscriptions,
             route=wish.route,
             source_address=sources[place % len(sources)] if sources else None,
             offer=wish.book,
+            headers=endpoint.headers,
             why=f"{_streams(subscriptions)} of {reason} ({channels}), "
             f"connection {place + 1} of {len(bins)}: {limit}",
         )
@@ -369,8 +396,9 @@ def _fill(
     return bins
 
 
-def _at_origin(url: str, origin: str | None) -> str:
-    """Replace scheme, host and port; path and query are the venue's."""
+def at_origin(url: str, origin: str | None) -> str:
+    """Return an address whose scheme, host and port are replaced; path and query are the venue's.
+    None: as it is."""
     if origin is None:
         return url
     target, parts = urlsplit(origin), urlsplit(url)

@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Final
 
+from ingestor.adapter import Handshake
 from ingestor.model.backoff import Backoff
 from ingestor.model.clocks import Clocks
 from ingestor.sources.live.health import HealthTimeouts
@@ -36,7 +37,11 @@ class SupervisorSettings:
     connects: tuple[float, int] | None = None
 
     def connect_options(
-        self, planned: PlannedConnection, ssl_context: ssl.SSLContext | None, clocks: Clocks
+        self,
+        planned: PlannedConnection,
+        ssl_context: ssl.SSLContext | None,
+        clocks: Clocks,
+        handshake: Handshake | None = None,
     ) -> ConnectOptions:
         """Return how a connection is opened.
 
@@ -44,9 +49,13 @@ class SupervisorSettings:
             planned: the connection.
             ssl_context: None for the system's certificates.
             clocks: whose wall clock stamps its frames.
+            handshake: what the venue said over REST of where to connect.
         """
+        told = handshake or Handshake()
         return ConnectOptions(
-            url=planned.url,
+            url=told.url or planned.url,
+            secret=told.secret,
+            headers=dict(planned.headers),
             ssl_context=ssl_context,
             frame_bytes_max=planned.limits.frame_bytes_max,
             open_timeout_s=self.open_timeout_s,

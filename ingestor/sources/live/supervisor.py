@@ -38,6 +38,7 @@ from ingestor.sources.live.connection import (
 )
 from ingestor.sources.live.dialer import Dialer, Dialers
 from ingestor.sources.live.events import SupervisorEvents, cause_of
+from ingestor.sources.live.handshakes import Handshakes
 from ingestor.sources.live.health import HealthChecker
 from ingestor.sources.live.plan import Plan
 from ingestor.sources.live.repair_worker import RepairWorker
@@ -115,6 +116,7 @@ class Supervisor(SessionEvents):
         rest = pools or RestPools(ssl_context=ssl_context, workers=plan.workers, clocks=self.clocks)
         self._owned = rest if pools is None else None
         self._repair_worker = RepairWorker(self, tap, request_flush, rest, self.clocks)
+        self._handshakes = Handshakes(rest, self.clocks)
         for planned in plan:
             frame_queues.of(planned.adapter, planned.market)
         self._group: asyncio.TaskGroup | None = None  # while `run` runs
@@ -184,11 +186,14 @@ class Supervisor(SessionEvents):
         url = slot.planned.url
         try:
             connection = self._make_connection(slot)
+            told = await self._handshakes.of(slot.planned)
             await TRANSPORTS[slot.planned.route.transport](
-                self._settings.connect_options(slot.planned, self._ssl_context, self.clocks),
+                self._settings.connect_options(slot.planned, self._ssl_context, self.clocks, told),
                 connection,
             )
         except TransportError as failure:
+            if isinstance(failure, HandshakeRejected):
+                self._handshakes.forget(slot.planned)
             self._not_opened(slot, failure)
             return
         except Exception as failure:  # noqa: BLE001  # the boundary of a connection
@@ -385,7 +390,7 @@ class Supervisor(SessionEvents):
 
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None:
         """A subscription was repeated: its acks are due."""
-        connection.session.pending.update(streams)
+        connection.session.expect_acks(streams)
         self._health.subscribed(connection)
 
     def unacknowledged(self, connection: Connection, streams: Sequence[str]) -> None:

@@ -24,7 +24,9 @@ from ingestor.recording.format import Connection
 
 
 class BookForms:
-    """What is known so far. offers: the form of each connection that has said it."""
+    """Follow the form of each connection's books. offers: the form of each connection that named
+    it.
+    """
 
     def __init__(self, adapter: type[FeedAdapter], market: str) -> None:
         self.offers: dict[Connection, BookOffer] = {}
@@ -35,7 +37,13 @@ class BookForms:
         self._levels: dict[Connection, int] = {}  # a side, of the largest image
 
     def asked(self, connection: Connection, adapter: FeedAdapter, payload: bytes) -> None:
-        """Take what a client sent."""
+        """Take a message of the client.
+
+        Args:
+            connection: Who sent it.
+            adapter: The venue's adapter.
+            payload: The message's bytes.
+        """
         if isinstance(adapter, ReadsRequests) and self._offered:
             with suppress(Exception):  # it is no request for streams
                 self._named(connection, adapter, adapter.streams_asked(payload))
@@ -43,7 +51,17 @@ class BookForms:
     def answered(
         self, connection: Connection, adapter: FeedAdapter, payload: bytes, control: Control | None
     ) -> bool:
-        """Take what a frame was; say whether it should be decoded again, in another form."""
+        """Take a frame of the venue.
+
+        Args:
+            connection: Who received it.
+            adapter: The venue's adapter.
+            payload: The frame's bytes.
+            control: The result of decoding it.
+
+        Returns:
+            True if it should be decoded again, in another form.
+        """
         if isinstance(control, Ack):
             self._named(connection, adapter, control.streams)
         elif control is OTHER_BOOK and connection not in self._seen | self.offers.keys():

@@ -40,7 +40,15 @@ def compact(
 
     Hours whose segments are those of the last time are left alone; those before them are replayed
     where books must be warm. Calling it twice writes nothing the second time.
-    Raises OSError, and ConfigError when there is no `raw` folder.
+
+    Args:
+        path: Folder of the recording.
+        adapters: Finds the adapter of a venue.
+        progress: Called with a line of text for people.
+
+    Raises:
+        OSError: A file can't be read or written.
+        ConfigError: There is no `raw` folder.
     """
     if not (path / RAW).is_dir():
         raise ConfigError("there is no folder of raw segments", where=str(path / RAW))

@@ -1,4 +1,4 @@
-"""How many decimals the numbers of a recording have, though one of them may be absurd."""
+"""Find how many decimals the numbers of a recording have, though one of them may be absurd."""
 
 from __future__ import annotations
 

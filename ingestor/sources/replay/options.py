@@ -1,4 +1,4 @@
-"""What a replay is asked for, and what it counted."""
+"""Define the options of a replay and its counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """What to replay. Empty sets mean all.
+    """Choose what to replay. Empty sets mean all.
 
     venue, market: how recordings of others are to be read (ours say it themselves, and so does the
     address of a connection; those of other markets than `market` are left out).
@@ -32,7 +32,7 @@ class ReplayOptions:
 
     @property
     def filters(self) -> bool:
-        """Whether rows may be left out."""
+        """Return True if rows may be left out."""
         return bool(self.start_ns or self.end_ns or self.symbols or self.channels)
 
 

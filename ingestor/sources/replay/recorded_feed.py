@@ -1,4 +1,4 @@
-"""What a recording says about its instruments and connections, made into sessions."""
+"""Make sessions of the instruments and connections that a recording names."""
 
 from __future__ import annotations
 
@@ -104,7 +104,13 @@ class RecordedFeed:
     def change_streams(
         self, connection: Connection, subscriptions: Iterable[SubscriptionText], ts_ns: int
     ) -> None:
-        """Let an open connection carry these streams from now on. ts_ns: when that was."""
+        """Let an open connection carry other streams.
+
+        Args:
+            connection: The connection.
+            subscriptions: Its streams from now on.
+            ts_ns: Recorded time of the change.
+        """
         session = self.sessions.get(connection)
         if session is not None:
             subscriptions = list(subscriptions)
@@ -116,7 +122,13 @@ class RecordedFeed:
             session.change(self._subscriptions(session.market, subscriptions), ts_ns)
 
     def interrupt(self, connection: Connection, streams: Iterable[str], ts_ns: int) -> None:
-        """Streams of an open connection are subscribed to again. ts_ns: when that was."""
+        """Take note that streams of an open connection are subscribed to again.
+
+        Args:
+            connection: The connection.
+            streams: Names of the streams.
+            ts_ns: Recorded time of the subscription.
+        """
         session = self.sessions.get(connection)
         if session is not None:
             session.interrupt([one for one in session.streams if one in set(streams)], ts_ns)

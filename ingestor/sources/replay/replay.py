@@ -155,10 +155,13 @@ class Replay:
         gate: Gate | None = None,
         on_frame: Callable[[int], None] | None = None,
     ) -> None:
-        """Replay into a sink. speed: 1.0 as recorded, None as fast as the sink takes it.
+        """Replay into a sink.
 
-        gate: nothing is read while it is not set. on_frame: hears the recorded time of each frame
-        at the moment it is played.
+        Args:
+            sink: Takes the batches.
+            speed: 1.0 as recorded, None as fast as the sink takes it.
+            gate: Nothing is read while it is not set.
+            on_frame: Hears the recorded time in ns of each frame at the moment it is played.
         """
         if speed is not None:
             await self._run_paced(sink, speed, gate, on_frame)

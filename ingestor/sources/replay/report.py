@@ -1,4 +1,4 @@
-"""What a replay came to, as one JSON object: `ingestor replay --audit --json`."""
+"""Report a replay as one JSON object: `ingestor replay --audit --json`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import numpy as np
 
@@ -135,6 +135,22 @@ class Probe(ColumnBuffer):
         *_: object,
         **__: object,
     ) -> None:
+        """Take note of the digits of a book event; the arguments are those of
+        `ColumnBuffer.levels`.
+
+        Args:
+            instrument: Number of the instrument.
+            ts_event: Not used.
+            ts_recv: Not used.
+            first: Not used.
+            last: Not used.
+            bids: Levels that begin with price text and size text.
+            asks: As `bids`.
+            previous: Not used.
+            flags: Bits of `Flag`.
+            *_: Not used.
+            **__: Not used.
+        """
         self._see_book(instrument, bids, asks, flags)
 
     def json_levels(
@@ -151,6 +167,21 @@ class Probe(ColumnBuffer):
         *_: object,
         **__: object,
     ) -> bool:
+        """Take note of the digits of a book event whose sides are JSON.
+
+        Args:
+            instrument: Number of the instrument.
+            ts_event: Not used.
+            ts_recv: Not used.
+            first: Not used.
+            last: Not used.
+            bids: JSON array of pairs of plain decimal text.
+            asks: As `bids`.
+            previous: Not used.
+            flags: Bits of `Flag`.
+            *_: Not used.
+            **__: Not used.
+        """
         self._see_book(instrument, parse_levels(bids), parse_levels(asks), flags)
         return True
 
@@ -203,7 +234,7 @@ class Probe(ColumnBuffer):
 
 @dataclass(slots=True)
 class Survey:
-    """What the first pass found. markets: of each connection; "" where it is not wanted.
+    """Hold the findings of the first pass. markets: of each connection; "" where it is not wanted.
 
     subscriptions: (symbol, channel) by connection. digits: by (market, symbol). listed: instruments
     by (market, symbol), from the recording's own REST answers. offers: the form of books, by
@@ -450,6 +481,8 @@ def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     request = adapter.snapshot_request("?")
     if request is None:
         return None
+    if "?" in request.path:
+        return _symbol_in_path(request.path, url)
     name = next((name for name, value in request.query.items() if value == "?"), "")
     others = {key: value for key, value in request.query.items() if key != name}
     if not matches(url, RestRequest(request.path, others)):
@@ -457,8 +490,23 @@ def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     return parse_qs(urlsplit(url).query).get(name, [""])[0]
 
 
+def _symbol_in_path(asked: str, url: str) -> str | None:
+    """Return what an address has in the place of "?" in a path; None for another path."""
+    begin, _, end = asked.partition("?")
+    path = unquote(urlsplit(url).path)
+    if not path.startswith(begin) or not path.endswith(end) or len(path) < len(asked):
+        return None
+    return path[len(begin) : len(path) - len(end)]
+
+
 def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> str | None:
-    """Return whose past trades an address asks for, of some symbols; None for another address."""
+    """Return the symbol whose past trades an address asks for, None for another address.
+
+    Args:
+        adapter: The venue's adapter.
+        url: The address.
+        symbols: Symbols to choose from.
+    """
     if not isinstance(adapter, HasTradeHistory):
         return None
     parts = urlsplit(url)
@@ -474,15 +522,31 @@ def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> st
 def inferred(
     venue: str, market: str, symbol: str, digits: tuple[Digits, Digits] | None
 ) -> Instrument:
-    """Return an instrument of which nothing is known but the digits of its numbers."""
+    """Return an instrument of which only the digits of its numbers are known.
+
+    Args:
+        venue: Name of the venue.
+        market: Name of the market.
+        symbol: The venue's own name of it.
+        digits: Those of prices and of sizes, None if it has shown none.
+    """
     prices, sizes = digits or (Digits(8), Digits(8))
     tick, lot = (f"0.{'1':0>{one.exponent}}" if one.exponent else "1" for one in (prices, sizes))
     return instrument(venue, market, symbol, symbol, symbol, "", tick, lot)
 
 
 def add_surveyed(found: Survey, venue: str, table: InstrumentTable) -> dict[str, list[str]]:
-    """Give every symbol of a survey an instrument; return the symbols by where it came from:
-    "given" (in the table already), "recorded" (listed in the recording) or "inferred"."""
+    """Give every symbol of a survey an instrument.
+
+    Args:
+        found: The survey.
+        venue: Name of the venue.
+        table: Takes the instruments.
+
+    Returns:
+        The symbols by their origin: "given" (in the table already), "recorded" (listed in the
+        recording) or "inferred".
+    """
     origins: dict[str, list[str]] = {"given": [], "recorded": [], "inferred": []}
     for (market, symbol), digits in found.digits.items():
         if symbol in table.symbols(venue, market):

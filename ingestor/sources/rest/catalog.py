@@ -124,7 +124,16 @@ class Catalog:
     async def refresh(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
     ) -> InstrumentList | None:
-        """Ask the venue anew. Returns None where it gives no list, or a worse one than is kept."""
+        """Ask the venue for its instrument list again.
+
+        Args:
+            adapter: The venue's adapter.
+            market: Name of the market.
+            rest_url: Address to ask in place of the venue's own.
+
+        Returns:
+            None where the venue gives no list, or a worse one than is kept.
+        """
         rest_url = rest_url or adapter.markets[market].rest_url
         old = await self._old(adapter, market, rest_url)
         try:

@@ -1,4 +1,4 @@
-"""GETs to a venue's REST endpoint: TLS verified, time and size bounded, what may pass is retried.
+"""Requests to venues over REST: TLS verified, time and size bounded, what may pass is retried.
 
 Redirects are not followed and the system's proxy is not used: an answer comes from the host that
 was asked. Whatever the HTTP library raises is a `TransportError` here. A URL in an error has no
@@ -38,6 +38,7 @@ _CODINGS: Final = frozenset({"identity", "gzip", "x-gzip", "deflate"})
 _EXCERPT_BYTES: Final = 200  # of the body of a refusal
 _USER: Final = re.compile(r"//[^/?#]*@")
 _PAGES_MAX: Final = 100
+_JSON: Final = {"Content-Type": "application/json"}
 _BACKOFF: Final = Backoff(base_s=0.5, cap_s=10.0, retry_after_cap_s=60.0)
 
 
@@ -124,7 +125,7 @@ class RestClient:
                 the last attempt, or at once when another attempt can't help.
         """
         url, settings = _url(base_url, request, {}), settings or self._settings
-        return await self._get(url, request.weight, settings, settings.body_bytes_max, None)
+        return await self._get(url, request, settings, settings.body_bytes_max, None)
 
     async def pages(
         self,
@@ -151,7 +152,7 @@ class RestClient:
         room = settings.body_bytes_max
         for _ in range(_PAGES_MAX):
             url = _url(base_url, request, cursor)
-            bodies.append(await self._get(url, request.weight, settings, room, check))
+            bodies.append(await self._get(url, request, settings, room, check))
             room -= len(bodies[-1])
             following = _next_page(bodies[-1], request)
             if not following:
@@ -162,16 +163,16 @@ class RestClient:
     async def _get(
         self,
         url: URL,
-        weight: int,
+        request: RestRequest,
         settings: RestSettings,
         room: int,
         check: Callable[[bytes], object] | None,
     ) -> bytes:
         for attempt in range(settings.attempts_max):
             if self._budget is not None:
-                await self._budget.acquire(weight, settings.backoff.retry_after_cap_s)
+                await self._budget.acquire(request.weight, settings.backoff.retry_after_cap_s)
             try:
-                body = await self._attempt(url, settings.timeout_s, room)
+                body = await self._attempt(url, request, settings.timeout_s, room)
                 if check is not None:
                     check(body)
             except TransportError as failure:
@@ -188,12 +189,19 @@ class RestClient:
             await self._sleep(delay_s)
         raise AssertionError("attempts_max is at least 1")
 
-    async def _attempt(self, url: URL, timeout_s: float, room: int) -> bytes:
+    async def _attempt(self, url: URL, request: RestRequest, timeout_s: float, room: int) -> bytes:
         session = self._session
         assert session is not None, "used outside of its context"
         try:
             limit = aiohttp.ClientTimeout(total=timeout_s)
-            async with session.get(url, allow_redirects=False, timeout=limit) as response:
+            async with session.request(
+                "GET" if request.body is None else "POST",
+                url,
+                data=request.body or None,
+                headers=_JSON if request.body else None,
+                allow_redirects=False,
+                timeout=limit,
+            ) as response:
                 if self._budget is not None:
                     self._budget.observe(response.status, response.headers)
                 return await _read(url, response, room)

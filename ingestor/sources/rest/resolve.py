@@ -20,7 +20,7 @@ _PAIR_SEPARATORS: Final = re.compile(r"[-/_]")
 
 
 class WaitReason(StrEnum):
-    """Why a configured symbol doesn't run."""
+    """Name the reason why a configured symbol doesn't run."""
 
     NOT_TRADING = "not_trading"
     UNREADABLE = "unreadable"

@@ -1,4 +1,4 @@
-"""What happened to instrument lists, counted for the whole process."""
+"""Count what happened to instrument lists, for the whole process."""
 
 from __future__ import annotations
 

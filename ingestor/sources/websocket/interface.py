@@ -63,9 +63,10 @@ class CallbackFailed(TransportError):
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """How to open one connection.
+    """Choose how to open one connection.
 
-    url: ws:// or wss://. ssl_context: None = the system's trusted certificates, verified.
+    url: ws:// or wss://. secret: a query that is appended to it when it is opened, and that no
+    error or log shows. ssl_context: None = the system's trusted certificates, verified.
     frame_bytes_max: bound of a whole message, joined and inflated. open_timeout_s: for name, TCP,
     TLS and handshake together. receive_buffer_bytes: SO_RCVBUF, where there is no proxy.
     source_address: local IP address. proxy: http://, https:// or socks5:// address;
@@ -74,6 +75,7 @@ class ConnectOptions:
     """
 
     url: str
+    secret: str = field(default="", repr=False)
     ssl_context: ssl.SSLContext | None = None
     frame_bytes_max: int = 1 << 20
     open_timeout_s: float = 10.0
@@ -83,6 +85,13 @@ class ConnectOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     permessage_deflate: bool = False
     clock_ns: Callable[[], int] = time_ns
+
+    @property
+    def target(self) -> str:
+        """The address that is opened, secret included."""
+        if not self.secret:
+            return self.url
+        return f"{self.url}{'&' if '?' in self.url else '?'}{self.secret}"
 
     @property
     def is_secure(self) -> bool:
@@ -122,14 +131,14 @@ class Link(Protocol):
 
 
 class Handler(Protocol):
-    """Who hears of a connection."""
+    """Hear of the events of a connection."""
 
     def opened(self, link: Link) -> None:
         """The handshake is done. Comes before any frame."""
 
     @property
     def session(self) -> object:
-        """What `arrive` is to be told: whose frame it is."""
+        """Return the session that `arrive` is told with each frame."""
 
     @property
     def arrive(self) -> Arrive:
@@ -147,8 +156,10 @@ class Handler(Protocol):
 
 @runtime_checkable
 class TakesReads(Protocol):
-    """What a handler may have besides: it cuts the frames of a read itself. A transport may use
-    this for reads that hold several, in place of `arrive`."""
+    """Cut the frames of a read itself: a handler may do that too. A transport may use this for
+    reads
+    that hold several frames, in place of `arrive`.
+    """
 
     @property
     def take(self) -> Take | None:
@@ -192,7 +203,9 @@ def connect_failure(options: ConnectOptions, failure: Exception) -> TransportErr
         return TlsFailed(url, f"certificate refused: {failure.verify_message}")
     if isinstance(failure, ssl.SSLError):
         return TlsFailed(url, f"TLS failed: {failure.reason or failure}")
-    secrets = proxy_secrets(options.proxy) if options.proxy else ()
+    secrets = [*proxy_secrets(options.proxy)] if options.proxy else []
+    if options.secret:
+        secrets.append(options.secret)
     text = Redactor(secrets).text(
         (failure.strerror if isinstance(failure, OSError) else None)
         or str(failure)
@@ -211,5 +224,5 @@ def callback_failure(url: str, failure: Exception) -> CallbackFailed:
 
 
 def is_close_code(code: int) -> bool:
-    """Whether a peer may send this code (RFC 6455 section 7.4, and the codes registered since)."""
+    """Return True if a peer may send this code (RFC 6455 section 7.4, and later registrations)."""
     return code in _CLOSE_CODES or _CLOSE_CODE_REGISTERED <= code < _CLOSE_CODE_END

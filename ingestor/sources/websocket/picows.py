@@ -268,8 +268,10 @@ class _PicowsLink(WSListener):
 
     @property
     def _has_ended(self) -> bool:
-        """Whether nothing counts any more but the answer to our close frame: the peer closed, or
-        we did, or the library did on its own."""
+        """Return True if only the answer to our close frame counts: the peer closed, or we did, or
+        the
+        library did on its own.
+        """
         transport = self._transport
         return self._failure is not None or (
             transport is not None and transport.is_close_frame_sent
@@ -467,7 +469,7 @@ async def connect(options: ConnectOptions, handler: Handler) -> _PicowsLink:
 
 
 async def _open(link: _PicowsLink, options: ConnectOptions) -> None:
-    address = parse_url(options.url)
+    address = parse_url(options.target)
     library = WSProtocol(
         address.netloc,
         address.resource_name,

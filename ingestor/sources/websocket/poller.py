@@ -28,7 +28,7 @@ ReadComplete = Callable[[], None]
 
 
 class Reader(Protocol):
-    """Who reads a socket."""
+    """Read a socket when the poller says that it is ready."""
 
     def readable(self, descriptor: int) -> ReadComplete | None:
         """Read once. Return what is to be called when the sockets that are ready with this one, and

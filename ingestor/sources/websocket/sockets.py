@@ -71,8 +71,11 @@ class SocketTransport(asyncio.Transport):
 
     @property
     def receive(self) -> Receive:
-        """What reads so many bytes of the descriptor at most; none: the peer has ended. Raises
-        BlockingIOError when there is nothing, OSError when the connection is lost."""
+        """Return the function that reads at most so many bytes of the descriptor. It returns none
+        when
+        the peer has ended. It raises BlockingIOError when there is nothing, OSError when the
+        connection is lost.
+        """
         return os.read
 
     def _first_reader(self) -> Reader | None:
@@ -293,7 +296,17 @@ class TlsStream(SocketTransport):
 
 
 async def open_stream(options: ConnectOptions, host: str, port: int) -> SocketTransport:
-    """Connect, and agree on TLS where the URL wants it. Raises OSError, ssl.SSLError."""
+    """Connect, and agree on TLS where the URL wants it.
+
+    Args:
+        options: The connection's options.
+        host: Name or address.
+        port: TCP port.
+
+    Raises:
+        OSError: No connection.
+        ssl.SSLError: TLS failed.
+    """
     connected = await open_socket(options, host, port)
     try:
         if not options.is_secure:
@@ -307,8 +320,17 @@ async def open_stream(options: ConnectOptions, host: str, port: int) -> SocketTr
 
 
 async def open_socket(options: ConnectOptions, host: str, port: int) -> socket.socket:
-    """Return a socket to the first of the host's addresses that answers; the next one is tried
-    beside it when that takes long (RFC 8305). Raises OSError."""
+    """Return a socket to the first of the host's addresses that answers.
+    The next one is tried beside it when that takes long (RFC 8305).
+
+    Args:
+        options: The connection's options.
+        host: Name or address.
+        port: TCP port.
+
+    Raises:
+        OSError: No address answered.
+    """
     loop = asyncio.get_running_loop()
 
     def make(address: AddrInfoType) -> socket.socket:

@@ -290,7 +290,7 @@ async def _attempt(options: ConnectOptions) -> _OneAttempt:
         if options.source_address is not None:
             settings["local_addr"] = (options.source_address, 0)
     attempt = _OneAttempt(
-        options.url,
+        options.target,
         compression="deflate" if options.permessage_deflate else None,
         additional_headers=options.headers,
         user_agent_header=None,

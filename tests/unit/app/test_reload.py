@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingestor.app.planning import make_planned
-from ingestor.app.reload import Configuration, Proposal, Reloads, Share, propose, unless
+from ingestor.app.reload import Configuration, Proposal, Reloads, propose, unless
 from ingestor.config.model import Config
 from ingestor.model.errors import ConfigError, ReloadRefused
 from tests.unit.app.venues import catalogue, config, serving
@@ -25,7 +25,7 @@ class Follower:
         self.go = asyncio.Event()
         self.go.set()
 
-    async def propose(self, configuration: Configuration, share: Share | None) -> Proposal:
+    async def propose(self, configuration: Configuration) -> Proposal:
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await self.go.wait()
@@ -133,9 +133,12 @@ async def test_a_name_that_was_right_once_is_no_error_and_a_new_wrong_one_is(
 async def test_a_share_is_a_part_of_the_plan(tmp_path: Path) -> None:
     async with serving(("binance", "spot")) as (binance,), catalogue(tmp_path) as source:
         wanted = config(binance.feed("BTCUSDT"))
-        share = Share(lambda stream: stream[3] == "trades")
         planned = await make_planned(wanted, source)
-        same = Configuration(lambda: wanted, "c.toml")
-        proposal = await propose(same, wanted, planned.planner, source, share)
+        same = Configuration(
+            lambda: wanted,
+            "c.toml",
+            part=lambda plan: plan.only_where(lambda stream: stream[3] == "trades"),
+        )
+        proposal = await propose(same, wanted, planned.planner, source)
         channels = [one.channel for each in proposal.plan for one in each.subscriptions]
         assert channels == ["trades"]

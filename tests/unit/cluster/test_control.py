@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ingestor.app import Ingestor
-from ingestor.app.reload import Configuration, Share
+from ingestor.app.reload import Configuration
 from ingestor.cluster.control import Dealt, WorkerControl, dealt_share, streams_of
 from ingestor.model.errors import ConfigError, IngestError, ReloadRefused
 from tests.unit.app.test_difference import plan
@@ -22,15 +22,13 @@ class Reloads:
 
     def __init__(self) -> None:
         self.failure: IngestError | None = None
-        self.share: Share | None = None
+        self.plan = plan(range(9))
         self.feeds = 0
 
-    async def reload(
-        self, *, dry_run: bool, configuration: Configuration, share: Share
-    ) -> dict[str, Any]:
+    async def reload(self, *, dry_run: bool, configuration: Configuration) -> dict[str, Any]:
         if self.failure is not None:
             raise self.failure
-        self.share, self.feeds = share, len(configuration.read().feeds)
+        self.plan, self.feeds = configuration.part(self.plan), len(configuration.read().feeds)
         return {"applied": not dry_run}
 
 
@@ -64,18 +62,17 @@ async def test_streams_are_told_and_the_end_of_the_pipe_is_a_stop() -> None:
 
 async def test_a_share_is_what_was_dealt_and_what_nobody_knows_of() -> None:
     reloads = Reloads()
-    mine, other = ("okx", "spot", "A", "book"), ("okx", "spot", "B", "book")
+    mine, *others = streams_of(reloads.plan)
+    listed = others.pop()  # while running; this worker, which is alone, takes it
     request = {
         "call": 1,
         "do": "follow",
         "config": '[[feeds]]\nvenue = "okx"\nsymbols = ["BTC-USDT"]\n',
-        "dealt": Dealt([mine], [other]),
+        "dealt": Dealt([mine], others),
     }
     answers, _ = await ask(reloads, request)
     assert answers == [{"answer": 1, "applied": True}]
-    assert reloads.share is not None
-    listed = ("okx", "spot", "C", "book")  # while running; alone this worker takes it
-    assert [reloads.share.carries(one) for one in (mine, other, listed)] == [True, False, True]
+    assert streams_of(reloads.plan) == [mine, listed]
     assert reloads.feeds == 1
 
 
@@ -102,5 +99,5 @@ def test_a_dealt_share_is_packed_on_connections_of_its_own() -> None:
     mine = streams_of(whole)[::2]
     share = dealt_share(whole, Dealt(mine, []), 1, 3)
     assert {*streams_of(share)} == {*mine}
-    assert (share.index, share.workers) == (1, 3)
+    assert (share.index, share.parts, share.workers) == (1, 3, 3)
     assert len(share) <= len(whole)

@@ -172,7 +172,7 @@ async def test_the_sum_is_shown_and_all_end_in_order(tmp_path: Path) -> None:
         "# the first text\n",
         ["simulated-spot.json"],
         "run",
-        ["--json", "--share", "1/2"],
+        ["--json", "--worker", "1/2"],
     ]
 
 
@@ -295,7 +295,7 @@ def test_the_copies_are_gone_with_their_context(tmp_path: Path) -> None:
     with Launch(make_config(tmp_path), file, 2, ["ingestor"]) as launch:
         command, options = launch.of(1)
         cache_dir = Path(options["env"]["INGESTOR__CATALOGUE__CACHE_DIR"])
-        assert command[-2:] == ["--share", "1/2"]
+        assert command[-2:] == ["--worker", "1/2"]
         assert Path(command[2]).read_text() == "secret"
         assert not [one for one in cache_dir.parent.rglob("*") if one.name == "c.toml"]
         launch.discard()

@@ -17,6 +17,7 @@ from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import Pipeline
 
 LINGER_S = 0.02
@@ -52,7 +53,7 @@ class Bench:
             self.pipeline,
             [self],
             rows_max=self.rows_max,
-            linger_s=LINGER_S,
+            linger=Linger(LINGER_S, LINGER_S),
             on_repairs=lambda _repairs: None,
             on_rejected=lambda _rejected: None,
         )

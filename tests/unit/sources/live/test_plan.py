@@ -194,6 +194,35 @@ def test_every_stream_is_planned_once_and_shares_add_up(
     assert {part.workers for part in parts} == {workers}
 
 
-def test_no_such_worker() -> None:
-    with pytest.raises(ValueError, match="no worker 2 among 2"):
+@given(
+    count=st.integers(0, 60),
+    most=st.integers(1, 4),
+    shards=st.integers(1, 9),
+    workers=st.integers(1, 4),
+)
+def test_shards_and_their_workers_run_each_connection_once(
+    count: int, most: int, shards: int, workers: int
+) -> None:
+    symbols = [f"S{number:02}" for number in range(count)]
+    planned = plan(symbols, ["book", "trades"], streams_per_connection=most)
+    parts = [
+        planned.share(shard, shards, one_address=False).share(worker, workers)
+        for shard in range(shards)
+        for worker in range(workers)
+    ]
+    assert sorted(one.number for part in parts for one in part) == list(range(len(planned)))
+    assert {part.workers for part in parts} == {workers}  # shards have addresses of their own
+    for symbol in ["NEW1", "NEW2", *symbols]:
+        assert sum(part.is_mine(symbol) for part in parts) == 1
+
+
+def test_the_digest_tells_plans_apart() -> None:
+    whole = plan("ABC", ["book"])
+    assert whole.digest == plan("ABC", ["book"]).digest
+    others = [plan("ABD", ["book"]), plan("AB", ["book"]), plan("ABC", ["book", "trades"])]
+    assert len({whole.digest, *(one.digest for one in others)}) == 4
+
+
+def test_no_such_part() -> None:
+    with pytest.raises(ValueError, match="no part 2 among 2"):
         plan("A", ["book"]).share(2, 2)

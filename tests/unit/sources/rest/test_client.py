@@ -30,7 +30,7 @@ SETTINGS = RestSettings(
 async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> Any:
     """Serve on a free port of loopback; yields scheme and host."""
     app = web.Application()
-    app.router.add_get("/v1/list", handler)
+    app.router.add_route("*", "/v1/list", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
@@ -78,6 +78,22 @@ async def test_a_get_returns_the_body() -> None:
         assert await client.get(url + "/", REQUEST) == b"[1]"
         assert await client.get(url, RestRequest("/v1/list")) == b"[1]"
     assert [request.path_qs for request in seen] == ["/v1/list?type=SPOT", "/v1/list"]
+
+
+@pytest.mark.parametrize("body", [b'{"type":"meta"}', b""])
+async def test_a_request_with_a_body_is_a_post(body: bytes) -> None:
+    asked: list[tuple[str, bytes, str | None]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        content_type = request.headers.get("Content-Type")
+        asked.append((request.method, await request.read(), content_type))
+        return web.Response(text="{}", status=200 if len(asked) > 1 else 503)
+
+    request = replace(REQUEST, body=body)
+    async with serving(handler) as url, RestClient(SETTINGS, sleep=Clock().sleep) as client:
+        assert await client.get(url, request) == b"{}"
+    assert [(method, sent) for method, sent, _ in asked] == [("POST", body)] * 2
+    assert not body or asked[0][2] == "application/json"
 
 
 async def test_what_may_pass_is_retried_with_backoff() -> None:

@@ -1,0 +1,322 @@
+"""Bitget, API v3 (unified account): spot, and futures that settle in USDT, USDC or coins.
+
+Reference: Bitget UTA API, "WebSocket": Public Channels (Public Trade, Order Book), REST "Get
+Instruments".
+Units: prices and sizes are decimal text, times are milliseconds as text. Sizes are in base, those
+of coin futures too.
+Traps:
+- All markets share one address; `instType` in `arg` tells them apart. Symbols of spot and of
+  futures are the same text (BTCUSDT), so a frame of another market is no data of this one.
+- `pseq` of a book is the `seq` of the update before, 0 in a snapshot. Both come as numbers or as
+  text. `checksum` is 0, which says nothing: the chain proves the book.
+- `books1` is a snapshot each time.
+- The first message of trades is a snapshot of past ones, newest first.
+- `S` of a trade is the taker's side; `isRPI` says that it was against a retail price improvement
+  order.
+- The client sends the text `ping`, no JSON, and gets `pong`; two minutes without end a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+import orjson
+
+from ingestor.adapter import (
+    MILLISECOND,
+    NO_SIDE,
+    TAKER_SIDES,
+    Ack,
+    BookRule,
+    ColumnBuffer,
+    Continuity,
+    Contract,
+    Control,
+    DecodeError,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Flag,
+    Instrument,
+    Limits,
+    Listing,
+    Market,
+    Notice,
+    PlainFeed,
+    Refused,
+    RestLimit,
+    RestRequest,
+    TradeNumbers,
+    UnknownMessage,
+    VenueError,
+    append_pairs,
+    best_of,
+    instrument,
+    iso_text,
+    time_ns,
+    whole_number,
+)
+
+_TOPICS: Final = {"trades": "publicTrade", "quotes": "books1", "book": "books"}
+_TYPES: Final = {
+    "spot": "spot",
+    "usdt": "usdt-futures",
+    "usdc": "usdc-futures",
+    "coin": "coin-futures",
+}
+_LEFT_OUT: Final = {
+    name: Filtered(name)
+    for name in ("ticker", "kline", "liquidation", "books5", "books50", "books15", "rpiBooks")
+}
+_OTHER_MARKET: Final = Filtered("other_market")
+_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
+_IS_RPI: Final = frozenset({True, "yes", "YES", "true"})
+# System errors, too many requests, and the service's own limits.
+_TEMPORARY: Final = frozenset({"429", "40010", "40015", "40200", "40725", "45001"})
+
+
+class _Argument(msgspec.Struct, rename="camel", gc=False):
+    inst_type: str
+    topic: str
+    symbol: str = ""
+
+
+class _Trade(msgspec.Struct, gc=False):
+    i: Any
+    p: Any  # as text or bare: `float_hook` keeps the digits
+    v: Any
+    S: str
+    T: Any
+    isRPI: Any = None  # noqa: N815  # the venue's name
+
+
+class _Trades(msgspec.Struct, gc=False):
+    action: Literal["snapshot", "update"]
+    arg: _Argument
+    data: list[_Trade]
+
+
+class _Levels(msgspec.Struct, gc=False):
+    a: msgspec.Raw
+    b: msgspec.Raw
+    ts: Any
+    seq: Any = 0
+    pseq: Any = 0
+
+
+class _Book(msgspec.Struct, gc=False):
+    action: Literal["snapshot", "update"]
+    arg: _Argument
+    data: list[_Levels]
+
+
+class _Best(msgspec.Struct, gc=False):
+    a: list[list[Any]]
+    b: list[list[Any]]
+    ts: Any
+    seq: Any = 0
+
+
+class _Quotes(msgspec.Struct, gc=False):
+    arg: _Argument
+    data: list[_Best]
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What tells which message it is."""
+
+    arg: _Argument | None = None
+    event: str | None = None
+    op: str | None = None
+    action: str | None = None
+
+
+_parse_head: Final = msgspec.json.Decoder(_Head).decode
+_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_book: Final = msgspec.json.Decoder(_Book).decode
+_parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
+
+
+def _market() -> Market:
+    return Market(
+        endpoints=(Endpoint("wss://ws.bitget.com/v3/ws/public"),),
+        rest_url="https://api.bitget.com",
+        limits=Limits(
+            streams_per_connection=50,  # more are allowed; the venue advises against it
+            streams_per_subscribe=25,
+            connects_per_s=0.8,  # 300 in five minutes
+            connects_burst=10,
+            requests_per_s=5.0,  # 10 messages a second, pings among them
+            requests_per_hour=240,
+            rest=RestLimit("http", weight_per_s=8.0, weight_burst=10),  # 20 a second
+            ping_interval_s=25.0,
+            lifetime_s=86_400.0,
+        ),
+        book=BookRule(Continuity.PREVIOUS),
+        trade_numbers=TradeNumbers.ASCENDING,
+    )
+
+
+class Bitget(PlainFeed):
+    venue: ClassVar[str] = "bitget"
+    reference: ClassVar[str] = "Bitget UTA API v3, read 2026-11-30"
+    markets: ClassVar[Mapping[str, Market]] = {name: _market() for name in _TYPES}
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
+        self._type = _TYPES[market]
+        self._symbols = symbols
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{_TOPICS[channel]}:{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        return self._operations("subscribe", streams)
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
+        return self._operations("unsubscribe", streams)
+
+    def _operations(self, operation: str, streams: Sequence[str]) -> Iterator[bytes]:
+        size = self.markets[self._market].limits.streams_per_subscribe
+        for start in range(0, len(streams), size):
+            pairs = [stream.partition(":") for stream in streams[start : start + size]]
+            arguments = [
+                {"instType": self._type, "topic": topic, "symbol": symbol}
+                for topic, _, symbol in pairs
+            ]
+            yield orjson.dumps({"op": operation, "args": arguments})
+
+    def ping(self) -> bytes | None:
+        return b"ping"
+
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        if payload == b"pong":
+            return Notice.HEARTBEAT
+        head = _parse_head(payload)
+        if head.action is None:
+            return self._event(payload, head)
+        if head.arg is None:
+            raise DecodeError(self.venue, "data without arg")
+        if head.arg.inst_type.lower() != self._type:
+            return _OTHER_MARKET
+        match head.arg.topic:
+            case "publicTrade":
+                self._trades(_parse_trades(payload), ts_recv, out)
+            case "books1":
+                self._quotes(_parse_quotes(payload), ts_recv, out)
+            case "books":
+                self._book(_parse_book(payload), ts_recv, out)
+            case topic if topic in _LEFT_OUT:
+                return _LEFT_OUT[topic]
+            case topic:
+                raise UnknownMessage(self.venue, f"topic {topic!r:.60}")
+        return None
+
+    def _trades(self, message: _Trades, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[message.arg.symbol]
+        flags = int(Flag.LAST) | _FLAGS[message.action]
+        for trade in reversed(message.data):  # newest first
+            identifier = whole_number(trade.i)
+            out.trade(
+                number,
+                time_ns(trade.T),
+                ts_recv,
+                identifier,
+                trade.p,
+                trade.v,
+                TAKER_SIDES.get(trade.S, NO_SIDE),
+                identifier,
+                flags=flags | Flag.RPI if trade.isRPI in _IS_RPI else flags,
+            )
+
+    def _quotes(self, message: _Quotes, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[message.arg.symbol]
+        for best in message.data:
+            sequence = whole_number(best.seq)
+            prices = (*best_of(best.b), *best_of(best.a))
+            out.quote(number, time_ns(best.ts), ts_recv, sequence, *prices)
+
+    def _book(self, message: _Book, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[message.arg.symbol]
+        flags = _FLAGS[message.action]
+        for update in message.data:
+            last = whole_number(update.seq)
+            previous = 0 if flags else whole_number(update.pseq)
+            times = time_ns(update.ts), ts_recv
+            append_pairs(out, number, times, (last, last, previous), (update.b, update.a), flags)
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        argument = orjson.loads(payload)["arg"]
+        if argument["instType"].lower() != self._type:
+            return ()
+        topic, symbol = argument["topic"], argument["symbol"]
+        return (f"{topic}:{symbol}",) if topic in _TOPICS.values() else ()
+
+    def _event(self, payload: bytes, head: _Head) -> Control:
+        streams = (f"{head.arg.topic}:{head.arg.symbol}",) if head.arg else ()
+        match head.event or head.op:
+            case "subscribe":
+                return Ack(streams)
+            case "unsubscribe" | "pong":
+                return Notice.INFO
+            case "error":
+                message = orjson.loads(payload)
+                text = f"{message.get('code', '')} {message.get('msg', '')}"
+                return Refused(text.strip(), streams)
+        raise UnknownMessage(self.venue, f"{payload[:60]!r}")
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return [RestRequest("/api/v3/market/instruments", {"category": _TYPES[market].upper()})]
+
+    @classmethod
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = orjson.loads(body)
+        code = str(answer["code"])
+        if code != "00000":
+            text = str(answer.get("msg", ""))
+            raise VenueError(cls.venue, code, text, temporary=code in _TEMPORARY)
+        found: Iterable[Any] = answer["data"]
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        if entry["category"].lower() != _TYPES[market]:
+            return None
+        return Listing(entry["symbol"], entry["status"] == "online", entry["status"])
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        base, quote = entry["baseCoin"], entry["quoteCoin"]
+        pair = f"{base}-{quote}".upper()
+        if market == "spot":
+            tick_size, lot_size = (
+                _increment(entry, name) for name in ("pricePrecision", "quantityPrecision")
+            )
+            more: dict[str, Any] = {"settlement": quote}
+        else:
+            tick_size, lot_size = entry["priceMultiplier"], entry["quantityMultiplier"]
+            is_future = entry["type"] == "delivery"
+            expiry_ns = time_ns(entry["deliveryTime"]) if is_future else 0
+            pair += f"-{iso_text(expiry_ns)[:10].replace('-', '') if is_future else 'PERP'}"
+            more = {
+                "contract": Contract.FUTURE if is_future else Contract.PERPETUAL,
+                "settlement": base if market == "coin" else quote,
+                "expiry_ns": expiry_ns // MILLISECOND * MILLISECOND,
+            }
+        return instrument(
+            cls.venue, market, entry["symbol"], pair, base, quote, tick_size, lot_size, **more
+        )
+
+
+def _increment(entry: Any, name: str) -> str:
+    """Return the increment of so many digits as decimal text."""
+    digits = whole_number(entry[name])
+    if digits > 18:
+        raise ValueError(f"{name} is {digits}")
+    return f"0.{'1'.rjust(digits, '0')}" if digits else "1"
+
+
+adapter: type[FeedAdapter] = Bitget

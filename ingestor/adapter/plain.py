@@ -1,0 +1,83 @@
+"""What most adapters have in common: books that begin on the socket, and no ping of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from ingestor.adapter.contract import RestRequest
+from ingestor.adapter.numbers import parse_levels
+from ingestor.columns.buffer import ColumnBuffer
+from ingestor.model.errors import UnknownMessage
+from ingestor.model.rows import Side
+
+TAKER_SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
+NO_SIDE: Final = int(Side.NONE)
+_UUID_LENGTH: Final = 36
+_UUID_PARTS: Final = [8, 4, 4, 4, 12]
+
+
+class PlainFeed:
+    """The members of an adapter whose books begin on the socket and which sends no ping."""
+
+    venue: ClassVar[str]
+
+    def ping(self) -> bytes | None:
+        return None
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return None
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        raise UnknownMessage(self.venue, "books are seeded on the socket")
+
+
+def uuid_halves(text: str) -> tuple[int, int]:
+    """Return the high and the low 64 bits of a UUID. Raises ValueError for what is none."""
+    parts = text.split("-")
+    if len(text) != _UUID_LENGTH or [len(part) for part in parts] != _UUID_PARTS:
+        raise ValueError(f"{text!r:.60} is no UUID")
+    value = int.from_bytes(bytes.fromhex("".join(parts)))
+    return value >> 64, value & (2**64 - 1)
+
+
+def append_pairs(
+    out: ColumnBuffer,
+    instrument: int,
+    times: tuple[int, int],
+    numbers: tuple[int, int, int],
+    sides: tuple[msgspec.Raw, msgspec.Raw],
+    flags: int = 0,
+    checksum: int | None = None,
+) -> None:
+    """Append one book event whose sides are JSON arrays of pairs, in any form of a number.
+
+    Args:
+        out: takes it.
+        instrument: its number.
+        times: of the event and of its receipt, ns.
+        numbers: `first`, `last` and `previous` of `ColumnBuffer.levels`.
+        sides: bids and asks.
+        flags: as in `ColumnBuffer.levels`.
+        checksum: as in `ColumnBuffer.levels`.
+    """
+    first, last, previous = numbers
+    bids, asks = bytes(sides[0]), bytes(sides[1])
+    if checksum is None and out.json_levels(
+        instrument, *times, first, last, bids, asks, previous, flags
+    ):
+        return
+    levels = parse_levels(bids), parse_levels(asks)
+    out.levels(instrument, *times, first, last, *levels, previous, flags, checksum)
+
+
+def pairs_of(levels: Sequence[Sequence[Any]]) -> list[tuple[Any, Any]]:
+    """Return price and size of levels that have more members. Raises IndexError for fewer."""
+    return [(level[0], level[1]) for level in levels]
+
+
+def best_of(levels: Sequence[Sequence[Any]]) -> tuple[Any, Any]:
+    """Return price and size of the first level; zeros for an empty side."""
+    return (levels[0][0], levels[0][1]) if levels else ("0", "0")
