@@ -154,6 +154,7 @@ async def test_fifty_of_five_hundred_come_and_fifty_go_and_the_others_notice_not
         assert monitor is not None
         watched = {number for number, _ in monitor.silent_streams}
         assert not watched & {*numbers.values()}
+        await found.more_of([*stay, *new])  # what was on the way has come
         quiet = {symbol: found.seen(symbol) for symbol in gone}
         await found.more_of([*stay, *new])
         assert {symbol: found.seen(symbol) for symbol in gone} == quiet
