@@ -24,6 +24,7 @@ SIDE_NAMES: Final[Mapping[int, str]] = {  # of trades
     Side.BID: "buy",
     Side.ASK: "sell",
 }
+BOOK_SIDE_NAMES: Final[Mapping[int, str]] = {Side.BID: "bid", Side.ASK: "ask"}
 
 _ID_MAX: Final = 255
 _CONTROL_AT: Final = (32, 40)  # offsets of `first` and `last`, behind the header
@@ -66,6 +67,8 @@ class RowClass:
     """Names of 128-bit ids in JSON: fields of the high and the low half."""
     names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Fields whose values have names in JSON. `side` is in JSON only if it is here."""
+    labels: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Names beside those of JSON, for people and frames."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What fields mean, for the schema."""
     key_fields: tuple[str, ...] = ()
@@ -227,6 +230,7 @@ RowClass.LEVEL = RowClass(
     dtype=LEVEL,
     title="One venue event of an order book, a reset, or a gap",
     numbers={"price": Exponent.PRICE, "size": Exponent.SIZE},
+    labels={"side": BOOK_SIDE_NAMES},
 )
 
 ROW_CLASSES: Final = RowClasses((RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL))
