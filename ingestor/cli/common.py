@@ -61,7 +61,7 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
     servers: Kafka's addresses, which go before those of the file and the environment.
     """
     from ingestor.app import settings
-    from ingestor.config.load import load, with_servers
+    from ingestor.config.load import ignored_variables, load, with_servers
     from ingestor.sources.registry import markets
     from ingestor.telemetry import logs
 
@@ -69,6 +69,9 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
     if servers is not None:
         config = with_servers(config, servers, "--bootstrap-servers")
     logs.configure(config.log, settings.secrets(config))
+    for variable, meant in ignored_variables():
+        hint = f"; did you mean {meant}?" if meant else ""
+        complain(f"{variable} is no setting and is ignored{hint}")
     return config
 
 

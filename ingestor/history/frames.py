@@ -28,7 +28,7 @@ from ingestor.model.row_classes import (
     RowClass,
     is_control,
 )
-from ingestor.model.rows import Kind, Rows
+from ingestor.model.rows import ABSENT, Kind, Rows
 
 # A price times a size fits into the 38 digits that every library has: Arrow adds the digits of both
 # and one, and DuckDB multiplies in 18 digits where neither has more.
@@ -176,9 +176,9 @@ class _Table:
                 columns[name] = _named(rows[name], names[name], self._control)
             elif name.endswith("_ns"):
                 columns[name] = self._time(name)
-            elif name not in low_halves:
+            elif name not in low_halves and (name != "exponent" or self._form.prices == "raw"):
                 values = np.ascontiguousarray(rows[name])
-                columns[name] = pa.array(values, mask=self._control)
+                columns[name] = pa.array(values, mask=self._missing(name))
         if self._form.prices == "raw":
             for name in _EXPONENT_COLUMNS:
                 columns[name] = pa.array(self._exponents(name).astype(np.int8))
@@ -193,7 +193,7 @@ class _Table:
         return columns
 
     def _time(self, name: str) -> pa.Array:
-        mask = None if name.startswith("ts_") else self._control
+        mask = None if name.startswith("ts_") else self._missing(name)
         values = pa.array(np.ascontiguousarray(self._rows[name]), pa.int64(), mask=mask)
         if self._form.times == "ns":
             return values
@@ -201,14 +201,21 @@ class _Table:
         return values.cast(pa.duration("ns") if is_span else pa.timestamp("ns", "UTC"))
 
     def _number(self, name: str, unit: Exponent) -> pa.Array:
-        values = np.ascontiguousarray(self._rows[name])
+        values, missing = np.ascontiguousarray(self._rows[name]), self._missing(name)
         if self._form.prices == "raw":
-            return pa.array(values, mask=self._control)
+            return pa.array(values, mask=missing)
         exponents = self._exponents_of(unit)
         if self._form.prices == "float":
-            return pa.array(values / 10.0**exponents, mask=self._control)
+            return pa.array(values / 10.0**exponents, mask=missing)
         digits = _PRICE_DIGITS if unit is Exponent.PRICE else _DIGITS
-        return _decimals(values, exponents, self._control, digits)
+        return _decimals(values, exponents, missing, digits)
+
+    def _missing(self, name: str) -> _Mask | None:
+        """Return the rows in which a field means nothing: control rows, and where it is absent."""
+        if name not in self._row_class.optional:
+            return self._control
+        absent: _Mask = self._rows[name] == ABSENT
+        return absent if self._control is None else absent | self._control
 
     def _exponents_of(self, unit: Exponent) -> NDArray[np.int64]:
         """Return the exponent of each row's numbers of a unit."""
@@ -216,6 +223,8 @@ class _Table:
             return self._exponents("price_exponent")
         if unit is Exponent.SIZE:
             return self._exponents("size_exponent")
+        if unit is Exponent.OWN:
+            return self._rows["exponent"].astype(np.int64)
         return np.full(len(self._rows), RATE_EXPONENT, np.int64)
 
     def _exponents(self, name: str) -> NDArray[np.int64]:

@@ -50,6 +50,9 @@ class KafkaRecording(Readable):
         return iterate(self.__aiter__)
 
     async def __aiter__(self) -> AsyncIterator[TickBatch]:
+        row_classes = [ROW_CLASSES.of_channel(kind) for kind in self.kinds]
+        is_all = len(self.kinds) == len(ROW_CLASSES)
+        others = [self.prefix + one.topic for one in row_classes if not one.is_standard]
         chosen = _Chosen(
             _time_of(self.start),
             _time_of(self.end),
@@ -58,7 +61,8 @@ class KafkaRecording(Readable):
         )
         async with Consumer(
             self.bootstrap_servers,
-            [self.prefix + ROW_CLASSES.of_channel(kind).topic for kind in self.kinds],
+            [self.prefix + row_class.topic for row_class in row_classes],
+            may_be_absent=others if is_all else (),
             start=EARLIEST if self.start is None else self.start,
             end=self.end,
             margin_ns=int(self.margin_s * SECOND),

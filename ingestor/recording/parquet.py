@@ -25,10 +25,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ingestor.model.batch import TickBatch
+from ingestor.model.decimals import EXPONENT_MAX
 from ingestor.model.errors import RecordingError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RATE_EXPONENT, ROW_CLASSES, Exponent, RowClass
-from ingestor.model.rows import Rows
+from ingestor.model.rows import ABSENT, Rows
 from ingestor.recording.files import create_exclusively, open_regular, regular_files
 from ingestor.recording.format import HOUR_NS
 from ingestor.recording.segments import write_atomically
@@ -93,12 +94,21 @@ def to_table(rows: Rows, row_class: RowClass, table: InstrumentTable) -> pa.Tabl
             pa.array(ranks, pa.int32()), pa.array([one.key for one in instruments], pa.string())
         )
     ]
-    columns += [pa.array(np.ascontiguousarray(rows[name])) for name in column_names(row_class)]
+    columns += [_column(row_class, rows, name) for name in column_names(row_class)]
     for exponents in (table.price_exponents, table.size_exponents):
         by_rank = exponents[numbers].astype(np.int8)
         columns.append(pa.array(by_rank[ranks]))
     metadata = {TABLE_KEY: json.dumps([one.to_json() for one in instruments]).encode()}
     return pa.Table.from_arrays(columns, schema=schema(row_class).with_metadata(metadata))
+
+
+def _column(row_class: RowClass, rows: Rows, name: str) -> Any:
+    """Return a field as a column; what is absent is null."""
+    values = np.ascontiguousarray(rows[name])
+    is_absent = values == ABSENT if name in row_class.optional else None
+    if is_absent is not None:
+        is_absent &= rows["kind"] == row_class.id  # a control row has other fields there
+    return pa.array(values, mask=is_absent)
 
 
 def write_file(path: Path, table: pa.Table) -> None:
@@ -267,15 +277,21 @@ _EXPONENT_COLUMNS: Final = {
     Exponent.PRICE: "price_exponent",
     Exponent.SIZE: "size_exponent",
     Exponent.RATE: str(RATE_EXPONENT),
+    Exponent.OWN: "exponent",
 }
 
 
-def _decimal(column: str, exponent: str, scale: int) -> str:
-    """Return an expression: the column, in units of 10^-exponent, as DECIMAL(38, scale)."""
+def _decimal(column: str, unit: Exponent, scale: int) -> str:
+    """Return an expression: numbers of a unit as DECIMAL(38, scale)."""
+    exponent, value = _EXPONENT_COLUMNS[unit], f"CAST({column} AS HUGEINT)"
+    if unit is Exponent.OWN:  # a decimal has no room for all that a row may say
+        beyond = f"greatest(CAST({exponent} AS INTEGER) - {scale}, 0)"
+        value = f"({value} // CAST(pow(10, {beyond}) AS HUGEINT))"
+        exponent = f"least(CAST({exponent} AS INTEGER), {scale})"
     cases = " ".join(f"WHEN {digits} THEN {10 ** (scale - digits)}" for digits in range(scale + 1))
-    units = f"CAST({column} AS HUGEINT) * CAST(CASE {exponent} {cases} END AS HUGEINT)"
-    unit = f"CAST({Decimal(1).scaleb(-scale):f} AS DECIMAL({scale + 1}, {scale}))"
-    return f"CAST({units} AS DECIMAL({38 - scale - 1}, 0)) * {unit} AS {column}"
+    units = f"{value} * CAST(CASE {exponent} {cases} END AS HUGEINT)"
+    unit_text = f"CAST({Decimal(1).scaleb(-scale):f} AS DECIMAL({scale + 1}, {scale}))"
+    return f"CAST({units} AS DECIMAL({38 - scale - 1}, 0)) * {unit_text} AS {column}"
 
 
 def _side(row_class: RowClass) -> list[str]:
@@ -289,7 +305,8 @@ def _side(row_class: RowClass) -> list[str]:
 
 def _scales(files: Iterable[Path]) -> dict[Exponent, int]:
     """Return the largest exponents of the instruments that files name."""
-    scales = {Exponent.PRICE: 0, Exponent.SIZE: 0, Exponent.RATE: RATE_EXPONENT}
+    scales = dict.fromkeys(Exponent, EXPONENT_MAX)
+    scales[Exponent.PRICE] = scales[Exponent.SIZE] = 0
     for file in files:
         metadata = pq.read_schema(file).metadata or {}
         for one in json.loads(metadata[TABLE_KEY]):
@@ -302,7 +319,8 @@ def duckdb_view(root: Path | str, kind: str) -> str:
     """Return a SELECT for DuckDB over all files of a kind, to stand in a FROM, in parentheses.
 
     Prices, sizes and rates are exact decimals, whose scale is the largest that an instrument of
-    these files has, so that products and sums of them are exact too. Times are TIMESTAMP_NS in UTC,
+    these files has, so that products and sums of them are exact too; of OWN numbers 18, whose
+    decimals beyond are cut. What is absent is NULL, times of the header are TIMESTAMP_NS in UTC,
     sides have names. GAP and RESET rows are left out.
 
     Args:
@@ -330,10 +348,7 @@ def duckdb_view(root: Path | str, kind: str) -> str:
         "sequence",
         "flags",
         *_side(row_class),
-        *(
-            _decimal(name, _EXPONENT_COLUMNS[unit], scales[unit])
-            for name, unit in row_class.numbers.items()
-        ),
+        *(_decimal(name, unit, scales[unit]) for name, unit in row_class.numbers.items()),
         *plain,
     ]
     pattern = str(folder / "**" / _OURS).replace("'", "''")
