@@ -221,6 +221,8 @@ class Ingestor:
         config = self.config = proposal.config
         self.supervisor.connections_max = descriptor_budget(len(change.plan), now_open)
         proposal.source.set_up_logs(config)
+        if self.sink is not None:
+            wiring.want_topics(self.sink, config)
         self.changes.adopt(proposal)
         report_waiting(proposal.planner.waiting)
         if self.history is not None:

@@ -49,9 +49,14 @@ def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
         session=session,
         budget=settings.budget(config.budget),
     )
+    want_topics(sink, config)
+    return sink
+
+
+def want_topics(sink: KafkaSink, config: Config) -> None:
+    """Have the topics there of all classes of rows that a configuration brings."""
     for channel in {channel for feed in config.feeds for channel in feed.channels}:
         sink.want(ROW_CLASSES.of_channel(channel))
-    return sink
 
 
 def make_rest_pools(config: Config, plan: Plan, clocks: Clocks) -> RestPools:

@@ -24,7 +24,7 @@ from ingestor.telemetry.status import Status
 from tests.reference.reader import Level, Quote, Trade
 
 PATIENCE_S = 60.0
-TOPICS = {row_class: row_class.topic for row_class in ROW_CLASSES}
+TOPICS = {row_class: row_class.topic for row_class in ROW_CLASSES if row_class.is_standard}
 _AGGRESSOR = {Side.BID: "buy", Side.ASK: "sell"}
 _SIDE = {Side.BID: "bid", Side.ASK: "ask"}
 
