@@ -117,6 +117,7 @@ async def bench(
                 found.one = one
                 await one.subscribed()
                 yield found
+                await one.stop()
 
 
 async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
