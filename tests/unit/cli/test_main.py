@@ -46,6 +46,7 @@ COMMANDS = {
     "run": [],
     "serve": [],
     "simulate": [],
+    "symbols": [],
     "top": [],
 }
 
