@@ -18,6 +18,10 @@ COPY --from=build /opt/ingestor /opt/ingestor
 COPY config /etc/ingestor
 # Nothing is written outside the volume, so the root file system may be read-only.
 ENV PATH=/opt/ingestor/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Probes come from outside the container; which ports are published is the host's decision.
+ENV INGESTOR__HTTP__HOST=0.0.0.0 INGESTOR__HTTP__ALLOW_REMOTE=true
+ENV INGESTOR__CATALOGUE__CACHE_DIR=/var/lib/ingestor/cache
+EXPOSE 9464
 USER 10001:10001
 WORKDIR /var/lib/ingestor
 VOLUME /var/lib/ingestor

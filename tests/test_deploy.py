@@ -10,24 +10,28 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ingestor.admin.exposition import STREAM_FAMILIES
 from ingestor.cluster.view import worker_families
+from ingestor.config.load import load
 from ingestor.sources.registry import GROUP
 from tests.unit.admin.test_server import App
 
 ROOT = Path(__file__).parents[1]
 ALERTS = ROOT / "deploy" / "prometheus-alerts.yaml"
+COMPOSE = ROOT / "deploy" / "compose.yaml"
 DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
 OPERATIONS = ROOT / "docs" / "operations.md"
 NAME = re.compile(r"\bingestor_[a-z_]+")
 
 
 def exported() -> set[str]:
-    """The names under which Prometheus knows what `/metrics` has."""
+    """The names under which Prometheus knows what `/metrics` has of our own."""
     suffixes = {"counter": "_total", "info": "_info"}
     families = [*App().exposition.families(), *worker_families({})]
-    return {family.name + suffixes.get(family.type, "") for family in families}
+    names = {family.name + suffixes.get(family.type, "") for family in families}
+    return {name for name in names if name.startswith("ingestor_")}
 
 
 def named_in(path: Path) -> set[str]:
@@ -69,6 +73,39 @@ def test_the_dashboard_is_json_that_fits_the_screen() -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels) > 10
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+def test_what_compose_mounts_exists_and_its_ports_are_of_loopback() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    mounts = [mount for service in services.values() for mount in service.get("volumes", ())]
+    for mount in mounts:
+        if mount.startswith("."):
+            assert (COMPOSE.parent / mount.split(":")[0]).exists(), mount
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    scraped = yaml.safe_load((COMPOSE.parent / "prometheus.yaml").read_text())["scrape_configs"]
+    assert {
+        target
+        for job in scraped
+        for static in job["static_configs"]
+        for target in static["targets"]
+    } == {"ingestor:9464"}
+
+
+def test_the_settings_of_the_containers_are_settings_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    image = re.findall(r"(INGESTOR__\w+)=(\S+)", (ROOT / "Dockerfile").read_text())
+    settings = {**dict(image), **services["ingestor"]["environment"]}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    config = load(ROOT / "config" / "kraken.toml", {"kraken": ["spot"]})
+    assert config.http.host == "0.0.0.0"  # of the container
+    assert config.http.allowed_hosts == ("ingestor",)
+    assert str(config.catalogue.cache_dir) == "/var/lib/ingestor/cache"
+    assert services["ingestor"]["command"][1].endswith("/kraken.toml")
 
 
 @pytest.mark.parametrize(

@@ -179,9 +179,11 @@ def test_packages_only_export(modules: list[Module]) -> None:
 
 
 def feeds() -> list[str]:
-    paths = (ROOT / "feeds").iterdir()
+    """Return the names of the venues: modules of `feeds`, and of the folders `venues` in it."""
+    folders = [ROOT / "feeds", *(ROOT / "feeds").glob("*/venues")]
+    paths = [path for folder in folders for path in folder.iterdir()]
     names = (path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").exists())
-    return sorted(name for name in names if name != "__init__")
+    return sorted({*names} - {"__init__"})
 
 
 @pytest.mark.parametrize("feed", feeds())

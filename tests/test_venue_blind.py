@@ -9,10 +9,11 @@ import pytest
 
 import feeds
 import ingestor
+from ingestor.sources.registry import discover
 from ingestor.testbed.emulator import venues as emulated
 
 SIMULATED = "simulated"  # the testbed's own venue: the program offers it by name
-VENUES = frozenset(module.name for module in pkgutil.iter_modules(feeds.__path__)) - {SIMULATED}
+VENUES = frozenset(discover(feeds, ()).sources) - {SIMULATED}
 PACKAGE = Path(*ingestor.__path__)
 EXEMPT = Path(*emulated.__path__)
 COMPILED = {".pyc", ".so", ".pyd"}

@@ -121,7 +121,7 @@ async def _read(settings: KafkaSettings, row_class: RowClass) -> tuple[int, floa
     async with Consumer(
         settings.bootstrap_servers,
         [settings.tick_topic(row_class)],
-        start_ns=EARLIEST,
+        start=EARLIEST,
         stop_at_end=True,
     ) as consumer:
         async for batch in consumer:

@@ -141,17 +141,18 @@ _STREAM: Final = {
 }
 
 # What each event is read with; spot quotes have none.
-_PARSERS: Final[dict[object, Callable[[bytes], Any]]] = {
+Parsers = Mapping[object, Callable[[bytes], Any]]
+_PARSERS: Final[Parsers] = {
     "trade": msgspec.json.Decoder(Trade, float_hook=str).decode,
     "aggTrade": msgspec.json.Decoder(AggregateTrade, float_hook=str).decode,
     "bookTicker": msgspec.json.Decoder(BookTicker, float_hook=str).decode,
 }
-_SPOT_PARSERS: Final = {
+SPOT_PARSERS: Final[Parsers] = {
     **_PARSERS,
     "depthUpdate": msgspec.json.Decoder(Depth).decode,
     None: msgspec.json.Decoder(Quote, float_hook=str).decode,
 }
-_FUTURES_PARSERS: Final = {
+FUTURES_PARSERS: Final[Parsers] = {
     **_PARSERS,
     "trade": msgspec.json.Decoder(FuturesTrade, float_hook=str).decode,
     "depthUpdate": msgspec.json.Decoder(FuturesDepth).decode,
@@ -236,6 +237,7 @@ class Binance:
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._market = market
         self._is_spot = market == "spot"
+        self._parsers: Parsers = SPOT_PARSERS if self._is_spot else FUTURES_PARSERS
         self._symbols = symbols
         self._requests = 0
         self._offer = self.markets[market].books[0]
@@ -304,7 +306,7 @@ class Binance:
         except msgspec.ValidationError as failure:
             return self._other(payload, str(failure))
         event = head.e
-        parse = (_SPOT_PARSERS if self._is_spot else _FUTURES_PARSERS).get(event)
+        parse = self._parsers.get(event)
         if parse is None:
             return (
                 self._other(payload, "an event without a name")
@@ -358,7 +360,7 @@ class Binance:
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
-        found: Iterable[Any] = instruments.entries(body)
+        found: Iterable[Any] = instruments.entries(cls.venue, body)
         return found
 
     @classmethod
@@ -367,9 +369,9 @@ class Binance:
 
     @classmethod
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
-        if market == "spot":
-            return instruments.spot_instrument(market, entry)
-        return instruments.futures_instrument(market, entry)
+        is_spot = market == "spot"
+        parse = instruments.spot_instrument if is_spot else instruments.futures_instrument
+        return replace(parse(market, entry), venue=cls.venue)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
         return RestRequest(

@@ -25,12 +25,12 @@ _LARGEST_IN_LEVEL: Final = 10_000  # orders of the largest size that one price l
 _TEMPORARY: Final = frozenset({-1000, -1001, -1003, -1006, -1007, -1008})
 
 
-def entries(body: bytes) -> Any:
+def entries(venue: str, body: bytes) -> Any:
     answer = orjson.loads(body)
     if "symbols" not in answer and "code" in answer:
         code = answer["code"]
         text = str(answer.get("msg", ""))
-        raise VenueError("binance", str(code), text, temporary=code in _TEMPORARY)
+        raise VenueError(venue, str(code), text, temporary=code in _TEMPORARY)
     return answer["symbols"]
 
 

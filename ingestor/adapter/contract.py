@@ -34,6 +34,9 @@ class SnapshotSource(Enum):
     # On the socket, as most say; where none comes, or a book broke, in turn over REST and by
     # subscribing again. `decode_snapshot` sets Flag.FETCHED.
     EITHER = "either"
+    # On the socket too, but asked for apart from the subscription and not in order among the
+    # updates: these are held meanwhile. `subscribe` asks for both.
+    REQUEST = "request"
 
 
 DecimalLevels = Sequence[tuple[str, str]]  # price, size; best first

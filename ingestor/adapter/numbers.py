@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from ingestor.model.decimals import INT64_MAX, format_decimal
 from ingestor.model.integers import Integers
-from ingestor.model.timestamps import MICROSECOND, MILLISECOND, TIME_MAX, TIME_MIN
+from ingestor.model.timestamps import MICROSECOND, MILLISECOND, SECOND, TIME_MAX, TIME_MIN
 
 Sequential = Annotated[int, Meta(ge=0, le=INT64_MAX)]  # a number of a trade or an update; 0 = none
 Counted = Annotated[int, Meta(ge=1, le=INT64_MAX)]  # the same, where the venue always has one
@@ -28,7 +28,6 @@ MilliOrMicroseconds = Annotated[int, Meta(ge=TIME_MIN // MILLISECOND, le=TIME_MA
 Nanoseconds = Annotated[int, Meta(ge=TIME_MIN, le=TIME_MAX)]
 
 _DIGITS_MAX: Final = 19  # of an integer of 63 bits
-_NANO_DIGITS: Final = 9
 _FEW: Final = 16  # so many texts are read faster one by one
 
 parse_levels: Final = msgspec.json.Decoder(list[list[Any]], float_hook=str).decode
@@ -75,18 +74,29 @@ def time_ns(value: object, unit: int = MILLISECOND) -> int:
     return time
 
 
-def seconds_ns(value: object) -> int:
-    """Return a time in seconds, with or without a fraction, as ns since the epoch, all digits kept.
-    value: an integer, or decimal text, as `float_hook=str` leaves bare numbers. Raises ValueError
-    as `time_ns` does, and for more than nine decimals that are not 0."""
+def decimal_ns(value: object, unit_ns: int) -> int:
+    """Return a decimal time as ns since the epoch, exactly; what is finer than that is cut.
+
+    Args:
+        value: decimal text, as `float_hook=str` leaves bare numbers, or an integer.
+        unit_ns: ns in one unit: SECOND or MILLISECOND.
+
+    Raises:
+        ValueError: it is no plain decimal, or no time between 2010 and 2100.
+    """
     text = str(value) if type(value) is int else value
     if type(text) is not str or not text.isascii():
-        raise ValueError(f"{value!r:.40} is no time in seconds")
-    whole, _, fraction = text.partition(".")
-    padded = fraction.ljust(_NANO_DIGITS, "0")
-    if not whole.isdigit() or not padded.isdigit() or padded[_NANO_DIGITS:].strip("0"):
-        raise ValueError(f"{value!r:.40} is no time in seconds")
-    return time_ns(whole + padded[:_NANO_DIGITS], 1)
+        raise ValueError(f"{value!r:.40} is no time")
+    whole, _, part = text.partition(".")
+    digits = len(str(unit_ns)) - 1
+    if not whole.isdigit() or (part and not part.isdigit()):
+        raise ValueError(f"{text!r:.40} is no time")
+    return time_ns(whole + part[:digits].ljust(digits, "0"), 1)
+
+
+def seconds_ns(value: object) -> int:
+    """Return a time in seconds as ns since the epoch, as `decimal_ns` does."""
+    return decimal_ns(value, SECOND)
 
 
 def scaled_text(value: int, exponent: int) -> str:

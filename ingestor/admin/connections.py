@@ -58,6 +58,12 @@ class ConnectionLimits:
             client.requests -= 1
             client.due_s = loop.time() + KEEPALIVE_S
 
+    def renew(self, request: web.Request) -> None:
+        """Give an answer that goes on its time anew: its client has read what there was."""
+        client = self._clients.get(request.protocol)
+        if client is not None:
+            client.due_s = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S
+
     def sweep(self) -> None:
         """Close connections whose time is over. Call it about once a second."""
         now_s = asyncio.get_running_loop().time()

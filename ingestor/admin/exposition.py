@@ -15,7 +15,13 @@ from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -57,6 +63,11 @@ _STAGES: Final = {
     Stage.TOTAL: ("delivery", "Socket read to acknowledged by the sink."),
 }
 
+# Memory, CPU, file descriptors, garbage collection: under the names that all programs use.
+_PROCESS: Final = CollectorRegistry()
+for _collector in (ProcessCollector, GCCollector, PlatformCollector):
+    _collector(registry=_PROCESS)
+
 
 class MetricSource(Protocol):
     """What `/metrics` shows. A generator is best: the loop runs between two families."""
@@ -66,7 +77,10 @@ class MetricSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One stream on `/metrics/feeds`. lag_s: of its last message; last_message_ns: 0 = none."""
+    """Hold the state of one stream for `/metrics/feeds` and `/streams.json`.
+
+    lag_s: of its last message. last_message_ns: 0 = none. gaps: GAP marks since the start.
+    """
 
     venue: str
     market: str
@@ -76,6 +90,7 @@ class StreamState:
     messages: int
     last_message_ns: int
     lag_s: float
+    gaps: int = 0
 
 
 class Exposition:
@@ -102,6 +117,7 @@ class Exposition:
             "The version that runs, and the way in which frames with shapes are read.",
             {"version": ingestor.__version__, "way": native().way},
         )
+        yield from _PROCESS.collect()
         yield from self._frame_families()
         yield from self._row_families()
         yield from self._lag_families()

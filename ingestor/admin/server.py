@@ -6,7 +6,9 @@
 | /metrics/feeds | four series per stream, off the main scrape |
 | /livez, /readyz, /startupz | 200 or 503, and why, as JSON |
 | /status.json | the snapshot that the terminal shows |
-| / | a page that polls it |
+| /events | the same each second, as server-sent events |
+| /streams.json | the worst streams, or those of a name: `?text=btc&order=lag&limit=50` |
+| / | the status page, which shows these |
 
 GET only, loopback unless configured, no CORS; a request must call us by a name that is ours, so
 that a web page which rebinds its DNS name to 127.0.0.1 reads nothing.
@@ -27,6 +29,8 @@ from aiohttp import web
 
 from ingestor.admin.connections import KEEPALIVE_S, ConnectionLimits
 from ingestor.admin.exposition import MetricSource, StreamState, metrics_text, streams_text
+from ingestor.admin.live import LiveView
+from ingestor.admin.streams import StreamPage, StreamQuery
 from ingestor.config.model import HttpConfig, is_loopback
 from ingestor.model.errors import ListenFailed
 from ingestor.telemetry.bulkheads import bulkheads
@@ -47,11 +51,12 @@ _Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminSource(MetricSource, Protocol):
-    """What the application shows; all calls return at once."""
+    """Give the server what it shows; calls that are not coroutines return at once."""
 
     def status(self) -> Status: ...
     def ready(self) -> Health: ...
     def streams(self) -> Iterable[StreamState]: ...
+    async def worst_streams(self, query: StreamQuery) -> StreamPage: ...
 
 
 class AdminServer:
@@ -69,6 +74,7 @@ class AdminServer:
         self._refresh = refresh
         self._runner: web.AppRunner | None = None
         self._limits = ConnectionLimits()
+        self._live_view = LiveView(source.status, _HEADERS)
         self._listening: asyncio.Server | None = None
         self._heart: asyncio.Task[None] | None = None
         self._beat_s = time.monotonic()
@@ -91,7 +97,10 @@ class AdminServer:
             ("/", _file("index.html", "text/html")),
             ("/status.js", _file("status.js", "text/javascript")),
             ("/status.css", _file("status.css", "text/css")),
+            ("/favicon.svg", _file("favicon.svg", "image/svg+xml")),
             ("/status.json", self._status),
+            ("/events", self._events),
+            ("/streams.json", self._worst_streams),
             ("/metrics", self._metrics),
             ("/metrics/feeds", self._streams),
             ("/livez", self._live),
@@ -123,6 +132,7 @@ class AdminServer:
 
     async def stop(self) -> None:
         """Close the port; may be called twice."""
+        self._live_view.stop()
         if self._heart is not None:
             self._heart.cancel()
             self._heart = None
@@ -135,9 +145,11 @@ class AdminServer:
 
     async def _beat(self) -> None:
         sweep = bulkheads.guard("HTTP client", self._limits.sweep)
+        sample = bulkheads.guard("HTTP client", self._live_view.sample)
         while True:
             self._beat_s = time.monotonic()
             sweep()
+            sample(self._beat_s)
             await asyncio.sleep(HEARTBEAT_S)
 
     @web.middleware
@@ -157,7 +169,8 @@ class AdminServer:
             except Exception as failure:  # noqa: BLE001  # the boundary: it costs this answer
                 bulkheads.bug("HTTP client", failure, path=request.path)
                 response = web.Response(status=500, text="a bug: see the log\n")
-        response.headers.update(_HEADERS)
+        if not response.prepared:
+            response.headers.update(_HEADERS)
         return response
 
     def _is_ours(self, host: str) -> bool:
@@ -188,6 +201,18 @@ class AdminServer:
 
     async def _status(self, _: web.Request) -> web.Response:
         return _json(self._source.status().to_json())
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        return await self._live_view.respond(request, self._limits.renew)
+
+    async def _worst_streams(self, request: web.Request) -> web.Response:
+        try:
+            query = StreamQuery.from_parameters(request.query)
+        except ValueError as refusal:
+            return _json({"error": str(refusal)}, 400)
+        async with self._rendering:
+            page = await self._source.worst_streams(query)
+        return _json(page.to_json(time.time_ns()))
 
     async def _live(self, _: web.Request) -> web.Response:
         return _verdict(liveness(time.monotonic() - self._beat_s))

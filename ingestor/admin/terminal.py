@@ -17,10 +17,10 @@ from rich.text import Text
 
 from ingestor.telemetry.output import printable
 from ingestor.telemetry.status import Phase, Status
+from ingestor.telemetry.trouble import losses, wrong_now
 
 INTERVAL_S: Final = 1.0
 _FEEDS_SHOWN: Final = 20
-_BUFFER_FULL: Final = 0.75
 _NOTABLE: Final = 0.01
 _STYLE_OF_PHASE: Final = {Phase.RUNNING: "green", Phase.PAUSED: "yellow", Phase.DRAINING: "cyan"}
 
@@ -156,21 +156,8 @@ def _sum(terms: Sequence[tuple[str, int]]) -> str:
 
 
 def _trouble(now: Status) -> list[str]:
-    """What an operator should see at once."""
-    counts = (
-        (now.shed, "shed"),
-        (now.dead_lettered, "dead-lettered"),
-        (now.rejected, "frames rejected"),
-        (now.gaps, "gaps"),
-        (abs(now.unaccounted), "unaccounted"),
-    )
-    found = [f"{count:,} {name}" for count, name in counts if count]
-    fullest, share = now.fullest
-    if share >= _BUFFER_FULL:
-        found.insert(0, f"queue {share:.0%} full ({fullest})")
-    if now.kafka_up is False:
-        found.insert(0, "Kafka acknowledges nothing")
-    return found + [printable(note) for note in now.notes]
+    """Return what an operator should see at once."""
+    return [printable(text) for text in (*wrong_now(now), *losses(now))]
 
 
 def _queue(now: Status) -> str:

@@ -100,6 +100,7 @@ class AuxiliaryRecords(SupervisorEvents):
             "resume": dict(position),
             "bids": _levels(rows[rows["side"] == Side.BID], one),
             "asks": _levels(rows[rows["side"] == Side.ASK], one),
+            "ts": time.time_ns(),
         }
         self._publish(BOOK_SNAPSHOT, one.key, record, ts_recv)
 

@@ -23,6 +23,7 @@ from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_changes import InstrumentChanges, PlanInForce
 from ingestor.app.operator_view import OperatorView
 from ingestor.app.planning import Planned
+from ingestor.app.recent_events import RecentEvents
 from ingestor.app.rejection_log import RejectionLog
 from ingestor.app.session_history import RestartMarks, SessionHistory
 from ingestor.app.status_report import StatusReporter
@@ -88,7 +89,7 @@ class Ingestor:
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
         self.loop_lag, self._rejections = LoopLag(), RejectionLog()
-        table = planned.table
+        table, self._recent_events = planned.table, RecentEvents(clocks)
         self.pipeline = wiring.make_pipeline(config, self._in_force)
         self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
@@ -312,7 +313,13 @@ class Ingestor:
             if self.history is not None
             else None
         )
-        listeners = (EventLog(), self.publishing, self.staleness_monitor, marks)
+        listeners = (
+            EventLog(),
+            self._recent_events,
+            self.publishing,
+            self.staleness_monitor,
+            marks,
+        )
         return [listener for listener in listeners if listener is not None]
 
     def _pause(self) -> None:
@@ -384,7 +391,14 @@ class Ingestor:
         connections = self.supervisor.statistics()
         kafka_up = self.sink.is_up if self.sink is not None else None
         return self.reporter.status(
-            phase, connections, channel, self.loop_lag, kafka_up=kafka_up, recent=recent
+            phase,
+            connections,
+            channel,
+            self.loop_lag,
+            kafka_up=kafka_up,
+            recorder=self.recorder.condition if self.recorder is not None else None,
+            events=self._recent_events.newest(),
+            recent=recent,
         )
 
 

@@ -17,6 +17,7 @@ from ingestor.admin.families import (
     recorder_families,
     trade_families,
 )
+from ingestor.admin.streams import StreamPage, StreamQuery, page_of
 from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.recorder import Recorder
@@ -96,8 +97,12 @@ class OperatorView:
                 health.checks["recorder_failure"] = recorder.reason
         return health
 
+    async def worst_streams(self, query: StreamQuery) -> StreamPage:
+        """Return the streams that a query asks for, without holding the loop for long."""
+        return await page_of(self.streams(), query)
+
     def streams(self) -> Iterable[StreamState]:
-        """Yield every subscription's state, for /metrics/feeds."""
+        """Yield every subscription's state, for /metrics/feeds and /streams.json."""
         last = self._pipeline.metrics.last_seen
         for slot in self._supervisor.slots:
             planned = slot.planned
@@ -113,4 +118,5 @@ class OperatorView:
                     messages=messages,
                     last_message_ns=last_ns,
                     lag_s=lag_ns / 1e9,
+                    gaps=last.gaps(row_class, subscription.instrument),
                 )

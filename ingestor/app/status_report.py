@@ -1,25 +1,27 @@
-"""The snapshot of the whole process (`ingestor.telemetry.status.Status`), read off the parts."""
+"""Read the snapshot of the whole process (`ingestor.telemetry.status.Status`) off its parts."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+import ingestor
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.pipeline import Pipeline
+from ingestor.recording.writer_thread import RecorderState
 from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.telemetry.histogram import percentile_ns
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.metrics import Metrics, Stage
-from ingestor.telemetry.status import FeedStatus, Phase, Status
+from ingestor.telemetry.status import FeedStatus, Phase, RecentEvent, Status
 
 WINDOW_S: Final = 5.0  # of the lags shown while running
 _MS: Final = 1e-6
@@ -49,9 +51,22 @@ class StatusReporter:
         watch: LoopLag,
         *,
         kafka_up: bool | None = None,
+        recorder: tuple[RecorderState, str] | None = None,
+        events: Sequence[RecentEvent] = (),
         recent: bool = True,
     ) -> Status:
-        """kafka_up: as in Status. recent: lags of the last seconds; else of the whole run."""
+        """Return a snapshot.
+
+        Args:
+            phase: What the process does.
+            connections: Counts of the supervisor, if there is one.
+            channel: Counts of the queue, if there is one.
+            watch: Lag of the event loop.
+            kafka_up: As in `Status`.
+            recorder: State of the recorder and its reason, if there is one.
+            events: The newest events of connections.
+            recent: Use the lags of the last seconds; else those of the whole run.
+        """
         metrics, ledger = self._pipeline.metrics, self._pipeline.ledger()
         frames = list(self._frames.values())
         books = self._pipeline.books.statistics().values()
@@ -77,16 +92,17 @@ class StatusReporter:
             resets=sum(one.resets for one in books),
             feeds=self._feeds(metrics, recent=recent),
             loop_delay_p99_ms=_milliseconds(watch.delay.percentile_ns(0.99)),
+            version=ingestor.__version__,
+            books={
+                "valid": sum(one.valid for one in books),
+                "invalid": sum(one.books - one.valid for one in books),
+            },
+            events=list(events),
         )
-        if connections is not None:
-            status.connections = dict(_by_state(connections))
-            status.reconnects = sum(connections.reconnects.values())
-        if channel is not None:
-            status.queue_bytes, status.queue_limit_bytes = channel.bytes, channel.bytes_max
-            status.queue_fill = dict(channel.fill)
-            status.held = list(channel.held)
-            for (_, outcome), count in channel.side.items():
-                status.auxiliary[outcome] = status.auxiliary.get(outcome, 0) + count
+        if recorder is not None:
+            status.recorder, status.recorder_reason = recorder[0].value, recorder[1]
+        _add_connections(status, connections)
+        _add_queue(status, channel)
         self._lags(status, metrics, recent=recent)
         queued = channel.rows if channel is not None else metrics.unsettled
         status.pending = queued + ledger.held + self._pipeline.buffer.rows
@@ -156,3 +172,22 @@ def _by_state(statistics: SupervisorStatistics) -> Counter[str]:
 
 def _milliseconds(ns: float) -> float | None:
     return None if math.isnan(ns) else round(ns * _MS, 3)
+
+
+def _add_connections(status: Status, connections: SupervisorStatistics | None) -> None:
+    if connections is None:
+        return
+    status.connections = dict(_by_state(connections))
+    for (venue, state), count in connections.connections.items():
+        status.venues.setdefault(venue, {})[state] = count
+    status.reconnects = sum(connections.reconnects.values())
+
+
+def _add_queue(status: Status, channel: QueueStatistics | None) -> None:
+    if channel is None:
+        return
+    status.queue_bytes, status.queue_limit_bytes = channel.bytes, channel.bytes_max
+    status.queue_fill = dict(channel.fill)
+    status.held = list(channel.held)
+    for (_, outcome), count in channel.side.items():
+        status.auxiliary[outcome] = status.auxiliary.get(outcome, 0) + count

@@ -78,6 +78,7 @@ _SEED_FLAGS: Final = {
     SnapshotSource.SOCKET: 0,
     SnapshotSource.REST: int(Flag.SNAPSHOT),
     SnapshotSource.EITHER: int(Flag.FETCHED),
+    SnapshotSource.REQUEST: int(Flag.SNAPSHOT),
 }
 VALID: Final = frozenset({State.SEEDED, State.LIVE})
 

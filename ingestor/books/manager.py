@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-from ingestor.adapter import BookRule, Continuity
+from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.books.book import NEXT, Book, Event, State, Update
 from ingestor.books.flush import NEGATIVE, Flush, image
 from ingestor.books.images import take_image
@@ -367,8 +367,8 @@ class BookManager:
         is_first = before in {State.EMPTY, State.OFFLINE}
         cause = Cause.DISCONNECT if before is State.OFFLINE else None
         if is_first:  # elsewhere the snapshot was lost, or will come by itself
-            is_seeded = book.seed_flag & Flag.SNAPSHOT
-            (self._repairs.ask if is_seeded else self._repairs.expect)(book, cause, flush.now_ns)
+            is_fetched = book.rule.snapshot is SnapshotSource.REST
+            (self._repairs.ask if is_fetched else self._repairs.expect)(book, cause, flush.now_ns)
         if not book.holds_updates:
             flush.discard(update)
             return

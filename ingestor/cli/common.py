@@ -61,7 +61,7 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
     servers: Kafka's addresses, which go before those of the file and the environment.
     """
     from ingestor.app import settings
-    from ingestor.config.load import load, with_servers
+    from ingestor.config.load import ignored_variables, load, with_servers
     from ingestor.sources.registry import markets
     from ingestor.telemetry import logs
 
@@ -69,16 +69,19 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
     if servers is not None:
         config = with_servers(config, servers, "--bootstrap-servers")
     logs.configure(config.log, settings.secrets(config))
+    for variable, meant in ignored_variables():
+        hint = f"; did you mean {meant}?" if meant else ""
+        complain(f"{variable} is no setting and is ignored{hint}")
     return config
 
 
 def time_ns_of(text: str) -> int:
-    """Return a time of the command line, ISO 8601 UTC or ns, in ns since the epoch."""
-    from ingestor.model.timestamps import iso_ns
+    """Return a time of the command line, ISO 8601 or ns, in ns since the epoch."""
+    from ingestor.model.timestamps import time_ns
 
     try:
-        return int(text) if text.isdecimal() else iso_ns(text)
-    except ValueError:
+        return time_ns(text)
+    except ConfigError:
         what = f"{text!r} is no time: write 2026-11-21T10:00:00Z, or ns since the epoch"
         raise typer.BadParameter(what) from None
 

@@ -48,7 +48,7 @@ def consume(
     from ingestor.cli.topic_text import ConsumeOptions, print_topic
 
     kafka = kafka_settings(load_config(config, servers).kafka)
-    options = ConsumeOptions(topic, _start_ns(start), limit, to_end, as_json)
+    options = ConsumeOptions(topic, _start(start), limit, to_end, as_json)
     asyncio.run(until_signal(print_topic(kafka, options)))
 
 
@@ -77,7 +77,7 @@ def audit(
     from ingestor.cli.topic_text import audit_text, audit_topics
 
     kafka = kafka_settings(load_config(config, servers).kafka)
-    report = asyncio.run(audit_topics(kafka, topics or [], _start_ns(start) or 0))
+    report = asyncio.run(audit_topics(kafka, topics or [], _start(start)))
     if as_json:
         from dataclasses import asdict
 
@@ -89,7 +89,8 @@ def audit(
         raise typer.Exit(EXIT_FAILURE)
 
 
-def _start_ns(text: str) -> int | None:
+def _start(text: str) -> str | int:
     from ingestor.cli.common import time_ns_of
 
-    return {"beginning": 0, "end": None}[text] if text in {"beginning", "end"} else time_ns_of(text)
+    words = {"beginning": "earliest", "end": "latest"}
+    return words[text] if text in words else time_ns_of(text)

@@ -15,13 +15,12 @@ from ingestor.codec import CodecError, decode
 from ingestor.codec.fields import CAUSE_NAMES
 from ingestor.codec.json_encoder import row_values
 from ingestor.consumer import Audit, Consumer, audit
-from ingestor.kafka.diagnosis import explain_connection_failure
+from ingestor.kafka.diagnosis import unavailable
 from ingestor.kafka.settings import STATUS, KafkaSettings
 from ingestor.model.batch import InstrumentLike, TickBatch
-from ingestor.model.errors import SinkUnavailable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Flag, Kind, Side
-from ingestor.model.timestamps import iso_text
+from ingestor.model.timestamps import Time, iso_text
 from ingestor.telemetry.output import printable
 
 _HOLES_SHOWN: Final = 20
@@ -30,10 +29,10 @@ _BOOK_SIDES: Final = {Side.BID: "bid", Side.ASK: "ask"}
 
 @dataclass(frozen=True, slots=True)
 class ConsumeOptions:
-    """start_ns: None = from the end. limit: rows, None = no limit."""
+    """start: as for Consumer. limit: rows, None = no limit."""
 
     topic: str
-    start_ns: int | None
+    start: Time
     limit: int | None
     to_end: bool
     as_json: bool
@@ -46,31 +45,35 @@ async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
     consuming = Consumer(
         kafka.bootstrap_servers,
         [options.topic],
-        start_ns=options.start_ns,
+        start=options.start,
         stop_at_end=options.to_end,
         **_client_options(kafka),
     )
     try:
         async with consuming:
-            async for _, _, value in consuming.records():
-                for line in _lines(value, options) if is_rows else [_as_it_is(value)]:
+            async for partition, record in consuming.raw_records():
+                if record.value is None:
+                    continue
+                where = f"{partition.topic}[{partition.partition}] offset {record.offset}"
+                value = record.value
+                for line in _lines(value, where, options) if is_rows else [_as_it_is(value)]:
                     typer.echo(printable(line))
                     if left is not None:
                         left -= 1
                         if not left:
                             return
     except KafkaError as failure:
-        raise await _unavailable(kafka, failure) from None
+        raise await unavailable(failure, kafka.client_options()) from None
 
 
-async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start_ns: int) -> Audit:
+async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start: Time) -> Audit:
     """Raises SinkUnavailable, TopicAbsent."""
     wanted = topics or [kafka.tick_topic(row_class) for row_class in ROW_CLASSES]
-    options = {**_client_options(kafka), "start_ns": start_ns}
+    options = {**_client_options(kafka), "start": start}
     try:
         return await audit(kafka.bootstrap_servers, wanted, kafka.topic(STATUS), **options)
     except KafkaError as failure:
-        raise await _unavailable(kafka, failure) from None
+        raise await unavailable(failure, kafka.client_options()) from None
 
 
 def audit_text(report: Audit) -> str:
@@ -83,6 +86,10 @@ def audit_text(report: Audit) -> str:
             f"{len(report.void)} ranges declared void"
         )
     ]
+    if report.foreign_records:
+        last = report.foreign[-1]
+        where = f"{last.topic}[{last.partition}] offset {last.offset}"
+        lines.append(f"  {report.foreign_records:,} records are none of ours, the last {where}")
     for hole in report.holes[:_HOLES_SHOWN]:
         where = f"{hole.topic}[{hole.partition}] session {hole.session}"
         lines.append(f"  {where}: rows {hole.first:,} to {hole.last:,} are missing")
@@ -97,20 +104,15 @@ def _client_options(kafka: KafkaSettings) -> dict[str, Any]:
     return options
 
 
-async def _unavailable(kafka: KafkaSettings, failure: KafkaError) -> SinkUnavailable:
-    reason = await explain_connection_failure(failure, kafka.client_options())
-    return SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", reason.text)
-
-
 def _as_it_is(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
 
 
-def _lines(value: bytes, options: ConsumeOptions) -> Iterator[str]:
+def _lines(value: bytes, where: str, options: ConsumeOptions) -> Iterator[str]:
     try:
         batch = decode(value).batch
     except CodecError as failure:
-        complain(f"{options.topic}: a record is skipped: {failure}")
+        complain(f"{where} is skipped: {failure}")
         return
     for row in rows_of(batch):
         yield orjson.dumps(row).decode() if options.as_json else _text(row)

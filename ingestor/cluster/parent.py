@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import aiohttp
 import orjson
@@ -29,6 +30,7 @@ from prometheus_client.core import Metric
 
 from ingestor.admin.exposition import StreamState
 from ingestor.admin.server import AdminServer
+from ingestor.admin.streams import StreamPage, StreamQuery, joined
 from ingestor.cluster.launch import COMMAND, Launch
 from ingestor.cluster.view import families_of_workers, streams_of, worker_families
 from ingestor.config.model import Config
@@ -81,6 +83,12 @@ class Worker:
     @property
     def is_up(self) -> bool:
         return self.port != 0 and self.answers
+
+    @property
+    def state(self) -> str:
+        """Return a word for the status page, with the times it was started again."""
+        word = "up" if self.is_up else "down" if self.has_run else "starting"
+        return f"{word}, restarted {self.restarts}" if self.restarts else word
 
     @property
     def ended_well(self) -> bool:
@@ -174,6 +182,16 @@ class Worker:
         if self.port:
             with suppress(aiohttp.ClientError, TimeoutError):
                 self.page = (await _get(client, self.port, path))[1].decode()
+
+    async def find(self, client: aiohttp.ClientSession, query: StreamQuery) -> StreamPage | None:
+        """Return the streams that a query asks for, None where it gives no answer."""
+        if not self.port:
+            return None
+        path = f"/streams.json?{urlencode(query.to_parameters())}"
+        try:
+            return StreamPage.from_json(orjson.loads((await _get(client, self.port, path))[1]))
+        except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError):
+            return None
 
 
 async def _get(client: aiohttp.ClientSession, port: int, path: str) -> tuple[int, bytes]:
@@ -320,6 +338,7 @@ class Workers:
         else:
             down = [str(one.index) for one in self.workers if one.has_run and not one.is_up]
             whole.notes += [f"worker {', '.join(down)} down"] if down else []
+        whole.workers = {str(worker.index): worker.state for worker in self.workers}
         return whole
 
     def ready(self) -> Health:
@@ -337,6 +356,14 @@ class Workers:
     def streams(self) -> Iterator[StreamState]:
         for worker in self.workers:
             yield from streams_of(worker.page)
+
+    async def worst_streams(self, query: StreamQuery) -> StreamPage:
+        """Ask every worker for its worst streams and return the worst of all."""
+        client = self._client
+        if client is None:
+            return StreamPage(0, 0, [])
+        pages = await asyncio.gather(*(worker.find(client, query) for worker in self.workers))
+        return joined((page for page in pages if page is not None), query)
 
     async def _refresh(self, path: str) -> None:
         """A page is fetched when it is asked for: to write it costs a worker's loop time."""

@@ -105,6 +105,15 @@ class WireInstrument:
     size_exponent: int
     revision: int = 1
 
+    @property
+    def venue(self) -> str:
+        return self.key.partition(":")[0]
+
+    @property
+    def symbol(self) -> str:
+        """The venue's own symbol."""
+        return self.key.split(":", 2)[-1]
+
     @classmethod
     def of(cls, one: Instrument) -> WireInstrument:
         return cls(one.key, one.price_exponent, one.size_exponent, one.revision)

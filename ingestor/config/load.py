@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -27,6 +28,8 @@ Venues = Mapping[str, Collection[str]]  # venue -> its markets
 Place = tuple[int | str, ...]  # ("feeds", 0, "venue")
 
 _FILES: Final = ("sasl_password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
+_NAME: Final = re.compile(r"[\w.-]{1,64}")
+_NO_SETTINGS: Final = ("INGESTOR_NATIVE",)  # ours, read by the build and by the loader
 _FIELD: Final = re.compile('field "([a-z_]+)"')  # in the text of a SettingsError
 _SUBJECT: Final = re.compile(r"^\w+ should ")  # how pydantic's sentences begin
 
@@ -90,10 +93,13 @@ def _read(path: Path | None, venues: Venues) -> tuple[Config | None, list[Config
         where = f"{ENV_PREFIX}{field[1].upper()}" if field else "environment"
         return None, [ConfigError("must be JSON", where=where)]
     except ValidationError as failure:
-        return None, [_explain(error, path) for error in _innermost(failure.errors())]
+        problems = [_explain(error, path) for error in _innermost(failure.errors())]
+        # Whoever mends these should not meet the next ones only then.
+        return None, [*problems, *_unknown_variables(), *_unknown_venues(_raw(path), venues, path)]
+    feeds = [(index, feed.venue, feed.market) for index, feed in enumerate(config.feeds)]
     return config, [
         *_unknown_variables(),
-        *_unknown_venues(config, venues, path),
+        *_unknown_venues(feeds, venues, path),
         *_unreadable_files(config.kafka, path),
     ]
 
@@ -128,17 +134,58 @@ def _unknown_variables() -> Iterator[ConfigError]:
             yield ConfigError(f"unknown section {section!r}", where=variable, hint=hint)
 
 
-def _unknown_venues(config: Config, venues: Venues, path: Path | None) -> Iterator[ConfigError]:
-    for index, feed in enumerate(config.feeds):
-        if feed.venue not in venues:
+def ignored_variables() -> list[tuple[str, str]]:
+    """Return environment variables that look like settings of ours and are none.
+
+    Returns:
+        Pairs of the name and of the setting that was probably meant, "" where none is like it.
+    """
+    settings = {
+        re.sub("_+", "_", f"{ENV_PREFIX}{section}{ENV_DELIMITER}{key}").upper(): (
+            f"{ENV_PREFIX}{section}{ENV_DELIMITER}{key}".upper()
+        )
+        for section in Config.model_fields
+        for key in _keys_of(section)
+    }
+    found = []
+    for variable in sorted(os.environ):
+        name = variable.upper()
+        is_like = name.startswith("INGESTOR_") and not name.startswith(ENV_PREFIX)
+        if is_like and variable not in _NO_SETTINGS:
+            close = get_close_matches(re.sub("_+", "_", name), settings, n=1, cutoff=0.8)
+            found.append((variable, settings[close[0]] if close else ""))
+    return found
+
+
+def _keys_of(section: str) -> Iterable[str]:
+    annotation = _annotation((section,))
+    return annotation.model_fields if is_model(annotation) else ()
+
+
+def _raw(path: Path | None) -> Iterator[tuple[int, str, str]]:
+    """Yield the feeds of a file that name a venue and a market by texts."""
+    feeds = _read_toml(path).get("feeds") if path else None
+    for index, feed in enumerate(feeds if isinstance(feeds, list) else ()):
+        if not isinstance(feed, dict):
+            continue
+        venue, market = feed.get("venue"), feed.get("market", "spot")
+        if isinstance(venue, str) and isinstance(market, str) and _NAME.fullmatch(venue):
+            yield index, venue, market
+
+
+def _unknown_venues(
+    feeds: Iterable[tuple[int, str, str]], venues: Venues, path: Path | None
+) -> Iterator[ConfigError]:
+    """Yield what is wrong with venues and markets. feeds: place, venue and market of each."""
+    for index, venue, market in feeds:
+        if venue not in venues:
             where = _where(("feeds", index, "venue"), path)
-            hint = nearest(feed.venue, venues)
-            yield ConfigError(f"unknown venue {feed.venue!r}", where=where, hint=hint)
-        elif feed.market not in venues[feed.venue]:
+            hint = nearest(venue, venues)
+            yield ConfigError(f"unknown venue {venue!r}", where=where, hint=hint)
+        elif market not in venues[venue]:
             where = _where(("feeds", index, "market"), path)
-            hint = nearest(feed.market, venues[feed.venue])
-            what = f"{feed.venue} has no market {feed.market!r}"
-            yield ConfigError(what, where=where, hint=hint)
+            hint = nearest(market, venues[venue])
+            yield ConfigError(f"{venue} has no market {market!r}", where=where, hint=hint)
 
 
 def _unreadable_files(kafka: KafkaConfig, path: Path | None) -> Iterator[ConfigError]:

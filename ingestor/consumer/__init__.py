@@ -1,8 +1,10 @@
 """Read Kafka topics back into batches of rows and order books."""
 
 from ingestor.consumer.audit import Audit, audit, remainder, void_of
+from ingestor.consumer.blocking import SyncConsumer, SyncLiveBooks, iterate
 from ingestor.consumer.book_snapshot import BookSnapshot, book_snapshot
-from ingestor.consumer.consumer import EARLIEST, Consumer, MissingRange, Progress
+from ingestor.consumer.consumer import Consumer, ForeignRecord
+from ingestor.consumer.live_books import LiveBooks
 from ingestor.consumer.lost_trades import in_place
 from ingestor.consumer.orderbook import (
     BookInvalid,
@@ -10,21 +12,30 @@ from ingestor.consumer.orderbook import (
     OrderBook,
     OrderBooks,
 )
+from ingestor.consumer.positions import EARLIEST, LATEST, Where
+from ingestor.consumer.progress import MissingRange, Progress
 
 __all__ = [
     "EARLIEST",
+    "LATEST",
     "Audit",
     "BookInvalid",
     "BookSnapshot",
     "Consumer",
+    "ForeignRecord",
     "Levels",
+    "LiveBooks",
     "MissingRange",
     "OrderBook",
     "OrderBooks",
     "Progress",
+    "SyncConsumer",
+    "SyncLiveBooks",
+    "Where",
     "audit",
     "book_snapshot",
     "in_place",
+    "iterate",
     "remainder",
     "void_of",
 ]

@@ -9,8 +9,10 @@ from typing import Any
 
 import orjson
 
-from ingestor.codec import position
-from ingestor.consumer.consumer import EARLIEST, Consumer, MissingRange
+from ingestor.codec import CodecError, position
+from ingestor.consumer.consumer import Consumer, ForeignRecord
+from ingestor.consumer.positions import EARLIEST
+from ingestor.consumer.progress import MissingRange
 from ingestor.model.errors import TopicAbsent
 
 
@@ -19,7 +21,8 @@ class Audit:
     """Whether topics hold every row that was numbered.
 
     holes: missing rows that nobody accounts for. void: sequence ranges that the publisher declared
-    will never come (dead-lettered records).
+    will never come (dead-lettered records). foreign_records: those that are none of ours; foreign
+    has the last ones.
     """
 
     rows: int = 0
@@ -28,6 +31,8 @@ class Audit:
     sessions: set[str] = field(default_factory=set)
     holes: list[MissingRange] = field(default_factory=list)
     void: list[MissingRange] = field(default_factory=list)
+    foreign_records: int = 0
+    foreign: list[ForeignRecord] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -41,21 +46,26 @@ async def audit(
 
     A session that a topic's retention has cut begins with what is left of it. status_topic: where
     VOID ranges are; without it a dead-lettered record is a hole. options: as for Consumer (security
-    and, to audit a part, start_ns and until_ns). Raises TopicAbsent.
+    and, to audit a part, start and end). Raises TopicAbsent.
     """
-    options = {"start_ns": EARLIEST, **options}
-    stop_at_end = options.get("until_ns") is None
+    options = {"start": EARLIEST, "stop_at_end": True, **options}
     report = Audit()
     holes: list[MissingRange] = []
-    async with Consumer(bootstrap_servers, topics, stop_at_end=stop_at_end, **options) as consumer:
-        async for partition, _, value in consumer.records():
-            consumer.progress_of(partition).see(*position(value))
+    async with Consumer(bootstrap_servers, topics, **options) as consumer:
+        async for partition, record in consumer.raw_records():
+            if record.value is None:
+                continue
+            try:
+                consumer.progress_of(partition).see(*position(record.value))
+            except CodecError as failure:
+                consumer.skip(partition, record.offset, str(failure))
         holes = consumer.holes
         for progress in consumer.progress.values():
             report.rows += progress.rows
             report.duplicates += progress.duplicates
             report.sessions |= progress.sessions().keys()
         report.partitions = len(consumer.progress)
+        report.foreign_records, report.foreign = consumer.foreign_records, list(consumer.foreign)
     if status_topic is not None:
         with suppress(TopicAbsent):  # then nothing was declared void
             await _read_void(report, bootstrap_servers, status_topic, options)
@@ -67,10 +77,8 @@ async def audit(
 async def _read_void(
     report: Audit, bootstrap_servers: str, status_topic: str, options: dict[str, Any]
 ) -> None:
-    limits = {"start_ns": EARLIEST, "until_ns": None}
-    async with Consumer(
-        bootstrap_servers, [status_topic], stop_at_end=True, **options | limits
-    ) as consumer:
+    limits = {"start": EARLIEST, "end": None, "stop_at_end": True}
+    async with Consumer(bootstrap_servers, [status_topic], **options | limits) as consumer:
         async for _, _, value in consumer.records():
             # A replaced producer may have declared it twice.
             report.void += [one for one in void_of(value) if one not in report.void]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import orjson
+from aiokafka import TopicPartition
+from numpy.typing import NDArray
 
 from ingestor.codec import CodecError, Decoded, WireInstrument
 from ingestor.model.batch import TickBatch
@@ -20,7 +22,7 @@ class BookSnapshot:
     """A record of the topic `book_snapshot`: an instrument's book, and where to read on.
 
     batch: its levels as one SNAPSHOT (an empty book: one RESET). topic, partition, session (16
-    bytes), sequence: from where on rows are to be read.
+    bytes), sequence: from where on rows are to be read. ts: when it was made, ns since the epoch.
 
         image = book_snapshot(value)
         books.feed(image.batch)
@@ -33,6 +35,17 @@ class BookSnapshot:
     partition: int
     session: bytes
     sequence: int
+    ts: int
+
+    @property
+    def key(self) -> str:
+        """The instrument's key."""
+        return self.batch.instruments[0].key
+
+    @property
+    def place(self) -> TopicPartition:
+        """The partition in which its rows are."""
+        return TopicPartition(self.topic, self.partition)
 
     def after(self, decoded: Decoded) -> TickBatch:
         """Return the instrument's rows of a record that the image may lack.
@@ -41,14 +54,19 @@ class BookSnapshot:
         received later count: they begin with a RESET.
         """
         rows, instruments = decoded.batch.rows, decoded.batch.instruments
-        key = self.batch.instruments[0].key
-        numbers = [one for one in range(len(instruments)) if instruments[one].key == key]
-        keep = np.isin(rows["instrument"], numbers)
-        if decoded.session == self.session:
-            keep &= decoded.first_sequence + np.arange(len(rows)) >= self.sequence
-        else:
-            keep &= rows["ts_recv"] > self.batch.rows["ts_recv"][0]
+        numbers = [one for one in range(len(instruments)) if instruments[one].key == self.key]
+        keep = np.isin(rows["instrument"], numbers) & self.is_after(decoded)
         return TickBatch(decoded.batch.row_class, rows[keep], instruments)
+
+    def is_after(self, decoded: Decoded) -> NDArray[np.bool_]:
+        """Return which rows of a record the image may lack, were they of its instrument."""
+        rows = decoded.batch.rows
+        after: NDArray[np.bool_]
+        if decoded.session == self.session:
+            after = decoded.first_sequence + np.arange(len(rows)) >= self.sequence
+        else:
+            after = rows["ts_recv"] > self.batch.rows["ts_recv"][0]
+        return after
 
 
 def book_snapshot(value: bytes) -> BookSnapshot:
@@ -83,4 +101,5 @@ def _book_image(message: Any) -> BookSnapshot:
         resume["partition"],
         bytes.fromhex(resume["session"]),
         resume["sequence"],
+        message.get("ts", message["ts_recv"]),  # records before 0.2 have no time of their own
     )

@@ -3,12 +3,12 @@
 A strategy in ten lines:
 
     async def main() -> None:
-        async with Consumer("localhost:9092", ["md.trades.v1"]) as consumer:
+        async with Consumer("localhost:9092", ["md.trades.v1", "md.quotes.v1"]) as consumer:
             async for batch in consumer:
                 for row in batch.rows[batch.rows["kind"] == Kind.TRADE]:
                     instrument = batch.instruments[row["instrument"]]
                     price = row["price"] / 10**instrument.price_exponent
-                    if instrument.canonical == "BTC-USDT" and price < 50_000:
+                    if instrument.symbol == "BTCUSDT" and price < 50_000:
                         print("cheap", price, iso_text(int(row["ts_event"])))
 
 Rows of one instrument come in order. A replaced producer may have sent rows twice, which
@@ -18,224 +18,204 @@ a GAP row says that the publisher knows of some it never had.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+import structlog
+from aiokafka import ConsumerRecord, TopicPartition
 
-from ingestor.codec import Decoded, decode
-from ingestor.kafka.aiokafka_compat import fail_writes_to_lost_sockets, topics_of, wait_for_metadata
+from ingestor.codec import CodecError, decode
+from ingestor.consumer.joining import Joiner
+from ingestor.consumer.merge import Merge, Supply, Taken
+from ingestor.consumer.positions import LATEST, Where, position_of
+from ingestor.consumer.progress import MissingRange, Progress
+from ingestor.consumer.reader import PartitionReader, Records
 from ingestor.model.batch import TickBatch
-from ingestor.model.errors import TopicAbsent
+from ingestor.model.errors import ConfigError
 
-EARLIEST: Final = 0
+log = structlog.get_logger(__name__)
+
+WINDOW_S: Final = 0.25
+STALL_S: Final = 30.0
 _POLL_MS: Final = 500
-_SESSIONS_MAX: Final = 1_024
+_ROWS_MAX: Final = 1 << 16  # of a partition, that wait for others
+_FOREIGN_KEPT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class MissingRange:
-    """Sequence numbers first..last of a session that a partition doesn't hold."""
+class ForeignRecord:
+    """A record that is none of ours, and was skipped."""
 
     topic: str
     partition: int
-    session: str
-    first: int
-    last: int
-
-
-@dataclass(slots=True)
-class Progress:
-    """What was seen of one (topic, partition): tells new rows from repeated and missing ones.
-
-    A session that is met for the first time in mid-stream begins with what was met.
-    """
-
-    topic: str
-    partition: int
-    holes: list[MissingRange] = field(default_factory=list)
-    rows: int = 0
-    duplicates: int = 0
-    _next: dict[bytes, int] = field(default_factory=dict)
-
-    def see(self, session: bytes, first: int, rows: int) -> int:
-        """Take note of a record; return how many of its rows, from its first, were seen before."""
-        expected = self._next.get(session)
-        if expected is None:
-            expected = first
-            if len(self._next) >= _SESSIONS_MAX:
-                del self._next[next(iter(self._next))]
-        if first > expected:
-            self.holes.append(
-                MissingRange(self.topic, self.partition, session.hex(), expected, first - 1)
-            )
-        known = min(max(expected - first, 0), rows)
-        self.duplicates += known
-        self.rows += rows - known
-        self._next[session] = max(expected, first + rows)
-        return known
-
-    def sessions(self) -> dict[str, int]:
-        """Return each session's next sequence number."""
-        return {session.hex(): expected for session, expected in self._next.items()}
+    offset: int
+    reason: str
 
 
 class Consumer:
-    """An async iterator of TickBatch over tick topics. Without a group: it reads all partitions.
+    """Reads rows out of tick topics, in batches: an async iterator of TickBatch.
 
-    start_ns: rows received from then on (ns since the epoch; by record time, in whole ms); None
-    begins at the end, EARLIEST at the beginning. until_ns: stops before the first record of that
-    time; `stop_at_end` stops where the topics ended when reading began. margin_ns: begins and ends
-    so much outside, and one record later, for who chooses rows by their own time: a record has the
-    time of its last row, and several publishers don't write in order of time. Everything
-    is read of a broker that knows no times. options: passed on to aiokafka (security, fetch sizes).
+    Rows come in order of `ts_recv` over all topics and partitions where several topics are read, so
+    that a join sees nothing before its time. `foreign_records` counts records that were skipped,
+    since they are none of ours; `foreign` has the last ones. `late_rows` counts those that came
+    after later ones although `window_s` was waited.
 
-    Raises TopicAbsent when it is entered (nothing is created by asking), CodecError for a record
-    that isn't ours.
+    With a group, several processes share the partitions, and reading goes on where the group
+    committed:
+
+        async with Consumer(servers, "md.trades.v1", group_id="strategy", start="earliest") as some:
+            async for batch in some:
+                store(batch)
+                await some.commit()
+
+    Rows that were handed out and not committed come again, to this process or to another.
     """
 
     def __init__(
         self,
         bootstrap_servers: str,
-        topics: Sequence[str],
+        topics: str | Sequence[str],
         *,
-        start_ns: int | None = None,
-        until_ns: int | None = None,
-        margin_ns: int | None = None,
+        start: Where = LATEST,
+        end: Where | None = None,
         stop_at_end: bool = False,
+        group_id: str | None = None,
+        window_s: float | None = WINDOW_S,
+        margin_ns: int | None = None,
         **options: Any,
     ) -> None:
+        """Args:
+        bootstrap_servers: addresses, "host:9092,host:9092".
+        topics: a name, or names.
+        start: "earliest", "latest", a time (rows received from then on, by record time in whole ms;
+            everything is read of a broker that knows no times), or the offset of each (topic,
+            partition), as `positions` gives them. Of a group: where nothing is committed.
+        end: a time or offsets, before which reading stops.
+        stop_at_end: stop where the topics ended when reading began.
+        group_id: the group whose member this is; without one, all partitions are read.
+        window_s: how long rows wait for earlier ones of other partitions that have none now; None
+            gives each partition's rows as they come. One topic is never merged.
+        margin_ns: begins and ends so much outside, and one record later, for who chooses rows by
+            their own time: a record has the time of its last row, and several publishers don't
+            write in order of time.
+        options: passed on to aiokafka (security, fetch sizes).
+
+        Raises:
+            ConfigError: for a start or an end that is none.
+        """
         self.progress: dict[TopicPartition, Progress] = {}
-        self._topics = topics
-        self._servers = bootstrap_servers
-        self._start_ns = start_ns
-        self._until_ns = until_ns
-        self._margin_ns = margin_ns
-        self._stop_at_end = stop_at_end
-        self._ends: dict[TopicPartition, int] = {}
-        fail_writes_to_lost_sockets()
-        self._kafka = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap_servers, enable_auto_commit=False, **options
+        self.foreign_records = 0
+        self.foreign: deque[ForeignRecord] = deque(maxlen=_FOREIGN_KEPT)
+        names = [topics] if isinstance(topics, str) else list(topics)
+        if end is None and stop_at_end:
+            end = LATEST
+        self._group_id = group_id
+        self._warned: set[TopicPartition] = set()
+        self._reader = PartitionReader(
+            bootstrap_servers,
+            names,
+            position_of(start),
+            None if end is None else position_of(end),
+            margin_ns=margin_ns,
+            group_id=group_id,
+            on_lost=self._lose,
+            options=options,
         )
+        self._joiner = Joiner()
+        is_merged = len(names) > 1 and window_s is not None
+        self._merge = Merge[TopicPartition](window_s or 0.0, STALL_S) if is_merged else None
+        self._taken: deque[Taken[TopicPartition]] = deque()
+        self._taking: Taken[TopicPartition] | None = None
+        self._batches: Iterator[TickBatch] = iter(())
+        self._handed: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._kafka.start()
-            await self._seek()
-        except BaseException:
-            await self._kafka.stop()
-            raise
+        """Connect.
+
+        Raises:
+            SinkUnavailable: where no broker answers; the text says why.
+            TopicAbsent: for a topic that is not there. Nothing is created by asking.
+        """
+        await self._reader.start()
         return self
 
     async def __aexit__(self, *_exc_info: object) -> None:
-        await self._kafka.stop()
+        await self._reader.stop()
 
     @property
     def holes(self) -> list[MissingRange]:
         """Rows that were published and never came."""
         return [hole for progress in self.progress.values() for hole in progress.holes]
 
+    @property
+    def late_rows(self) -> int:
+        """Rows that came after later ones of other partitions."""
+        return self._merge.late_rows if self._merge else 0
+
+    @property
+    def positions(self) -> dict[tuple[str, int], int]:
+        """The offset to read on from, by (topic, partition), after what was handed out.
+
+        It can be stored with the results, and given as `start`.
+        """
+        found = dict(self._handed)
+        if self._taking is not None:
+            found |= self._taking.next_offsets()
+        return {(one.topic, one.partition): offset for one, offset in found.items()}
+
+    async def commit(self) -> bool:
+        """Commit what was handed out, the batch in hand among it, for the group.
+
+        Returns:
+            False where the group gave partitions to another member meanwhile, which gets those
+            rows again.
+
+        Raises:
+            ConfigError: without a group.
+            KafkaError: where the broker doesn't answer.
+        """
+        if self._group_id is None:
+            raise ConfigError("no group commits", hint="give group_id, or store `positions`")
+        offsets = {TopicPartition(*one): offset for one, offset in self.positions.items()}
+        return await self._reader.commit(offsets)
+
     async def __aiter__(self) -> AsyncIterator[TickBatch]:
-        async for partition, _, value in self.records():
-            batch = self._unseen(partition, decode(value))
-            if len(batch):
-                yield batch
+        while (batch := await self.next_batch()) is not None:
+            yield batch
+
+    async def next_batch(self) -> TickBatch | None:
+        """Return the next rows, at least one; None at the end."""
+        while True:
+            for batch in self._batches:
+                if len(batch):
+                    return batch
+            if self._taking is not None:
+                self._handed |= self._taking.next_offsets()
+                self._taking = None
+            if not self._taken and not await self._read():
+                return None
+            if self._taken:
+                self._taking = self._taken.popleft()
+                self._batches = iter(self._taking)
 
     async def records(self) -> AsyncIterator[tuple[TopicPartition, bytes | None, bytes]]:
         """Yield (partition, key, value) of the raw records within the chosen range."""
-        waiting = await self._unfinished(self._kafka.assignment())
-        while waiting:
-            found = await self._kafka.getmany(*waiting, timeout_ms=_POLL_MS)
-            for partition, records in found.items():
-                end = self._ends.get(partition)
+        async for partition, record in self.raw_records():
+            if record.value is not None:
+                yield partition, record.key, record.value
+
+    async def raw_records(self) -> AsyncIterator[tuple[TopicPartition, ConsumerRecord]]:
+        """Yield the records within the chosen range, as the client has them."""
+        reader = self._reader
+        supplies = await reader.supplies()
+        while not reader.is_finished(supplies):
+            for partition, records in (await reader.poll(self._wanted(supplies), _POLL_MS)).items():
                 for record in records:
-                    if end is not None and record.offset >= end:
-                        break
-                    if record.value is not None:
-                        yield partition, record.key, record.value
-            if self._ends:
-                waiting = await self._unfinished(waiting)
-
-    async def _unfinished(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
-        return [
-            one
-            for one in partitions
-            if one not in self._ends or await self._kafka.position(one) < self._ends[one]
-        ]
-
-    async def _seek(self) -> None:
-        """Assign every partition, go to the start, note the ends."""
-        kafka = self._kafka
-        known = await topics_of(kafka)
-        for topic in self._topics:
-            if topic not in known:
-                raise TopicAbsent(topic, self._servers)
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in self._topics
-            for number in sorted(await self._partitions_of(topic))
-        ]
-        kafka.assign(partitions)
-        if self._start_ns is None:
-            await kafka.seek_to_end(*partitions)
-        elif self._start_ns == EARLIEST:
-            await kafka.seek_to_beginning(*partitions)
-        else:
-            start_ns = max(self._start_ns - (self._margin_ns or 0), EARLIEST)
-            begins = await kafka.beginning_offsets(partitions)
-            offsets = await self._offsets_at(partitions, start_ns, begins)
-            for partition, offset in offsets.items():
-                kafka.seek(partition, offset)
-        if self._until_ns is not None:
-            until_ns = self._until_ns + (self._margin_ns or 0)
-            ends = await kafka.end_offsets(partitions)
-            self._ends = await self._offsets_at(partitions, until_ns, ends)
-            if self._margin_ns is not None:
-                self._ends = {one: min(at + 1, ends[one]) for one, at in self._ends.items()}
-        elif self._stop_at_end:
-            self._ends = await kafka.end_offsets(partitions)
-
-    async def _partitions_of(self, topic: str) -> set[int]:
-        await wait_for_metadata(self._kafka, topic)
-        partitions: set[int] | None = self._kafka.partitions_for_topic(topic)
-        return partitions or set()
-
-    async def _offsets_at(
-        self, partitions: Sequence[TopicPartition], ts_ns: int, fallback: dict[TopicPartition, int]
-    ) -> dict[TopicPartition, int]:
-        """Return the offset of the first record at or after a time, else the end, of each.
-
-        fallback: offsets for a broker that doesn't know times.
-        """
-        ts_ms = -(-ts_ns // 1_000_000)
-        found = await self._kafka.offsets_for_times(dict.fromkeys(partitions, ts_ms))
-        ends = await self._kafka.end_offsets(partitions)
-        empty = [one for one in partitions if found.get(one) is None]
-        if empty and not await self._knows_times(empty, ends):
-            return fallback
-        return {
-            one: found[one].offset if found.get(one) is not None else ends[one]
-            for one in partitions
-        }
-
-    async def _knows_times(
-        self, partitions: Sequence[TopicPartition], ends: dict[TopicPartition, int]
-    ) -> bool:
-        """Return whether the broker finds records by time: some brokers answer that there is none,
-        whatever the time is."""
-        begins = await self._kafka.beginning_offsets(partitions)
-        filled = [one for one in partitions if begins[one] < ends[one]]
-        if not filled:
-            return True
-        found = await self._kafka.offsets_for_times(dict.fromkeys(filled, 0))
-        return any(offset is not None for offset in found.values())
-
-    def _unseen(self, partition: TopicPartition, decoded: Decoded) -> TickBatch:
-        batch = decoded.batch
-        progress = self.progress_of(partition)
-        known = progress.see(decoded.session, decoded.first_sequence, len(batch.rows))
-        return TickBatch(batch.row_class, batch.rows[known:], batch.instruments)
+                    yield partition, record
+            supplies = await reader.supplies()
 
     def progress_of(self, partition: TopicPartition) -> Progress:
         """Return what was seen of a partition, for now nothing if it is new."""
@@ -243,3 +223,82 @@ class Consumer:
         if found is None:
             found = self.progress[partition] = Progress(partition.topic, partition.partition)
         return found
+
+    async def _read(self) -> bool:
+        """Read what comes within half a second; return False at the end."""
+        reader, merge = self._reader, self._merge
+        supplies = await reader.supplies()
+        is_finished = reader.is_finished(supplies)
+        if not is_finished:
+            self._take_in(await reader.poll(self._wanted(supplies), self._poll_ms()))
+        if merge is not None:
+            for partition, supply in (await reader.supplies()).items():
+                merge.expect(partition, supply)
+            taken = merge.take(time.monotonic())
+            self._taken.extend([taken] if taken else [])
+        return not is_finished or bool(self._taken)
+
+    def _wanted(self, supplies: dict[TopicPartition, Supply]) -> list[TopicPartition]:
+        """Return the partitions to read now: not those that are far ahead of others."""
+        merge = self._merge
+        return [
+            one
+            for one, supply in supplies.items()
+            if supply is not Supply.ENDED and not (merge and merge.rows(one) >= _ROWS_MAX)
+        ]
+
+    def _poll_ms(self) -> int:
+        wait_s = self._merge.wait_s(time.monotonic()) if self._merge else None
+        return _POLL_MS if wait_s is None else min(int(wait_s * 1_000) + 1, _POLL_MS)
+
+    def _take_in(self, polled: Records) -> None:
+        now_s = time.monotonic()
+        for partition, records in polled.items():
+            for chunk in self._joiner.join(self._unseen(partition, records)):
+                if self._merge is None:
+                    self._taken.append(Taken.whole(partition, chunk))
+                elif len(chunk.batch):
+                    self._merge.add(partition, chunk, now_s)
+
+    def _unseen(
+        self, partition: TopicPartition, records: Sequence[ConsumerRecord]
+    ) -> list[tuple[TickBatch, int]]:
+        """Return the new rows of each record, and the offset behind it."""
+        progress = self.progress_of(partition)
+        found: list[tuple[TickBatch, int]] = []
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                decoded = decode(record.value)
+            except CodecError as failure:
+                self.skip(partition, record.offset, str(failure))
+                continue
+            batch = decoded.batch
+            known = progress.see(decoded.session, decoded.first_sequence, len(batch.rows))
+            if known:
+                batch = TickBatch(batch.row_class, batch.rows[known:], batch.instruments)
+            found.append((batch, record.offset + 1))
+        return found
+
+    def skip(self, partition: TopicPartition, offset: int, reason: str) -> None:
+        """Count and name a record that is none of ours."""
+        self.foreign_records += 1
+        one = ForeignRecord(partition.topic, partition.partition, offset, reason)
+        self.foreign.append(one)
+        if partition not in self._warned:  # once: a topic may be full of them
+            self._warned.add(partition)
+            log.warning("consumer.foreign_record", **asdict(one))
+
+    def _lose(self, partition: TopicPartition) -> None:
+        """Forget a partition that another member reads on: it may come back with rows again."""
+        if self._merge is not None:
+            self._merge.drop(partition)
+        self._taken = deque(one for one in self._taken if one.sources != {partition})
+        if self._taking is not None and self._taking.sources == {partition}:
+            self._batches = iter(())
+        for one in (*self._taken, *([self._taking] if self._taking else [])):
+            one.forget(partition)
+        self._handed.pop(partition, None)
+        if partition in self.progress:
+            self.progress[partition].forget()

@@ -97,6 +97,12 @@ class OrderBook:
             else:
                 self._events(rows[start:end])
 
+    def invalidate(self, reason: str) -> None:
+        """Refuse to answer until the next snapshot is complete: rows were lost on the way."""
+        self._waiting.clear()
+        self._in_snapshot = False
+        self._invalid = reason
+
     def bids(self, depth: int | None = None) -> Levels:
         """Return the best `depth` bids (None: all), best first. Raises BookInvalid."""
         return self._levels(self._bids, depth, 1)

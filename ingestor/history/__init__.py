@@ -5,10 +5,9 @@ from ingestor.history.readable import (
 )
 from ingestor.history.recordings import (
     Recording,
-    Time,
     open,  # noqa: A004  # called as history.open, as one opens a file
-    time_ns,
 )
+from ingestor.model.timestamps import Time, time_ns
 
 __all__ = [
     "Readable",

@@ -30,7 +30,7 @@ from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Rows
-from ingestor.model.timestamps import SECOND, iso_ns
+from ingestor.model.timestamps import SECOND, Time, time_ns
 from ingestor.recording.files import regular_files
 from ingestor.recording.reader import Problems
 from ingestor.sources.replay.filters import check_symbols, matches_any
@@ -39,8 +39,6 @@ from ingestor.sources.replay.replay import Replay
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
-
-Time = int | str | datetime
 
 _HOUR_S: Final = 3_600
 _BATCH_ROWS: Final = 1 << 16
@@ -51,28 +49,6 @@ _FOREIGN: Final = (LookupError, TypeError, ValueError, RecursionError)  # of met
 _NAME: Final = re.compile(
     r"date=(?P<date>\d{4}-\d{2}-\d{2})/(?P<hour>[01]\d|2[0-3])-(?P<part>\d{1,6})\.parquet"
 )
-
-
-def time_ns(time: Time) -> int:
-    """Return a time as ns since the epoch: ns, "2026-08-01T02:53:53.184174Z" (the time of day may
-    be left out), or a datetime with a zone. Raises ConfigError."""
-    try:
-        match time:
-            case int():
-                return time
-            case datetime():
-                if time.tzinfo is None:
-                    raise ConfigError(f"{time!r} has no zone")
-                seconds = int(time.replace(microsecond=0).timestamp())
-                return seconds * SECOND + time.microsecond * 1_000
-        if time.isdigit():
-            return int(time)
-        if len(time) == len("2026-08-01"):
-            time += "T00:00:00"
-        return iso_ns(time if time.endswith("Z") else time + "Z")
-    except ValueError:
-        what = f"{time!r} is no time: ns since the epoch, or like 2026-08-01T02:53:53Z"
-        raise ConfigError(what) from None
 
 
 def open(  # noqa: A001  # called as recordings.open, as one opens a file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.consumer import EARLIEST, Consumer
+from ingestor.consumer import EARLIEST, Consumer, iterate
 from ingestor.history.readable import Readable
 from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.row_classes import ROW_CLASSES
@@ -40,21 +39,18 @@ class KafkaRecording(Readable):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[TickBatch]:
-        """Yield the rows, on a loop of its own: inside asyncio, use `async for`.
+        """Yield the rows, on a loop of its own, also where one runs: in Jupyter.
 
         Raises IngestError where Kafka or a topic is not there, CodecError for foreign records.
         """
-        with asyncio.Runner() as runner:
-            batches = aiter(self)
-            while (batch := runner.run(anext(batches, None))) is not None:
-                yield batch
+        return iterate(self.__aiter__)
 
     async def __aiter__(self) -> AsyncIterator[TickBatch]:
         async with Consumer(
             self.bootstrap_servers,
             [self.prefix + ROW_CLASSES.of_channel(kind).topic for kind in self.kinds],
-            start_ns=EARLIEST if self.start_ns is None else self.start_ns,
-            until_ns=self.end_ns,
+            start=EARLIEST if self.start_ns is None else self.start_ns,
+            end=self.end_ns,
             margin_ns=int(self.margin_s * SECOND),
             stop_at_end=self.end_ns is None,
             **self.options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -10,7 +11,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.model.errors import ConfigError
 from ingestor.model.integers import Integers, int64_column
+
+Time = int | str | datetime  # as people write one: see `time_ns`
 
 MICROSECOND: Final = 1_000
 MILLISECOND: Final = 1_000_000
@@ -25,6 +29,7 @@ _MILLISECONDS_MAX: Final = TIME_MAX // MILLISECOND
 _FRACTION_NS: Final[tuple[int, ...]] = tuple(10 ** (9 - digits) for digits in range(10))
 # What one unit is of each digit from the tens of seconds on.
 _DIGITS_NS: Final = 10 ** np.arange(10, -1, -1, dtype=np.int64)
+_OFFSET: Final = re.compile(r"([+-])([01]\d|2[0-3]):?([0-5]\d)")  # of a zone, at the end of a time
 _COLUMN_MIN: Final = 32  # fewer texts are read faster one by one
 _FEW: Final = 16  # so many integers are compared faster one by one
 
@@ -48,6 +53,42 @@ def iso_ns(text: str) -> int:
 @lru_cache(maxsize=256)
 def _second(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * SECOND
+
+
+def time_ns(time: Time) -> int:
+    """Return a time that a person wrote as ns since the epoch.
+
+    Args:
+        time: ns since the epoch; a datetime with a zone; or text: ns, or a date and perhaps a time
+            of day, such as "2026-08-01T02:53:53.184174Z" or "2026-08-01T04:53:53+02:00". Text
+            without a zone is UTC.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise ConfigError(f"{time!r} has no zone")
+        seconds = int(time.replace(microsecond=0).timestamp())
+        return seconds * SECOND + time.microsecond * MICROSECOND
+    if isinstance(time, int):
+        return time
+    try:
+        return int(time) if time.isdecimal() else _text_ns(time)
+    except ValueError:
+        what = f"{time!r} is no time: ns since the epoch, or like 2026-08-01T02:53:53Z"
+        raise ConfigError(what) from None
+
+
+def _text_ns(text: str) -> int:
+    if len(text) == len("2026-08-01"):
+        text += "T00:00:00"
+    offset_s = 0
+    if (zone := _OFFSET.fullmatch(text[19:][-6:])) or (zone := _OFFSET.fullmatch(text[19:][-5:])):
+        sign, hours, minutes = zone.groups()
+        offset_s = (int(hours) * 60 + int(minutes)) * (-60 if sign == "-" else 60)
+        text = text[: -len(zone[0])]
+    return iso_ns(text if text.endswith("Z") else text + "Z") - offset_s * SECOND
 
 
 def iso_event_ns(text: str) -> int:

@@ -174,6 +174,12 @@ class Recorder:
         """
         self._put(Decided(ts_ns, decision, connection))
 
+    @property
+    def condition(self) -> tuple[RecorderState, str]:
+        """Return the state, and the reason of a failure."""
+        worker = self._worker
+        return (worker.state if self._thread.is_alive() else RecorderState.STOPPED), worker.reason
+
     def statistics(self) -> RecorderStatistics:
         self._close()  # so that its frames are counted
         worker = self._worker

@@ -1,7 +1,8 @@
 """Find the venues' adapters: by name in the program's own package, then by entry point.
 
 The program's own venues are the modules of the package `ingestor_feeds`, which is the folder
-`feeds` of a checkout (docs/adr/0020). A venue of a third party is an entry point of the group
+`feeds` of a checkout (docs/adr/0020). A package may hold several: those in its folder `venues`
+(docs/adr/0046). A venue of a third party is an entry point of the group
 `ingestor.feeds` whose name is the venue and whose value is a module with the name `adapter` bound,
 or the adapter itself (`module:attribute`). A venue is found once: a second claim on a name is
 refused, whoever makes it. Nothing is imported before it is asked for.
@@ -13,7 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from ingestor.model.errors import ConfigError
 from ingestor.model.suggest import nearest
 
 GROUP: Final = "ingestor.feeds"
+FAMILY: Final = "venues"  # the folder of a package for further venues of its family
 PARENT: Final = Path(__file__).resolve().parents[2]  # holds the package `ingestor`
 _PACKAGE_NAMES: Final = ("ingestor_feeds", "feeds")  # in an installation, in a checkout
 
@@ -83,10 +85,10 @@ def discover(
     Raises ConfigError when two claim one name: rows must not change their decoder by an installed
     package. An entry point that names the package's own module is no second claim.
     """
-    sources = {
-        module.name: FeedSource(module.name, f"{package.__name__}.{module.name}")
-        for module in pkgutil.iter_modules(package.__path__)
-    }
+    sources: dict[str, FeedSource] = {}
+    for name, target in _venues(package):
+        if sources.setdefault(name, FeedSource(name, target)).target != target:
+            raise ConfigError(f"venue {name!r} is claimed by {sources[name].target} and {target}")
     for point in entry_points:
         owner = point.dist.name if point.dist else point.value
         found = FeedSource(point.name, point.value, owner)
@@ -98,6 +100,18 @@ def discover(
                 hint=f"uninstall {owner} or have it use another name",
             )
     return FeedRegistry(dict(sorted(sources.items())))
+
+
+def _venues(package: ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield the name and the module of each venue. A package of a family has further venues in its
+    folder `venues`, a module each. Nothing is imported."""
+    for module in pkgutil.iter_modules(package.__path__):
+        target = f"{package.__name__}.{module.name}"
+        yield module.name, target
+        if module.ispkg:
+            folders = [str(Path(path, module.name, FAMILY)) for path in package.__path__]
+            for member in pkgutil.iter_modules(folders):
+                yield member.name, f"{target}.{FAMILY}.{member.name}"
 
 
 def import_feeds(parent: Path) -> ModuleType:

@@ -8,7 +8,7 @@ first. Nothing here knows prometheus-client.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -147,6 +147,16 @@ class LastSeen:
         self._ts_recv = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
         self._ts_event = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
         self._unpublished = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
+        self._gaps: Counter[tuple[RowClass, int]] = Counter()
+
+    def count_gaps(self, row_class: RowClass, numbers: NDArray[np.uint32]) -> None:
+        """Count GAP marks, which are rare. numbers: uint32[n], their instruments."""
+        self._gaps.update((row_class, number) for number in numbers.tolist())
+
+    def gaps(self, row_class: RowClass, instrument: int) -> int:
+        """Return how many GAP marks a stream has had."""
+        self._settle()
+        return self._gaps[row_class, instrument]
 
     def update(
         self,
@@ -337,6 +347,8 @@ class Metrics:
         feeds = self._feeds.of_rows(row_class, instruments)
         counts = np.bincount(feeds, rows_each, minlength=self._fit())
         counts = sign * counts.astype(np.int64)  # sums of rows are exact in a double
+        if "gaps" in names:
+            self.last_seen.count_gaps(row_class, instruments)
         for name in names:
             self._counters[name] += counts
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Self
+
+EVENTS_MAX: Final = 50
 
 
 class Phase(StrEnum):
@@ -51,6 +53,15 @@ class FeedStatus:
         return f"{self.venue}:{self.market}:{self.channel}"
 
 
+@dataclass(frozen=True, slots=True)
+class RecentEvent:
+    """Something that befell a connection or stream. time_ns: ns since the epoch."""
+
+    time_ns: int
+    text: str
+    is_bad: bool = False
+
+
 @dataclass(slots=True)
 class Status:
     """A snapshot of the whole process.
@@ -65,6 +76,9 @@ class Status:
     the auxiliary topics by what became of them (`acked`, `refused`, `dropped`, `pending`).
     loop_delay_p99_ms: how late the event loop runs its callbacks. unaccounted: the ledger's
     difference, rows and frames; 0 unless the program is wrong.
+    venues: connections by venue and state. books: by `valid` and `invalid`. recorder: its state,
+    "" where nothing is recorded. workers: the state of each worker process by its number; empty
+    where there is one process. events: the newest of what befell connections, oldest first.
     """
 
     time_ns: int = 0
@@ -102,6 +116,13 @@ class Status:
     loop_delay_p99_ms: float | None = None
     unaccounted: int = 0
     notes: list[str] = field(default_factory=list)
+    version: str = ""
+    venues: dict[str, dict[str, int]] = field(default_factory=dict)
+    books: dict[str, int] = field(default_factory=dict)
+    recorder: str = ""
+    recorder_reason: str = ""
+    workers: dict[str, str] = field(default_factory=dict)
+    events: list[RecentEvent] = field(default_factory=list)
 
     @property
     def connected(self) -> int:
@@ -131,6 +152,7 @@ class Status:
         known = {one.name: content[one.name] for one in fields(cls)}
         known["phase"] = Phase(known["phase"])
         known["feeds"] = [FeedStatus(**feed) for feed in known["feeds"]]
+        known["events"] = [RecentEvent(**event) for event in known["events"]]
         return cls(**known)
 
     def summary(self) -> dict[str, Any]:
@@ -192,9 +214,22 @@ def merged(statuses: Iterable[Status]) -> Status:
         (whole.connections, [one.connections for one in every]),
         (whole.rows, [one.rows for one in every]),
         (whole.auxiliary, [one.auxiliary for one in every]),
+        (whole.books, [one.books for one in every]),
     ):
-        for name in dict.fromkeys(name for part in parts for name in part):
-            total[name] = sum(part.get(name, 0) for part in parts)
+        _add_up(total, parts)
+    for venue in dict.fromkeys(venue for status in every for venue in status.venues):
+        _add_up(
+            whole.venues.setdefault(venue, {}), [status.venues.get(venue, {}) for status in every]
+        )
+    whole.version = every[0].version
+    recorders = [(status.recorder, status.recorder_reason) for status in every if status.recorder]
+    whole.recorder, whole.recorder_reason = max(
+        recorders, key=lambda recorder: recorder[0] == "failed", default=("", "")
+    )
+    events = sorted(
+        (event for status in every for event in status.events), key=attrgetter("time_ns")
+    )
+    whole.events = events[-EVENTS_MAX:]
     for status in every:
         for name, fill in status.queue_fill.items():
             whole.queue_fill[name] = max(whole.queue_fill.get(name, 0.0), fill)
@@ -204,6 +239,11 @@ def merged(statuses: Iterable[Status]) -> Status:
     whole.held = list(dict.fromkeys(text for one in every for text in one.held))
     whole.notes = list(dict.fromkeys(note for one in every for note in one.notes))
     return whole
+
+
+def _add_up(total: dict[str, int], parts: list[dict[str, int]]) -> None:
+    for name in dict.fromkeys(name for part in parts for name in part):
+        total[name] = sum(part.get(name, 0) for part in parts)
 
 
 def _merged_feeds(feeds: Iterable[FeedStatus]) -> list[FeedStatus]:

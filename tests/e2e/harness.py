@@ -204,7 +204,7 @@ async def published(config: Config) -> Published:
     servers = config.kafka.bootstrap_servers
     async with (
         asyncio.timeout(PATIENCE_S),
-        Consumer(servers, topics, start_ns=EARLIEST, stop_at_end=True) as consumer,
+        Consumer(servers, topics, start=EARLIEST, stop_at_end=True) as consumer,
     ):
         batches = [batch async for batch in consumer]
         duplicates = sum(progress.duplicates for progress in consumer.progress.values())
@@ -216,6 +216,6 @@ async def side_records(config: Config, topic: str) -> list[tuple[bytes | None, b
     name, servers = config.kafka.topic_prefix + topic, config.kafka.bootstrap_servers
     async with (
         asyncio.timeout(PATIENCE_S),
-        Consumer(servers, [name], start_ns=EARLIEST, stop_at_end=True) as consumer,
+        Consumer(servers, [name], start=EARLIEST, stop_at_end=True) as consumer,
     ):
         return [(key, value) async for _, key, value in consumer.records()]

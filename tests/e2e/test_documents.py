@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from ingestor.config.model import Config
+from ingestor.consumer import SyncConsumer
+from ingestor.model.errors import TopicAbsent
 from ingestor.testbed.broker import DevBroker
 from tests.e2e.harness import TOPICS
 from tests.e2e.processes import (
@@ -86,6 +88,32 @@ def test_the_readme_reads_trades(tmp_path: Path, config: str, broker: DevBroker)
         assert reading.stdout is not None
         line = reading.stdout.readline()
     assert re.fullmatch(r"simulated:spot:S0000\d-USD \d+ x 10\^- \d\n", line), line
+
+
+def images(servers: str) -> int:
+    """Return how many images of books were published."""
+    topic = "md.book_snapshot.v1"
+    try:
+        with SyncConsumer(servers, topic, start="earliest", stop_at_end=True) as consumer:
+            list(consumer)
+            return consumer.consumer.foreign_records
+    except TopicAbsent:
+        return 0
+
+
+def test_consuming_as_documented(tmp_path: Path, config: str, broker: DevBroker) -> None:
+    servers = broker.bootstrap_servers
+    env = environment(tmp_path, INGESTOR__KAFKA__BOOTSTRAP_SERVERS=servers)
+    program = examples("docs/consuming.md").replace("localhost:9092", servers)
+    with command("run", config, env=env) as run:
+        run.until(lambda: images(servers) >= 5)
+        with python(program, tmp_path) as reading:
+            text, _ = reading.communicate(timeout=PATIENCE_S)
+            assert reading.returncode == 0, text
+    lines = text.splitlines()
+    assert {line.split()[0] for line in lines[:-2]} == {"trades", "quotes"}, text
+    assert re.fullmatch(r"\d+ rows", lines[-2])
+    assert lines[-1].startswith("simulated:spot:S00001-USD ")
 
 
 def test_recordings_are_read_as_documented(tmp_path: Path, config: str, broker: DevBroker) -> None:

@@ -151,7 +151,7 @@ async def test_a_made_up_class_goes_through_kafka_and_parquet(
         async with (
             asyncio.timeout(20),
             Consumer(
-                broker.bootstrap_servers, ["md.weather.v1"], start_ns=EARLIEST, stop_at_end=True
+                broker.bootstrap_servers, ["md.weather.v1"], start=EARLIEST, stop_at_end=True
             ) as consumer,
         ):
             read = [batch async for batch in consumer]
@@ -176,7 +176,7 @@ async def raw(broker: DevBroker) -> list[tuple[bytes | None, bytes]]:
     async with (
         asyncio.timeout(20),
         Consumer(
-            broker.bootstrap_servers, ["md.weather.v1"], start_ns=EARLIEST, stop_at_end=True
+            broker.bootstrap_servers, ["md.weather.v1"], start=EARLIEST, stop_at_end=True
         ) as consumer,
     ):
         return [(key, value) async for _, key, value in consumer.records()]

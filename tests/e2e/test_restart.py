@@ -15,7 +15,7 @@ import pytest
 
 from ingestor.cli.topic_text import rows_of
 from ingestor.codec import decode
-from ingestor.consumer import Consumer
+from ingestor.consumer import EARLIEST, Consumer
 from tests.e2e.processes import Ended, Venue, command, environment, ingestor, simulated_venue
 from tests.kafka.broker import KafkaEndpoint
 
@@ -63,7 +63,7 @@ class Trial:
         """Return a topic's rows, or its records where it has none."""
         found: list[dict[str, Any]] = []
         topic = self.prefix + name
-        async with Consumer(self._servers, [topic], start_ns=0, stop_at_end=True) as consumer:
+        async with Consumer(self._servers, [topic], start=EARLIEST, stop_at_end=True) as consumer:
             async for _, _, value in consumer.records():
                 if name == "status.v1":
                     found.append(json.loads(value))

@@ -57,7 +57,7 @@ async def read_back(
     topic, servers = sink.settings.tick_topic(row_class), sink.settings.bootstrap_servers
     async with (
         asyncio.timeout(60),
-        Consumer(servers, [topic], start_ns=EARLIEST, stop_at_end=True) as consumer,
+        Consumer(servers, [topic], start=EARLIEST, stop_at_end=True) as consumer,
     ):
         batches = [batch async for batch in consumer]
         # Those at the end of a partition show no hole.

@@ -38,13 +38,16 @@ Speak = Callable[[Change], Any]
 
 @dataclass(frozen=True)
 class Speaker:
-    """How a market speaks. step: between the numbers of two updates."""
+    """How a market speaks. step: between the numbers of two updates. one_level: a message has one
+    level."""
 
     speak: Speak
     step: int = 1
+    one_level: bool = False
 
     def frame(self, change: Change) -> bytes:
-        return orjson.dumps(self.speak(change))
+        spoken = self.speak(change)
+        return spoken if isinstance(spoken, bytes) else orjson.dumps(spoken)
 
 
 def _bitget(kind: str) -> Speak:
@@ -61,7 +64,65 @@ def _bitget(kind: str) -> Speak:
     return speak
 
 
+def _gate(channel: str) -> Speak:
+    def speak(change: Change) -> Any:
+        bids, asks = change.sides()
+        numbers = {"full": True} if change.is_snapshot else {"U": change.previous + 1}
+        name = f"ob.{change.symbol}.400"
+        result = {"t": NOW_MS, "s": name, "u": change.number, "b": bids, "a": asks, **numbers}
+        return {"channel": channel, "result": result, "time_ms": NOW_MS}
+
+    return speak
+
+
+def _cryptocom(change: Change) -> Any:
+    bids, asks = ([[*level, "1"] for level in side] for side in change.sides())
+    sides = {"bids": bids, "asks": asks}
+    levels = sides if change.is_snapshot else {"update": sides, "pu": change.previous}
+    result = {
+        "channel": "book" if change.is_snapshot else "book.update",
+        "subscription": f"book.{change.symbol}.50",
+        "instrument_name": change.symbol,
+        "data": [{"t": NOW_MS, "tt": NOW_MS, "u": change.number, **levels}],
+    }
+    return {"id": -1, "method": "subscribe", "code": 0, "result": result}
+
+
+def _named(change: Change) -> dict[str, Any]:
+    return {"product_id": change.symbol, "timestamp": NOW_MS, "seq": change.number}
+
+
+def _krakenfutures(change: Change) -> Any:
+    if change.is_snapshot:
+        bids, asks = (
+            [{"price": price, "qty": size} for price, size in side.items()]
+            for side in (change.bids, change.asks)
+        )
+        return {"feed": "book_snapshot", **_named(change), "bids": bids, "asks": asks}
+    [(price, size)] = change.bids.items()
+    return {"feed": "book", **_named(change), "side": "buy", "price": price, "qty": size}
+
+
+def _deribit(change: Change) -> Any:
+    bids, asks = (
+        [["change" if size else "delete", price, size] for price, size in side.items()]
+        for side in (change.bids, change.asks)
+    )
+    kind = {"type": "snapshot"}
+    if not change.is_snapshot:
+        kind = {"type": "change", "prev_change_id": change.previous}
+    data = {"timestamp": NOW_MS, "instrument_name": change.symbol, "change_id": change.number}
+    channel = f"book.{change.symbol}.100ms"
+    parameters = {"channel": channel, "data": {**data, **kind, "bids": bids, "asks": asks}}
+    return {"jsonrpc": "2.0", "method": "subscription", "params": parameters}
+
+
 SPEAKERS = {
     ("bitget", "spot"): Speaker(_bitget("spot"), step=3),
     ("bitget", "coin"): Speaker(_bitget("coin-futures"), step=3),
+    ("gateio", "spot"): Speaker(_gate("spot.obu"), step=4),
+    ("gateio", "usdt"): Speaker(_gate("futures.obu"), step=4),
+    ("cryptocom", "spot"): Speaker(_cryptocom, step=5),
+    ("krakenfutures", "linear"): Speaker(_krakenfutures, one_level=True),
+    ("deribit", "future"): Speaker(_deribit, step=3),
 }

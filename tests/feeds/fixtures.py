@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import gzip
 import json
-import pkgutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -15,11 +15,25 @@ from typing import Any
 import feeds
 from ingestor.adapter import FeedAdapter
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
+from ingestor.sources.registry import discover
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 OUTCOMES = ("expect", "control", "rejected")
 VERBS = ("subscribe", "unsubscribe", "frame", "snapshot", "connect")
 Row = dict[str, Any]
+
+
+def _deflated(text: str) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(text.encode()) + packer.flush()
+
+
+FORMS: dict[str, Callable[[str], bytes]] = {
+    "": str.encode,
+    "gzip": lambda text: gzip.compress(text.encode(), mtime=0),
+    "deflate": _deflated,
+    "hex": bytes.fromhex,
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,17 @@ class Step:
     outcome: str
     wanted: Any
     symbol: str = ""
+    form: str = ""
+
+    @property
+    def payload(self) -> bytes:
+        """The bytes of a frame or snapshot: its text, compressed, or what hex digits say."""
+        return FORMS[self.form](self.value)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether a good frame is a JSON text as it comes."""
+        return not self.form
 
 
 @dataclass(frozen=True)
@@ -55,16 +80,13 @@ class Fixture:
     @property
     def frames(self) -> list[bytes]:
         """Every frame of the file, in order."""
-        return [step.value.encode() for step in self.steps if step.verb == "frame"]
+        return [step.payload for step in self.steps if step.verb == "frame"]
 
 
 @cache
 def adapters() -> list[type[FeedAdapter]]:
     """Every adapter of the `feeds` package; a module without one is an error, not a skip."""
-    return [
-        importlib.import_module(f"feeds.{module.name}").adapter
-        for module in pkgutil.iter_modules(feeds.__path__)
-    ]
+    return list(discover(feeds, ()).load_all().values())
 
 
 def markets() -> Iterator[tuple[type[FeedAdapter], str]]:
@@ -109,7 +131,7 @@ def _step(name: str, number: int, line: dict[str, Any]) -> Step:
     verbs = [verb for verb in VERBS if verb in line]
     assert len(verbs) == 1, f"{where} is none of {VERBS}"
     verb = verbs[0]
-    unknown = set(line) - {verb, "note", "sent", "symbol", *OUTCOMES}
+    unknown = set(line) - {verb, "note", "sent", "symbol", "form", *OUTCOMES}
     assert not unknown, f"{where} has unknown keys {unknown}"
     if verb in {"frame", "snapshot"}:
         outcomes = [outcome for outcome in OUTCOMES if outcome in line]
@@ -117,7 +139,8 @@ def _step(name: str, number: int, line: dict[str, Any]) -> Step:
         wanted = line[outcomes[0]]
         if outcomes[0] == "expect":
             wanted = by_kind([normal(row) for row in wanted])
-        return Step(number, verb, line[verb], outcomes[0], wanted, line.get("symbol", ""))
+        more = line.get("symbol", ""), line.get("form", "")
+        return Step(number, verb, line[verb], outcomes[0], wanted, *more)
     return Step(number, verb, line[verb], "sent", line.get("sent"))
 
 

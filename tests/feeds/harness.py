@@ -93,11 +93,11 @@ class Connection:
         outcome = Outcome()
         match step.verb:
             case "frame":
-                reply = self.session.receive(step.value.encode(), TS_RECV)
+                reply = self.session.receive(step.payload, TS_RECV)
                 replies = [one.payload for one in self.heard if isinstance(one, Reply)]
                 assert ([] if reply is None else [reply]) == replies
             case "snapshot":
-                self.session.snapshot(step.symbol, step.value.encode(), TS_RECV)
+                self.session.snapshot(step.symbol, step.payload, TS_RECV)
             case "connect":
                 self._open()
             case verb:

@@ -93,10 +93,11 @@ def _replaced(
 def good_frames(adapter: type[FeedAdapter], market: str) -> tuple[bytes, ...]:
     """The frames of a market's fixture that are fine, and no acknowledgments."""
     return tuple(
-        step.value.encode()
+        step.payload
         for step in load(adapter, market).steps
         if step.verb == "frame"
         and step.outcome == "expect"
+        and step.is_json
         and all(row["kind"] != "hole" for row in step.wanted)
     )
 

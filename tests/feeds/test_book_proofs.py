@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.adapter import Continuity
+from ingestor.adapter import Continuity, SnapshotSource
 from ingestor.adapter.contract import Subscription
 from ingestor.books.manager import BookManager
 from ingestor.books.settings import BookSettings
@@ -24,13 +24,16 @@ from ingestor.model.row_classes import RowClass
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.registry import adapter_of
 from tests.effort import tried
-from tests.feeds.book_speakers import SPEAKERS, Change, Levels, Speaker
+from tests.feeds import book_speakers
+from tests.feeds.book_speakers import Change, Levels, Speaker
 from tests.feeds.fixtures import load
+from tests.feeds.numbered_speakers import NUMBERED_SPEAKERS
 
 LEVELS = st.dictionaries(st.integers(1, 40), st.integers(0, 9), min_size=1, max_size=4)
 FATES = st.sampled_from(["arrives"] * 4 + ["lost", "doubled", "swapped"])
 UPDATES = st.lists(st.tuples(LEVELS, LEVELS, FATES), min_size=1, max_size=12)
 Sides = tuple[Levels, Levels]
+SPEAKERS = book_speakers.SPEAKERS | NUMBERED_SPEAKERS
 
 
 class Venue:
@@ -53,6 +56,7 @@ class Venue:
         self.now_ns = 1_800_000_000 * SECOND
         self.number, self.bids, self.asks = 100, {5: 1}, {45: 1}
         self.history: dict[int, Sides] = {}
+        self.newest_image = b""
         self.repairs = 0
         self.remember()
 
@@ -61,11 +65,14 @@ class Venue:
 
     def image(self) -> bytes:
         change = Change(self.symbol, 0, self.number, self.bids, self.asks, is_snapshot=True)
-        return self.speaker.frame(change)
+        self.newest_image = self.speaker.frame(change)
+        return self.newest_image
 
     def update(self, bids: Levels, asks: Levels) -> bytes:
         """Change the venue's book; return the frame that says so."""
         asks = {40 + price: size for price, size in asks.items()}
+        if self.speaker.one_level:
+            bids, asks = dict(list(bids.items())[:1]), {}
         previous = self.number
         self.number += self.speaker.step
         for side, changes in ((self.bids, bids), (self.asks, asks)):
@@ -77,7 +84,10 @@ class Venue:
 
     def deliver(self, frame: bytes) -> None:
         """Deliver one frame and flush; check what the consumer has."""
-        self.session.receive(frame, self.now_ns)
+        if frame is self.newest_image and self.rule.snapshot is SnapshotSource.REST:
+            assert self.session.snapshot(self.symbol, frame, self.now_ns)
+        else:
+            self.session.receive(frame, self.now_ns)
         self.flush()
         self.check()
 

@@ -110,7 +110,7 @@ def frames_of(adapter: type[FeedAdapter], market: str, seed: int) -> list[tuple[
     """Return some hundred frames of a market, whose connection each: runs of plain ones, and
     between them all that a venue should not send, or not in one frame."""
     chosen = random.Random(seed)
-    steps = [step.value.encode() for step in load(adapter, market).steps if step.verb == "frame"]
+    steps = [step.payload for step in load(adapter, market).steps if step.verb == "frame"]
     frames: list[tuple[int, bytes]] = []
     for _ in range(40):
         frame = chosen.choice(steps)
@@ -168,7 +168,7 @@ def test_plain_frames_need_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_frames(adapter: type[FeedAdapter], market: str) -> list[bytes]:
     """Return the frames of a fixture that give rows, but for changes of a quote."""
     return [
-        step.value.encode()
+        step.payload
         for step in load(adapter, market).steps
         if step.verb == "frame"
         and step.outcome == "expect"

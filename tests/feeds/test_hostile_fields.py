@@ -63,6 +63,8 @@ def test_a_hostile_field_is_refused_alone_or_exact(adapter: AdapterType, market:
 @given(data=st.data())
 def test_any_split_gives_the_same(adapter: AdapterType, market: str, data: st.DataObject) -> None:
     fixture, good = load(adapter, market), good_frames(adapter, market)
+    if not good:
+        return  # its frames are no JSON: `test_hostile_frames` mutates their bytes
     pool = chosen(adapter, market)
     seed = data.draw(st.integers(0, 2**32), label="seed")
     draw = random.Random(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import defaultdict
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def recorded(fixture: Fixture, folder: Path) -> ReplayOptions:
     lines: list[dict[str, object]] = [{"t": "header", "venue": fixture.adapter.venue}]
     for ts_ns, step in enumerate(fixture.steps, 1_800_000_000_000_000_000):
         line: dict[str, object] = {"ts_ns": ts_ns, "conn": "c", "data": step.value}
+        if step.form:
+            line = {"ts_ns": ts_ns, "conn": "c", "b64": b64encode(step.payload).decode()}
         if step.verb == "frame":
             lines.append({"t": "recv", **line})
         elif step.verb == "snapshot":

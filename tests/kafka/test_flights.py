@@ -142,7 +142,7 @@ async def test_a_refused_record_with_others_behind_it(
     # The mark for the lost row has the same long name: it is refused like the row.
     assert ledger.counts == {"acked": 199, "dead_lettered": 2, "declared": 1}
     topics = [f"{prefix}trades.v1"]
-    reading = Consumer(kafka.bootstrap_servers, topics, start_ns=EARLIEST, stop_at_end=True)
+    reading = Consumer(kafka.bootstrap_servers, topics, start=EARLIEST, stop_at_end=True)
     async with asyncio.timeout(60), reading as consumer:
         found = np.concatenate([batch.rows async for batch in consumer])
     found = found[found["kind"] == Kind.TRADE]

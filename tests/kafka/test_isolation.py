@@ -411,7 +411,7 @@ async def test_a_side_topic_that_is_denied_delays_no_other(guarded_kafka: KafkaB
         await allow(broker, topic, AclOperation.WRITE)
         assert await sink.drain(60) == 0
         await until(lambda: not len(sink.side))
-    consuming = Consumer(broker.bootstrap_servers, [topic], start_ns=EARLIEST, stop_at_end=True)
+    consuming = Consumer(broker.bootstrap_servers, [topic], start=EARLIEST, stop_at_end=True)
     async with asyncio.timeout(60), consuming as consumer:
         values = [value async for _, _, value in consumer.records()]
     assert list(dict.fromkeys(values)) == [b'{"n":%d}' % number for number in range(300)]

@@ -109,7 +109,7 @@ async def test_rows_come_back_over_tls(broker: KafkaBroker, tmp_path: Path, how:
     options = sink.settings.client_options()
     servers = options.pop("bootstrap_servers")
     topics = [sink.settings.tick_topic(RowClass.TRADE)]
-    consuming = Consumer(servers, topics, start_ns=EARLIEST, stop_at_end=True, **options)
+    consuming = Consumer(servers, topics, start=EARLIEST, stop_at_end=True, **options)
     async with consuming as consumer:
         batches = [batch async for batch in consumer]
     assert by_key(batches) == by_key([TickBatch(RowClass.TRADE, trades(500), TABLE)])

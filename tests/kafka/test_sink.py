@@ -58,7 +58,7 @@ async def running(sink: KafkaSink, timeout_s: float = 60) -> AsyncIterator[None]
 
 
 async def read(sink: KafkaSink, row_class: RowClass, **options: Any) -> list[TickBatch]:
-    options = {"start_ns": EARLIEST, "stop_at_end": True} | options
+    options = {"start": EARLIEST, "stop_at_end": True, **options}
     servers, topic = sink.settings.bootstrap_servers, sink.settings.tick_topic(row_class)
     async with asyncio.timeout(60), Consumer(servers, [topic], **options) as consumer:
         batches = [batch async for batch in consumer]
@@ -125,7 +125,7 @@ async def test_a_range_of_time_is_read_alone(kafka: KafkaEndpoint) -> None:
         submit(sink, RowClass.TRADE, rows)
         await sink.drain(60)
     start, until = int(rows["ts_recv"][250]), int(rows["ts_recv"][750])
-    batches = await read(sink, RowClass.TRADE, start_ns=start, until_ns=until, stop_at_end=False)
+    batches = await read(sink, RowClass.TRADE, start=start, end=until, stop_at_end=False)
     found = np.concatenate([batch.rows for batch in batches])
     assert found["sequence"].tolist() == list(range(251, 751))
 

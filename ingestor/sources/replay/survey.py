@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import numpy as np
 
@@ -481,11 +481,22 @@ def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     request = adapter.snapshot_request("?")
     if request is None:
         return None
+    if "?" in request.path:
+        return _symbol_in_path(request.path, url)
     name = next((name for name, value in request.query.items() if value == "?"), "")
     others = {key: value for key, value in request.query.items() if key != name}
     if not matches(url, RestRequest(request.path, others)):
         return None
     return parse_qs(urlsplit(url).query).get(name, [""])[0]
+
+
+def _symbol_in_path(asked: str, url: str) -> str | None:
+    """Return what an address has in the place of "?" in a path; None for another path."""
+    begin, _, end = asked.partition("?")
+    path = unquote(urlsplit(url).path)
+    if not path.startswith(begin) or not path.endswith(end) or len(path) < len(asked):
+        return None
+    return path[len(begin) : len(path) - len(end)]
 
 
 def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> str | None:

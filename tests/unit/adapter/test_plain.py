@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from ingestor.adapter import best_of, pairs_of, seconds_ns, time_ns, uuid_halves, whole_number
+from ingestor.adapter import (
+    MILLISECOND,
+    SECOND,
+    best_of,
+    decimal_ns,
+    pairs_of,
+    time_ns,
+    uuid_halves,
+    whole_number,
+)
 from ingestor.adapter.numbers import INT64_MAX
 
 
@@ -36,16 +45,20 @@ def test_times() -> None:
 @pytest.mark.parametrize(
     ("value", "fraction"),
     [("1767225600", 0), (1_767_225_600, 0), ("1767225600.1234567", 123_456_700),
-     ("1767225600.123456789", 123_456_789), ("1767225600.1234567890", 123_456_789)],
+     ("1767225600.123456789", 123_456_789), ("1767225600.1234567899", 123_456_789)],
 )  # fmt: skip
 def test_seconds_keep_all_digits(value: Any, fraction: int) -> None:
-    assert seconds_ns(value) == 1_767_225_600_000_000_000 + fraction
+    assert decimal_ns(value, SECOND) == 1_767_225_600_000_000_000 + fraction
 
 
-@pytest.mark.parametrize("value", ["", ".", "1767225600.1234567891", "1.767e9", "-1", None, 1.5])
+def test_milliseconds_may_have_a_fraction() -> None:
+    assert decimal_ns("1767225600123.4567", MILLISECOND) == 1_767_225_600_123_456_700
+
+
+@pytest.mark.parametrize("value", ["", ".", "1767225600.x", "1.767e9", "-1", None, 1.5, "1", True])
 def test_what_is_no_time_in_seconds(value: Any) -> None:
-    with pytest.raises(ValueError, match="no time in seconds"):
-        seconds_ns(value)
+    with pytest.raises(ValueError, match="no time"):
+        decimal_ns(value, SECOND)
 
 
 def test_uuids() -> None:

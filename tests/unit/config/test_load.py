@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from ingestor.config.load import find_problems, kafka_password, load
+from ingestor.config.load import find_problems, ignored_variables, kafka_password, load
 from ingestor.config.model import Config, is_loopback, split_address
 from ingestor.config.schema import json_schema, markdown, to_toml
 from ingestor.model.errors import ConfigError
@@ -317,3 +317,39 @@ def test_is_loopback(host: str, expected: bool) -> None:
 def test_split_address() -> None:
     assert split_address("[::1]:9092") == ("::1", 9092)
     assert split_address("kafka-1.example:9092") == ("kafka-1.example", 9092)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("INGESTOR_KAFKA_ENCODING", "INGESTOR__KAFKA__ENCODING"),
+        ("INGESTOR_KAFKA__ENCODING", "INGESTOR__KAFKA__ENCODING"),
+        ("ingestor_http_prt", "INGESTOR__HTTP__PORT"),
+        ("INGESTOR_SOMETHING_ELSE", ""),
+    ],
+)
+def test_a_variable_that_looks_like_a_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert (variable, meant) in ignored_variables()
+    load(None, VENUES)  # it is no error
+
+
+def test_variables_of_ours_and_of_others_are_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INGESTOR_NATIVE", "INGESTOR__KAFKA__ENCODING", "INGESTORS", "MY_INGESTOR_KEY"):
+        monkeypatch.setenv(name, "json")
+    assert not [name for name, _ in ignored_variables() if name.startswith(("INGESTOR_N", "MY"))]
+    assert "INGESTOR__KAFKA__ENCODING" not in dict(ignored_variables())
+
+
+def test_an_unknown_venue_is_listed_beside_errors_of_other_keys(tmp_path: Path) -> None:
+    path = tmp_path / "feeds.toml"
+    path.write_text(
+        '[[feeds]]\nvenue = "okxx"\nsymbols = ["A"]\n'
+        '[[feeds]]\nvenue = "okx"\nmarket = "spott"\nsymbols = 3\n'
+        "[[feeds]]\nvenue = 7\n[kafka]\npartitions = 0\n"
+    )
+    found = "\n".join(map(str, find_problems(path, VENUES)))
+    for part in ("'okxx'", "'spott'", "feeds[1].symbols", "feeds[2].venue", "kafka.partitions"):
+        assert part in found

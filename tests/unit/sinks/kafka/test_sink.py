@@ -67,7 +67,7 @@ def submit(sink: KafkaSink, row_class: RowClass, rows: np.ndarray) -> None:
 async def read(broker: DevBroker, *topics: str) -> tuple[list[TickBatch], Consumer]:
     async with (
         asyncio.timeout(60),
-        Consumer(broker.bootstrap_servers, topics, start_ns=EARLIEST, stop_at_end=True) as consumer,
+        Consumer(broker.bootstrap_servers, topics, start=EARLIEST, stop_at_end=True) as consumer,
     ):
         return [batch async for batch in consumer], consumer
 
@@ -75,9 +75,7 @@ async def read(broker: DevBroker, *topics: str) -> tuple[list[TickBatch], Consum
 async def raw(broker: DevBroker, topic: str) -> list[dict[str, Any]]:
     async with (
         asyncio.timeout(60),
-        Consumer(
-            broker.bootstrap_servers, [topic], start_ns=EARLIEST, stop_at_end=True
-        ) as consumer,
+        Consumer(broker.bootstrap_servers, [topic], start=EARLIEST, stop_at_end=True) as consumer,
     ):
         return [orjson.loads(value) async for _, _, value in consumer.records()]
 
@@ -108,7 +106,7 @@ async def test_an_instrument_has_the_partition_of_its_key(broker: DevBroker) -> 
     submit(sink, RowClass.TRADE, trades(60))
     async with (
         running(sink),
-        Consumer(broker.bootstrap_servers, ["md.trades.v1"], start_ns=EARLIEST) as consumer,
+        Consumer(broker.bootstrap_servers, ["md.trades.v1"], start=EARLIEST) as consumer,
         asyncio.timeout(60),
     ):
         seen = 0

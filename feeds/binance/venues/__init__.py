@@ -1,0 +1,1 @@
+"""Hold the venues that speak as Binance does: each module is one."""

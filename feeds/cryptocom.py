@@ -1,0 +1,341 @@
+"""Crypto.com Exchange v1, spot and derivatives: trades, and books of 50 levels with quotes of them.
+
+Reference: "Crypto.com Exchange API v1": Websocket Heartbeats, book.{instrument_name}.{depth},
+trade.{instrument_name}, public/get-instruments, read 2026-11-30.
+Units: prices and sizes are decimal text in base, times ms, some of them ns as text besides.
+Traps:
+- A heartbeat wants an answer with its id within five seconds.
+- A subscribe request waits a second after connecting, or its rate counts for the part of a second.
+- `book` is an image, `book.update` changes it: `pu` is `u` of the update before. An update without
+  levels says that the book is quiet, and goes on with the chain.
+- Levels have three members: price, size, number of orders. `cs` is not documented and not read.
+- `tt` is the time of the book's last change, `t` that of the message.
+- Trades are newest first. The first message holds past ones: it has the id of the request, later
+  ones have -1.
+- `s` of a trade is the taker's side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+import orjson
+
+from ingestor.adapter import (
+    MILLISECOND,
+    NO_SIDE,
+    Ack,
+    BookRule,
+    ColumnBuffer,
+    Continuity,
+    Contract,
+    Control,
+    Counted,
+    DecodeError,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Flag,
+    Instrument,
+    Limits,
+    Listing,
+    Market,
+    Milliseconds,
+    Notice,
+    PlainFeed,
+    Refused,
+    Reply,
+    Requests,
+    RestLimit,
+    RestRequest,
+    Sequential,
+    Side,
+    TradeNumbers,
+    UnknownMessage,
+    VenueError,
+    instrument,
+    iso_text,
+    pairs_of,
+    time_ns,
+    whole_number,
+)
+
+DEPTH: Final = 50
+_SIDES: Final = {"BUY": int(Side.BID), "SELL": int(Side.ASK)}
+_UPDATES: Final = -1  # the id of messages that answer no request
+_TYPES: Final = {
+    "CCY_PAIR": ("spot", Contract.SPOT),
+    "PERPETUAL_SWAP": ("derivatives", Contract.PERPETUAL),
+    "FUTURE": ("derivatives", Contract.FUTURE),
+}
+_LEFT_OUT: Final = {
+    name: Filtered(name)
+    for name in (
+        *("ticker", "candlestick", "otc_book", "index", "mark", "settlement", "funding"),
+        *("estimatedfunding", "liquidation"),
+    )
+}
+# Too many requests, internal error, service not available, timeout.
+_TEMPORARY: Final = frozenset({"42901", "50001", "10001", "40801", "50301"})
+
+
+class _Trade(msgspec.Struct, gc=False):
+    d: Any
+    t: Milliseconds
+    p: Any  # as text or bare: `float_hook` keeps the digits
+    q: Any
+    s: str
+    tn: Any = None
+
+
+class _TradeResult(msgspec.Struct, gc=False):
+    instrument_name: str
+    data: list[_Trade]
+
+
+class _Trades(msgspec.Struct, gc=False):
+    result: _TradeResult
+    id: int = _UPDATES
+
+
+class _Sides(msgspec.Struct, gc=False):
+    bids: list[list[Any]] = []
+    asks: list[list[Any]] = []
+
+
+class _Image(msgspec.Struct, gc=False):
+    bids: list[list[Any]]
+    asks: list[list[Any]]
+    t: Milliseconds
+    u: Counted
+    tt: Milliseconds | None = None
+
+
+class _Update(msgspec.Struct, gc=False):
+    update: _Sides
+    t: Milliseconds
+    u: Counted
+    pu: Sequential
+    tt: Milliseconds | None = None
+
+
+class _ImageResult(msgspec.Struct, gc=False):
+    instrument_name: str
+    data: list[_Image]
+
+
+class _UpdateResult(msgspec.Struct, gc=False):
+    instrument_name: str
+    data: list[_Update]
+
+
+class _Images(msgspec.Struct, gc=False):
+    result: _ImageResult
+
+
+class _Updates(msgspec.Struct, gc=False):
+    result: _UpdateResult
+
+
+class _Channel(msgspec.Struct, gc=False):
+    channel: str
+    subscription: str = ""
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What tells which message it is."""
+
+    method: str = ""
+    id: Any = None
+    code: Any = 0
+    message: Any = None
+    channel: Any = None
+    result: _Channel | None = None
+
+
+_parse_head: Final = msgspec.json.Decoder(_Head).decode
+_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_images: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
+_parse_updates: Final = msgspec.json.Decoder(_Updates, float_hook=str).decode
+
+
+def _market() -> Market:
+    return Market(
+        endpoints=(Endpoint("wss://stream.crypto.com/exchange/v1/market"),),
+        rest_url="https://api.crypto.com",
+        limits=Limits(
+            streams_per_connection=200,
+            streams_per_subscribe=20,
+            connects_per_s=1.0,
+            requests_per_s=10.0,  # 100 a second
+            rest=RestLimit("http", weight_per_s=10.0, weight_burst=10),  # 100 a second
+        ),
+        book=BookRule(Continuity.PREVIOUS, depth_max=DEPTH, quotes_from_book=True),
+        trade_numbers=TradeNumbers.ASCENDING,
+    )
+
+
+class CryptoCom(PlainFeed):
+    venue: ClassVar[str] = "cryptocom"
+    reference: ClassVar[str] = "Crypto.com Exchange API v1, read 2026-11-30"
+    markets: ClassVar[Mapping[str, Market]] = {name: _market() for name in ("spot", "derivatives")}
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+        self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"trade.{symbol}" if channel == "trades" else f"book.{symbol}.{DEPTH}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for number, part in self._requests.parts(streams):
+            parameters = {
+                "channels": part,
+                "book_subscription_type": "SNAPSHOT_AND_UPDATE",
+                "book_update_frequency": 10,
+            }
+            yield orjson.dumps({"id": number, "method": "subscribe", "params": parameters})
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for number, part in self._requests.parts(streams, keep=False):
+            request = {"id": number, "method": "unsubscribe", "params": {"channels": part}}
+            yield orjson.dumps(request)
+
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        head = _parse_head(payload)
+        if head.result is None or head.code != 0:
+            return self._answer(head)
+        match head.result.channel:
+            case "trade":
+                self._trades(_parse_trades(payload), ts_recv, out)
+            case "book":
+                result = _parse_images(payload).result
+                for image in result.data:
+                    sides = image.bids, image.asks
+                    self._levels(result.instrument_name, image, 0, sides, ts_recv, out)
+            case "book.update":
+                changes = _parse_updates(payload).result
+                for one in changes.data:
+                    sides = one.update.bids, one.update.asks
+                    self._levels(changes.instrument_name, one, one.pu, sides, ts_recv, out)
+            case name if name in _LEFT_OUT:
+                return _LEFT_OUT[name]
+            case name:
+                raise UnknownMessage(self.venue, f"channel {name!r:.60}")
+        return None
+
+    def _trades(self, message: _Trades, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[message.result.instrument_name]
+        flags = Flag.LAST if message.id == _UPDATES else Flag.LAST | Flag.SNAPSHOT
+        for trade in reversed(message.result.data):
+            identifier = whole_number(trade.d)
+            time = trade.t * MILLISECOND if trade.tn is None else time_ns(trade.tn, 1)
+            side = _SIDES.get(trade.s, NO_SIDE)
+            row = (identifier, trade.p, trade.q, side, identifier)
+            out.trade(number, time, ts_recv, *row, flags=flags)
+
+    def _levels(
+        self,
+        symbol: str,
+        one: _Image | _Update,
+        previous: int,
+        sides: tuple[list[list[Any]], list[list[Any]]],
+        ts_recv: int,
+        out: ColumnBuffer,
+    ) -> None:
+        is_image = isinstance(one, _Image)
+        bids, asks = pairs_of(sides[0]), pairs_of(sides[1])
+        is_cut = is_image and max(len(bids), len(asks)) >= DEPTH
+        out.levels(
+            self._symbols[symbol],
+            (one.t if one.tt is None else one.tt) * MILLISECOND,
+            ts_recv,
+            one.u,
+            one.u,
+            bids,
+            asks,
+            previous,
+            (Flag.SNAPSHOT if is_image else 0) | (Flag.PARTIAL if is_cut else 0),
+            are_pairs=True,
+        )
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        head = _parse_head(payload)
+        is_data = head.result is not None and head.result.channel not in _LEFT_OUT
+        return (head.result.subscription,) if is_data and head.result is not None else ()
+
+    def _answer(self, head: _Head) -> Control:
+        match head.method:
+            case "public/heartbeat":
+                identifier = whole_number(head.id)
+                answer = {"id": identifier, "method": "public/respond-heartbeat"}
+                return Reply(orjson.dumps(answer))
+            case "subscribe":
+                streams = self._requests.answered(head.id)
+                if head.code == 0:
+                    return Ack(streams) if streams else Notice.INFO
+                text = f"{head.code} {head.message or ''}".strip()
+                named = tuple(one for one in streams if _is_named(one, f"{text} {head.channel}"))
+                return Refused(text, named or streams)
+            case "unsubscribe" if head.code == 0:
+                return Notice.INFO
+        if head.code != 0:
+            raise DecodeError(self.venue, f"error {head.code!r:.20} of {head.method!r:.40}")
+        raise UnknownMessage(self.venue, f"method {head.method!r:.60}")
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return [RestRequest("/exchange/v1/public/get-instruments")]
+
+    @classmethod
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = orjson.loads(body)
+        code = str(answer["code"])
+        if code != "0":
+            text = str(answer.get("message", ""))
+            raise VenueError(cls.venue, code, text, temporary=code in _TEMPORARY)
+        found: Iterable[Any] = answer["result"]["data"]
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        kind = entry["inst_type"]
+        if kind not in _TYPES or _TYPES[kind][0] != market:
+            return None
+        is_trading = entry["tradable"] is True
+        return Listing(entry["symbol"], is_trading, "tradable" if is_trading else "halted")
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        _, contract = _TYPES[entry["inst_type"]]
+        base, quote = entry["base_ccy"], entry["quote_ccy"]
+        canonical, expiry_ns = f"{base}-{quote}".upper(), 0
+        if contract is Contract.FUTURE:
+            expiry_ns = time_ns(entry["expiry_timestamp_ms"])
+            canonical += f"-{iso_text(expiry_ns)[:10].replace('-', '')}"
+        elif contract is Contract.PERPETUAL:
+            canonical += "-PERP"
+        return instrument(
+            cls.venue,
+            market,
+            entry["symbol"],
+            canonical,
+            base,
+            quote,
+            entry["price_tick_size"],
+            entry["qty_tick_size"],
+            contract=contract,
+            settlement=quote,
+            multiplier=str(entry.get("contract_size") or "1"),
+            expiry_ns=expiry_ns,
+        )
+
+
+def _is_named(stream: str, text: str) -> bool:
+    """Whether a refusal's text names a stream or its symbol."""
+    return stream in text or stream.split(".")[1] in text
+
+
+adapter: type[FeedAdapter] = CryptoCom

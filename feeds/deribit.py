@@ -1,0 +1,367 @@
+"""Deribit: futures and perpetuals, options, spot: trades, quotes, and books of all levels.
+
+Reference: Deribit API v2: public/subscribe, trades.{instrument_name}.{interval},
+quote.{instrument_name}, book.{instrument_name}.{interval}, public/set_heartbeat,
+public/get_instruments, read 2026-11-30.
+Units: numbers are bare JSON, read with their digits kept; times are ms. Sizes are in base, those of
+inverse ("reversed") futures in USD.
+Traps:
+- Intervals are 100 ms without a login.
+- The first message of a book is `snapshot`; afterwards `prev_change_id` is `change_id` of the
+  message before. Levels say "new", "change" or "delete", then price and size, absolute.
+- `direction` of a trade is the taker's. `trade_seq` counts an instrument's trades; `trade_id` of a
+  currency's trades may begin with its name ("ETH-3124"). `liquidation` says which side was
+  liquidated, `block_trade_id` that it was negotiated.
+- The answer to a subscription lists the channels that stand; one that doesn't exist is missing.
+- Heartbeats must be asked for, and then `test_request` answered.
+- Ticks of options grow with the price: the finest one gives the digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+import orjson
+
+from ingestor.adapter import (
+    MILLISECOND,
+    NO_SIDE,
+    TAKER_SIDES,
+    Ack,
+    BookRule,
+    ColumnBuffer,
+    Continuity,
+    Contract,
+    Control,
+    Counted,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Flag,
+    Instrument,
+    Limits,
+    Listing,
+    Market,
+    Milliseconds,
+    Notice,
+    PlainFeed,
+    Refused,
+    Reply,
+    Requests,
+    RestLimit,
+    RestRequest,
+    Sequential,
+    SizeUnit,
+    TradeNumbers,
+    UnknownMessage,
+    VenueError,
+    instrument,
+    iso_text,
+    time_ns,
+    whole_number,
+)
+
+_STREAMS: Final = {"trades": "trades.{}.100ms", "quotes": "quote.{}", "book": "book.{}.100ms"}
+_NAMED: Final = frozenset({"trades", "quote", "book"})
+_LEFT_OUT: Final = {
+    name: Filtered(name)
+    for name in (
+        *("ticker", "incremental_ticker", "deribit_price_index", "deribit_price_ranking"),
+        *("deribit_price_statistics", "deribit_volatility_index", "estimated_expiration_price"),
+        *("markprice", "perpetual", "chart", "instrument", "platform_state", "block_rfq"),
+        *("block_trade_confirmations", "rfq"),
+    )
+}
+_KINDS: Final = ("future", "option", "spot")
+_PERPETUAL: Final = "perpetual"
+_OPTION_TYPES: Final = {"call": "C", "put": "P"}
+_LAST: Final = int(Flag.LAST)
+_ACTIONS: Final = frozenset({"new", "change", "delete"})
+_HEARTBEAT_S: Final = 30
+_TEST: Final = b'{"jsonrpc":"2.0","id":0,"method":"public/test","params":{}}'
+# Rate limits, a server that is too busy or unavailable, an internal error.
+_TEMPORARY: Final = frozenset({10028, 10040, 10041, 10047, 10048, 11051, 13028})
+
+
+class _Trade(msgspec.Struct, gc=False):
+    instrument_name: str
+    trade_id: str
+    trade_seq: Sequential
+    timestamp: Milliseconds
+    price: Any  # `float_hook` keeps the digits
+    amount: Any
+    direction: str
+    liquidation: str | None = None
+    block_trade_id: Any = None
+
+
+class _Quote(msgspec.Struct, gc=False):
+    instrument_name: str
+    timestamp: Milliseconds
+    best_bid_price: Any = None
+    best_bid_amount: Any = None
+    best_ask_price: Any = None
+    best_ask_amount: Any = None
+
+
+class _Level(msgspec.Struct, array_like=True, gc=False):
+    action: str
+    price: Any
+    size: Any
+
+
+class _Book(msgspec.Struct, gc=False):
+    instrument_name: str
+    timestamp: Milliseconds
+    change_id: Counted
+    bids: list[_Level]
+    asks: list[_Level]
+    type: Literal["snapshot", "change"] = "change"
+    prev_change_id: Sequential = 0
+
+
+class _TradeParameters(msgspec.Struct, gc=False):
+    data: list[_Trade]
+
+
+class _QuoteParameters(msgspec.Struct, gc=False):
+    data: _Quote
+
+
+class _BookParameters(msgspec.Struct, gc=False):
+    data: _Book
+
+
+class _Trades(msgspec.Struct, gc=False):
+    params: _TradeParameters
+
+
+class _Quotes(msgspec.Struct, gc=False):
+    params: _QuoteParameters
+
+
+class _Books(msgspec.Struct, gc=False):
+    params: _BookParameters
+
+
+class _Parameters(msgspec.Struct, gc=False):
+    channel: str = ""
+    type: str = ""
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What tells which message it is."""
+
+    method: str = ""
+    params: _Parameters | None = None
+    id: Any = None
+    error: Any = None
+    result: Any = None
+
+
+_parse_head: Final = msgspec.json.Decoder(_Head).decode
+_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
+_parse_books: Final = msgspec.json.Decoder(_Books, float_hook=str).decode
+_parse_list: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
+
+_MARKET: Final = Market(
+    endpoints=(Endpoint("wss://streams.deribit.com/ws/api/v2"),),
+    rest_url="https://www.deribit.com",
+    limits=Limits(
+        streams_per_connection=500,
+        streams_per_subscribe=50,  # 500 are allowed
+        connects_per_s=1.0,  # 32 connections of an address
+        requests_per_s=3.0,
+        address_requests_per_s=3.0,  # 3.3 a second, ten at once
+        rest=RestLimit(weight_per_s=1.0, weight_burst=4),  # lists: one in 10 s, 50 at once
+        frame_bytes_max=4 << 20,
+    ),
+    book=BookRule(Continuity.PREVIOUS),
+    trade_numbers=TradeNumbers.CONSECUTIVE,
+)
+
+
+class Deribit(PlainFeed):
+    venue: ClassVar[str] = "deribit"
+    reference: ClassVar[str] = "Deribit API v2, read 2026-11-30"
+    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(_KINDS, _MARKET)
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+        self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return _STREAMS[channel].format(symbol)
+
+    def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        parameters = {"interval": _HEARTBEAT_S}
+        yield _request(0, "public/set_heartbeat", parameters)
+        for number, part in self._requests.parts(streams):
+            yield _request(number, "public/subscribe", {"channels": part})
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for number, part in self._requests.parts(streams, keep=False):
+            yield _request(number, "public/unsubscribe", {"channels": part})
+
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        head = _parse_head(payload)
+        if head.method != "subscription" or head.params is None:
+            return self._other(head)
+        match head.params.channel.partition(".")[0]:
+            case "trades":
+                for trade in _parse_trades(payload).params.data:
+                    self._trade(trade, ts_recv, out)
+            case "quote":
+                self._quote(_parse_quotes(payload).params.data, ts_recv, out)
+            case "book":
+                self._book(_parse_books(payload).params.data, ts_recv, out)
+            case name if name in _LEFT_OUT:
+                return _LEFT_OUT[name]
+            case name:
+                raise UnknownMessage(self.venue, f"channel {name!r:.60}")
+        return None
+
+    def _trade(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
+        flags = _LAST | (Flag.LIQUIDATION if trade.liquidation not in {None, "none"} else 0)
+        out.trade(
+            self._symbols[trade.instrument_name],
+            trade.timestamp * MILLISECOND,
+            ts_recv,
+            trade.trade_seq,
+            trade.price,
+            trade.amount,
+            TAKER_SIDES.get(trade.direction, NO_SIDE),
+            whole_number(trade.trade_id.rpartition("-")[2]),
+            flags=flags | Flag.BLOCK if trade.block_trade_id is not None else flags,
+        )
+
+    def _quote(self, quote: _Quote, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[quote.instrument_name]
+        sides = (
+            *_side(quote.best_bid_price, quote.best_bid_amount),
+            *_side(quote.best_ask_price, quote.best_ask_amount),
+        )
+        out.quote(number, quote.timestamp * MILLISECOND, ts_recv, 0, *sides)
+
+    def _book(self, book: _Book, ts_recv: int, out: ColumnBuffer) -> None:
+        is_snapshot = book.type == "snapshot"
+        out.levels(
+            self._symbols[book.instrument_name],
+            book.timestamp * MILLISECOND,
+            ts_recv,
+            book.change_id,
+            book.change_id,
+            [_level(one) for one in book.bids],
+            [_level(one) for one in book.asks],
+            0 if is_snapshot else book.prev_change_id,
+            Flag.SNAPSHOT if is_snapshot else 0,
+            are_pairs=True,
+        )
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        head = _parse_head(payload)
+        if head.params is None or head.params.channel.partition(".")[0] not in _NAMED:
+            return ()
+        return (head.params.channel,)
+
+    def _other(self, head: _Head) -> Control:
+        if head.method == "heartbeat" and head.params is not None:
+            return Reply(_TEST) if head.params.type == "test_request" else Notice.HEARTBEAT
+        if head.method:
+            raise UnknownMessage(self.venue, f"method {head.method!r:.60}")
+        asked = self._requests.answered(head.id)
+        if head.error is not None:
+            error = head.error
+            return Refused(f"{error['code']} {error['message']}", asked)
+        if not asked:
+            if head.result is None:
+                raise UnknownMessage(self.venue, "an answer without a result")
+            return Notice.INFO
+        if not isinstance(head.result, list):
+            raise UnknownMessage(self.venue, f"a result {head.result!r:.60}")
+        standing = tuple(stream for stream in asked if stream in head.result)
+        return Ack(standing) if standing else Refused("no such channel", asked)
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        query = {"currency": "any", "kind": market, "expired": "false"}
+        return [RestRequest("/api/v2/public/get_instruments", query)]
+
+    @classmethod
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = _parse_list(body)
+        if "result" not in answer and "error" in answer:
+            code, text = answer["error"]["code"], str(answer["error"]["message"])
+            raise VenueError(cls.venue, str(code), text, temporary=code in _TEMPORARY)
+        found: Iterable[Any] = answer["result"]
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        if entry["kind"] != market:
+            return None
+        is_active = entry["is_active"] is True
+        status = entry.get("state") or ("open" if is_active else "closed")
+        return Listing(entry["instrument_name"], is_active and status == "open", status)
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        base, settlement = entry["base_currency"], entry.get("settlement_currency") or ""
+        is_reversed = entry.get("instrument_type") == "reversed"
+        quote = entry["counter_currency"] if market == "option" else entry["quote_currency"]
+        contract, suffix, expiry_ns = _terms(market, entry)
+        return instrument(
+            cls.venue,
+            market,
+            entry["instrument_name"],
+            f"{base}-{quote}{suffix}".upper(),
+            base,
+            quote,
+            _plain(entry["tick_size"]),
+            _plain(entry["min_trade_amount"]),
+            contract=contract,
+            settlement=settlement or quote,
+            size_unit=SizeUnit.QUOTE if is_reversed and market == "future" else SizeUnit.BASE,
+            expiry_ns=expiry_ns,
+        )
+
+
+def _terms(market: str, entry: Any) -> tuple[Contract, str, int]:
+    """Return the contract, the end of its canonical name, and when it expires, ns."""
+    if market == "spot":
+        return Contract.SPOT, "", 0
+    if market == "future" and entry["settlement_period"] == _PERPETUAL:
+        return Contract.PERPETUAL, "-PERP", 0
+    expiry_ns = time_ns(entry["expiration_timestamp"])
+    day = iso_text(expiry_ns)[:10].replace("-", "")
+    if market == "future":
+        return Contract.FUTURE, f"-{day}", expiry_ns
+    strike = _plain(entry["strike"])
+    return Contract.OPTION, f"-{day}-{strike}-{_OPTION_TYPES[entry['option_type']]}", expiry_ns
+
+
+def _plain(number: Any) -> str:
+    """Return a number without an idle decimal: "10.0" is "10"."""
+    return str(number).removesuffix(".0")
+
+
+def _side(price: Any, size: Any) -> tuple[Any, Any]:
+    """Return price and size of a side of a quote; zeros where nobody bids or asks."""
+    return ("0", "0") if price is None or not size else (price, size)
+
+
+def _level(level: _Level) -> tuple[Any, Any]:
+    if level.action not in _ACTIONS:
+        raise ValueError(f"an action {level.action!r:.40}")
+    return level.price, "0" if level.action == "delete" else level.size
+
+
+def _request(number: int, method: str, parameters: Mapping[str, object]) -> bytes:
+    request = {"jsonrpc": "2.0", "id": number, "method": method, "params": parameters}
+    return orjson.dumps(request)
+
+
+adapter: type[FeedAdapter] = Deribit

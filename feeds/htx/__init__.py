@@ -1,0 +1,5 @@
+"""Translate HTX's spot, linear and inverse streams."""
+
+from .adapter import Htx, adapter
+
+__all__ = ["Htx", "adapter"]

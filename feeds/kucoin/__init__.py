@@ -1,0 +1,5 @@
+"""Translate KuCoin's spot and futures streams."""
+
+from .adapter import Kucoin, adapter
+
+__all__ = ["Kucoin", "adapter"]

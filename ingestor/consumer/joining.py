@@ -1,0 +1,93 @@
+"""Joins the rows of consecutive records, which are often one row each, into one array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingestor.codec import WireInstrument
+from ingestor.model.batch import InstrumentLike, Instruments, TickBatch
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
+
+_TABLES_MAX: Final = 4_096  # of instruments, whose numbers are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of one class, of consecutive records of one partition.
+
+    ends: int64[records], how many of the rows are in the records up to each. next_offsets:
+    int64[records], the offset behind each.
+    """
+
+    batch: TickBatch
+    ends: NDArray[np.int64]
+    next_offsets: NDArray[np.int64]
+
+    def next_offset(self, rows: int) -> int | None:
+        """Return the offset behind the last record all of whose rows are among the first `rows`;
+        None where there is none."""
+        records = int(self.ends.searchsorted(rows, "right"))
+        return int(self.next_offsets[records - 1]) if records else None
+
+
+class Joiner:
+    """Gives the instruments of many records one table, whose numbers stay as they are."""
+
+    def __init__(self) -> None:
+        self.instruments: list[InstrumentLike] = []
+        self._numbers: dict[tuple[str, int, int, int], int] = {}
+        # By identity: codecs give equal tables as one object. Each is kept, so no other one can
+        # have its identity.
+        self._tables: dict[int, tuple[Instruments, NDArray[np.uint32]]] = {}
+
+    def join(self, batches: Sequence[tuple[TickBatch, int]]) -> Iterator[Chunk]:
+        """Yield the rows of records as few chunks, one for each run of a class.
+
+        Args:
+            batches: the rows of each record that are new, and the offset behind the record.
+        """
+        for row_class, run in groupby(batches, lambda one: one[0].row_class):
+            yield self._chunk(row_class, list(run))
+
+    def _chunk(self, row_class: RowClass, run: Sequence[tuple[TickBatch, int]]) -> Chunk:
+        parts = [batch.rows for batch, _ in run]
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        tables = [self._table(batch.instruments) for batch, _ in run]
+        packed = bytearray().join([part.tobytes() for part in parts])
+        rows: Rows = np.frombuffer(packed, row_class.dtype)
+        if all(len(table) == 1 for table in tables):
+            rows["instrument"] = np.concatenate(tables).repeat(lengths)
+        else:
+            numbers = [table[part["instrument"]] for table, part in zip(tables, parts, strict=True)]
+            rows["instrument"] = np.concatenate(numbers)
+        return Chunk(
+            TickBatch(row_class, rows, self.instruments),
+            lengths.cumsum(),
+            np.fromiter((offset for _, offset in run), np.int64, len(run)),
+        )
+
+    def _table(self, instruments: Instruments) -> NDArray[np.uint32]:
+        """Return the number in our table of each number of a record's."""
+        found = self._tables.get(id(instruments))
+        if found is None or len(found[1]) != len(instruments):
+            if len(self._tables) >= _TABLES_MAX:
+                self._tables.clear()
+            numbers = [self._number(instruments[number]) for number in range(len(instruments))]
+            found = instruments, np.array(numbers, np.uint32)
+            self._tables[id(instruments)] = found
+        return found[1]
+
+    def _number(self, one: InstrumentLike) -> int:
+        identity = (one.key, one.price_exponent, one.size_exponent, one.revision)
+        number = self._numbers.get(identity)
+        if number is None:
+            number = self._numbers[identity] = len(self.instruments)
+            self.instruments.append(WireInstrument(*identity))
+        return number

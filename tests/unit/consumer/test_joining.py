@@ -1,0 +1,65 @@
+"""Records of one row or many become few arrays, whose instruments have one table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingestor.codec import decode, encoder
+from ingestor.consumer.joining import Joiner
+from ingestor.model.batch import TickBatch
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
+from tests.fakes.rows import MAKERS, by_key, table_of
+
+TABLE = table_of()
+
+
+def decoded(row_class: RowClass, rows: Rows, encoding: str) -> list[TickBatch]:
+    values = [one[1] for one in encoder(encoding, TABLE, bytes(16)).encode(row_class, rows, 0)]
+    return [decode(value).batch for value in values]
+
+
+@pytest.mark.parametrize("encoding", ["json", "binary"])
+@pytest.mark.parametrize("row_class", tuple(MAKERS))
+def test_rows_are_those_of_the_records(row_class: RowClass, encoding: str) -> None:
+    rows = MAKERS[row_class](60)
+    batches = [one for part in (rows[:30], rows[30:]) for one in decoded(row_class, part, encoding)]
+    joiner = Joiner()
+    [chunk] = joiner.join([(batch, 10 + n) for n, batch in enumerate(batches)])
+    assert chunk.batch.row_class is row_class
+    assert by_key([chunk.batch]) == by_key(batches) == by_key([TickBatch(row_class, rows, TABLE)])
+    assert chunk.ends[-1] == len(rows)
+    assert chunk.next_offset(0) is None
+    assert chunk.next_offset(len(rows)) == 10 + len(batches) - 1
+    [again] = joiner.join([(batches[0], 1)])
+    assert again.batch.instruments is chunk.batch.instruments
+    assert len(joiner.instruments) == 12
+
+
+def test_a_run_of_each_class_is_one_chunk() -> None:
+    trades, quotes = (
+        decoded(row_class, MAKERS[row_class](2), "json")
+        for row_class in (RowClass.TRADE, RowClass.QUOTE)
+    )
+    chunks = list(Joiner().join([(one, 0) for one in [*trades, *quotes, *trades]]))
+    assert [(one.batch.row_class.name, len(one.batch)) for one in chunks] == [
+        ("TRADE", 2),
+        ("QUOTE", 2),
+        ("TRADE", 2),
+    ]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
+def test_an_offset_is_behind_the_last_whole_record(lengths: list[int], data: st.DataObject) -> None:
+    [batch] = decoded(RowClass.TRADE, MAKERS[RowClass.TRADE](1), "json")
+    parts = [
+        (TickBatch(batch.row_class, np.repeat(batch.rows, rows), batch.instruments), 100 + n)
+        for n, rows in enumerate(lengths)
+    ]
+    [chunk] = Joiner().join(parts)
+    rows = data.draw(st.integers(0, sum(lengths)))
+    whole = [n for n in range(len(lengths)) if sum(lengths[: n + 1]) <= rows]
+    assert chunk.next_offset(rows) == (100 + whole[-1] if whole else None)
