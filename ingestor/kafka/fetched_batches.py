@@ -7,7 +7,7 @@ records, as far as the broker has batches of format 2; `getmany` returns both.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Any, Final
 
@@ -37,12 +37,35 @@ _LZ4: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class FetchedBatch:
-    """One batch. first_offset: of the first record that was asked for. next_offset: behind it."""
+    """One batch. data: as it was fetched.
+
+    Records from first_offset on are wanted, up to before next_offset.
+    """
 
     partition: TopicPartition
     first_offset: int
     next_offset: int
     batch: RecordBatch
+    data: bytes
+
+    def records(self) -> list[ConsumerRecord]:
+        """Return the records, as a consumer gets them that is not marked."""
+        kept = MemoryRecords(self.data)
+        found = PartitionRecords(
+            *(self.partition, kept, [], self.first_offset, None, None, False, READ_UNCOMMITTED)
+        )
+        return [one for one in found if one.offset < self.next_offset]
+
+
+def until(
+    one: ConsumerRecord | FetchedBatch, end_offset: int
+) -> ConsumerRecord | FetchedBatch | None:
+    """Return what of a record or a batch lies before an offset, None for nothing."""
+    if not isinstance(one, FetchedBatch):
+        return one if one.offset < end_offset else None
+    if one.first_offset >= end_offset:
+        return None
+    return replace(one, next_offset=min(one.next_offset, end_offset))
 
 
 def whole_batches(value: bytes) -> bytes:
@@ -101,7 +124,7 @@ class BatchesOfPartition(PartitionRecords):  # type: ignore[misc]
             if not attributes & _CONTROL and self.next_fetch_offset > first:
                 records = _plain(data[at + _HEAD.size : end], attributes & _CODEC)
                 batch = RecordBatch(records, count, base)
-                yield FetchedBatch(self._tp, first, self.next_fetch_offset, batch)
+                yield FetchedBatch(self._tp, first, self.next_fetch_offset, batch, data[at:end])
             at = end
 
 
