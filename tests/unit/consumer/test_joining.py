@@ -66,7 +66,7 @@ def test_an_offset_is_behind_the_last_whole_record(lengths: list[int], data: st.
         offsets = np.arange(start, end) + 100
         pieces.append(Piece(TickBatch(batch.row_class, rows, batch.instruments), ends, offsets))
     [chunk] = Joiner().join(pieces)
-    rows = data.draw(st.integers(0, sum(lengths)))
-    whole = [n for n in range(len(lengths)) if sum(lengths[: n + 1]) <= rows]
+    first = data.draw(st.integers(0, sum(lengths)))
+    whole = [n for n in range(len(lengths)) if sum(lengths[: n + 1]) <= first]
     assert len(chunk.batch) == sum(lengths)
-    assert chunk.next_offset(rows) == (100 + whole[-1] if whole else None)
+    assert chunk.next_offset(first) == (100 + whole[-1] if whole else None)

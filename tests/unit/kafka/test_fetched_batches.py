@@ -20,6 +20,7 @@ from ingestor.kafka.fetched_batches import (
     KeptRecords,
     hand_over_whole_batches,
     lz4_plain,
+    until,
     whole_batches,
 )
 from ingestor.kafka.lz4_frames import compressed, frame_of
@@ -102,6 +103,16 @@ def test_frames_of_lz4() -> None:
             lz4_plain(ours[:size])
     with pytest.raises(errors.CorruptRecordException):
         lz4_plain(frame_of(b"\xf0\xff\xff"))
+
+
+def test_a_batch_ends_where_reading_ends_and_gives_records_too() -> None:
+    [whole] = given(batch([b"a", b"b", b"c"], 10), 11)
+    assert [one.value for one in whole.records()] == [b"b", b"c"]
+    cut = until(whole, 12)
+    assert isinstance(cut, FetchedBatch)
+    assert [(one.offset, one.value) for one in cut.records()] == [(11, b"b")]
+    assert until(whole, 99) == whole
+    assert until(whole, 11) is None
 
 
 @asynccontextmanager
