@@ -103,7 +103,7 @@ class RecordBatchReader:
             if result is ReadResult.OTHER:
                 value, delta = reader.other(records)
                 found.append(self._read_other(value, base + delta))
-        self._learn()
+                self._learn()
         return found
 
     def _read_other(self, value: bytes, offset: int) -> RecordRun | RefusedRecord:
