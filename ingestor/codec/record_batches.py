@@ -133,11 +133,12 @@ class RecordBatchReader:
         number = self._numbers.setdefault(identity, len(self._instruments))
         if number == len(self._instruments):
             self._instruments.append(WireInstrument(*identity))
-        if not self._sessions or self._sessions[-1] != decoded.session:
+        if decoded.session not in self._sessions:
             self._sessions.append(decoded.session)
+        session = self._sessions.index(decoded.session)
         exponents = one.price_exponent, one.size_exponent
         self._known[text, identity] = KnownPrefix(
-            one.key.encode(), text, batch.row_class, number, len(self._sessions) - 1, exponents
+            one.key.encode(), text, batch.row_class, number, session, exponents
         )
 
     def _learn(self) -> None:

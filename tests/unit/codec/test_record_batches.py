@@ -97,7 +97,7 @@ def python_runs(pairs: Sequence[KeyValue]) -> Iterator[list[Decoded]]:
 def taught(pairs: Sequence[KeyValue]) -> RecordBatchReader:
     """Return a reader that knows how these records begin."""
     reader = RecordBatchReader()
-    for _ in range(3):  # the table is made anew only when enough were read in Python
+    for _ in range(8):  # the table is made anew only when enough were read in Python
         reader.read(batch_of(pairs))
     return reader
 

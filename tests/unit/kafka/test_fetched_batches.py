@@ -156,7 +156,7 @@ async def test_a_broker_gives_the_same_both_ways(compression: str | None) -> Non
     assert [one.value for one in records] == [value for _, value in pairs]
     assert all(isinstance(one, FetchedBatch) for one in batches)
     reader = RecordBatchReader()
-    for one in batches * 3:
+    for one in batches * 8:
         reader.read(one.batch)  # it learns
     runs = [run for one in batches for run in reader.read(one.batch, one.first_offset)]
     expected = [decoded for run in python_runs(pairs) for decoded in run]
