@@ -160,7 +160,7 @@ class Limits:
     streams_of_channel: the most streams on a connection of channels that are heavier than others.
     requests_per_hour: of a connection; 0 = no limit. Before it is used up the connection is opened
     anew. address_requests_per_s: client messages of all connections of a source address together;
-    0 = no limit.
+    0 = no limit. connections_per_address: open at a time; 0 = no limit.
     """
 
     streams_per_connection: int = 200
@@ -171,6 +171,7 @@ class Limits:
     requests_per_s: float = 5.0  # client messages per connection
     requests_per_hour: int = 0
     address_requests_per_s: float = 0.0
+    connections_per_address: int = 0
     rest: RestLimit = RestLimit()
     frame_bytes_max: int = 1 << 20
     ping_interval_s: float | None = None  # application ping, where the venue wants one
@@ -272,6 +273,21 @@ class Ack:
     """The venue confirms these streams (empty: it doesn't say which, all that are pending)."""
 
     streams: tuple[str, ...] = ()
+
+
+class Acks(Enum):
+    """How a venue confirms subscriptions."""
+
+    ANSWERED = "answered"  # `decode` returns an Ack
+    BY_DATA = "by_data"  # the first data of a stream say it; `streams_of` names the stream
+    NEVER = "never"  # not at all: what is quiet may be missing
+
+
+@runtime_checkable
+class SaysHowItAcks(Protocol):
+    """What an adapter has besides, if its venue confirms otherwise than by an answer."""
+
+    acks: ClassVar[Acks]
 
 
 @dataclass(frozen=True, slots=True)
