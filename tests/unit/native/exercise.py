@@ -14,6 +14,7 @@ from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.native import FrameTaker, TakenRows, crc32c, native
 from ingestor.sources.registry import adapter_of, registry
 from tests.feeds.shape_frames import header, mixed, table_of
+from tests.unit.codec.test_record_batches import MADE, check_cut, check_mutated
 from tests.unit.native.rows import random_rows, random_table
 
 FRAMES = 400  # of each market
@@ -55,6 +56,9 @@ def main() -> None:
                 assert found is not None
                 crc32c(found[0].data)
                 crc32c(found[0].data, portable=True)
+    for row_class in MADE:
+        check_mutated(row_class, 100, 3)
+        check_cut(row_class, Random(7))
     print(f"{taken} frames taken")
 
 
