@@ -176,6 +176,7 @@ class Limits:
     ping_interval_s: float | None = None  # application ping, where the venue wants one
     # A request replaces those before it, so each names all that the connection is to carry.
     replaces_subscriptions: bool = False
+    confirms_subscriptions: bool = True  # else no answer is waited for
     lifetime_s: float | None = None  # the venue cuts connections of this age
 
 

@@ -89,6 +89,7 @@ class Session:
         "_buffer",
         "_decode",
         "_events",
+        "_is_confirmed",
         "_settle",
         "adapter",
         "connection",
@@ -127,6 +128,8 @@ class Session:
         self._decode: Callable[[bytes, int, ColumnBuffer], Control | None] = adapter.decode
         self._events = events
         self._settle = settle
+        described = adapter.markets.get(market)
+        self._is_confirmed = described is None or described.limits.confirms_subscriptions
 
     @property
     def streams(self) -> list[str]:
@@ -187,8 +190,14 @@ class Session:
     def opened(self) -> Iterable[bytes]:
         """The connection is up: return the frames that subscribe to everything."""
         streams = self.streams
-        self.pending = set(streams)
+        self.pending.clear()
+        self.await_acks(streams)
         return self.adapter.subscribe(streams) if streams else ()
+
+    def await_acks(self, streams: Iterable[str]) -> None:
+        """These streams were subscribed to: their confirmations are due, if the venue sends any."""
+        if self._is_confirmed:
+            self.pending.update(streams)
 
     def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
         """Take one frame; return the frame to answer with, if any. ts_recv: ns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from tests.feeds.book_speakers import NOW_MS, Change, Speak
@@ -12,7 +13,19 @@ def _hyperliquid(change: Change) -> Any:
     return {"channel": "l2Book", "data": {"coin": change.symbol, "time": NOW_MS, "levels": sides}}
 
 
+def _upbit(change: Change) -> Any:
+    units = [
+        {"ask_price": int(ask[0]), "ask_size": int(ask[1]), "bid_price": int(bid[0])}
+        | {"bid_size": int(bid[1])}
+        for bid, ask in zip_longest(*change.sides(), fillvalue=("0", "0"))
+    ]
+    book = {"timestamp": NOW_MS, "orderbook_units": units, "stream_type": "REALTIME"}
+    return {"type": "orderbook", "code": change.symbol, **book}
+
+
 IMAGE_SPEAKERS: dict[tuple[str, str], Speak] = {
     ("hyperliquid", "perp"): _hyperliquid,
     ("hyperliquid", "spot"): _hyperliquid,
+    ("upbit", "spot"): _upbit,
+    ("bithumb", "spot"): _upbit,
 }
