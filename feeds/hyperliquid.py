@@ -125,6 +125,7 @@ _MARKET: Final = Market(
         connects_burst=5,
         requests_per_s=20.0,
         address_requests_per_s=25.0,  # 2,000 a minute
+        connections_per_address=10,
         rest=RestLimit("info", weight_per_s=10.0, weight_burst=100),  # 1,200 a minute
         ping_interval_s=30.0,  # the server closes what was silent for 60 s
     ),

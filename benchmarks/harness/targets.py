@@ -110,6 +110,8 @@ TARGETS: Final = (
         "capacity is nearly all of the machine's, and swings with it; `latency` has each part",
     ),
     Target(*("storm_back_s", "seconds until 99 % of 5,000 cut connections are back", 60, False)),
+    Target(*("cluster_busiest", "busiest of 100 workers, in units of the mean", 1.1, False)),
+    Target(*("cluster_moved_by_others", "shards that move between workers that stay", 0, False)),
     Target(
         *("recording_cost_json", "part of live JSON throughput that recording costs", 0.25, False),
         missed="Windows with and without a recorder, some seconds apart on a machine that changes "

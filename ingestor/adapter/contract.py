@@ -160,7 +160,7 @@ class Limits:
     streams_of_channel: the most streams on a connection of channels that are heavier than others.
     requests_per_hour: of a connection; 0 = no limit. Before it is used up the connection is opened
     anew. address_requests_per_s: client messages of all connections of a source address together;
-    0 = no limit.
+    0 = no limit. connections_per_address: open at a time; 0 = no limit.
     """
 
     streams_per_connection: int = 200
@@ -171,6 +171,7 @@ class Limits:
     requests_per_s: float = 5.0  # client messages per connection
     requests_per_hour: int = 0
     address_requests_per_s: float = 0.0
+    connections_per_address: int = 0
     rest: RestLimit = RestLimit()
     frame_bytes_max: int = 1 << 20
     ping_interval_s: float | None = None  # application ping, where the venue wants one

@@ -151,6 +151,14 @@ def route(feed: FeedConfig) -> Route:
     )
 
 
+def routes(config: Config) -> dict[tuple[str, str], Route]:
+    """Return how each venue and market is reached from here; the first feed of one counts."""
+    found: dict[tuple[str, str], Route] = {}
+    for feed in config.feeds:
+        found.setdefault((feed.venue, feed.market), route(feed))
+    return found
+
+
 def secrets(config: Config) -> list[str]:
     """Return every secret of a configuration, for the logs to star. Raises ConfigError."""
     proxies = [feed.proxy.get_secret_value() for feed in config.feeds if feed.proxy]

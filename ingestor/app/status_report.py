@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,7 @@ class StatusReporter:
             feeds=self._feeds(metrics, recent=recent),
             loop_delay_p99_ms=_milliseconds(watch.delay.percentile_ns(0.99)),
             version=ingestor.__version__,
+            pids=[os.getpid()],
             books={
                 "valid": sum(one.valid for one in books),
                 "invalid": sum(one.books - one.valid for one in books),

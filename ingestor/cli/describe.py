@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command()(feeds)
     app.command()(doctor)
     app.command()(top)
+    app.command()(profile)
     group = typer.Typer(
         help="Show, check and describe configurations.",
         no_args_is_help=True,
@@ -132,6 +133,33 @@ def top(
     from ingestor.cli.top import show_status
 
     asyncio.run(until_signal(show_status(url, once=once, as_json=as_json)))
+
+
+def profile(
+    url: Annotated[
+        str, typer.Argument(help="The status port of a process on this machine.")
+    ] = "http://127.0.0.1:9464",
+    seconds: Annotated[
+        int, typer.Option("--seconds", min=1, max=3600, help="How long to look.")
+    ] = 30,
+    output: Annotated[Path, typer.Option(help="The flame graph, SVG.")] = Path("profile.svg"),
+    worker: Annotated[int, typer.Option(min=0, help="Which worker, where there are some.")] = 0,
+) -> None:
+    """Make a flame graph of a running process with py-spy, which hardly slows it.
+
+    The process must be on this machine and yours; where the system forbids to look (ptrace_scope),
+    run the command as root.
+
+    \b
+    Examples:
+      ingestor profile
+      ingestor profile http://127.0.0.1:9464 --seconds 60 --output flame.svg
+      ingestor profile --worker 2
+    """
+    from ingestor.cli.profile import make_flame_graph
+
+    asyncio.run(make_flame_graph(url, output, seconds=seconds, worker=worker))
+    typer.echo(f"{output}: {seconds} s of the process")
 
 
 def config_show(path: OptionalConfigFile = None, as_json: Json = False) -> None:

@@ -16,13 +16,19 @@ from typing import Final, Literal
 
 from ingestor.app.descriptors import RESERVE, raise_limit
 from ingestor.app.settings import kafka_settings
+from ingestor.cluster.setup import broker_settings, floor_problem
 from ingestor.config.model import Config, split_address
 from ingestor.kafka.topics import compaction_text, prepare_topics
+from ingestor.model.errors import SinkUnavailable
 from ingestor.native import native
 
 State = Literal["ok", "warning", "failed"]
 _PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop", "websockets")
-_EXTRAS: Final = {"demo": "confluent_kafka", "parquet": "pyarrow"}
+_EXTRAS: Final = {
+    "cluster": "confluent_kafka",
+    "demo": "confluent_kafka",
+    "parquet": "pyarrow",
+}
 _CONNECT_TIMEOUT_S: Final = 3.0
 _RMEM_MAX: Final = Path("/proc/sys/net/core/rmem_max")
 
@@ -49,6 +55,7 @@ async def examine(config: Config) -> list[Finding]:
             *(_broker(one.strip()) for one in config.kafka.bootstrap_servers.split(","))
         ),
         *await examine_topics(config),
+        *await examine_cluster(config),
     ]
 
 
@@ -136,6 +143,20 @@ async def examine_topics(config: Config) -> list[Finding]:
     if report.compacted:
         return [Finding("topics", "failed", compaction_text(report.compacted))]
     return [Finding("topics", "ok", "no tick topic compacts")]
+
+
+async def examine_cluster(config: Config) -> list[Finding]:
+    """Look whether the brokers allow the cluster's settings, where any are configured."""
+    has_client = importlib.util.find_spec("confluent_kafka") is not None
+    if "cluster" not in config.model_fields_set or not has_client:
+        return []
+    try:
+        problem = floor_problem(await broker_settings(config), config.cluster)
+    except SinkUnavailable as failure:
+        return [Finding("cluster", "warning", f"not looked at: {failure.reason}")]
+    if problem:
+        return [Finding("cluster", "failed", problem)]
+    return [Finding("cluster", "ok", f"the brokers allow {config.cluster.name}'s sessions")]
 
 
 async def _broker(address: str) -> Finding:

@@ -16,6 +16,7 @@ import typer
 
 from ingestor import __version__
 from ingestor.cli import books as cli_books
+from ingestor.cli import cluster as cli_cluster
 from ingestor.cli import consume as cli_consume
 from ingestor.cli import describe as cli_config
 from ingestor.cli import recordings as cli_recording
@@ -55,7 +56,7 @@ def _root(
     """Crypto market data from exchange websockets into Kafka, exactly and accountably."""
 
 
-for module in (cli_run, cli_config, cli_books, cli_consume, cli_recording):
+for module in (cli_run, cli_config, cli_books, cli_consume, cli_recording, cli_cluster):
     module.register(app)
 
 

@@ -32,7 +32,7 @@ async def show_status(url: str, *, once: bool = False, as_json: bool = False) ->
     """
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        status = await _read(session, url)
+        status = await read_status(session, url)
         if once or as_json:
             await _print(session, url, status, once=once, as_json=as_json)
             return
@@ -41,7 +41,7 @@ async def show_status(url: str, *, once: bool = False, as_json: bool = False) ->
         try:
             while not showing.done():
                 await asyncio.sleep(terminal.INTERVAL_S)
-                status = await _read(session, url)
+                status = await read_status(session, url)
         finally:
             showing.cancel()
             with suppress(asyncio.CancelledError):
@@ -59,10 +59,11 @@ async def _print(
         if once:
             return
         await asyncio.sleep(terminal.INTERVAL_S)
-        before, status = status, await _read(session, url)
+        before, status = status, await read_status(session, url)
 
 
-async def _read(session: aiohttp.ClientSession, url: str) -> Status:
+async def read_status(session: aiohttp.ClientSession, url: str) -> Status:
+    """Return the snapshot of a process. Raises TransportError."""
     address = f"{url.rstrip('/')}/status.json"
     if not url.startswith(("http://", "https://")):
         raise TransportError(url, "is no address: write http://host:port")

@@ -432,6 +432,25 @@ class FeedConfig(Section):
         return self
 
 
+class ClusterConfig(Section):
+    """Many machines (`ingestor run --cluster`); every worker has the same section."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = "ingestor"
+    """Of the consumer group, and the beginning of each worker's transactional id."""
+    member: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{0,64}$")] = ""
+    """Of this worker, for people; the host's name and the process's number by default."""
+    workers: Annotated[int, Field(ge=1, le=1000)] = 3
+    """How many there are. `plan` refuses what would not hold with one fewer."""
+    workers_per_egress: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many workers leave through one address: they share what a venue allows it."""
+    protocol: Literal["consumer", "classic"] = "consumer"
+    """Of the group: `consumer` (KIP-848, Kafka 4.0), or `classic` where a broker has no other."""
+    session_timeout_ms: Annotated[int, Field(ge=1000, le=300_000)] = 6_000
+    """A worker that is not seen for so long has lost its shards."""
+    heartbeat_interval_ms: Annotated[int, Field(ge=100, le=60_000)] = 1_000
+    """How often a worker is seen."""
+
+
 class Config(BaseSettings):
     """Everything that can be set. Build it with `ingestor.config.load.load`."""
 
@@ -455,6 +474,7 @@ class Config(BaseSettings):
     catalogue: CatalogueConfig = CatalogueConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
+    cluster: ClusterConfig = ClusterConfig()
     feeds: tuple[FeedConfig, ...] = ()
 
     @classmethod

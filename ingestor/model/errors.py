@@ -308,3 +308,30 @@ class RecordingError(IngestError):
 
     def __str__(self) -> str:
         return f"{self.path}, byte {self.offset}: {self.what}"
+
+
+class PlanUnusable(IngestError):
+    """A worker can't run what the cluster's plan says of a shard; it keeps the plan before."""
+
+    recovery = Recovery.HOLD
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class ClusterError(IngestError):
+    """A command for the cluster can't be done. `hint` says what to do instead."""
+
+    recovery = Recovery.EXIT
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.hint}" if self.hint else self.what

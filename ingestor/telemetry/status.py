@@ -78,7 +78,8 @@ class Status:
     difference, rows and frames; 0 unless the program is wrong.
     venues: connections by venue and state. books: by `valid` and `invalid`. recorder: its state,
     "" where nothing is recorded. workers: the state of each worker process by its number; empty
-    where there is one process. events: the newest of what befell connections, oldest first.
+    where there is one process. events: the newest of what befell connections, oldest first. pids:
+    the processes that have an event loop, in the order of the workers.
     """
 
     time_ns: int = 0
@@ -123,6 +124,7 @@ class Status:
     recorder_reason: str = ""
     workers: dict[str, str] = field(default_factory=dict)
     events: list[RecentEvent] = field(default_factory=list)
+    pids: list[int] = field(default_factory=list)
 
     @property
     def connected(self) -> int:
@@ -222,6 +224,7 @@ def merged(statuses: Iterable[Status]) -> Status:
             whole.venues.setdefault(venue, {}), [status.venues.get(venue, {}) for status in every]
         )
     whole.version = every[0].version
+    whole.pids = [pid for status in every for pid in status.pids]
     recorders = [(status.recorder, status.recorder_reason) for status in every if status.recorder]
     whole.recorder, whole.recorder_reason = max(
         recorders, key=lambda recorder: recorder[0] == "failed", default=("", "")

@@ -100,6 +100,12 @@ _TABLE: Final = (
     ("I9", "short", "stderr and stdout closed, full, unread", "goes on, drains, same exit status"),
     ("I10", "short", "descriptors run out while the broker restarts", "Kafka and HTTP served"),
     ("I11", "short", "Retry-After huge, negative, far ahead", "bounded, logged"),
+    (
+        "I12",
+        "long",
+        "broker away 345 s at 5,000 messages/s, the shipped alerts in a real Prometheus",
+        "kafka_up 0 <= 10 s, first alert <= 90 s and before any loss",
+    ),
     ("I13", "short", "zstd bomb, endless line, links to devices", "<= 64 MiB, one line"),
     (
         "I14",

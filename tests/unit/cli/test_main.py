@@ -39,6 +39,7 @@ COMMANDS = {
     "dev-broker": [],
     "doctor": [],
     "feeds": [],
+    "profile": [],
     "record": [],
     "repair": [],
     "replay": [],

@@ -1,0 +1,210 @@
+"""What `ingestor cluster plan` shows and `apply` writes: the next revision, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from ingestor.app import settings
+from ingestor.app.planning import Planned
+from ingestor.cluster.packing import (
+    PARCELS_PER_SHARD,
+    Parcel,
+    PoolLimit,
+    PoolLoad,
+    busiest,
+    cut,
+    deal,
+    pack,
+    pool_loads,
+)
+from ingestor.cluster.records import (
+    Routes,
+    closing_record,
+    connection_record,
+    key_of,
+    read_connection,
+)
+from ingestor.cluster.store import Changes, Cluster, closing_of, revision_records
+from ingestor.config.model import ClusterConfig, Config
+from ingestor.model.errors import ClusterError
+from ingestor.model.instruments import InstrumentTable
+from ingestor.sources.live.plan import Plan, PlannedConnection
+from ingestor.sources.live.replan import replan
+
+SESSION_MARGIN_S: Final = 1.0  # from the end of a session until its shards are claimed
+
+Weights = Mapping[str, float]  # messages per second by instrument key; every other stream counts 1
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The next revision.
+
+    added, removed, changed: connections. moved: those that change their shard. busiest: the load
+    of the busiest worker in units of the mean. takeover_s: from the loss of a worker until the
+    venues have let the others open its connections.
+    """
+
+    revision: int
+    shards: int
+    connections: int
+    streams: int
+    added: int
+    removed: int
+    changed: int
+    moved: int
+    busiest: float
+    takeover_s: float
+    pools: tuple[PoolLoad, ...]
+    changes: Changes
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.added or self.removed or self.changed or self.moved)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the records."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "changes"}
+        return {**fields, "pools": [asdict(one) | {"holds": one.holds} for one in self.pools]}
+
+
+def propose(
+    planned: Planned,
+    cluster: Cluster,
+    config: Config,
+    weights: Weights,
+    *,
+    rebalance: bool = False,
+) -> Proposal:
+    """Return what the next revision of the plan is.
+
+    Args:
+        planned: what the configuration wants, by the lists of now.
+        cluster: what the topics have.
+        config: of any worker.
+        weights: of instruments that differ much.
+        rebalance: pack all connections anew, instead of new ones alone.
+
+    Raises:
+        ClusterError: one worker fewer would break a limit of a venue.
+    """
+    table, shards = planned.table, len(cluster.shards)
+    running = running_plan(cluster, table, settings.routes(config))
+    wanted = planned.plan
+    after = _cut(wanted, table, weights, shards)
+    if len(running):
+        after = replan(running, wanted).plan
+    parcels = [_parcel(one, table, weights) for one in after]
+    there = shards_of(cluster)
+    packed = pack(parcels, shards, {} if rebalance else there)
+    limits = {_pool(one): _limit(one) for one in after}
+    loads = pool_loads(
+        parcels, packed, config.cluster.workers, limits, config.cluster.workers_per_egress
+    )
+    check_limits(loads, config.cluster)
+    records: dict[int, dict[bytes, bytes]] = {shard: {} for shard in range(shards)}
+    for one in after:
+        records[packed[one.number]][key_of(one.number)] = connection_record(one, table)
+    revision = cluster.revision + 1
+    closing = {
+        shard: closing_of(closing_record(revision, found)) for shard, found in records.items()
+    }
+    before = {key: value for log in cluster.shards.values() for key, value in log.records.items()}
+    now = {key: value for found in records.values() for key, value in found.items()}
+    dealt = deal(shards, range(min(config.cluster.workers, shards)))
+    session_s = config.cluster.session_timeout_ms / 1e3 + SESSION_MARGIN_S
+    return Proposal(
+        revision,
+        shards,
+        connections=len(after),
+        streams=sum(len(one.streams) for one in after),
+        added=len(now.keys() - before.keys()),
+        removed=len(before.keys() - now.keys()),
+        changed=sum(before[key] != now[key] for key in now.keys() & before.keys()),
+        moved=sum(there.get(number, shard) != shard for number, shard in packed.items()),
+        busiest=round(busiest(parcels, packed, dealt), 3),
+        takeover_s=round(session_s + max((one.takeover_s for one in loads), default=0.0), 1),
+        pools=tuple(loads),
+        changes=revision_records(cluster.shards, records, closing),
+    )
+
+
+def check_limits(loads: Iterable[PoolLoad], config: ClusterConfig) -> None:
+    """Raise ClusterError where a venue's limit would not hold with one worker fewer."""
+    for one in loads:
+        if not one.holds:
+            raise ClusterError(
+                f"{one.pool}: {one.connections:,} connections come to {one.per_address:,} at one "
+                f"address when one of {config.workers} workers is lost; the venue allows "
+                f"{one.limit:,}",
+                "run more workers (cluster.workers), give them addresses of their own "
+                "(cluster.workers_per_egress), or subscribe to less",
+            )
+
+
+def running_plan(cluster: Cluster, table: InstrumentTable, routes: Routes) -> Plan:
+    """Return the connections that the topics have, whole or not.
+
+    Args:
+        cluster: what the topics have.
+        table: gets the instruments.
+        routes: of this configuration.
+
+    Raises:
+        PlanUnusable: this program doesn't know a venue, or a form of its books.
+    """
+    records = [value for log in cluster.shards.values() for value in log.records.values()]
+    found = [read_connection(value, table, routes) for value in records]
+    return Plan(tuple(sorted(found, key=lambda one: one.number)))
+
+
+def shards_of(cluster: Cluster) -> dict[int, int]:
+    """Return where each connection is, by its number."""
+    return {int(key): shard for shard, log in cluster.shards.items() for key in log.records}
+
+
+def _pool(one: PlannedConnection) -> str:
+    return f"{one.venue} {one.market}"
+
+
+def _limit(one: PlannedConnection) -> PoolLimit:
+    limits = one.limits
+    return PoolLimit(limits.connections_per_address, limits.connects_per_s)
+
+
+def _parcel(one: PlannedConnection, table: InstrumentTable, weights: Weights) -> Parcel:
+    return Parcel(one.number, _pool(one), sum(_weights(one, table, weights)) or 1.0)
+
+
+def _weights(one: PlannedConnection, table: InstrumentTable, weights: Weights) -> list[float]:
+    """Return what each subscription weighs: an instrument's rate is spread over its channels."""
+    channels: dict[int, int] = {}
+    for subscription in one.subscriptions:
+        channels[subscription.instrument] = channels.get(subscription.instrument, 0) + 1
+    return [
+        weights[key] / channels[subscription.instrument]
+        if (key := table[subscription.instrument].key) in weights
+        else 1.0
+        for subscription in one.subscriptions
+    ]
+
+
+def _cut(plan: Plan, table: InstrumentTable, weights: Weights, shards: int) -> Plan:
+    """Give hot instruments connections of their own, so that they can be packed apart."""
+    if not weights:
+        return plan
+    total = sum(sum(_weights(one, table, weights)) for one in plan)
+    cap = total / shards / PARCELS_PER_SHARD
+    found: list[PlannedConnection] = []
+    for one in plan:
+        units: dict[int, list[int]] = {}
+        for place, subscription in enumerate(one.subscriptions):
+            units.setdefault(subscription.instrument, []).append(place)
+        each = _weights(one, table, weights)
+        groups = list(units.values())
+        for part in cut([sum(each[place] for place in unit) for unit in groups], cap):
+            held = tuple(one.subscriptions[place] for unit in part for place in groups[unit])
+            found.append(replace(one, number=len(found), subscriptions=held))
+    return replace(plan, connections=tuple(found))

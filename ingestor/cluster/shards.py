@@ -1,0 +1,543 @@
+"""Who owns which shard: the claims, and what one worker does about them.
+
+Pure: claims, assignments, answers and the time go in, actions come out. Three rules keep two
+workers from publishing one shard:
+
+- Claims are written to one partition, so that all workers read them in the same order. A claim to
+  own is a comparison and an exchange (`ClaimTable.take`): it names the owner that it replaces, and
+  counts only where that one is in force at its place in the log.
+- A life publishes from the moment at which it reads its own claim in force, until everything it
+  sent is acknowledged and it has written that it released the shard.
+- Another life is replaced without its release only after it was fenced: Kafka refuses what it
+  sends from then on, its claims too (`ingestor.cluster.fencing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+
+class ClaimState(Enum):
+    """What a claim says of its shard."""
+
+    LIVE = "live"  # I publish it
+    OFFERED = "offered"  # I publish it until somebody is ready to go on
+    READY = "ready"  # my connections stand, I hold their rows
+    RELEASED = "released"  # all that I published is acknowledged
+    REFUSED = "refused"  # I can't run its new revision
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Life:
+    """One life of a worker. session: 16 bytes in hexadecimal, as in the rows that it publishes."""
+
+    member: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One record of the claims topic. over: whom it replaces, where it says `live`."""
+
+    shard: int
+    life: Life
+    state: ClaimState
+    revision: int = 0
+    over: Life | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Ownership:
+    """A shard as the claims so far have it.
+
+    owner: who publishes it, None for nobody. offered: it gives the shard away. ready: who waits for
+    it. had_owner: somebody published it once. refused: the last refusal of a revision, if the
+    owner has not run one since.
+    """
+
+    owner: Life | None = None
+    offered: bool = False
+    ready: Life | None = None
+    had_owner: bool = False
+    revision: int = 0
+    since_ms: int = 0
+    refused: Claim | None = None
+
+    @property
+    def state(self) -> str:
+        """Say it in one word, for people."""
+        if self.owner is None:
+            return "released" if self.had_owner else "unclaimed"
+        if self.refused is not None:
+            return "refused"
+        if not self.offered:
+            return "live"
+        return "offered" if self.ready is None else "ready"
+
+
+class ClaimTable:
+    """All claims, folded in the order of their log."""
+
+    def __init__(self) -> None:
+        self._shards: dict[int, Ownership] = {}
+
+    def __getitem__(self, shard: int) -> Ownership:
+        return self._shards.setdefault(shard, Ownership())
+
+    def items(self) -> Iterator[tuple[int, Ownership]]:
+        """Yield each shard that was ever claimed, with what holds of it."""
+        yield from self._shards.items()
+
+    def lives(self) -> set[Life]:
+        """Return who owns something."""
+        return {one.owner for one in self._shards.values() if one.owner is not None}
+
+    def take(self, claim: Claim, ts_ms: int = 0) -> bool:
+        """Fold in the next claim of the log; return whether it counts.
+
+        Args:
+            claim: the record.
+            ts_ms: its time, for display.
+        """
+        is_first = claim.shard not in self._shards
+        entry = self[claim.shard]
+        counts = self._counts(entry, claim, is_first=is_first)
+        if counts:
+            self._apply(entry, claim)
+            entry.since_ms = ts_ms
+        return counts
+
+    @staticmethod
+    def _counts(entry: Ownership, claim: Claim, *, is_first: bool) -> bool:
+        if is_first:  # the log before it was compacted away
+            return True
+        match claim.state:
+            case ClaimState.LIVE:
+                return entry.owner in (claim.over, claim.life)
+            case ClaimState.OFFERED | ClaimState.RELEASED:
+                return entry.owner == claim.life
+            case ClaimState.READY:
+                return entry.owner not in (None, claim.life)
+            case ClaimState.REFUSED:
+                return True
+
+    @staticmethod
+    def _apply(entry: Ownership, claim: Claim) -> None:
+        match claim.state:
+            case ClaimState.LIVE:
+                entry.owner, entry.offered, entry.ready = claim.life, False, None
+                entry.had_owner, entry.revision, entry.refused = True, claim.revision, None
+            case ClaimState.OFFERED:
+                entry.owner, entry.offered, entry.had_owner = claim.life, True, True
+            case ClaimState.READY:
+                entry.ready = claim.life
+                entry.owner, entry.had_owner = entry.owner or claim.over, True
+                entry.offered = entry.owner is not None
+            case ClaimState.RELEASED:
+                entry.owner, entry.offered, entry.had_owner = None, False, True
+            case ClaimState.REFUSED:
+                entry.refused = claim
+
+
+class Phase(Enum):
+    """What this worker does with a shard."""
+
+    OPENING = "opening"  # it opens the connections; somebody else publishes
+    WAITING = "waiting"  # it holds rows; the owner is asked to release
+    FENCING = "fencing"  # it holds rows; the owner is being fenced
+    CLAIMING = "claiming"  # it holds rows; its claim is written, not yet read
+    LIVE = "live"  # it publishes
+    OFFERED = "offered"  # it publishes for somebody else to go on
+    RELEASING = "releasing"  # it waits for the last acknowledgments
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open the connections of a shard and hold what they bring."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write a claim, under the producer id of this life."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Fence another life; answer with `fenced_other`."""
+
+    life: Life
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish what is held of a shard and what follows. gap: rows may be missing before it."""
+
+    shard: int
+    gap: bool
+    takeover: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Take no more of a shard, wait for its acknowledgments, answer with `drained`."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Close the connections of a shard and forget what is held of it."""
+
+    shard: int
+
+
+Action = Open | Write | Fence | Publish | Release | Drop
+
+HANDOVER_S: Final = 5.0  # from `ready` until the owner is taken for dead
+OPEN_S: Final = 30.0  # connections that don't stand by then hold up no handover
+DOUBT_S: Final = 3.0  # how long an owner may take to offer, where it may not have been asked yet
+
+
+@dataclass(slots=True)
+class _Holding:
+    """A shard that this worker has to do with. since_s: when its phase began.
+
+    gap, takeover: as for `Publish`. rival: whom it takes the shard from. assigned: whether the
+    group gives it to this worker. patience_s: how long the phase WAITING may take.
+    """
+
+    phase: Phase
+    since_s: float
+    patience_s: float = 0.0
+    assigned: bool = True
+    gap: bool = False
+    takeover: bool = False
+    rival: Life | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a worker did. handover_s, takeover_s: how long each took, from the assignment on."""
+
+    planned: int = 0
+    takeovers: int = 0
+    fences: int = 0
+    timeouts: int = 0
+    handover_s: list[float] = field(default_factory=list)
+    takeover_s: list[float] = field(default_factory=list)
+
+
+class ShardMachine:
+    """One life's part in the cluster.
+
+    Each method takes one event and returns what is to be done, in order. Claims are to be written
+    in that order too.
+    """
+
+    def __init__(
+        self,
+        me: Life,
+        clock_s: Callable[[], float],
+        *,
+        asks_first: bool = False,
+        handover_s: float = HANDOVER_S,
+        open_s: float = OPEN_S,
+    ) -> None:
+        """Args:
+        me: this life.
+        clock_s: returns monotonic seconds.
+        asks_first: wait for the offer of an owner that was not asked to go; for group protocols
+            that call a member lost while it still is one.
+        handover_s: how long an owner may take to release a shard.
+        open_s: how long connections may take before their shard is claimed all the same.
+        """
+        self.me = me
+        self.table = ClaimTable()
+        self.counts = Counts()
+        self._clock_s = clock_s
+        self._asks_first = asks_first
+        self._handover_s = handover_s
+        self._open_s = open_s
+        self._held: dict[int, _Holding] = {}
+        self._asked_s: dict[int, float] = {}
+        self._fencing: set[Life] = set()
+        self._fenced: set[Life] = set()
+        self._revisions: dict[int, int] = {}
+        self.in_doubt = False
+        self.is_fenced = False  # this life is over: others have taken what it had
+
+    # ------------------------------------------------------------------ what is shown
+
+    @property
+    def phases(self) -> dict[int, Phase]:
+        """The shards that this worker has to do with."""
+        return {shard: held.phase for shard, held in self._held.items()}
+
+    def publishes(self, shard: int) -> bool:
+        """Say whether this life sends rows of a shard."""
+        held = self._held.get(shard)
+        return held is not None and held.phase in (Phase.LIVE, Phase.OFFERED, Phase.RELEASING)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to be given away."""
+        return not self._held
+
+    # ------------------------------------------------------------------ the group
+
+    def assigned(self, shards: Iterable[int]) -> list[Action]:
+        """The group gives shards to this worker. All claims written before were read."""
+        self.in_doubt = False
+        actions: list[Action] = []
+        for shard in shards:
+            held = self._held.get(shard)
+            if held is None:
+                self._asked_s[shard] = self._clock_s()
+                actions += self._begin(shard)
+            else:
+                held.assigned = True
+                if held.phase is Phase.OFFERED:
+                    held.phase = Phase.LIVE
+                    actions.append(self._claim(shard, ClaimState.LIVE, over=self.me))
+        return actions
+
+    def revoked(self, shards: Iterable[int]) -> list[Action]:
+        """The group takes shards away. It gives them to others once all of this is done."""
+        actions: list[Action] = []
+        for shard in shards:
+            held = self._held.get(shard)
+            if held is None:
+                continue
+            held.assigned = False
+            if held.phase is Phase.LIVE:
+                self._set(held, Phase.OFFERED)
+                actions.append(self._claim(shard, ClaimState.OFFERED))
+            elif held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+                del self._held[shard]
+                actions.append(Drop(shard))
+        return actions
+
+    def lost(self, shards: Iterable[int]) -> list[Action]:
+        """Kafka may have given shards away already: what is live goes on until it is fenced."""
+        self.in_doubt = True
+        actions: list[Action] = []
+        for shard in shards:
+            held = self._held.get(shard)
+            if held is not None:
+                held.assigned = False
+                if held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+                    del self._held[shard]
+                    actions.append(Drop(shard))
+        return actions
+
+    # ------------------------------------------------------------------ claims
+
+    def read(self, claim: Claim, ts_ms: int = 0) -> list[Action]:
+        """The next claim of the log, one's own too."""
+        counts = self.table.take(claim, ts_ms)
+        shard = claim.shard
+        held = self._held.get(shard)
+        if claim.life == self.me:
+            return [] if held is None else self._own(shard, held, claim, counts=counts)
+        entry = self.table[shard]
+        if not counts:
+            # The newest record of a key survives: one that doesn't count must not.
+            if entry.owner == self.me and held is not None and self.publishes(shard):
+                state = ClaimState.OFFERED if held.phase is Phase.OFFERED else ClaimState.LIVE
+                return [self._claim(shard, state, over=self.me)]
+            return []
+        if held is None:
+            return []
+        if claim.state is ClaimState.READY and held.phase is Phase.OFFERED:
+            self._set(held, Phase.RELEASING)
+            return [Release(shard)]
+        if self.publishes(shard) and entry.owner != self.me:
+            self.is_fenced = True  # nobody takes a shard from a life that can still publish
+            del self._held[shard]
+            return [Drop(shard)]
+        if held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+            return self._proceed(shard, held)
+        return []
+
+    def _own(self, shard: int, held: _Holding, claim: Claim, *, counts: bool) -> list[Action]:
+        """One's own claim came back."""
+        if claim.state is not ClaimState.LIVE or held.phase is not Phase.CLAIMING:
+            return []
+        if not counts:  # somebody else was first
+            if held.assigned:
+                return self._wait_for_offer(shard, held)
+            del self._held[shard]
+            return [Drop(shard)]
+        self._note(shard, held)
+        actions: list[Action] = [Publish(shard, held.gap, held.takeover)]
+        if held.assigned:
+            self._set(held, Phase.LIVE)
+        else:
+            self._set(held, Phase.OFFERED)
+            actions.append(self._claim(shard, ClaimState.OFFERED))
+        return actions
+
+    # ------------------------------------------------------------------ answers
+
+    def opened(self, shard: int) -> list[Action]:
+        """The connections of a shard stand."""
+        held = self._held.get(shard)
+        return [] if held is None or held.phase is not Phase.OPENING else self._ready(shard, held)
+
+    def drained(self, shard: int) -> list[Action]:
+        """All rows of a shard are acknowledged, and no more will come."""
+        held = self._held.get(shard)
+        if held is None or held.phase is not Phase.RELEASING:
+            return []
+        del self._held[shard]
+        self.counts.planned += 1
+        actions: list[Action] = [self._claim(shard, ClaimState.RELEASED), Drop(shard)]
+        if held.assigned:  # it came back meanwhile
+            self._asked_s[shard] = self._clock_s()
+            actions += self._begin(shard)
+        return actions
+
+    def fenced_other(self, life: Life) -> list[Action]:
+        """Kafka refuses whatever a life sends from now on."""
+        self._fencing.discard(life)
+        self._fenced = (self._fenced & self.table.lives()) | {life}
+        self.counts.fences += 1
+        actions: list[Action] = []
+        for shard, held in list(self._held.items()):
+            if held.phase is Phase.FENCING and held.rival == life:
+                actions += self._proceed(shard, held)
+        return actions
+
+    def suspect(self, life: Life) -> list[Action]:
+        """An operator wants a life fenced."""
+        return self._fence(life)
+
+    def refused(self, shard: int, revision: int, reason: str) -> list[Action]:
+        """This worker can't run a revision of a shard, and goes on with the one before."""
+        claim = Claim(shard, self.me, ClaimState.REFUSED, revision, reason=reason)
+        return [Write(claim)]
+
+    def runs(self, shard: int, revision: int) -> list[Action]:
+        """This worker runs a revision of a shard from now on."""
+        if self._revisions.get(shard) == revision:
+            return []
+        self._revisions[shard] = revision
+        held = self._held.get(shard)
+        if held is None or held.phase is not Phase.LIVE:
+            return []
+        return [self._claim(shard, ClaimState.LIVE, over=self.me)]
+
+    def give_up(self) -> list[Action]:
+        """Release what nobody asked for, at the end of a drain."""
+        actions: list[Action] = []
+        for shard, held in list(self._held.items()):
+            held.assigned = False
+            if held.phase in (Phase.LIVE, Phase.OFFERED):
+                self._set(held, Phase.RELEASING)
+                actions.append(Release(shard))
+            elif held.phase is not Phase.RELEASING:
+                del self._held[shard]
+                actions.append(Drop(shard))
+        return actions
+
+    def tick(self) -> list[Action]:
+        """Act on what takes too long."""
+        now_s = self._clock_s()
+        actions: list[Action] = []
+        for shard, held in list(self._held.items()):
+            waited_s = now_s - held.since_s
+            if held.phase is Phase.OPENING and waited_s >= self._open_s:
+                actions += self._ready(shard, held)
+            elif held.phase is Phase.WAITING and waited_s >= held.patience_s:
+                self.counts.timeouts += 1
+                actions += self._take_over(shard, held)
+        return actions
+
+    # ------------------------------------------------------------------ steps
+
+    def _begin(self, shard: int) -> list[Action]:
+        """Take a shard that the group gives to this worker."""
+        entry = self.table[shard]
+        held = self._held[shard] = _Holding(Phase.OPENING, self._clock_s(), gap=entry.had_owner)
+        return [Open(shard), *self._proceed(shard, held)]
+
+    def _proceed(self, shard: int, held: _Holding) -> list[Action]:
+        """Go on with a shard that is not published here yet, as the claims have it now."""
+        entry = self.table[shard]
+        if entry.owner is None or entry.owner == self.me or entry.owner in self._fenced:
+            return self._own_it(shard, held)
+        if held.phase is Phase.FENCING:
+            return self._take_over(shard, held) if entry.owner != held.rival else []
+        if held.phase is Phase.OPENING:
+            if entry.offered:
+                return []  # make before break: the owner goes on until these connections stand
+            return (
+                self._wait_for_offer(shard, held)
+                if self._asks_first
+                else self._take_over(shard, held)
+            )
+        if entry.offered and entry.ready is None:
+            return self._ready(shard, held)  # it was waited for
+        return []
+
+    def _own_it(self, shard: int, held: _Holding) -> list[Action]:
+        owner = self.table[shard].owner
+        held.takeover = held.takeover or owner in self._fenced
+        held.gap = held.gap or held.takeover
+        self._set(held, Phase.CLAIMING)
+        return [self._claim(shard, ClaimState.LIVE, over=owner)]
+
+    def _ready(self, shard: int, held: _Holding) -> list[Action]:
+        """The connections stand, or took long enough: ask the owner to release."""
+        entry = self.table[shard]
+        if entry.owner is None or entry.owner == self.me or not entry.offered:
+            return self._proceed(shard, held)
+        held.gap, held.rival = False, entry.owner  # a release leaves no hole
+        held.patience_s = self._handover_s
+        self._set(held, Phase.WAITING)
+        return [self._claim(shard, ClaimState.READY, over=entry.owner)]
+
+    def _wait_for_offer(self, shard: int, held: _Holding) -> list[Action]:
+        """Give an owner time that may not know yet that it lost the shard, or to find out that
+        this worker did."""
+        held.gap, held.rival = True, self.table[shard].owner
+        held.patience_s = DOUBT_S
+        self._set(held, Phase.WAITING)
+        return self._proceed(shard, held)
+
+    def _take_over(self, shard: int, held: _Holding) -> list[Action]:
+        owner = self.table[shard].owner
+        if owner is None or owner == self.me or owner in self._fenced:
+            return self._own_it(shard, held)
+        held.gap = held.takeover = True
+        held.rival = owner
+        self._set(held, Phase.FENCING)
+        return self._fence(owner)
+
+    def _fence(self, life: Life) -> list[Action]:
+        if life in self._fencing or life in self._fenced:
+            return []
+        self._fencing.add(life)
+        return [Fence(life)]
+
+    def _claim(self, shard: int, state: ClaimState, over: Life | None = None) -> Write:
+        return Write(Claim(shard, self.me, state, self._revisions.get(shard, 0), over))
+
+    def _set(self, held: _Holding, phase: Phase) -> None:
+        held.phase, held.since_s = phase, self._clock_s()
+
+    def _note(self, shard: int, held: _Holding) -> None:
+        took_s = self._clock_s() - self._asked_s.pop(shard, held.since_s)
+        if held.takeover:
+            self.counts.takeovers += 1
+            self.counts.takeover_s.append(took_s)
+        elif held.rival is not None:
+            self.counts.handover_s.append(took_s)
