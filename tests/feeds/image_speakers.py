@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import zip_longest
 from typing import Any
+from zlib import crc32
 
 from tests.feeds.book_speakers import NOW_MS, Change, Speak
 
@@ -23,9 +24,19 @@ def _upbit(change: Change) -> Any:
     return {"type": "orderbook", "code": change.symbol, **book}
 
 
+def _coinex(change: Change) -> Any:
+    bids, asks = change.sides()
+    checksum = crc32(":".join(text for level in (*bids, *asks) for text in level).encode())
+    depth = {"asks": asks, "bids": bids, "updated_at": NOW_MS, "checksum": checksum}
+    data = {"market": change.symbol, "is_full": True, "depth": depth}
+    return {"method": "depth.update", "data": data, "id": None}
+
+
 IMAGE_SPEAKERS: dict[tuple[str, str], Speak] = {
     ("hyperliquid", "perp"): _hyperliquid,
     ("hyperliquid", "spot"): _hyperliquid,
     ("upbit", "spot"): _upbit,
+    ("coinex", "spot"): _coinex,
+    ("coinex", "futures"): _coinex,
     ("bithumb", "spot"): _upbit,
 }
