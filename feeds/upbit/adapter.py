@@ -24,6 +24,7 @@ import orjson
 
 from ingestor.adapter import (
     MILLISECOND,
+    Acks,
     BookRule,
     ColumnBuffer,
     Continuity,
@@ -96,6 +97,7 @@ _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
 
 
 class Upbit(PlainFeed):
+    acks: ClassVar[Acks] = Acks.NEVER
     venue: ClassVar[str] = "upbit"
     reference: ClassVar[str] = "Upbit Open API docs, read 2026-11-30"
     markets: ClassVar[Mapping[str, Market]] = {
@@ -112,7 +114,6 @@ class Upbit(PlainFeed):
                 rest=RestLimit(weight_per_s=5.0, weight_burst=5),  # 10 a second
                 ping_interval_s=30.0,
                 replaces_subscriptions=True,
-                confirms_subscriptions=False,
             ),
             book=BookRule(Continuity.NONE, depth_max=30, quotes_from_book=True, images_only=True),
             trade_numbers=TradeNumbers.ASCENDING,

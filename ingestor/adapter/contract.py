@@ -177,7 +177,6 @@ class Limits:
     ping_interval_s: float | None = None  # application ping, where the venue wants one
     # A request replaces those before it, so each names all that the connection is to carry.
     replaces_subscriptions: bool = False
-    confirms_subscriptions: bool = True  # else no answer is waited for
     lifetime_s: float | None = None  # the venue cuts connections of this age
 
 
@@ -274,6 +273,21 @@ class Ack:
     """The venue confirms these streams (empty: it doesn't say which, all that are pending)."""
 
     streams: tuple[str, ...] = ()
+
+
+class Acks(Enum):
+    """How a venue confirms subscriptions."""
+
+    ANSWERED = "answered"  # `decode` returns an Ack
+    BY_DATA = "by_data"  # the first data of a stream say it; `streams_of` names the stream
+    NEVER = "never"  # not at all: what is quiet may be missing
+
+
+@runtime_checkable
+class SaysHowItAcks(Protocol):
+    """What an adapter has besides, if its venue confirms otherwise than by an answer."""
+
+    acks: ClassVar[Acks]
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,9 @@ async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start: Time)
     """Raises SinkUnavailable, TopicAbsent."""
     wanted = topics or [kafka.tick_topic(row_class) for row_class in ROW_CLASSES]
     options = {**_client_options(kafka), "start": start}
+    if not topics:
+        others = [kafka.tick_topic(one) for one in ROW_CLASSES if not one.is_standard]
+        options["may_be_absent"] = others
     try:
         return await audit(kafka.bootstrap_servers, wanted, kafka.topic(STATUS), **options)
     except KafkaError as failure:

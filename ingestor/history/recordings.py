@@ -29,7 +29,7 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
-from ingestor.model.rows import Rows
+from ingestor.model.rows import ABSENT, Rows
 from ingestor.model.timestamps import SECOND, Time, time_ns
 from ingestor.recording.files import regular_files
 from ingestor.recording.reader import Problems
@@ -187,7 +187,10 @@ class Recording(Readable):
                 for columns in source.iter_batches(_BATCH_ROWS, columns=wanted):
                     rows: Rows = np.empty(len(columns), row_class.dtype)
                     for field, name in names.items():
-                        rows[field] = columns.column(name).to_numpy()
+                        column = columns.column(name)
+                        if field in row_class.optional:
+                            column = column.fill_null(ABSENT)
+                        rows[field] = column.to_numpy()
                     rows["instrument"] = by_key.of(columns)
                     rows = self._within(rows, by_key.instruments)
                     if len(rows):

@@ -46,9 +46,13 @@ class KafkaRecording(Readable):
         return iterate(self.__aiter__)
 
     async def __aiter__(self) -> AsyncIterator[TickBatch]:
+        row_classes = [ROW_CLASSES.of_channel(kind) for kind in self.kinds]
+        is_all = len(self.kinds) == len(ROW_CLASSES)
+        others = [self.prefix + one.topic for one in row_classes if not one.is_standard]
         async with Consumer(
             self.bootstrap_servers,
-            [self.prefix + ROW_CLASSES.of_channel(kind).topic for kind in self.kinds],
+            [self.prefix + row_class.topic for row_class in row_classes],
+            may_be_absent=others if is_all else (),
             start=EARLIEST if self.start_ns is None else self.start_ns,
             end=self.end_ns,
             margin_ns=int(self.margin_s * SECOND),

@@ -28,7 +28,7 @@ from ingestor.model.decimals import EXPONENT_MAX
 from ingestor.model.errors import RecordingError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RATE_EXPONENT, ROW_CLASSES, Exponent, RowClass
-from ingestor.model.rows import Rows
+from ingestor.model.rows import ABSENT, Rows
 from ingestor.recording.files import create_exclusively, open_regular
 from ingestor.recording.format import HOUR_NS
 from ingestor.recording.segments import write_atomically
@@ -92,12 +92,21 @@ def to_table(rows: Rows, row_class: RowClass, table: InstrumentTable) -> pa.Tabl
             pa.array(ranks, pa.int32()), pa.array([one.key for one in instruments], pa.string())
         )
     ]
-    columns += [pa.array(np.ascontiguousarray(rows[name])) for name in column_names(row_class)]
+    columns += [_column(row_class, rows, name) for name in column_names(row_class)]
     for exponents in (table.price_exponents, table.size_exponents):
         by_rank = exponents[numbers].astype(np.int8)
         columns.append(pa.array(by_rank[ranks]))
     metadata = {TABLE_KEY: json.dumps([one.to_json() for one in instruments]).encode()}
     return pa.Table.from_arrays(columns, schema=schema(row_class).with_metadata(metadata))
+
+
+def _column(row_class: RowClass, rows: Rows, name: str) -> Any:
+    """Return a field as a column; what is absent is null."""
+    values = np.ascontiguousarray(rows[name])
+    is_absent = values == ABSENT if name in row_class.optional else None
+    if is_absent is not None:
+        is_absent &= rows["kind"] == row_class.id  # a control row has other fields there
+    return pa.array(values, mask=is_absent)
 
 
 def to_arrow(batch: TickBatch) -> pa.Table:
@@ -107,7 +116,7 @@ def to_arrow(batch: TickBatch) -> pa.Table:
     keys = pa.array([one.key for one in instruments], pa.string())
     numbers = rows["instrument"].astype(np.int32)
     columns: list[Any] = [pa.DictionaryArray.from_arrays(pa.array(numbers), keys)]
-    columns += [pa.array(np.ascontiguousarray(rows[name])) for name in column_names(row_class)]
+    columns += [_column(row_class, rows, name) for name in column_names(row_class)]
     for exponents in (
         [one.price_exponent for one in instruments],
         [one.size_exponent for one in instruments],
@@ -282,23 +291,31 @@ _EXPONENT_COLUMNS: Final = {
     Exponent.PRICE: "price_exponent",
     Exponent.SIZE: "size_exponent",
     Exponent.RATE: str(RATE_EXPONENT),
+    Exponent.OWN: "exponent",
 }
 
 
-def _decimal(column: str, exponent: str) -> str:
+def _decimal(column: str, unit: Exponent) -> str:
+    exponent = _EXPONENT_COLUMNS[unit]
     cases = " ".join(
         f"WHEN {digits} THEN CAST({'0.' + '0' * (digits - 1) + '1' if digits else '1'}"
         f" AS DECIMAL(19, {EXPONENT_MAX}))"
         for digits in range(EXPONENT_MAX + 1)
     )
-    return f"CAST({column} AS DECIMAL(19, 0)) * (CASE {exponent} {cases} END) AS {column}"
+    value = column
+    if unit is Exponent.OWN:  # the type has no room for more decimals
+        beyond = f"greatest(CAST({exponent} AS INTEGER) - {EXPONENT_MAX}, 0)"
+        value = f"({column} // CAST(pow(10, {beyond}) AS BIGINT))"
+        exponent = f"least(CAST({exponent} AS INTEGER), {EXPONENT_MAX})"
+    return f"CAST({value} AS DECIMAL(19, 0)) * (CASE {exponent} {cases} END) AS {column}"
 
 
 def duckdb_view(root: Path, kind: str) -> str:
     """Return a SELECT for DuckDB over all files of a kind: the channel of a row class.
 
-    Prices, sizes and rates are exact DECIMAL(38, 18), times are TIMESTAMP_NS in UTC; GAP and RESET
-    rows are left out.
+    Prices, sizes and rates are DECIMAL(38, 18), exact but for decimals of OWN numbers beyond 18;
+    what is absent is NULL; times of the header are TIMESTAMP_NS in UTC; GAP and RESET rows are left
+    out.
     """
     row_class = ROW_CLASSES.of_channel(kind)
     halves = {half for pair in row_class.ids.values() for half in pair}
@@ -312,7 +329,7 @@ def duckdb_view(root: Path, kind: str) -> str:
         "flags",
         "side",
         *(
-            _decimal(name, _EXPONENT_COLUMNS[unit])
+            _decimal(name, unit)
             for wanted in Exponent
             for name, unit in row_class.numbers.items()
             if unit is wanted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import orjson
@@ -165,21 +164,6 @@ def test_opening_subscribes_and_acks_settle(session: Session) -> None:
     send(session, do="ack", streams=["trades.A", "book.A"])
     assert session.pending == {"trades.B", "book.B"}
     send(session, do="ack", streams=[])
-    assert session.pending == set()
-
-
-def test_no_confirmation_is_awaited_where_the_venue_sends_none() -> None:
-    class Silent(Acme):
-        markets: ClassVar[Mapping[str, Market]] = {
-            "spot": replace(
-                Acme.markets["spot"],
-                limits=replace(Acme.markets["spot"].limits, confirms_subscriptions=False),
-            )
-        }
-
-    session = session_of(Silent, Events())
-    assert list(session.opened())
-    session.await_acks(["trades.A"])
     assert session.pending == set()
 
 
