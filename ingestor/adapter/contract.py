@@ -200,6 +200,8 @@ class Market:
 
     books: the forms in which it has books, for adapters that are `OffersBooks`; the first is what
     an adapter has without being told, and what `book` is the rule of.
+    recorded: the recorded traffic of the venue that the adapter was tried with, and its year; "" =
+    it was written from documents and never saw any.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -208,6 +210,7 @@ class Market:
     book: BookRule
     books: tuple[BookOffer, ...] = ()
     trade_numbers: TradeNumbers = TradeNumbers.NONE
+    recorded: str = ""
 
     def rule_of(self, offer: BookOffer | None) -> BookRule:
         """Return the rule of books in a form; None = the first one."""

@@ -124,8 +124,9 @@ def received(fixture: Fixture, frames: list[bytes]) -> Outcome:
     connection.counts.seal()
     fields = [name for name in UPDATE.names or () if name not in {"frame", "spare"}]
     columns = (sealed.trades, sealed.quotes, sealed.updates[fields], sealed.prices, sealed.sizes)
+    others = [part.rows.tolist() for part in sealed.others.values()]
     return Outcome(
-        [column.tolist() for column in columns],
+        [*(column.tolist() for column in columns), *others],
         {id(rejected.payload) for rejected in sealed.rejected},
         sealed.bugs,
         connection.counts.unaccounted,
