@@ -1,8 +1,7 @@
 """Bitfinex, spot and perpetuals: trades and books of 250 levels; quotes are their best levels.
 
 Reference: Bitfinex API docs v2: WebSocket "Public Channels" (Trades, Books), "General" (Info
-messages, Flags), "WebSocket Checksum", REST "Configs" (pub:list:pair:exchange,
-pub:list:pair:futures).
+messages, Flags), "WebSocket Checksum", REST "Configs" (pub:info:pair, pub:info:pair:futures).
 Units: prices and amounts are bare JSON numbers, times are milliseconds.
 Traps:
 - Data are arrays that begin with a number of the channel (chanId), which the answer to its
@@ -21,6 +20,7 @@ Traps:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, ClassVar, Final
@@ -67,7 +67,7 @@ _CHANNELS: Final = {"trades": "trades", "quotes": "book", "book": "book"}
 _FLAGS: Final = 32_768 + 131_072  # TIMESTAMP, OB_CHECKSUM
 _CONFIGURE: Final = orjson.dumps({"event": "conf", "flags": _FLAGS})
 _BOOK: Final = {"prec": "P0", "freq": "F0", "len": "250"}
-_LISTS: Final = {"spot": "pub:list:pair:exchange", "derivatives": "pub:list:pair:futures"}
+_LISTS: Final = {"spot": "pub:info:pair", "derivatives": "pub:info:pair:futures"}
 _RECONNECT: Final = frozenset({20_051, 20_061})
 _DUPLICATE: Final = 10_301  # of a refusal: it is subscribed to already
 _SECOND_TIME: Final = Filtered("tu", duplicate=True)
@@ -76,6 +76,8 @@ _TIMES_MIN: Final = 10**12  # numbers behind the data: of a message, smaller; a 
 _DEPTH: Final = 250
 _CHECKED: Final = 25
 _ALIASES: Final = {"UST": "USDT", "USTF0": "USDT", "EUT": "EURT"}
+_SMALLEST: Final = 3  # where a pair's facts have the size of the smallest order
+_ORDER: Final = re.compile(r"\d{1,12}(\.\d{1,12})?", re.ASCII)
 _PLAIN_PAIR: Final = 6
 _CODE: Final = 3
 # Decimals that hold five significant digits of the cheapest coins; fewer where coins cost millions.
@@ -234,7 +236,7 @@ class Bitfinex(PlainFeed):
             raise VenueError(cls.venue, str(answer[1]), str(answer[2]), temporary=True)
         if not answer[0]:
             raise ValueError("no list of pairs")
-        return [{"pair": pair} for pair in answer[0]]
+        return [{"pair": pair, "smallest": facts[_SMALLEST]} for pair, facts in answer[0]]
 
     @classmethod
     def listing(cls, market: str, entry: Any) -> Listing | None:
@@ -243,6 +245,8 @@ class Bitfinex(PlainFeed):
     @classmethod
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
         pair = entry["pair"]
+        if not _ORDER.fullmatch(entry["smallest"]):
+            raise ValueError(f"the smallest order is {entry['smallest']!r:.40}")
         if ":" in pair:
             base, _, quote = pair.partition(":")
         elif len(pair) == _PLAIN_PAIR:
