@@ -93,13 +93,13 @@ def book_checksum(bids: DecimalLevels, asks: DecimalLevels) -> int:
     parts: list[str] = []
     for bid, ask in zip_longest(bids[:_CHECKED], asks[:_CHECKED]):
         if bid is not None:
-            parts += (_script(bid[0]), _script(bid[1]))
+            parts += (script_number(bid[0]), script_number(bid[1]))
         if ask is not None:
-            parts += (_script(ask[0]), f"-{_script(ask[1])}")
+            parts += (script_number(ask[0]), f"-{script_number(ask[1])}")
     return crc32(":".join(parts).encode())
 
 
-def _script(text: str) -> str:
+def script_number(text: str) -> str:
     """Return a decimal as JavaScript writes it: below 0.000001 with an exponent."""
     if not text.startswith("0.000000"):
         return text

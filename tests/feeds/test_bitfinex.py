@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.bitfinex import Bitfinex
-from feeds.bitfinex import _script as script
+from feeds.bitfinex import Bitfinex, script_number
 from ingestor.consumer.orderbook import BookInvalid, OrderBooks
 from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
@@ -39,7 +38,7 @@ TIME_MS = 1_767_225_600_123
     ],
 )
 def test_numbers_as_javascript_writes_them(text: str, written: str) -> None:
-    assert script(text) == written
+    assert script_number(text) == written
 
 
 def checksum(bids: Levels, asks: Levels) -> int:
