@@ -294,8 +294,11 @@ class Bingx(PlainFeed):
     def streams_of(self, payload: bytes) -> Sequence[str]:
         stream = orjson.loads(gunzipped(payload, _FRAME_BYTES_MAX))["dataType"]
         kind = stream.partition("@")[2]
-        is_ours = kind in {*_STREAMS.values(), _INCREMENTS} or _DEPTH.fullmatch(kind)
-        return (stream,) if is_ours else ()
+        found = _DEPTH.fullmatch(kind)
+        if found is not None:  # whatever its interval: symbols differ in what they have
+            interval = "" if self._market == "spot" else "@500ms"
+            return (f"{stream.partition('@')[0]}@depth{found[1]}{interval}",)
+        return (stream,) if kind in {*_STREAMS.values(), _INCREMENTS} else ()
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

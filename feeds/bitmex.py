@@ -26,7 +26,9 @@ import msgspec
 import orjson
 
 from ingestor.adapter import (
+    OTHER_BOOK,
     Ack,
+    BookOffer,
     BookRule,
     Cause,
     ColumnBuffer,
@@ -65,10 +67,13 @@ from ingestor.adapter import (
     uuid_halves,
 )
 
+_WHOLE: Final = "orderBookL2"
+_BEST: Final = "orderBookL2_25"
+_BOOKS: Final = frozenset({_WHOLE, _BEST})
 _TABLES: Final = {
     "trades": "trade",
     "quotes": "quote",
-    "book": "orderBookL2",
+    "book": _WHOLE,
     "funding": "instrument",
     "mark_price": "instrument",
     "open_interest": "instrument",
@@ -82,7 +87,7 @@ _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
         *("funding", "settlement", "insurance", "orderBook10"),
-        *("orderBookL2_25", "announcement", "chat", "connected", "publicNotifications"),
+        *("announcement", "chat", "connected", "publicNotifications"),
         *("tradeBin1m", "tradeBin5m", "tradeBin1h", "tradeBin1d", "quoteBin1m", "quoteBin5m"),
         *("quoteBin1h", "quoteBin1d"),
     )
@@ -187,15 +192,23 @@ class Bitmex(PlainFeed):
                 ping_interval_s=10.0,
             ),
             book=BookRule(Continuity.NONE),
+            books=(
+                BookOffer(10_000),
+                BookOffer(25, rule=BookRule(Continuity.NONE, depth_max=25), is_plain=True),
+            ),
         )
     }
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
+        self._book_table = _WHOLE
         self._prices: dict[str, _Prices] = {}  # of the books that began, by symbol
 
+    def choose_book(self, offer: BookOffer) -> None:
+        self._book_table = _WHOLE if offer.rule is None else _BEST
+
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_TABLES[channel]}:{symbol}"
+        return f"{self._book_table if channel == 'book' else _TABLES[channel]}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return self._operations("subscribe", streams)
@@ -220,7 +233,9 @@ class Bitmex(PlainFeed):
                 self._trades(_parse_trades(message.data), message.action, ts_recv, out)
             case "quote":
                 self._quotes(_parse_quotes(message.data), ts_recv, out)
-            case "orderBookL2":
+            case table if table in _BOOKS:
+                if table != self._book_table:
+                    return OTHER_BOOK
                 self._levels(_parse_levels(message.data), message.action, ts_recv, out)
             case "instrument":
                 for told in _parse_instruments(message.data):
@@ -349,9 +364,9 @@ class Bitmex(PlainFeed):
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
         table = message["table"]
-        if table not in _TABLES.values():
+        if table not in _TABLES.values() and table not in _BOOKS:
             return ()
-        return [f"{table}:{row['symbol']}" for row in message["data"]]
+        return list(dict.fromkeys(f"{table}:{row['symbol']}" for row in message["data"]))
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
