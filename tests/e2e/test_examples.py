@@ -121,7 +121,7 @@ def test_the_research_notebook_runs_in_a_kernel(
     monkeypatch.setenv("SOURCE", f"kafka://{demo}/md.")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.read(EXAMPLES / "research.ipynb", as_version=4)
+    notebook = nbformat.read(EXAMPLES / "research.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     assert not any(cell.get("outputs") for cell in notebook.cells)  # none is kept in the checkout
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     texts = [str(output) for cell in notebook.cells for output in cell.get("outputs", ())]
