@@ -254,7 +254,7 @@ class KrakenFutures(PlainFeed):
             case "subscribed_failed":
                 return Refused(head.message or "subscribed_failed", streams)
             case "error":
-                return Refused(head.message, self._requests.named(head.message))
+                return Refused(head.message, self._requests.named(head.message, ":"))
             case "alert":
                 return Refused(head.message)
             case "unsubscribed" | "unsubscribed_failed" | "info":

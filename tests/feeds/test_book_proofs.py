@@ -122,7 +122,7 @@ class Venue:
     def check(self) -> None:
         answer = self.answer()
         if answer is not None:
-            number = self.consumer[self.table[0].key].sequence
+            number = self.consumer[self.table[0].key].sequence - self.speaker.offset
             assert answer == self.history[number]
 
 
