@@ -13,6 +13,7 @@ from ingestor.books.manager import BookManager
 from ingestor.config.model import Config
 from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
+from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.recorder import Recorder
@@ -40,13 +41,16 @@ def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
 
 def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
     """Build the sink of the process. session: 16 bytes."""
-    return KafkaSink(
+    sink = KafkaSink(
         settings.kafka_settings(config.kafka),
         pipeline.table,
         pipeline.metrics,
         session=session,
         budget=settings.budget(config.budget),
     )
+    for channel in {channel for feed in config.feeds for channel in feed.channels}:
+        sink.want(ROW_CLASSES.of_channel(channel))
+    return sink
 
 
 def make_rest_pools(config: Config, plan: Plan, clocks: Clocks) -> RestPools:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -82,6 +82,7 @@ class Consumer:
         start: Where = LATEST,
         end: Where | None = None,
         stop_at_end: bool = False,
+        may_be_absent: Collection[str] = (),
         group_id: str | None = None,
         window_s: float | None = WINDOW_S,
         margin_ns: int | None = None,
@@ -95,6 +96,7 @@ class Consumer:
             partition), as `positions` gives them. Of a group: where nothing is committed.
         end: a time or offsets, before which reading stops.
         stop_at_end: stop where the topics ended when reading began.
+        may_be_absent: topics that are left out where they don't exist.
         group_id: the group whose member this is; without one, all partitions are read.
         window_s: how long rows wait for earlier ones of other partitions that have none now; None
             gives each partition's rows as they come. One topic is never merged.
@@ -122,6 +124,7 @@ class Consumer:
             margin_ns=margin_ns,
             group_id=group_id,
             on_lost=self._lose,
+            may_be_absent=may_be_absent,
             options=options,
         )
         self._joiner = Joiner()

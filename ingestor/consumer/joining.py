@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.codec import WireInstrument
 from ingestor.model.batch import InstrumentLike, Instruments, TickBatch
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Rows
@@ -89,5 +88,5 @@ class Joiner:
         number = self._numbers.get(identity)
         if number is None:
             number = self._numbers[identity] = len(self.instruments)
-            self.instruments.append(WireInstrument(*identity))
+            self.instruments.append(one)
         return number

@@ -48,6 +48,7 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         margin_ns: int | None = None,
         group_id: str | None = None,
         on_lost: Callable[[TopicPartition], None] = lambda _: None,
+        may_be_absent: Collection[str] = (),
     ) -> None:
         """Args:
         bootstrap_servers: addresses.
@@ -58,9 +59,11 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         margin_ns: see `OffsetFinder`.
         group_id: of the group, None = alone.
         on_lost: is told of each partition that goes to another member.
+        may_be_absent: topics that are left out where they don't exist.
         """
         self.ready: list[TopicPartition] = []
         self._topics = topics
+        self._may_be_absent = may_be_absent
         self._start = start
         self._end = end
         self._margin_ns = margin_ns
@@ -166,6 +169,9 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         return self._kafka
 
     def _require(self, known: Collection[str]) -> None:
+        self._topics = [
+            one for one in self._topics if one in known or one not in self._may_be_absent
+        ]
         for topic in self._topics:
             if topic not in known:
                 raise TopicAbsent(topic, self._options["bootstrap_servers"])

@@ -234,7 +234,8 @@ def test_a_configuration_may_name_it() -> None:
     feed = FeedConfig(venue="acme", symbols=("AAA",), channels=("trades", "weather"))
     assert feed.channels == ("trades", "weather")
     choices = FeedConfig.model_json_schema()["properties"]["channels"]["items"]["enum"]
-    assert choices == ["trades", "quotes", "book", "weather"]
+    assert choices == [*ROW_CLASSES.channels]
+    assert choices[-1] == "weather"
 
 
 def test_duckdb_reads_it_as_exact_numbers(tmp_path: Path) -> None:
