@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ingestor.codec.fields import CAUSE_NAMES
-from ingestor.consumer.joining import Joiner
+from ingestor.consumer.joining import Joiner, Piece
 from ingestor.history.readable import Prices, Times
 from ingestor.model.batch import InstrumentLike, TickBatch
 from ingestor.model.errors import ConfigError
@@ -91,7 +91,7 @@ def to_arrow(
         row_class = ROW_CLASSES.of_channel(row_class)
     form = FrameForm(prices, times, control_rows)
     joiner = Joiner()
-    own = [(batch, 0) for batch in batches if batch.row_class is row_class]
+    own = [Piece.of(batch, 0) for batch in batches if batch.row_class is row_class]
     rows: Rows = np.zeros(0, row_class.dtype)
     for chunk in joiner.join(own):
         rows = chunk.batch.rows

@@ -50,7 +50,7 @@ def test_every_class_has_its_columns_in_every_form(row_class: RowClass) -> None:
     batch = batch_of(row_class, np.concatenate([rows, gap]))
     for prices in ("decimal", "float", "raw"):
         for times in ("utc", "ns"):
-            table = to_arrow([batch], row_class, prices=prices, times=times)  # type: ignore[arg-type]
+            table = to_arrow([batch], row_class, prices=prices, times=times)
             assert table.num_rows == len(rows)
             table.validate(full=True)
             assert {*NAMES, "ts_event", "ts_recv", *row_class.numbers, *row_class.ids} <= {
