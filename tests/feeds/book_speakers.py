@@ -175,13 +175,13 @@ def _whitebit(change: Change) -> Any:
 
 
 def _woox(change: Change) -> Any:
-    if change.is_snapshot:
-        bids, asks = (
-            [{"price": price, "quantity": size} for price, size in side] for side in change.sides()
-        )
-        time = NOW_MS + change.number
-        return {"success": True, "data": {"bids": bids, "asks": asks}, "timestamp": time}
     bids, asks = change.sides()
+    if change.is_snapshot:
+        sides = {
+            name: [{"price": price, "quantity": size} for price, size in side]
+            for name, side in (("bids", bids), ("asks", asks))
+        }
+        return {"success": True, "data": sides, "timestamp": NOW_MS + change.number}
     times = {"ts": NOW_MS + change.number, "prevTs": NOW_MS + change.previous}
     data = {"s": change.symbol, "bids": bids, "asks": asks, **times}
     return {"topic": f"orderbookupdate@{change.symbol}@50", "ts": NOW_MS, "data": data}
@@ -190,9 +190,9 @@ def _woox(change: Change) -> Any:
 def _bullish(change: Change) -> Any:
     bids, asks = ([text for level in side for text in level] for side in change.sides())
     numbers = [change.previous + 1, change.number]
-    data = {"timestamp": str(NOW_MS), "symbol": change.symbol, "bids": bids, "asks": asks}
+    named: dict[str, Any] = {"timestamp": str(NOW_MS), "symbol": change.symbol}
     kind = "snapshot" if change.is_snapshot else "update"
-    data |= {"sequenceNumberRange": numbers}
+    data = named | {"bids": bids, "asks": asks, "sequenceNumberRange": numbers}
     return {"type": kind, "dataType": "V1TALevel2", "data": data}
 
 
