@@ -8,6 +8,7 @@ Traps:
 - Levels are flat arrays: price, size, price, size. A book's first message is `snapshot`;
   afterwards the first number of `sequenceNumberRange` is the last one of the message before + 1.
 - `side` of a trade is the taker's where `isTaker`, else the maker's.
+- `tick` has mark price, open interest in base and, of perpetuals, the funding rate as it stands.
 - A topic is confirmed by its name in the text of the answer, and by the id of the request.
 - Requests of JSON-RPC have a `type`, and ids are text.
 """
@@ -15,6 +16,7 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -32,7 +34,9 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -46,18 +50,30 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     instrument,
     iso_event_ns,
     iso_text,
+    said,
     time_ns,
     whole_number,
 )
 
-_TOPICS: Final = {"trades": "anonymousTrades", "quotes": "l1Orderbook", "book": "l2Orderbook"}
+_TOPICS: Final = {
+    "trades": "anonymousTrades",
+    "quotes": "l1Orderbook",
+    "book": "l2Orderbook",
+    "funding": "tick",
+    "mark_price": "tick",
+    "open_interest": "tick",
+}
 _STREAM_OF: Final = {
     "V1TAAnonymousTradeUpdate": "anonymousTrades",
     "V1TALevel1": "l1Orderbook",
     "V1TALevel2": "l2Orderbook",
+    "V1TATickerResponse": "tick",
 }
 _SIDES: Final = {"BUY": int(Side.BID), "SELL": int(Side.ASK)}
 _OTHER_SIDE: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}
@@ -119,6 +135,18 @@ class _Books(msgspec.Struct, gc=False):
     data: _Levels
 
 
+class _Ticker(msgspec.Struct, rename="camel", gc=False):
+    symbol: str
+    created_at_timestamp: Any
+    mark_price: Any = None
+    funding_rate: Any = None
+    open_interest: Any = None
+
+
+class _Tickers(msgspec.Struct, gc=False):
+    data: _Ticker
+
+
 class _Head(msgspec.Struct, gc=False):
     """What tells which message it is."""
 
@@ -133,13 +161,20 @@ class _Head(msgspec.Struct, gc=False):
 _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
+_parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
 _parse_books: Final = msgspec.json.Decoder(_Books, float_hook=str).decode
 
+_ENDPOINTS: Final = (
+    Endpoint(f"{_ROOT}/trades", frozenset({"trades"})),
+    Endpoint(f"{_ROOT}/orderbook", frozenset({"quotes", "book"})),
+)
+_TICKS: Final = {
+    "spot": frozenset[str](),
+    "perpetual": frozenset({"funding", "mark_price", "open_interest"}),
+    "future": frozenset({"mark_price", "open_interest"}),
+}
 _MARKET: Final = Market(
-    endpoints=(
-        Endpoint(f"{_ROOT}/trades", frozenset({"trades"})),
-        Endpoint(f"{_ROOT}/orderbook", frozenset({"quotes", "book"})),
-    ),
+    endpoints=_ENDPOINTS,
     rest_url="https://api.exchange.bullish.com",
     limits=Limits(
         streams_per_connection=100,
@@ -158,11 +193,15 @@ _MARKET: Final = Market(
 class Bullish(PlainFeed):
     venue: ClassVar[str] = "bullish"
     reference: ClassVar[str] = "Bullish Trading API, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(
-        ("spot", "perpetual", "future"), _MARKET
-    )
+    markets: ClassVar[Mapping[str, Market]] = {
+        name: replace(_MARKET, endpoints=(*_ENDPOINTS, Endpoint(f"{_ROOT}/tick", channels)))
+        if channels
+        else _MARKET
+        for name, channels in _TICKS.items()
+    }
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
         self._symbols = symbols
         self._requests = Requests(1)
 
@@ -198,6 +237,8 @@ class Bullish(PlainFeed):
                 self._book(books.data, books.type == "snapshot", ts_recv, out)
             case "V1TAHeartbeat" | "V1TAHeartbeatResponse":
                 return Notice.HEARTBEAT
+            case "V1TATickerResponse" if self._market != "spot":
+                self._ticker(_parse_tickers(payload).data, ts_recv, out)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case _:
@@ -217,6 +258,18 @@ class Bullish(PlainFeed):
             identifier,
             flags=flags,
         )
+
+    def _ticker(self, one: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
+        number, time = self._symbols[one.symbol], time_ns(one.created_at_timestamp)
+        rate, price, interest = map(said, (one.funding_rate, one.mark_price, one.open_interest))
+        if rate is not None:
+            state = FundingState.PREDICTED
+            add_funding(out, number, ts_recv, rate=rate, ts_event=time, state=state)
+        if price is not None:
+            add_mark_price(out, number, ts_recv, mark_price=price, ts_event=time)
+        if interest is not None:
+            unit = InterestUnit.BASE
+            add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
 
     def _book(self, book: _Levels, is_image: bool, ts_recv: int, out: ColumnBuffer) -> None:
         first, last = map(whole_number, book.sequenceNumberRange)

@@ -8,6 +8,7 @@ Traps:
   `timestamp` is the time of the last update in it.
 - At most ten topics in a request and a hundred on a connection. An answer lists the topics that
   stand; one that doesn't exist is missing from it, and no error.
+- Index prices are of spot symbols, so a mark price comes alone; `estfundingrate` once a minute.
 - Trades have no number. `src` 1 is a liquidation.
 - The client sends {"cmd":"PING"}; 60 seconds of silence end a connection.
 """
@@ -15,6 +16,7 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -33,6 +35,7 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
     Limits,
     Listing,
@@ -48,11 +51,22 @@ from ingestor.adapter import (
     SnapshotSource,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_mark_price,
     append_pairs,
     instrument,
 )
 
 DEPTH: Final = 50
+_STREAMS: Final = {
+    "trades": "trade@{}",
+    "quotes": "bbo@{}",
+    "book": f"orderbookupdate@{{}}@{DEPTH}",
+    "funding": "estfundingrate@{}",
+    "mark_price": "markprice@{}",
+}
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_NAMED: Final = frozenset(stream.partition("@")[0] for stream in _STREAMS.values())
 _SIDES: Final = {"BUY": int(Side.BID), "SELL": int(Side.ASK)}
 _LIQUIDATION: Final = 1
 _LAST: Final = int(Flag.LAST)
@@ -109,6 +123,19 @@ class _Depths(msgspec.Struct, gc=False):
     data: _Depth
 
 
+class _Value(msgspec.Struct, gc=False):
+    s: str
+    ts: Milliseconds | None = None
+    px: Any = None
+    r: Any = None
+    ft: Milliseconds | None = None
+
+
+class _Values(msgspec.Struct, gc=False):
+    data: _Value
+    ts: Milliseconds
+
+
 class _Level(msgspec.Struct, gc=False):
     price: Any
     quantity: Any
@@ -140,11 +167,13 @@ _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 _parse_depths: Final = msgspec.json.Decoder(_Depths).decode
+_parse_values: Final = msgspec.json.Decoder(_Values, float_hook=str).decode
 _parse_image: Final = msgspec.json.Decoder(_Image, float_hook=str).decode
 _parse_list: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
 
+_URL: Final = "wss://wss.woox.io/v3/public"
 _MARKET: Final = Market(
-    endpoints=(Endpoint("wss://wss.woox.io/v3/public"),),
+    endpoints=(Endpoint(_URL, _SPOT_CHANNELS),),
     rest_url="https://api.woox.io",
     limits=Limits(
         streams_per_connection=100,
@@ -162,16 +191,18 @@ _MARKET: Final = Market(
 class WooX(PlainFeed):
     venue: ClassVar[str] = "woox"
     reference: ClassVar[str] = "WOO X Websocket API V3, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(("spot", "perp"), _MARKET)
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": _MARKET,
+        "perp": replace(_MARKET, endpoints=(Endpoint(_URL, frozenset(_STREAMS)),)),
+    }
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
 
     def stream(self, channel: str, symbol: str) -> str:
-        if channel == "book":
-            return f"orderbookupdate@{symbol}@{DEPTH}"
-        return f"{'trade' if channel == 'trades' else 'bbo'}@{symbol}"
+        return _STREAMS[channel].format(symbol)
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for number, part in self._requests.parts(streams):
@@ -204,6 +235,8 @@ class WooX(PlainFeed):
                     (depth.ts, depth.ts, depth.prevTs),
                 )
                 append_pairs(out, self._symbols[depth.s], times, numbers, (depth.bids, depth.asks))
+            case "estfundingrate" | "markprice" if self._market == "perp":
+                self._value(_parse_values(payload), ts_recv, out)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case name:
@@ -224,9 +257,20 @@ class WooX(PlainFeed):
             flags=flags | Flag.RPI if trade.rpi else flags,
         )
 
+    def _value(self, message: _Values, ts_recv: int, out: ColumnBuffer) -> None:
+        one = message.data
+        number = self._symbols[one.s]
+        time = (message.ts if one.ts is None else one.ts) * MILLISECOND
+        if one.r is None:
+            add_mark_price(out, number, ts_recv, mark_price=one.px, ts_event=time)
+            return
+        due_ns = None if one.ft is None else one.ft * MILLISECOND
+        state = FundingState.PREDICTED
+        add_funding(out, number, ts_recv, rate=one.r, ts_event=time, due_ns=due_ns, state=state)
+
     def streams_of(self, payload: bytes) -> Sequence[str]:
         topic = _parse_head(payload).topic
-        return (topic,) if topic.partition("@")[0] in {"trade", "bbo", "orderbookupdate"} else ()
+        return (topic,) if topic.partition("@")[0] in _NAMED else ()
 
     def _answer(self, head: _Head) -> Control:
         match head.cmd:
