@@ -64,7 +64,7 @@ _CHANNEL_OF: Final = {  # the longer ones first: one begins as another does
 _SIDES: Final = {"BUY": int(Side.BID), "SELL": int(Side.ASK), "": int(Side.NONE)}
 _LAST: Final = int(Flag.LAST)
 _UNTIMED: Final = int(Flag.NO_VENUE_TIME)
-_TYPES: Final = {"Spot": "spot", "FX": "fx"}
+_TYPES: Final = {"Spot": "spot", "FX": "fx", "Futures": "futures"}  # the last are not offered
 _PRICE_DIGITS: Final = 5
 _SIZE_DIGITS: Final = 8
 
@@ -230,7 +230,7 @@ class BitFlyer(PlainFeed):
 
     @classmethod
     def listing(cls, market: str, entry: Any) -> Listing | None:
-        if _TYPES.get(entry["market_type"]) != market:
+        if _TYPES[entry["market_type"]] != market:
             return None
         return Listing(entry["product_code"], trading=True, status="listed")
 
@@ -238,6 +238,8 @@ class BitFlyer(PlainFeed):
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
         symbol = entry["product_code"]
         base, _, quote = symbol.removeprefix("FX_").partition("_")
+        if not base or not quote:
+            raise ValueError(f"{symbol!r:.40} is no pair")
         is_fx = market == "fx"
         found = instrument(
             cls.venue,

@@ -32,6 +32,7 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     NO_SIDE,
+    OTHER_BOOK,
     SECOND,
     TAKER_SIDES,
     Ack,
@@ -106,6 +107,7 @@ _LEFT_OUT: Final = {
 _KINDS: Final = ("future", "option", "spot")
 _PERPETUAL: Final = "perpetual"
 _OPTION_TYPES: Final = {"call": "C", "put": "P"}
+_BOOK_DOTS: Final = 2  # in book.BTC-PERPETUAL.100ms
 _LAST: Final = int(Flag.LAST)
 _ACTIONS: Final = frozenset({"new", "change", "delete"})
 _HEARTBEAT_S: Final = 30
@@ -272,6 +274,8 @@ class Deribit(PlainFeed):
                     self._trade(trade, ts_recv, out)
             case "quote":
                 self._quote(_parse_quotes(payload).params.data, ts_recv, out)
+            case "book" if head.params.channel.count(".") > _BOOK_DOTS:
+                return OTHER_BOOK  # grouped, with a depth
             case "book":
                 self._book(_parse_books(payload).params.data, ts_recv, out)
             case "ticker" if self._market != "spot":

@@ -107,7 +107,7 @@ class _Trade(msgspec.Struct, gc=False):
     time: Milliseconds
     price: Any  # `float_hook` keeps the digits
     qty: Any
-    uid: str = ""
+    uid: str | None = None
     type: str = "fill"
     seq: Sequential = 0
 

@@ -40,13 +40,23 @@ def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
     )
 
 
-def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
-    """Build the sink of the process. session: 16 bytes."""
+def make_sink(
+    config: Config, pipeline: Pipeline, session: bytes, life: str | None = None
+) -> KafkaSink:
+    """Build the sink of the process.
+
+    Args:
+        config: of the process.
+        pipeline: whose rows it takes.
+        session: 16 bytes.
+        life: transactional id of this run, None where nothing may fence it.
+    """
     sink = KafkaSink(
         settings.kafka_settings(config.kafka),
         pipeline.table,
         pipeline.metrics,
         session=session,
+        life=life,
         budget=settings.budget(config.budget),
     )
     want_topics(sink, config)
