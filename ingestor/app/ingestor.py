@@ -7,7 +7,7 @@ import gc
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -72,6 +72,7 @@ class Ingestor:
         session: bytes = b"",
         history: SessionHistory | None = None,
         clocks: Clocks | None = None,
+        life: str | None = None,
     ) -> None:
         """Args:
         config: of the process.
@@ -80,8 +81,9 @@ class Ingestor:
         session: 16 bytes; the history's, or random, by default.
         history: knows the session before this one. Without it there was none.
         clocks: those of the machine by default.
+        life: transactional id under which others can fence this process, in a cluster.
         """
-        self._clocks = clocks = clocks or Clocks()
+        self.clocks = clocks = clocks or Clocks()
         self.config = config
         self._in_force = PlanInForce(planned)
         self.history = history
@@ -91,13 +93,14 @@ class Ingestor:
         self.loop_lag, self._rejections = LoopLag(), RejectionLog()
         table, self._recent_events = planned.table, RecentEvents(clocks)
         self.pipeline = wiring.make_pipeline(config, self._in_force)
-        self.sink = wiring.make_sink(config, self.pipeline, self.session) if publish else None
+        self.sink = wiring.make_sink(config, self.pipeline, self.session, life) if publish else None
+        self.gate = wiring.make_gate(self.sink, self.pipeline) if life is not None else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
         self.recorder = wiring.make_recorder(config, self.session, table, self._subscriptions_of)
         self.staleness_monitor = wiring.make_staleness_monitor(config, self.pipeline, clocks)
         self.flusher = Flusher(
             self.pipeline,
-            [self.sink] if self.sink is not None else [],
+            [one for one in (self.gate or self.sink,) if one is not None],
             rows_max=config.batch.rows_max,
             linger=Linger(config.batch.linger_min_ms / 1e3, config.batch.linger_ms / 1e3),
             on_repairs=self._repair,
@@ -136,9 +139,6 @@ class Ingestor:
             clocks,
             self.rest,
         )
-        self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
-        self.view = self._make_view()
-        self.http = AdminServer(config.http, self.view) if config.http.enabled else None
         self._connect()
 
     def _make_view(self) -> OperatorView:
@@ -153,7 +153,10 @@ class Ingestor:
         )
 
     def _connect(self) -> None:
-        """Let the parts that come later on the data's way tell the ones before them."""
+        """Show the parts; let those later on the data's way tell the ones before them."""
+        self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
+        self.view = self._make_view()
+        self.http = AdminServer(self.config.http, self.view) if self.config.http.enabled else None
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
         revisions = self.changes.revisions
@@ -308,7 +311,7 @@ class Ingestor:
     def _listeners(self) -> list[SupervisorEvents]:
         marks = (
             RestartMarks(
-                self.history, self.planned.table, self.pipeline.buffer, self.recorder, self._clocks
+                self.history, self.planned.table, self.pipeline.buffer, self.recorder, self.clocks
             )
             if self.history is not None
             else None
@@ -366,7 +369,7 @@ class Ingestor:
     def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
         """Between two flushes, so that a replay, which reads the decision, takes it there too."""
         self.flusher.flush()
-        now_ns = self._clocks.wall_ns()
+        now_ns = self.clocks.wall_ns()
         for instrument in instruments:
             if self.recorder is not None:
                 key, why = self.planned.table[instrument].key, cause.name.lower()
@@ -388,6 +391,8 @@ class Ingestor:
         if phase is Phase.RUNNING and self.supervisor.is_paused:
             phase = Phase.PAUSED
         channel = self.sink.statistics() if self.sink is not None else None
+        if channel is not None and self.gate is not None:
+            channel = replace(channel, rows=channel.rows + self.gate.rows)
         connections = self.supervisor.statistics()
         kafka_up = self.sink.is_up if self.sink is not None else None
         return self.reporter.status(

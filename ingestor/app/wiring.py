@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ingestor.adapter.contract import Subscription
 from ingestor.app import settings
@@ -11,12 +12,14 @@ from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.instrument_changes import PlanInForce
 from ingestor.books.manager import BookManager
 from ingestor.config.model import Config
+from ingestor.kafka.settings import CLAIMS
 from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.sinks.row_gate import RowGate
 from ingestor.sources.live.backfill_worker import BackfillWorker
 from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import SupervisorEvents
@@ -38,15 +41,31 @@ def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
     )
 
 
-def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
-    """Build the sink of the process. session: 16 bytes."""
+def make_sink(
+    config: Config, pipeline: Pipeline, session: bytes, life: str | None = None
+) -> KafkaSink:
+    """Build the sink of the process.
+
+    Args:
+        config: of the process.
+        pipeline: whose rows it publishes.
+        session: 16 bytes.
+        life: transactional id by which others can fence it.
+    """
+    kafka = settings.kafka_settings(config.kafka)
     return KafkaSink(
-        settings.kafka_settings(config.kafka),
+        kafka if life is None else replace(kafka, more_topics=(CLAIMS,)),
         pipeline.table,
         pipeline.metrics,
         session=session,
+        life=life,
         budget=settings.budget(config.budget),
     )
+
+
+def make_gate(sink: KafkaSink | None, pipeline: Pipeline) -> RowGate | None:
+    """Build what holds back rows that another worker still publishes."""
+    return None if sink is None else RowGate(sink, pipeline.metrics.fenced)
 
 
 def make_rest_pools(config: Config, plan: Plan, clocks: Clocks) -> RestPools:

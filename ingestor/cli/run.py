@@ -46,6 +46,9 @@ def run(
         typer.Option(min=1, help="Processes that share the connections, one core each."),
     ] = None,
     shard: ShardOption = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Run the shards that Kafka gives to this worker.")
+    ] = False,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the feeds of CONFIG into Kafka until stopped.
@@ -61,6 +64,7 @@ def run(
       ingestor run config/demo.toml
       ingestor run config/demo.toml --workers 4
       ingestor run config/demo.toml --shard 0/3
+      ingestor run prod.toml --cluster
       INGESTOR__KAFKA__ENCODING=binary ingestor run config/demo.toml --seconds 60 --json
     """
     import uvloop
@@ -68,13 +72,25 @@ def run(
     from ingestor.app import Ingestor
     from ingestor.app.settings import session_history
     from ingestor.cli.lifecycle import run_until_stopped
-    from ingestor.cli.workers import config_of_shard, planned_part, run_worker, run_workers
+    from ingestor.cli.workers import (
+        config_of_shard,
+        planned_part,
+        run_cluster,
+        run_worker,
+        run_workers,
+    )
     from ingestor.sources.resolver import ResolvingLoop
 
     whole = load_config(path)
+    if cluster and (workers is not None or shard is not None):
+        raise typer.BadParameter(
+            "says itself what runs: leave out --workers and --shard", param_hint="--cluster"
+        )
     config = config_of_shard(whole, shard)
 
     async def main() -> int:
+        if cluster:
+            return await run_cluster(config, seconds=seconds, as_json=as_json)
         if worker is not None:
             return await run_worker(whole, path, worker, shard)
         if workers is not None:

@@ -17,6 +17,8 @@ from ingestor.app.planning import Planned
 from ingestor.cli.common import EXIT_FAILURE, complain, part_of, put_json, unless_signal
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.cluster.parent import Workers
+from ingestor.cluster.store import read_cluster
+from ingestor.cluster.worker import ClusterWorker
 from ingestor.config.model import Config
 from ingestor.telemetry import logs
 
@@ -113,3 +115,17 @@ async def run_worker(config: Config, file: Path, worker: str, shard: str | None)
     drained = await ingestor.run(started)
     put_json({"status": drained.status.to_json(), "lost": drained.lost})
     return EXIT_FAILURE if drained.lost or drained.status.unaccounted else 0
+
+
+async def run_cluster(config: Config, *, seconds: float | None, as_json: bool) -> int:
+    """Run as a worker of a cluster until stopped; return the exit status.
+
+    Raises:
+        ClusterError: there is no such cluster.
+        SinkUnavailable: Kafka can't be reached.
+    """
+    kafka = settings.kafka_settings(config.kafka)
+    cluster = await unless_signal(read_cluster(kafka, config.cluster.name))
+    worker = ClusterWorker(config, len(cluster.shards))
+    logs.label(worker=worker.member)
+    return await run_until_stopped(worker, seconds=seconds, as_json=as_json)

@@ -39,7 +39,7 @@ class TopicKeeper:
         self._settings = settings
         self._refused = refused
         self._ticks = [settings.tick_topic(row_class) for row_class in ROW_CLASSES]
-        self._all = [*self._ticks, *map(settings.topic, AUXILIARY_TOPICS)]
+        self._all = [*self._ticks, *map(settings.topic, (*AUXILIARY_TOPICS, *settings.more_topics))]
         self._report = TopicReport()
         self._was_found = False
         self._told: set[str] = set()
