@@ -14,9 +14,15 @@ import numpy as np
 
 from ingestor.codec import encoder
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
+from ingestor.model.row_classes import (
+    OWN_EXPONENT_MAX,
+    ROW_CLASSES,
+    Exponent,
+    RowClass,
+    control_row,
+)
 from ingestor.model.rows import Cause, Flag, Kind, Rows
-from tests.fakes.rows import levels, quotes, trades
+from tests.fakes.rows import levels, others, quotes, trades
 
 FOLDER = Path(__file__).parent / "vectors"
 SESSION = bytes(range(16))
@@ -54,7 +60,21 @@ def cases() -> dict[str, tuple[RowClass, Rows]]:
             np.concatenate([quotes(3, instruments=3), gaps[RowClass.QUOTE]]),
         ),
         "book": (RowClass.LEVEL, np.concatenate([gaps[RowClass.LEVEL], reset, book])),
+        **{
+            row_class.channel: (row_class, np.concatenate([_others(row_class), gaps[row_class]]))
+            for row_class in ROW_CLASSES
+            if not row_class.is_standard
+        },
     }
+
+
+def _others(row_class: RowClass) -> Rows:
+    rows = others(row_class, 4, instruments=3)
+    for name, unit in row_class.numbers.items():
+        if unit is Exponent.OWN:
+            rows[name][1] = -5
+            rows["exponent"][1] = OWN_EXPONENT_MAX
+    return rows
 
 
 def vectors(encoding: str) -> list[dict[str, Any]]:

@@ -275,6 +275,21 @@ class Ack:
     streams: tuple[str, ...] = ()
 
 
+class Acks(Enum):
+    """How a venue confirms subscriptions."""
+
+    ANSWERED = "answered"  # `decode` returns an Ack
+    BY_DATA = "by_data"  # the first data of a stream say it; `streams_of` names the stream
+    NEVER = "never"  # not at all: what is quiet may be missing
+
+
+@runtime_checkable
+class SaysHowItAcks(Protocol):
+    """What an adapter has besides, if its venue confirms otherwise than by an answer."""
+
+    acks: ClassVar[Acks]
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The venue refuses these streams (empty: it doesn't say which)."""

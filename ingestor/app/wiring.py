@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ingestor.adapter.contract import Subscription
+from ingestor.admin.server import AdminServer, AdminSource, Reload
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
@@ -15,6 +16,7 @@ from ingestor.config.model import Config
 from ingestor.kafka.settings import CLAIMS
 from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
+from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.recorder import Recorder
@@ -53,7 +55,7 @@ def make_sink(
         life: transactional id by which others can fence it.
     """
     kafka = settings.kafka_settings(config.kafka)
-    return KafkaSink(
+    sink = KafkaSink(
         kafka if life is None else replace(kafka, more_topics=(CLAIMS,)),
         pipeline.table,
         pipeline.metrics,
@@ -61,6 +63,14 @@ def make_sink(
         life=life,
         budget=settings.budget(config.budget),
     )
+    want_topics(sink, config)
+    return sink
+
+
+def want_topics(sink: KafkaSink, config: Config) -> None:
+    """Have the topics there of all classes of rows that a configuration brings."""
+    for channel in {channel for feed in config.feeds for channel in feed.channels}:
+        sink.want(ROW_CLASSES.of_channel(channel))
 
 
 def make_gate(sink: KafkaSink | None, pipeline: Pipeline) -> RowGate | None:
@@ -143,6 +153,19 @@ def make_supervisor(
         clocks=clocks,
         pools=pools,
     )
+
+
+def make_http(config: Config, view: AdminSource, reload: Reload) -> AdminServer | None:
+    """Build the status port, None where there is none.
+
+    Args:
+        config: of the process.
+        view: what is shown.
+        reload: follows the configuration.
+    """
+    if not config.http.enabled:
+        return None
+    return AdminServer(config.http, view, reload=reload)
 
 
 def make_book_snapshots(

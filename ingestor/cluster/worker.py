@@ -74,6 +74,10 @@ class ClusterWorker:
         if self.life.ingestor.phase is Phase.STARTING:
             self.life.ingestor.stop()
 
+    def request_reload(self) -> None:
+        """Say that a cluster's plan comes from elsewhere."""
+        log.warning("cluster.reload.ignored", reason="`ingestor cluster apply` changes the plan")
+
     async def run(self, on_ready: Callable[[], None] | None = None) -> Drained:
         """Run until `stop`. on_ready: called once the first life runs."""
         lost = 0

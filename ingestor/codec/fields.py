@@ -12,11 +12,15 @@ from enum import Enum
 from functools import cache
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ingestor.model.decimals import EXPONENT_MAX, format_decimal
-from ingestor.model.row_classes import RATE_EXPONENT, Exponent, RowClass
-from ingestor.model.rows import Cause
+from ingestor.model.row_classes import OWN_EXPONENT_MAX, RATE_EXPONENT, Exponent, RowClass
+from ingestor.model.rows import ABSENT, Cause, Rows
 
 NO_CAUSE: Final = "none"
+NULL: Final = b"null"  # what the venue doesn't say
 CAUSE_NAMES: Final = {0: NO_CAUSE, **{int(cause): cause.name.lower() for cause in Cause}}
 
 _CODES: Final = {"i8": "q", "u8": "Q", "i4": "i", "u4": "I", "i2": "h", "u2": "H", "u1": "B"}
@@ -71,9 +75,55 @@ def other_fields(row_class: RowClass) -> tuple[JsonField, ...]:
 
 
 @cache
+def number_fields(row_class: RowClass) -> tuple[JsonField, ...]:
+    """Return the fields that hold decimal numbers."""
+    return tuple(one for one in json_fields(row_class) if one.form is Form.NUMBER)
+
+
+def is_whole(row_class: RowClass, field: JsonField) -> bool:
+    """Return whether a field's texts are written with their quotes, or have none: integers, what
+    may be `null`, and numbers whose decimals differ from row to row."""
+    may_be_null = field.name in row_class.optional
+    return field.form is Form.INTEGER or may_be_null or field.exponent is Exponent.OWN
+
+
+@cache
+def whole_numbers(row_class: RowClass) -> tuple[bool, ...]:
+    """Return `is_whole` of each decimal number."""
+    return tuple(is_whole(row_class, field) for field in number_fields(row_class))
+
+
+def whole_texts(
+    unit: Exponent,
+    numbers: NDArray[np.int64],
+    rows: Rows,
+    exponents: NDArray[np.int64],
+    *,
+    is_optional: bool,
+) -> list[bytes]:
+    """Return numbers as JSON, quoted, `null` where they are absent.
+
+    Args:
+        unit: of the numbers.
+        numbers: int64[rows].
+        rows: the rows.
+        exponents: int64[rows], where the unit is not OWN.
+        is_optional: whether they may be absent.
+    """
+    if unit is Exponent.OWN:  # a control row may have any number there; it is written anew
+        exponents = np.minimum(rows["exponent"], OWN_EXPONENT_MAX)
+    absent = ABSENT if is_optional else None
+    return [
+        NULL if value == absent else b'"%b"' % format_decimal(value, exponent).encode()
+        for value, exponent in zip(numbers.tolist(), exponents.tolist(), strict=True)
+    ]
+
+
+@cache
 def names_decimals(row_class: RowClass) -> bool:
     """Return whether records say `decimals`, since their numbers don't tell both exponents."""
-    return not {Exponent.PRICE, Exponent.SIZE} <= {*row_class.exponents}
+    always = {unit for name, unit in row_class.numbers.items() if name not in row_class.optional}
+    return not {Exponent.PRICE, Exponent.SIZE} <= always
 
 
 @cache

@@ -23,7 +23,7 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.decimals import parse_decimal
 from ingestor.model.errors import MALFORMED
 from ingestor.model.row_classes import RATE_EXPONENT, ROW_CLASSES, Exponent, RowClass
-from ingestor.model.rows import Flag, Kind, Side
+from ingestor.model.rows import ABSENT, Flag, Kind, Side
 
 _CONTROLS: Final = {ROW_CLASSES.kind_name(kind): kind for kind in (Kind.GAP, Kind.RESET)}
 _CAUSES: Final = {name: cause for cause, name in CAUSE_NAMES.items()}
@@ -87,10 +87,14 @@ def _reader(row_class: RowClass) -> Callable[[Any], _Packed]:
     made_of = {
         source: (field.name, parse)
         for field in json_fields(row_class)
-        for source, parse in zip(field.sources, _parsers(field), strict=True)
+        for source, parse in zip(field.sources, _parsers(row_class, field), strict=True)
     }
     parts = [made_of[name] for name in row_class.fields]
-    telling = {unit: name for name, unit in reversed([*row_class.numbers.items()])}
+    telling = {
+        unit: name
+        for name, unit in reversed([*row_class.numbers.items()])
+        if name not in row_class.optional
+    }
     price, size = telling.get(Exponent.PRICE), telling.get(Exponent.SIZE)
     is_told = names_decimals(row_class)
 
@@ -113,8 +117,19 @@ def _reader(row_class: RowClass) -> Callable[[Any], _Packed]:
     return read
 
 
-def _parsers(field: JsonField) -> Sequence[Callable[[Any], int]]:
+def _parsers(row_class: RowClass, field: JsonField) -> Sequence[Callable[[Any], int]]:
     """Return what makes the fields of the row of a field of the record."""
+    parsers = _parsers_of_form(field)
+    if field.name not in row_class.optional:
+        return parsers
+    return [partial(_or_absent, parse) for parse in parsers]
+
+
+def _or_absent(parse: Callable[[Any], int], value: Any) -> int:
+    return ABSENT if value is None else parse(value)
+
+
+def _parsers_of_form(field: JsonField) -> Sequence[Callable[[Any], int]]:
     if field.form is Form.NUMBER:
         is_rate = field.exponent is Exponent.RATE
         return [partial(parse_decimal, exponent=RATE_EXPONENT) if is_rate else _digits]

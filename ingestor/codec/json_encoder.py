@@ -25,19 +25,24 @@ from numpy.typing import NDArray
 from ingestor.codec.digits import decimal_texts, integer_texts
 from ingestor.codec.fields import (
     CAUSE_NAMES,
+    NULL,
     Form,
     JsonField,
     decimals_of,
     id_text,
+    is_whole,
     json_fields,
     names_decimals,
     number_text,
     other_fields,
+    whole_numbers,
+    whole_texts,
 )
 from ingestor.codec.record import Part, Pieces, Record, joined, keyed
 from ingestor.model.batch import Instruments
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
-from ingestor.model.rows import TRADE, Flag, Rows, Side
+from ingestor.model.decimals import format_decimal
+from ingestor.model.row_classes import ROW_CLASSES, Exponent, RowClass
+from ingestor.model.rows import ABSENT, TRADE, Flag, Rows, Side
 
 LEVELS_PER_RECORD: Final = 4_096  # a snapshot of 46,000 levels is cut; LAST is on its last record
 
@@ -106,7 +111,10 @@ class JsonEncoder:
         times = _times(rows)
         sequences = np.arange(len(rows)) + np.repeat(offsets, np.diff(bounds))
         columns = [integer_texts(sequences), *times, *self._decimals(row_class, rows, numbers)]
-        columns += [_column(field, rows, times[-1]) for field in other_fields(row_class)]
+        columns += [
+            _column(field, rows, times[-1], is_optional=field.name in row_class.optional)
+            for field in other_fields(row_class)
+        ]
         values = _fill(self._templates[row_class], _codes(rows), columns)
         for index in _odd(row_class, rows, numbers):
             values[index] = self._one(row_class, rows[index], int(sequences[index]))
@@ -169,17 +177,25 @@ class JsonEncoder:
                 np.int64,
             )
         values = np.maximum(numbers, 0).ravel().view(np.uint64)
-        texts = decimal_texts(values, exponents[rows["instrument"]].ravel())
-        return [texts[index::width] for index in range(width)]
+        of_rows = exponents[rows["instrument"]]
+        texts = decimal_texts(values, of_rows.ravel())
+        columns = [texts[index::width] for index in range(width)]
+        whole = whole_numbers(row_class)
+        for index, (name, unit) in enumerate(row_class.numbers.items()):
+            if whole[index]:
+                columns[index] = whole_texts(
+                    unit,
+                    numbers[:, index],
+                    rows,
+                    of_rows[:, index],
+                    is_optional=name in row_class.optional,
+                )
+        return columns
 
     def _prefix(self, code: int, row_class: RowClass) -> bytes:
         one = self._instruments[_instrument(code)]
-        venue, market, symbol = (orjson.dumps(part).decode() for part in one.key.split(":", 2))
-        return (
-            f'{{"venue":{venue},"market":{market},"symbol":{symbol},"revision":{one.revision},'
-            f'"channel":"{row_class.channel}","kind":"{ROW_CLASSES.kind_name(_kind(code))}",'
-            f'"session":"{self._session}","seq":'
-        ).encode()
+        kind = ROW_CLASSES.kind_name(_kind(code))
+        return value_prefix(one.key, one.revision, row_class, self._session, kind)
 
     def prefix(self, number: int, row_class: RowClass) -> bytes:
         """Return how every value of an instrument's rows begins, up to its sequence number."""
@@ -191,7 +207,7 @@ class JsonEncoder:
             return b"%.0a" * (1 + _TIMES_COUNT + len(fields))
         parts = [self._prefix(code, row_class).replace(b"%", b"%%"), b'%b,"rows":1,', _TIMES]
         parts.append(b"%d," % _flags(code) + self._constants(row_class, code))
-        forms = [b'"%b":%%b' if field.form is Form.INTEGER else b'"%b":"%%b"' for field in fields]
+        forms = [b'"%b":%%b' if is_whole(row_class, field) else b'"%b":"%%b"' for field in fields]
         names = [field.name.encode() for field in fields]
         return b"".join(parts) + b",".join(map(mod, forms, names)) + b"}"
 
@@ -247,6 +263,26 @@ class JsonEncoder:
         return prefix + b'%d,"rows":1,' % sequence + _TIMES % times + b"%d," % _flags(code)
 
 
+def value_prefix(
+    key: str, revision: int, row_class: RowClass, session: str, kind: str | None = None
+) -> bytes:
+    """Return how every value of an instrument's rows begins, up to its sequence number.
+
+    Args:
+        key: of the instrument.
+        revision: of its metadata.
+        row_class: of the rows.
+        session: of the publisher, 32 hexadecimal digits.
+        kind: the name of their kind; None: the class's own.
+    """
+    venue, market, symbol = (orjson.dumps(part).decode() for part in key.split(":", 2))
+    return (
+        f'{{"venue":{venue},"market":{market},"symbol":{symbol},"revision":{revision},'
+        f'"channel":"{row_class.channel}","kind":"{kind or row_class.kind_name}",'
+        f'"session":"{session}","seq":'
+    ).encode()
+
+
 def row_values(
     row_class: RowClass, row: np.void, price_exponent: int, size_exponent: int
 ) -> dict[str, object]:
@@ -259,9 +295,14 @@ def row_values(
         size_exponent: of its instrument.
     """
     values: dict[str, object] = {}
+    own = int(row["exponent"]) if Exponent.OWN in row_class.exponents else 0
     for field in json_fields(row_class):
         number, *low = (int(row[name]) for name in field.sources)
-        if field.exponent is not None:
+        if number == ABSENT and field.name in row_class.optional:
+            values[field.name] = None
+        elif field.exponent is Exponent.OWN:
+            values[field.name] = format_decimal(number, own)
+        elif field.exponent is not None:
             text = number_text(field.exponent, number, price_exponent, size_exponent)
             values[field.name] = text
         elif field.form is Form.ID:
@@ -322,15 +363,20 @@ def _times(rows: Rows) -> _Columns:
     return [integer_texts(np.ascontiguousarray(rows[field])) for field in fields]
 
 
-def _column(field: JsonField, rows: Rows, sequences: list[bytes]) -> list[bytes]:
+def _column(
+    field: JsonField, rows: Rows, sequences: list[bytes], *, is_optional: bool
+) -> list[bytes]:
     """Return the texts of a field that is no decimal number.
 
     Args:
         field: the field.
         rows: at least one.
         sequences: the texts of the rows' sequence numbers.
+        is_optional: whether it may be absent.
     """
     first = rows[field.sources[0]]
+    if is_optional:
+        return [NULL if value == ABSENT else b"%d" % value for value in first.tolist()]
     if field.form is Form.ID:
         low = rows[field.sources[1]]
         if first.any():
@@ -347,7 +393,11 @@ def _column(field: JsonField, rows: Rows, sequences: list[bytes]) -> list[bytes]
 
 
 def _odd(row_class: RowClass, rows: Rows, numbers: NDArray[np.int64]) -> list[int]:
-    """Return the rows that no template can write: control rows, and those with negative numbers."""
+    """Return the rows that no template can write: control rows, and those with negative numbers
+    that `whole_texts` doesn't write."""
+    whole = whole_numbers(row_class)
+    if any(whole):
+        numbers = numbers[:, [not one for one in whole]]
     has_negatives = numbers.size and numbers.min() < 0
     if rows["kind"].tobytes().count(row_class.id) == len(rows) and not has_negatives:
         return []

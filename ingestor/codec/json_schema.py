@@ -122,8 +122,10 @@ def _variant(kind: str, fields: _Schema) -> _Schema:
 
 def _field(row_class: RowClass, field: JsonField) -> _Schema:
     schema = dict(_FORMS.get(field.form) or {"enum": list(field.names.values())})
-    if field.exponent is Exponent.RATE:
+    if field.exponent in {Exponent.RATE, Exponent.OWN}:
         schema["description"] = "Decimal text."
+    if field.name in row_class.optional:
+        schema["type"] = [schema["type"], "null"]
     return _noted(row_class, field.name, schema)
 
 

@@ -24,16 +24,18 @@ from ingestor.columns.narrowing import (
     guilty_frames,
     neutralize,
 )
+from ingestor.columns.own_exponents import convert_numbers
 from ingestor.columns.sealed import Gap, Part, Rejected, Sealed
 from ingestor.model.decimals import INT64_MAX, Lines, parse_column
 from ingestor.model.errors import MALFORMED, BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.integers import Integers, fits_63_bits, int64_column
-from ingestor.model.row_classes import RATE_EXPONENT, Exponent, RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import QUOTE, TRADE, Cause, Flag, LevelFormat, Rows
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
-# each number of the class, or all texts in one piece, row after row (`Lines`). rows: array of TRADE
+# each number of the class, or all texts in one piece, row after row (`Lines`). None stands for a
+# number that is absent, where the class has it in `optional`. rows: array of TRADE
 # or QUOTE, with times of receipt, instruments, kinds and Flag.LAST in place. An event that doesn't
 # fit may raise anything; what is not of MALFORMED is reported as a bug.
 ColumnReader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
@@ -51,7 +53,6 @@ _BREAKS: Final = bytes.maketrans(b",", b"\n")
 _NO_NUMBERS: Final = np.empty((0, 2), np.int64)
 _NO_FRAMES: Final = np.empty(0, np.int64)
 _IN_TURNS: Final = {RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL}  # prices and sizes
-_LOWEST: Final = {Exponent.PRICE: 1, Exponent.SIZE: 0, Exponent.RATE: -INT64_MAX}
 _UPDATE_NUMBERS: Final = slice(2, 5)  # where an UPDATE, as eight integers, has its numbers
 
 
@@ -192,7 +193,7 @@ def _convert(
         exponents = table.exponents_of(rows["instrument"], len(names))
         numbers, cells = _numbers(row_class, texts, exponents)
     else:
-        numbers, cells = _other_numbers(row_class, texts, rows["instrument"], table)
+        numbers, cells = convert_numbers(row_class, texts, rows, table)
     for cell in cells:
         detail = f"{texts[cell]!r:.60}"
         bad.setdefault(int(part.frames[cell // len(names)]), (BadNumber.reason, detail))
@@ -338,25 +339,6 @@ def _numbers(
     if np.count_nonzero(checked) < len(checked) or not fits_63_bits(values):
         bad = sorted({*bad, *_impossible(row_class, values).tolist()})
     return values.reshape(exponents.shape), bad
-
-
-def _other_numbers(
-    row_class: RowClass,
-    texts: Sequence[object],
-    instruments: NDArray[np.uint32],
-    table: InstrumentTable,
-) -> tuple[NDArray[np.int64], list[int]]:
-    """As `_numbers`, for a class whose numbers are in any units."""
-    shape = len(instruments), len(row_class.numbers)
-    exponents = np.full(shape, RATE_EXPONENT)
-    for index, unit in enumerate(row_class.exponents):
-        if unit is not Exponent.RATE:
-            of_unit = table.price_exponents if unit is Exponent.PRICE else table.size_exponents
-            exponents[:, index] = of_unit[instruments]
-    values, bad = parse_column(texts, exponents.ravel())
-    lowest = np.array([_LOWEST[unit] for unit in row_class.exponents], np.int64)
-    numbers = values.reshape(shape)
-    return numbers, sorted({*bad, *np.flatnonzero(numbers < lowest).tolist()})
 
 
 def _impossible(row_class: RowClass, values: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -393,7 +393,8 @@ class FeedConfig(Section):
     symbols: Annotated[tuple[Symbol, ...], Field(min_length=1)]
     """Canonical (`BTC-USDT`), the venue's own (`btcusdt`), or patterns (`*-USDT`)."""
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = ("trades", "quotes", "book")
-    """Some of `trades`, `quotes`, `book`."""
+    """Some of `trades`, `quotes`, `book`, `funding`, `mark_price`, `open_interest`, `liquidations`,
+    `candles`, `instrument_status`, `orders`, as the market has them (`ingestor feeds VENUE`)."""
     depth: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Levels a side of the books, as the venue offers them (`ingestor feeds VENUE --json`); where a
     snapshot comes over REST, of that snapshot."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from ingestor.adapter import (
     Ack,
+    Acks,
     Control,
     FeedAdapter,
     Filtered,
@@ -23,6 +24,7 @@ from ingestor.adapter import (
     Reconnect,
     Refused,
     Reply,
+    SaysHowItAcks,
 )
 from ingestor.adapter.contract import Subscription
 from ingestor.columns.buffer import ColumnBuffer
@@ -86,6 +88,7 @@ class Session:
     """One connection: its adapter, its subscriptions, its part of the ledger."""
 
     __slots__ = (
+        "_acks",
         "_buffer",
         "_decode",
         "_events",
@@ -127,6 +130,7 @@ class Session:
         self._decode: Callable[[bytes, int, ColumnBuffer], Control | None] = adapter.decode
         self._events = events
         self._settle = settle
+        self._acks = adapter.acks if isinstance(adapter, SaysHowItAcks) else Acks.ANSWERED
 
     @property
     def streams(self) -> list[str]:
@@ -187,8 +191,14 @@ class Session:
     def opened(self) -> Iterable[bytes]:
         """The connection is up: return the frames that subscribe to everything."""
         streams = self.streams
-        self.pending = set(streams)
+        self.pending.clear()
+        self.expect_acks(streams)
         return self.adapter.subscribe(streams) if streams else ()
+
+    def expect_acks(self, streams: Iterable[str]) -> None:
+        """These streams were subscribed to: wait for the venue to confirm them, if it ever does."""
+        if self._acks is not Acks.NEVER:
+            self.pending.update(streams)
 
     def receive(self, payload: bytes, ts_recv: int) -> bytes | None:
         """Take one frame; return the frame to answer with, if any. ts_recv: ns."""
@@ -219,6 +229,10 @@ class Session:
             control = self._decode(payload, ts_recv, self._buffer)
             if control is None:
                 counts.pending += 1
+                if self.pending and self._acks is Acks.BY_DATA:
+                    named = self._streams_of(payload)
+                    if named:
+                        self._acked(named, ts_recv)
                 return None
             _check(control)
         except Exception as failure:  # noqa: BLE001  # the boundary of a frame
@@ -314,13 +328,7 @@ class Session:
     def _named(self, payload: bytes) -> dict[RowClass, dict[int, None]] | None:
         """Return the instruments, by class, whose streams an unreadable frame names; None where
         that can't be told."""
-        adapter = self.adapter
-        if not isinstance(adapter, NamesStreams):
-            return None
-        try:
-            streams = {*adapter.streams_of(payload)}
-        except Exception:  # noqa: BLE001  # of a frame that is refused already
-            return None
+        streams = self._streams_of(payload)
         if not streams:
             return None
         named: dict[RowClass, dict[int, None]] = {}
@@ -329,6 +337,16 @@ class Session:
                 of_class = named.setdefault(ROW_CLASSES.of_channel(subscription.channel), {})
                 of_class[subscription.instrument] = None
         return named
+
+    def _streams_of(self, payload: bytes) -> frozenset[str]:
+        """Return the streams that a frame names; empty where that can't be told."""
+        adapter = self.adapter
+        if not isinstance(adapter, NamesStreams):
+            return frozenset()
+        try:
+            return frozenset(adapter.streams_of(payload))
+        except Exception:  # noqa: BLE001  # of a frame that is refused, or that was read already
+            return frozenset()
 
     def _control(self, control: Control, ts_recv: int) -> bytes | None:
         self.counts.leave_out(control)
@@ -345,7 +363,7 @@ class Session:
                 pass
         return None
 
-    def _acked(self, streams: Sequence[str], ts_recv: int) -> None:
+    def _acked(self, streams: Collection[str], ts_recv: int) -> None:
         confirmed = self.interrupted.intersection(streams or self.interrupted)
         if confirmed:
             self.interrupted -= confirmed

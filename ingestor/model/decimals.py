@@ -63,6 +63,23 @@ def parse_decimal(text: object, exponent: int) -> int:
     return -value if match[1] == "-" else value
 
 
+def decimals_in(text: object) -> int:
+    """Return how many decimals a number needs: "1.50" -> 1, "2e-7" -> 7, "300" -> 0.
+
+    text: as of `parse_decimal`. Raises ValueError for what is no decimal number.
+    """
+    if not isinstance(text, str):
+        text = _text_of_number(text)
+    match = _DECIMAL.fullmatch(text) if len(text) <= _DIGITS_MAX else None
+    if match is None or not (match[2] or match[3]):
+        raise ValueError(f"{text[:40]!r} is no decimal number")
+    fraction, power = match[3] or "", int(match[4] or 0)
+    digits = (match[2] + fraction).rstrip("0")
+    if not digits:
+        return 0
+    return max(len(digits) - len(match[2]) - power, 0)
+
+
 class Lines(Sequence[str]):
     """A column of decimal texts that is still one piece: cells between line breaks.
 

@@ -15,16 +15,22 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.model import row_values as values
+from ingestor.model import rows as dtypes
 from ingestor.model.rows import HEADER, LEVEL, QUOTE, TRADE, Cause, Flag, Kind, Rows, Side
 
-FIRST_NEW_ID: Final = 8  # 4 and 5 are the kinds GAP and RESET; 6 and 7 are kept for others of them
 RATE_EXPONENT: Final = 18
+OWN_EXPONENT_MAX: Final = 30  # of the field `exponent`
 SIDE_NAMES: Final[Mapping[int, str]] = {  # of trades
     Side.NONE: "none",
     Side.BID: "buy",
     Side.ASK: "sell",
 }
+BOOK_SIDE_NAMES: Final[Mapping[int, str]] = {Side.BID: "bid", Side.ASK: "ask"}
 
+_EXPONENT_NOTE: Final = (
+    "How many decimals the row's numbers have that the instrument says nothing of."
+)
 _ID_MAX: Final = 255
 _CONTROL_AT: Final = (32, 40)  # offsets of `first` and `last`, behind the header
 _HEADER_NAMES: Final = tuple(name for name, _ in HEADER)
@@ -38,15 +44,23 @@ class Exponent(Enum):
     PRICE = "price"  # the exponent of the instrument's prices; above 0
     SIZE = "size"  # the exponent of the instrument's sizes; not below 0
     RATE = "rate"  # RATE_EXPONENT, for every instrument; any sign
+    OWN = "own"  # what the field `exponent` of the row says; any sign
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RowClass:
     """One class of rows. There is one object for each, so that `is` compares them."""
 
     TRADE: ClassVar[RowClass]
     QUOTE: ClassVar[RowClass]
     LEVEL: ClassVar[RowClass]
+    FUNDING: ClassVar[RowClass]
+    MARK_PRICE: ClassVar[RowClass]
+    OPEN_INTEREST: ClassVar[RowClass]
+    LIQUIDATION: ClassVar[RowClass]
+    CANDLE: ClassVar[RowClass]
+    INSTRUMENT_STATUS: ClassVar[RowClass]
+    ORDER: ClassVar[RowClass]
 
     id: int
     """Stands in binary records, and in the field `kind` of rows."""
@@ -66,6 +80,10 @@ class RowClass:
     """Names of 128-bit ids in JSON: fields of the high and the low half."""
     names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Fields whose values have names in JSON. `side` is in JSON only if it is here."""
+    labels: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Names beside those of JSON, for people and frames."""
+    optional: frozenset[str] = frozenset()
+    """Fields that may be `rows.ABSENT`: `null` in JSON and in Parquet."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What fields mean, for the schema."""
     key_fields: tuple[str, ...] = ()
@@ -79,18 +97,26 @@ class RowClass:
     """Whether the topic keeps the last record of each key alone."""
     is_conflatable: bool = False
     """Whether a later row of a key may replace an earlier one when Kafka is slow."""
+    is_standard: bool = False
+    """Whether its topic is made at the start; others' are made once a feed asks for their channel,
+    or a row of theirs comes."""
     control: np.dtype[np.void] = field(init=False, repr=False)
     """The view of a row that is GAP or RESET: `rows.view(row_class.control)`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "control", _control(self.dtype))
-        fields = dict.fromkeys((*self.numbers, *self.names, *self.key_fields))
+        fields = dict.fromkeys((*self.numbers, *self.names, *self.key_fields, *self.optional))
+        if Exponent.OWN in self.numbers.values():
+            fields["exponent"] = None
         halves = [half for pair in self.ids.values() for half in pair]
         missing = {*fields, *halves, self.resent_by or "sequence"} - {*(self.dtype.names or ())}
         if missing:
             raise ValueError(f"{self.name} has no fields {', '.join(sorted(missing))}")
-        if any(self.dtype[name].str != "<i8" for name in self.numbers):
-            raise ValueError(f"{self.name}: numbers are of the type <i8")
+        if any(self.dtype[name].str != "<i8" for name in (*self.numbers, *self.optional)):
+            raise ValueError(f"{self.name}: numbers, and what may be absent, are of the type <i8")
+
+    def __repr__(self) -> str:
+        return f"RowClass.{self.name}"
 
     @property
     def topic(self) -> str:
@@ -203,6 +229,7 @@ RowClass.TRADE = RowClass(
         "256 automatic deleveraging, 512 insurance fund, 1024 auction, 2048 fetched later.",
     },
     resent_by="sequence",
+    is_standard=True,
 )
 RowClass.QUOTE = RowClass(
     id=2,
@@ -218,6 +245,7 @@ RowClass.QUOTE = RowClass(
         "ask_size": Exponent.SIZE,
     },
     is_conflatable=True,
+    is_standard=True,
 )
 RowClass.LEVEL = RowClass(
     id=3,
@@ -227,9 +255,154 @@ RowClass.LEVEL = RowClass(
     dtype=LEVEL,
     title="One venue event of an order book, a reset, or a gap",
     numbers={"price": Exponent.PRICE, "size": Exponent.SIZE},
+    labels={"side": BOOK_SIDE_NAMES},
+    is_standard=True,
+)
+RowClass.FUNDING = RowClass(
+    id=8,
+    name="FUNDING",
+    channel="funding",
+    kind_name="funding",
+    dtype=dtypes.FUNDING,
+    title="One funding rate, or a gap",
+    numbers={"rate": Exponent.OWN},
+    names={"state": values.names_of(values.FundingState)},
+    optional=frozenset({"due_ns", "interval_ns"}),
+    notes={
+        "rate": "Of a position's value, for one interval. Above 0: who is long pays.",
+        "due_ns": "When it is or was exchanged, ns since the Unix epoch.",
+        "interval_ns": "Between two of them.",
+        "exponent": _EXPONENT_NOTE,
+    },
+    key_fields=("state",),
+    is_conflatable=True,
+)
+RowClass.MARK_PRICE = RowClass(
+    id=9,
+    name="MARK_PRICE",
+    channel="mark_price",
+    kind_name="mark_price",
+    dtype=dtypes.MARK_PRICE,
+    title="The mark, index and estimated settlement price, or a gap",
+    numbers=dict.fromkeys(("mark_price", "index_price", "settle_price"), Exponent.OWN),
+    optional=frozenset({"mark_price", "index_price", "settle_price"}),
+    notes={"exponent": _EXPONENT_NOTE},
+    is_conflatable=True,
+)
+RowClass.OPEN_INTEREST = RowClass(
+    id=10,
+    name="OPEN_INTEREST",
+    channel="open_interest",
+    kind_name="open_interest",
+    dtype=dtypes.OPEN_INTEREST,
+    title="The open interest, or a gap",
+    numbers={"value": Exponent.OWN},
+    names={"unit": values.names_of(values.InterestUnit)},
+    notes={"exponent": _EXPONENT_NOTE},
+    key_fields=("unit",),
+    is_conflatable=True,
+)
+RowClass.LIQUIDATION = RowClass(
+    id=11,
+    name="LIQUIDATION",
+    channel="liquidations",
+    kind_name="liquidation",
+    dtype=dtypes.LIQUIDATION,
+    title="One liquidation, or a gap",
+    numbers={"price": Exponent.OWN, "average_price": Exponent.OWN, "size": Exponent.SIZE},
+    names={
+        "side": SIDE_NAMES,
+        "position": values.names_of(values.Position),
+        "price_kind": values.names_of(values.PriceKind),
+    },
+    optional=frozenset({"price", "average_price"}),
+    notes={
+        "side": "Of the order that closes the position.",
+        "exponent": _EXPONENT_NOTE,
+        "flags": "Bits: 1 last row of a venue event, 4 the venue gave no time, 8192 the venue "
+        "leaves some liquidations out.",
+    },
+)
+RowClass.CANDLE = RowClass(
+    id=12,
+    name="CANDLE",
+    channel="candles",
+    kind_name="candle",
+    dtype=dtypes.CANDLE,
+    title="One state of a candle, or a gap",
+    numbers={
+        **dict.fromkeys(("open", "high", "low", "close"), Exponent.PRICE),
+        **dict.fromkeys(("volume", "buy_volume"), Exponent.SIZE),
+        "turnover": Exponent.OWN,
+    },
+    names={
+        "state": values.names_of(values.CandleState),
+        "origin": values.names_of(values.Origin),
+    },
+    optional=frozenset({"buy_volume", "turnover", "trades"}),
+    notes={
+        "start_ns": "ns since the Unix epoch.",
+        "end_ns": "ns since the Unix epoch, exclusive.",
+        "interval_ns": "Of a month: 30 days.",
+        "buy_volume": "Of buyers that took liquidity.",
+        "turnover": "Price times size, in what the instrument is settled in.",
+        "exponent": _EXPONENT_NOTE,
+        "flags": "Bits: 1 last row of a venue event, 2 sent when subscribing, 4 the venue gave no "
+        "time, 8 trades may be missing in it.",
+    },
+    key_fields=("interval_ns", "start_ns", "origin"),
+    is_conflatable=True,
+)
+RowClass.INSTRUMENT_STATUS = RowClass(
+    id=13,
+    name="INSTRUMENT_STATUS",
+    channel="instrument_status",
+    kind_name="instrument_status",
+    dtype=dtypes.INSTRUMENT_STATUS,
+    title="What may be done with an instrument, or a gap",
+    numbers={},
+    names={
+        "state": values.names_of(values.InstrumentState),
+        "scope": values.names_of(values.StatusScope),
+    },
+    optional=frozenset({"effective_ns", "until_ns"}),
+    notes={
+        "effective_ns": "From when on, ns since the Unix epoch.",
+        "until_ns": "Until when, ns since the Unix epoch.",
+    },
+)
+RowClass.ORDER = RowClass(
+    id=14,
+    name="ORDER",
+    channel="orders",
+    kind_name="order",
+    dtype=dtypes.ORDER,
+    title="One change of one order of a book, or a gap",
+    numbers={"price": Exponent.PRICE, "size": Exponent.SIZE},
+    ids={"order_id": ("order_id_high", "order_id_low")},
+    names={
+        "side": SIDE_NAMES,
+        "action": values.names_of(values.OrderAction),
+        "reason": values.names_of(values.OrderReason),
+    },
+    optional=frozenset({"price", "size"}),
+    notes={"side": "Of the book.", "size": "What is left of the order."},
 )
 
-ROW_CLASSES: Final = RowClasses((RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL))
+ROW_CLASSES: Final = RowClasses(
+    (
+        RowClass.TRADE,
+        RowClass.QUOTE,
+        RowClass.LEVEL,
+        RowClass.FUNDING,
+        RowClass.MARK_PRICE,
+        RowClass.OPEN_INTEREST,
+        RowClass.LIQUIDATION,
+        RowClass.CANDLE,
+        RowClass.INSTRUMENT_STATUS,
+        RowClass.ORDER,
+    )
+)
 
 
 def is_control(rows: Rows) -> NDArray[np.bool_]:

@@ -5,6 +5,13 @@
 | TRADE | 64 | one print |
 | QUOTE | 64 | best bid and best ask |
 | LEVEL | 48 | one price level of a book; the row flagged LAST ends the venue's event |
+| FUNDING | 64 | one funding rate |
+| MARK_PRICE | 64 | mark, index and settlement price |
+| OPEN_INTEREST | 48 | open interest in one unit |
+| LIQUIDATION | 64 | one liquidation |
+| CANDLE | 128 | one state of a candle |
+| INSTRUMENT_STATUS | 56 | what may be done with an instrument |
+| ORDER | 72 | one change of one order in a book |
 
 Every class begins with the same 32-byte header. Prices and sizes are int64 in units of
 10^-exponent, the exponents belonging to the instrument. Times are ns since the Unix epoch (UTC).
@@ -32,6 +39,14 @@ class Kind(IntEnum):
     LEVEL = 3
     GAP = 4  # a declared hole: rows of this instrument and class may be missing here
     RESET = 5  # the book is empty now; a snapshot follows (LEVEL class only)
+    # 6 and 7 are kept for others of the last two.
+    FUNDING = 8
+    MARK_PRICE = 9
+    OPEN_INTEREST = 10
+    LIQUIDATION = 11
+    CANDLE = 12
+    INSTRUMENT_STATUS = 13
+    ORDER = 14
 
 
 class Side(IntEnum):
@@ -58,6 +73,7 @@ class Flag(IntFlag):
     INSURANCE = 512  # one side was the venue's insurance fund
     AUCTION = 1_024  # the price of an auction
     BACKFILL = 2_048  # fetched later; `sequence` says where it belongs
+    SAMPLE = 8_192  # liquidations: the venue leaves some out
     FETCHED = 1 << 14  # book updates before the books only: a REST snapshot (SnapshotSource.EITHER)
 
 
@@ -119,6 +135,93 @@ LEVEL: Final = np.dtype(
         *HEADER,
         ("price", "<i8"),
         ("size", "<i8"),  # absolute; 0 removes the level
+    ]
+)
+
+# A number, a count or a time that the venue doesn't say, where `RowClass.optional` names the field.
+ABSENT: Final = -(2**63)
+
+FUNDING: Final = np.dtype(
+    [
+        *HEADER,
+        ("rate", "<i8"),  # 10^-exponent; of a position's value, for one interval
+        ("due_ns", "<i8"),  # when it is or was exchanged
+        ("interval_ns", "<i8"),
+        ("exponent", "<u4"),
+        ("state", "<u4"),  # FundingState
+    ]
+)
+
+MARK_PRICE: Final = np.dtype(
+    [
+        *HEADER,
+        ("mark_price", "<i8"),  # 10^-exponent
+        ("index_price", "<i8"),
+        ("settle_price", "<i8"),  # estimated
+        ("exponent", "<u8"),
+    ]
+)
+
+OPEN_INTEREST: Final = np.dtype(
+    [
+        *HEADER,
+        ("value", "<i8"),  # 10^-exponent
+        ("exponent", "<u4"),
+        ("unit", "<u4"),  # InterestUnit
+    ]
+)
+
+LIQUIDATION: Final = np.dtype(
+    [
+        *HEADER,  # side: of the order
+        ("price", "<i8"),  # 10^-exponent; what it is says `price_kind`
+        ("average_price", "<i8"),  # at which it was filled
+        ("size", "<i8"),  # 10^-size_exponent of the instrument's size unit
+        ("exponent", "<u4"),
+        ("position", "<u2"),  # Position
+        ("price_kind", "<u2"),  # PriceKind
+    ]
+)
+
+CANDLE: Final = np.dtype(
+    [
+        *HEADER,
+        ("start_ns", "<i8"),
+        ("end_ns", "<i8"),  # exclusive
+        ("interval_ns", "<i8"),  # of a month: 30 days
+        ("open", "<i8"),
+        ("high", "<i8"),
+        ("low", "<i8"),
+        ("close", "<i8"),
+        ("volume", "<i8"),  # 10^-size_exponent of the instrument's size unit
+        ("buy_volume", "<i8"),  # of buyers that took liquidity
+        ("turnover", "<i8"),  # 10^-exponent; price times size, in what the instrument is settled in
+        ("trades", "<i8"),
+        ("exponent", "<u4"),
+        ("state", "<u2"),  # CandleState
+        ("origin", "<u2"),  # Origin
+    ]
+)
+
+INSTRUMENT_STATUS: Final = np.dtype(
+    [
+        *HEADER,
+        ("effective_ns", "<i8"),  # from when on
+        ("until_ns", "<i8"),
+        ("state", "<u4"),  # InstrumentState
+        ("scope", "<u4"),  # StatusScope
+    ]
+)
+
+ORDER: Final = np.dtype(
+    [
+        *HEADER,  # side: of the book
+        ("order_id_high", "<u8"),  # as a trade's id
+        ("order_id_low", "<u8"),
+        ("price", "<i8"),
+        ("size", "<i8"),  # what is left of it
+        ("action", "<u4"),  # OrderAction
+        ("reason", "<u4"),  # OrderReason
     ]
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import LEVEL, QUOTE, TRADE, Flag, Kind, Rows, Side
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.rows import ABSENT, LEVEL, QUOTE, TRADE, Flag, Kind, Rows, Side
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -63,7 +64,28 @@ def levels(events: int, *, first: int = 1, instruments: int = 12) -> Rows:
     return rows
 
 
-MAKERS = {RowClass.TRADE: trades, RowClass.QUOTE: quotes, RowClass.LEVEL: levels}
+def others(row_class: RowClass, count: int, *, first: int = 1, instruments: int = 12) -> Rows:
+    """Rows of a class without a function of its own; each second one lacks what may be absent."""
+    rows = np.zeros(count, row_class.dtype)
+    number = np.arange(first, first + count)
+    _head(rows, number, number % instruments, Kind(row_class.id))
+    for place, name in enumerate(row_class.fields):
+        if name in row_class.names:
+            rows[name] = number % len(row_class.names[name])
+        elif name == "exponent":
+            rows[name] = number % 12
+        else:
+            rows[name] = number * (place + 2)
+        if name in row_class.optional:
+            rows[name][::2] = ABSENT
+    return rows
+
+
+MAKERS = {row_class: partial(others, row_class) for row_class in ROW_CLASSES} | {
+    RowClass.TRADE: trades,
+    RowClass.QUOTE: quotes,
+    RowClass.LEVEL: levels,
+}
 
 
 def _head(rows: Rows, number: np.ndarray, instrument: np.ndarray, kind: Kind) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from ingestor.adapter import ColumnBuffer, Control, Endpoint, Market, Rows, set_column
-from ingestor.model.row_classes import FIRST_NEW_ID, ROW_CLASSES, Exponent, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, Exponent, RowClass
 from ingestor.model.rows import HEADER
 from tests.fakes.acme import MARKET, MS, Acme
 
@@ -30,7 +30,7 @@ WEATHER_DTYPE = np.dtype(
     ]
 )
 WEATHER = RowClass(
-    id=FIRST_NEW_ID,
+    id=200,  # far from those that are taken
     name="WEATHER",
     channel="weather",
     kind_name="forecast",

@@ -108,13 +108,52 @@ def _deribit(change: Change) -> Any:
         [["change" if size else "delete", price, size] for price, size in side.items()]
         for side in (change.bids, change.asks)
     )
-    kind = {"type": "snapshot"}
+    kind: dict[str, object] = {"type": "snapshot"}
     if not change.is_snapshot:
         kind = {"type": "change", "prev_change_id": change.previous}
     data = {"timestamp": NOW_MS, "instrument_name": change.symbol, "change_id": change.number}
     channel = f"book.{change.symbol}.100ms"
     parameters = {"channel": channel, "data": {**data, **kind, "bids": bids, "asks": asks}}
     return {"jsonrpc": "2.0", "method": "subscription", "params": parameters}
+
+
+def _gemini(change: Change) -> Any:
+    bids, asks = change.sides()
+    first = change.number if change.is_snapshot else change.previous + 1
+    numbers = {"U": first, "u": change.number}
+    return {"e": "depthUpdate", "E": NOW_MS * 10**6, "s": change.symbol, **numbers,
+            "b": bids, "a": asks}  # fmt: skip
+
+
+def _lighter(change: Change) -> Any:
+    bids, asks = (
+        [{"price": price, "size": size} for price, size in side] for side in change.sides()
+    )
+    kind = "subscribed" if change.is_snapshot else "update"
+    book = {"nonce": change.number, "begin_nonce": change.previous, "bids": bids, "asks": asks}
+    channel = f"order_book:{change.symbol}"
+    message = {"type": f"{kind}/order_book", "channel": channel, "timestamp": NOW_MS}
+    return message | {"order_book": book}
+
+
+def _backpack(change: Change) -> Any:
+    bids, asks = change.sides()
+    if change.is_snapshot:
+        number = str(change.number)
+        return {"lastUpdateId": number, "bids": bids, "asks": asks, "timestamp": NOW_MS * 1_000}
+    numbers = {"U": change.previous + 1, "u": change.number, "T": NOW_MS * 1_000}
+    data = {"e": "depth", "s": change.symbol, "a": asks, "b": bids, **numbers}
+    return {"stream": f"depth.{change.symbol}", "data": data}
+
+
+def _binance_family(change: Change) -> Any:
+    bids, asks = change.sides()
+    if change.is_snapshot:
+        return {"lastUpdateId": change.number, "bids": bids, "asks": asks}
+    numbers = {"U": change.previous + 1, "u": change.number, "pu": change.previous}
+    data = {"e": "depthUpdate", "E": NOW_MS, "T": NOW_MS, "s": change.symbol, **numbers}
+    stream = f"{change.symbol.lower()}@depth@100ms"
+    return {"stream": stream, "data": data | {"b": bids, "a": asks}}
 
 
 SPEAKERS = {
@@ -125,4 +164,10 @@ SPEAKERS = {
     ("cryptocom", "spot"): Speaker(_cryptocom, step=5),
     ("krakenfutures", "linear"): Speaker(_krakenfutures, one_level=True),
     ("deribit", "future"): Speaker(_deribit, step=3),
+    ("lighter", "perp"): Speaker(_lighter, step=9),
+    ("gemini", "spot"): Speaker(_gemini, step=4),
+    ("backpack", "perp"): Speaker(_backpack, step=2),
+    ("binanceus", "spot"): Speaker(_binance_family, step=5),
+    ("aster", "spot"): Speaker(_binance_family, step=5),
+    ("aster", "usdm"): Speaker(_binance_family, step=5),
 }

@@ -47,7 +47,8 @@ class Venue:
         self.speaker, self.symbol = speaker, first.symbol
         self.scale = 10**first.price_exponent, 10**first.size_exponent
         feed = adapter(market, self.table.symbols(venue, market))
-        streams = [Subscription(0, self.symbol, "book", feed.stream("book", self.symbol))]
+        self.feed, self.stream = feed, feed.stream("book", self.symbol)
+        streams = [Subscription(0, self.symbol, "book", self.stream)]
         self.counts, self.buffer = FrameCounts(), ColumnBuffer(self.table)
         self.session = Session(0, feed, streams, self.buffer, self.counts, SessionEvents(), market)
         settings = BookSettings(repairs_per_s=1_000)
@@ -56,17 +57,23 @@ class Venue:
         self.now_ns = 1_800_000_000 * SECOND
         self.number, self.bids, self.asks = 100, {5: 1}, {45: 1}
         self.history: dict[int, Sides] = {}
-        self.newest_image = b""
         self.repairs = 0
         self.remember()
 
     def remember(self) -> None:
         self.history[self.number] = dict(self.bids), dict(self.asks)
 
-    def image(self) -> bytes:
+    def deliver_image(self) -> None:
+        """Deliver the whole book, as the venue does when it is asked again."""
         change = Change(self.symbol, 0, self.number, self.bids, self.asks, is_snapshot=True)
-        self.newest_image = self.speaker.frame(change)
-        return self.newest_image
+        image = self.speaker.frame(change)
+        if self.rule.snapshot is SnapshotSource.REST:
+            assert self.session.snapshot(self.symbol, image, self.now_ns)
+            self.flush()
+            self.check()
+        else:
+            assert list(self.feed.subscribe([self.stream]))
+            self.deliver(image)
 
     def update(self, bids: Levels, asks: Levels) -> bytes:
         """Change the venue's book; return the frame that says so."""
@@ -84,10 +91,7 @@ class Venue:
 
     def deliver(self, frame: bytes) -> None:
         """Deliver one frame and flush; check what the consumer has."""
-        if frame is self.newest_image and self.rule.snapshot is SnapshotSource.REST:
-            assert self.session.snapshot(self.symbol, frame, self.now_ns)
-        else:
-            self.session.receive(frame, self.now_ns)
+        self.session.receive(frame, self.now_ns)
         self.flush()
         self.check()
 
@@ -146,7 +150,7 @@ def test_whatever_becomes_of_updates_no_answer_is_wrong(
 ) -> None:
     speaking = Venue(venue, market, SPEAKERS[venue, market])
     assert speaking.rule.continuity is not Continuity.NONE
-    speaking.deliver(speaking.image())
+    speaking.deliver_image()
     assert speaking.answer() == (speaking.bids, speaking.asks)
     frames = [(speaking.update(bids, asks), fate) for bids, asks, fate in updates]
     for frame in broken(frames):
@@ -157,7 +161,7 @@ def test_whatever_becomes_of_updates_no_answer_is_wrong(
     if speaking.answer() is None:
         assert speaking.repairs, "a broken book asks for an image"
         assert lost
-    speaking.deliver(speaking.image())
+    speaking.deliver_image()
     assert speaking.answer() == (speaking.bids, speaking.asks)
     assert speaking.counts.rejected == 0
 
@@ -167,7 +171,7 @@ def test_each_loss_is_found(venue: str, market: str) -> None:
     """One update of four is lost, wherever: the next one breaks the book, and no sooner."""
     for missing in range(1, 4):
         speaking = Venue(venue, market, SPEAKERS[venue, market])
-        speaking.deliver(speaking.image())
+        speaking.deliver_image()
         for number in range(1, 5):
             frame = speaking.update({number: number}, {})
             if number != missing:

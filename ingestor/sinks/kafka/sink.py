@@ -149,6 +149,8 @@ class KafkaSink:
         if not len(batch.rows):
             return
         row_class, queue, now_ns = batch.row_class, self.queue, self._monotonic()
+        if not row_class.is_standard:
+            self._keeper.want(row_class)
         partition_queues = []
         # Split before the first row is queued: what raises here is the caller's to shed, whole.
         for partition, rows in list(self._partitions[row_class].split(batch.rows)):
@@ -165,6 +167,10 @@ class KafkaSink:
         except Exception as failure:  # noqa: BLE001  # the rows are queued: they go on
             bulkheads.bug("partition", failure)
         self._sender.wake(partition_queues)
+
+    def want(self, row_class: RowClass) -> None:
+        """Have the topic of a class made, before its first row comes."""
+        self._keeper.want(row_class)
 
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
         """Queue one record for a side topic; `topic` without the prefix. Dropped, and counted in

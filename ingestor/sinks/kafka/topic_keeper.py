@@ -15,7 +15,7 @@ from ingestor.kafka.settings import AUXILIARY_TOPICS, KafkaSettings
 from ingestor.kafka.topics import TopicReport, compaction_text, prepare_topics
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import SinkUnavailable
-from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.sinks.kafka.produce_request import ProduceClient
 
 log = structlog.get_logger(__name__)
@@ -38,11 +38,26 @@ class TopicKeeper:
         self.is_final = False  # what `find` or `prepare` raised comes back until somebody acts
         self._settings = settings
         self._refused = refused
-        self._ticks = [settings.tick_topic(row_class) for row_class in ROW_CLASSES]
-        self._all = [*self._ticks, *map(settings.topic, (*AUXILIARY_TOPICS, *settings.more_topics))]
+        self._row_classes = [one for one in ROW_CLASSES if one.is_standard]
         self._report = TopicReport()
         self._was_found = False
         self._told: set[str] = set()
+
+    @property
+    def _ticks(self) -> list[str]:
+        return [self._settings.tick_topic(row_class) for row_class in self._row_classes]
+
+    @property
+    def _all(self) -> list[str]:
+        return [
+            *self._ticks,
+            *map(self._settings.topic, (*AUXILIARY_TOPICS, *self._settings.more_topics)),
+        ]
+
+    def want(self, row_class: RowClass) -> None:
+        """Keep the topic of a class there, too, from now on."""
+        if row_class not in self._row_classes:
+            self._row_classes.append(row_class)
 
     async def prepare(self) -> None:
         """Create what is missing.
@@ -53,7 +68,7 @@ class TopicKeeper:
         self.is_final = False
         if self._was_found:
             return
-        self._report = await prepare_topics(self._settings)
+        self._report = await prepare_topics(self._settings, self._all)
         if self._report.compacted:
             self.is_final = True
             raise SinkUnavailable("Kafka", compaction_text(self._report.compacted))
@@ -105,9 +120,13 @@ class TopicKeeper:
     async def run(self, producer: AIOKafkaProducer, produce: ProduceClient) -> None:
         """Create topics that vanish, and look for compacted ones, until cancelled."""
         attempt, checked_s = 0, time.monotonic()
+        asked = self._all
         while True:
             await asyncio.sleep(LOOK_S if not attempt else CREATE_AGAIN.delay_s(attempt, _half))
-            missing = [topic for topic in self._all if not produce.partitions(topic)]
+            if asked != self._all:
+                asked = self._all
+                producer.client.set_topics(asked)
+            missing = [topic for topic in asked if not produce.partitions(topic)]
             is_due = time.monotonic() - checked_s >= CHECK_S
             if not missing:
                 attempt = 0

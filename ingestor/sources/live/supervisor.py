@@ -390,7 +390,7 @@ class Supervisor(SessionEvents):
 
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None:
         """A subscription was repeated: its acks are due."""
-        connection.session.pending.update(streams)
+        connection.session.expect_acks(streams)
         self._health.subscribed(connection)
 
     def unacknowledged(self, connection: Connection, streams: Sequence[str]) -> None:

@@ -219,7 +219,8 @@ class Probe(ColumnBuffer):
             rows = np.flatnonzero(numbers == number).tolist()
             of_unit: dict[Exponent, list[object]] = {unit: [] for unit in Exponent}
             for place, unit in enumerate(units):
-                of_unit[unit] += [texts[row * len(units) + place] for row in rows]
+                cells = [texts[row * len(units) + place] for row in rows]
+                of_unit[unit] += [text for text in cells if text is not None]
             self._see(number, of_unit[Exponent.PRICE], of_unit[Exponent.SIZE])
 
     def read(self) -> None:

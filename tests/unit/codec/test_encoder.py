@@ -26,8 +26,8 @@ from ingestor.codec.json_encoder import LEVELS_PER_RECORD
 from ingestor.codec.record import WireInstrument
 from ingestor.kafka.partitions import Partitions, partition_of_key
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
-from ingestor.model.rows import Cause, Kind, Rows, Side
+from ingestor.model.row_classes import OWN_EXPONENT_MAX, ROW_CLASSES, RowClass
+from ingestor.model.rows import ABSENT, Cause, Kind, Rows, Side
 from tests.effort import tried
 from tests.fakes.rows import MAKERS, levels, table_of, trades
 from tests.fakes.schemas import validator
@@ -96,6 +96,25 @@ TICKS: dict[RowClass, st.SearchStrategy[dict[str, int]]] = {
         | {"price": INT64, "size": INT64}
     ),
 }
+
+
+def others_of(row_class: RowClass) -> st.SearchStrategy[dict[str, int]]:
+    """Rows of a class without a form of its own: any number, absent ones too."""
+    fields = {"side": st.sampled_from(sorted(row_class.names.get("side", {0: ""})))}
+    for name in row_class.fields:
+        kind, size = row_class.dtype[name].kind, row_class.dtype[name].itemsize
+        if name in row_class.names:
+            fields[name] = st.sampled_from(sorted(row_class.names[name]))
+        elif name == "exponent":
+            fields[name] = st.integers(0, OWN_EXPONENT_MAX)
+        elif kind == "u":
+            fields[name] = st.integers(0, 2 ** (8 * size) - 1)
+        else:
+            fields[name] = INT64 if name not in row_class.optional else st.just(ABSENT) | INT64
+    return st.fixed_dictionaries(head(row_class.id) | fields)
+
+
+TICKS |= {row_class: others_of(row_class) for row_class in ROW_CLASSES if row_class not in TICKS}
 MARKS = st.fixed_dictionaries(
     head(Kind.GAP) | {"side": st.sampled_from(list(Cause)), "first": INT64, "last": INT64}
 )
@@ -103,11 +122,13 @@ MARKS = st.fixed_dictionaries(
 
 def rows_of(row_class: RowClass, values: list[dict[str, int]]) -> Rows:
     rows = np.zeros(len(values), row_class.dtype)
-    prefix = "bid_" if row_class is RowClass.QUOTE else ""
-    names = {"first": f"{prefix}price", "last": f"{prefix}size"}
-    for row, one in zip(rows, values, strict=True):
+    control = rows.view(row_class.control)
+    for row, mark, one in zip(rows, control, values, strict=True):
         for name, value in one.items():
-            row[names.get(name, name)] = value
+            if name in ("first", "last"):
+                mark[name] = value
+            else:
+                row[name] = value
     return rows
 
 

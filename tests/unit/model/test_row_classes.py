@@ -23,7 +23,7 @@ WHOLE: list[tuple[str, str]] = [*HEADER, ("a", "<i8"), ("b", "<i8")]
 
 def entry(**changes: Any) -> RowClass:
     options: dict[str, Any] = {
-        "id": 9,
+        "id": 201,
         "name": "MADE",
         "channel": "made",
         "kind_name": "made",
@@ -70,6 +70,9 @@ def test_first_and_last_stand_where_they_always_did() -> None:
         {"names": {"c": {1: "one"}}},
         {"key_fields": ("c",)},
         {"resent_by": "c"},
+        {"optional": frozenset({"c"})},
+        {"optional": frozenset({"side"})},  # no <i8
+        {"numbers": {"a": Exponent.OWN}},  # no field `exponent`
     ],
 )
 def test_an_entry_that_does_not_fit_its_dtype_is_refused(changes: dict[str, Any]) -> None:
@@ -87,16 +90,17 @@ def test_ids_and_channels_are_unique(changes: dict[str, Any]) -> None:
 
 
 def test_the_table_finds_classes() -> None:
-    assert [row_class.id for row_class in ROW_CLASSES] == [1, 2, 3]
-    assert ROW_CLASSES.channels == ("trades", "quotes", "book")
+    assert [row_class.id for row_class in ROW_CLASSES] == [1, 2, 3, *range(8, 15)]
+    assert ROW_CLASSES.channels[:4] == ("trades", "quotes", "book", "funding")
+    count = len(ROW_CLASSES)
     with known():
-        assert ROW_CLASSES.of_id(8) is ROW_CLASSES.of_channel("weather") is WEATHER
-        assert ROW_CLASSES.kind_name(8) == "forecast"
-        assert len(ROW_CLASSES) == 4
+        assert ROW_CLASSES.of_id(200) is ROW_CLASSES.of_channel("weather") is WEATHER
+        assert ROW_CLASSES.kind_name(200) == "forecast"
+        assert len(ROW_CLASSES) == count + 1
     assert (ROW_CLASSES.kind_name(Kind.GAP), ROW_CLASSES.kind_name(1)) == ("gap", "trade")
     for find in (ROW_CLASSES.of_id, ROW_CLASSES.kind_name):
         with pytest.raises(KeyError):
-            find(8)
+            find(200)
     assert (WEATHER.topic, WEATHER.schema) == ("weather.v1", "weather.v1")
     assert WEATHER.fields == (WEATHER_DTYPE.names or ())[7:]
     assert RowClass.TRADE.dtype is TRADE

@@ -79,5 +79,6 @@ def test_the_bits_of_flags_are_a_promise_too() -> None:
         "INSURANCE": 512,
         "AUCTION": 1_024,
         "BACKFILL": 2_048,
+        "SAMPLE": 8_192,
         "FETCHED": 16_384,
     }

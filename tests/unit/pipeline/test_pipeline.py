@@ -24,7 +24,7 @@ class Connection:
         self.counts = FrameCounts()
 
     def instruments(self, row_class: RowClass) -> Sequence[int]:
-        return self._instruments
+        return self._instruments if row_class.is_standard else ()
 
     def count_refused(self, reason: str) -> None:
         self.counts.refuse_pending(reason)

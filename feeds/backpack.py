@@ -1,0 +1,283 @@
+"""Backpack, spot and perpetuals: trades, quotes, and book deltas that a REST image begins.
+
+Reference: Backpack Exchange API, "Streams" (Trade, Book ticker, Depth), REST "Get depth", "Get
+markets", read 2026-11-30.
+Units: prices and sizes are decimal text in base; times are microseconds.
+Traps:
+- `m` says that the buyer was the maker, so the seller is the aggressor.
+- `U` of a book update is `u` of the one before + 1; `lastUpdateId` of the image joins them.
+- Numbers of updates are bare or text. `T` is the engine's time, `E` that of the event.
+- Subscriptions are not confirmed: only what is wrong is answered.
+- The server pings with websocket frames and closes what doesn't answer within two minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+import orjson
+
+from ingestor.adapter import (
+    MICROSECOND,
+    Ack,
+    Acks,
+    BookRule,
+    ColumnBuffer,
+    Continuity,
+    Contract,
+    Control,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Flag,
+    Instrument,
+    Limits,
+    Listing,
+    Market,
+    PlainFeed,
+    Refused,
+    Requests,
+    RestLimit,
+    RestRequest,
+    RestSnapshot,
+    Sequential,
+    Side,
+    SnapshotSource,
+    TradeNumbers,
+    UnknownMessage,
+    VenueError,
+    append_pairs,
+    instrument,
+    time_ns,
+    whole_number,
+)
+
+_STREAMS: Final = {"trades": "trade", "quotes": "bookTicker", "book": "depth"}
+_BID, _ASK = int(Side.BID), int(Side.ASK)
+_TYPES: Final = {"SPOT": "spot", "PERP": "perp"}
+_TRADING: Final = frozenset({"Open", "LimitOnly", "PostOnly"})
+_DEPTH: Final = 1_000
+_DEPTHS: Final = (5, 10, 20, 50, 100, 500, 1_000)
+_LEFT_OUT: Final = {
+    name: Filtered(name)
+    for name in ("kline", "liquidation", "markPrice", "ticker", "openInterest", "fundingRate")
+}
+_TEMPORARY: Final = frozenset(
+    {"TOO_MANY_REQUESTS", "SERVICE_UNAVAILABLE", "MAINTENANCE", "TIMEOUT"}
+)
+
+
+class _Trade(msgspec.Struct, gc=False):
+    s: str
+    p: Any  # as text or bare: `float_hook` keeps the digits
+    q: Any
+    t: Sequential
+    T: Any
+    m: bool
+
+
+class _Quote(msgspec.Struct, gc=False):
+    s: str
+    T: Any
+    u: Any = 0
+    b: Any = "0"
+    B: Any = "0"
+    a: Any = "0"
+    A: Any = "0"
+
+
+class _Depth(msgspec.Struct, gc=False):
+    s: str
+    U: Any
+    u: Any
+    T: Any
+    b: msgspec.Raw
+    a: msgspec.Raw
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What tells which message it is."""
+
+    data: msgspec.Raw = msgspec.Raw(b"")
+    stream: str = ""
+    id: Any = None
+    error: Any = None
+
+
+class _Image(msgspec.Struct):
+    """The answer to a request for a book."""
+
+    lastUpdateId: Any  # noqa: N815  # the venue's name
+    bids: list[tuple[Any, Any]]
+    asks: list[tuple[Any, Any]]
+    timestamp: Any = None
+
+
+_parse_head: Final = msgspec.json.Decoder(_Head).decode
+_parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
+_parse_quote: Final = msgspec.json.Decoder(_Quote, float_hook=str).decode
+_parse_depth: Final = msgspec.json.Decoder(_Depth).decode
+_parse_image: Final = msgspec.json.Decoder(_Image, float_hook=str).decode
+
+_MARKET: Final = Market(
+    endpoints=(Endpoint("wss://ws.backpack.exchange"),),
+    rest_url="https://api.backpack.exchange",
+    limits=Limits(
+        streams_per_connection=200,
+        streams_per_subscribe=25,
+        connects_per_s=0.5,  # none is documented
+        requests_per_s=5.0,
+        rest=RestLimit(weight_per_s=5.0, weight_burst=10),  # 2,000 a minute
+    ),
+    book=BookRule(Continuity.RANGE, SnapshotSource.REST),
+    trade_numbers=TradeNumbers.CONSECUTIVE,
+)
+
+
+class Backpack(PlainFeed):
+    venue: ClassVar[str] = "backpack"
+    reference: ClassVar[str] = "Backpack Exchange API 1.0, read 2026-11-30"
+    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(("spot", "perp"), _MARKET)
+    acks: ClassVar[Acks] = Acks.NEVER
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+        self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{_STREAMS[channel]}.{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for number, part in self._requests.parts(streams):
+            yield orjson.dumps({"method": "SUBSCRIBE", "params": part, "id": number})
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for number, part in self._requests.parts(streams, keep=False):
+            yield orjson.dumps({"method": "UNSUBSCRIBE", "params": part, "id": number})
+
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        head = _parse_head(payload)
+        data = bytes(head.data)
+        if not data:
+            return self._answer(payload, head)
+        name = head.stream.partition(".")[0]
+        match name:
+            case "trade":
+                trade = _parse_trade(data)
+                side = _ASK if trade.m else _BID
+                row = (trade.t, trade.p, trade.q, side, trade.t)
+                number = self._symbols[trade.s]
+                out.trade(number, time_ns(trade.T, MICROSECOND), ts_recv, *row)
+            case "bookTicker":
+                quote = _parse_quote(data)
+                prices = (quote.b, quote.B, quote.a, quote.A)
+                time, sequence = time_ns(quote.T, MICROSECOND), whole_number(quote.u)
+                out.quote(self._symbols[quote.s], time, ts_recv, sequence, *prices)
+            case "depth":
+                depth = _parse_depth(data)
+                times = time_ns(depth.T, MICROSECOND), ts_recv
+                numbers = whole_number(depth.U), whole_number(depth.u), 0
+                number = self._symbols[depth.s]
+                append_pairs(out, number, times, numbers, (depth.b, depth.a))
+            case _ if name in _LEFT_OUT:
+                return _LEFT_OUT[name]
+            case _:
+                raise UnknownMessage(self.venue, f"stream {name!r:.60}")
+        return None
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        name, _, rest = _parse_head(payload).stream.partition(".")
+        symbol = rest.rpartition(".")[2]  # depth.200ms.SOL_USDC
+        return (f"{name}.{symbol}",) if name in _STREAMS.values() else ()
+
+    def _answer(self, payload: bytes, head: _Head) -> Control:
+        streams = self._requests.answered(head.id)
+        if head.error is not None:
+            text = f"{head.error['code']} {head.error['message']}"
+            named = tuple(stream for stream in streams if stream in text)
+            return Refused(text, named or streams)
+        if head.id is not None:
+            return Ack(streams)
+        raise UnknownMessage(self.venue, f"{payload[:60]!r}")
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return [RestRequest("/api/v1/markets")]
+
+    @classmethod
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = orjson.loads(body)
+        if isinstance(answer, dict) and "code" in answer:
+            code, text = str(answer["code"]), str(answer.get("message", ""))
+            raise VenueError(cls.venue, code, text, temporary=code in _TEMPORARY)
+        if not isinstance(answer, list) or not answer:
+            raise ValueError("no list of instruments")
+        return answer
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        if _TYPES.get(entry["marketType"]) != market:
+            return None
+        status = entry["orderBookState"]
+        return Listing(entry["symbol"], status in _TRADING, status)
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        base, quote = entry["baseSymbol"], entry["quoteSymbol"]
+        is_perpetual = market == "perp"
+        return instrument(
+            cls.venue,
+            market,
+            entry["symbol"],
+            f"{base}-{quote}{'-PERP' if is_perpetual else ''}".upper(),
+            base,
+            quote,
+            entry["filters"]["price"]["tickSize"],
+            entry["filters"]["quantity"]["stepSize"],
+            contract=Contract.PERPETUAL if is_perpetual else Contract.SPOT,
+            settlement=quote,
+        )
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        return RestRequest("/api/v1/depth", {"symbol": symbol, "limit": str(_DEPTH)})
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        image = _parse_image(body)
+        last = whole_number(image.lastUpdateId)
+        flags = Flag.SNAPSHOT if image.timestamp else Flag.SNAPSHOT | Flag.NO_VENUE_TIME
+        if max(len(image.bids), len(image.asks)) >= _DEPTH:
+            flags |= Flag.PARTIAL
+        out.levels(
+            self._symbols[symbol],
+            time_ns(image.timestamp, MICROSECOND) if image.timestamp else ts_recv,
+            ts_recv,
+            last,
+            last,
+            image.bids,
+            image.asks,
+            flags=flags,
+            are_pairs=True,
+        )
+
+    def audit_request(self, symbol: str, depth: int) -> RestRequest:
+        limit = next(limit for limit in _DEPTHS if limit >= depth)
+        return RestRequest("/api/v1/depth", {"symbol": symbol, "limit": str(limit)})
+
+    def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
+        """The document doesn't order the levels."""
+        image = _parse_image(body)
+        bids, asks = (
+            sorted(((str(price), str(size)) for price, size in side), key=_price)
+            for side in (image.bids, image.asks)
+        )
+        return RestSnapshot(whole_number(image.lastUpdateId), bids[::-1], asks)
+
+
+def _price(level: tuple[str, str]) -> float:
+    """Order levels; a float is exact enough for that."""
+    return float(level[0])
+
+
+adapter: type[FeedAdapter] = Backpack
