@@ -72,9 +72,9 @@ class Ingestor:
         *,
         publish: bool = True,
         session: bytes = b"",
+        life: str | None = None,
         history: SessionHistory | None = None,
         clocks: Clocks | None = None,
-        life: str | None = None,
         configuration: Configuration | None = None,
     ) -> None:
         """Args:
@@ -82,9 +82,10 @@ class Ingestor:
         planned: instruments and connections.
         publish: False records without Kafka.
         session: 16 bytes; the history's, or random, by default.
+        life: transactional id of this run, by which others can fence it. Once they have, `run`
+            ends by itself; whoever runs several lives may set `sink.on_fenced` instead.
         history: knows the session before this one. Without it there was none.
         clocks: those of the machine by default.
-        life: transactional id under which others can fence this process, in a cluster.
         configuration: what a reload reads; without it there is none.
         """
         self.clocks = clocks = clocks or Clocks()
@@ -92,8 +93,7 @@ class Ingestor:
         self._in_force = PlanInForce(planned)
         self.history = history
         self.session = session or (history.session if history is not None else os.urandom(16))
-        self.phase = Phase.STARTING
-        self._stop = asyncio.Event()
+        self.phase, self._stop = Phase.STARTING, asyncio.Event()
         self.reloads = Reloads(self, configuration)
         self.loop_lag, self._rejections = LoopLag(), RejectionLog()
         table, self._recent_events = planned.table, RecentEvents(clocks)
@@ -177,6 +177,7 @@ class Ingestor:
             self.sink.on_pause = self._pause
             self.sink.on_resume = self._resume
             self.sink.on_shed = self._shed
+            self.sink.on_fenced = self.stop
 
     @property
     def planned(self) -> Planned:

@@ -50,9 +50,9 @@ def make_sink(
 
     Args:
         config: of the process.
-        pipeline: whose rows it publishes.
+        pipeline: whose rows it takes.
         session: 16 bytes.
-        life: transactional id by which others can fence it.
+        life: transactional id of this run, None where nothing may fence it.
     """
     kafka = settings.kafka_settings(config.kafka)
     sink = KafkaSink(
