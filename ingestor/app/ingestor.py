@@ -89,9 +89,8 @@ class Ingestor:
         configuration: what a reload reads; without it there is none.
         """
         self.clocks = clocks = clocks or Clocks()
-        self.config = config
+        self.config, self.history = config, history
         self._in_force = PlanInForce(planned)
-        self.history = history
         self.session = session or (history.session if history is not None else os.urandom(16))
         self.phase, self._stop = Phase.STARTING, asyncio.Event()
         self.reloads = Reloads(self, configuration)
