@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -59,9 +60,12 @@ class Client:
         return self.connection is not None
 
 
+Asking = Callable[..., tuple[Any, Client, Connection]]
+
+
 @pytest.fixture
-def asking(monkeypatch: pytest.MonkeyPatch):
-    def made(*answers: bytes | Exception) -> tuple[Coordinator, Client, Connection]:
+def asking(monkeypatch: pytest.MonkeyPatch) -> Asking:
+    def made(*answers: bytes | Exception) -> tuple[Any, Client, Connection]:
         connection = Connection(*answers)
         client = Client(connection)
         monkeypatch.setattr(transactions, "connection_to", lambda one, _node: one.connection)
@@ -70,7 +74,7 @@ def asking(monkeypatch: pytest.MonkeyPatch):
     return made
 
 
-async def test_an_identity_is_asked_for_in_the_name_of_the_last(asking) -> None:
+async def test_an_identity_is_asked_for_in_the_name_of_the_last(asking: Asking) -> None:
     coordinator, _, connection = asking(struct.pack(">ihqhb", 0, 0, 9, 4, 0))
     assert await coordinator.init_producer_id(PRODUCER) == ProducerIdentity(9, 4)
     [request] = connection.asked
@@ -80,7 +84,9 @@ async def test_an_identity_is_asked_for_in_the_name_of_the_last(asking) -> None:
     assert request.build_request_header(1, "c").encode().endswith(b"\0")  # no tags
 
 
-async def test_long_names_have_long_lengths(monkeypatch: pytest.MonkeyPatch, asking) -> None:
+async def test_long_names_have_long_lengths(
+    monkeypatch: pytest.MonkeyPatch, asking: Asking
+) -> None:
     coordinator, client, connection = asking(struct.pack(">ihqhb", 0, 0, 9, 4, 0))
     coordinator._transactional_id = "x" * 300
     monkeypatch.setattr(client, "coordinator_lookup", lambda *_: asyncio.sleep(0, 5))
@@ -88,7 +94,7 @@ async def test_long_names_have_long_lengths(monkeypatch: pytest.MonkeyPatch, ask
     assert connection.asked[0].encode().startswith(b"\xad\x02xxx")  # 301 in groups of seven bits
 
 
-async def test_partitions_are_added(asking) -> None:
+async def test_partitions_are_added(asking: Asking) -> None:
     answer = struct.pack(">ii", 0, 1) + b"\x00\x01t" + struct.pack(">iihih", 2, 0, 0, 4, 55)
     coordinator, _, connection = asking(answer)
     places = [TopicPartition("t", 0), TopicPartition("u", 1), TopicPartition("t", 4)]
@@ -103,7 +109,7 @@ async def test_partitions_are_added(asking) -> None:
     assert connection.asked[0].API_VERSION == 2
 
 
-async def test_a_transaction_is_aborted(asking) -> None:
+async def test_a_transaction_is_aborted(asking: Asking) -> None:
     coordinator, _, connection = asking(struct.pack(">ih", 0, 0))
     await coordinator.abort(PRODUCER)
     assert connection.asked[0].encode() == b"\x00\x05g.m.s" + struct.pack(">qhb", 7, 3, 0)
@@ -121,7 +127,7 @@ async def test_a_transaction_is_aborted(asking) -> None:
     ids=lambda one: getattr(one, "__name__", None),
 )
 async def test_the_coordinator_is_looked_up_again_when_it_may_have_moved(
-    asking, failure: bytes | Exception, raised: type[Exception], lookups: int
+    asking: Asking, failure: bytes | Exception, raised: type[Exception], lookups: int
 ) -> None:
     coordinator, client, connection = asking(failure, struct.pack(">ih", 0, 0))
     with pytest.raises(raised):
@@ -131,7 +137,7 @@ async def test_the_coordinator_is_looked_up_again_when_it_may_have_moved(
     assert bool(connection.closed) == isinstance(failure, TimeoutError)
 
 
-async def test_nobody_to_ask(asking) -> None:
+async def test_nobody_to_ask(asking: Asking) -> None:
     coordinator, client, _ = asking()
     client.connection = None
     with pytest.raises(errors.NodeNotReadyError):

@@ -21,7 +21,7 @@ PLACES = [TopicPartition("trades", 0)]
 
 class Bench:
     def __init__(self) -> None:
-        self.failures: list[Exception] = []
+        self.failures: list[Exception | None] = []
         self.kafka = Kafka(PLACES, lambda: self.failures.pop(0) if self.failures else None)
         self.now_s = 0.0
         self.life = Life(NAME, monotonic_s=lambda: self.now_s, doubt_s=100.0, renew_s=0.01)
