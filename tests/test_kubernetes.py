@@ -152,3 +152,15 @@ def test_probes_ask_what_the_program_answers(folder: Path) -> None:
                 for probe in probes:
                     assert f'("{probe["httpGet"]["path"]}", self.' in server
                     assert probe["httpGet"]["port"] in ports
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda path: path.name)
+def test_a_policy_guards_the_status_port_of_every_pod(folder: Path) -> None:
+    policies = [one["spec"] for one in resources(folder) if one["kind"] == "NetworkPolicy"]
+    for resource, _ in pods(folder):
+        labels = resource["spec"]["template"]["metadata"]["labels"]
+        guarding = [
+            one for one in policies if one["podSelector"]["matchLabels"].items() <= labels.items()
+        ]
+        assert guarding, names(resource)
+        assert all(rule["from"] for one in guarding for rule in one["ingress"])
