@@ -34,7 +34,8 @@ def main() -> None:
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
     library = native().library
     assert library is not None, native().reason
-    lines, markets, random = ["/* Made by tests/fuzz/inputs.py. */"], [], Random(11)
+    lines, random = ["/* Made by tests/fuzz/inputs.py. */"], Random(11)
+    markets: list[str] = []
     for venue in registry().sources:
         for market in adapter_of(venue).markets:
             shapes = shapes_of(adapter_of(venue), market)
