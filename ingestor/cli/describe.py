@@ -14,6 +14,7 @@ from ingestor.cli.common import (
     EXIT_FAILURE,
     EXIT_USAGE,
     ConfigFile,
+    ConfigOption,
     Json,
     OptionalConfigFile,
     ShardOption,
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(feeds)
+    app.command()(symbols)
     app.command()(doctor)
     app.command()(top)
+    app.command()(reload)
     app.command()(profile)
     group = typer.Typer(
         help="Show, check and describe configurations.",
@@ -90,6 +93,37 @@ def feeds(
         typer.echo(feeds_text(found))
 
 
+def symbols(
+    venue: Annotated[
+        str | None, typer.Argument(help="One venue; without it, the lists on this machine.")
+    ] = None,
+    pattern: Annotated[
+        str, typer.Argument(help="Such as 'BTC-*'; without wildcards, a part of the symbol.")
+    ] = "*",
+    config: ConfigOption = None,
+    as_json: Json = False,
+) -> None:
+    """List instruments: canonical symbol, the venue's own, type, tick, lot, multiplier, expiry.
+
+    A list that was kept on this machine is used while it is fresh (`catalogue.ttl_s`); else the
+    venue is asked over REST. With a configuration, addresses of its feeds are used.
+
+    \b
+    Examples:
+      ingestor symbols simulated --config config/demo.toml
+      ingestor symbols simulated 'S0000*-USD' --config config/demo.toml --json
+    """
+    from ingestor.cli.common import unless_signal
+    from ingestor.cli.symbols import list_symbols, symbols_text
+
+    settings = load_config(config)
+    found = asyncio.run(unless_signal(list_symbols(settings, venue, pattern)))
+    if as_json:
+        print_json([one.to_json() for one in found])
+    else:
+        typer.echo(symbols_text(found))
+
+
 def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:
     """Look at this machine: versions, limits, the cache folder, the port, the broker.
 
@@ -133,6 +167,36 @@ def top(
     from ingestor.cli.top import show_status
 
     asyncio.run(until_signal(show_status(url, once=once, as_json=as_json)))
+
+
+def reload(
+    target: Annotated[
+        str, typer.Argument(metavar="[URL|PID]", help="The status port of a process, or its id.")
+    ] = "http://127.0.0.1:9464",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the difference; change nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Have a running process follow its configuration file, and print what that changes.
+
+    Streams are subscribed to and given up at the venues' pace; no other stream is touched. A
+    configuration that is wrong, or that changes what only a restart can, changes nothing: exit
+    status 2. SIGHUP does the same and logs it.
+
+    \b
+    Examples:
+      ingestor reload --dry-run
+      ingestor reload
+      ingestor reload 12345 --json
+    """
+    from ingestor.cli.reload import difference_text, request_reload
+
+    content = asyncio.run(request_reload(target, dry_run=dry_run))
+    if as_json:
+        print_json(content)
+    else:
+        typer.echo(difference_text(content))
 
 
 def profile(

@@ -47,6 +47,7 @@ COMMANDS = {
     "run": [],
     "serve": [],
     "simulate": [],
+    "symbols": [],
     "top": [],
 }
 
