@@ -54,9 +54,9 @@ def main() -> None:
     number = len(markets)
     reader = RecordReader(library, [record_shape(row_class) for row_class in READ])
     reader.know(_prefixes())
-    lines += _declared(number, reader._arrays, reader._table)
-    markets.append(_initializer(number, len(READ), reader._table))
-    lines += _arrays("", {"prefixes": reader._prefixes, "prefix_texts": reader._texts})
+    lines += _declared(number, reader.arrays, reader.table)
+    markets.append(_initializer(number, len(READ), reader.table))
+    lines += _arrays("", {"prefixes": reader.prefixes, "prefix_texts": reader.texts})
     lines += [f"static const Market markets[] = {{{', '.join(markets)}}};"]
     (folder / "inputs.h").write_text("\n".join(lines) + "\n")
     for row_class in READ:
@@ -87,8 +87,8 @@ def _declared(number: int, arrays: ShapeArrays, table: SymbolTable) -> list[str]
             "operations": arrays.operations,
             "shapes": arrays.shapes,
             "texts": arrays.texts,
-            "symbols": table._slots,
-            "names": table._names,
+            "symbols": table.slots,
+            "names": table.names,
         },
     )
 
@@ -104,7 +104,7 @@ def _arrays(suffix: str, arrays: Mapping[str, NDArray[np.generic]]) -> list[str]
 def _initializer(number: int, shapes: int, table: SymbolTable) -> str:
     names = ("operations", "shapes", "texts", "symbols", "names")
     pointers = ", ".join(f"{name}_{number}" for name in names)
-    return f"{{{pointers}, {len(table._slots) - 1}, {shapes}}}"
+    return f"{{{pointers}, {len(table.slots) - 1}, {shapes}}}"
 
 
 if __name__ == "__main__":
