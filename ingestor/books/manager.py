@@ -27,6 +27,7 @@ from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.books.book import NEXT, Book, Event, State, Update
 from ingestor.books.flush import NEGATIVE, Flush, image
 from ingestor.books.images import take_image
+from ingestor.books.lending import lending
 from ingestor.books.open_books import OpenBooks
 from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
@@ -69,6 +70,7 @@ class BookManager:
         self._settings = settings or BookSettings()
         self._books = OpenBooks(table, rule_of, self._settings)
         self._breaks: list[tuple[int, Cause, int]] = []  # from outside, for the next flush
+        self._lending = lending(self._books)
         self._repairs = RepairPlanner(table, self._settings)
         self._errors: list[SequenceGap] = []
         self._bugs: list[tuple[int, Exception]] = []
@@ -195,20 +197,36 @@ class BookManager:
 
         The boundary of each book: an update that raises costs its own book, which begins anew.
         """
-        while True:
-            indices = iter(range(flush.taken, end))
+        if self._lending is not None and not 0 <= quotes_waiting.due < end:
+            for index in self._lending.take(flush, end):
+                self._judge(flush, index)
+        while left := flush.left(end):
+            if flush.skipped is not None:
+                flush.go_on_at(flush.taken)
+            indices = iter(left)
             try:
                 self._apply_updates(flush, quotes_waiting, indices, quotes_end)
                 break
             except Exception as failure:  # noqa: BLE001  # the boundary of a book
-                failed = end - length_hint(indices) - 1
-                update = flush.update(failed)
-                flush.discard_once(update)
-                instrument = flush.instruments[failed]
-                self._contain(flush, instrument, update.at, update.ts_recv, failure)
+                failed = left[len(left) - length_hint(indices) - 1]
+                self._contain_update(flush, failed, failure)
                 flush.go_on_at(failed + 1)
         flush.taken = end
         self._apply_quotes(flush, quotes_waiting, quotes_end, end)
+
+    def _judge(self, flush: Flush, index: int) -> None:
+        """Verify an update whose levels are in its book already."""
+        try:
+            book = self._books.by_instrument[flush.instruments[index]]
+            self._verify_update(flush, book, index)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a book
+            self._contain_update(flush, index, failure)
+
+    def _contain_update(self, flush: Flush, index: int, failure: Exception) -> None:
+        """Leave out an update that raised, and begin its book anew."""
+        update = flush.update(index)
+        flush.discard_once(update)
+        self._contain(flush, flush.instruments[index], update.at, update.ts_recv, failure)
 
     def _contain(
         self, flush: Flush, instrument: int, at: int, ts_recv: int, failure: Exception
@@ -262,15 +280,17 @@ class BookManager:
                 deque(islice(levels, bids + asks), 0)  # they are passed over
                 self._apply_slow_path(flush, index)
                 continue
+            if book.giver is not None:
+                book.take_back()
             if bids:
-                book.bids.apply(islice(levels, bids), top_bid)
+                book.own_bids.apply(islice(levels, bids), top_bid)
             if asks:
-                book.asks.apply(islice(levels, asks), top_ask)
+                book.own_asks.apply(islice(levels, asks), top_ask)
             if (
                 not book.is_simple
-                or book.bids.best + book.asks.best >= 0
-                or book.bids.is_over
-                or book.asks.is_over
+                or book.own_bids.best + book.own_asks.best >= 0
+                or book.own_bids.is_over
+                or book.own_asks.is_over
                 or book.recent_quotes
             ):
                 self._verify_update(flush, book, index)

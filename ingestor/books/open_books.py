@@ -60,11 +60,13 @@ class OpenBooks:
         """Take out a book that will not be heard of again."""
         book = self.by_instrument.pop(instrument, None)
         if book is not None:
+            book.take_back()
             self.has_quote_check[instrument] = False
         return book
 
     def move(self, old: int, new: int) -> None:
         """Let a book go on under the number of a new revision of its instrument."""
+        self.by_instrument[old].take_back()
         self.by_instrument[new] = self.by_instrument.pop(old)
         self.has_quote_check[new], self.has_quote_check[old] = self.has_quote_check[old], False
         self.newest[new] = self.newest[old]
@@ -75,7 +77,10 @@ class OpenBooks:
         self.fit_table()
         if not len(flush):
             return
-        if not self.by_instrument.keys() >= (heard := dict.fromkeys(flush.instruments)).keys():
+        if (
+            not self.by_instrument.keys()
+            >= (heard := dict.fromkeys(flush.sealed.updates["instrument"].tolist())).keys()
+        ):
             for instrument in heard:
                 self.book(instrument, flush.now_ns)
         self._unnoted.append(flush.sealed.updates)
