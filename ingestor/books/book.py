@@ -228,6 +228,7 @@ class Book:
             or self.history is not None
             or self.rule.checksum is not None
             or self.is_checked
+            or self.rule.checks_apart
         )
 
 
