@@ -21,11 +21,9 @@ from itertools import islice
 from operator import length_hint
 from typing import Final
 
-import numpy as np
-
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.books.book import NEXT, Book, Event, State, Update
-from ingestor.books.flush import NEGATIVE, Flush, image
+from ingestor.books.flush import NEGATIVE, Flush
 from ingestor.books.images import take_image
 from ingestor.books.lending import lending
 from ingestor.books.open_books import OpenBooks
@@ -42,7 +40,7 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import LEVEL, Cause, Flag
+from ingestor.model.rows import Cause, Flag
 from ingestor.model.timestamps import SECOND
 
 __all__ = ["BookManager", "BookOutput", "BookSettings", "BookStatistics", "Repair"]
@@ -169,14 +167,8 @@ class BookManager:
         Rows are flagged SNAPSHOT, and PARTIAL where the book is deeper than what is shown. An empty
         book is one RESET row flagged SNAPSHOT. `sequence` is the number of the newest update.
         """
-        self._books.note()
         broken = {instrument for instrument, _, _ in self._breaks}
-        parts = [
-            image(book, self._settings.snapshot_depth, self._books.newest[book.instrument])
-            for book in map(self._books.by_instrument.get, instruments)
-            if book is not None and book.is_valid and book.instrument not in broken
-        ]
-        rows = np.concatenate(parts) if parts else np.empty(0, LEVEL)
+        rows = self._books.images(instruments, broken, self._settings.snapshot_depth)
         return TickBatch(RowClass.LEVEL, rows, self._table)
 
     def is_valid(self, instrument: int) -> bool:
@@ -217,8 +209,7 @@ class BookManager:
     def _judge(self, flush: Flush, index: int) -> None:
         """Verify an update whose levels are in its book already."""
         try:
-            book = self._books.by_instrument[flush.instruments[index]]
-            self._verify_update(flush, book, index)
+            self._verify_update(flush, self._books.by_instrument[flush.instruments[index]], index)
         except Exception as failure:  # noqa: BLE001  # the boundary of a book
             self._contain_update(flush, index, failure)
 
@@ -302,9 +293,8 @@ class BookManager:
 
     def _verify_update(self, flush: Flush, book: Book, index: int) -> None:
         """An update's levels are in the book: prove it, and show what it did beyond its rows."""
-        cause = prove(
-            book, flush.lasts[index], flush.flags[index], flush.checksums[index], self._memory
-        )
+        flags, checksum = flush.flags[index], flush.checksums[index]
+        cause = prove(book, flush.lasts[index], flags, checksum, self._memory)
         if cause is not None:
             self._refuse(flush, book, flush.update(index), flush.start(index), cause)
         elif book.removed is not None or (book.quotes_from_book and book.top() != book.shown):
@@ -475,16 +465,9 @@ class BookManager:
             if is_down and self._wanted.is_elsewhere(book, hole.source):
                 continue
             self._wanted.carry(book, hole.source)
-            self._break(
-                flush,
-                book,
-                flush.start(hole.update),
-                hole.ts_recv,
-                hole.cause,
-                hole.first,
-                hole.last,
-                event=Event.DISCONNECT if is_down else Event.BREAK,
-            )
+            event = Event.DISCONNECT if is_down else Event.BREAK
+            at = flush.start(hole.update)
+            self._break(flush, book, at, hole.ts_recv, hole.cause, hole.first, hole.last, event)
 
     def _refuse(self, flush: Flush, book: Book, update: Update, at: int, cause: Cause) -> None:
         """Leave an update out and break the book that it contradicts."""

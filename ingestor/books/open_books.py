@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Final
 
 import numpy as np
 
 from ingestor.adapter import BookRule
 from ingestor.books.book import Book, open_book
-from ingestor.books.flush import Flush
+from ingestor.books.flush import Flush, image
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookCounters, BookStatistics
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import UPDATE, Rows
+from ingestor.model.rows import LEVEL, UPDATE, Rows
 
 _UNNOTED_MAX: Final = 1_024  # updates
 
@@ -103,6 +103,22 @@ class OpenBooks:
             self.newest[updates["instrument"]] = updates
             self._unnoted.clear()
             self._unnoted_count = 0
+
+    def images(self, instruments: Iterable[int], broken: Container[int], depth: int) -> Rows:
+        """Return the best levels of valid books as LEVEL rows.
+
+        Args:
+            instruments: Whose books are shown.
+            broken: Of these, the ones whose book is about to be broken.
+            depth: Most levels a side.
+        """
+        self.note()
+        parts = [
+            image(book, depth, self.newest[book.instrument])
+            for book in map(self.by_instrument.get, instruments)
+            if book is not None and book.is_valid and book.instrument not in broken
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, LEVEL)
 
     def statistics(self, now_ns: int | None = None) -> dict[tuple[str, str], BookStatistics]:
         """Return the sums by (venue, market). now_ns: counts the invalid times that still last."""
