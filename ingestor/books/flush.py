@@ -230,6 +230,10 @@ class Flush:
             updates = compress(updates, kept[index:].tolist())
         self.updates, self.levels = updates, levels
 
+    def has_many(self, end: int) -> bool:
+        """Return whether many updates are to be taken before `end`."""
+        return end - self.taken > FEW
+
     def skip(self, skipped: NDArray[np.bool_]) -> None:
         """Leave updates out of `updates` and `levels`: they are in their books already."""
         self.skipped = skipped if self.skipped is None else self.skipped | skipped

@@ -14,7 +14,7 @@ import numpy as np
 
 from ingestor.adapter import Continuity
 from ingestor.books.book import Book, State
-from ingestor.books.flush import FEW, Flush
+from ingestor.books.flush import Flush
 from ingestor.books.open_books import OpenBooks
 from ingestor.model.book_side import WHOLE_MAX
 from ingestor.native import LentBooks, UpdateResult, native
@@ -41,8 +41,6 @@ class Lending:
             Indices of updates whose levels are in their book, which Python has to judge now.
         """
         first, updates = flush.taken, flush.sealed.updates
-        if end - first <= FEW:
-            return []
         numbers = updates["instrument"][first:end].astype(np.int64)
         touched = np.unique(numbers)
         self._lent.fit(int(touched[-1]) + 1)

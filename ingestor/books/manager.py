@@ -189,7 +189,7 @@ class BookManager:
 
         The boundary of each book: an update that raises costs its own book, which begins anew.
         """
-        if self._lending is not None and not 0 <= quotes_waiting.due < end:
+        if self._lending is not None and flush.has_many(end) and not 0 <= quotes_waiting.due < end:
             for index in self._lending.take(flush, end):
                 self._judge(flush, index)
         while left := flush.left(end):
