@@ -46,8 +46,8 @@ better of two windows of 1.2 s of the benchmark `throughput`; the medians. Only 
 | levels, 20 a frame | binary | 1,193,294 | 2,786,456 | 2.3 |
 
 To have them again: `git worktree add ../before 1712b7c`, then in each of the two folders by turns
-`python -m benchmarks throughput`. Of a binary trade, about 300 ns are the flush in Python: metrics,
-splitting by partition, and what a produce request costs; that stands in the way of the rest.
+`python -m benchmarks throughput`. Wanted were 3.8 for trades in JSON, 3.1 in binary, 3.4 for quotes in
+binary and 2.3 for levels in binary: trades, and quotes by a little, miss it on this machine.
 
 Reading back, rows per CPU-second of the whole consumer from the embedded broker, 400,000 rows of
 each class (`python -m benchmarks publish`, `read_rows_per_cpu_s`):
@@ -63,8 +63,10 @@ each class (`python -m benchmarks publish`, `read_rows_per_cpu_s`):
 binary rows that is most of the difference.)
 
 Lag from the venue's send time to the acknowledgement, embedded broker, binary trades on 20
-connections at 3,000 messages a second, by turns with the fixed linger of 8 ms: p50 0.5 to 1.2 ms
-where it was 5.3 to 7.1, p99 0.7 to 11 ms where it was 10 to 32, on a machine that others used
+connections at 3,000 messages a second, by turns with the fixed linger of 8 ms. In two turns on a
+quiet machine: p50 0.7 and 0.5 ms where it was 6.1 and 5.3, p99 5.7 and 0.7 ms where it was 12.2 and
+11.5. While others used both cores: p50 1.0 and 1.2 ms where it was 7.0 and 7.1, p99 117 and 10.6 ms
+where it was 32 and 14.1
 ([ADR 50](adr/0050-latency-follows-load.md)).
 """
 
