@@ -46,8 +46,8 @@ better of two windows of 1.2 s of the benchmark `throughput`; the medians. Only 
 | levels, 20 a frame | binary | 1,193,294 | 2,786,456 | 2.3 |
 
 To have them again: `git worktree add ../before 1712b7c`, then in each of the two folders by turns
-`python -m benchmarks throughput`. Wanted were 3.8 for trades in JSON, 3.1 in binary, 3.4 for quotes in
-binary and 2.3 for levels in binary: trades, and quotes by a little, miss it on this machine.
+`python -m benchmarks throughput`. Wanted were 3.8 for trades in JSON, 3.1 in binary, 3.4 for
+quotes in binary and 2.3 for levels in binary: trades, and quotes by a little, miss it here.
 
 Reading back, rows per CPU-second of the whole consumer from the embedded broker, 400,000 rows of
 each class (`python -m benchmarks publish`, `read_rows_per_cpu_s`):
