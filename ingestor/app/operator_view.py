@@ -111,6 +111,8 @@ class OperatorView:
         last = self._pipeline.metrics.last_seen
         for slot in self._supervisor.slots:
             planned = slot.planned
+            if planned.line:
+                continue  # the first line shows the streams of both
             for subscription in planned.subscriptions:
                 row_class = ROW_CLASSES.of_channel(subscription.channel)
                 messages, last_ns, lag_ns = last.of(row_class, subscription.instrument)
@@ -119,7 +121,10 @@ class OperatorView:
                     planned.market,
                     subscription.channel,
                     subscription.symbol,
-                    is_up=slot.connection is not None,
+                    is_up=self._supervisor.connection_of(
+                        subscription.instrument, subscription.channel
+                    )
+                    is not None,
                     messages=messages,
                     last_message_ns=last_ns,
                     lag_s=lag_ns / 1e9,

@@ -153,6 +153,7 @@ def route(feed: FeedConfig) -> Route:
         source_addresses=feed.source_addresses,
         proxy=feed.proxy.get_secret_value() if feed.proxy else None,
         permessage_deflate=feed.compression,
+        lines=feed.lines,
     )
 
 

@@ -412,6 +412,9 @@ class FeedConfig(Section):
     """Fewer streams on a connection than the venue allows."""
     source_addresses: tuple[IpAddress, ...] = ()
     """Local addresses that connections are spread over; limits count per address."""
+    lines: Annotated[int, Field(ge=1, le=2)] = 1
+    """Connections that carry each stream. With 2 the first arrival of each row counts, and one of
+    them may be lost without a gap. They have different `source_addresses`, if there are two."""
     proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
     """URL of a proxy (`websockets` only): `http://`, `https://`, `socks5://`, or `socks5h://` to
     let the proxy resolve names. The system's proxy is never used."""

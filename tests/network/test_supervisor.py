@@ -365,7 +365,9 @@ class Notebook:
         if not notes or notes[-1] != what:
             notes.append(what)
 
-    def connected(self, connection: int, ts_ns: int, venue: str, market: str, url: str) -> None:
+    def connected(
+        self, connection: int, ts_ns: int, venue: str, market: str, url: str, lines: int = 1
+    ) -> None:
         self._note(connection, f"connected {venue} {market}")
 
     def disconnected(self, connection: int, ts_ns: int, reason: str) -> None:

@@ -40,7 +40,7 @@ from ingestor.sources.live.dialer import Dialer, Dialers
 from ingestor.sources.live.events import SupervisorEvents, cause_of
 from ingestor.sources.live.handshakes import Handshakes
 from ingestor.sources.live.health import HealthChecker
-from ingestor.sources.live.plan import Plan
+from ingestor.sources.live.plan import Plan, PlannedConnection
 from ingestor.sources.live.repair_worker import RepairWorker
 from ingestor.sources.live.replan import PlanChange
 from ingestor.sources.live.request_pace import RequestPace, SharedPaces
@@ -238,6 +238,7 @@ class Supervisor(SessionEvents):
             () if slot.is_new else planned.subscriptions,  # `_follow` subscribes, behind GAPs
             frame_queue.buffer,
             *(frame_queue.counts, self, market, frame_queue.decode),
+            self._frame_queues.lines if planned.route.lines > 1 else None,
         )
         on_read_complete = self._read_complete_of(frame_queue)
         pace = RequestPace(planned.limits, self._paces.of(planned), self.clocks.steady_s)
@@ -263,9 +264,8 @@ class Supervisor(SessionEvents):
             before.retire(verdict)
         if self._tap is not None:
             planned = slot.planned
-            self._tap.connected(
-                number, connection.opened_ns, planned.venue, planned.market, planned.url
-            )
+            about = planned.venue, planned.market, planned.url, planned.route.lines
+            self._tap.connected(number, connection.opened_ns, *about)
         self._health.started(connection)
         if connection.link is not None and (self.is_paused or self._stopping):
             connection.link.pause_reading()
@@ -297,7 +297,21 @@ class Supervisor(SessionEvents):
             self._tap.disconnected(number, now_ns, str(failure))
         connection.session.closed(now_ns)
         self._request_flush()
-        self._events.down(connection.slot.planned, connection.session, failure)
+        planned = connection.slot.planned
+        self._events.down(planned, connection.session, failure)
+        if planned.route.lines > 1:
+            for other in self._other_lines(planned):
+                self._events.carries_on(other.slot.planned, other.session)
+
+    def _other_lines(self, planned: PlannedConnection) -> list[Connection]:
+        """Return the open connections that carry some of the same streams on another line."""
+        slots = {
+            slot.planned.number: slot
+            for one in planned.subscriptions
+            for slot in self.slots.slots_of(one.instrument, one.channel)
+            if slot.planned.line != planned.line
+        }
+        return [slot.connection for slot in slots.values() if slot.connection is not None]
 
     def _again(self, slot: ConnectionSlot, failure: TransportError) -> None:
         """Schedule a line after a failure."""
