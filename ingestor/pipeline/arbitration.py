@@ -10,7 +10,9 @@ and its twin is a duplicate. The identity of a row is the venue's:
 | quote or book update with a number | the number; a lower one that is later is a new beginning |
 | all others | what it says, without the time of receipt |
 
-A snapshot that begins a line changes a book only where that line is ahead, or the book is broken.
+A snapshot that begins a line changes a book only where that line is ahead. One that repairs a book
+is: it was asked for after everything that had come. Where both lines were lost, numbers may begin
+anew.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from numpy.typing import NDArray
 from ingestor.adapter import BookRule, Continuity
 from ingestor.columns.sealed import Part, Sealed
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import Flag, Rows
+from ingestor.model.rows import Cause, Flag, Rows
+from ingestor.pipeline.gaps import concerned
 
 MEMORY: Final = 8_192  # rows of one instrument and class that are remembered, at least
 _NUMBERED: Final = frozenset({Continuity.RANGE, Continuity.PREVIOUS, Continuity.INCREMENT})
@@ -58,17 +61,20 @@ class _Numbers:
     last: int = 0
     ts_event: int = 0
     begun_ns: int = 0
+    behind: int = 0  # rows in a row that were no first ones
 
     def is_first(self, number: int, ts_event: int, *, has_time: bool) -> bool:
         """Say whether a row was not seen before; it is now. ts_event: the venue's, ns."""
         if number > self.last:
-            if has_time and ts_event < self.begun_ns:
-                return False  # a line that lags, from before the new beginning
-        elif not has_time or ts_event <= self.ts_event:
+            is_first = not has_time or ts_event >= self.begun_ns  # else from before that
+        else:
+            is_first = has_time and ts_event > self.ts_event
+        self.behind += 1
+        if not is_first and self.behind < MEMORY:
             return False
-        elif number < self.last:
-            self.begun_ns = ts_event
-        self.last = number
+        if number < self.last:
+            self.begun_ns = ts_event if has_time else 0
+        self.last, self.behind = number, 0
         if has_time:
             self.ts_event = max(self.ts_event, ts_event)
         return True
@@ -77,13 +83,9 @@ class _Numbers:
 class Arbiter:
     """Takes the second arrival of each row out of what was sealed."""
 
-    def __init__(self, rule_of: Callable[[int], BookRule], is_valid: Callable[[int], bool]) -> None:
-        """Args:
-        rule_of: instrument number -> the rule of its market.
-        is_valid: instrument number -> whether its book stands, as of the last flush.
-        """
+    def __init__(self, rule_of: Callable[[int], BookRule]) -> None:
+        """rule_of: instrument number -> the rule of its market."""
         self._rule_of = rule_of
-        self._is_valid = is_valid
         self._recent: dict[tuple[RowClass, int], _Recent] = {}
         self._numbers: dict[tuple[RowClass, int], _Numbers] = {}
 
@@ -95,15 +97,34 @@ class Arbiter:
             paired: by instrument number, whether two lines carry it.
         """
         dropped: dict[RowClass, NDArray[np.uint32]] = {}
+        lost = [hole for hole in sealed.holes if hole.cause is Cause.DISCONNECT]
         for row_class, rows in _classes(sealed):
-            places = np.flatnonzero(paired[rows["instrument"]])
-            if not len(places):
-                continue
             keep = np.ones(len(rows), np.bool_)
-            keep[places] = self._firsts(row_class, sealed, rows, places)
+            done = 0
+            for hole in sorted(lost, key=lambda hole: hole.place(row_class)):
+                place = hole.place(row_class)
+                self._take_part(row_class, sealed, rows, keep, paired, slice(done, place))
+                done = place
+                for instrument in concerned(row_class, hole):
+                    self._numbers.pop((row_class, instrument), None)
+            self._take_part(row_class, sealed, rows, keep, paired, slice(done, len(rows)))
             if not keep.all():
                 dropped[row_class] = _remove(sealed, row_class, keep)
         return dropped
+
+    def _take_part(
+        self,
+        row_class: RowClass,
+        sealed: Sealed,
+        rows: Rows,
+        keep: _Mask,
+        paired: _Mask,
+        part: slice,
+    ) -> None:
+        """Judge the rows of one class between two holes. keep: set for each of them."""
+        places = part.start + np.flatnonzero(paired[rows["instrument"][part]])
+        if len(places):
+            keep[places] = self._firsts(row_class, sealed, rows, places)
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Follow new revisions of instruments. numbers: old -> new."""
@@ -154,7 +175,12 @@ class Arbiter:
             if flags & Flag.FETCHED:
                 firsts.append(True)  # an answer to a request: it came once
             elif number and rule.continuity in _NUMBERED:
-                firsts.append(self._is_next(instrument, number, int(row["ts_event"]), flags))
+                has_time = not flags & Flag.NO_VENUE_TIME
+                ts_event, numbers = (
+                    int(row["ts_event"]),
+                    self._numbers_of(RowClass.LEVEL, instrument),
+                )
+                firsts.append(numbers.is_first(number, ts_event, has_time=has_time))
             else:
                 levels = slice(end - int(row["bids"]) - int(row["asks"]), end)
                 content = (
@@ -164,15 +190,6 @@ class Arbiter:
                 )
                 firsts.append(self._is_first(RowClass.LEVEL, instrument, content))
         return firsts
-
-    def _is_next(self, instrument: int, number: int, ts_event: int, flags: int) -> bool:
-        numbers = self._numbers_of(RowClass.LEVEL, instrument)
-        has_time = not flags & Flag.NO_VENUE_TIME
-        if flags & Flag.SNAPSHOT and not self._is_valid(instrument) and numbers.last:
-            numbers.last, numbers.begun_ns = number, 0  # whatever came before it
-            numbers.ts_event = ts_event if has_time else 0
-            return True
-        return numbers.is_first(number, ts_event, has_time=has_time)
 
     def _is_first(self, row_class: RowClass, instrument: int, identity: object) -> bool:
         found = self._recent.get((row_class, instrument))

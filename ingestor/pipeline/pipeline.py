@@ -103,7 +103,7 @@ class Pipeline:
             if row_class.resent_by
         }
         self.trade_gaps = TradeGaps(table, trade_numbers_of)
-        self._arbiter = Arbiter(rule_of, self.books.is_valid)
+        self._arbiter = Arbiter(rule_of)
 
     def flush(self, now_ns: int, steady_ns: int | None = None) -> FlushResult:
         """Take everything out of the frame queues and the buffer.

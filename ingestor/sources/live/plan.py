@@ -106,6 +106,11 @@ class PlannedConnection:
         return self.adapter.venue
 
     @property
+    def about(self) -> tuple[str, str, str, int]:
+        """Venue, market, address and number of lines, as a recording keeps them."""
+        return self.venue, self.market, self.url, self.route.lines
+
+    @property
     def rules(self) -> Market:
         return self.adapter.markets[self.market]
 

@@ -55,6 +55,18 @@ class ConnectionSlots:
         """Return the slots that carry a channel of an instrument: one for each line."""
         return self._of_stream.get((instrument, channel), [])
 
+    def other_lines(self, planned: PlannedConnection) -> list[Connection]:
+        """Return the open connections that carry some of the same streams on another line."""
+        if planned.route.lines == 1:
+            return []
+        slots = {
+            slot.planned.number: slot
+            for one in planned.subscriptions
+            for slot in self.slots_of(one.instrument, one.channel)
+            if slot.planned.line != planned.line
+        }
+        return [slot.connection for slot in slots.values() if slot.connection is not None]
+
     def stream_of(
         self, instrument: int, channel: str
     ) -> tuple[PlannedConnection, Subscription] | None:

@@ -40,7 +40,7 @@ from ingestor.sources.live.dialer import Dialer, Dialers
 from ingestor.sources.live.events import SupervisorEvents, cause_of
 from ingestor.sources.live.handshakes import Handshakes
 from ingestor.sources.live.health import HealthChecker
-from ingestor.sources.live.plan import Plan, PlannedConnection
+from ingestor.sources.live.plan import Plan
 from ingestor.sources.live.repair_worker import RepairWorker
 from ingestor.sources.live.replan import PlanChange
 from ingestor.sources.live.request_pace import RequestPace, SharedPaces
@@ -263,9 +263,7 @@ class Supervisor(SessionEvents):
             self._end(before, verdict)
             before.retire(verdict)
         if self._tap is not None:
-            planned = slot.planned
-            about = planned.venue, planned.market, planned.url, planned.route.lines
-            self._tap.connected(number, connection.opened_ns, *about)
+            self._tap.connected(number, connection.opened_ns, *slot.planned.about)
         self._health.started(connection)
         if connection.link is not None and (self.is_paused or self._stopping):
             connection.link.pause_reading()
@@ -297,21 +295,9 @@ class Supervisor(SessionEvents):
             self._tap.disconnected(number, now_ns, str(failure))
         connection.session.closed(now_ns)
         self._request_flush()
-        planned = connection.slot.planned
-        self._events.down(planned, connection.session, failure)
-        if planned.route.lines > 1:
-            for other in self._other_lines(planned):
-                self._events.carries_on(other.slot.planned, other.session)
-
-    def _other_lines(self, planned: PlannedConnection) -> list[Connection]:
-        """Return the open connections that carry some of the same streams on another line."""
-        slots = {
-            slot.planned.number: slot
-            for one in planned.subscriptions
-            for slot in self.slots.slots_of(one.instrument, one.channel)
-            if slot.planned.line != planned.line
-        }
-        return [slot.connection for slot in slots.values() if slot.connection is not None]
+        self._events.down(connection.slot.planned, connection.session, failure)
+        for other in self.slots.other_lines(connection.slot.planned):
+            self._events.carries_on(other.slot.planned, other.session)
 
     def _again(self, slot: ConnectionSlot, failure: TransportError) -> None:
         """Schedule a line after a failure."""
