@@ -179,6 +179,7 @@ class Coinbase:
             ),
             book=BookRule(continuity=Continuity.CONNECTION, quotes_from_book=True),
             trade_numbers=TradeNumbers.ASCENDING,
+            recorded="2026-08",
         )
     }
 

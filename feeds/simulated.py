@@ -196,6 +196,7 @@ class Simulated:
                 rest=RestLimit(weight_per_s=1_000.0, weight_burst=1_000),
             ),
             book=BookRule(continuity=Continuity.RANGE, verify_with_quotes=True),
+            recorded="made by this program",
         )
     }
 

@@ -212,6 +212,7 @@ class Binance:
             _SPOT_BOOK,
             _SPOT_BOOKS,
             TradeNumbers.CONSECUTIVE,
+            recorded="2021-10, 2024-08",
         ),
         "usdm": Market(
             (
@@ -223,6 +224,7 @@ class Binance:
             _FUTURES_BOOK,
             _FUTURES_BOOKS,
             TradeNumbers.SPANS,
+            recorded="2021-07, 2024-08",
         ),
         "coinm": Market(
             (Endpoint("wss://dstream.binance.com/stream"),),

@@ -116,6 +116,7 @@ def _market(name: str) -> Market:
         book=BookRule(continuity=Continuity.INCREMENT),
         books=_BOOKS,
         trade_numbers=TradeNumbers.ASCENDING,
+        recorded="2026-08" if name == "linear" else "",
     )
 
 

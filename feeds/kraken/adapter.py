@@ -318,6 +318,7 @@ class Kraken:
             ),
             _BOOKS,
             TradeNumbers.CONSECUTIVE,
+            recorded="2026-08",
         )
     }
 

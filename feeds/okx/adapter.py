@@ -142,6 +142,7 @@ _MARKET: Final = Market(
     ),
     books=_BOOKS,
     trade_numbers=TradeNumbers.SPANS,
+    recorded="2022-05",
 )
 _HISTORY_PAGE: Final = 100  # trades in one answer
 

@@ -53,6 +53,7 @@ class BookRule:
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
     checksum_of_decimals: instead of `checksum`, where the texts of the venue's frames count: called
     with decimals without trailing zeros. Only books whose snapshot has a checksum are compared.
+    checks_apart: checksums come in messages of their own, which have no levels.
     verify_with_quotes: a quote whose sequence equals a book update's `last` must show its best
     levels.
     may_cross: the best ask may be lower than the best bid while the venue matches nothing, as
@@ -72,6 +73,7 @@ class BookRule:
     checksum_depth: int = 10
     checksum_text: Callable[[int, int], str] | None = None
     checksum_of_decimals: Callable[[DecimalLevels, DecimalLevels], int] | None = None
+    checks_apart: bool = False
     verify_with_quotes: bool = False
     may_cross: bool = False
     quotes_from_book: bool = False
@@ -198,6 +200,8 @@ class Market:
 
     books: the forms in which it has books, for adapters that are `OffersBooks`; the first is what
     an adapter has without being told, and what `book` is the rule of.
+    recorded: the recorded traffic of the venue that the adapter was tried with, and its year; "" =
+    it was written from documents and never saw any.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -206,6 +210,7 @@ class Market:
     book: BookRule
     books: tuple[BookOffer, ...] = ()
     trade_numbers: TradeNumbers = TradeNumbers.NONE
+    recorded: str = ""
 
     def rule_of(self, offer: BookOffer | None) -> BookRule:
         """Return the rule of books in a form; None = the first one."""

@@ -76,19 +76,24 @@ def check(path: ConfigFile, shard: ShardOption = None, as_json: Json = False) ->
 def feeds(
     venue: Annotated[str | None, typer.Argument(help="One venue; without it, all.")] = None,
     as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/venues.md.")] = False,
 ) -> None:
     """List venues with their markets, channels and limits.
+
+    The JSON has an object for each class of rows of each market.
 
     \b
     Examples:
       ingestor feeds
       ingestor feeds simulated --json
     """
-    from ingestor.cli.plan import describe_feeds, feeds_text
+    from ingestor.cli.venues import describe_feeds, feeds_text, venues_page
 
     found = describe_feeds(venue)
     if as_json:
         print_json(found)
+    elif markdown:
+        typer.echo(venues_page(found), nl=False)
     else:
         typer.echo(feeds_text(found))
 

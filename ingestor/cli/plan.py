@@ -1,12 +1,11 @@
-"""What `ingestor check` and `ingestor feeds` print."""
+"""What `ingestor check` prints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ingestor.adapter import FeedAdapter, Limits
+from ingestor.adapter import FeedAdapter
 from ingestor.adapter.instrument_list import InstrumentList
 from ingestor.app import settings
 from ingestor.app.planning import make_planned
@@ -14,7 +13,6 @@ from ingestor.config.model import Config
 from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import instrument
 from ingestor.sources.live.plan import Plan, PlannedConnection
-from ingestor.sources.registry import adapter_of, registry
 from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.client import RestClient
 from ingestor.sources.rest.pool import RestPools
@@ -143,50 +141,3 @@ def _connection_json(one: PlannedConnection) -> dict[str, Any]:
             for sub in one.subscriptions
         ],
     }
-
-
-def describe_feeds(venue: str | None) -> list[dict[str, Any]]:
-    """Return every market of one venue, or of all. Raises ConfigError for an unknown venue."""
-    adapters: Mapping[str, type[FeedAdapter]] = (
-        registry().load_all() if venue is None else {venue: adapter_of(venue)}
-    )
-    return [
-        {
-            "venue": name,
-            "market": market_name,
-            "channels": sorted({one for place in market.endpoints for one in place.channels}),
-            "urls": [place.url for place in market.endpoints],
-            "limits": _limits_json(market.limits),
-            "book": market.book.continuity.value,
-            "books": [{"depth": one.depth, "speed_ms": one.speed_ms} for one in market.books],
-            "snapshot": market.book.snapshot.value,
-            "reference": adapter.reference,
-        }
-        for name, adapter in adapters.items()
-        for market_name, market in adapter.markets.items()
-    ]
-
-
-def _limits_json(limits: Limits) -> dict[str, Any]:
-    return asdict(limits)
-
-
-def feeds_text(found: list[dict[str, Any]]) -> str:
-    """Return a line per market."""
-    rows = [("venue", "market", "channels", "streams/connection", "connects/s", "book by")]
-    rows += [
-        (
-            str(one["venue"]),
-            str(one["market"]),
-            ",".join(one["channels"]),
-            str(one["limits"]["streams_per_connection"]),
-            f"{one['limits']['connects_per_s']:g}",
-            f"{one['book']} ({one['snapshot']} snapshot)",
-        )
-        for one in found
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

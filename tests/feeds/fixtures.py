@@ -14,7 +14,9 @@ from typing import Any
 
 import feeds
 from ingestor.adapter import FeedAdapter
+from ingestor.codec.fields import Form, json_fields
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.sources.registry import discover
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -47,6 +49,7 @@ class Step:
     wanted: Any
     symbol: str = ""
     form: str = ""
+    is_setup: bool = False
 
     @property
     def payload(self) -> bytes:
@@ -131,7 +134,7 @@ def _step(name: str, number: int, line: dict[str, Any]) -> Step:
     verbs = [verb for verb in VERBS if verb in line]
     assert len(verbs) == 1, f"{where} is none of {VERBS}"
     verb = verbs[0]
-    unknown = set(line) - {verb, "note", "sent", "symbol", "form", *OUTCOMES}
+    unknown = set(line) - {verb, "note", "sent", "symbol", "form", "setup", *OUTCOMES}
     assert not unknown, f"{where} has unknown keys {unknown}"
     if verb in {"frame", "snapshot"}:
         outcomes = [outcome for outcome in OUTCOMES if outcome in line]
@@ -139,18 +142,37 @@ def _step(name: str, number: int, line: dict[str, Any]) -> Step:
         wanted = line[outcomes[0]]
         if outcomes[0] == "expect":
             wanted = by_kind([normal(row) for row in wanted])
-        more = line.get("symbol", ""), line.get("form", "")
+        more = line.get("symbol", ""), line.get("form", ""), line.get("setup", False)
         return Step(number, verb, line[verb], outcomes[0], wanted, *more)
     return Step(number, verb, line[verb], "sent", line.get("sent"))
 
 
+def _fields(row_class: RowClass) -> list[str]:
+    return [field.name for field in json_fields(row_class) if field.name != "exponent"]
+
+
+def _defaults(row_class: RowClass) -> Row:
+    """Return what a row may leave out: numbers that may be absent, and names that say nothing."""
+    found: Row = {"sequence": 0, "flags": []}
+    for one in json_fields(row_class):
+        if one.name in row_class.optional:
+            found[one.name] = None
+        elif one.form is Form.NAME:
+            found[one.name] = one.names[min(one.names)]
+    return found
+
+
+# Classes without words of their own: their rows have the fields of JSON records.
+OTHERS = {one.kind_name: one for one in ROW_CLASSES if not one.is_standard}
 _NUMBERS = {
+    **{kind: tuple(row_class.numbers) for kind, row_class in OTHERS.items()},
     "trade": ("price", "size"),
     "quote": ("bid_price", "bid_size", "ask_price", "ask_size"),
     "update": (),
     "hole": (),
 }
 _DEFAULTS: dict[str, Row] = {
+    **{kind: _defaults(row_class) for kind, row_class in OTHERS.items()},
     "trade": {"sequence": 0, "trade_id": "0", "flags": []},
     "quote": {"sequence": 0, "flags": []},
     "update": {"first": 0, "last": 0, "previous": 0, "checksum": None, "flags": []},
@@ -161,6 +183,7 @@ _MEMBERS = {
     "quote": {"symbol", "ts_event"},
     "update": {"symbol", "ts_event", "bids", "asks"},
     "hole": {"cause"},
+    **{kind: {"symbol", "ts_event", *_fields(row_class)} for kind, row_class in OTHERS.items()},
 }
 
 
@@ -172,17 +195,17 @@ def normal(row: Row) -> Row:
     members = {"kind", *_MEMBERS[kind], *_DEFAULTS[kind], *_NUMBERS[kind]}
     assert set(full) == members, f"a {kind} row has {sorted(members)}, not {sorted(full)}"
     for name in _NUMBERS[kind]:
-        full[name] = Decimal(full[name])
+        full[name] = None if full[name] is None else Decimal(full[name])
     for name in ("bids", "asks") if kind == "update" else ():
         full[name] = [[Decimal(price), Decimal(size)] for price, size in full[name]]
     if "flags" in full:
         full["flags"] = sorted(full["flags"])
-    if kind == "trade":
-        full["trade_id"] = _trade_id(full["trade_id"])
+    for name in {"trade_id", "order_id"} & full.keys():
+        full[name] = id_of(full[name])
     return full
 
 
-def _trade_id(text: str) -> int:
+def id_of(text: str) -> int:
     return int(text.replace("-", ""), 16) if "-" in text else int(text)
 
 

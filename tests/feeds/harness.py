@@ -24,20 +24,26 @@ from ingestor.adapter import (
     TradeNumbers,
 )
 from ingestor.adapter.contract import Subscription
+from ingestor.codec.json_encoder import row_values
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.decimals import format_decimal
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Flag, Side
 from ingestor.sources.registry import adapter_of
-from tests.feeds.fixtures import Fixture, Row, Step, by_kind, load
+from tests.feeds.fixtures import Fixture, Row, Step, by_kind, id_of, load
 
-CHANNELS = ROW_CLASSES.channels
 TS_RECV = 1_800_000_000_000_000_000  # 2027-01-15; later than every venue time of a fixture
 _IMPLIED = Flag.LAST | Flag.NO_VENUE_TIME | Flag.CHECKSUM
+
+
+def channels_of(adapter: type[FeedAdapter], market: str) -> list[str]:
+    """Return the channels that a market has, in order of the classes."""
+    endpoints = adapter.markets[market].endpoints
+    return [one for one in ROW_CLASSES.channels if any(one in it.channels for it in endpoints)]
 
 
 @dataclass
@@ -72,6 +78,9 @@ class Connection:
         fixture = self.fixture
         symbols = self.table.symbols(fixture.adapter.venue, fixture.market)
         self.adapter: FeedAdapter = fixture.adapter(fixture.market, symbols)
+        for step in fixture.steps:
+            if step.is_setup:
+                self.adapter.decode(step.payload, TS_RECV, ColumnBuffer(self.table))
         self.heard: list[Control] = []  # what `decode` returned since the last step
         self.session = Session(
             0,
@@ -79,7 +88,7 @@ class Connection:
             [
                 Subscription(number, symbol, channel, self.adapter.stream(channel, symbol))
                 for symbol, number in symbols.items()
-                for channel in CHANNELS
+                for channel in channels_of(fixture.adapter, fixture.market)
             ],
             self.buffer,
             self.counts,
@@ -175,6 +184,9 @@ def rows_of(sealed: Sealed, table: InstrumentTable, ts_recv: int | None = TS_REC
     rows = [_trade(row, table) for row in sealed.trades]
     rows += [_quote(row, table) for row in sealed.quotes]
     rows += _updates(sealed, table)
+    for row_class, part in sealed.others.items():
+        assert ts_recv is None or (part.rows["ts_recv"] == ts_recv).all()
+        rows += [_other(row_class, row, table) for row in part.rows]
     rows += [
         {
             "kind": "hole",
@@ -199,6 +211,19 @@ def _trade(row: Any, table: InstrumentTable) -> Row:
         "side": Side(row["side"]).name.lower(),
         "trade_id": _trade_id(row, table),
     }
+
+
+def _other(row_class: RowClass, row: np.void, table: InstrumentTable) -> Row:
+    one = table[int(row["instrument"])]
+    values = row_values(row_class, row, one.price_exponent, one.size_exponent)
+    values.pop("exponent", None)
+    for name in row_class.numbers:
+        values[name] = None if values[name] is None else Decimal(str(values[name]))
+    for name in row_class.ids:
+        values[name] = id_of(str(values[name]))
+    ends_event = Flag(int(row["flags"])) & Flag.LAST
+    header = _header(row_class.kind_name, row, table, ends_event)
+    return {**header, "sequence": int(row["sequence"]), **values}
 
 
 def _trade_id(row: Any, table: InstrumentTable) -> int:

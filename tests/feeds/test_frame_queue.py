@@ -21,11 +21,10 @@ from ingestor.adapter.contract import Subscription
 from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
-from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.model.rows import UPDATE
 from ingestor.pipeline.pipeline import Pipeline
 from tests.feeds.fixtures import load, markets
-from tests.feeds.harness import TS_RECV
+from tests.feeds.harness import TS_RECV, channels_of
 
 MARKETS = [pytest.param(*pair, id=f"{pair[0].venue}_{pair[1]}") for pair in markets()]
 CONNECTIONS = 3
@@ -64,7 +63,7 @@ class Bench:
             subscriptions = [
                 Subscription(place, symbol, channel, one.stream(channel, symbol))
                 for symbol, place in symbols.items()
-                for channel in ROW_CLASSES.channels
+                for channel in channels_of(adapter, market)
             ]
             frame_queue = self.frame_queue
             session = Session(

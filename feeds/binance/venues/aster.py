@@ -55,6 +55,7 @@ def _market(host: str, numbers: TradeNumbers) -> Market:
         endpoints=(Endpoint(f"wss://{host}stream.asterdex.com/stream"),),
         rest_url=f"https://{host}api.asterdex.com",
         limits=_LIMITS,
+        recorded="",
         trade_numbers=numbers,
     )
 

@@ -37,6 +37,7 @@ class BinanceUs(Binance):
             _SPOT,
             endpoints=(Endpoint("wss://stream.binance.us:9443/ws"),),
             rest_url="https://api.binance.us",
+            recorded="",
             limits=replace(
                 _SPOT.limits,
                 rest=RestLimit("spot", 10.0, 100, "X-MBX-USED-WEIGHT-1M", used_max=950),

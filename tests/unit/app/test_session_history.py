@@ -18,7 +18,7 @@ from ingestor.app.session_history import RestartMarks, SessionHistory, history_p
 from ingestor.decode.session import Session
 from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Kind, Side
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.sources.live.plan import PlannedConnection
@@ -180,7 +180,7 @@ class Rows:
 def channels(instrument_number: int, symbol: str) -> list[Subscription]:
     return [
         Subscription(instrument_number, symbol, channel, f"{channel}.{symbol}")
-        for channel in ROW_CLASSES.channels
+        for channel in ("trades", "quotes", "book")
     ]
 
 
