@@ -56,12 +56,16 @@ class _Recent:
 
 @dataclass(slots=True)
 class _Numbers:
-    """How far numbered rows have come. begun_ns: time of the last new beginning of the numbers."""
+    """How far numbered rows have come. begun_ns: time of the last new beginning of the numbers.
+
+    behind: rows in a row that were no first ones. is_lost: both lines were, since the last row.
+    """
 
     last: int = 0
     ts_event: int = 0
     begun_ns: int = 0
-    behind: int = 0  # rows in a row that were no first ones
+    behind: int = 0
+    is_lost: bool = False
 
     def is_first(self, number: int, ts_event: int, *, has_time: bool) -> bool:
         """Say whether a row was not seen before; it is now. ts_event: the venue's, ns."""
@@ -69,12 +73,14 @@ class _Numbers:
             is_first = not has_time or ts_event >= self.begun_ns  # else from before that
         else:
             is_first = has_time and ts_event > self.ts_event
+            # One of them may have been back already, and lag behind what came of the other.
+            is_first |= self.is_lost and number < self.last // 2
         self.behind += 1
         if not is_first and self.behind < MEMORY:
             return False
         if number < self.last:
             self.begun_ns = ts_event if has_time else 0
-        self.last, self.behind = number, 0
+        self.last, self.behind, self.is_lost = number, 0, False
         if has_time:
             self.ts_event = max(self.ts_event, ts_event)
         return True
@@ -106,7 +112,7 @@ class Arbiter:
                 self._take_part(row_class, sealed, rows, keep, paired, slice(done, place))
                 done = place
                 for instrument in concerned(row_class, hole):
-                    self._numbers.pop((row_class, instrument), None)
+                    self._numbers_of(row_class, instrument).is_lost = True
             self._take_part(row_class, sealed, rows, keep, paired, slice(done, len(rows)))
             if not keep.all():
                 dropped[row_class] = _remove(sealed, row_class, keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,6 +56,20 @@ class Heard:
         return np.concatenate(self._rows[row_class, symbol])
 
 
+async def settled(one: Running) -> None:
+    """Wait until all connections are up, and have been confirmed for a moment."""
+
+    def all_settled() -> bool:
+        since_ns = time.time_ns() - 300_000_000
+        supervisor = one.ingestor.supervisor
+        return not supervisor.statistics().pending and all(
+            slot.connection is not None and slot.connection.opened_ns < since_ns
+            for slot in supervisor.slots
+        )
+
+    await one.until(all_settled)
+
+
 class Bench:
     """An ingestor on two lines."""
 
@@ -83,8 +98,8 @@ class Bench:
         )
 
     async def back(self) -> None:
-        """Wait until all connections are up and confirmed."""
-        await self.one.subscribed()
+        """Wait until both lines carry everything again."""
+        await settled(self.one)
 
     def check(self) -> None:
         """Nothing is missing, twice, or out of order, and no gap is declared."""
@@ -115,7 +130,7 @@ async def two_lines(
         config = make_config("127.0.0.1:9", [feed], tmp_path / "cache", **sections)
         heard = Heard()
         async with running(config, publish=False, before=heard.attach) as one:
-            await one.subscribed()
+            await settled(one)
             found = Bench(one, simulator, heard)
             await found.more(10)
             yield found

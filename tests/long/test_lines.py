@@ -16,6 +16,7 @@ from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import FlushResult
 from tests.e2e.harness import make_config, running
 from tests.e2e.processes import simulated_venue
+from tests.e2e.test_lines import settled
 from tests.faults.results import RowRecorder
 
 pytestmark = pytest.mark.long(minutes=4)
@@ -64,11 +65,11 @@ async def test_a_line_is_killed_under_load_and_a_million_rows_are_complete(
         config = make_config("127.0.0.1:9", [feed], tmp_path)
         numbers = Numbers()
         async with running(config, publish=False, before=numbers.attach) as one:
-            await one.subscribed()
+            await settled(one)
             kills = 0
             while numbers.rows < ROWS:
                 await asyncio.sleep(1.0)
-                await one.subscribed()
+                await settled(one)
                 slots = list(one.ingestor.supervisor.slots)
                 victim = slots[kills % len(slots)].connection
                 assert victim is not None

@@ -164,6 +164,7 @@ def test_a_new_beginning_without_times_is_believed_after_a_while_or_a_loss_of_bo
     )
     one.take(flushed, PAIRED)
     assert flushed.updates["last"].tolist() == [6]
+    assert numbers_kept(one, updates([7, 6], flags=timeless)) == [7]
 
 
 def test_updates_without_numbers_are_told_by_what_they_say() -> None:
