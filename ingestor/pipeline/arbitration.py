@@ -1,13 +1,14 @@
 """Of the same rows on two lines, the first to arrive counts. Pure.
 
-Two connections carry the same streams of a feed with `lines = 2`. Each brings the venue's rows in
-order, so what both bring together is the longer of the two: a row is taken when it is first seen,
-and its twin is a duplicate. The identity of a row is the venue's:
+Two connections carry the same streams of a feed with `lines = 2`. A row is taken when it is first
+seen, and its twin is a duplicate. Each line brings the venue's rows in order; only where one comes
+back ahead of the other do rows of that moment stand behind later ones. The identity is the venue's:
 
 | row | identity |
 |---|---|
 | trade | its id |
-| quote or book update with a number | the number; a lower one that is later is a new beginning |
+| quote with a number | the number and the venue's time |
+| book update with a number | the number; a lower one that is later is a new beginning |
 | all others | what it says, without the time of receipt |
 
 A snapshot that begins a line changes a book only where that line is ahead. One that repairs a book
@@ -145,31 +146,33 @@ class Arbiter:
         if row_class is RowClass.LEVEL:
             return self._updates(sealed, rows, places)
         chosen = rows[places]
-        if row_class is RowClass.QUOTE:
-            return self._quotes(chosen)
-        if row_class is RowClass.TRADE:
-            identities: Iterable[object] = zip(
-                *(chosen[name].tolist() for name in ("trade_id_high", "trade_id_low", "sequence")),
-                strict=True,
-            )
-        else:
-            identities = _contents(chosen)
         return [
             self._is_first(row_class, instrument, identity)
-            for instrument, identity in zip(chosen["instrument"].tolist(), identities, strict=True)
-        ]
-
-    def _quotes(self, rows: Rows) -> list[bool]:
-        has_time = (rows["flags"] & Flag.NO_VENUE_TIME) == 0
-        columns = (rows[name].tolist() for name in ("instrument", "sequence", "ts_event"))
-        return [
-            self._numbers_of(RowClass.QUOTE, instrument).is_first(number, ts_event, has_time=timed)
-            if number and self._rule_of(instrument).continuity is not Continuity.CONNECTION
-            else self._is_first(RowClass.QUOTE, instrument, content)
-            for instrument, number, ts_event, timed, content in zip(
-                *columns, has_time.tolist(), _contents(rows), strict=True
+            for instrument, identity in zip(
+                chosen["instrument"].tolist(), self._identities(row_class, chosen), strict=True
             )
         ]
+
+    def _identities(self, row_class: RowClass, rows: Rows) -> Iterable[object]:
+        """Yield what tells each row from others of its instrument and class."""
+        if row_class is RowClass.TRADE:
+            names = ("trade_id_high", "trade_id_low", "sequence")
+            return zip(*(rows[name].tolist() for name in names), strict=True)
+        if row_class is not RowClass.QUOTE:
+            return _contents(rows)
+        times = np.where(rows["flags"] & Flag.NO_VENUE_TIME, 0, rows["ts_event"])
+        return (
+            (number, ts_event)
+            if number and self._rule_of(instrument).continuity is not Continuity.CONNECTION
+            else content
+            for instrument, number, ts_event, content in zip(
+                rows["instrument"].tolist(),
+                rows["sequence"].tolist(),
+                times.tolist(),
+                _contents(rows),
+                strict=True,
+            )
+        )
 
     def _updates(self, sealed: Sealed, rows: Rows, places: NDArray[np.intp]) -> list[bool]:
         ends = np.cumsum(rows["bids"] + rows["asks"].astype(np.int64))

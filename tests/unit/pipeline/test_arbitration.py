@@ -187,7 +187,7 @@ def test_quotes_by_number_or_by_what_they_say(numbered: bool) -> None:
     rows = np.zeros(4, QUOTE)
     rows["bid_price"], rows["ts_event"] = [1, 1, 2, 1], [1, 1, 2, 1]
     rows["ts_recv"] = [1, 2, 3, 4]
-    rows["sequence"] = [1, 1, 2, 1] if numbered else 0
+    rows["sequence"] = [2, 2, 3, 2] if numbered else 0
     flushed = sealed(quotes=rows)
     arbiter().take(flushed, PAIRED)
     assert flushed.quotes["bid_price"].tolist() == [1, 2]
