@@ -61,7 +61,7 @@ class Heard:
         for batch in result.batches:
             self.audit.submit(batch, 0)
             for number in np.unique(batch.rows["instrument"]).tolist():
-                place = batch.row_class, batch.instruments[number].symbol
+                place = batch.row_class, batch.instruments[number].key
                 chosen = batch.rows[batch.rows["instrument"] == number]
                 self._rows.setdefault(place, []).append(chosen)
 
@@ -113,6 +113,10 @@ class Bench:
                 for number in range(SYMBOLS)
             )
         )
+
+    async def gone(self, connection: Connection) -> None:
+        """Wait until a connection's socket is closed."""
+        await self.one.until(lambda: connection.link is None)
 
     async def back(self) -> None:
         """Wait until both lines carry everything again."""
@@ -172,7 +176,7 @@ async def test_a_line_that_is_killed_costs_nothing(tmp_path: Path, line: int) ->
         for _ in range(3):
             killed = found.line(line)
             killed.fail(PeerClosed("ws://killed", 1006))
-            await found.one.until(lambda killed=killed: killed.link is None)
+            await found.gone(killed)
             await found.more(30)
             await found.back()
         assert sum(found.one.ingestor.supervisor.statistics().reconnects.values()) == 3
@@ -185,7 +189,7 @@ async def test_a_planned_cut_of_each_line_leaves_no_hole(tmp_path: Path) -> None
         for line in (0, 1, 0, 1):
             old = found.line(line)
             found.one.ingestor.supervisor.replace(old, PlannedReconnect("ws://old", "24 hours"))
-            await found.one.until(lambda old=old: old.link is None)
+            await found.gone(old)
             await found.more(20)
             await found.back()
         found.check()
