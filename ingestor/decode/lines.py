@@ -20,22 +20,21 @@ class Carrier(Protocol):
 
 
 class Lines:
-    """The open sessions of all feeds with two lines."""
+    """The open sessions of all feeds with two lines. is_used: whether there are any."""
 
     def __init__(self) -> None:
         self._open: list[Carrier] = []
-
-    @property
-    def is_used(self) -> bool:
-        return bool(self._open)
+        self.is_used = False
 
     def add(self, session: Carrier) -> None:
         """Count a session in, from before its first frame."""
         self._open.append(session)
+        self.is_used = True
 
     def remove(self, session: Carrier) -> None:
         """Count a session out; one that is not in costs nothing."""
         self._open = [one for one in self._open if one is not session]
+        self.is_used = bool(self._open)
 
     def uncovered(
         self, session: Carrier, subscriptions: Iterable[Subscription]
