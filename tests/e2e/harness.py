@@ -17,13 +17,13 @@ from ingestor.app import Drained, Ingestor, load_plan
 from ingestor.config.model import Config
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.model.batch import TickBatch
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Flag, Kind, Side
 from ingestor.telemetry.status import Status
 from tests.reference.reader import Level, Quote, Trade
 
 PATIENCE_S = 60.0
-TOPICS = {row_class: row_class.topic for row_class in ROW_CLASSES}
+TOPICS = {row_class: row_class.topic for row_class in STANDARD_CLASSES}
 _AGGRESSOR = {Side.BID: "buy", Side.ASK: "sell"}
 _SIDE = {Side.BID: "bid", Side.ASK: "ask"}
 
@@ -148,7 +148,7 @@ class Published:
 
     @property
     def total(self) -> int:
-        return sum(self.count(one) for one in ROW_CLASSES)
+        return sum(self.count(one) for one in STANDARD_CLASSES)
 
     # In the reference's terms; marks are left out ------------------------------------------
 

@@ -32,6 +32,7 @@ from ingestor.sources.replay.options import ReplayOptions
 from ingestor.sources.replay.replay import Replay
 from tests.fakes.schemas import check
 from tests.feeds.fixtures import Fixture, load, markets
+from tests.feeds.harness import channels_of
 
 MARKETS = [pytest.param(*pair, id=f"{pair[0].venue}_{pair[1]}") for pair in markets()]
 SESSION = bytes(range(16))
@@ -89,7 +90,7 @@ def test_ticks_frames_and_books(adapter: type[FeedAdapter], market: str, tmp_pat
                 values[batch.row_class].append(record[1])
                 letters.append(dead_letter("md.x", 0, SESSION, 0, record, "refused"))
             _images(side, batch, replay)
-    for row_class in ROW_CLASSES:
+    for row_class in map(ROW_CLASSES.of_channel, channels_of(adapter, market)):
         records = check(row_class.topic, values[row_class])
         assert {one["venue"] for one in records} == {adapter.venue}, row_class
     refused = [step for step in fixture.steps if step.outcome == "rejected"]
