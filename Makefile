@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 CHECKED := ingestor feeds benchmarks tests
-TYPED := ingestor feeds benchmarks tests/kafka
+TYPED := ingestor feeds benchmarks tests
 
 # Only `make run SECONDS=20` counts: shells have a SECONDS variable of their own, which may be exported.
 DEMO_ARGS := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))

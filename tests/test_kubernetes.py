@@ -6,7 +6,8 @@ import copy
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ def pods(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 def names(one: dict[str, Any]) -> str:
     return f"{one['kind']}-{one['metadata']['name']}"
+
+
+def _value(values: Mapping[str, str], name: re.Match[str]) -> str:
+    return values[name[1]]
 
 
 def validate(resource: dict[str, Any], version: str) -> None:
@@ -104,8 +109,7 @@ def test_the_shards_of_a_manifest_are_the_plan(
     for index in range(count):
         filled = values | {INDEX_OF[resource["kind"]]: str(index)}
         arguments = [
-            re.sub(r"\$\((\w+)\)", lambda name, of=filled: of[name[1]], one)
-            for one in container["args"]
+            re.sub(r"\$\((\w+)\)", partial(_value, filled), one) for one in container["args"]
         ]
         assert arguments[0] == "run"
         shard = arguments[arguments.index("--shard") + 1]

@@ -22,7 +22,7 @@ WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")
 
 def venues_in(text: str) -> set[str]:
     """Return the venues that a text names, as words of its own or as parts of identifiers."""
-    return VENUES & {word.lower() for word in WORD.findall(text)}
+    return {*VENUES} & {word.lower() for word in WORD.findall(text)}
 
 
 def named_venues() -> Iterator[str]:

@@ -17,15 +17,15 @@ import tempfile
 from typing import Any, Final
 
 import uvloop
-from cryptofeed import FeedHandler, connection  # type: ignore[import-not-found]
-from cryptofeed.backends.kafka import TradeKafka  # type: ignore[import-not-found]
-from cryptofeed.connection import (  # type: ignore[import-not-found]
+from cryptofeed import FeedHandler, connection
+from cryptofeed.backends.kafka import TradeKafka
+from cryptofeed.connection import (
     RestEndpoint,
     Routes,
     WebsocketEndpoint,
 )
-from cryptofeed.defines import TRADES  # type: ignore[import-not-found]
-from cryptofeed.exchanges import Binance  # type: ignore[import-not-found]
+from cryptofeed.defines import TRADES
+from cryptofeed.exchanges import Binance
 
 from benchmarks.harness.child_process import answer, options, say
 

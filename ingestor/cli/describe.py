@@ -14,6 +14,7 @@ from ingestor.cli.common import (
     EXIT_FAILURE,
     EXIT_USAGE,
     ConfigFile,
+    ConfigOption,
     Json,
     OptionalConfigFile,
     ShardOption,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(feeds)
+    app.command()(symbols)
     app.command()(doctor)
     app.command()(top)
     app.command()(profile)
@@ -93,6 +95,37 @@ def feeds(
         typer.echo(venues_page(found), nl=False)
     else:
         typer.echo(feeds_text(found))
+
+
+def symbols(
+    venue: Annotated[
+        str | None, typer.Argument(help="One venue; without it, the lists on this machine.")
+    ] = None,
+    pattern: Annotated[
+        str, typer.Argument(help="Such as 'BTC-*'; without wildcards, a part of the symbol.")
+    ] = "*",
+    config: ConfigOption = None,
+    as_json: Json = False,
+) -> None:
+    """List instruments: canonical symbol, the venue's own, type, tick, lot, multiplier, expiry.
+
+    A list that was kept on this machine is used while it is fresh (`catalogue.ttl_s`); else the
+    venue is asked over REST. With a configuration, addresses of its feeds are used.
+
+    \b
+    Examples:
+      ingestor symbols simulated --config config/demo.toml
+      ingestor symbols simulated 'S0000*-USD' --config config/demo.toml --json
+    """
+    from ingestor.cli.common import unless_signal
+    from ingestor.cli.symbols import list_symbols, symbols_text
+
+    settings = load_config(config)
+    found = asyncio.run(unless_signal(list_symbols(settings, venue, pattern)))
+    if as_json:
+        print_json([one.to_json() for one in found])
+    else:
+        typer.echo(symbols_text(found))
 
 
 def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:

@@ -88,7 +88,9 @@ async def offline_plan(config: Config, file: str) -> PlanReport:
     return PlanReport(planned.plan, assumed, planned.waiting)
 
 
-class _NoNetwork(RestPools):
+class NoNetwork(RestPools):
+    """Refuses every request: lists come from disk alone."""
+
     async def client(self, adapter: type[FeedAdapter], market: str, origin: str) -> RestClient:
         raise TransportError(origin, "the network is not used")
 
@@ -98,7 +100,7 @@ class _Offline:
 
     def __init__(self, config: Config) -> None:
         lists = settings.catalogue_settings(config.catalogue)
-        self._catalogue = Catalog(lists, _NoNetwork())
+        self._catalogue = Catalog(lists, NoNetwork())
         self._config = config
         self.assumed: set[str] = set()
 

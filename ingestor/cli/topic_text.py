@@ -19,12 +19,11 @@ from ingestor.kafka.diagnosis import unavailable
 from ingestor.kafka.settings import STATUS, KafkaSettings
 from ingestor.model.batch import InstrumentLike, TickBatch
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
-from ingestor.model.rows import Flag, Kind, Side
+from ingestor.model.rows import Flag, Kind
 from ingestor.model.timestamps import Time, iso_text
 from ingestor.telemetry.output import printable
 
 _HOLES_SHOWN: Final = 20
-_BOOK_SIDES: Final = {Side.BID: "bid", Side.ASK: "ask"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +140,8 @@ def _fields(row: Any, row_class: RowClass, instrument: InstrumentLike) -> dict[s
     if kind == row_class.id:
         exponents = (instrument.price_exponent, instrument.size_exponent)
         values = row_values(row_class, row, *exponents)
-        if row_class is RowClass.LEVEL:
-            return {"side": _BOOK_SIDES[Side(int(row["side"]))], **values}
-        return values
+        labels = row_class.labels.items()
+        return {name: names.get(int(row[name])) for name, names in labels} | values
     control = row.view(row_class.control)
     fields: dict[str, Any] = {"cause": CAUSE_NAMES[int(control["cause"])]}
     if kind == Kind.GAP:

@@ -194,12 +194,8 @@ class JsonEncoder:
 
     def _prefix(self, code: int, row_class: RowClass) -> bytes:
         one = self._instruments[_instrument(code)]
-        venue, market, symbol = (orjson.dumps(part).decode() for part in one.key.split(":", 2))
-        return (
-            f'{{"venue":{venue},"market":{market},"symbol":{symbol},"revision":{one.revision},'
-            f'"channel":"{row_class.channel}","kind":"{ROW_CLASSES.kind_name(_kind(code))}",'
-            f'"session":"{self._session}","seq":'
-        ).encode()
+        kind = ROW_CLASSES.kind_name(_kind(code))
+        return value_prefix(one.key, one.revision, row_class, self._session, kind)
 
     def prefix(self, number: int, row_class: RowClass) -> bytes:
         """Return how every value of an instrument's rows begins, up to its sequence number."""
@@ -265,6 +261,26 @@ class JsonEncoder:
         times = tuple(b"%d" % row[field] for field in ("ts_event", "ts_recv", "sequence"))
         prefix = self._prefix(code, row_class)
         return prefix + b'%d,"rows":1,' % sequence + _TIMES % times + b"%d," % _flags(code)
+
+
+def value_prefix(
+    key: str, revision: int, row_class: RowClass, session: str, kind: str | None = None
+) -> bytes:
+    """Return how every value of an instrument's rows begins, up to its sequence number.
+
+    Args:
+        key: of the instrument.
+        revision: of its metadata.
+        row_class: of the rows.
+        session: of the publisher, 32 hexadecimal digits.
+        kind: the name of their kind; None: the class's own.
+    """
+    venue, market, symbol = (orjson.dumps(part).decode() for part in key.split(":", 2))
+    return (
+        f'{{"venue":{venue},"market":{market},"symbol":{symbol},"revision":{revision},'
+        f'"channel":"{row_class.channel}","kind":"{kind or row_class.kind_name}",'
+        f'"session":"{session}","seq":'
+    ).encode()
 
 
 def row_values(

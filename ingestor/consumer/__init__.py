@@ -1,11 +1,12 @@
 """Read Kafka topics back into batches of rows and order books."""
 
 from ingestor.consumer.audit import Audit, audit, remainder, void_of
-from ingestor.consumer.blocking import SyncConsumer, SyncLiveBooks, iterate
+from ingestor.consumer.blocking import LoopThread, SyncConsumer, SyncLiveBooks, iterate
 from ingestor.consumer.book_snapshot import BookSnapshot, book_snapshot
 from ingestor.consumer.consumer import Consumer, ForeignRecord
 from ingestor.consumer.live_books import LiveBooks
 from ingestor.consumer.lost_trades import in_place
+from ingestor.consumer.metadata import read_metadata
 from ingestor.consumer.orderbook import (
     BookInvalid,
     Levels,
@@ -25,6 +26,7 @@ __all__ = [
     "ForeignRecord",
     "Levels",
     "LiveBooks",
+    "LoopThread",
     "MissingRange",
     "OrderBook",
     "OrderBooks",
@@ -36,6 +38,7 @@ __all__ = [
     "book_snapshot",
     "in_place",
     "iterate",
+    "read_metadata",
     "remainder",
     "void_of",
 ]

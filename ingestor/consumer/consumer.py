@@ -24,15 +24,19 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
+import numpy as np
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
+from numpy.typing import NDArray
 
-from ingestor.codec import CodecError, decode
-from ingestor.consumer.joining import Joiner
+from ingestor.codec import CodecError, Decoded, decode
+from ingestor.codec.record_batches import RecordBatchReader, RefusedRecord
+from ingestor.consumer.joining import Joiner, Piece
 from ingestor.consumer.merge import Merge, Supply, Taken
 from ingestor.consumer.positions import LATEST, Where, position_of
 from ingestor.consumer.progress import MissingRange, Progress
-from ingestor.consumer.reader import PartitionReader, Records
+from ingestor.consumer.reader import PartitionReader, RecordsOrBatches
+from ingestor.kafka.fetched_batches import FetchedBatch
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 
@@ -128,6 +132,7 @@ class Consumer:
             options=options,
         )
         self._joiner = Joiner()
+        self._batch_reader = RecordBatchReader()
         is_merged = len(names) > 1 and window_s is not None
         self._merge = Merge[TopicPartition](window_s or 0.0, STALL_S) if is_merged else None
         self._taken: deque[Taken[TopicPartition]] = deque()
@@ -233,7 +238,7 @@ class Consumer:
         supplies = await reader.supplies()
         is_finished = reader.is_finished(supplies)
         if not is_finished:
-            self._take_in(await reader.poll(self._wanted(supplies), self._poll_ms()))
+            self._take_in(await reader.poll_batches(self._wanted(supplies), self._poll_ms()))
         if merge is not None:
             for partition, supply in (await reader.supplies()).items():
                 merge.expect(partition, supply)
@@ -254,7 +259,7 @@ class Consumer:
         wait_s = self._merge.wait_s(time.monotonic()) if self._merge else None
         return _POLL_MS if wait_s is None else min(int(wait_s * 1_000) + 1, _POLL_MS)
 
-    def _take_in(self, polled: Records) -> None:
+    def _take_in(self, polled: RecordsOrBatches) -> None:
         now_s = time.monotonic()
         for partition, records in polled.items():
             for chunk in self._joiner.join(self._unseen(partition, records)):
@@ -264,25 +269,44 @@ class Consumer:
                     self._merge.add(partition, chunk, now_s)
 
     def _unseen(
-        self, partition: TopicPartition, records: Sequence[ConsumerRecord]
-    ) -> list[tuple[TickBatch, int]]:
-        """Return the new rows of each record, and the offset behind it."""
-        progress = self.progress_of(partition)
-        found: list[tuple[TickBatch, int]] = []
+        self, partition: TopicPartition, records: Sequence[ConsumerRecord | FetchedBatch]
+    ) -> Iterator[Piece]:
+        """Yield the new rows of records."""
         for record in records:
-            if record.value is None:
-                continue
             try:
-                decoded = decode(record.value)
+                if isinstance(record, FetchedBatch):
+                    yield from self._unseen_of_batch(partition, record)
+                elif record.value is not None:
+                    decoded, next_offset = decode(record.value), record.offset + 1
+                    yield self._unseen_of(partition, decoded, [len(decoded.batch)], [next_offset])
             except CodecError as failure:
-                self.skip(partition, record.offset, str(failure))
-                continue
-            batch = decoded.batch
-            known = progress.see(decoded.session, decoded.first_sequence, len(batch.rows))
-            if known:
-                batch = TickBatch(batch.row_class, batch.rows[known:], batch.instruments)
-            found.append((batch, record.offset + 1))
-        return found
+                offset = record.first_offset if isinstance(record, FetchedBatch) else record.offset
+                self.skip(partition, offset, str(failure))
+
+    def _unseen_of_batch(self, partition: TopicPartition, fetched: FetchedBatch) -> Iterator[Piece]:
+        for one in self._batch_reader.read(
+            fetched.batch, fetched.first_offset, fetched.next_offset
+        ):
+            if isinstance(one, RefusedRecord):
+                self.skip(partition, one.offset, str(one.failure))
+            else:
+                yield self._unseen_of(partition, one.decoded, one.ends, one.next_offsets)
+
+    def _unseen_of(
+        self,
+        partition: TopicPartition,
+        decoded: Decoded,
+        ends: Sequence[int] | NDArray[np.int64],
+        next_offsets: Sequence[int] | NDArray[np.int64],
+    ) -> Piece:
+        """Return the rows of records that follow each other, but for those that were seen."""
+        batch = decoded.batch
+        progress = self.progress_of(partition)
+        known = progress.see(decoded.session, decoded.first_sequence, len(batch.rows))
+        if known:
+            batch = TickBatch(batch.row_class, batch.rows[known:], batch.instruments)
+            ends = np.maximum(np.asarray(ends) - known, 0)
+        return Piece(batch, ends, next_offsets)
 
     def skip(self, partition: TopicPartition, offset: int, reason: str) -> None:
         """Count and name a record that is none of ours."""

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.codec import WireInstrument
 from ingestor.model.batch import InstrumentLike, Instruments, TickBatch
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Rows
 
 _TABLES_MAX: Final = 4_096  # of instruments, whose numbers are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """New rows of one record, or of some that follow each other.
+
+    ends: how many of the rows are in the records up to each. next_offsets: the offset behind each.
+    """
+
+    batch: TickBatch
+    ends: Sequence[int] | NDArray[np.int64]
+    next_offsets: Sequence[int] | NDArray[np.int64]
+
+    @classmethod
+    def of(cls, batch: TickBatch, next_offset: int) -> Self:
+        """Return the rows of one record."""
+        return cls(batch, (len(batch),), (next_offset,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +63,15 @@ class Joiner:
         # have its identity.
         self._tables: dict[int, tuple[Instruments, NDArray[np.uint32]]] = {}
 
-    def join(self, batches: Sequence[tuple[TickBatch, int]]) -> Iterator[Chunk]:
-        """Yield the rows of records as few chunks, one for each run of a class.
-
-        Args:
-            batches: the rows of each record that are new, and the offset behind the record.
-        """
-        for row_class, run in groupby(batches, lambda one: one[0].row_class):
+    def join(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
+        """Yield the rows of records as few chunks, one for each run of a class."""
+        for row_class, run in groupby(pieces, lambda one: one.batch.row_class):
             yield self._chunk(row_class, list(run))
 
-    def _chunk(self, row_class: RowClass, run: Sequence[tuple[TickBatch, int]]) -> Chunk:
-        parts = [batch.rows for batch, _ in run]
+    def _chunk(self, row_class: RowClass, run: Sequence[Piece]) -> Chunk:
+        parts = [one.batch.rows for one in run]
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        tables = [self._table(batch.instruments) for batch, _ in run]
+        tables = [self._table(one.batch.instruments) for one in run]
         packed = bytearray().join([part.tobytes() for part in parts])
         rows: Rows = np.frombuffer(packed, row_class.dtype)
         if all(len(table) == 1 for table in tables):
@@ -67,11 +79,16 @@ class Joiner:
         else:
             numbers = [table[part["instrument"]] for table, part in zip(tables, parts, strict=True)]
             rows["instrument"] = np.concatenate(numbers)
-        return Chunk(
-            TickBatch(row_class, rows, self.instruments),
-            lengths.cumsum(),
-            np.fromiter((offset for _, offset in run), np.int64, len(run)),
-        )
+        ends = lengths.cumsum()
+        if all(len(one.ends) == 1 for one in run):
+            next_offsets = np.fromiter((one.next_offsets[0] for one in run), np.int64, len(run))
+        else:
+            starts = ends - lengths
+            next_offsets = np.concatenate([one.next_offsets for one in run])
+            ends = np.concatenate(
+                [np.asarray(one.ends) + start for one, start in zip(run, starts, strict=True)]
+            )
+        return Chunk(TickBatch(row_class, rows, self.instruments), ends, next_offsets)
 
     def _table(self, instruments: Instruments) -> NDArray[np.uint32]:
         """Return the number in our table of each number of a record's."""
@@ -89,5 +106,5 @@ class Joiner:
         number = self._numbers.get(identity)
         if number is None:
             number = self._numbers[identity] = len(self.instruments)
-            self.instruments.append(WireInstrument(*identity))
+            self.instruments.append(one)
         return number

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ingestor.codec import CodecError, Decoded, decode
 from ingestor.consumer.book_snapshot import BookSnapshot, book_snapshot
 from ingestor.consumer.consumer import Consumer
-from ingestor.consumer.joining import Joiner
+from ingestor.consumer.joining import Joiner, Piece
 from ingestor.consumer.merge import Supply
 from ingestor.consumer.orderbook import OrderBook, OrderBooks
 from ingestor.consumer.positions import EARLIEST, Position
@@ -275,7 +275,7 @@ class LiveBooks(Mapping[str, OrderBook]):
     def _feed(self, batches: list[TickBatch]) -> set[str]:
         """Apply rows, and forget them; return the books that changed."""
         changed: set[str] = set()
-        for chunk in self._joiner.join([(batch, 0) for batch in batches]):
+        for chunk in self._joiner.join([Piece.of(batch, 0) for batch in batches]):
             changed.update(self._books.feed(self._wanted_rows(chunk.batch)))
         batches.clear()
         return changed

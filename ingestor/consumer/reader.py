@@ -22,9 +22,17 @@ from ingestor.consumer.merge import Supply
 from ingestor.consumer.positions import OffsetFinder, Position
 from ingestor.kafka.aiokafka_compat import fail_writes_to_lost_sockets, topics_of, wait_for_metadata
 from ingestor.kafka.diagnosis import require_broker, unavailable
+from ingestor.kafka.fetched_batches import (
+    FetchedBatch,
+    hand_over_whole_batches,
+    until,
+    whole_batches,
+)
 from ingestor.model.errors import TopicAbsent
+from ingestor.native import native
 
 Records = dict[TopicPartition, list[ConsumerRecord]]
+RecordsOrBatches = dict[TopicPartition, list[ConsumerRecord | FetchedBatch]]
 
 _NONE: Final = TopicPartition("", 0)  # is never assigned: asks for errors alone
 _JOINING_MS: Final = 50
@@ -84,8 +92,12 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         """
         await require_broker(self._options)
         fail_writes_to_lost_sockets()
+        defaults: dict[str, Any] = {"auto_offset_reset": "earliest"}
+        if native().library is not None:
+            hand_over_whole_batches()
+            defaults["value_deserializer"] = whole_batches
         self._kafka = AIOKafkaConsumer(
-            **{"auto_offset_reset": "earliest", **self._options},
+            **{**defaults, **self._options},
             group_id=self._group_id,
             enable_auto_commit=False,
         )
@@ -109,7 +121,19 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             await self._kafka.stop()
 
     async def poll(self, partitions: Iterable[TopicPartition], timeout_ms: int) -> Records:
-        """Return records that came, at most after a while, up to the end of each partition.
+        """Return what `poll_batches` returns, as records."""
+        found: Records = {}
+        for partition, some in (await self.poll_batches(partitions, timeout_ms)).items():
+            records = found[partition] = []
+            for one in some:
+                records += one.records() if isinstance(one, FetchedBatch) else [one]
+        return found
+
+    async def poll_batches(
+        self, partitions: Iterable[TopicPartition], timeout_ms: int
+    ) -> RecordsOrBatches:
+        """Return what came, at most after a while, up to the end of each partition: records, or
+        batches of them where the library reads these.
 
         Args:
             partitions: those that are wanted; the others are not read.
@@ -118,13 +142,15 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         if self._failure is not None:
             raise self._failure
         wanted = [one for one in partitions if one in self.ready]
-        found: Records = await self._client.getmany(
+        found: RecordsOrBatches = await self._client.getmany(
             *(wanted or [_NONE]), timeout_ms=timeout_ms if wanted else _JOINING_MS
         )
         for partition, records in found.items():
             end = self._ends.get(partition)
-            if end is not None and records[-1].offset >= end:
-                found[partition] = [one for one in records if one.offset < end]
+            if end is not None:
+                found[partition] = [
+                    before for one in records if (before := until(one, end)) is not None
+                ]
         # While it waited, the group may have given one to somebody else.
         return {one: records for one, records in found.items() if one in self.ready and records}
 

@@ -1,6 +1,7 @@
 """Read recordings, Parquet files and topics back through one interface."""
 
 from ingestor.history.readable import (
+    Form,
     Readable,
 )
 from ingestor.history.recordings import (
@@ -10,6 +11,7 @@ from ingestor.history.recordings import (
 from ingestor.model.timestamps import Time, time_ns
 
 __all__ = [
+    "Form",
     "Readable",
     "Recording",
     "Time",

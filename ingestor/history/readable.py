@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
-from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.instruments import Instrument
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+
+
+Prices = Literal["decimal", "float", "raw"]
+Times = Literal["utc", "ns"]
+
+
+class Form(TypedDict, total=False):
+    """How frames are written: the options of `Readable.to_arrow`."""
+
+    prices: Prices
+    times: Times
+    control_rows: bool
 
 
 class Readable(ABC):
@@ -26,33 +38,60 @@ class Readable(ABC):
     def __iter__(self) -> Iterator[TickBatch]:
         """Yield the rows."""
 
-    def to_arrow(self, kind: str = "") -> pa.Table:
-        """Return all rows of one kind (needed only where several were asked for).
+    def metadata(self) -> Mapping[str, Instrument]:
+        """Return what is known of instruments beside what the batches say, by key."""
+        return {}
 
-        Columns: those of the Parquet files, `instrument` being the key. Raises ConfigError.
+    def to_arrow(
+        self,
+        kind: str = "",
+        *,
+        prices: Prices = "decimal",
+        times: Times = "utc",
+        control_rows: bool = False,
+    ) -> pa.Table:
+        """Return all rows of one kind as an Arrow table.
+
+        Args:
+            kind: Which kind; needed only where several were asked for.
+            prices: "decimal" (exact), "float", or "raw" (int64 beside the exponents).
+            times: "utc" (timestamps) or "ns" (int64 since the epoch).
+            control_rows: Keep GAP and RESET rows, told by the column `kind`.
+
+        Raises:
+            ConfigError: For a kind that was not asked for, and for a form that there is not.
         """
-        import pyarrow as pa  # noqa: PLC0415  # an extra
+        from ingestor.history.frames import to_arrow  # noqa: PLC0415  # needs the extra
 
-        from ingestor.recording.parquet import schema, to_arrow  # noqa: PLC0415  # needs the extra
+        return to_arrow(
+            self,
+            self._one(kind),
+            prices=prices,
+            times=times,
+            control_rows=control_rows,
+            metadata=self.metadata(),
+        )
 
-        kind = self._one(kind)
-        row_class = ROW_CLASSES.of_channel(kind)
-        tables = [to_arrow(batch) for batch in self if batch.row_class is row_class]
-        if not tables:
-            return schema(row_class).empty_table()
-        return pa.concat_tables(tables).unify_dictionaries()
-
-    def to_polars(self, kind: str = "") -> pl.DataFrame:
-        """As `to_arrow`."""
+    def to_polars(self, kind: str = "", **form: Unpack[Form]) -> pl.DataFrame:
+        """Return all rows of one kind as a Polars frame: see `to_arrow`."""
         import polars as pl  # noqa: PLC0415  # an extra
 
-        frame = pl.from_arrow(self.to_arrow(kind))
+        frame = pl.from_arrow(self.to_arrow(kind, **form))
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def to_pandas(self, kind: str = "") -> pd.DataFrame:
-        """As `to_arrow`."""
-        return self.to_arrow(kind).to_pandas()
+    def to_pandas(self, kind: str = "", **form: Unpack[Form]) -> pd.DataFrame:
+        """Return all rows of one kind as a pandas frame: see `to_arrow`.
+
+        Decimals stay in Arrow's memory, where they are exact and as fast as numbers.
+        """
+        import pandas as pd  # noqa: PLC0415  # an extra
+        import pyarrow as pa  # noqa: PLC0415  # an extra
+
+        def dtype_of(arrow: pa.DataType) -> pd.ArrowDtype | None:
+            return pd.ArrowDtype(arrow) if pa.types.is_decimal(arrow) else None
+
+        return self.to_arrow(kind, **form).to_pandas(types_mapper=dtype_of)
 
     def _one(self, kind: str) -> str:
         if kind in self.kinds:

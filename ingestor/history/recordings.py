@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ingestor.consumer.positions import Where, position_of
 from ingestor.history.readable import Readable
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import ABSENT, Rows
-from ingestor.model.timestamps import SECOND, Time, time_ns
+from ingestor.model.timestamps import SECOND, time_ns
 from ingestor.recording.files import regular_files
 from ingestor.recording.reader import Problems
 from ingestor.sources.replay.filters import check_symbols, matches_any
@@ -54,10 +55,10 @@ _NAME: Final = re.compile(
 def open(  # noqa: A001  # called as recordings.open, as one opens a file
     path: str | Path,
     *,
-    start: Time | None = None,
-    end: Time | None = None,
-    symbols: Iterable[str] = (),
-    kinds: Iterable[str] = (),
+    start: Where | None = None,
+    end: Where | None = None,
+    symbols: str | Iterable[str] = (),
+    kinds: str | Iterable[str] = (),
     venue: str = "",
     market: str = "",
     kafka: Mapping[str, Any] | None = None,
@@ -66,11 +67,10 @@ def open(  # noqa: A001  # called as recordings.open, as one opens a file
 
     Args:
         path: File, folder or `kafka://` address.
-        start: First time, inclusive; None for all.
-        end: Last time, exclusive; None for all.
-        symbols: The venue's, canonical ones (not for topics, which don't name them) or keys. Empty
-            means all.
-        kinds: Channels, such as trades, quotes, book. Empty means all.
+        start: First time, inclusive; None for all. Of topics also offsets by (topic, partition).
+        end: Last time, exclusive; None for all. Of topics also offsets.
+        symbols: One or several: the venue's, canonical ones, or keys. Empty means all.
+        kinds: One channel or several, such as trades, quotes, book. Empty means all.
         venue: The venue of a raw recording that does not name it.
         market: The market of a raw recording that does not name it.
         kafka: Options of aiokafka, for topics.
@@ -79,33 +79,44 @@ def open(  # noqa: A001  # called as recordings.open, as one opens a file
         ConfigError: A kind or a time is not valid, or nothing is recorded. At the end of reading:
             a symbol or a kind matched nothing; the text has the nearest name.
     """
-    kinds = tuple(kinds)
+    kinds = _several(kinds)
     for kind in kinds:
         if kind not in ROW_CLASSES.channels:
             raise ConfigError(
                 f"no kind {kind!r}", hint=f"kinds are {', '.join(ROW_CLASSES.channels)}"
             )
-    start_ns = None if start is None else time_ns(start)
-    end_ns = None if end is None else time_ns(end)
     kinds = kinds or ROW_CLASSES.channels
+    wanted = frozenset(_several(symbols))
     if str(path).startswith("kafka://"):
         from ingestor.history.topics import KafkaRecording, parse_url  # noqa: PLC0415  # slow
 
         servers, prefix = parse_url(str(path))
-        wanted = frozenset(symbols)
-        return KafkaRecording(servers, prefix, kinds, start_ns, end_ns, wanted, options=kafka or {})
+        for where in (start, end):
+            if where is not None:
+                position_of(where)  # an error is the caller's, before anything is read
+        return KafkaRecording(servers, prefix, kinds, start, end, wanted, options=kafka or {})
     path = Path(path)
     if not path.exists():
         raise ConfigError("no such file or folder", where=str(path))
     return Recording(
         path=path,
-        start_ns=start_ns,
-        end_ns=end_ns,
-        symbols=frozenset(symbols),
+        start_ns=_time_ns(start),
+        end_ns=_time_ns(end),
+        symbols=wanted,
         kinds=kinds,
         venue=venue,
         market=market,
     )
+
+
+def _several(names: str | Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) and names else tuple(names)
+
+
+def _time_ns(where: Where | None) -> int | None:
+    if isinstance(where, Mapping):
+        raise ConfigError("offsets are of topics", hint="give a time")
+    return None if where is None else time_ns(where)
 
 
 @dataclass(frozen=True, slots=True)

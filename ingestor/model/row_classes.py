@@ -26,6 +26,7 @@ SIDE_NAMES: Final[Mapping[int, str]] = {  # of trades
     Side.BID: "buy",
     Side.ASK: "sell",
 }
+BOOK_SIDE_NAMES: Final[Mapping[int, str]] = {Side.BID: "bid", Side.ASK: "ask"}
 
 _EXPONENT_NOTE: Final = (
     "How many decimals the row's numbers have that the instrument says nothing of."
@@ -79,6 +80,8 @@ class RowClass:
     """Names of 128-bit ids in JSON: fields of the high and the low half."""
     names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Fields whose values have names in JSON. `side` is in JSON only if it is here."""
+    labels: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Names beside those of JSON, for people and frames."""
     optional: frozenset[str] = frozenset()
     """Fields that may be `rows.ABSENT`: `null` in JSON and in Parquet."""
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -252,6 +255,7 @@ RowClass.LEVEL = RowClass(
     dtype=LEVEL,
     title="One venue event of an order book, a reset, or a gap",
     numbers={"price": Exponent.PRICE, "size": Exponent.SIZE},
+    labels={"side": BOOK_SIDE_NAMES},
     is_standard=True,
 )
 RowClass.FUNDING = RowClass(

@@ -1,17 +1,25 @@
 """Turn frequent frames into rows in C, where a library was compiled; README.md explains it."""
 
-from ingestor.native.layouts import FieldKind
+from ingestor.native.layouts import RECORD_FIRST, RECORD_ROWS, FieldKind, Op, ReadResult
 from ingestor.native.library import Native, native
+from ingestor.native.reading import KnownPrefix, ReadRun, RecordReader
 from ingestor.native.records import Field, RecordWriter, Written, crc32c
 from ingestor.native.steps import CompiledShape, Step
 from ingestor.native.taker import FrameTaker, Taken, TakenRows
 
 __all__ = [
+    "RECORD_FIRST",
+    "RECORD_ROWS",
     "CompiledShape",
     "Field",
     "FieldKind",
     "FrameTaker",
+    "KnownPrefix",
     "Native",
+    "Op",
+    "ReadResult",
+    "ReadRun",
+    "RecordReader",
     "RecordWriter",
     "Step",
     "Taken",

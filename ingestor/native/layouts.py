@@ -14,6 +14,7 @@ CHOICES_MAX: Final = 4
 EXPONENT_MAX: Final = 18
 # Where a level that is being read stands, behind the bytes of the row.
 LEVEL_PRICE, LEVEL_SIZE, LEVEL_SIDE = 64, 72, 80
+RECORD_FIRST, RECORD_ROWS = 88, 96  # what a record says of itself
 
 
 class Op(IntEnum):
@@ -36,7 +37,11 @@ class Op(IntEnum):
     WORD = 14
     NUMBER = 15
     SAME = 16
-    END = 17
+    EXACT = 17
+    ID = 18
+    LEVEL_ROW = 19
+    LEVELS_END = 20
+    END = 21
 
 
 _CHOICE: Final = np.dtype([("text_at", "<u4"), ("length", "<u2"), ("value", "u1"), ("spare", "u1")])
@@ -193,6 +198,42 @@ class CWriter(ctypes.Structure):
     )
 
 
+PREFIX: Final = np.dtype(
+    [
+        *((name, "<u4") for name in ("text_at", "length", "next", "number", "session")),
+        ("exponents", "u1", 2),
+        ("shape", "u1"),
+        ("spare", "u1"),
+    ]
+)
+
+
+class ReadResult(IntEnum):
+    """Why a run of records is over."""
+
+    ALL = 0
+    OTHER = 1  # the record behind it is for Python to read
+    CUT = 2  # the next record belongs to another run, or there is no room
+    EMPTY = 3  # the record behind it has no value
+    BROKEN = 4  # what follows is no record
+
+
+class CReading(ctypes.Structure):
+    """How records begin, where their rows go, and the run that the last call found."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("shapes", "output", "prefixes", "texts", "ends", "deltas")
+        ),
+        *((name, ctypes.c_uint64) for name in ("records_max", "at", "left")),
+        *((name, ctypes.c_int64) for name in ("least_delta", "most_delta")),
+        *((name, ctypes.c_uint64) for name in ("records", "row_class", "session")),
+        *((name, ctypes.c_uint64) for name in ("first_sequence", "value_at", "value_bytes")),
+        ("delta", ctypes.c_int64),
+    )
+
+
 # In the order of `native_size`.
 SIZES: Final = (
     OPERATION.itemsize,
@@ -204,6 +245,8 @@ SIZES: Final = (
     FIELD.itemsize,
     KNOWN.itemsize,
     ctypes.sizeof(CWriter),
+    PREFIX.itemsize,
+    ctypes.sizeof(CReading),
 )
 
 

@@ -17,19 +17,18 @@ from ingestor.native.layouts import (
     EXPONENT_MAX,
     OTHER_WIDTH,
     ROW_BYTES,
-    SYMBOL,
     COutput,
     CShapes,
     CTake,
     address,
 )
 from ingestor.native.steps import CompiledShape, arrays_of
+from ingestor.native.symbols import SymbolTable
 
 ROWS_ROOM: Final = 4_096  # of each class, at first; what they hold still is in the cache
 LEVELS_ROOM: Final = 16_384
 OTHERS_MAX: Final = 256  # of one call
 _DTYPES: Final = (TRADE, QUOTE, UPDATE)
-_SYMBOLS_MIN: Final = 64  # slots of the hash table
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -140,7 +139,7 @@ class FrameTaker:
         self.rows = rows
         self._classes = [shape.row_class for shape in shapes]
         self._arrays = arrays_of(shapes)
-        self._hash = library.native_hash
+        self._table = SymbolTable(library)
         self._take = library.native_take
         self._take_each = library.native_take_each
         self._counts = np.zeros(len(shapes), np.uint64)
@@ -175,31 +174,16 @@ class FrameTaker:
 
     def set_symbols(self, names: Iterable[NameOf]) -> None:
         """Know these symbols, and no others. Those that JSON escapes stay unknown."""
-        known = [
-            (symbol.encode(), number, price_exponent, size_exponent)
+        self._table.set(
+            (symbol.encode(), number, (price_exponent, size_exponent))
             for symbol, number, price_exponent, size_exponent in names
             if symbol
             and symbol.isprintable()
             and not {'"', "\\"} & {*symbol}
             and 0 <= price_exponent <= EXPONENT_MAX
             and 0 <= size_exponent <= EXPONENT_MAX
-        ]
-        slots = _SYMBOLS_MIN
-        while slots < 2 * len(known) + 2:
-            slots *= 2
-        self._symbols = np.zeros(slots, SYMBOL)
-        texts = bytearray(b"\0")
-        for text, number, price_exponent, size_exponent in known:
-            hashed = self._hash(text, len(text))
-            slot = hashed & (slots - 1)
-            while self._symbols[slot]["length"]:
-                slot = (slot + 1) & (slots - 1)
-            exponents = (price_exponent, size_exponent)
-            self._symbols[slot] = (hashed, len(texts), len(text), number, exponents, (0, 0))
-            texts += text
-        self._names = np.frombuffer(bytes(texts), np.uint8)
-        self._shapes.symbols, self._shapes.symbols_mask = address(self._symbols), slots - 1
-        self._shapes.names = address(self._names)
+        )
+        self._table.show(self._shapes)
 
     def take_each(
         self, payloads: Sequence[bytes], ts_recv: Sequence[int], first_frame: int

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +30,14 @@ from ingestor.model.errors import RecordingError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RATE_EXPONENT, ROW_CLASSES, Exponent, RowClass
 from ingestor.model.rows import ABSENT, Rows
-from ingestor.recording.files import create_exclusively, open_regular
+from ingestor.recording.files import create_exclusively, open_regular, regular_files
 from ingestor.recording.format import HOUR_NS
 from ingestor.recording.segments import write_atomically
 
 ROWS_PER_FILE: Final = 4_000_000
 ROWS_PER_GROUP: Final = 1 << 18
 TABLE_KEY: Final = b"ingestor.instruments"  # file metadata: JSON list of `Instrument.to_json`
+_OURS: Final = "[0-9][0-9]-*.parquet"  # names of files
 MANIFEST: Final = "manifest.json"
 MANIFEST_BYTES_MAX: Final = 8 << 20  # a year of hours of ten venues
 VERSION: Final = 1
@@ -107,22 +109,6 @@ def _column(row_class: RowClass, rows: Rows, name: str) -> Any:
     if is_absent is not None:
         is_absent &= rows["kind"] == row_class.id  # a control row has other fields there
     return pa.array(values, mask=is_absent)
-
-
-def to_arrow(batch: TickBatch) -> pa.Table:
-    """Return a batch as an Arrow table with the columns of the files, in the order of its rows."""
-    rows, row_class = batch.rows, batch.row_class
-    instruments = [batch.instruments[number] for number in range(len(batch.instruments))]
-    keys = pa.array([one.key for one in instruments], pa.string())
-    numbers = rows["instrument"].astype(np.int32)
-    columns: list[Any] = [pa.DictionaryArray.from_arrays(pa.array(numbers), keys)]
-    columns += [_column(row_class, rows, name) for name in column_names(row_class)]
-    for exponents in (
-        [one.price_exponent for one in instruments],
-        [one.size_exponent for one in instruments],
-    ):
-        columns.append(pa.array(np.array(exponents, np.int8)[numbers]))
-    return pa.Table.from_arrays(columns, schema=schema(row_class))
 
 
 def write_file(path: Path, table: pa.Table) -> None:
@@ -295,49 +281,78 @@ _EXPONENT_COLUMNS: Final = {
 }
 
 
-def _decimal(column: str, unit: Exponent) -> str:
-    exponent = _EXPONENT_COLUMNS[unit]
-    cases = " ".join(
-        f"WHEN {digits} THEN CAST({'0.' + '0' * (digits - 1) + '1' if digits else '1'}"
-        f" AS DECIMAL(19, {EXPONENT_MAX}))"
-        for digits in range(EXPONENT_MAX + 1)
-    )
-    value = column
-    if unit is Exponent.OWN:  # the type has no room for more decimals
-        beyond = f"greatest(CAST({exponent} AS INTEGER) - {EXPONENT_MAX}, 0)"
-        value = f"({column} // CAST(pow(10, {beyond}) AS BIGINT))"
-        exponent = f"least(CAST({exponent} AS INTEGER), {EXPONENT_MAX})"
-    return f"CAST({value} AS DECIMAL(19, 0)) * (CASE {exponent} {cases} END) AS {column}"
+def _decimal(column: str, unit: Exponent, scale: int) -> str:
+    """Return an expression: numbers of a unit as DECIMAL(38, scale)."""
+    exponent, value = _EXPONENT_COLUMNS[unit], f"CAST({column} AS HUGEINT)"
+    if unit is Exponent.OWN:  # a decimal has no room for all that a row may say
+        beyond = f"greatest(CAST({exponent} AS INTEGER) - {scale}, 0)"
+        value = f"({value} // CAST(pow(10, {beyond}) AS HUGEINT))"
+        exponent = f"least(CAST({exponent} AS INTEGER), {scale})"
+    cases = " ".join(f"WHEN {digits} THEN {10 ** (scale - digits)}" for digits in range(scale + 1))
+    units = f"{value} * CAST(CASE {exponent} {cases} END AS HUGEINT)"
+    unit_text = f"CAST({Decimal(1).scaleb(-scale):f} AS DECIMAL({scale + 1}, {scale}))"
+    return f"CAST({units} AS DECIMAL({38 - scale - 1}, 0)) * {unit_text} AS {column}"
 
 
-def duckdb_view(root: Path, kind: str) -> str:
-    """Return a SELECT for DuckDB over all files of a kind: the channel of a row class.
+def _side(row_class: RowClass) -> list[str]:
+    """Return an expression for the name of a row's side, where the class has sides."""
+    names = {**row_class.names, **row_class.labels}.get("side", {})
+    if not names:
+        return []
+    cases = " ".join(f"WHEN {value} THEN '{name}'" for value, name in names.items())
+    return [f"CASE side {cases} END AS side"]
 
-    Prices, sizes and rates are DECIMAL(38, 18), exact but for decimals of OWN numbers beyond 18;
-    what is absent is NULL; times of the header are TIMESTAMP_NS in UTC; GAP and RESET rows are left
-    out.
+
+def _scales(files: Iterable[Path]) -> dict[Exponent, int]:
+    """Return the largest exponents of the instruments that files name."""
+    scales = dict.fromkeys(Exponent, EXPONENT_MAX)
+    scales[Exponent.PRICE] = scales[Exponent.SIZE] = 0
+    for file in files:
+        metadata = pq.read_schema(file).metadata or {}
+        for one in json.loads(metadata[TABLE_KEY]):
+            for unit in (Exponent.PRICE, Exponent.SIZE):
+                scales[unit] = max(scales[unit], one[_EXPONENT_COLUMNS[unit]])
+    return scales
+
+
+def duckdb_view(root: Path | str, kind: str) -> str:
+    """Return a SELECT for DuckDB over all files of a kind, to stand in a FROM, in parentheses.
+
+    Prices, sizes and rates are exact decimals, whose scale is the largest that an instrument of
+    these files has, so that products and sums of them are exact too; of OWN numbers 18, whose
+    decimals beyond are cut. What is absent is NULL, times of the header are TIMESTAMP_NS in UTC,
+    sides have names. GAP and RESET rows are left out.
+
+    Args:
+        root: The folder of the recording, in which `ticks/` is.
+        kind: The channel of a row class, such as "trades".
+
+    Raises:
+        RecordingError: Where nothing of that kind was compacted.
     """
     row_class = ROW_CLASSES.of_channel(kind)
+    folder = Path(root) / "ticks" / f"kind={kind}"
+    files = [file for file in regular_files(folder) if file.match(_OURS)]
+    if not files:
+        raise RecordingError(str(folder), 0, "nothing was compacted here: `ingestor compact`")
+    scales = _scales(files)
     halves = {half for pair in row_class.ids.values() for half in pair}
     plain = [name for name in row_class.fields if name not in {*row_class.numbers, *halves}]
     columns = [
-        "venue",
         "instrument",
+        "venue",
+        "split_part(instrument, ':', 2) AS market",
+        "substr(instrument, length(venue) + length(split_part(instrument, ':', 2)) + 3) AS symbol",
         "make_timestamp_ns(ts_event) AS ts_event",
         "make_timestamp_ns(ts_recv) AS ts_recv",
         "sequence",
         "flags",
-        "side",
-        *(
-            _decimal(name, unit)
-            for wanted in Exponent
-            for name, unit in row_class.numbers.items()
-            if unit is wanted
-        ),
+        *_side(row_class),
+        *(_decimal(name, unit, scales[unit]) for name, unit in row_class.numbers.items()),
         *plain,
     ]
-    files = str(root / "ticks" / f"kind={kind}" / "**" / "*.parquet").replace("'", "''")
+    pattern = str(folder / "**" / _OURS).replace("'", "''")
     return (  # the only text from outside is a path, quoted
-        f"SELECT {', '.join(columns)} FROM read_parquet('{files}', hive_partitioning = true)"  # noqa: S608
+        f"SELECT {', '.join(columns)} FROM read_parquet('{pattern}', hive_partitioning = true)"  # noqa: S608
         f" WHERE row_kind = {row_class.id}"
     )

@@ -53,7 +53,10 @@ def test_the_ladder_is_climbed_to_its_end() -> None:
 def test_turns_are_compared_by_their_median() -> None:
     """A slow minute is in both halves of a turn; one that is in one half alone is no median."""
     costs_us = [(10.0, 12.0), (20.0, 26.0), (10.0, 30.0), (30.0, 33.0), (10.0, 12.5)]
-    turns = [tuple({"us_per_message": cost_us} for cost_us in turn) for turn in costs_us]
+    turns = [
+        ({"us_per_message": before_us}, {"us_per_message": after_us})
+        for before_us, after_us in costs_us
+    ]
     middle, ratio = connections.in_the_middle(turns)
     assert ratio == 1.25
     assert [row["us_per_message"] for row in middle] == [10.0, 12.5]

@@ -25,7 +25,8 @@ INSTALL_S_MAX = 600
 CLIENT_S_MAX = 120
 TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 BINANCE = ("binance_spot_btcusdt_20240808.jsonl.zst", "binance", "spot")
-CLIENTS = {  # script -> what is served to it, what it must tell
+# script -> what is served to it, what it must tell
+CLIENTS: dict[str, tuple[tuple[str, str, str], dict[str, Any]]] = {
     "with_ccxt": (BINANCE, {"types": {"BTC/USDT": "spot"}}),
     "with_python_binance": (BINANCE, {"symbols": ["BTCUSDT"], "bids": 100}),
     "with_pybit": (("bybit.jsonl.zst", "bybit", "linear"), {"has": True, "bids": 50}),

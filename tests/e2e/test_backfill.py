@@ -44,7 +44,7 @@ def binance(number: int) -> Any:
 
 def kraken(number: int) -> Any:
     seconds, micros = divmod(number * 1_000, 1_000_000)
-    trade = {"symbol": "BTC/USD", "side": "buy" if number % 2 else "sell"}
+    trade: dict[str, Any] = {"symbol": "BTC/USD", "side": "buy" if number % 2 else "sell"}
     trade |= {"price": 100.5 + number % 9, "qty": 1.25 + number % 7, "ord_type": "limit"}
     trade |= {"trade_id": FIRST + number}
     trade |= {"timestamp": f"2026-01-01T00:00:{seconds:02}.{micros:06}Z"}

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -62,7 +63,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def config(tmp_path: Path, venue) -> Path:
+def config(tmp_path: Path, venue: dict[str, Any]) -> Path:
     path = tmp_path / "c.toml"
     path.write_text(
         '[[feeds]]\nvenue = "simulated"\nsymbols = ["*"]\n'

@@ -111,8 +111,10 @@ def test_consuming_as_documented(tmp_path: Path, config: str, broker: DevBroker)
             text, _ = reading.communicate(timeout=PATIENCE_S)
             assert reading.returncode == 0, text
     lines = text.splitlines()
-    assert {line.split()[0] for line in lines[:-2]} == {"trades", "quotes"}, text
-    assert re.fullmatch(r"\d+ rows", lines[-2])
+    rows = next(n for n, line in enumerate(lines) if line.endswith(" rows"))
+    assert {line.split()[0] for line in lines[:rows]} == {"trades", "quotes"}, text
+    assert "decimal[" in text
+    assert "datetime[ns, UTC]" in text
     assert lines[-1].startswith("simulated:spot:S00001-USD ")
 
 
@@ -130,7 +132,7 @@ def test_recordings_are_read_as_documented(tmp_path: Path, config: str, broker: 
         assert reading.returncode == 0, text
     *batches, columns = text.splitlines()
     assert batches
-    assert "'price_exponent'" in columns
+    assert "'canonical'" in columns
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/recording.md"])

@@ -121,7 +121,8 @@ def by_key(batches: Iterable[TickBatch]) -> dict[str, bytes]:
 
 
 def numbers(rows: bytes) -> list[int]:
-    return np.frombuffer(rows, WEATHER.dtype)["sequence"].tolist()
+    found: list[int] = np.frombuffer(rows, WEATHER.dtype)["sequence"].tolist()
+    return found
 
 
 @pytest.mark.parametrize("encoding", ["json", "binary"])

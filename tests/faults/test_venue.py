@@ -12,7 +12,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Literal, Self
 
 import pytest
 
@@ -151,7 +151,8 @@ async def test_two_hundred_thousand_pings_at_once(connect: Connect, row: RowReco
     async with raw_server(flood) as url, asyncio.timeout(60), Watch() as watch:
         link = await connect(ConnectOptions(url), listener)
         done = asyncio.create_task(pongs.wait())
-        await asyncio.wait({done, listener.failure}, return_when="FIRST_COMPLETED")
+        either: list[asyncio.Future[Any]] = [done, listener.failure]
+        await asyncio.wait(either, return_when="FIRST_COMPLETED")
         done.cancel()
         was_dropped = listener.failure.done()
         link.abort()
@@ -235,7 +236,7 @@ async def test_headers_without_end_fail_at_once(
 @pytest.mark.rows("X4")
 @pytest.mark.parametrize("transport", ["picows", "websockets"])
 async def test_slow_handshakes_end_at_the_timeout_and_cost_others_nothing(
-    transport: str, row: RowRecorder
+    transport: Literal["picows", "websockets"], row: RowRecorder
 ) -> None:
     """Half of the connections get one byte of the handshake's answer every half second."""
     options = SimulatorOptions(symbols=10, rate_per_s=50.0)
@@ -284,7 +285,7 @@ async def test_a_venue_address_that_refuses_costs_the_others_nothing() -> None:
 @pytest.mark.rows("X2")
 @pytest.mark.parametrize("transport", ["picows", "websockets"])
 async def test_half_open_connections_are_found_and_opened_anew(
-    transport: str, row: RowRecorder
+    transport: Literal["picows", "websockets"], row: RowRecorder
 ) -> None:
     """Nothing arrives and nothing is refused, as when a firewall lost its table."""
     async with FaultProxy() as proxy:

@@ -108,7 +108,7 @@ def _deribit(change: Change) -> Any:
         [["change" if size else "delete", price, size] for price, size in side.items()]
         for side in (change.bids, change.asks)
     )
-    kind = {"type": "snapshot"}
+    kind: dict[str, object] = {"type": "snapshot"}
     if not change.is_snapshot:
         kind = {"type": "change", "prev_change_id": change.previous}
     data = {"timestamp": NOW_MS, "instrument_name": change.symbol, "change_id": change.number}

@@ -133,7 +133,7 @@ def test_what_becomes_of_connections(adapter: type[FeedAdapter], market: str) ->
     session = Session.__new__(Session)
     session.connection = 3
     side.up(planned, session)
-    side.down(planned, session, PeerClosed(1006, "gone"))
+    side.down(planned, session, PeerClosed(url, 1006, "gone"))
     side.refused(planned, planned.streams, "no such symbol")
     side.silent(planned, one, 61.25)
     side.spoke_again(planned, one)

@@ -37,7 +37,7 @@ def replay_of(
 def filtered(replay: Replay) -> dict[str, int]:
     """Return how many frames each rule left out."""
     (counts,) = replay.counts.values()
-    return dict(counts.filtered)
+    return dict(counts.filtered_by_rule)
 
 
 MS = 1_750_000_000_123

@@ -7,6 +7,7 @@ import gc
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,18 @@ FAILURES: list[Exception] = [
 PLACES = ["opened", "arrive", "arrive_fragmented", "on_read_complete", "closed"]
 
 
+def has_last(listener: Listener) -> bool:
+    return b"last" in listener.frames
+
+
+def has_two(listener: Listener) -> bool:
+    return len(listener.frames) == 2
+
+
 @pytest.fixture(params=[picows.connect, websockets.connect], ids=["picows", "websockets"])
 def connect(request: pytest.FixtureRequest) -> Connect:
-    return request.param
+    chosen: Connect = request.param
+    return chosen
 
 
 @pytest.fixture(autouse=True)
@@ -110,13 +120,13 @@ async def test_siblings_go_on(
     server, client = contexts("good") if secure else (None, None)
     async with venue(handle, ssl=server) as url:
         target = url.replace("ws:", "wss:") if secure else url
-        options = ConnectOptions(target, client)
+        options = ConnectOptions(target, ssl_context=client)
         failing = Failing(place, failure)
         siblings = [Listener() for _ in range(4)]
         links = [await connect(options, one) for one in (*siblings[:2], failing, *siblings[2:])]
         go.set()
         for sibling in siblings:
-            await sibling.until(lambda one=sibling: b"last" in one.frames)
+            await sibling.until(partial(has_last, sibling))
             assert len(sibling.frames) == 4
         if place == "closed":
             links[2].abort()
@@ -159,7 +169,7 @@ async def test_the_end_of_a_burst_that_many_share(
         links = [await picows.connect(ConnectOptions(url), one) for one in listeners]
         go.set()
         for listener in listeners:
-            await listener.until(lambda one=listener: len(one.frames) == 2)
+            await listener.until(partial(has_two, listener))
             assert listener.failures == []
         for link in links:
             link.abort()

@@ -49,7 +49,7 @@ class Rows:
             batch.rows["instrument"].tolist(), batch.rows["kind"].tolist(), strict=True
         ):
             counted = self.gaps if kind == Kind.GAP else self.ticks
-            counted[batch.instruments[number].symbol] += 1
+            counted[batch.instruments[number].key.rpartition(":")[2]] += 1
 
 
 def symbols(one: Bench, numbers: Iterable[int]) -> set[str]:
@@ -164,7 +164,7 @@ def table() -> InstrumentTable:
 
 
 async def test_a_recording_of_changes_replays_to_the_same_rows(tmp_path: Path) -> None:
-    rows, benches = Rows(), []
+    rows, benches = Rows(), list[Bench]()
 
     def subscriptions(connection: int) -> Sequence[Subscription]:
         return benches[0].supervisor.subscriptions_of(connection)

@@ -36,7 +36,8 @@ GOOD = framed(b"good")
 
 @pytest.fixture(params=[picows.connect, websockets.connect], ids=["picows", "websockets"])
 def connect(request: pytest.FixtureRequest) -> Connect:
-    return request.param
+    chosen: Connect = request.param
+    return chosen
 
 
 @dataclass

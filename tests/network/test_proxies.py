@@ -126,7 +126,9 @@ async def test_a_proxy_that_works(
         target = url.replace("ws:", "wss:") if secure else url
         if "socks" in scheme and not secure:
             target = target.replace("127.0.0.1", "venue.test")
-        link = await websockets.connect(ConnectOptions(target, client, proxy=through), listener)
+        link = await websockets.connect(
+            ConnectOptions(target, ssl_context=client, proxy=through), listener
+        )
         await listener.until(lambda: bool(listener.frames))
         link.close()
         await listener.failure()
@@ -181,7 +183,7 @@ async def test_a_proxy_that_does_not(name: str, scheme: str, secure: bool) -> No
     async with proxy(BAD[name]) as port:
         options = ConnectOptions(
             f"{'wss' if secure else 'ws'}://127.0.0.1:9/",
-            client,
+            ssl_context=client,
             proxy=check_proxy(f"{scheme}://user:{ENCODED}@127.0.0.1:{port}"),
             open_timeout_s=0.3,
         )

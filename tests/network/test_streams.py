@@ -81,7 +81,7 @@ async def test_frames_are_the_same_whatever_pieces_they_come_in(seed: int, secur
     listener = Listener()
     async with venue(handle, ssl=server if secure else None) as url:
         target = url.replace("ws:", "wss:") if secure else url
-        link = await picows.connect(ConnectOptions(target, client), listener)
+        link = await picows.connect(ConnectOptions(target, ssl_context=client), listener)
         await listener.until(lambda: len(listener.frames) >= len(messages))
         link.abort()
         assert isinstance(await listener.failure(), ClosedByUs)
@@ -93,11 +93,13 @@ async def test_what_comes_with_the_handshake_is_not_lost() -> None:
     listener = Listener()
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from websockets.http11 import Request
         from websockets.server import ServerProtocol
 
         protocol = ServerProtocol()
         protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
         (request,) = protocol.events_received()
+        assert isinstance(request, Request)
         protocol.send_response(protocol.accept(request))
         frames = framed(b"one") + framed(b"two") + framed(b"x" * 300)
         writer.write(b"".join(protocol.data_to_send()) + frames[:-100])

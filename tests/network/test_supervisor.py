@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from feeds.binance import Binance
 from feeds.simulated import Simulated
-from ingestor.adapter import Control
+from ingestor.adapter import Control, Market
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_queue import FrameQueues
 from ingestor.model.errors import FeedStale, HandshakeRejected
@@ -237,7 +238,7 @@ async def test_the_venue_asks_to_reconnect() -> None:
 class ShortLived(Simulated):
     """Connections are cut after a second."""
 
-    markets: ClassVar = {
+    markets: ClassVar[Mapping[str, Market]] = {
         "spot": replace(
             Simulated.markets["spot"],
             limits=replace(Simulated.markets["spot"].limits, lifetime_s=1.0),

@@ -8,7 +8,9 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 import trustme
@@ -35,7 +37,8 @@ Serve = Callable[[ServerConnection], Awaitable[None]]
 
 @pytest.fixture(params=[picows.connect, websockets.connect], ids=["picows", "websockets"])
 def connect(request: pytest.FixtureRequest) -> Connect:
-    return request.param
+    chosen: Connect = request.param
+    return chosen
 
 
 @dataclass
@@ -88,7 +91,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def venue(handle: Serve, **settings: object) -> AsyncIterator[str]:
+async def venue(handle: Serve, **settings: Any) -> AsyncIterator[str]:
     settings = {"compression": None, "ping_interval": None, "close_timeout": 0.2} | settings
     async with serve(handle, "127.0.0.1", 0, **settings) as server:
         port = server.sockets[0].getsockname()[1]
@@ -96,7 +99,9 @@ async def venue(handle: Serve, **settings: object) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def tcp(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]):
+async def tcp(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
     writers = []
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -463,7 +468,7 @@ async def test_deflate_is_offered_by_the_websockets_transport_alone() -> None:
             listener = Listener()
             options = ConnectOptions(url, headers={"X-Who": name}, permessage_deflate=True)
             link = await connect(options, listener)
-            await listener.until(lambda heard=listener: bool(heard.frames))
+            await listener.until(partial(bool, listener.frames))
             assert listener.frames == [b"x" * 10_000]
             link.abort()
             await listener.failure()
@@ -478,7 +483,9 @@ async def test_calls_on_a_closing_link_do_nothing(connect: Connect, end: str, se
     listener = Listener()
     async with venue(hold, ssl=server if secure else None) as url:
         target = url.replace("ws:", "wss:") if secure else url
-        link = await connect(ConnectOptions(target, client if secure else None), listener)
+        link = await connect(
+            ConnectOptions(target, ssl_context=client if secure else None), listener
+        )
         getattr(link, end)()
         for _ in range(2):
             link.pause_reading()
@@ -537,7 +544,7 @@ async def test_tls_refused(connect: Connect, kind: str) -> None:
     async with venue(hold, ssl=server) as url:
         # An old server may drop the socket instead of sending the alert.
         with pytest.raises((TlsFailed, ConnectFailed) if kind == "old version" else TlsFailed):
-            await connect(ConnectOptions(url.replace("ws:", "wss:"), client), listener)
+            await connect(ConnectOptions(url.replace("ws:", "wss:"), ssl_context=client), listener)
     assert listener.events == []
 
 
@@ -549,7 +556,9 @@ async def test_tls(connect: Connect) -> None:
     server, client = contexts("good")
     listener = Listener()
     async with venue(handle, ssl=server) as url:
-        link = await connect(ConnectOptions(url.replace("ws:", "wss:"), client), listener)
+        link = await connect(
+            ConnectOptions(url.replace("ws:", "wss:"), ssl_context=client), listener
+        )
         link.send(b"x" * 40_000)
         await listener.until(lambda: bool(listener.frames))
         link.close()

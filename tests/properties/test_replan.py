@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.sources.live.plan import Plan, PlannedConnection, Route, Wanted, make_plan
 from ingestor.sources.live.replan import PlanChange, replan
 from ingestor.sources.live.slots import ConnectionSlots
-from tests.unit.sources.live.test_plan import Venue
+from tests.unit.sources.live.test_plan import VENUE
 
 SYMBOLS = [*(f"S{number}" for number in range(9)), "SHARED"]  # two of its channels are one stream
 Stream = tuple[str, str, str]  # market, symbol, channel
@@ -46,7 +47,7 @@ def plan_of(chosen: Iterable[tuple[str, set[str], set[str], int | None]]) -> Pla
         numbers = [TABLE.symbols("acme", market)[symbol] for symbol in sorted(symbols)]
         known = channels if market == "spot" else channels | {"book"}
         route = Route(streams_per_connection=most)
-        wanted.append(Wanted(Venue, market, numbers, sorted(known), route))
+        wanted.append(Wanted(VENUE, market, numbers, sorted(known), route))
     return make_plan([one for one in wanted if one.instruments], TABLE)
 
 
@@ -97,7 +98,7 @@ def asked_for(change: PlanChange) -> tuple[list[Subscription], list[Subscription
 
 
 @given(wishes, wishes)
-def test_any_plan_becomes_any_other(before: list, after: list) -> None:
+def test_any_plan_becomes_any_other(before: list[Any], after: list[Any]) -> None:
     running, wanted = plan_of(before), plan_of(after)
     change = replan(running, wanted)
     assert streams(change.plan) == streams(wanted)
@@ -113,7 +114,7 @@ def test_any_plan_becomes_any_other(before: list, after: list) -> None:
 
 
 @given(wishes, wishes)
-def test_no_stream_moves_that_could_stay(before: list, after: list) -> None:
+def test_no_stream_moves_that_could_stay(before: list[Any], after: list[Any]) -> None:
     """It could if its market is still reached by the same way."""
     running, wanted = plan_of(before), plan_of(after)
     change = replan(running, wanted)
@@ -126,7 +127,7 @@ def test_no_stream_moves_that_could_stay(before: list, after: list) -> None:
 
 
 @given(wishes, wishes)
-def test_what_is_asked_for_is_the_difference(before: list, after: list) -> None:
+def test_what_is_asked_for_is_the_difference(before: list[Any], after: list[Any]) -> None:
     running, wanted = plan_of(before), plan_of(after)
     change = replan(running, wanted)
     subscribed, gone = asked_for(change)
@@ -140,7 +141,9 @@ def test_what_is_asked_for_is_the_difference(before: list, after: list) -> None:
 
 
 @given(wishes, wishes, st.sets(st.sampled_from(SYMBOLS)))
-def test_a_new_revision_is_no_change(before: list, after: list, revised: set[str]) -> None:
+def test_a_new_revision_is_no_change(
+    before: list[Any], after: list[Any], revised: set[str]
+) -> None:
     """The plan that runs has the new numbers; nothing goes on under an old one."""
     old = TABLE.symbols("acme", "spot")
     numbers = {old[symbol]: 1_000 + old[symbol] for symbol in revised}

@@ -399,7 +399,8 @@ class _Bybit:
     def _quote(self, update: Update) -> Quote:
         book = self._best.setdefault(update.symbol, Book())
         book.apply(update)
-        return Quote(update.symbol, *book.top(), update.last, update.ts_event)
+        bid, bid_size, ask, ask_size = book.top()
+        return Quote(update.symbol, bid, bid_size, ask, ask_size, update.last, update.ts_event)
 
 
 def _trade_id(text: str) -> int:
@@ -417,8 +418,10 @@ def _kraken(message: Any) -> Iterator[Event]:
                 yield Trade(one["symbol"], one["side"], price, size, number, number, time)
         case "ticker":
             for one in data:
-                numbers = (Decimal(one[name]) for name in ("bid", "bid_qty", "ask", "ask_qty"))
-                yield Quote(one["symbol"], *numbers, 0, _kraken_time(one))
+                bid, bid_size, ask, ask_size = (
+                    Decimal(one[name]) for name in ("bid", "bid_qty", "ask", "ask_qty")
+                )
+                yield Quote(one["symbol"], bid, bid_size, ask, ask_size, 0, _kraken_time(one))
         case "book":
             for one in data:
                 sides = ([(level["price"], level["qty"]) for level in one[name]] for name in _SIDES)
@@ -473,7 +476,9 @@ def _okx(message: Any) -> Iterator[Event]:
                 levels = _levels(one["bids"], one["asks"])
                 book.apply(Update(symbol, levels, is_snapshot=True, first=0, last=0, previous=0,
                                   ts_event=None))  # fmt: skip
-                yield Quote(symbol, *book.top(), one["seqId"], _ms(one["ts"]))
+                bid, bid_size, ask, ask_size = book.top()
+                number, time = one["seqId"], _ms(one["ts"])
+                yield Quote(symbol, bid, bid_size, ask, ask_size, number, time)
 
 
 _DECODERS = {
@@ -482,3 +487,4 @@ _DECODERS = {
     "kraken": _kraken,
     "okx": _okx,
 }
+READ = frozenset(_DECODERS) | {"bybit"}  # the venues that it reads

@@ -35,6 +35,7 @@ from tests.feeds.fixtures import Row as FixtureRow
 from tests.feeds.harness import outcomes
 from tests.reference.reader import (
     CAPTURES,
+    READ,
     Book,
     Capture,
     Event,
@@ -56,11 +57,10 @@ SHORT_FLUSH_ROWS = 4_000
 WHOLE_BOOK_EVERY = 20  # flushes; the best levels are compared at each
 BEST = 25
 SIDES = {Side.BID: "bid", Side.ASK: "ask"}
-UNDOCUMENTED = "simulated"  # a venue of our own
 FIXTURES = [
     pytest.param(*pair, id=f"{pair[0].venue}_{pair[1]}")
     for pair in markets()
-    if pair[0].venue != UNDOCUMENTED
+    if pair[0].venue in READ
 ]
 
 
@@ -284,6 +284,7 @@ def _events(fixture: Fixture, step: Step, reader: Reader) -> Iterator[Event]:
 def _fixture_row(event: Event) -> FixtureRow:
     """Return an event in the words of the fixtures."""
     row: dict[str, Any] = {"symbol": event.symbol, "ts_event": event.ts_event}
+    names: tuple[str, ...]
     match event:
         case Trade():
             row |= {"kind": "trade", "side": {"buy": "bid", "sell": "ask"}[event.side]}

@@ -397,7 +397,8 @@ def live_a_day(seed: int, seconds: float, between_s: float, pace: float, symbols
     """
 
     def make(time: Time, random: Random) -> Day:
-        return type("Day", (Day,), {"symbols": symbols})(time, random, pace)
+        day: Day = type("Day", (Day,), {"symbols": symbols})(time, random, pace)
+        return day
 
     return simulation(seed, seconds, between_s, make, lambda world: _exchanges(world, pace))
 

@@ -107,7 +107,9 @@ class Dialect:
     farewell: ClassVar[bytes | None] = None
 
     def __init__(self) -> None:
-        self.venue = module_of(self.name).venue
+        module = module_of(self.name)
+        assert module is not None, self.name
+        self.venue = module.venue
 
     @property
     def adapter(self) -> type[FeedAdapter]:

@@ -57,7 +57,7 @@ class Market:
     @property
     def tick(self) -> int:
         """The price increment, in units."""
-        return 10 ** (DECIMALS - self.decimals)
+        return int(10 ** (DECIMALS - self.decimals))
 
     def set_decimals(self, decimals: int) -> Changes:
         """Change the tick; return the update that moves the book to the new grid."""
@@ -73,7 +73,8 @@ class Market:
 
     def move(self) -> Changes:
         """Change some levels; return the update."""
-        random, changes = self._random, {BID: {}, ASK: {}}
+        random = self._random
+        changes: Changes = {BID: {}, ASK: {}}
         if random.random() < 0.3:
             self._best += random.choice((-1, 1)) * self.tick
             self._uncross(changes)

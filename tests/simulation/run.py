@@ -252,7 +252,7 @@ class World:
         ingestor.supervisor.stale = stale  # type: ignore[method-assign]
         changes = ingestor.changes
         changes.run = partial(changes.watch, venue)  # type: ignore[method-assign]
-        changes.revisions.refresh = refresh  # type: ignore[method-assign,assignment]
+        changes.revisions.refresh = refresh  # type: ignore[method-assign]
         return ingestor
 
     # ------------------------------------------------------------------ what must hold

@@ -44,7 +44,7 @@ class Time:
         self._wall.shift(seconds)
 
 
-class _Loop(async_solipsism.EventLoop):
+class _Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # it publishes no types
     """Tells how far its time moved, and moves by a tick at least.
 
     async-solipsism refuses to wait for less than its resolution; random delays may ask for that.
@@ -80,7 +80,7 @@ def run(main: Callable[[Time], Coroutine[Any, Any, Result]], seed: int) -> Resul
     loop = _Loop(lambda ticks: wall.shift(ticks / _TICKS_PER_S))
     try:
         random.seed(seed)
-        result = loop.run_until_complete(main(Time(loop, wall)))
+        result: Result = loop.run_until_complete(main(Time(loop, wall)))
         left = asyncio.all_tasks(loop)
         assert not left, f"tasks that nobody ended: {left}"
         return result

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,7 +29,7 @@ async def served(kind: str, folder: Path) -> AsyncIterator[str]:
         async with Simulator(SimulatorOptions(symbols=1, rate_per_s=10.0)) as simulator:
             yield simulator.addresses[0]
         return
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"t": "header", "venue": "BYBIT", "channels": {}},
         {"t": "recv", "ts_ns": 1, "conn": "c", "data": '{"topic":"publicTrade.BTCUSDT","data":[]}'},
     ]

@@ -135,7 +135,8 @@ async def test_what_is_not_there_is_404(tmp_path: Path) -> None:
             assert "pong" in (await one.ask('{"op":"ping"}'))[0]
 
 
-STARTUP = {  # what clients ask before they begin, and what the answer must hold
+# what clients ask before they begin, and what the answer must hold
+STARTUP: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "binance": [("/api/v3/ping", {}), ("/api/v3/time", {"serverTime": int})],
     "bybit": [("/v5/market/time", {"retCode": 0, "result": dict})],
     "coinbase": [

@@ -4,6 +4,7 @@
  * 5.2); the caller sees to all else: control frames, fragments, masks, longer ones.
  */
 #include "native.h"
+#include "reading.h"
 #include "records.h"
 
 enum { TEXT_FRAME = 0x81, BINARY_FRAME = 0x82, LENGTH_16 = 126 };
@@ -92,7 +93,7 @@ int64_t native_take_each(Take *take, const char *data, const int64_t *sizes, con
 uint64_t native_size(int which) {
     static const uint64_t sizes[] = {sizeof(Operation), sizeof(Shape), sizeof(Symbol), sizeof(Shapes),
                                      sizeof(Output), sizeof(Take), sizeof(Field), sizeof(Known),
-                                     sizeof(Writer)};
+                                     sizeof(Writer), sizeof(Prefix), sizeof(Reading)};
     return which >= 0 && which < (int)(sizeof sizes / sizeof sizes[0]) ? sizes[which] : 0;
 }
 

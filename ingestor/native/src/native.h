@@ -32,11 +32,20 @@ enum {
     OP_WORD,     /* ASCII letters, digits, "_" and "-", one at least, not stored */
     OP_NUMBER,   /* digits, perhaps with a sign and decimals, not stored */
     OP_SAME,     /* decimal text of the same number as the field `at` has; `width` as OP_DECIMAL */
+    OP_EXACT,    /* decimal text with exactly as many decimals as the exponent; `width` as OP_DECIMAL */
+    OP_ID,       /* digits or a lower-case UUID up to a quote, stored in two fields of 64 bits */
+    OP_LEVEL_ROW, /* appends a row of a level of `width` 1 bids, 2 asks */
+    OP_LEVELS_END, /* there are as many of these rows as was said, one at least; flags the last one */
     OP_END       /* the frame must end here */
 };
 
 /* Where a level that is being read stands, behind the 64 bytes of the row. */
-enum { LEVEL_PRICE = 64, LEVEL_SIZE = 72, LEVEL_SIDE = 80, REGISTER_BYTES = 96 };
+enum { LEVEL_PRICE = 64, LEVEL_SIZE = 72, LEVEL_SIDE = 80 };
+/* What a record says of itself (reading.h): the number of its first row, and how many it has. */
+enum { RECORD_FIRST = 88, RECORD_ROWS = 96, REGISTER_BYTES = 104 };
+/* A row of a level has no more than a head and the level; where flags and side are in the head. */
+enum { LEVEL_ROW_BYTES = 48, ROW_HEAD_BYTES = 32, ROW_INSTRUMENT = 24, ROW_FLAGS = 28, ROW_SIDE = 30 };
+enum { FLAG_LAST = 1 };
 
 typedef struct {
     uint32_t text_at;                            /* into Shapes.texts */
@@ -111,5 +120,13 @@ typedef struct {
 /* Match one payload; 1: taken, 0: none of the shapes, -1: no room. ts_recv: ns since the epoch. */
 int native_match(Shapes *shapes, Output *output, const char *text, size_t size, int64_t ts_recv,
                  int64_t frame);
+
+/* Match one payload with one shape, of an instrument that is known already (NULL: a step finds it). row: what
+ * the rows begin as; what is read of them is left there. */
+int native_match_shape(const Shapes *shapes, const Shape *shape, Output *output, const char *at,
+                       const char *end, uint8_t row[REGISTER_BYTES], const Symbol *symbol, int64_t frame);
+
+/* Return the slot of a symbol, NULL where there is none of this name. */
+const Symbol *native_find(const Shapes *shapes, const char *text, size_t size);
 
 #endif

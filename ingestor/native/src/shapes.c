@@ -21,7 +21,7 @@ static inline uint64_t hash_of(const char *text, size_t size) {
 
 uint64_t native_hash(const char *text, uint64_t size) { return hash_of(text, size); }
 
-/* Return the slot of a symbol, NULL where the market has none of this name. A slot is always free. */
+/* A slot is always free. */
 static inline const Symbol *find(const Shapes *shapes, const char *text, size_t size) {
     uint64_t hash = hash_of(text, size);
     for (uint64_t slot = hash & shapes->symbols_mask;; slot = (slot + 1) & shapes->symbols_mask) {
@@ -31,6 +31,10 @@ static inline const Symbol *find(const Shapes *shapes, const char *text, size_t 
             memcmp(shapes->names + symbol->text_at, text, size) == 0)
             return symbol;
     }
+}
+
+const Symbol *native_find(const Shapes *shapes, const char *text, size_t size) {
+    return find(shapes, text, size);
 }
 
 /* Return the choice that stands at `at`, NULL where none does. */
@@ -86,6 +90,25 @@ static inline int add_row(Output *output, int row_class, uint8_t *row, uint32_t 
     return 1;
 }
 
+/* Append a row of one level; 0: no room. Which one is the last is not known yet. */
+static inline int add_level_row(RowArray *rows, const uint8_t *row, int side) {
+    if (rows->used >= rows->room) return 0;
+    uint8_t *out = rows->rows + LEVEL_ROW_BYTES * rows->used++;
+    memcpy(out, row, ROW_HEAD_BYTES);
+    memcpy(out + ROW_HEAD_BYTES, row + LEVEL_PRICE, 16);
+    out[ROW_FLAGS] &= (uint8_t)~FLAG_LAST;
+    out[ROW_SIDE] = (uint8_t)side;
+    return 1;
+}
+
+/* Flag the last of the rows from `first` on; 0: there are others than was said. */
+static inline int end_levels(RowArray *rows, uint64_t first, const uint8_t *row) {
+    uint64_t count = rows->used - first;
+    if (count == 0 || count != (uint64_t)number_at(row, RECORD_ROWS)) return 0;
+    memcpy(rows->rows + LEVEL_ROW_BYTES * (rows->used - 1) + ROW_FLAGS, row + ROW_FLAGS, 2);
+    return 1;
+}
+
 /* Turn the rows from `first` on around. */
 static void turn_around(RowArray *rows, uint64_t first) {
     uint8_t row[ROW_BYTES];
@@ -100,21 +123,15 @@ static inline int is_between(const Operation *operation, uint64_t value) {
     return operation->least <= value && value <= operation->most;
 }
 
-/* Match one payload with one shape; 1: taken, 0: another text, -1: no room. */
-static int match(const Shapes *shapes, const Shape *shape, Output *output, const char *at,
-                 const char *end, int64_t ts_recv, int64_t frame) {
+int native_match_shape(const Shapes *shapes, const Shape *shape, Output *output, const char *at,
+                       const char *end, uint8_t row[REGISTER_BYTES], const Symbol *symbol, int64_t frame) {
     RowArray *rows = &output->rows[shape->row_class];
     const uint64_t rows_before = rows->used, levels_before = output->levels_used;
     const Operation *first = shapes->operations + shape->first;
-    const Symbol *symbol = NULL; /* a declaration names it before the first decimal */
     uint32_t counts[2] = {0, 0}; /* bids and asks of the update */
-    uint8_t row[REGISTER_BYTES];
     uint64_t value, halves[2];
     int64_t number;
     int result = 0;
-    memcpy(row, shape->row, ROW_BYTES);
-    memcpy(row, &ts_recv, 8); /* ts_event, where the venue gives none */
-    memcpy(row + 8, &ts_recv, 8);
     for (const Operation *operation = first;; operation++) {
         switch (operation->kind) {
         case OP_LITERAL:
@@ -143,6 +160,10 @@ static int match(const Shapes *shapes, const Shape *shape, Output *output, const
         case OP_DECIMAL:
             at = read_decimal(at, end, symbol->exponents[operation->width], &number);
             if (at == NULL || !is_between(operation, (uint64_t)number)) goto other;
+            memcpy(row + operation->at, &number, 8);
+            break;
+        case OP_EXACT:
+            if ((at = read_exact(at, end, symbol->exponents[operation->width], &number)) == NULL) goto other;
             memcpy(row + operation->at, &number, 8);
             break;
         case OP_SAME:
@@ -177,6 +198,11 @@ static int match(const Shapes *shapes, const Shape *shape, Output *output, const
             memcpy(row + operation->at, &halves[0], 8);
             memcpy(row + operation->at2, &halves[1], 8);
             break;
+        case OP_ID:
+            if ((at = read_id(at, end, halves)) == NULL) goto other;
+            memcpy(row + operation->at, &halves[0], 8);
+            memcpy(row + operation->at2, &halves[1], 8);
+            break;
         case OP_EACH:
             if (at >= end || *at++ != '[') goto other;
             if (at < end && *at == ']') {
@@ -192,6 +218,12 @@ static int match(const Shapes *shapes, const Shape *shape, Output *output, const
         case OP_LEVEL:
             if (!add_level(output, row, operation->width ? operation->width : row[LEVEL_SIDE], counts))
                 goto full;
+            break;
+        case OP_LEVEL_ROW:
+            if (!add_level_row(rows, row, operation->width)) goto full;
+            break;
+        case OP_LEVELS_END:
+            if (!end_levels(rows, rows_before, row)) goto other;
             break;
         case OP_ROW:
             if ((result = add_row(output, shape->row_class, row, counts, frame)) < 0) goto full;
@@ -218,9 +250,15 @@ back:
 
 int native_match(Shapes *shapes, Output *output, const char *text, size_t size, int64_t ts_recv,
                  int64_t frame) {
+    uint8_t row[REGISTER_BYTES];
     for (uint32_t tried = 0, index = shapes->last; tried < shapes->shape_count; tried++, index++) {
         if (index >= shapes->shape_count) index = 0;
-        int taken = match(shapes, &shapes->shapes[index], output, text, text + size, ts_recv, frame);
+        const Shape *shape = &shapes->shapes[index];
+        memcpy(row, shape->row, ROW_BYTES);
+        memcpy(row, &ts_recv, 8); /* ts_event, where the venue gives none */
+        memcpy(row + 8, &ts_recv, 8);
+        /* No symbol yet: a declaration names it before the first decimal. */
+        int taken = native_match_shape(shapes, shape, output, text, text + size, row, NULL, frame);
         if (taken > 0) {
             shapes->last = index;
             shapes->taken[index]++;

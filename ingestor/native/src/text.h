@@ -88,6 +88,20 @@ static inline const char *read_decimal(const char *at, const char *end, int expo
     return at;
 }
 
+/* The same with exactly `exponent` decimals. */
+static inline const char *read_exact(const char *at, const char *end, int exponent, int64_t *out) {
+    uint64_t value = 0;
+    int whole = digit_run(at, end, &value);
+    if (whole == 0 || whole + exponent > 18 || (*at == '0' && whole > 1)) return NULL;
+    at += whole;
+    if (exponent) {
+        if (at >= end || *at++ != '.' || digit_run(at, end, &value) != exponent) return NULL;
+        at += exponent;
+    }
+    *out = (int64_t)value;
+    return at;
+}
+
 static inline int two_digits(const char *at) {
     return is_digit(at[0]) && is_digit(at[1]) ? (at[0] - '0') * 10 + at[1] - '0' : -1;
 }
@@ -150,6 +164,13 @@ static inline const char *read_uuid(const char *at, const char *end, uint64_t ou
     out[0] = halves[0];
     out[1] = halves[1];
     return at + 36;
+}
+
+/* Digits or a UUID up to a quote. out: high, low. */
+static inline const char *read_id(const char *at, const char *end, uint64_t out[2]) {
+    const char *next = read_integer(at, end, &out[1]);
+    out[0] = 0;
+    return next != NULL && next < end && *next == '"' ? next : read_uuid(at, end, out);
 }
 
 /* Skip what needs no second thought inside a JSON string: printable ASCII, no quote, no backslash. */

@@ -273,7 +273,7 @@ def test_numbers_equal_their_texts(prices: list[tuple[str, str | None]]) -> None
     found = rows_of(
         RowClass.MARK_PRICE,
         *(
-            lambda out, mark=mark, index=index: add_mark_price(  # type: ignore[misc]
+            lambda out, mark=mark, index=index: add_mark_price(
                 out, 0, NOW, mark_price=mark, index_price=index
             )
             for mark, index in prices

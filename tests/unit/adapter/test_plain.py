@@ -17,7 +17,7 @@ from ingestor.adapter import (
     uuid_halves,
     whole_number,
 )
-from ingestor.adapter.numbers import INT64_MAX
+from ingestor.model.decimals import INT64_MAX
 
 
 @pytest.mark.parametrize("value", [0, 7, "7", "0", INT64_MAX, str(INT64_MAX)])

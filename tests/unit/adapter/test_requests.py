@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ingestor.adapter import Requests
 
 
@@ -18,7 +20,8 @@ def test_an_answer_counts_once_and_may_be_of_nobody() -> None:
     assert list(requests.parts(["a"])) == [(1, ("a",))]
     assert list(requests.parts(["b"], keep=False)) == [(2, ("b",))]
     assert requests.answered(1) == ("a",)
-    for number in (1, 2, 77, None, [], True, "x"):
+    numbers: list[Any] = [1, 2, 77, None, [], True, "x"]
+    for number in numbers:
         assert requests.answered(number) == ()
 
 

@@ -6,7 +6,8 @@ import asyncio
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -27,6 +28,7 @@ from ingestor.admin.families import (
     trade_families,
 )
 from ingestor.admin.server import AdminServer
+from ingestor.admin.streams import StreamPage, StreamQuery, page_of
 from ingestor.books.statistics import BookCounters
 from ingestor.config.model import HttpConfig
 from ingestor.decode.frame_counts import FrameCounts
@@ -43,12 +45,16 @@ from ingestor.sources.rest.statistics import ListStatistics
 from ingestor.telemetry.metrics import Metrics
 from ingestor.telemetry.status import FeedStatus, Health, Phase, Status
 
+Answer = tuple[int, Any, str]  # status, headers, body
+Get = Callable[..., Awaitable[Answer]]
 NOW_NS = 1_800_000_000_000_000_000
 PATHS = [
     "/",
     "/status.js",
     "/status.css",
     "/status.json",
+    "/streams.json",
+    "/favicon.svg",
     "/metrics",
     "/metrics/feeds",
     "/livez",
@@ -108,6 +114,9 @@ class App:
     def streams(self) -> Iterable[StreamState]:
         return self.all_streams
 
+    async def worst_streams(self, query: StreamQuery) -> StreamPage:
+        return await page_of(self.all_streams, query)
+
     def more(self) -> Iterator[Metric]:
         yield from connection_families(
             SupervisorStatistics(
@@ -152,10 +161,10 @@ async def server(app: App) -> AsyncIterator[AdminServer]:
 
 
 @pytest.fixture
-async def get(server: AdminServer):
+async def get(server: AdminServer) -> AsyncIterator[Get]:
     async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session:
 
-        async def get(path: str, method: str = "GET", **headers: str):
+        async def get(path: str, method: str = "GET", **headers: str) -> Answer:
             async with session.request(method, path, headers=headers) as answer:
                 return answer.status, answer.headers, await answer.text()
 
@@ -163,7 +172,7 @@ async def get(server: AdminServer):
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_every_page_is_there_with_its_headers(get, path: str) -> None:
+async def test_every_page_is_there_with_its_headers(get: Get, path: str) -> None:
     status, headers, body = await get(path)
     assert status == 200
     assert body
@@ -173,7 +182,7 @@ async def test_every_page_is_there_with_its_headers(get, path: str) -> None:
 
 
 @pytest.mark.rows("D6")
-async def test_the_page_keeps_its_own_policy(get) -> None:
+async def test_the_page_keeps_its_own_policy(get: Get) -> None:
     _, _, page = await get("/")
     _, _, script = await get("/status.js")
     assert "<style" not in page
@@ -185,13 +194,13 @@ async def test_the_page_keeps_its_own_policy(get) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-async def test_only_get_is_answered(get, method: str) -> None:
+async def test_only_get_is_answered(get: Get, method: str) -> None:
     status, headers, _ = await get("/metrics", method)
     assert status == 405
     assert "GET" in headers["Allow"]
 
 
-async def test_unknown_paths_are_404(get) -> None:
+async def test_unknown_paths_are_404(get: Get) -> None:
     assert (await get("/../etc/passwd"))[0] == 404
 
 
@@ -212,13 +221,13 @@ async def test_unknown_paths_are_404(get) -> None:
         ("localhost.evil.example", 421),
     ],
 )
-async def test_a_rebound_name_reads_nothing(get, host: str, status: int) -> None:
+async def test_a_rebound_name_reads_nothing(get: Get, host: str, status: int) -> None:
     got, _, body = await get("/status.json", Host=host)
     assert got == status
     assert ("phase" in body) is (status == 200)
 
 
-async def test_readiness_and_startup_follow_the_application(get, app: App) -> None:
+async def test_readiness_and_startup_follow_the_application(get: Get, app: App) -> None:
     assert (await get("/readyz"))[0] == 200
     app.health = Health(False, {"kafka_seen": False})
     app.snapshot.phase = Phase.STARTING
@@ -228,7 +237,7 @@ async def test_readiness_and_startup_follow_the_application(get, app: App) -> No
 
 
 @pytest.mark.rows("P4")
-async def test_liveness_is_the_heartbeat_alone(get, app: App, server: AdminServer) -> None:
+async def test_liveness_is_the_heartbeat_alone(get: Get, app: App, server: AdminServer) -> None:
     app.health = Health(False, {})
     assert (await get("/livez"))[0] == 200
     server._beat_s -= 31
@@ -252,7 +261,7 @@ async def test_stop_closes_the_port(server: AdminServer, app: App) -> None:
         assert again.port == port
 
 
-async def test_the_metrics_say_what_was_counted(get) -> None:
+async def test_the_metrics_say_what_was_counted(get: Get) -> None:
     _, headers, text = await get("/metrics")
     assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     samples = {
@@ -292,7 +301,7 @@ async def test_the_metrics_say_what_was_counted(get) -> None:
     assert samples["ingestor_recorder_lost_lines_total", ()] == 6
 
 
-async def test_histograms_are_cumulative_and_complete(get) -> None:
+async def test_histograms_are_cumulative_and_complete(get: Get) -> None:
     _, _, text = await get("/metrics")
     family = next(
         one
@@ -320,7 +329,7 @@ def promtool() -> str:
 
 @pytest.mark.rows("D6")
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/feeds"])
-async def test_promtool_is_content(get, path: str) -> None:
+async def test_promtool_is_content(get: Get, path: str) -> None:
     tool = promtool()
     _, _, text = await get(path)
     done = await asyncio.to_thread(
@@ -335,7 +344,7 @@ async def test_promtool_is_content(get, path: str) -> None:
 
 
 @pytest.mark.rows("D6")
-async def test_streams_have_four_series_each_and_escaped_labels(get) -> None:
+async def test_streams_have_four_series_each_and_escaped_labels(get: Get) -> None:
     _, _, text = await get("/metrics/feeds")
     labels = r'{venue="kraken",market="spot",channel="trades",symbol="BTC\"\n"}'
     assert [line for line in text.splitlines() if not line.startswith("#")] == [

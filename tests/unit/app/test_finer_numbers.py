@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,7 +95,9 @@ class Bench:
 
 @pytest.mark.rows("I2")
 @each_venue
-def test_numbers_that_stay_finer_widen_their_instrument(adapter, market, symbol, trade) -> None:
+def test_numbers_that_stay_finer_widen_their_instrument(
+    adapter: type[FeedAdapter], market: str, symbol: str, trade: Callable[..., bytes]
+) -> None:
     bench = Bench(adapter, market)
     price, size = bench.exponents(symbol)
     finer = "0" * price + "1"
@@ -109,7 +112,9 @@ def test_numbers_that_stay_finer_widen_their_instrument(adapter, market, symbol,
 
 
 @each_venue
-def test_finer_sizes_widen_too(adapter, market, symbol, trade) -> None:
+def test_finer_sizes_widen_too(
+    adapter: type[FeedAdapter], market: str, symbol: str, trade: Callable[..., bytes]
+) -> None:
     bench = Bench(adapter, market)
     price, size = bench.exponents(symbol)
     for number in range(1, 1 + DISTINCT_MIN):
@@ -120,7 +125,9 @@ def test_finer_sizes_widen_too(adapter, market, symbol, trade) -> None:
 
 @pytest.mark.rows("I2")
 @each_venue
-def test_one_absurd_number_widens_nothing(adapter, market, symbol, trade) -> None:
+def test_one_absurd_number_widens_nothing(
+    adapter: type[FeedAdapter], market: str, symbol: str, trade: Callable[..., bytes]
+) -> None:
     bench = Bench(adapter, market)
     before = bench.exponents(symbol)
     for _ in range(PROBES_MAX):  # however often it comes
@@ -130,7 +137,9 @@ def test_one_absurd_number_widens_nothing(adapter, market, symbol, trade) -> Non
 
 
 @each_venue
-def test_numbers_that_int64_cannot_hold_widen_nothing(adapter, market, symbol, trade) -> None:
+def test_numbers_that_int64_cannot_hold_widen_nothing(
+    adapter: type[FeedAdapter], market: str, symbol: str, trade: Callable[..., bytes]
+) -> None:
     bench = Bench(adapter, market)
     for number in range(5):
         bench.refuse(trade(symbol, f"9000{number}.123456789012345678"))

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from ingestor.cli import doctor
 from ingestor.cli import main as cli
 from ingestor.model.errors import ConfigError, ListenFailed
 from ingestor.model.timestamps import SECOND
-from ingestor.recording.format import Header, Recv, encode_lines
+from ingestor.recording.format import Header, Line, Recv, encode_lines
 from tests.kafka.broker import free_ports
 
+Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[3]
 COMMANDS = {
     "audit": [],
@@ -46,6 +47,7 @@ COMMANDS = {
     "run": [],
     "serve": [],
     "simulate": [],
+    "symbols": [],
     "top": [],
 }
 
@@ -67,7 +69,7 @@ def _logging_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process: (status, stdout, stderr)."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -88,7 +90,7 @@ def every_command() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", every_command(), ids=" ".join)
-def test_every_command_has_help_with_an_example(run, command: list[str]) -> None:
+def test_every_command_has_help_with_an_example(run: Run, command: list[str]) -> None:
     status, out, err = run(*command, "--help")
     assert (status, err) == (0, "")
     assert out.startswith("Usage: ingestor")
@@ -99,7 +101,7 @@ def test_every_command_has_help_with_an_example(run, command: list[str]) -> None
         assert f"ingestor {' '.join(command)}" in out
 
 
-def test_all_commands_are_listed(run) -> None:
+def test_all_commands_are_listed(run: Run) -> None:
     _, out, _ = run("--help")
     listed = {
         line.split()[0] for line in out.split("Commands:")[1].splitlines() if line[2:3].strip()
@@ -121,7 +123,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0
 
 
-def test_python_m_ingestor_is_the_same(run) -> None:
+def test_python_m_ingestor_is_the_same(run: Run) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ingestor", "--version"], capture_output=True, text=True, check=False
     )
@@ -159,7 +161,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "text", "status"), MISTAKES, ids=lambda one: str(one)[:40])
 def test_a_mistake_is_one_line_and_a_status(
-    run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str, status: int
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str, status: int
 ) -> None:
     monkeypatch.chdir(ROOT)
     got, out, err = run(*arguments)
@@ -180,7 +182,9 @@ CONFIG_MISTAKES = {
 
 
 @pytest.mark.parametrize("text", CONFIG_MISTAKES)
-def test_a_bad_configuration_is_one_line_naming_the_file(run, tmp_path: Path, text: str) -> None:
+def test_a_bad_configuration_is_one_line_naming_the_file(
+    run: Run, tmp_path: Path, text: str
+) -> None:
     path = tmp_path / "c.toml"
     path.write_text(text)
     status, out, err = run("check", str(path))
@@ -213,14 +217,14 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config").glob("*.toml")))
-def test_every_example_has_a_plan(run, name: str) -> None:
+def test_every_example_has_a_plan(run: Run, name: str) -> None:
     status, out, err = run("check", str(ROOT / "config" / f"{name}.toml"))
     assert (status, err) == (0, "")
     assert "why: " in out
     assert "unchecked" in out  # the cache is empty
 
 
-def test_the_plan_as_json(run) -> None:
+def test_the_plan_as_json(run: Run) -> None:
     status, out, _ = run("check", str(ROOT / "config" / "binance.toml"), "--json")
     assert status == 0
     plan = json.loads(out)
@@ -231,7 +235,7 @@ def test_the_plan_as_json(run) -> None:
 
 
 def test_symbols_are_checked_against_a_list_that_is_there(
-    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ingestor.sources.registry import adapter_of
     from ingestor.sources.rest import catalog as catalogue
@@ -270,7 +274,7 @@ def test_symbols_are_checked_against_a_list_that_is_there(
     assert "unchecked" not in out
 
 
-def test_feeds_lists_every_venue(run) -> None:
+def test_feeds_lists_every_venue(run: Run) -> None:
     _, text, _ = run("feeds")
     _, out, _ = run("feeds", "--json")
     found = json.loads(out)
@@ -283,7 +287,9 @@ def test_feeds_lists_every_venue(run) -> None:
         assert one.keys() >= {"market", "class", "channel", "book_proof", "reference", "read"}
 
 
-def test_config_show_stars_secrets(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_show_stars_secrets(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INGESTOR__KAFKA__SASL_PASSWORD", "canary")
     monkeypatch.setenv("INGESTOR__KAFKA__ENCODING", "binary")
     for options in ([], ["--json"]):
@@ -294,7 +300,7 @@ def test_config_show_stars_secrets(run, tmp_path: Path, monkeypatch: pytest.Monk
         assert content["kafka"]["encoding"] == "binary"
 
 
-def test_config_check_prints_every_problem(run, tmp_path: Path) -> None:
+def test_config_check_prints_every_problem(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text("[batch]\nrows_max = 0\n[http]\nprt = 1\n")
     status, out, err = run("config", "check", str(path))
@@ -304,20 +310,20 @@ def test_config_check_prints_every_problem(run, tmp_path: Path) -> None:
     assert run("config", "check", str(path)) == (0, f"{path}: nothing wrong\n", "")
 
 
-def test_config_schema_in_both_forms(run, tmp_path: Path) -> None:
+def test_config_schema_in_both_forms(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("config", "schema")[1])["type"] == "object"
     page = tmp_path / "page.md"
     assert run("config", "schema", "--markdown", "--output", str(page)) == (0, "", "")
     assert page.read_text() == (ROOT / "docs" / "configuration.md").read_text()
 
 
-def test_a_file_that_cannot_be_written_is_one_line(run, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
     status, _, err = run("config", "schema", "--output", str(tmp_path / "no" / "x"))
     assert status == 1
     assert err == f"ingestor: {tmp_path / 'no' / 'x'}: No such file or directory\n"
 
 
-def test_doctor_finds_a_broker_and_a_port_in_use(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_finds_a_broker_and_a_port_in_use(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         monkeypatch.setenv("INGESTOR__KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
@@ -334,7 +340,7 @@ def test_doctor_finds_a_broker_and_a_port_in_use(run, monkeypatch: pytest.Monkey
     ("allowed", "state"), [("262144\n", "ok"), ("262143\n", "warning"), (None, "ok")]
 )
 def test_doctor_says_when_the_kernel_allows_less(
-    run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: str | None, state: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: str | None, state: str
 ) -> None:
     bound = tmp_path / "rmem_max"
     monkeypatch.setattr(doctor, "_RMEM_MAX", bound)
@@ -347,7 +353,9 @@ def test_doctor_says_when_the_kernel_allows_less(
     assert ("raise net.core.rmem_max" in found["text"]) == (state == "warning")
 
 
-def test_doctor_says_when_the_broker_is_not_there(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_when_the_broker_is_not_there(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     monkeypatch.setenv("INGESTOR__KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
@@ -357,7 +365,7 @@ def test_doctor_says_when_the_broker_is_not_there(run, monkeypatch: pytest.Monke
     assert f"127.0.0.1:{port}: Connection refused" in out
 
 
-def test_repair_of_what_is_no_recording(run, tmp_path: Path) -> None:
+def test_repair_of_what_is_no_recording(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.zst"
     path.write_text("nothing")
     status, out, err = run("repair", str(path))
@@ -367,8 +375,11 @@ def test_repair_of_what_is_no_recording(run, tmp_path: Path) -> None:
     assert str(path) in err
 
 
-def test_repair_says_what_a_killed_recorder_lost(run, tmp_path: Path) -> None:
-    lines = [Header(venue="acme", format=1, session="s1"), Recv(1_790_000_000 * SECOND, 1, "{}")]
+def test_repair_says_what_a_killed_recorder_lost(run: Run, tmp_path: Path) -> None:
+    lines: list[Line] = [
+        Header(venue="acme", format=1, session="s1"),
+        Recv(1_790_000_000 * SECOND, 1, "{}"),
+    ]
     frame = zstandard.compress(encode_lines(lines))
     path = tmp_path / "s1-000000000000.jsonl.zst.inprogress"
     path.write_bytes(frame + frame[:-1])
@@ -408,7 +419,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 @pytest.mark.parametrize(
     "arguments", [["consume", "md.trades.v1"], ["audit"]], ids=lambda one: str(one[0])
 )
-def test_a_broker_that_cannot_be_reached_is_one_line(run, arguments: list[str]) -> None:
+def test_a_broker_that_cannot_be_reached_is_one_line(run: Run, arguments: list[str]) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     status, out, err = run(*arguments, "--bootstrap-servers", address)
     lines = [line for line in err.splitlines() if line.startswith("ingestor: ")]
@@ -418,7 +429,7 @@ def test_a_broker_that_cannot_be_reached_is_one_line(run, arguments: list[str]) 
     assert "Traceback" not in err
 
 
-def test_a_port_in_use_is_one_line(run) -> None:
+def test_a_port_in_use_is_one_line(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         status, out, err = run("simulate", "--port", str(port))
@@ -450,8 +461,8 @@ class TestVerdict:
         assert cli_common.verdict(ExceptionGroup("g", [ConfigError("x"), KeyError()])) is None
 
 
-def test_a_bug_shows_its_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingestor.sources.registry.markets", lambda: {}["bug"])
+def test_a_bug_shows_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingestor.sources.registry.markets", lambda: dict[str, int]()["bug"])
     with pytest.raises(KeyError):
         run("config", "show")
 
@@ -466,7 +477,7 @@ def test_a_bug_shows_its_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None
         ('symbols = "BTC-USD"', 'feeds[0].symbols: must be a list, such as ["first", "second"]'),
     ],
 )
-def test_what_a_check_of_the_file_finds(run, tmp_path: Path, line: str, said: str) -> None:
+def test_what_a_check_of_the_file_finds(run: Run, tmp_path: Path, line: str, said: str) -> None:
     config = tmp_path / "c.toml"
     config.write_text(f'[[feeds]]\nvenue = "kraken"\n{line}\n')
     status, out, err = run("config", "check", str(config))

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from feeds.simulated import Simulated
 from ingestor.admin.exposition import StreamState, counter, metrics_text, streams_text
 from ingestor.admin.server import AdminServer
+from ingestor.admin.streams import StreamPage, StreamQuery, page_of
 from ingestor.cluster import parent as workers_module
 from ingestor.cluster.launch import Launch, worker_environment
 from ingestor.cluster.parent import Finished, Worker, Workers
@@ -84,6 +85,9 @@ class Source:
 
     def streams(self) -> Iterator[StreamState]:
         yield from STREAMS
+
+    async def worst_streams(self, query: StreamQuery) -> StreamPage:
+        return await page_of(STREAMS, query)
 
 
 def make_plan_of(connections: int) -> Plan:

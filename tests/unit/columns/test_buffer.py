@@ -357,7 +357,8 @@ def test_a_number_of_an_update_fits_63_bits(
     """A GAP row has to hold it."""
     buffer = ColumnBuffer()
     source = Connection(0)
-    for payload, numbers in ((b"0", {}), (b"1", {field: number}), (b"2", {})):
+    cases: list[tuple[bytes, dict[str, Any]]] = [(b"0", {}), (b"1", {field: number}), (b"2", {})]
+    for payload, numbers in cases:
         buffer.begin(source, payload)
         buffer.levels(
             0, 1, 9, bids=[["1", "2"]], asks=[], **{"first": 1, "last": 1, "previous": 0, **numbers}
@@ -393,9 +394,11 @@ def test_prices_and_sizes_that_can_not_be(
     buffer.begin(Connection(0), b"0")
     match kind:
         case "trade":
-            buffer.trade(0, 1, 9, 1, *numbers, 1)
+            price, size = numbers
+            buffer.trade(0, 1, 9, 1, price, size, 1)
         case "quote":
-            buffer.quote(0, 1, 9, 1, *numbers)
+            bid, bid_size, ask, ask_size = numbers
+            buffer.quote(0, 1, 9, 1, bid, bid_size, ask, ask_size)
         case _:
             buffer.levels(0, 1, 9, 1, 1, [["1", "1"], numbers], [])
     sealed = buffer.seal(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,7 @@ def test_decimals_that_are_needed(text: str, decimals: int) -> None:
 
 
 def test_what_is_no_number_has_no_decimals() -> None:
-    for text in ("", "-", ".", "NaN", "1_0", " 1", None, True, []):
+    texts: list[Any] = ["", "-", ".", "NaN", "1_0", " 1", None, True, []]
+    for text in texts:
         with pytest.raises(ValueError, match="no decimal number"):
             decimals_in(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -29,8 +30,11 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+Problems = Callable[[str], list[str]]
+
+
 @pytest.fixture
-def problems(tmp_path: Path):
+def problems(tmp_path: Path) -> Problems:
     """Write a file, return its problems as text, with the path taken away."""
 
     def check(text: str) -> list[str]:
@@ -74,7 +78,7 @@ def test_feeds_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_configuration_is_frozen() -> None:
     config = load(None, VENUES)
     with pytest.raises(ValueError, match="frozen"):
-        config.batch = config.batch  # type: ignore[misc]
+        config.batch = config.batch
     with pytest.raises(ValueError, match="frozen"):
         config.batch.rows_max = 1
 
@@ -153,7 +157,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_each_mistake_is_one_line_with_its_key(problems, text: str) -> None:
+def test_each_mistake_is_one_line_with_its_key(problems: Problems, text: str) -> None:
     assert problems(text) == [REFUSED[text]]
 
 
@@ -169,7 +173,7 @@ PERMITTED = [
 
 
 @pytest.mark.parametrize("text", PERMITTED)
-def test_what_was_asked_for_explicitly_is_permitted(problems, text: str) -> None:
+def test_what_was_asked_for_explicitly_is_permitted(problems: Problems, text: str) -> None:
     assert problems(text) == []
 
 
@@ -180,7 +184,7 @@ def test_load_raises_the_first_problem_and_counts_the_others(tmp_path: Path) -> 
         load(path, VENUES)
 
 
-def test_a_file_that_is_no_toml_names_the_line(problems) -> None:
+def test_a_file_that_is_no_toml_names_the_line(problems: Problems) -> None:
     assert problems("[kafka\n") == [
         "is no TOML: Expected ']' at the end of a table declaration (at line 1, column 7)"
     ]
@@ -199,7 +203,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_mistakes_in_the_environment_name_the_variable(
-    problems, monkeypatch: pytest.MonkeyPatch
+    problems: Problems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INGESTOR__KAFA__X", "1")
     assert problems("") == ["INGESTOR__KAFA__X: unknown section 'kafa'; did you mean kafka?"]
@@ -215,7 +219,7 @@ def test_mistakes_in_the_environment_name_the_variable(
     assert problems("") == ["INGESTOR__FEEDS: unknown venue 'okz'; did you mean okx?"]
 
 
-def test_password_files(problems, tmp_path: Path) -> None:
+def test_password_files(problems: Problems, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     sasl = '[kafka]\nsecurity_protocol = "SASL_SSL"\nsasl_username = "me"\n'
     text = f'{sasl}sasl_password_file = "{secret}"'

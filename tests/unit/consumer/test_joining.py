@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.codec import decode, encoder
-from ingestor.consumer.joining import Joiner
+from ingestor.consumer.joining import Joiner, Piece
 from ingestor.model.batch import TickBatch
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Rows
@@ -28,13 +30,13 @@ def test_rows_are_those_of_the_records(row_class: RowClass, encoding: str) -> No
     rows = MAKERS[row_class](60)
     batches = [one for part in (rows[:30], rows[30:]) for one in decoded(row_class, part, encoding)]
     joiner = Joiner()
-    [chunk] = joiner.join([(batch, 10 + n) for n, batch in enumerate(batches)])
+    [chunk] = joiner.join([Piece.of(batch, 10 + n) for n, batch in enumerate(batches)])
     assert chunk.batch.row_class is row_class
     assert by_key([chunk.batch]) == by_key(batches) == by_key([TickBatch(row_class, rows, TABLE)])
     assert chunk.ends[-1] == len(rows)
     assert chunk.next_offset(0) is None
     assert chunk.next_offset(len(rows)) == 10 + len(batches) - 1
-    [again] = joiner.join([(batches[0], 1)])
+    [again] = joiner.join([Piece.of(batches[0], 1)])
     assert again.batch.instruments is chunk.batch.instruments
     assert len(joiner.instruments) == 12
 
@@ -44,7 +46,7 @@ def test_a_run_of_each_class_is_one_chunk() -> None:
         decoded(row_class, MAKERS[row_class](2), "json")
         for row_class in (RowClass.TRADE, RowClass.QUOTE)
     )
-    chunks = list(Joiner().join([(one, 0) for one in [*trades, *quotes, *trades]]))
+    chunks = list(Joiner().join([Piece.of(one, 0) for one in [*trades, *quotes, *trades]]))
     assert [(one.batch.row_class.name, len(one.batch)) for one in chunks] == [
         ("TRADE", 2),
         ("QUOTE", 2),
@@ -54,12 +56,17 @@ def test_a_run_of_each_class_is_one_chunk() -> None:
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
 def test_an_offset_is_behind_the_last_whole_record(lengths: list[int], data: st.DataObject) -> None:
+    """Records come one by one, or several in a piece."""
     [batch] = decoded(RowClass.TRADE, MAKERS[RowClass.TRADE](1), "json")
-    parts = [
-        (TickBatch(batch.row_class, np.repeat(batch.rows, rows), batch.instruments), 100 + n)
-        for n, rows in enumerate(lengths)
-    ]
-    [chunk] = Joiner().join(parts)
-    rows = data.draw(st.integers(0, sum(lengths)))
-    whole = [n for n in range(len(lengths)) if sum(lengths[: n + 1]) <= rows]
-    assert chunk.next_offset(rows) == (100 + whole[-1] if whole else None)
+    cuts = data.draw(st.sets(st.integers(1, len(lengths))))
+    pieces = []
+    for start, end in pairwise(sorted({0, len(lengths)} | cuts)):
+        ends = np.cumsum(lengths[start:end])
+        rows = np.repeat(batch.rows, ends[-1])
+        offsets = np.arange(start, end) + 100
+        pieces.append(Piece(TickBatch(batch.row_class, rows, batch.instruments), ends, offsets))
+    [chunk] = Joiner().join(pieces)
+    first = data.draw(st.integers(0, sum(lengths)))
+    whole = [n for n in range(len(lengths)) if sum(lengths[: n + 1]) <= first]
+    assert len(chunk.batch) == sum(lengths)
+    assert chunk.next_offset(first) == (100 + whole[-1] if whole else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -132,7 +133,7 @@ async def test_ranges_symbols_and_kinds(tmp_path: Path, live: Live) -> None:
     def picture(path: Path, **more: object) -> list[tuple[object, ...]]:
         opened = recordings.open(path, **more)  # type: ignore[arg-type]
         return sorted(
-            (batch.row_class.id, batch.instruments[row[3]].symbol, *row[:3], *row[4:])
+            (batch.row_class.id, batch.instruments[row[3]].key, *row[:3], *row[4:])
             for batch in opened
             for row in batch.rows.tolist()
         )
@@ -145,7 +146,7 @@ async def test_ranges_symbols_and_kinds(tmp_path: Path, live: Live) -> None:
             raw = picture(raw_only, kinds=kinds, **chosen)
         assert picture(tmp_path, kinds=kinds, **chosen) == raw
         assert raw
-        assert all(one[1] == "BBB" and start_ns <= one[3] < end_ns for one in raw)  # type: ignore[operator]
+        assert all(str(one[1]).endswith(":BBB") and start_ns <= one[3] < end_ns for one in raw)  # type: ignore[operator]
     assert picture(tmp_path, start=T0 + 50 * HOUR_NS) == []
 
 
@@ -158,15 +159,17 @@ def _with_acme(options: object, *, problems: object) -> object:
 async def test_frames_of_the_libraries(tmp_path: Path, live: Live) -> None:
     compacted(tmp_path)
     opened = recordings.open(tmp_path, kinds=["trades"])
-    table = opened.to_arrow()
+    table = opened.to_arrow(prices="raw", control_rows=True)
     ticks = np.concatenate([batch.rows for batch in opened])
     assert table.num_rows == len(ticks)
-    assert table.column("price").to_pylist() == ticks["price"].tolist()
-    frame = opened.to_polars()
-    assert frame.filter(pl.col("row_kind") == Kind.TRADE)["price_exponent"].unique().to_list() == [
-        2
+    data = (ticks["kind"] == Kind.TRADE).tolist()
+    prices = zip(ticks["price"].tolist(), data, strict=True)
+    assert table.column("price").to_pylist() == [
+        one if is_data else None for one, is_data in prices
     ]
-    assert len(opened.to_pandas()) == len(ticks)
+    frame = opened.to_polars(prices="raw")
+    assert frame["price_exponent"].unique().to_list() == [2]
+    assert len(opened.to_pandas()) == len(frame) == (ticks["kind"] == Kind.TRADE).sum()
     several = recordings.open(tmp_path)
     with pytest.raises(ConfigError, match="several kinds"):
         several.to_arrow()
@@ -191,21 +194,56 @@ async def test_duckdb_reads_exact_decimals(tmp_path: Path, live: Live) -> None:
         with duckdb.connect() as connection:
             if list((tmp_path / "ticks").glob(f"kind={kind}")):
                 connection.execute(duckdb_view(tmp_path, kind)).fetchall()
+            else:
+                with pytest.raises(RecordingError, match="nothing was compacted here"):
+                    duckdb_view(tmp_path, kind)
 
 
-async def test_the_query_of_the_docs(tmp_path: Path, live: Live) -> None:
+async def test_the_view_is_what_its_page_says(tmp_path: Path, live: Live) -> None:
+    """Exact products and sums, symbols, names of sides, times of the nanosecond; no GAP rows."""
+    compacted(tmp_path)
+    with duckdb.connect() as connection:
+        view = duckdb_view(tmp_path, "trades")
+        rows = connection.execute(
+            "SELECT symbol, market, side, ts_recv::VARCHAR, price * size,"
+            f" sum(price * size) OVER () FROM ({view}) ORDER BY ts_recv, symbol"
+        ).fetchall()
+        types = dict(
+            connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {view})").fetchall()
+        )
+    frame = recordings.open(tmp_path, kinds="trades").to_polars().sort("ts_recv", "symbol")
+    assert [row[0] for row in rows] == frame["symbol"].to_list()
+    assert {row[1] for row in rows} == {"spot"}
+    assert [row[2] for row in rows] == frame["side"].to_list()
+    products = [p * s for p, s in frame.select("price", "size").rows()]
+    assert [row[4] for row in rows] == products
+    assert {row[5] for row in rows} == {sum(products)}
+    assert types["price"] == "DECIMAL(38,2)"
+    assert types["ts_recv"] == "TIMESTAMP_NS"
+
+
+async def test_the_queries_of_the_docs(tmp_path: Path, live: Live) -> None:
     compacted(tmp_path)
     page = (Path(__file__).parents[3] / "docs" / "recording.md").read_text()
-    query = page.partition("```sql\n")[2].partition("```")[0]
-    assert "'recordings/ticks" in query
+    queries = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    trades = recordings.open(tmp_path, kinds="trades").to_polars()
     with duckdb.connect() as connection:
-        rows = connection.execute(query.replace("'recordings/", f"'{tmp_path}/")).fetchall()
-    assert {name: trades for name, trades, _ in rows} == {"acme:spot:AAA": 39, "acme:spot:BBB": 40}
-    batches = recordings.open(tmp_path, kinds=["trades"]).to_pandas()
-    trades = batches[batches["row_kind"] == Kind.TRADE]
-    units = 10.0 ** (trades["price_exponent"] + trades["size_exponent"])
-    turnover = (trades["price"] * trades["size"] / units).sum()
-    assert sum(one for *_, one in rows) == pytest.approx(turnover)
+        connection.execute(f"CREATE VIEW trades AS {duckdb_view(tmp_path, 'trades')}")
+        found = [
+            connection.execute(query.replace("'recordings/", f"'{tmp_path}/")).fetchall()
+            for query in queries
+        ]
+    assert len(found) == 2
+    turnover = trades.group_by("instrument").agg(pl.len(), (pl.col("price") * pl.col("size")).sum())
+    exact = sorted(turnover.rows())
+    assert [(name, rows) for name, rows, _ in exact] == [
+        ("acme:spot:AAA", 39),
+        ("acme:spot:BBB", 40),
+    ]
+    assert sorted(found[1]) == exact
+    for (name, rows, rough), (key, count, total) in zip(sorted(found[0]), exact, strict=True):
+        assert (name, rows) == (key, count)
+        assert rough == pytest.approx(float(total))
 
 
 async def test_a_replay_can_go_to_parquet(tmp_path: Path, live: Live) -> None:

@@ -7,12 +7,14 @@ from random import Random
 import numpy as np
 
 from ingestor.adapter.shapes import shapes_of
-from ingestor.codec import encoder, headers
+from ingestor.codec import headers
 from ingestor.codec.json_batches import JsonBatches
+from ingestor.codec.json_encoder import JsonEncoder
 from ingestor.model.row_classes import STANDARD_CLASSES
 from ingestor.native import FrameTaker, TakenRows, crc32c, native
 from ingestor.sources.registry import adapter_of, registry
 from tests.feeds.shape_frames import header, mixed, table_of
+from tests.unit.codec.test_record_batches import MADE, check_cut, check_mutated
 from tests.unit.native.rows import random_rows, random_table
 
 FRAMES = 400  # of each market
@@ -43,7 +45,7 @@ def main() -> None:
                 taker.rows.take_out()
             taken += taker.frames
     table, generator = random_table(), np.random.default_rng(6)
-    codec = encoder("json", table, bytes(16))
+    codec = JsonEncoder(table, bytes(16))
     all_headers = {row_class: headers(row_class, "json") for row_class in STANDARD_CLASSES}
     batches = JsonBatches(library, codec, table, all_headers, 1 << 16)
     for turn in range(30):
@@ -54,6 +56,9 @@ def main() -> None:
                 assert found is not None
                 crc32c(found[0].data)
                 crc32c(found[0].data, portable=True)
+    for row_class in MADE:
+        check_mutated(row_class, 100, 3)
+        check_cut(row_class, Random(7))
     print(f"{taken} frames taken")
 
 

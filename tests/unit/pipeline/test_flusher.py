@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from feeds.simulated import Simulated
-from ingestor.adapter import DecodeMany
+from ingestor.adapter import Control, DecodeMany
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue
 from ingestor.decode.session import Session, SessionEvents
@@ -31,7 +31,7 @@ class Broken(Simulated):
     def decoder_of_many(cls, market: str, symbols: object) -> DecodeMany:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
-        ) -> int:
+        ) -> Sequence[Control]:
             raise AssertionError("our own bug")
 
         return decode
@@ -70,6 +70,9 @@ class Bench:
             *(SessionEvents(), "spot", self.frame_queue.decode),
         )
         self.on_read_complete = self.flusher.read_complete_of(self.frame_queue)
+
+    async def drain(self, timeout_s: float) -> int:
+        return 0
 
     def submit(self, batch: TickBatch, now_ns: int) -> None:
         self.rows.append(len(batch))

@@ -8,6 +8,7 @@ import struct
 import pytest
 import structlog
 
+from ingestor.model.backoff import Backoff
 from ingestor.model.errors import LedgerBroken
 from ingestor.telemetry import bulkheads as module
 from ingestor.telemetry.bulkheads import Bulkheads
@@ -49,7 +50,7 @@ def test_a_place_is_logged_once_with_its_traceback_and_counted_always() -> None:
 
 @pytest.mark.rows("I1")
 async def test_a_kept_task_begins_again_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RESTART", module.Backoff(base_s=0.0, cap_s=0.0))
+    monkeypatch.setattr(module, "RESTART", Backoff(base_s=0.0, cap_s=0.0))
     bulkheads, runs = Bulkheads(), 0
 
     async def run() -> None:
@@ -68,7 +69,7 @@ async def test_restarts_back_off_and_a_stable_task_begins_at_once(
 ) -> None:
     attempts: list[int] = []
 
-    class Recorded(module.Backoff):
+    class Recorded(Backoff):
         def delay_s(
             self, attempt: int, random: object, retry_after_s: float | None = None
         ) -> float:

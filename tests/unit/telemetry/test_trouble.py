@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_nothing_is_wrong_with_a_process_that_runs() -> None:
         ({"notes": ["worker 1 down"]}, "worker 1 down"),
     ],
 )
-def test_each_thing_that_is_wrong_is_said(change: dict[str, object], text: str) -> None:
+def test_each_thing_that_is_wrong_is_said(change: dict[str, Any], text: str) -> None:
     assert wrong_now(replace(WELL, **change)) == [text]
 
 
@@ -47,7 +48,7 @@ def test_each_thing_that_is_wrong_is_said(change: dict[str, object], text: str) 
         {"recorder": "recording"},
     ],
 )
-def test_what_is_usual_is_not_wrong(change: dict[str, object]) -> None:
+def test_what_is_usual_is_not_wrong(change: dict[str, Any]) -> None:
     assert wrong_now(replace(WELL, **change)) == []
 
 

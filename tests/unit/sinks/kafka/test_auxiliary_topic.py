@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -127,11 +128,15 @@ async def test_a_dead_partition_holds_its_own_records_alone(fault: Callable[[], 
 async def test_a_partition_without_an_answer_holds_no_other() -> None:
     topic = Topic()
     topic.cluster.silent.add(5)
+
+    def has_acked(records: int) -> bool:
+        return topic.topic.acked == records
+
     async with topic.running():
         for turn in range(1, 6):
             for key in KEYS.values():
                 topic.put(key)
-            await until(lambda turn=turn: topic.topic.acked == 7 * turn)
+            await until(partial(has_acked, 7 * turn))
     topic.cluster.silent.clear()
     async with topic.running():
         await until(lambda: not len(topic.topic))

@@ -11,7 +11,7 @@ from aiokafka.protocol import produce as theirs
 
 from ingestor.sinks.kafka.produce_request import _failure, _Request
 
-BATCHES = {
+BATCHES: dict[TopicPartition, bytes | bytearray] = {
     TopicPartition("md.trades.v1", 3): b"first",
     TopicPartition("md.trades.v1", 5): bytearray(b"second"),
     TopicPartition("md.book.v1", 0): b"third",

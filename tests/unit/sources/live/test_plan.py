@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.adapter import BookRule, Continuity, Endpoint, Limits, Market
+from ingestor.adapter import BookRule, Continuity, Endpoint, FeedAdapter, Limits, Market
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.sources.live.plan import Plan, Route, Wanted, make_plan
@@ -50,6 +50,9 @@ class Venue:
         return f"{'book' if channel == 'quotes' and symbol == 'SHARED' else channel}.{symbol}"
 
 
+VENUE = cast("type[FeedAdapter]", Venue)  # as much of one as plans ask for
+
+
 def table(symbols: Sequence[str], market: str = "spot") -> InstrumentTable:
     return InstrumentTable(
         instrument("acme", market, symbol, symbol, symbol, "USD", "0.01", "0.1")
@@ -57,8 +60,10 @@ def table(symbols: Sequence[str], market: str = "spot") -> InstrumentTable:
     )
 
 
-def plan(symbols: Sequence[str], channels: Sequence[str], market: str = "spot", **route) -> Plan:
-    wanted = Wanted(Venue, market, range(len(symbols)), channels, Route(**route))
+def plan(
+    symbols: Sequence[str], channels: Sequence[str], market: str = "spot", **route: Any
+) -> Plan:
+    wanted = Wanted(VENUE, market, range(len(symbols)), channels, Route(**route))
     return make_plan([wanted], table(symbols, market))
 
 
@@ -149,8 +154,8 @@ def test_origins_and_source_addresses_take_turns() -> None:
 
 def test_wishes_that_overlap_are_taken_once() -> None:
     wishes = [
-        Wanted(Venue, "spot", [0, 1, 1], ["book", "book"]),
-        Wanted(Venue, "spot", [1, 2], ["book", "quotes"]),
+        Wanted(VENUE, "spot", [0, 1, 1], ["book", "book"]),
+        Wanted(VENUE, "spot", [1, 2], ["book", "quotes"]),
     ]
     taken = [
         (sub.symbol, sub.channel)
@@ -164,9 +169,9 @@ def test_wishes_that_overlap_are_taken_once() -> None:
 
 def test_unknown_market_and_channel() -> None:
     with pytest.raises(ConfigError, match="no market 'swap'; it has spot, heavy, one"):
-        make_plan([Wanted(Venue, "swap", [0], ["book"])], table("A"))
+        make_plan([Wanted(VENUE, "swap", [0], ["book"])], table("A"))
     with pytest.raises(ConfigError, match="no channel 'candles'; it has book, quotes, trades"):
-        make_plan([Wanted(Venue, "spot", [0], ["candles"])], table("A"))
+        make_plan([Wanted(VENUE, "spot", [0], ["candles"])], table("A"))
 
 
 @given(count=st.integers(1, 60), most=st.integers(1, 9), workers=st.integers(1, 5))

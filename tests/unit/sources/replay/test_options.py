@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ WHOLE = ReplayOptions((Path("recording"),))
         {"channels": frozenset({"trades"})},
     ],
 )
-def test_what_leaves_rows_out_is_a_filter(more: dict[str, object]) -> None:
+def test_what_leaves_rows_out_is_a_filter(more: dict[str, Any]) -> None:
     assert replace(WHOLE, **more).filters
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -251,7 +251,7 @@ async def test_a_refresh_asks_anew(bench: Bench) -> None:
     assert [line["event"] for line in logs] == ["catalogue.refresh_failed"]
 
 
-def products(*changes: dict[str, object], count: int = 0) -> bytes:
+def products(*changes: Mapping[str, object], count: int = 0) -> bytes:
     """Return a list of Coinbase: the fixture's, `count` more, and its first changed each way."""
     answer = json.loads(FIXTURE.rest[0])
     first = answer["products"][0]
