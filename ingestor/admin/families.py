@@ -53,6 +53,14 @@ def bug_families(bugs: Mapping[str, int]) -> Iterator[Metric]:
     yield family
 
 
+def reload_families(counts: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield how reloads ended. counts: by outcome."""
+    family = counter("reloads", "Reloads of the configuration by outcome.", ("outcome",))
+    for outcome, count in counts.items():
+        family.add_metric((outcome,), count)
+    yield family
+
+
 def list_families(found: ListStatistics, held: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
     """Yield what happened to instrument lists. held: seconds by venue and kind of request."""
     reads = counter("instrument_lists", "Instrument lists by outcome.", (*_MARKET, "outcome"))

@@ -9,9 +9,12 @@
 | /events | the same each second, as server-sent events |
 | /streams.json | the worst streams, or those of a name: `?text=btc&order=lag&limit=50` |
 | / | the status page, which shows these |
+| /reload (POST) | follows the configuration file, or with `?dry_run=1` says what would change |
 
-GET only, loopback unless configured, no CORS; a request must call us by a name that is ours, so
-that a web page which rebinds its DNS name to 127.0.0.1 reads nothing.
+Loopback unless configured, no CORS; a request must call us by a name that is ours, so that a web
+page which rebinds its DNS name to 127.0.0.1 reads nothing. `/reload` takes nothing but requests of
+this machine that no web page can make: it wants a header that a page may not set without our
+consent, and refuses what a browser marks as coming from a page.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import orjson
 from aiohttp import web
@@ -32,7 +36,7 @@ from ingestor.admin.exposition import MetricSource, StreamState, metrics_text, s
 from ingestor.admin.live import LiveView
 from ingestor.admin.streams import StreamPage, StreamQuery
 from ingestor.config.model import HttpConfig, is_loopback
-from ingestor.model.errors import ListenFailed
+from ingestor.model.errors import ConfigError, IngestError, ListenFailed
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.status import Health, Status, liveness, startup
 
@@ -48,6 +52,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RELOAD_HEADER: Final = "X-Ingestor-Reload"
 
 
 class AdminSource(MetricSource, Protocol):
@@ -59,6 +64,12 @@ class AdminSource(MetricSource, Protocol):
     async def worst_streams(self, query: StreamQuery) -> StreamPage: ...
 
 
+class Reload(Protocol):
+    """Follows the configuration; returns the difference. Raises IngestError."""
+
+    async def __call__(self, *, dry_run: bool) -> dict[str, Any]: ...
+
+
 class AdminServer:
     """The HTTP server; an asynchronous context manager. `port` is known once it is up."""
 
@@ -67,11 +78,18 @@ class AdminServer:
         config: HttpConfig,
         source: AdminSource,
         refresh: Callable[[str], Awaitable[None]] | None = None,
+        reload: Reload | None = None,
     ) -> None:
-        """refresh: awaited before the source is asked for a page of metrics, with its path."""
+        """Args:
+        config: where to listen.
+        source: what is shown.
+        refresh: awaited before the source is asked for a page of metrics, with its path.
+        reload: follows the configuration; None where nothing does.
+        """
         self._config = config
         self._source = source
         self._refresh = refresh
+        self._reload = reload
         self._runner: web.AppRunner | None = None
         self._limits = ConnectionLimits()
         self._live_view = LiveView(source.status, _HEADERS)
@@ -108,6 +126,8 @@ class AdminServer:
             ("/startupz", self._started),
         ):
             application.router.add_get(path, respond)
+        if self._reload is not None:
+            application.router.add_post("/reload", partial(self._reloaded, self._reload))
         runner = web.AppRunner(
             application,
             access_log=None,
@@ -202,6 +222,16 @@ class AdminServer:
     async def _status(self, _: web.Request) -> web.Response:
         return _json(self._source.status().to_json())
 
+    async def _reloaded(self, reload: Reload, request: web.Request) -> web.Response:
+        if (reason := _why_refused(request)) is not None:
+            return _json({"error": reason}, 403)
+        try:
+            return _json(await reload(dry_run=request.query.get("dry_run") == "1"))
+        except ConfigError as failure:
+            return _json({"error": str(failure)}, 422)
+        except IngestError as failure:
+            return _json({"error": str(failure)}, 503)
+
     async def _events(self, request: web.Request) -> web.StreamResponse:
         return await self._live_view.respond(request, self._limits.renew)
 
@@ -235,6 +265,22 @@ def _file(name: str, content_type: str) -> Callable[[web.Request], Awaitable[web
 
 def _json(content: object, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(content), status=status, content_type="application/json")
+
+
+def _why_refused(request: web.Request) -> str | None:
+    """Return why a request may not change anything; None if it may."""
+    transport = request.transport
+    peer, own = (
+        transport.get_extra_info(name, ("",))[0] if transport is not None else ""
+        for name in ("peername", "sockname")
+    )
+    if not is_loopback(peer) and peer != own:
+        return "only from this machine"
+    if RELOAD_HEADER not in request.headers:
+        return f"the header {RELOAD_HEADER} is missing"
+    if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
+        return "not from a web page"
+    return None
 
 
 def _verdict(health: Health) -> web.Response:

@@ -32,7 +32,7 @@ def raise_limit() -> int:
     return max(soft, wanted)
 
 
-def descriptor_budget(planned: int) -> int:
+def descriptor_budget(planned: int, connected: int = 0) -> int:
     """Raise the limit of open files; return how many venue connections may be open at a time.
 
     What is open already counts against the reserve. A plan that wants more is reported once: its
@@ -40,12 +40,13 @@ def descriptor_budget(planned: int) -> int:
 
     Args:
         planned: venue connections of the plan.
+        connected: venue connections that are open now.
 
     Returns:
         The bound, at least 1.
     """
     limit = raise_limit()
-    others = max(RESERVE, _open_now() + RESERVE // 2)
+    others = max(RESERVE, _open_now() - connected + RESERVE // 2)
     bound = max(limit - others, 1)
     if planned > bound:
         remedy = f"raise ulimit -n to {planned + others:,}, or split the plan"

@@ -15,16 +15,17 @@ import structlog
 from msgspec import to_builtins
 
 from ingestor.adapter.contract import Subscription
-from ingestor.admin.server import AdminServer
-from ingestor.app import wiring
+from ingestor.app import settings, wiring
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.descriptors import descriptor_budget
+from ingestor.app.difference import Difference, difference_of
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_changes import InstrumentChanges, PlanInForce
 from ingestor.app.operator_view import OperatorView
-from ingestor.app.planning import Planned
+from ingestor.app.planning import Planned, report_waiting
 from ingestor.app.recent_events import RecentEvents
 from ingestor.app.rejection_log import RejectionLog
+from ingestor.app.reload import Configuration, Proposal, Reloads, propose
 from ingestor.app.session_history import RestartMarks, SessionHistory
 from ingestor.app.status_report import StatusReporter
 from ingestor.books.repair_planner import Repair
@@ -38,6 +39,7 @@ from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult
 from ingestor.pipeline.trade_gaps import Lost
 from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.sources.live.connection import State
 from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
@@ -72,6 +74,7 @@ class Ingestor:
         session: bytes = b"",
         history: SessionHistory | None = None,
         clocks: Clocks | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
         """Args:
         config: of the process.
@@ -80,6 +83,7 @@ class Ingestor:
         session: 16 bytes; the history's, or random, by default.
         history: knows the session before this one. Without it there was none.
         clocks: those of the machine by default.
+        configuration: what a reload reads; without it there is none.
         """
         self._clocks = clocks = clocks or Clocks()
         self.config = config
@@ -88,6 +92,7 @@ class Ingestor:
         self.session = session or (history.session if history is not None else os.urandom(16))
         self.phase = Phase.STARTING
         self._stop = asyncio.Event()
+        self.reloads = Reloads(self, configuration)
         self.loop_lag, self._rejections = LoopLag(), RejectionLog()
         table, self._recent_events = planned.table, RecentEvents(clocks)
         self.pipeline = wiring.make_pipeline(config, self._in_force)
@@ -136,9 +141,6 @@ class Ingestor:
             clocks,
             self.rest,
         )
-        self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
-        self.view = self._make_view()
-        self.http = AdminServer(config.http, self.view) if config.http.enabled else None
         self._connect()
 
     def _make_view(self) -> OperatorView:
@@ -150,10 +152,14 @@ class Ingestor:
             self.recorder,
             self.config.limits.startup_grace_s,
             wiring.backfill_counts(self.backfill),
+            self.reloads.counts,
         )
 
     def _connect(self) -> None:
-        """Let the parts that come later on the data's way tell the ones before them."""
+        """Show the parts; let those later on the data's way tell the ones before them."""
+        self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
+        self.view = self._make_view()
+        self.http = wiring.make_http(self.config, self.view, self.reloads.reload)
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
         revisions = self.changes.revisions
@@ -179,6 +185,49 @@ class Ingestor:
     def stop(self) -> None:
         """End `run` in order: no more sockets, a last flush, the sink's drain."""
         self._stop.set()
+        self.reloads.stop()
+
+    # ------------------------------------------------------------------ reloads
+
+    def request_reload(self) -> None:
+        """Follow the configuration as soon as the process runs; the log says what came of it."""
+        self.reloads.request()
+
+    @property
+    def is_running(self) -> bool:
+        return self.phase is Phase.RUNNING and not self._stop.is_set()
+
+    async def propose(self, configuration: Configuration) -> Proposal:
+        """Read a configuration and plan it. Raises ConfigError."""
+        planner = self.planned.planner
+        return await propose(configuration, self.config, planner, self.changes.source)
+
+    async def follow(self, proposal: Proposal, *, dry_run: bool) -> dict[str, Any]:
+        """Make a proposal the configuration in force, whole; return the difference as JSON.
+
+        Args:
+            proposal: a checked configuration and its plan.
+            dry_run: only return it.
+        """
+        return self._follow(proposal, dry_run=dry_run).to_json()
+
+    def _follow(self, proposal: Proposal, *, dry_run: bool) -> Difference:
+        change = self.changes.change_to(proposal)
+        difference = difference_of(change, proposal.settings, proposal.planner.waiting)
+        if dry_run:
+            return difference
+        connected = self.supervisor.statistics().connections
+        now_open = sum(count for (_, state), count in connected.items() if state == State.CONNECTED)
+        config = self.config = proposal.config
+        self.supervisor.connections_max = descriptor_budget(len(change.plan), now_open)
+        proposal.source.set_up_logs(config)
+        if self.sink is not None:
+            wiring.want_topics(self.sink, config)
+        self.changes.adopt(proposal)
+        report_waiting(proposal.planner.waiting)
+        if self.history is not None:
+            self.history.move(settings.session_file(config, publish=self.sink is not None))
+        return difference
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> Drained:
         """Run until `stop`. on_ready: called once Kafka has accepted us and sockets may open; not
@@ -225,6 +274,7 @@ class Ingestor:
                 supervising = group.create_task(self.supervisor.run(), name="supervisor")
                 keep("report", self._report)
                 keep("instrument list", self.changes.run)
+                keep("reload", self.reloads.run)
                 for unit, part in self._tasks():
                     keep(unit, part)
                 await stopping

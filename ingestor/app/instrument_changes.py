@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -15,7 +16,8 @@ from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.instrument_revisions import Revisions
 from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
-from ingestor.app.planning import InstrumentSource, ListSource, Planned
+from ingestor.app.planning import InstrumentSource, ListSource, Planned, Planner
+from ingestor.app.reload import Proposal
 from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
 from ingestor.model.clocks import Clocks
@@ -23,7 +25,7 @@ from ingestor.model.errors import SequenceGap
 from ingestor.model.rows import Cause
 from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.recording.format import revision
+from ingestor.recording.format import forgotten, revision
 from ingestor.recording.recorder import Recorder
 from ingestor.sources.live.plan import make_plan
 from ingestor.sources.live.replan import PlanChange, replan, together, without
@@ -31,6 +33,8 @@ from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
+
+_PROVISIONAL: Final = 1 << 40  # above the number of any instrument
 
 log = structlog.get_logger(__name__)
 
@@ -45,9 +49,15 @@ class PlanInForce:
 
     def rule_of(self, number: int) -> BookRule:
         """Return the book rule of an instrument, by its number."""
+        found = self.known_rule_of(number)
+        assert found is not None, "its market is, or was, in the plan"
+        return found
+
+    def known_rule_of(self, number: int) -> BookRule | None:
+        """Return the same, None where the market was in no plan yet."""
         instrument = self.planned.table[number]
         market = (instrument.venue, instrument.market)
-        return self._rules.get((*market, instrument.symbol)) or self._rules[(*market, "")]
+        return self._rules.get((*market, instrument.symbol)) or self._rules.get((*market, ""))
 
     def trade_numbers_of(self, number: int) -> TradeNumbers:
         """Return what the trade numbers of an instrument say, by its number."""
@@ -105,34 +115,46 @@ class InstrumentChanges:
             in_force.planned.table,
             pools,
             settings.catalogue_settings(catalogue),
-            {(feed.venue, feed.market): feed.rest_url for feed in config.feeds},
+            _rest_urls(config),
             clocks.steady_s,
         )
-        planner = in_force.planned.planner
-        self._lists = (
-            InstrumentWatch(planner, WatchPace(catalogue.ttl_s), self._follow_list)
-            if planner is not None
-            else None
-        )
+        self._lists = self._watch_over(in_force.planned.planner)
         self._refreshing: set[asyncio.Task[None]] = set()
+        self._replaced = asyncio.Event()  # the lists are other ones now
         self.revisions.subscribe(supervisor.replace_instruments)
         self.revisions.subscribe(self._revise)
 
+    @property
+    def source(self) -> InstrumentSource:
+        """Where instrument lists come from."""
+        return Catalog(settings.catalogue_settings(self._config.catalogue), self._pools)
+
     async def run(self) -> None:
         """Read instrument lists again until cancelled."""
-        lists = settings.catalogue_settings(self._config.catalogue)
-        await self.watch(Catalog(lists, self._pools))
+        await self.watch(self.source)
 
     async def watch(self, source: InstrumentSource) -> None:
         """Read instrument lists again until cancelled. source: where they come from."""
         try:
-            if self._lists is None:
-                await asyncio.Event().wait()
-            else:
-                await self._lists.run(source)
+            while True:
+                self._replaced.clear()
+                async with asyncio.TaskGroup() as group:
+                    watching = group.create_task(self._watch_lists(source))
+                    await self._replaced.wait()
+                    watching.cancel()
         finally:
             for task in self._refreshing:
                 task.cancel()
+
+    async def _watch_lists(self, source: InstrumentSource) -> None:
+        if self._lists is not None:
+            await self._lists.run(source)
+
+    def _watch_over(self, planner: Planner | None) -> InstrumentWatch | None:
+        if planner is None:
+            return None
+        pace = WatchPace(self._config.catalogue.ttl_s)
+        return InstrumentWatch(planner, pace, self._follow_list)
 
     def broken(self, error: SequenceGap) -> None:
         """A book broke: where checksums fail, metadata may have changed without a word."""
@@ -151,9 +173,16 @@ class InstrumentChanges:
     def apply(self, change: PlanChange) -> None:
         """Follow a new plan: add, remove and change connections and streams while running."""
         self._flusher.flush()
+        rules = {
+            one.instrument: self._in_force.known_rule_of(one.instrument)
+            for one in change.subscribed
+        }
         self._in_force.apply(change)
         self._supervisor.apply(change)
         self._flusher.flush()  # the GAPs of what is given up, before its books are forgotten
+        ended = [
+            one for one, rule in rules.items() if rule not in (None, self._in_force.rule_of(one))
+        ]
         needed = {
             one.instrument
             for connection in change.plan
@@ -164,11 +193,59 @@ class InstrumentChanges:
             number = subscription.instrument
             is_of_book = subscription.channel in self._in_force.rule_of(number).channels
             if is_of_book and number not in needed:
-                self._pipeline.books.forget(number)
+                ended.append(number)
+        self._forget(dict.fromkeys(ended))
         if self._records is not None:
             table = self._in_force.planned.table
             fresh = {subscription.instrument for subscription in change.subscribed}
             self._records.instruments(table[number] for number in sorted(fresh))
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        """Drop books, in the recording too, so that a replay declares the same gaps."""
+        by_venue: dict[str, list[str]] = {}
+        for number in numbers:
+            one = self._in_force.planned.table[number]
+            by_venue.setdefault(one.venue, []).append(one.key)
+            self._pipeline.books.forget(number)
+        if self._recorder is not None:
+            for keys in by_venue.values():
+                self._recorder.record_decision(None, self._wall_ns(), forgotten(keys))
+
+    def change_to(self, proposal: Proposal) -> PlanChange:
+        """Return how the plan in force becomes another one. Nothing is applied.
+
+        Instruments that nothing is subscribed to yet have numbers that no table has.
+        """
+        return self._change(proposal, lambda number: _PROVISIONAL + number)
+
+    def adopt(self, proposal: Proposal) -> PlanChange:
+        """Follow another configuration and its plan, from the next event of the loop on."""
+        table, instruments = self._in_force.planned.table, proposal.planner.table
+        change = self._change(proposal, lambda number: self.revisions.add(instruments[number]))
+        proposal.planner.table = table
+        planned = self._in_force.planned
+        self._in_force.planned = replace(
+            planned, planner=proposal.planner, waiting=proposal.planner.waiting
+        )
+        self._config = proposal.config
+        self.revisions.rest_urls = _rest_urls(proposal.config)
+        if not change.is_empty:
+            self.apply(change)
+        proposal.planner.count_waiting()
+        self._lists = self._watch_over(proposal.planner)
+        self._replaced.set()
+        return change
+
+    def _change(self, proposal: Proposal, number_of: Callable[[int], int]) -> PlanChange:
+        """number_of: gives an instrument that is not carried a number, by its own there."""
+        planned = self._in_force.planned
+        carried = {one.instrument for each in planned.plan for one in each.subscriptions}
+        numbers = {}
+        for number, instrument in enumerate(proposal.planner.table):
+            symbols = planned.table.symbols(instrument.venue, instrument.market)
+            mine = symbols.get(instrument.symbol)
+            numbers[number] = mine if mine in carried and mine is not None else number_of(number)
+        return replan(planned.plan, proposal.plan.renumbered(numbers))
 
     def _follow_list(self, source: ListSource, _listed: InstrumentList, change: ListChange) -> None:
         """Take what changed in an instrument list: metadata, symbols that begin, and that end."""
@@ -184,6 +261,7 @@ class InstrumentChanges:
         running = self._in_force.planned.plan
         planner.retire(source.venue, source.market, change.gone)
         wanted = [wish.of(running.is_mine, planned.table) for wish in planner.wanted(source)]
+        planner.count_waiting()
         rest = without(running, source.venue, source.market, change.gone)
         plan_change = replan(running, together(rest, make_plan(wanted, planned.table)))
         if len(plan_change.plan) > self._config.limits.connections_max:
@@ -210,3 +288,7 @@ class InstrumentChanges:
             self._recorder.record_decision(None, now_ns, revision(revised))
         if self._records is not None:
             self._records.instruments(revised)
+
+
+def _rest_urls(config: Config) -> dict[tuple[str, str], str | None]:
+    return {(feed.venue, feed.market): feed.rest_url for feed in config.feeds}

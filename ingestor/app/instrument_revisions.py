@@ -33,7 +33,7 @@ Market = tuple[str, str]
 
 
 class Revisions:
-    """Finds revised instruments. `rest_urls`: addresses that replace the venues' own."""
+    """Finds revised instruments. rest_urls: addresses that replace the venues' own."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Revisions:
     ) -> None:
         self._table = table
         self._lists = Catalog(catalogue, pools)
-        self._rest_urls = rest_urls
+        self.rest_urls = rest_urls
         self._clock_s = clock_s
         self._asked_s: dict[Market, float] = {}
         self._finer = FinerNumbers(table, clock_s)
@@ -80,13 +80,20 @@ class Revisions:
 
     async def refresh(self, adapter: type[FeedAdapter], market: str) -> list[Instrument]:
         """Ask a venue for a market's instruments; return them, none when it can't be reached."""
-        rest_url = self._rest_urls.get((adapter.venue, market))
+        rest_url = self.rest_urls.get((adapter.venue, market))
         listed = await self._lists.refresh(adapter, market, rest_url)
         return [] if listed is None else listed.instruments
 
     def revise(self, fresh: Iterable[Instrument]) -> dict[int, int]:
         """Take what changed into the table; return its numbers, old -> new."""
         return dict(pair for one in fresh if (pair := self._revised(one)) is not None)
+
+    def add(self, new: Instrument) -> int:
+        """Take an instrument that nothing is subscribed to yet into the table; return its number.
+
+        One that was there before keeps what is known of its numbers.
+        """
+        return self._table.add(self._finer.widen(new))
 
     def _revised(self, fresh: Instrument) -> tuple[int, int] | None:
         symbols = self._table.symbols(fresh.venue, fresh.market)

@@ -15,6 +15,7 @@ from ingestor.admin.families import (
     list_families,
     output_families,
     recorder_families,
+    reload_families,
     trade_families,
 )
 from ingestor.admin.streams import StreamPage, StreamQuery, page_of
@@ -42,6 +43,7 @@ class OperatorView:
         recorder: Recorder | None,
         startup_grace_s: float,
         backfill_counts: Mapping[tuple[str, str, str], int],
+        reload_counts: Mapping[str, int],
     ) -> None:
         """Args:
         status: returns a snapshot of the process.
@@ -51,6 +53,7 @@ class OperatorView:
         recorder: None where nothing is recorded.
         startup_grace_s: how long after the start connections may be missing.
         backfill_counts: requests for lost trades, by venue, market and outcome; live.
+        reload_counts: reloads by outcome; live.
         """
         self.status = status
         self._pipeline = pipeline
@@ -59,6 +62,7 @@ class OperatorView:
         self._recorder = recorder
         self._startup_grace_s = startup_grace_s
         self._backfill_counts = backfill_counts
+        self._reload_counts = reload_counts
         self._exposition = Exposition(pipeline.metrics, supervisor.counts, status, [self._parts])
 
     def families(self) -> Iterable[Metric]:
@@ -68,6 +72,7 @@ class OperatorView:
     def _parts(self) -> Iterable[Metric]:
         """Yield the families of the parts that count for themselves."""
         yield from bug_families(bulkheads.bugs)
+        yield from reload_families(self._reload_counts)
         yield from list_families(lists, holds.longest_s())
         yield from output_families(output.lines_dropped())
         yield from connection_families(self._supervisor.statistics())

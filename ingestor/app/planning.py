@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -66,10 +66,17 @@ class Planner:
     Each channel of an instrument is handed out once, until `retire` takes it back.
     """
 
-    def __init__(self, config: Config, file: str = "") -> None:
+    def __init__(
+        self,
+        config: Config,
+        file: str = "",
+        known: Mapping[tuple[str, str], Collection[str]] | None = None,
+    ) -> None:
         """Args:
         config: whose feeds are planned.
         file: its name, for messages.
+        known: names by venue and market that were right once: they may have been delisted since,
+            and are never an error.
 
         Raises:
             ConfigError: for a configuration without feeds, unknown venues, markets and channels.
@@ -78,6 +85,7 @@ class Planner:
         if not config.feeds:
             raise ConfigError("names no feeds", where=file, hint="add a [[feeds]] section")
         self.table = InstrumentTable()
+        self._known = known or {}
         self.lists: dict[ListSource, InstrumentList] = {}
         self._books: dict[int, BookOffer | None] = {}
         self._feeds = [
@@ -110,10 +118,13 @@ class Planner:
         for index, feed, own in self._feeds:
             if source is None or own == source:
                 found.extend(self._wanted_of(index, feed, own, strict=strict))
+        return found
+
+    def count_waiting(self) -> None:
+        """Let the metrics show which configured symbols don't run, as of the last `wanted`."""
         lists.waiting = dict(
             Counter((one.venue, one.market, one.reason.value) for one in self.waiting)
         )
-        return found
 
     def retire(self, venue: str, market: str, symbols: Collection[str]) -> None:
         """Forget that these symbols run, so that they are handed out when they trade again."""
@@ -151,6 +162,12 @@ class Planner:
     def _resolve(self, index: int, feed: FeedConfig, listed: InstrumentList) -> Resolved:
         return resolve(listed, feed.symbols, f"{self.place}feeds[{index}].symbols")
 
+    def _check_names(self, index: int, feed: FeedConfig, listed: InstrumentList) -> None:
+        """Raise ConfigError for a name that can never be right, and never was."""
+        known = self._known.get((feed.venue, feed.market), ())
+        new = tuple(name for name in feed.symbols if name not in known)
+        self._resolve(index, feed.model_copy(update={"symbols": new}), listed)
+
     def _wanted_of(
         self, index: int, feed: FeedConfig, source: ListSource, *, strict: bool
     ) -> Iterator[Wanted]:
@@ -161,8 +178,10 @@ class Planner:
                 for name in feed.symbols
             ]
             return
+        if strict:
+            self._check_names(index, feed, listed)
         # While running no name is an error: what was right once may be delisted now.
-        found = self._resolve(index, feed, listed if strict else replace(listed, fresh=False))
+        found = self._resolve(index, feed, replace(listed, fresh=False))
         self._waiting[index] = found.waiting
         by_channels: dict[tuple[Channel, ...], list[int]] = {}
         for instrument in found.chosen:
@@ -209,18 +228,24 @@ async def make_planned(config: Config, source: InstrumentSource, file: str = "")
             `limits.connections_max`.
     """
     planner = Planner(config, file)
-    await asyncio.gather(*(_load(planner, source, one) for one in planner.sources))
+    await asyncio.gather(*(load_list(planner, source, one) for one in planner.sources))
     plan = make_plan(planner.wanted(strict=True), planner.table)
-    if len(plan) > config.limits.connections_max:
-        raise ConfigError(
-            f"the plan has {len(plan):,} connections, more than {config.limits.connections_max:,}",
-            where=f"{planner.place}limits.connections_max",
-            hint="raise it, or subscribe to less",
-        )
+    check_size(plan, config, planner.place)
+    planner.count_waiting()
     return Planned(planner.table, plan, planner.waiting, planner)
 
 
-async def _load(planner: Planner, source: InstrumentSource, one: ListSource) -> None:
+def check_size(plan: Plan, config: Config, place: str) -> None:
+    """Raise ConfigError for a plan of too many connections. place: the file, for messages."""
+    if len(plan) > config.limits.connections_max:
+        raise ConfigError(
+            f"the plan has {len(plan):,} connections, more than {config.limits.connections_max:,}",
+            where=f"{place}limits.connections_max",
+            hint="raise it, or subscribe to less",
+        )
+
+
+async def load_list(planner: Planner, source: InstrumentSource, one: ListSource) -> None:
     """Load one list; whatever fails costs this market alone."""
     try:
         planner.lists[one] = await source.load(one.adapter, one.market, one.rest_url)
@@ -238,7 +263,7 @@ async def _load(planner: Planner, source: InstrumentSource, one: ListSource) -> 
         bulkheads.bug("instrument list", failure, venue=one.venue, market=one.market)
 
 
-def _report(waiting: Iterable[Waiting]) -> None:
+def report_waiting(waiting: Iterable[Waiting]) -> None:
     found = list(waiting)
     for one in found[:SHOWN_MAX]:
         log.error(
@@ -264,7 +289,7 @@ async def load_plan(config: Config, file: str = "") -> Planned:
         planned = await make_planned(config, catalogue, file)
     finally:
         await pools.aclose()
-    _report(planned.waiting)
+    report_waiting(planned.waiting)
     return planned
 
 

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -67,20 +68,38 @@ class SessionHistory:
         """Read what the previous session left. Keeps off while another process uses the file."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
+                self._lock = _locked(self._path)
+            except BlockingIOError:
                 log.info("session.shared", path=str(self._path))
                 return
-            self._lock = lock
             with open_regular(self._path) as file:
                 self.previous = msgspec.json.decode(file.read(BYTES_MAX), type=LastNumbers)
         except FileNotFoundError:
             return  # the very first session
         except Exception as failure:  # noqa: BLE001  # whatever is in the file, or became of it
             self._failed(failure)
+
+    def move(self, path: Path) -> None:
+        """Go on in another file, since the feeds changed; `previous` stays what it was.
+
+        Where another process uses that file, this one is kept: the next start with these feeds
+        then takes the other process's session for the one before it, as it would have anyway.
+        """
+        if self._lock < 0 or path == self._path:
+            return
+        old, old_lock = self._path, self._lock
+        try:
+            self._lock = _locked(path)
+        except OSError as failure:
+            log.info("session.shared", path=str(path), reason=str(failure))
+            return
+        self._path = path
+        if self._writing is not None:
+            self._writing.join(CLOSE_S)
+        os.close(old_lock)
+        with suppress(OSError):
+            old.unlink(missing_ok=True)  # or a later start with those feeds would name it
 
     def save(self, sequences: Mapping[str, Mapping[str, int]], *, ended: bool = False) -> None:
         """Write this session's numbers, from a thread: a disk that hangs holds nothing up.
@@ -126,6 +145,17 @@ class SessionHistory:
         if not self._has_failed:
             log.warning("session.not_kept", path=str(self._path), cause=repr(failure))
         self._has_failed = True
+
+
+def _locked(path: Path) -> int:
+    """Return the descriptor that holds the lock of a file. Raises OSError."""
+    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 class RestartMarks(SupervisorEvents):

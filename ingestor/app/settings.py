@@ -104,10 +104,15 @@ def catalogue_settings(config: CatalogueConfig) -> CatalogSettings:
 
 def session_history(config: Config, *, publish: bool = True) -> SessionHistory:
     """Return what knows the session before this one. publish: False where Kafka gets nothing."""
+    return SessionHistory(session_file(config, publish=publish))
+
+
+def session_file(config: Config, *, publish: bool = True) -> Path:
+    """Return where the last numbers of a session are kept. publish: as of `session_history`."""
     folder = state_dir(config.catalogue)
     prefix = config.kafka.topic_prefix if publish else ""
     feeds = [(feed.venue, feed.market) for feed in config.feeds]
-    return SessionHistory(history_path(folder, prefix, feeds))
+    return history_path(folder, prefix, feeds)
 
 
 def with_state_dir_of(config: Config, part: str) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ingestor.adapter.contract import Subscription
+from ingestor.admin.server import AdminServer, AdminSource, Reload
 from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
@@ -48,9 +49,14 @@ def make_sink(config: Config, pipeline: Pipeline, session: bytes) -> KafkaSink:
         session=session,
         budget=settings.budget(config.budget),
     )
+    want_topics(sink, config)
+    return sink
+
+
+def want_topics(sink: KafkaSink, config: Config) -> None:
+    """Have the topics there of all classes of rows that a configuration brings."""
     for channel in {channel for feed in config.feeds for channel in feed.channels}:
         sink.want(ROW_CLASSES.of_channel(channel))
-    return sink
 
 
 def make_rest_pools(config: Config, plan: Plan, clocks: Clocks) -> RestPools:
@@ -128,6 +134,19 @@ def make_supervisor(
         clocks=clocks,
         pools=pools,
     )
+
+
+def make_http(config: Config, view: AdminSource, reload: Reload) -> AdminServer | None:
+    """Build the status port, None where there is none.
+
+    Args:
+        config: of the process.
+        view: what is shown.
+        reload: follows the configuration.
+    """
+    if not config.http.enabled:
+        return None
+    return AdminServer(config.http, view, reload=reload)
 
 
 def make_book_snapshots(

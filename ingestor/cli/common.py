@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -19,7 +19,9 @@ from ingestor.model.errors import ConfigError, IngestError
 from ingestor.telemetry.output import printable, put
 
 if TYPE_CHECKING:
+    from ingestor.app.reload import Configuration
     from ingestor.config.model import Config
+    from ingestor.sources.live.plan import Plan
 
 _Result = TypeVar("_Result")
 
@@ -73,6 +75,29 @@ def load_config(path: Path | None, servers: str | None = None) -> Config:
         hint = f"; did you mean {meant}?" if meant else ""
         complain(f"{variable} is no setting and is ignored{hint}")
     return config
+
+
+def configuration(
+    path: Path,
+    change: Callable[[Config], Config] = lambda config: config,
+    part: Callable[[Plan], Plan] = lambda plan: plan,
+) -> Configuration:
+    """Return what a reload reads.
+
+    Args:
+        path: the file.
+        change: makes what the command line changes of the file's content.
+        part: returns what the process carries of a plan.
+    """
+    from ingestor.app.reload import Configuration
+    from ingestor.config.load import load
+    from ingestor.sources.registry import markets
+    from ingestor.telemetry import logs
+
+    def read() -> Config:
+        return change(load(path, markets()))
+
+    return Configuration(read, str(path), logs.configure, part)
 
 
 def time_ns_of(text: str) -> int:

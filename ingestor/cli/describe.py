@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command()(symbols)
     app.command()(doctor)
     app.command()(top)
+    app.command()(reload)
     app.command()(profile)
     group = typer.Typer(
         help="Show, check and describe configurations.",
@@ -171,6 +172,36 @@ def top(
     from ingestor.cli.top import show_status
 
     asyncio.run(until_signal(show_status(url, once=once, as_json=as_json)))
+
+
+def reload(
+    target: Annotated[
+        str, typer.Argument(metavar="[URL|PID]", help="The status port of a process, or its id.")
+    ] = "http://127.0.0.1:9464",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the difference; change nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Have a running process follow its configuration file, and print what that changes.
+
+    Streams are subscribed to and given up at the venues' pace; no other stream is touched. A
+    configuration that is wrong, or that changes what only a restart can, changes nothing: exit
+    status 2. SIGHUP does the same and logs it.
+
+    \b
+    Examples:
+      ingestor reload --dry-run
+      ingestor reload
+      ingestor reload 12345 --json
+    """
+    from ingestor.cli.reload import difference_text, request_reload
+
+    content = asyncio.run(request_reload(target, dry_run=dry_run))
+    if as_json:
+        print_json(content)
+    else:
+        typer.echo(difference_text(content))
 
 
 def profile(

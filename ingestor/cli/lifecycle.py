@@ -42,6 +42,7 @@ class Runnable(Protocol):
 
     def status(self) -> Status: ...
     def stop(self) -> None: ...
+    def request_reload(self) -> None: ...
     async def run(self, on_ready: Callable[[], None] | None = None) -> Ended: ...
 
 
@@ -55,7 +56,8 @@ async def run_until_stopped(
 ) -> int:
     """Run until SIGTERM, SIGINT or `seconds` after the start; return the exit status.
 
-    The first signal drains, the second leaves at once. as_json: the result is one JSON object, the
+    The first signal drains, the second leaves at once. SIGHUP reloads the configuration; where it
+    says that the terminal is gone, it drains. as_json: the result is one JSON object, the
     last line of standard output; what is live goes to standard error then. details: more for that
     object. abandon: what to do before leaving at once.
     """
@@ -79,8 +81,18 @@ async def run_until_stopped(
             log.info("http.listening", url=f"http://{config.host}:{ingestor.http.port}/")
         log.info("frames.read", way=native().way, reason=native().reason)
 
+    # Whoever was started by nohup goes on without its terminal.
+    needs_terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+
+    def hung_up() -> None:
+        if needs_terminal and not _has_terminal():
+            stop()
+        else:
+            ingestor.request_reload()
+
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, stop)
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     showing = bulkheads.keep("terminal", lambda: live.show(ingestor.status, console))
     view = asyncio.create_task(showing, name="live view")
     try:
@@ -89,9 +101,18 @@ async def run_until_stopped(
         view.cancel()
         with suppress(asyncio.CancelledError):
             await view
-        for one in (signal.SIGINT, signal.SIGTERM):
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(one)
     return _report(ended, details(), as_json=as_json)
+
+
+def _has_terminal() -> bool:
+    """Say whether a terminal controls this process, and is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _report(ended: Ended, details: Mapping[str, Any], *, as_json: bool) -> int:

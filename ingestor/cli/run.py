@@ -13,6 +13,7 @@ import typer
 from ingestor.cli.common import (
     ConfigFile,
     ShardOption,
+    configuration,
     explain_connection_failure,
     load_config,
     unless_signal,
@@ -47,11 +48,13 @@ def run(
     ] = None,
     shard: ShardOption = None,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
+    dealt: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the feeds of CONFIG into Kafka until stopped.
 
     SIGTERM or Ctrl-C stops reading, publishes what was read and ends with status 0; a second one
-    leaves at once, with status 1, saying what was lost. At the end the ledger is printed.
+    leaves at once, with status 1, saying what was lost. At the end the ledger is printed. SIGHUP
+    does what `ingestor reload` does.
 
     Several machines take one --shard each. Venues see them as several addresses: each keeps to
     the whole of what a venue allows an address.
@@ -68,21 +71,30 @@ def run(
     from ingestor.app import Ingestor
     from ingestor.app.settings import session_history
     from ingestor.cli.lifecycle import run_until_stopped
-    from ingestor.cli.workers import config_of_shard, planned_part, run_worker, run_workers
+    from ingestor.cli.workers import (
+        config_of_shard,
+        configuration_of_shard,
+        dealt_from,
+        planned_part,
+        run_worker,
+        run_workers,
+    )
     from ingestor.sources.resolver import ResolvingLoop
 
     whole = load_config(path)
     config = config_of_shard(whole, shard)
+    streams = dealt_from(dealt) if dealt is not None else None
 
     async def main() -> int:
         if worker is not None:
-            return await run_worker(whole, path, worker, shard)
+            return await run_worker(whole, path, worker, shard, streams)
         if workers is not None:
             return await run_workers(
                 config, path, workers, shard=shard, seconds=seconds, as_json=as_json
             )
         planned = await planned_part(config, path, shard)
-        ingestor = Ingestor(config, planned, history=session_history(config))
+        history, source = session_history(config), configuration_of_shard(path, shard)
+        ingestor = Ingestor(config, planned, history=history, configuration=source)
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 
     raise typer.Exit(uvloop.run(main(), loop_factory=ResolvingLoop))
@@ -110,25 +122,26 @@ def record(
     from ingestor.app import Ingestor, load_plan
     from ingestor.app.settings import session_history
     from ingestor.cli.lifecycle import run_until_stopped
-    from ingestor.config.model import RecorderConfig
+    from ingestor.config.model import Config, RecorderConfig
     from ingestor.model.errors import ConfigError
     from ingestor.sources.resolver import ResolvingLoop
 
-    config = load_config(path)
-    if folder is not None:
-        recorder = (
-            RecorderConfig(path=folder)
-            if config.recorder is None
-            else config.recorder.model_copy(update={"path": folder})
-        )
-        config = config.model_copy(update={"recorder": recorder})
+    def into_folder(config: Config) -> Config:
+        if folder is None:
+            return config
+        recorder = config.recorder or RecorderConfig(path=folder)
+        changed = {"recorder": recorder.model_copy(update={"path": folder})}
+        return config.model_copy(update=changed)
+
+    config = into_folder(load_config(path))
     if config.recorder is None:
         raise ConfigError("must be given", where=f"{path}: recorder.path", hint="or say --path")
 
     async def main() -> int:
         planned = await unless_signal(load_plan(config, str(path)))
         history = session_history(config, publish=False)
-        ingestor = Ingestor(config, planned, publish=False, history=history)
+        source = configuration(path, into_folder)
+        ingestor = Ingestor(config, planned, publish=False, history=history, configuration=source)
         return await run_until_stopped(ingestor, seconds=seconds, as_json=as_json)
 
     raise typer.Exit(uvloop.run(main(), loop_factory=ResolvingLoop))

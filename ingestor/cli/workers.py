@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from ingestor.app import Ingestor, load_plan, settings
 from ingestor.app.planning import Planned
-from ingestor.cli.common import EXIT_FAILURE, complain, part_of, put_json, unless_signal
+from ingestor.app.reload import Configuration
+from ingestor.cli.common import (
+    EXIT_FAILURE,
+    complain,
+    configuration,
+    part_of,
+    put_json,
+    unless_signal,
+)
 from ingestor.cli.lifecycle import run_until_stopped
+from ingestor.cluster.control import Dealt, WorkerControl, dealt_share
 from ingestor.cluster.parent import Workers
 from ingestor.config.model import Config
 from ingestor.telemetry import logs
@@ -45,6 +54,18 @@ async def planned_part(config: Config, file: Path, shard: str | None) -> Planned
     return replace(planned, plan=mine)
 
 
+def configuration_of_shard(file: Path, shard: str | None) -> Configuration:
+    """Return what a reload of a shard reads; None for the whole plan."""
+    if shard is None:
+        return configuration(file)
+    index, shards = part_of(shard, "--shard")
+    return configuration(
+        file,
+        lambda config: config_of_shard(config, shard),
+        lambda plan: plan.share(index, shards, one_address=False),
+    )
+
+
 def config_of_shard(config: Config, shard: str | None) -> Config:
     """Return the configuration of a shard: it keeps its last session apart from other shards'."""
     if shard is None:
@@ -69,7 +90,8 @@ async def run_workers(
     planned = await planned_part(config, file, shard)
     settings.kafka_settings(config.kafka)
     arguments = () if shard is None else ("--shard", shard)
-    workers = Workers(config, file, planned.plan, count, arguments=arguments)
+    reload = configuration_of_shard(file, shard), planned
+    workers = Workers(config, file, planned.plan, count, arguments=arguments, reload=reload)
     if len(workers.workers) < count:
         log.warning("workers.fewer", wanted=count, connections=len(planned.plan))
     status = await run_until_stopped(
@@ -85,31 +107,48 @@ async def run_workers(
     return status
 
 
-async def run_worker(config: Config, file: Path, worker: str, shard: str | None) -> int:
-    """Run one worker's share, as the parent wants it; return the exit status."""
+async def run_worker(
+    config: Config, file: Path, worker: str, shard: str | None, dealt: Dealt | None
+) -> int:
+    """Run one worker's share, as the parent wants it; return the exit status.
+
+    Args:
+        config: the configuration.
+        file: its name.
+        worker: I/N.
+        shard: the part of the plan that all workers together carry; None for all of it.
+        dealt: which streams this one carries; None for every N-th connection.
+    """
     index, workers = part_of(worker, "--worker")
     logs.label(worker=index)
     planned = await planned_part(config, file, shard)
+    if dealt is None:
+        plan = planned.plan.share(index, workers)
+    else:
+        plan = dealt_share(planned.plan, dealt, index, workers)
     ingestor = Ingestor(
         config,
-        replace(planned, plan=planned.plan.share(index, workers)),
+        replace(planned, plan=plan),
         history=settings.session_history(config),
     )
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(one, ingestor.stop)
-    stdin = sys.stdin.fileno()
-
-    def heard() -> None:
-        if not os.read(stdin, 4096):  # the parent is gone
-            loop.remove_reader(stdin)
-            ingestor.stop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the parent passes reloads on
 
     def started() -> None:
         assert ingestor.http is not None
         put_json({"http_port": ingestor.http.port})
 
-    loop.add_reader(stdin, heard)
-    drained = await ingestor.run(started)
+    listening = asyncio.create_task(WorkerControl(ingestor, put_json).run(sys.stdin.buffer))
+    try:
+        drained = await ingestor.run(started)
+    finally:
+        listening.cancel()
     put_json({"status": drained.status.to_json(), "lost": drained.lost})
     return EXIT_FAILURE if drained.lost or drained.status.unaccounted else 0
+
+
+def dealt_from(file: Path) -> Dealt:
+    """Read which streams a worker carries, as its parent wrote it."""
+    return msgspec.json.decode(file.read_bytes(), type=Dealt)

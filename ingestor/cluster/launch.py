@@ -16,7 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
+import msgspec
+
 from ingestor.app.settings import state_dir
+from ingestor.cluster.control import Dealt
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config
 
 COMMAND: Final = (sys.executable, "-m", "ingestor")
@@ -64,9 +67,8 @@ class Launch:
                 shutil.copytree(cache_dir, self._folder / "frozen", ignore=unfinished)
             else:
                 (self._folder / "frozen").mkdir()
-            self._memory = os.memfd_create(self._file.name)
-            stack.callback(os.close, self._memory)
-            os.write(self._memory, self._file.expanduser().read_bytes())
+            self._memory = _memory_file(self._file.expanduser().read_bytes())
+            stack.callback(self._close_memory)
             self._stack = stack.pop_all()
         return self
 
@@ -77,6 +79,31 @@ class Launch:
         """Remove the copies; may be called twice."""
         self._stack.close()
 
+    def renew(self, text: str, shares: Sequence[Dealt]) -> None:
+        """Have workers that start from now on begin with another configuration. Raises OSError.
+
+        Args:
+            text: of the configuration file.
+            shares: what each worker carries.
+        """
+        memory = _memory_file(text.encode())
+        for index, share in enumerate(shares):
+            (self._folder / f"share-{index}.json").write_bytes(msgspec.json.encode(share))
+        self._close_memory()
+        self._memory = memory
+        lists = self._config.catalogue.cache_dir.expanduser() / "instruments"
+        names = ["frozen", *map(str, range(self._count))]
+        for listed in lists.glob("[!.]*.json"):
+            for folder in (self._folder / name / "instruments" for name in names):
+                if not (folder / listed.name).exists():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(listed, folder / listed.name)
+
+    def _close_memory(self) -> None:
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+
     def of(self, index: int) -> tuple[list[str], dict[str, Any]]:
         """Return the command of worker `index`, and the options of its process.
 
@@ -85,13 +112,27 @@ class Launch:
         own = self._folder / str(index)
         shutil.rmtree(own, ignore_errors=True)
         shutil.copytree(self._folder / "frozen", own, copy_function=os.link)
-        options = ("--json", "--worker", f"{index}/{self._count}", *self._arguments)
+        options = ["--json", "--worker", f"{index}/{self._count}", *self._arguments]
+        dealt = self._folder / f"share-{index}.json"
+        if dealt.exists():
+            options += ["--dealt", str(dealt)]
         command = [*self._command, "run", f"/dev/fd/{self._memory}", *options]
         environment = worker_environment(self._config, self._count, own)
         folder = state_dir(self._config.catalogue).absolute()
         mine = folder / f"worker-{index}-of-{self._count}"
         environment[f"{ENV_PREFIX}catalogue{ENV_DELIMITER}state_dir".upper()] = str(mine)
         return command, {"env": environment, "pass_fds": (self._memory,)}
+
+
+def _memory_file(content: bytes) -> int:
+    """Return the descriptor of a file in memory, which no other user can read."""
+    memory = os.memfd_create("configuration")
+    try:
+        os.write(memory, content)
+    except BaseException:
+        os.close(memory)
+        raise
+    return memory
 
 
 def worker_environment(config: Config, count: int, cache_dir: Path) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 A worker is `ingestor run CONFIG --worker I/N`: a process of its own with its own loop. It says two
 JSON lines on standard output: `{"http_port": ...}` once it runs, and how it ended
-(`{"status": ..., "lost": ...}`). It ends in order at SIGTERM, or when its standard input closes,
-so that no worker outlives the parent. It leads a session of its own: Ctrl-C reaches the parent
-alone.
+(`{"status": ..., "lost": ...}`); between them it answers what it is asked (`control`). It ends in
+order at SIGTERM, or when its standard input closes, so that no worker outlives the parent. It leads
+a session of its own: Ctrl-C reaches the parent alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
+import msgspec
 import orjson
 import structlog
 from prometheus_client.core import Metric
@@ -31,12 +32,19 @@ from prometheus_client.core import Metric
 from ingestor.admin.exposition import StreamState
 from ingestor.admin.server import AdminServer
 from ingestor.admin.streams import StreamPage, StreamQuery, joined
+from ingestor.app.planning import Planned
+from ingestor.app.reload import Configuration, Reloads
+from ingestor.cluster import control
+from ingestor.cluster.control import Streams
 from ingestor.cluster.launch import COMMAND, Launch
+from ingestor.cluster.reload import WorkersFollower
 from ingestor.cluster.view import families_of_workers, streams_of, worker_families
 from ingestor.config.model import Config
 from ingestor.model.backoff import Backoff
-from ingestor.model.errors import WorkerFailed
+from ingestor.model.errors import ReloadRefused, WorkerFailed
+from ingestor.model.instruments import InstrumentTable
 from ingestor.sources.live.plan import Plan
+from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.status import Health, Phase, Status, merged
 
 POLL_S: Final = 1.0
@@ -44,7 +52,7 @@ ANSWER_S: Final = 3.0  # how long a worker may take to answer
 STEADY_S: Final = 60.0  # a life of this length forgets the failures before it
 MARGIN_S: Final = 5.0  # beyond drain_s: closing handshakes, the recorder's last segment
 EXIT_NOT_MADE: Final = 127  # as shells have it
-LINE_MAX: Final = 1 << 20
+LINE_MAX: Final = 64 << 20
 RESTART: Final = Backoff(base_s=1.0, cap_s=30.0, floor_s=0.1)
 
 log: Final = structlog.get_logger(__name__)
@@ -73,6 +81,9 @@ class Worker:
         self.ready = False
         self.page = ""  # of metrics, as it was last asked for
         self.port = 0  # 0 = not running (yet)
+        self.streams: Streams = []  # as far as the parent knows
+        self._calls = 0
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.lost: int | None = None  # None = this life didn't end by itself (yet)
         self.exit_status: int | None = None
         self._status: Status | None = None
@@ -124,11 +135,18 @@ class Worker:
             self.exit_status = await process.wait()
         finally:
             self.port, self.answers, self.ready, self.page = 0, False, False, ""
+            for waiting in self._answers.values():
+                if not waiting.done():
+                    waiting.set_exception(ReloadRefused("it ended"))
 
     def _heard(self, line: bytes) -> None:
         try:
             content = orjson.loads(line)
-            if "http_port" in content:
+            if "answer" in content:
+                waiting = self._answers.get(int(content.pop("answer")))
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(content)
+            elif "http_port" in content:
                 self.port = int(content["http_port"])
                 self._runs = self.has_run = self.answers = True
                 log.info("worker.running", worker=self.index, pid=self.pid)
@@ -137,6 +155,33 @@ class Worker:
                 self.lost = int(content["lost"])
         except (KeyError, TypeError, ValueError):
             log.warning("worker.unknown_line", worker=self.index, line=line[:200])
+
+    async def call(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Ask a worker over its standard input; return its answer.
+
+        Args:
+            request: what `ingestor.cluster.control` takes, without a number.
+            timeout_s: how long the answer may take.
+
+        Raises:
+            ReloadRefused: when none comes.
+        """
+        process = self._process
+        if not self.is_up or process is None or process.stdin is None:
+            raise ReloadRefused("it does not run")
+        self._calls += 1
+        number = self._calls
+        waiting = self._answers[number] = asyncio.get_running_loop().create_future()
+        try:
+            process.stdin.write(msgspec.json.encode({"call": number, **request}) + b"\n")
+            async with asyncio.timeout(timeout_s):
+                answer: dict[str, Any] = await waiting
+                return answer
+        except (OSError, RuntimeError, TimeoutError) as failure:
+            reason = str(failure) or "it does not answer"
+            raise ReloadRefused(reason) from None
+        finally:
+            del self._answers[number]
 
     @property
     def pid(self) -> int:
@@ -212,15 +257,36 @@ class Workers:
         command: Sequence[str] = COMMAND,
         arguments: Sequence[str] = (),
         backoff: Backoff = RESTART,
+        reload: tuple[Configuration, Planned] | None = None,
     ) -> None:
-        """file: the configuration's. plan: the whole. count: at least 1; a plan with fewer
-        connections has as many workers. command: how the program is called. arguments: what every
-        worker is given besides."""
+        """Args:
+        config: of all workers together.
+        file: the configuration's.
+        plan: the whole.
+        count: at least 1; a plan with fewer connections has as many workers.
+        command: how the program is called.
+        arguments: what every worker is given besides.
+        backoff: between the lives of a worker.
+        reload: what a reload reads, and the plan with its lists; None where there is none.
+        """
         count = max(1, min(count, len(plan)))
         self.config = config
         self.workers = [Worker(index, len(plan.share(index, count))) for index in range(count)]
-        self.http = AdminServer(config.http, self, self._refresh) if config.http.enabled else None
         self._launch = Launch(config, file, count, command, arguments)
+        for worker in self.workers:
+            worker.streams = control.streams_of(plan.share(worker.index, count))
+        configuration, planned = reload or (None, Planned(InstrumentTable(), plan))
+        follower = WorkersFollower(
+            *(config, planned, file, self.workers, self._launch.renew),
+            lambda: not self._stopping.is_set() and self._is_ready,
+        )
+        self.reloads = Reloads(follower, configuration)
+        self._is_ready = False
+        self.http = (
+            AdminServer(config.http, self, self._refresh, self.reloads.reload)
+            if config.http.enabled
+            else None
+        )
         self._backoff = backoff
         self._stopping = asyncio.Event()
         self._failure: WorkerFailed | None = None
@@ -232,6 +298,11 @@ class Workers:
     def stop(self) -> None:
         """End `run` in order: every worker drains."""
         self._stopping.set()
+        self.reloads.stop()
+
+    def request_reload(self) -> None:
+        """Let all workers follow the configuration; the log says what came of it."""
+        self.reloads.request()
 
     def abandon(self) -> None:
         """End every worker at once, with whatever it holds; leave nothing behind."""
@@ -267,6 +338,7 @@ class Workers:
             stack.callback(self.abandon)
             async with asyncio.TaskGroup() as group:
                 polling = group.create_task(self._poll(on_ready), name="workers' status")
+                reloading = group.create_task(bulkheads.keep("reload", self.reloads.run))
                 keepers = [
                     group.create_task(self._keep(worker), name=f"worker {worker.index}")
                     for worker in self.workers
@@ -274,6 +346,7 @@ class Workers:
                 await self._stopping.wait()
                 await self._end(keepers)
                 polling.cancel()
+                reloading.cancel()
         self._done = True
         if self._failure is not None:
             raise self._failure
@@ -323,9 +396,10 @@ class Workers:
         assert self._client is not None
         while True:
             await asyncio.gather(*(worker.ask(self._client) for worker in self.workers))
-            if on_ready is not None and all(worker.port for worker in self.workers):
-                on_ready()
-                on_ready = None
+            if not self._is_ready and all(worker.port for worker in self.workers):
+                self._is_ready = True
+                if on_ready is not None:
+                    on_ready()
             await asyncio.sleep(POLL_S)
 
     # ------------------------------------------------------------------ what is shown

@@ -29,6 +29,7 @@ class Recovery(Enum):
     RESUBSCRIBE = "resubscribe"  # one instrument's book is repaired, a GAP is emitted
     SKIP_FRAME = "skip_frame"  # the frame goes to quarantine; its instruments get GAP and repair
     HOLD = "hold"  # stop reading until the sink accepts rows again
+    KEEP = "keep"  # nothing changes; whoever asked for the change is told why
     DEAD_LETTER = "dead_letter"  # one record can never be accepted; its neighbours are delivered
 
 
@@ -104,6 +105,19 @@ class WorkerFailed(IngestError):
 
     def __str__(self) -> str:
         return f"worker {self.worker} could not start: it ended with status {self.exit_status}"
+
+
+class ReloadRefused(IngestError):
+    """A running process can't follow its configuration now, whatever that says."""
+
+    recovery = Recovery.KEEP
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"not reloaded: {self.reason}"
 
 
 class TransportError(IngestError):

@@ -22,6 +22,7 @@ Decisions, by `action`; `key` is an instrument's key:
 |---|---|---|
 | invalidate | key, cause (name of a Cause) | invalidates the book |
 | revise | key (of one of them), instruments | takes the new metadata |
+| forget | key (one of them), keys | drops the books, which nobody carries any more |
 | streams | subscriptions, instruments | lets the connection carry these streams |
 | resubscribe | streams | declares a hole for these streams of the connection, books apart |
 | recorder_lost | lines, bytes, from_ns, to_ns | declares a hole for the connection |
@@ -47,6 +48,7 @@ HOUR_NS: Final = 3_600 * SECOND
 FRAME_MAGIC: Final = b"\x28\xb5\x2f\xfd"  # RFC 8878 section 3.1.1
 LOST: Final = "recorder_lost"
 REVISE: Final = "revise"
+FORGET: Final = "forget"
 STREAMS: Final = "streams"
 RESUBSCRIBE: Final = "resubscribe"
 RESTART: Final = "restart"
@@ -234,6 +236,11 @@ def revision(instruments: Sequence[Instrument]) -> dict[str, Any]:
     """Return the decision to take new metadata. instruments: of one venue, at least one."""
     rows = [one.to_json() for one in instruments]
     return {"action": REVISE, "key": instruments[0].key, "instruments": rows}
+
+
+def forgotten(keys: Sequence[str]) -> dict[str, Any]:
+    """Return the decision to drop books. keys: of their instruments, of one venue, at least one."""
+    return {"action": FORGET, "key": keys[0], "keys": list(keys)}
 
 
 def streams_changed(

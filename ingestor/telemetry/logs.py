@@ -27,6 +27,8 @@ STARS: Final = "***"
 WINDOW_S: Final = 60.0
 CAUSES_MAX: Final = 1_000  # remembered at once; beyond it the oldest window is forgotten
 
+_labels: Final[dict[str, object]] = {}
+
 _SENSITIVE: Final = (
     r"pass(?:word|wd|phrase)?|secret|token|(?:api|access|secret|private|listen|session)[-_]?key|"
     r"auth(?:orization)?|sign(?:ature)?|credentials?|cookie"
@@ -157,6 +159,7 @@ def configure(
     level = logging.getLevelNamesMapping()[config.level.upper()]
     file = stream or writer_of(sys.stderr) or BytesIO()
     processors: list[Processor] = [
+        _add_labels,
         structlog.processors.add_log_level,
         RateLimit(config.per_cause_per_minute),
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
@@ -177,23 +180,12 @@ def configure(
 
 
 def label(**fields: object) -> None:
-    """Put fields on every line of this process from now on; after `configure`."""
+    """Put fields on every line of this process from now on."""
+    _labels.update(fields)
 
-    def add(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        """Add the label to an event.
 
-        Args:
-            logger: Not used.
-            method: Not used.
-            event: The event's members, changed in place.
-
-        Returns:
-            The event.
-        """
-        return {**fields, **event}
-
-    processors = structlog.get_config()["processors"]
-    structlog.configure(processors=[add, *processors])
+def _add_labels(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return {**_labels, **event} if _labels else event
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> bytes:

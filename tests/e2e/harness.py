@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from ingestor.app import Drained, Ingestor, load_plan
+from ingestor.app.reload import Configuration
 from ingestor.config.model import Config
 from ingestor.consumer import EARLIEST, Consumer
 from ingestor.model.batch import TickBatch
-from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Flag, Kind, Side
 from ingestor.telemetry.status import Status
 from tests.reference.reader import Level, Quote, Trade
 
 PATIENCE_S = 60.0
-TOPICS = {row_class: row_class.topic for row_class in STANDARD_CLASSES}
+TOPICS = {row_class: row_class.topic for row_class in ROW_CLASSES if row_class.is_standard}
 _AGGRESSOR = {Side.BID: "buy", Side.ASK: "sell"}
 _SIDE = {Side.BID: "bid", Side.ASK: "ask"}
 
@@ -97,10 +98,18 @@ class Running:
 
 
 @asynccontextmanager
-async def running(config: Config, *, publish: bool = True) -> AsyncIterator[Running]:
-    """An ingestor whose Kafka has accepted it; publish: False needs none."""
+async def running(
+    config: Config,
+    *,
+    publish: bool = True,
+    configuration: Configuration | None = None,
+    before: Callable[[Ingestor], None] = lambda _ingestor: None,
+) -> AsyncIterator[Running]:
+    """An ingestor whose Kafka has accepted it; publish: False needs none. before: called first."""
     thresholds = gc.get_threshold()
-    ingestor = Ingestor(config, await load_plan(config), publish=publish)
+    planned = await load_plan(config)
+    ingestor = Ingestor(config, planned, publish=publish, configuration=configuration)
+    before(ingestor)
     ready = asyncio.Event()
     task = asyncio.create_task(ingestor.run(ready.set))
     try:
@@ -148,7 +157,7 @@ class Published:
 
     @property
     def total(self) -> int:
-        return sum(self.count(one) for one in STANDARD_CLASSES)
+        return sum(self.count(one) for one in ROW_CLASSES)
 
     # In the reference's terms; marks are left out ------------------------------------------
 

@@ -236,6 +236,75 @@ async def test_a_killed_worker_comes_back_and_the_other_stays(setup: Setup) -> N
     assert (result["workers_failed"], result["restarts"], result["unaccounted"]) == (0, 1, 0)
 
 
+async def reload(*arguments: str, env: dict[str, str]) -> tuple[int, str, str]:
+    """Run `ingestor reload`; return exit status, standard output and standard error."""
+    async with process("ingestor", "reload", *arguments, env=env) as one:
+        out, err = await one.communicate()
+        assert one.returncode is not None
+        return one.returncode, out.decode(), err.decode()
+
+
+async def up_streams(url: str) -> set[tuple[str, str]]:
+    """Return (symbol, channel) of each stream that is up; none is carried twice."""
+    _, text = await get(f"{url}/metrics/feeds")
+    found = re.findall(r'^ingestor_feed_up{.*channel="(\w+)",symbol="(.+)"} 1$', text, re.MULTILINE)
+    assert len(found) == len({*found})
+    return {(symbol, channel) for channel, symbol in found}
+
+
+@pytest.mark.rows("P7")
+async def test_workers_follow_a_configuration_and_other_streams_stay(setup: Setup) -> None:
+    text = setup.file.read_text()
+    setup.file.write_text(text.replace('"*"', '"S0000[0-7]-USD"'))
+    async with setup.running() as run:
+        url = await run.url()
+
+        async def carried(first: int, last: int) -> bool:
+            wanted = {
+                (f"S{number:05}-USD", channel)
+                for number in range(first, last + 1)
+                for channel in ("trades", "quotes", "book")
+            }
+            return await up_streams(url) == wanted
+
+        await until(lambda: carried(0, 7))
+        before = await setup.venue()
+
+        setup.file.write_text(text.replace('"*"', '"S0000[2-9]-USD"'))
+        status, out, err = await reload(url, "--dry-run", env=setup.env)
+        assert (status, err) == (0, "")
+        assert out.splitlines()[-1].endswith("18 untouched: dry run, nothing was changed")
+        assert await carried(0, 7)
+
+        status, out, err = await reload(str(run.parent.pid), "--json", env=setup.env)
+        done = json.loads(out)
+        assert (status, err, done["applied"]) == (0, "", True)
+        assert (done["subscribe"], done["unsubscribe"], done["keep"]) == (6, 6, 18)
+        assert {step["worker"] for step in done["steps"]} <= {0, 1}
+        await until(lambda: carried(2, 9))
+        opened = sum(step["action"] == "open" for step in done["steps"])
+        assert (await setup.venue())["accepted"] == before["accepted"] + opened
+
+        for bad, status in (('"NONE"', 2), ('"*"]\ndepth = [3', 2)):
+            setup.file.write_text(text.replace('"*"', bad))
+            assert (await reload(url, env=setup.env))[0] == status
+        assert await carried(2, 9)
+
+        # A worker that is killed comes back with what it carries now.
+        setup.file.write_text(text.replace('"*"', '"S0000[2-9]-USD"'))
+        os.kill(await run.pid(0), signal.SIGKILL)
+        await run.logged(r"worker\.ended")
+        await until(lambda: carried(2, 9))
+
+        setup.file.write_text(text.replace('"*"', '"S0000[2-8]-USD"'))
+        run.parent.send_signal(signal.SIGHUP)
+        await until(lambda: carried(2, 8))
+        run.parent.send_signal(signal.SIGTERM)
+        status, result = await run.ended()
+    assert (status, result["unaccounted"]) == (0, 0), "".join(run.log)
+    assert "Traceback" not in "".join(run.log)
+
+
 async def test_workers_end_when_their_parent_is_killed(setup: Setup) -> None:
     async with setup.running() as run:
         children = [psutil.Process(await run.pid(worker)) for worker in range(WORKERS)]

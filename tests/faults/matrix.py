@@ -89,6 +89,7 @@ _TABLE: Final = (
     ("P3", "short", "the recorder's disk is full", "publishing unaffected; resumes <= 30 s"),
     ("P4", "short", "event loop blocked", "stall metric; liveness fails only at 30 s"),
     ("P5", "short", "descriptors run out", "clear error, the rest is served"),
+    ("P7", "short", "reload, also of 50 bad configurations", "refused; other streams untouched"),
     ("I1", "short", "an exception at each boundary", "costs what docs/bulkheads.md says"),
     ("I2", "short", "instrument metadata change at run time", "a revision; the book valid again"),
     ("I3", "short", "odd, empty, huge instrument lists", "the odd entry alone is left out"),

@@ -8,7 +8,7 @@ talking.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Literal
@@ -182,6 +182,22 @@ class Plan:
             index=self.index * parts + index,
         )
 
+    def only(self, streams: Collection[tuple[str, str, str, str]]) -> Plan:
+        """Return the part that carries some streams. streams: venue, market, symbol, channel."""
+        return self.only_where(lambda stream: stream in streams)
+
+    def only_where(self, carries: Callable[[tuple[str, str, str, str]], bool]) -> Plan:
+        """Return the same. carries: tells which, by venue, market, symbol, channel."""
+        connections = []
+        for planned in self.connections:
+            market = planned.venue, planned.market
+            mine = tuple(
+                one for one in planned.subscriptions if carries((*market, one.symbol, one.channel))
+            )
+            if mine:
+                connections.append(replace(planned, subscriptions=mine))
+        return replace(self, connections=tuple(connections))
+
     def renumbered(self, numbers: Mapping[int, int]) -> Plan:
         """Return the same with new revisions of some instruments. numbers: old -> new."""
         connections = tuple(planned.renumbered(numbers) for planned in self.connections)
@@ -209,7 +225,7 @@ class Plan:
                 rule = replace(rule, verify_with_quotes=False)
             rules.setdefault((*market, ""), rule)
             for subscription in one.subscriptions:
-                if subscription.channel == "book":
+                if subscription.channel in rule.channels:
                     rules[(*market, subscription.symbol)] = rule
         return rules
 

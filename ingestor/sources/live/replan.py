@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 from urllib.parse import urlsplit
 
 from ingestor.adapter import BookOffer
@@ -22,8 +23,11 @@ from ingestor.sources.live.plan import (
     room_of,
 )
 
-# Connections with equal groups may carry each other's streams.
-_Group = tuple[str, str, str, Route, TransportName, BookOffer | None]
+# Connections with equal places and forms of books may carry each other's streams.
+_Place = tuple[str, str, str, Route, TransportName]
+_Group = tuple[_Place, BookOffer | None]
+
+_REFUSALS_MAX: Final = 8  # of a connection that has no room
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +91,32 @@ def together(first: Plan, second: Plan) -> Plan:
 def replan(running: Plan, wanted: Plan) -> PlanChange:
     """Return how `running` becomes a plan with the subscriptions of `wanted`.
 
-    Instruments are compared by symbol, so that a new revision of one is no change.
+    Instruments are compared by symbol, so that a new revision of one is no change. Books in another
+    form move to other connections; the streams beside them stay.
     """
     missing: dict[_Group, dict[tuple[str, str], Subscription]] = {}
     model: dict[_Group, PlannedConnection] = {}
+    where: dict[tuple[_Group, str, str], _Group] = {}
     for planned in wanted:
-        group = _group(planned)
+        group = _place_of(planned), planned.offer
         model.setdefault(group, planned)
-        missing.setdefault(group, {}).update(
-            {(one.symbol, one.channel): one for one in planned.subscriptions}
-        )
+        wishes = missing.setdefault(group, {})
+        for one in planned.subscriptions:
+            wishes[one.symbol, one.channel] = one
+            where[_needed(planned, one), one.symbol, one.channel] = group
     kept: dict[_Group, list[tuple[PlannedConnection, list[Subscription]]]] = {}
     removed: list[PlannedConnection] = []
     for planned in running:
-        open_wishes = missing.get(_group(planned), {})
-        stay = [
-            subscription
-            for subscription in planned.subscriptions
-            if open_wishes.pop((subscription.symbol, subscription.channel), None) is not None
-        ]
+        stay = []
+        for one in planned.subscriptions:
+            wish = where.get((_needed(planned, one), one.symbol, one.channel))
+            if wish and missing[wish].pop((one.symbol, one.channel), None) is not None:
+                stay.append(one)
         if stay:
-            kept.setdefault(_group(planned), []).append((planned, stay))
+            kept.setdefault((_place_of(planned), planned.offer), []).append((planned, stay))
         else:
             removed.append(planned)
-    added = list(_place(missing, kept, model, _next_number(running, wanted)))
+    added = list(_distribute(missing, kept, model, _next_number(running, wanted)))
     changed = [
         change
         for connections in kept.values()
@@ -126,7 +132,7 @@ def replan(running: Plan, wanted: Plan) -> PlanChange:
     return PlanChange(plan, tuple(added), tuple(removed), tuple(changed))
 
 
-def _place(
+def _distribute(
     missing: dict[_Group, dict[tuple[str, str], Subscription]],
     kept: dict[_Group, list[tuple[PlannedConnection, list[Subscription]]]],
     model: dict[_Group, PlannedConnection],
@@ -135,20 +141,84 @@ def _place(
     """Put missing streams where there is room; yield the connections that are needed besides."""
     for group, wishes in missing.items():
         room_for = room_of(model[group])
-        fresh: list[list[Subscription]] = []
+        bins = _Bins((subscriptions for _, subscriptions in kept.get(group, ())), room_for)
         for unit in _by_symbol(wishes.values()):
-            bins = [subscriptions for _, subscriptions in kept.get(group, ())] + fresh
             for part in _parts(unit, room_for):
-                room = next((held for held in bins if room_for.holds([*held, *part])), None)
-                if room is None:
-                    room = []
-                    fresh.append(room)
-                    bins.append(room)
-                room.extend(part)
+                bins.put(part)
+        fresh = bins.fresh
         for subscriptions in fresh:
             why = f"{_count(subscriptions)} streams added while running: at most {room_for.most}"
-            yield replace(model[group], number=number, subscriptions=tuple(subscriptions), why=why)
+            sources = model[group].route.source_addresses
+            yield replace(
+                model[group],
+                number=number,
+                subscriptions=tuple(subscriptions),
+                source_address=sources[number % len(sources)] if sources else None,
+                why=why,
+            )
             number += 1
+
+
+class _Bin:
+    """One connection that is being filled. refusals: how often it had no room."""
+
+    __slots__ = ("channels", "refusals", "streams", "subscriptions")
+
+    def __init__(self, subscriptions: list[Subscription]) -> None:
+        self.subscriptions = subscriptions
+        self.streams: set[str] = set()
+        self.channels: dict[str, set[str]] = {}
+        self.refusals = 0
+        self._count(subscriptions)
+
+    def put(self, part: Sequence[Subscription]) -> None:
+        self.subscriptions.extend(part)
+        self._count(part)
+
+    def has_room(self, part: Sequence[Subscription], room: Room) -> bool:
+        """Say what `Room.holds` says, at the cost of the part alone."""
+        if len(self.streams) + len({one.stream for one in part} - self.streams) > room.most:
+            return False
+        for channel, most in room.of_channel.items():
+            held = self.channels.get(channel, set())
+            new = {one.stream for one in part if one.channel == channel} - held
+            if len(held) + len(new) > most:
+                return False
+        return True
+
+    def _count(self, part: Iterable[Subscription]) -> None:
+        for one in part:
+            self.streams.add(one.stream)
+            self.channels.setdefault(one.channel, set()).add(one.stream)
+
+
+class _Bins:
+    """Connections that are being filled, first fit. fresh: those that were needed besides.
+
+    One that had no room several times is not tried again: with thousands of instruments, trying
+    every full connection for each would hold the loop for seconds.
+    """
+
+    def __init__(self, held: Iterable[list[Subscription]], room: Room) -> None:
+        self.fresh: list[list[Subscription]] = []
+        self._open = [_Bin(subscriptions) for subscriptions in held]
+        self._room = room
+
+    def put(self, part: Sequence[Subscription]) -> None:
+        """Add streams that belong together to the first connection with room."""
+        chosen = next((one for one in self._open if self._may_take(one, part)), None)
+        if chosen is None:
+            chosen = _Bin([])
+            self.fresh.append(chosen.subscriptions)
+            self._open.append(chosen)
+        chosen.put(part)
+        self._open = [one for one in self._open if one.refusals < _REFUSALS_MAX]
+
+    def _may_take(self, one: _Bin, part: Sequence[Subscription]) -> bool:
+        if one.has_room(part, self._room):
+            return True
+        one.refusals += 1
+        return False
 
 
 def _change(planned: PlannedConnection, subscriptions: list[Subscription]) -> StreamChange | None:
@@ -162,16 +232,15 @@ def _change(planned: PlannedConnection, subscriptions: list[Subscription]) -> St
     )
 
 
-def _group(planned: PlannedConnection) -> _Group:
+def _place_of(planned: PlannedConnection) -> _Place:
     path = urlsplit(planned.url).path
-    return (
-        planned.venue,
-        planned.market,
-        path,
-        planned.route,
-        planned.route.transport,
-        planned.offer,
-    )
+    return planned.venue, planned.market, path, planned.route, planned.route.transport
+
+
+def _needed(planned: PlannedConnection, one: Subscription) -> _Group:
+    """Return what a connection must be for a stream: only books ask for a form."""
+    form = planned.offer if one.channel in planned.book.channels else None
+    return _place_of(planned), form
 
 
 def _count(subscriptions: Iterable[Subscription]) -> int:

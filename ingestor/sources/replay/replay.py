@@ -16,7 +16,6 @@ import numpy as np
 
 from ingestor.adapter import BookRule, FeedAdapter, TradeNumbers
 from ingestor.books.settings import BookSettings
-from ingestor.decode.session import Session
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
@@ -25,6 +24,7 @@ from ingestor.model.timestamps import SECOND, iso_text
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.pipeline.trade_gaps import Lost
 from ingestor.recording.format import (
+    FORGET,
     LOST,
     RESTART,
     RESUBSCRIBE,
@@ -44,6 +44,7 @@ from ingestor.recording.format import (
 from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
+from ingestor.sources.replay.decisions import concerned, named, number_of
 from ingestor.sources.replay.filters import check_symbols, matches_any
 from ingestor.sources.replay.options import ReplayOptions, ReplayTotals
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
@@ -306,30 +307,28 @@ class Replay:
         else:
             session.receive(line.payload, line.ts_ns)
 
-    def _concerned(self, line: Decided, session: Session) -> list[int] | None:
-        """Return the instruments of a session that a decision names; None where it names none."""
-        keys = line.decision.get("keys")
-        if not isinstance(keys, list):
-            return None
-        numbers = dict.fromkeys(one.instrument for one in session.subscriptions)
-        named = set(map(str, keys))
-        return [number for number in numbers if self.table[number].key in named]
-
     def _decided(self, feed: RecordedFeed, line: Decided) -> Iterator[FlushResult]:
         """Do what live decided, where it decided it."""
         if hole := _HOLES.get(str(line.decision.get("action"))):
             for connection, session in feed.sessions.items():
                 if line.conn is None or line.conn == connection:
-                    numbers = self._concerned(line, session)
+                    numbers = concerned(self.table, line.decision, session)
                     self.pipeline.buffer.hole(hole, line.ts_ns, instruments=numbers, source=session)
             return
         if line.decision.get("action") == REVISE:
             self._now_ns = line.ts_ns
             yield from self._add_instruments(feed, line.decision.get("instruments", ()))
             return
+        if line.decision.get("action") == FORGET:
+            self._now_ns = line.ts_ns
+            yield self._flush()
+            for forgotten in named(self.table, line.decision):
+                self.pipeline.books.forget(forgotten)
+            return
         if line.decision.get("action") == STREAMS and line.conn is not None:
             self._now_ns = line.ts_ns
             yield from self._add_instruments(feed, line.decision.get("instruments", ()))
+            yield self._flush()  # as live did: what came before was of the old streams
             streams = line.decision.get("subscriptions", ())
             feed.change_streams(line.conn, streams, line.ts_ns)
             return
@@ -337,9 +336,7 @@ class Replay:
             feed.interrupt(line.conn, line.decision.get("streams", ()), line.ts_ns)
             return
         cause, lost = cause_of(line.decision), unfilled_of(line.decision)
-        key = str(line.decision.get("key", ""))
-        venue, market, symbol = (*key.split(":", 2), "", "")[:3]
-        number = self.table.symbols(venue, market).get(symbol)
+        number = number_of(self.table, str(line.decision.get("key", "")))
         if number is None or (cause is None and lost is None):
             return
         self._now_ns = line.ts_ns

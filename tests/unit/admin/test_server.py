@@ -25,14 +25,15 @@ from ingestor.admin.families import (
     list_families,
     output_families,
     recorder_families,
+    reload_families,
     trade_families,
 )
-from ingestor.admin.server import AdminServer
+from ingestor.admin.server import RELOAD_HEADER, AdminServer
 from ingestor.admin.streams import StreamPage, StreamQuery, page_of
 from ingestor.books.statistics import BookCounters
 from ingestor.config.model import HttpConfig
 from ingestor.decode.frame_counts import FrameCounts
-from ingestor.model.errors import ListenFailed
+from ingestor.model.errors import ConfigError, ListenFailed
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import TRADE, Flag, Kind
@@ -133,6 +134,7 @@ class App:
             side={("md.status.v1", "acked"): 4},
         )
         yield from bug_families({"book": 2})
+        yield from reload_families({"applied": 3, "refused": 1})
         lists = ListStatistics(waiting={("okx", "swap", "unreadable"): 1})
         lists.reads["okx", "swap", "kept"] += 1
         lists.unreadable["okx", "swap"] += 1
@@ -399,3 +401,53 @@ async def test_a_large_page_is_complete_and_lets_the_loop_run(
     assert lines[2:] == [
         f'ingestor_large{{number="{number}"}} {float(number)}' for number in range(Large.count)
     ]
+
+
+async def reloading(app: App) -> AdminServer:
+    async def reload(*, dry_run: bool) -> dict[str, object]:
+        if not dry_run:
+            raise ConfigError("is wrong", where="c.toml")
+        return {"applied": False}
+
+    return AdminServer(HttpConfig(port=0), app, reload=reload)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({RELOAD_HEADER: "1"}, 200),
+        ({}, 403),
+        ({RELOAD_HEADER: "1", "Origin": "https://evil.example"}, 403),
+        ({RELOAD_HEADER: "1", "Origin": "null"}, 403),
+        ({RELOAD_HEADER: "1", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({RELOAD_HEADER: "1", "Sec-Fetch-Site": "same-origin"}, 403),
+        ({RELOAD_HEADER: "1", "Sec-Fetch-Site": "none"}, 200),
+        ({RELOAD_HEADER: "1", "Host": "evil.example"}, 421),
+    ],
+)
+async def test_no_web_page_can_reload(app: App, headers: dict[str, str], status: int) -> None:
+    async with await reloading(app) as one, aiohttp.ClientSession() as client:
+        url = f"http://127.0.0.1:{one.port}/reload?dry_run=1"
+        async with client.post(url, headers=headers) as answer:
+            assert answer.status == status
+            assert "Access-Control-Allow-Origin" not in answer.headers
+        preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        async with client.options(url, headers=preflight) as answer:
+            assert answer.status == 405
+            assert not [name for name in answer.headers if name.startswith("Access-Control")]
+        async with client.get(url) as answer:
+            assert answer.status == 405
+
+
+async def test_a_wrong_configuration_is_a_sentence(app: App) -> None:
+    async with await reloading(app) as one, aiohttp.ClientSession() as client:
+        url = f"http://127.0.0.1:{one.port}/reload"
+        async with client.post(url, headers={RELOAD_HEADER: "1"}) as answer:
+            assert (answer.status, await answer.json()) == (422, {"error": "c.toml: is wrong"})
+
+
+async def test_a_server_without_a_configuration_has_no_such_path(server: AdminServer) -> None:
+    async with aiohttp.ClientSession() as client:
+        url = f"http://127.0.0.1:{server.port}/reload"
+        async with client.post(url, headers={RELOAD_HEADER: "1"}) as answer:
+            assert answer.status == 404
