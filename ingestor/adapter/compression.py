@@ -11,7 +11,10 @@ from typing import Final
 
 _GZIP_MAGIC: Final = b"\x1f\x8b\x08"
 _GZIP_WINDOW: Final = 31  # zlib's code for a gzip header
+_ZLIB_WINDOW: Final = 15  # for its own
 _RAW_WINDOW: Final = -15  # and for none at all
+_ZLIB_FIRST: Final = 0x78
+_ZLIB_CHECK: Final = 31
 _TEXT_BEGINS: Final = frozenset(b'{["')  # of JSON; a raw deflate stream never begins so
 _BEST_RATIO: Final = 1_032  # of deflate: one byte becomes no more (zlib's technical details)
 
@@ -32,7 +35,7 @@ def gunzipped(payload: bytes, bytes_max: int) -> bytes:
 
 
 def inflated(payload: bytes, bytes_max: int) -> bytes:
-    """Return the content of a raw deflate frame (RFC 1951), or of a gzip frame.
+    """Return the content of a raw deflate frame (RFC 1951), or of a zlib or gzip frame.
 
     A payload that begins as JSON text does is returned as it is.
 
@@ -47,7 +50,9 @@ def inflated(payload: bytes, bytes_max: int) -> bytes:
         return _opened(payload, _GZIP_WINDOW, bytes_max)
     if not payload or payload[0] in _TEXT_BEGINS:
         return payload
-    return _opened(payload, _RAW_WINDOW, bytes_max)
+    # RFC 1950: the usual header of zlib, whose two bytes are a multiple of 31 together.
+    is_zlib = payload[0] == _ZLIB_FIRST and int.from_bytes(payload[:2]) % _ZLIB_CHECK == 0
+    return _opened(payload, _ZLIB_WINDOW if is_zlib else _RAW_WINDOW, bytes_max)
 
 
 def _opened(payload: bytes, window: int, bytes_max: int) -> bytes:

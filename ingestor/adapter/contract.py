@@ -53,6 +53,7 @@ class BookRule:
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
     checksum_of_decimals: instead of `checksum`, where the texts of the venue's frames count: called
     with decimals without trailing zeros. Only books whose snapshot has a checksum are compared.
+    checks_apart: checksums come in messages of their own, which have no levels.
     verify_with_quotes: a quote whose sequence equals a book update's `last` must show its best
     levels.
     may_cross: the best ask may be lower than the best bid while the venue matches nothing, as
@@ -72,6 +73,7 @@ class BookRule:
     checksum_depth: int = 10
     checksum_text: Callable[[int, int], str] | None = None
     checksum_of_decimals: Callable[[DecimalLevels, DecimalLevels], int] | None = None
+    checks_apart: bool = False
     verify_with_quotes: bool = False
     may_cross: bool = False
     quotes_from_book: bool = False

@@ -207,6 +207,7 @@ class Book:
             or self.history is not None
             or self.rule.checksum is not None
             or self.is_checked
+            or self.rule.checks_apart
         )
 
 

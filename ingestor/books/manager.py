@@ -31,7 +31,7 @@ from ingestor.books.open_books import OpenBooks
 from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
 from ingestor.books.repair_planner import Repair, RepairPlanner
-from ingestor.books.sequence import Continuation, bridges, continues, missing
+from ingestor.books.sequence import Continuation, bridges, continues, held_verdicts, missing
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookStatistics
 from ingestor.books.verification import prove, remember, verify_quote
@@ -397,7 +397,7 @@ class BookManager:
         if book.is_valid or book.state is State.OFFLINE:
             flush.discard(update)
             return
-        verdicts = [bridges(book.continuity, update.last, one) for one in book.held]
+        verdicts = held_verdicts(book.continuity, update.last, book.held)
         covered = next(
             (at for at, one in enumerate(verdicts) if one is not Continuation.COVERED),
             len(verdicts),

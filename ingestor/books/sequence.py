@@ -18,6 +18,7 @@ docs/semantics.md says which venue follows which rule.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 from ingestor.adapter import Continuity
@@ -77,8 +78,27 @@ def bridges(rule: Continuity, seed: int, update: Update) -> Continuation:
         return Continuation.MISSING  # it can't be told where it belongs
     if update.last <= seed:
         return Continuation.COVERED
+    if rule is Continuity.NONE:  # its numbers, if any, are times that tell what is older
+        return Continuation.CONTINUES
     lowest = update.previous if rule is Continuity.PREVIOUS else update.first - 1
     return Continuation.CONTINUES if lowest <= seed else Continuation.MISSING
+
+
+def held_verdicts(rule: Continuity, seed: int, held: Sequence[Update]) -> list[Continuation]:
+    """Judge updates that were held until a snapshot came.
+
+    Where numbers only order updates (NONE), those above the snapshot's continue it if any is not:
+    an older snapshot than all that is held may lack what came between.
+
+    Args:
+        rule: of the venue.
+        seed: the snapshot's number.
+        held: in order.
+    """
+    verdicts = [bridges(rule, seed, update) for update in held]
+    if rule is Continuity.NONE and seed and verdicts[:1] == [Continuation.CONTINUES]:
+        verdicts[0] = Continuation.MISSING
+    return verdicts
 
 
 def missing(rule: Continuity, last: int, update: Update) -> tuple[int, int]:

@@ -49,6 +49,7 @@ class Step:
     wanted: Any
     symbol: str = ""
     form: str = ""
+    is_setup: bool = False
 
     @property
     def payload(self) -> bytes:
@@ -133,7 +134,7 @@ def _step(name: str, number: int, line: dict[str, Any]) -> Step:
     verbs = [verb for verb in VERBS if verb in line]
     assert len(verbs) == 1, f"{where} is none of {VERBS}"
     verb = verbs[0]
-    unknown = set(line) - {verb, "note", "sent", "symbol", "form", *OUTCOMES}
+    unknown = set(line) - {verb, "note", "sent", "symbol", "form", "setup", *OUTCOMES}
     assert not unknown, f"{where} has unknown keys {unknown}"
     if verb in {"frame", "snapshot"}:
         outcomes = [outcome for outcome in OUTCOMES if outcome in line]
@@ -141,7 +142,7 @@ def _step(name: str, number: int, line: dict[str, Any]) -> Step:
         wanted = line[outcomes[0]]
         if outcomes[0] == "expect":
             wanted = by_kind([normal(row) for row in wanted])
-        more = line.get("symbol", ""), line.get("form", "")
+        more = line.get("symbol", ""), line.get("form", ""), line.get("setup", False)
         return Step(number, verb, line[verb], outcomes[0], wanted, *more)
     return Step(number, verb, line[verb], "sent", line.get("sent"))
 

@@ -78,6 +78,9 @@ class Connection:
         fixture = self.fixture
         symbols = self.table.symbols(fixture.adapter.venue, fixture.market)
         self.adapter: FeedAdapter = fixture.adapter(fixture.market, symbols)
+        for step in fixture.steps:
+            if step.is_setup:
+                self.adapter.decode(step.payload, TS_RECV, ColumnBuffer(self.table))
         self.heard: list[Control] = []  # what `decode` returned since the last step
         self.session = Session(
             0,

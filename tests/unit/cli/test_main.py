@@ -275,9 +275,7 @@ def test_symbols_are_checked_against_a_list_that_is_there(
 
 
 def test_feeds_lists_every_venue(run: Run) -> None:
-    _, text, _ = run("feeds")
-    _, out, _ = run("feeds", "--json")
-    found = json.loads(out)
+    text, found = run("feeds")[1], json.loads(run("feeds", "--json")[1])
     assert {one["venue"] for one in found} >= {"binance", "bybit", "coinbase", "kraken", "okx"}
     assert text.count("\n") == len({(one["venue"], one["market"]) for one in found}) + 1
     assert {one["venue"] for one in json.loads(run("feeds", "kraken", "--json")[1])} == {"kraken"}

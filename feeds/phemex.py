@@ -1,0 +1,281 @@
+"""Phemex, spot, inverse and linear perpetuals: trades and books; quotes are their best levels.
+
+Reference: Phemex API docs: "Public Spot API", "Coin-margined perpetual", "Hedged contract"
+(Subscribe OrderBook, Subscribe Trade, Heartbeat), REST "Query product information".
+Units: spot and inverse have scaled integers: prices of spot and sizes of spot times 10^8, prices
+of inverse times 10^4, its sizes are contracts of a dollar. Linear has decimal text. Times are
+nanoseconds.
+Traps:
+- Symbols of spot begin with s (sBTCUSDT); BTCUSD is inverse, BTCUSDT linear. All share one
+  address.
+- A book begins with `type` snapshot and is repeated whole each minute; `sequence` rises, but not
+  by one. Depth is 30 levels a side: deeper ones are not told of any more.
+- Trades are time, taker's side, price, size, newest first, without id. The first message is a
+  snapshot of past ones.
+- An answer has the request's id and names nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+import orjson
+
+from ingestor.adapter import (
+    Ack,
+    BookRule,
+    ColumnBuffer,
+    Continuity,
+    Contract,
+    Control,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Flag,
+    Instrument,
+    Limits,
+    Listing,
+    Market,
+    Nanoseconds,
+    Notice,
+    PlainFeed,
+    Refused,
+    Requests,
+    RestLimit,
+    RestRequest,
+    Sequential,
+    Side,
+    SizeUnit,
+    UnknownMessage,
+    VenueError,
+    instrument,
+    scaled_text,
+)
+
+_KINDS: Final = {"trades": "trade", "quotes": "orderbook", "book": "orderbook"}
+_SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
+_TRADE_FLAGS: Final = {
+    "snapshot": int(Flag.LAST | Flag.SNAPSHOT),
+    "incremental": int(Flag.LAST),
+}
+_BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT | Flag.PARTIAL), "incremental": 0}
+_PLACES: Final = {"spot": (8, 8), "inverse": (4, 0)}  # of scaled prices and sizes
+_DEPTH: Final = 30
+_TYPES: Final = {"spot": "Spot", "inverse": "Perpetual", "linear": "PerpetualV2"}
+_TEMPORARY: Final = frozenset({"6002", "30000", "30018", "429"})
+_Type = Literal["snapshot", "incremental"]
+
+
+class _Sides(msgspec.Struct, gc=False):
+    asks: list[tuple[Any, Any]]
+    bids: list[tuple[Any, Any]]
+
+
+class _Message(msgspec.Struct, gc=False):
+    """Any message: what it has tells its kind."""
+
+    symbol: str = ""
+    type: _Type = "incremental"
+    sequence: Sequential = 0
+    timestamp: Nanoseconds | None = None
+    book: _Sides | None = None
+    orderbook_p: _Sides | None = None
+    trades: list[tuple[Nanoseconds, str, Any, Any]] | None = None
+    trades_p: list[tuple[Nanoseconds, str, Any, Any]] | None = None
+    method: str = ""
+    id: Any = None
+    error: Any = None
+    result: Any = None
+    tick: Any = None
+    tick_p: Any = None
+    kline: Any = None
+    kline_p: Any = None
+    market24h: Any = None
+    spot_market24h: Any = None
+
+
+_parse: Final = msgspec.json.Decoder(_Message, float_hook=str).decode
+_parse_list: Final = msgspec.json.Decoder(float_hook=str).decode
+_Read = Callable[[Any], Any]
+
+
+def _market() -> Market:
+    return Market(
+        endpoints=(Endpoint("wss://ws.phemex.com"),),
+        rest_url="https://api.phemex.com",
+        limits=Limits(
+            streams_per_connection=20,
+            streams_per_subscribe=1,
+            connects_per_s=0.5,
+            connects_burst=3,
+            requests_per_s=5.0,
+            rest=RestLimit("public", weight_per_s=1.0, weight_burst=20),
+            ping_interval_s=10.0,
+        ),
+        book=BookRule(Continuity.NONE, depth_max=_DEPTH, quotes_from_book=True),
+    )
+
+
+class Phemex(PlainFeed):
+    venue: ClassVar[str] = "phemex"
+    reference: ClassVar[str] = "Phemex API docs, read 2026-11-30"
+    markets: ClassVar[Mapping[str, Market]] = {name: _market() for name in _TYPES}
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+        self._suffix = "_p" if market == "linear" else ""
+        self._requests = Requests(1)
+        self._price, self._size = map(_reader, _PLACES.get(market, (None, None)))
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{_KINDS[channel]}{self._suffix}:{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for number, (stream,) in self._requests.parts(streams):
+            yield _request("subscribe", stream, number)
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        for number, (stream,) in self._requests.parts(streams, keep=False):
+            yield _request("unsubscribe", stream, number)
+
+    def ping(self) -> bytes | None:
+        return b'{"id":0,"method":"server.ping","params":[]}'
+
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        message = _parse(payload)
+        is_linear = bool(self._suffix)
+        book = message.orderbook_p if is_linear else message.book
+        trades = message.trades_p if is_linear else message.trades
+        if book is not None:
+            self._levels(message, book, ts_recv, out)
+        elif trades is not None:
+            self._trades(message, trades, ts_recv, out)
+        else:
+            return self._other(payload, message)
+        return None
+
+    def _other(self, payload: bytes, message: _Message) -> Control:
+        for name in ("tick", "kline", "tick_p", "kline_p", "market24h", "spot_market24h"):
+            if getattr(message, name) is not None:
+                return Filtered(name)
+        if message.method.endswith(".update"):
+            return Filtered(message.method.removesuffix(".update"))
+        if message.symbol:
+            return Filtered("other_market")
+        if message.result == "pong":
+            return Notice.HEARTBEAT
+        if message.id is None or (message.result is None and message.error is None):
+            raise UnknownMessage(self.venue, f"{payload[:60]!r}")
+        streams = self._requests.answered(message.id)
+        if message.error is None:
+            return Ack(streams) if streams else Notice.INFO
+        error = message.error
+        return Refused(f"{error['code']} {error.get('message', '')}".strip(), streams)
+
+    def _trades(
+        self,
+        message: _Message,
+        trades: list[tuple[int, str, Any, Any]],
+        ts_recv: int,
+        out: ColumnBuffer,
+    ) -> None:
+        number, flags = self._symbols[message.symbol], _TRADE_FLAGS[message.type]
+        for time, side, price, size in reversed(trades):
+            out.trade(
+                number,
+                time,
+                ts_recv,
+                0,
+                self._price(price),
+                self._size(size),
+                _SIDES[side],
+                flags=flags,
+            )
+
+    def _levels(self, message: _Message, book: _Sides, ts_recv: int, out: ColumnBuffer) -> None:
+        read_price, read_size = self._price, self._size
+        bids, asks = (
+            [(read_price(price), read_size(size)) for price, size in side]
+            for side in (book.bids, book.asks)
+        )
+        number, last, time = self._symbols[message.symbol], message.sequence, message.timestamp
+        flags = _BOOK_FLAGS[message.type]
+        if time is None:
+            time, flags = ts_recv, flags | Flag.NO_VENUE_TIME
+        out.levels(number, time, ts_recv, last, last, bids, asks, 0, flags, are_pairs=True)
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        message = orjson.loads(payload)
+        has = next(
+            name for name in ("book", "orderbook_p", "trades", "trades_p") if name in message
+        )
+        kind = "trade" if has.startswith("trades") else "orderbook"
+        return (f"{kind}{self._suffix}:{message['symbol']}",)
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return [RestRequest("/public/products")]
+
+    @classmethod
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer: Any = _parse_list(body)
+        code = str(answer["code"])
+        if code != "0":
+            text = str(answer.get("msg", ""))
+            raise VenueError(cls.venue, code, text, temporary=code in _TEMPORARY)
+        found: Iterable[Any] = answer["data"][
+            "perpProductsV2" if market == "linear" else "products"
+        ]
+        return found
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        if entry["type"] != _TYPES[market]:
+            return None
+        return Listing(entry["symbol"], entry["status"] == "Listed", entry["status"])
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        base, quote = entry["baseCurrency"], entry["quoteCurrency"]
+        more: dict[str, Any] = {"contract": Contract.PERPETUAL}
+        if market == "spot":
+            more = {"settlement": quote}
+            tick, lot = (
+                scaled_text(entry[name], _PLACES["spot"][0])
+                for name in ("quoteTickSizeEv", "baseTickSizeEv")
+            )
+        elif market == "inverse":
+            if entry["priceScale"] != _PLACES["inverse"][0]:
+                raise ValueError(f"priceScale is {entry['priceScale']!r:.40}")
+            more |= {"settlement": entry["settleCurrency"], "size_unit": SizeUnit.CONTRACT}
+            more["multiplier"] = str(entry["contractSize"])
+            tick, lot = str(entry["tickSize"]), "1"
+        else:
+            more["settlement"] = entry["settleCurrency"]
+            tick, lot = str(entry["tickSize"]), str(entry["qtyStepSize"])
+        return instrument(
+            cls.venue,
+            market,
+            entry["symbol"],
+            f"{base}-{quote}{'' if market == 'spot' else '-PERP'}".upper(),
+            base,
+            quote,
+            tick,
+            lot,
+            **more,
+        )
+
+
+def _reader(places: int | None) -> _Read:
+    """Return what makes decimal text of a number; None: it is that already."""
+    return (lambda value: value) if places is None else (lambda value: scaled_text(value, places))
+
+
+def _request(operation: str, stream: str, number: int) -> bytes:
+    kind, _, symbol = stream.partition(":")
+    return orjson.dumps({"id": number, "method": f"{kind}.{operation}", "params": [symbol]})
+
+
+adapter: type[FeedAdapter] = Phemex

@@ -1,0 +1,245 @@
+"""Upbit, spot: trades and books of up to 30 levels; quotes are their best levels.
+
+Reference: Upbit Open API docs: WebSocket "Basics and errors", "Trade", "Orderbook", REST "List
+trading pairs".
+Units: prices and sizes are bare JSON numbers, times milliseconds. Sizes are in base.
+Traps:
+- Frames are binary and hold JSON. A connection's request names all that it is to carry: a new one
+  replaces those before. Nothing is confirmed; an error names no stream.
+- A code is quote, then base: KRW-BTC is BTC in won.
+- The whole book comes each time, without number. A level that is not there has price 0.
+- `ask_bid` of a trade is the taker's side: ASK sold, BID bought. `stream_type` SNAPSHOT: it is
+  what was when the subscription began.
+- The tick of a price in won depends on the price: from 1,000 won down to 0.00000001.
+- The text PING is answered with a status. 120 s without traffic end a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+import orjson
+
+from ingestor.adapter import (
+    MILLISECOND,
+    Acks,
+    BookRule,
+    ColumnBuffer,
+    Continuity,
+    Control,
+    Endpoint,
+    FeedAdapter,
+    Filtered,
+    Flag,
+    Instrument,
+    Limits,
+    Listing,
+    Market,
+    MilliOrMicroseconds,
+    Notice,
+    PlainFeed,
+    Refused,
+    RestLimit,
+    RestRequest,
+    Sequential,
+    Side,
+    TradeNumbers,
+    UnknownMessage,
+    VenueError,
+    instrument,
+)
+
+_TYPES: Final = {"trades": "trade", "quotes": "orderbook", "book": "orderbook"}
+_SIDES: Final = {"ASK": int(Side.ASK), "BID": int(Side.BID)}
+_TRADE_FLAGS: Final = {"SNAPSHOT": int(Flag.LAST | Flag.SNAPSHOT), "REALTIME": int(Flag.LAST)}
+_IMAGE: Final = int(Flag.SNAPSHOT | Flag.PARTIAL)
+_LEFT_OUT: Final = {"ticker": Filtered("ticker"), "candle": Filtered("candle")}
+_NOT_THERE: Final = frozenset({0, "0", "0.0"})
+_MICROSECONDS_MIN: Final = 10**14  # as milliseconds: the year 5138
+_FINEST: Final = "0.00000001"  # tick of the cheapest band, and of sizes
+
+
+class _Trade(msgspec.Struct, gc=False):
+    code: str
+    trade_price: Any  # bare: `float_hook` keeps the digits
+    trade_volume: Any
+    ask_bid: str
+    trade_timestamp: MilliOrMicroseconds
+    sequential_id: Sequential = 0
+    stream_type: Literal["SNAPSHOT", "REALTIME"] = "REALTIME"
+
+
+class _Unit(msgspec.Struct, gc=False):
+    ask_price: Any
+    bid_price: Any
+    ask_size: Any
+    bid_size: Any
+
+
+class _Book(msgspec.Struct, gc=False):
+    code: str
+    timestamp: MilliOrMicroseconds
+    orderbook_units: list[_Unit]
+    level: Any = 0
+
+
+class _Head(msgspec.Struct, gc=False):
+    type: str = ""
+    error: msgspec.Raw = msgspec.Raw(b"")
+    status: Any = None
+
+
+_parse_head: Final = msgspec.json.Decoder(_Head).decode
+_parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
+_parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
+
+
+class Upbit(PlainFeed):
+    acks: ClassVar[Acks] = Acks.NEVER
+    venue: ClassVar[str] = "upbit"
+    reference: ClassVar[str] = "Upbit Open API docs, read 2026-11-30"
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": Market(
+            endpoints=(Endpoint("wss://api.upbit.com/websocket/v1"),),
+            rest_url="https://api.upbit.com",
+            limits=Limits(
+                streams_per_connection=1_000,
+                streams_per_subscribe=1_000,
+                connects_per_s=4.0,  # 5 are allowed
+                connects_burst=1,
+                requests_per_s=2.0,
+                address_requests_per_s=1.6,  # 100 a minute
+                rest=RestLimit(weight_per_s=5.0, weight_burst=5),  # 10 a second
+                ping_interval_s=30.0,
+                replaces_subscriptions=True,
+            ),
+            book=BookRule(Continuity.NONE, depth_max=30, quotes_from_book=True, images_only=True),
+            trade_numbers=TradeNumbers.ASCENDING,
+        )
+    }
+
+    def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._symbols = symbols
+        self._carried: dict[str, None] = {}  # the streams of the newest request
+
+    def stream(self, channel: str, symbol: str) -> str:
+        return f"{_TYPES[channel]}:{symbol}"
+
+    def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        self._carried.update(dict.fromkeys(streams))
+        yield _request(self._carried)
+
+    def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
+        """Ask for what is left; a request of nothing is none that the venue takes."""
+        for stream in streams:
+            self._carried.pop(stream, None)
+        if self._carried:
+            yield _request(self._carried)
+
+    def ping(self) -> bytes | None:
+        return b"PING"
+
+    def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        head = _parse_head(payload)
+        match head.type:
+            case "trade":
+                self._trade(_parse_trade(payload), ts_recv, out)
+            case "orderbook":
+                self._book(_parse_book(payload), ts_recv, out)
+            case "":
+                return self._control(payload, head)
+            case kind:
+                name = kind.partition(".")[0]
+                if name not in _LEFT_OUT:
+                    raise UnknownMessage(self.venue, f"type {kind!r:.60}")
+                return _LEFT_OUT[name]
+        return None
+
+    def _control(self, payload: bytes, head: _Head) -> Control:
+        if bytes(head.error):
+            error = orjson.loads(payload)["error"]
+            return Refused(f"{error['name']} {error.get('message', '')}".strip())
+        if head.status is None:
+            raise UnknownMessage(self.venue, f"{payload[:60]!r}")
+        return Notice.HEARTBEAT
+
+    def _trade(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
+        out.trade(
+            self._symbols[trade.code],
+            _ns(trade.trade_timestamp),
+            ts_recv,
+            trade.sequential_id,
+            trade.trade_price,
+            trade.trade_volume,
+            _SIDES[trade.ask_bid],
+            trade.sequential_id,
+            flags=_TRADE_FLAGS[trade.stream_type],
+        )
+
+    def _book(self, book: _Book, ts_recv: int, out: ColumnBuffer) -> None:
+        units = book.orderbook_units
+        bids = [(one.bid_price, one.bid_size) for one in units if one.bid_price not in _NOT_THERE]
+        asks = [(one.ask_price, one.ask_size) for one in units if one.ask_price not in _NOT_THERE]
+        number, time = self._symbols[book.code], _ns(book.timestamp)
+        out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, _IMAGE, are_pairs=True)
+
+    def streams_of(self, payload: bytes) -> Sequence[str]:
+        message = orjson.loads(payload)
+        kind = message["type"]
+        return (f"{kind}:{message['code']}",) if kind in _TYPES.values() else ()
+
+    @classmethod
+    def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
+        return [RestRequest("/v1/market/all", {"is_details": "true"})]
+
+    @classmethod
+    def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
+        answer = orjson.loads(body)
+        if isinstance(answer, dict):
+            error = answer["error"]
+            code = str(error["name"])
+            temporary = code == "too_many_requests"
+            raise VenueError(cls.venue, code, str(error.get("message", "")), temporary=temporary)
+        if not isinstance(answer, list) or not answer:
+            raise ValueError("no list of trading pairs")
+        return answer
+
+    @classmethod
+    def listing(cls, market: str, entry: Any) -> Listing | None:
+        event = entry.get("market_event") or {}
+        status = "warning" if event.get("warning") else "listed"
+        return Listing(entry["market"], trading=True, status=status)
+
+    @classmethod
+    def parse_instrument(cls, market: str, entry: Any) -> Instrument:
+        quote, _, base = entry["market"].partition("-")
+        return instrument(
+            cls.venue,
+            market,
+            entry["market"],
+            f"{base}-{quote}".upper(),
+            base,
+            quote,
+            _FINEST,
+            _FINEST,
+            settlement=quote,
+        )
+
+
+def _ns(time: int) -> int:
+    """Return milliseconds, or microseconds, as ns."""
+    return time * (MILLISECOND if time < _MICROSECONDS_MIN else MILLISECOND // 1_000)
+
+
+def _request(streams: Iterable[str]) -> bytes:
+    codes: dict[str, list[str]] = {}
+    for stream in streams:
+        kind, _, code = stream.partition(":")
+        codes.setdefault(kind, []).append(code)
+    wanted = [{"type": kind, "codes": some} for kind, some in codes.items()]
+    return orjson.dumps([{"ticket": "market-data"}, *wanted, {"format": "DEFAULT"}])
+
+
+adapter: type[FeedAdapter] = Upbit

@@ -1,0 +1,1 @@
+"""Hold the venues that speak as Upbit does, one module each."""
