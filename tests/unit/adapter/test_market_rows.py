@@ -215,7 +215,8 @@ def test_texts_of_ids() -> None:
 def test_what_is_said() -> None:
     assert [said(text) for text in ("1.50", 3, "-0.1", "1e-9")] == ["1.50", 3, "-0.1", "1e-9"]
     assert [said(text) for text in (None, "", "0", "0.000", 0)] == [None] * 5
-    for text in ("x", "NaN", True, [], "9" * 20, "1e-31"):
+    hostile: tuple[object, ...] = ("x", "NaN", True, [], "9" * 20, "1e-31")
+    for text in hostile:
         with pytest.raises(ValueError, match=r"no decimal number|int64|decimals"):
             said(text)
 
