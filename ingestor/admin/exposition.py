@@ -55,6 +55,7 @@ _ROW_COUNTERS: Final = {
     "conflated": "Quotes replaced by a later one before they were sent.",
     "shed": "Rows dropped because the byte budget was exhausted.",
     "dead_lettered": "Rows that Kafka refused for ever.",
+    "fenced": "Rows dropped because another life had taken over.",
 }
 _STAGES: Final = {
     Stage.VENUE: ("venue", "Venue's event time to socket read, above the least of a minute."),

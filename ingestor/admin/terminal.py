@@ -119,6 +119,7 @@ def ledger(status: Status) -> str:
         ("conflated", status.conflated),
         ("shed", status.shed),
         ("dead-lettered", status.dead_lettered),
+        ("fenced", status.fenced),
         ("pending", status.pending),
     )
     frames = (
@@ -128,7 +129,7 @@ def ledger(status: Status) -> str:
         ("duplicate", status.duplicate_frames),
         ("filtered", status.filtered_frames),
     )
-    outcomes = ("acked", "refused", "dropped", "pending")
+    outcomes = ("acked", "refused", "dropped", "fenced", "pending")
     side = {outcome: status.auxiliary.get(outcome, 0) for outcome in outcomes}
     lines = (
         f"ledger after {status.uptime_s:.1f} s",

@@ -87,6 +87,7 @@ class StatusReporter:
             conflated=metrics.total("conflated"),
             shed=metrics.total("shed"),
             dead_lettered=metrics.total("dead_lettered"),
+            fenced=metrics.total("fenced"),
             duplicates=ledger.duplicate,
             filtered=ledger.filtered,
             gaps=metrics.total("gaps"),

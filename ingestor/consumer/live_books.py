@@ -27,7 +27,6 @@ from ingestor.codec import CodecError, Decoded, decode
 from ingestor.consumer.book_snapshot import BookSnapshot, book_snapshot
 from ingestor.consumer.consumer import Consumer
 from ingestor.consumer.joining import Joiner, Piece
-from ingestor.consumer.merge import Supply
 from ingestor.consumer.orderbook import OrderBook, OrderBooks
 from ingestor.consumer.positions import EARLIEST, Position
 from ingestor.consumer.progress import Progress
@@ -239,10 +238,9 @@ class LiveBooks(Mapping[str, OrderBook]):
             await self._reader.seek([partition], Position(start_ns))
 
     async def _catch_up(self) -> None:
-        supplies = await self._reader.supplies()
-        while any(supplies[one] is Supply.BEHIND for one in self._partitions):
+        ends = await self._reader.ends(self._partitions)
+        while await self._reader.is_before(ends):
             await self._read()
-            supplies = await self._reader.supplies()
 
     def _follow(self, partition: TopicPartition) -> _Followed:
         found = self._followed.get(partition)

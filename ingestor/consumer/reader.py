@@ -227,6 +227,15 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self.ready[:] = partitions
         self._is_assigned = True
 
+    async def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the offsets behind what is there now."""
+        return await OffsetFinder(self._client, None).ends(partitions, Position())
+
+    async def is_before(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Return whether a partition is still to be read up to an offset."""
+        client = self._client
+        return any([await client.position(one) < end for one, end in offsets.items()])
+
     async def seek(self, partitions: Sequence[TopicPartition], where: Position) -> None:
         """Read partitions again, or on, from another place."""
         found = await OffsetFinder(self._client, self._margin_ns).starts(partitions, where)

@@ -38,6 +38,10 @@ class Readable(ABC):
     def __iter__(self) -> Iterator[TickBatch]:
         """Yield the rows."""
 
+    @abstractmethod
+    def only(self, kind: str) -> Readable:
+        """Return the rows of one of the kinds, without reading the others."""
+
     def metadata(self) -> Mapping[str, Instrument]:
         """Return what is known of instruments beside what the batches say, by key."""
         return {}
@@ -63,9 +67,10 @@ class Readable(ABC):
         """
         from ingestor.history.frames import to_arrow  # noqa: PLC0415  # needs the extra
 
+        kind = self._one(kind)
         return to_arrow(
-            self,
-            self._one(kind),
+            self.only(kind),
+            kind,
             prices=prices,
             times=times,
             control_rows=control_rows,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -134,6 +134,10 @@ class Recording(Readable):
     def __iter__(self) -> Iterator[TickBatch]:
         """Yield the rows. Raises ConfigError where nothing is recorded."""
         return self._parquet() if (self.path / "ticks").is_dir() else self._raw()
+
+    def only(self, kind: str) -> Readable:
+        """Return the rows of one of the kinds."""
+        return replace(self, kinds=(kind,))
 
     def _raw(self) -> Iterator[TickBatch]:
         options = ReplayOptions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -74,6 +74,10 @@ class KafkaRecording(Readable):
                 if len(rows):
                     yield TickBatch(batch.row_class, rows, batch.instruments)
             chosen.check()
+
+    def only(self, kind: str) -> Readable:
+        """Return the rows of one of the kinds."""
+        return replace(self, kinds=(kind,))
 
     def metadata(self) -> Mapping[str, Instrument]:
         """Return what the topic of instruments says, by key."""

@@ -37,12 +37,17 @@ import aiokafka.codec as codecs
 import aiokafka.consumer.fetcher as fetcher_module
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, errors
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts, create_conn
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, PartitionRecords
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.transaction_manager import TransactionManager
-from aiokafka.protocol.api import RequestHeader_v1, ResponseHeader_v0
+from aiokafka.protocol.api import (
+    RequestHeader_v1,
+    RequestHeader_v2,
+    ResponseHeader_v0,
+    ResponseHeader_v1,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record import default_records as _record_batches
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -58,14 +63,18 @@ except ImportError:  # aiokafka was built, or is run, without its extensions
 __all__ = [
     "READ_UNCOMMITTED",
     "REVIEWED_VERSION",
+    "AIOKafkaClient",
     "AIOKafkaConnection",
     "CloseReason",
+    "CoordinationType",
     "DefaultRecordBatch",
     "DefaultRecordBatchBuilder",
     "MemoryRecords",
     "PartitionRecords",
     "RequestHeader_v1",
+    "RequestHeader_v2",
     "ResponseHeader_v0",
+    "ResponseHeader_v1",
     "collect_hosts",
     "connection_to",
     "create_conn",

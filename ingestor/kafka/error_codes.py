@@ -79,6 +79,7 @@ def _named(code: int, name: str) -> type[errors.BrokerResponseError]:
 _CLASSES: Final = {code: _named(code, name) for code, name in _NAMES.items()}
 InvalidRecord: Final = _CLASSES[87]
 ThrottlingQuotaExceeded: Final = _CLASSES[89]
+ProducerFencedByBroker: Final = _CLASSES[90]
 
 
 def error_of(code: int) -> errors.KafkaError:

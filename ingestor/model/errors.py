@@ -266,6 +266,20 @@ class BadNumber(DecodeError):
     reason = "bad_number"
 
 
+class FenceFailed(IngestError):
+    """A life could not be kept from publishing, so that nobody may take over from it yet."""
+
+    recovery = Recovery.HOLD
+
+    def __init__(self, life: str, reason: str) -> None:
+        super().__init__(life, reason)
+        self.life = life
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.life} could not be fenced: {self.reason}"
+
+
 class SinkUnavailable(IngestError):
     """The sink accepts nothing now. Rows are held, and sockets paused when the budget says so."""
 

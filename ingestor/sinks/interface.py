@@ -21,7 +21,7 @@ class Sink(Protocol):
 
 class SinkCounts(Protocol):
     """The sink's side of the ledger: rows in + declared = acked + conflated + shed + dead-lettered
-    + pending. Called with the rows themselves, so that the owner can count by feed."""
+    + fenced + pending. Called with the rows themselves, so that the owner can count by feed."""
 
     def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
         """Kafka has these rows. now_ns: when the ack came; lag is this minus `ts_recv`. since_ns:
@@ -35,6 +35,9 @@ class SinkCounts(Protocol):
 
     def dead_lettered(self, row_class: RowClass, rows: Rows) -> None:
         """Kafka would never accept these rows."""
+
+    def fenced(self, row_class: RowClass, rows: Rows) -> None:
+        """Another life has taken over: these rows were dropped."""
 
     def declared(self, row_class: RowClass, rows: Rows) -> None:
         """The sink put these GAP marks into the stream itself."""

@@ -229,6 +229,7 @@ class Metrics:
         "conflated",
         "shed",
         "dead_lettered",
+        "fenced",  # dropped: another life has taken over
         "declared",  # GAP marks that the sink put in the place of what it shed
     )
 
@@ -447,6 +448,9 @@ class Metrics:
     def dead_lettered(self, row_class: RowClass, rows: Rows) -> None:
         self.count_rows("dead_lettered", row_class, rows["instrument"])
 
+    def fenced(self, row_class: RowClass, rows: Rows) -> None:
+        self.count_rows("fenced", row_class, rows["instrument"])
+
     def declared(self, row_class: RowClass, rows: Rows) -> None:
         self.count_rows("declared", row_class, rows["instrument"])
 
@@ -454,7 +458,7 @@ class Metrics:
     def unsettled(self) -> int:
         """Rows handed to the sink, or declared by it, whose end it has not told."""
         into = self.total("published") + self.total("marks") + self.total("declared")
-        out = ("acked", "conflated", "shed", "dead_lettered")
+        out = ("acked", "conflated", "shed", "dead_lettered", "fenced")
         return into - sum(self.total(name) for name in out)
 
 

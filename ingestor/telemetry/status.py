@@ -97,6 +97,7 @@ class Status:
     conflated: int = 0
     shed: int = 0
     dead_lettered: int = 0
+    fenced: int = 0
     pending: int = 0
     duplicates: int = 0
     filtered: int = 0
@@ -172,6 +173,7 @@ class Status:
             "rows_conflated": self.conflated,
             "rows_shed": self.shed,
             "rows_dead_lettered": self.dead_lettered,
+            "rows_fenced": self.fenced,
             "rows_duplicate": self.duplicates,
             "rows_filtered": self.filtered,
             "rows_pending": self.pending,
@@ -189,7 +191,8 @@ class Status:
 
 _SUMMED: Final = (
     *("frames", "bytes_received", "control", "rejected", "duplicate_frames", "filtered_frames"),
-    *("acked", "conflated", "shed", "dead_lettered", "pending", "duplicates", "filtered"),
+    *("acked", "conflated", "shed", "dead_lettered", "fenced", "pending"),
+    *("duplicates", "filtered"),
     *("gaps", "resets", "reconnects", "queue_bytes", "queue_limit_bytes", "unaccounted"),
 )
 _LARGEST: Final = (

@@ -41,6 +41,7 @@ def losses(status: Status) -> list[str]:
     counts = (
         (status.shed, "shed"),
         (status.dead_lettered, "dead-lettered"),
+        (status.fenced, "fenced"),
         (status.rejected, "frames rejected"),
         (status.gaps, "gaps"),
     )

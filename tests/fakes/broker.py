@@ -117,6 +117,8 @@ class SequencedBroker:
 class SequencedProduce:
     """`ProduceClient`, in the name of one producer."""
 
+    in_doubt = False
+
     def __init__(self, broker: SequencedBroker, producer: int) -> None:
         self._broker = broker
         self._producer = producer
@@ -164,6 +166,9 @@ class SequencedProduce:
         under_way = Counter(place for batches, _ in connection.requests for place in batches)
         self._broker.under_way_peak = max(self._broker.under_way_peak, *under_way.values())
         return await answer
+
+    async def renew(self, numbering: Numbering) -> None:
+        numbering.renew()
 
     async def refresh(self) -> None:
         await asyncio.sleep(0)

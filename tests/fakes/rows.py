@@ -129,10 +129,14 @@ class Ledger:
     def dead_lettered(self, row_class: RowClass, rows: Rows) -> None:
         self.counts["dead_lettered"] += len(rows)
 
+    def fenced(self, row_class: RowClass, rows: Rows) -> None:
+        self.counts["fenced"] += len(rows)
+
     def declared(self, row_class: RowClass, rows: Rows) -> None:
         self.counts["declared"] += len(rows)
 
     def unexplained(self, rows_in: int, pending: int) -> int:
         counts = self.counts
-        settled = sum(counts[name] for name in ("acked", "conflated", "shed", "dead_lettered"))
+        out = ("acked", "conflated", "shed", "dead_lettered", "fenced")
+        settled = sum(counts[name] for name in out)
         return rows_in + counts["declared"] - settled - pending

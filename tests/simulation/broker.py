@@ -144,6 +144,7 @@ class _Keeper:
     is_final = False
 
     def __init__(self, *_about: object) -> None: ...
+    def want(self, *_about: object) -> None: ...
     async def prepare(self) -> None: ...
     async def find(self, _producer: object) -> None: ...
     def want(self, _row_class: object) -> None: ...
@@ -166,6 +167,9 @@ def simulated_kafka(broker: Broker) -> Iterator[None]:
 
     async def nothing(_producer: object) -> None: ...
 
+    async def nobody(*_about: object) -> None:
+        """The model's producers have names of their own."""
+
     async def forever(_producer: object) -> None:
         await asyncio.Event().wait()
 
@@ -174,7 +178,9 @@ def simulated_kafka(broker: Broker) -> Iterator[None]:
         TopicKeeper=_Keeper,
         ProduceClient=produce,
         start_producer=start,
+        identify=nobody,
         end_producer=nothing,
+        end_quietly=nothing,
         end_of_background_tasks=forever,
     ):
         yield

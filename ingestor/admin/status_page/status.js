@@ -107,6 +107,7 @@ function showLedger(status) {
     ["conflated", whole(status.conflated)],
     ["shed", whole(status.shed), status.shed > 0],
     ["dead-lettered", whole(status.dead_lettered), status.dead_lettered > 0],
+    ["fenced", whole(status.fenced), status.fenced > 0],
     ["frames rejected", whole(status.rejected), status.rejected > 0],
     ["gaps declared", whole(status.gaps)],
     ["unaccounted", whole(status.unaccounted), status.unaccounted !== 0],

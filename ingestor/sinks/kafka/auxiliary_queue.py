@@ -19,6 +19,7 @@ import structlog
 
 from ingestor.codec import Record
 from ingestor.sinks.kafka.auxiliary_topic import BACKOFF, AuxiliaryRecord, AuxiliaryTopic
+from ingestor.sinks.kafka.life import LifeEnded
 from ingestor.sinks.kafka.produce_request import ProduceClient
 from ingestor.sinks.kafka.sender import ProducerFailed
 from ingestor.telemetry.bulkheads import bulkheads
@@ -46,6 +47,7 @@ class AuxiliaryQueue:
         self._clock = clock
         self._bytes_max = bytes_max
         self._run: Callable[[AuxiliaryTopic], None] | None = None
+        self._has_ended = False
 
     def __len__(self) -> int:
         return sum(map(len, self.topics.values()))
@@ -71,6 +73,7 @@ class AuxiliaryQueue:
                 ("acked", topic.acked),
                 ("dropped", topic.dropped),
                 ("refused", topic.refused),
+                ("fenced", topic.fenced),
                 ("pending", len(topic)),
             )
         }
@@ -83,6 +86,8 @@ class AuxiliaryQueue:
                 record.topic, record.schema, self._progress, self._clock, self._bytes_max
             )
             self.topics[record.topic] = topic
+            if self._has_ended:
+                topic.end()
             if self._run is not None:
                 self._run(topic)
         topic.put(record)
@@ -106,6 +111,12 @@ class AuxiliaryQueue:
         """The tasks have ended: send nothing until the next `start`."""
         self._run = None
 
+    def end(self) -> None:
+        """Give up all records, and those that come: this life is over."""
+        self._has_ended = True
+        for topic in self.topics.values():
+            topic.end()
+
 
 async def _kept(topic: AuxiliaryTopic, produce: ProduceClient) -> None:
     """Run a topic; begin it again after an exception that nothing foresaw."""
@@ -113,7 +124,7 @@ async def _kept(topic: AuxiliaryTopic, produce: ProduceClient) -> None:
     while True:
         try:
             await topic.run(produce)
-        except ProducerFailed:
+        except (ProducerFailed, LifeEnded):
             raise
         except OSError as failure:
             log.warning("kafka.topic_held", topic=topic.name, reason=repr(failure))

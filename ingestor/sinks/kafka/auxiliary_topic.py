@@ -16,7 +16,8 @@ from ingestor.codec import Headers, Record
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.partitions import partition_of_key
 from ingestor.model.backoff import Backoff
-from ingestor.sinks.kafka.produce_request import EPOCH_MAX, Numbering, ProduceClient
+from ingestor.sinks.kafka.life import LifeEnded
+from ingestor.sinks.kafka.produce_request import Numbering, ProduceClient
 from ingestor.sinks.kafka.producer import DeliveryAction, classify_failure
 from ingestor.sinks.kafka.sender import ProducerFailed
 from ingestor.telemetry.bulkheads import bulkheads
@@ -100,8 +101,9 @@ class _Partition:
 
 
 class AuxiliaryTopic:
-    """The records of one topic, in order for each key. `acked`, `dropped` (for lack of room) and
-    `refused` (by Kafka, for good) count them; what is neither of these is pending."""
+    """The records of one topic, in order for each key. `acked`, `dropped` (for lack of room),
+    `refused` (by Kafka, for good) and `fenced` (this life was over) count them; what is none of
+    these is pending."""
 
     def __init__(
         self,
@@ -119,7 +121,8 @@ class AuxiliaryTopic:
         bytes_max: size of a batch.
         """
         self.name = name
-        self.acked = self.dropped = self.refused = 0
+        self.acked = self.dropped = self.refused = self.fenced = 0
+        self._has_ended = False
         self._absence: str | None = None  # why there are no partitions
         self._absences = 0  # answers in a row that say so
         self._headers: Headers = [("schema", schema.encode())]
@@ -141,6 +144,9 @@ class AuxiliaryTopic:
 
     def put(self, record: AuxiliaryRecord) -> None:
         """Queue a record. Where the topic is full, the partition that holds most pays for it."""
+        if self._has_ended:
+            self.fenced += 1
+            return
         partition = self._partition_of(record)
         while self._is_full(record):
             largest = max(self._partitions, key=lambda one: one.size_bytes)
@@ -150,6 +156,12 @@ class AuxiliaryTopic:
             largest.drop_last()
         partition.put(record)
         self._wake.set()
+
+    def end(self) -> None:
+        """Give up all records, and those that come: this life is over."""
+        self._has_ended = True
+        self.fenced += len(self)
+        self._partitions = [_Partition(0)]
 
     def _is_full(self, record: AuxiliaryRecord) -> bool:
         size_bytes = sum(one.size_bytes for one in self._partitions)
@@ -171,9 +183,11 @@ class AuxiliaryTopic:
 
         Raises:
             ProducerFailed: when the producer is of no more use.
+            LifeEnded: when nothing may be sent any more.
         """
         for partition in self._partitions:
-            partition.numbering.renew()  # it isn't known what the last run sent
+            if partition.numbering.is_used:  # it isn't known what the last run sent
+                await produce.renew(partition.numbering)
             partition.take_back()
             partition.due_s = 0.0
         sending: set[asyncio.Task[None]] = set()
@@ -254,13 +268,15 @@ class AuxiliaryTopic:
             if partition.failures:
                 await produce.refresh()
             failure = await self._send(produce, partition)
+        except LifeEnded:
+            raise
         except (errors.KafkaError, OSError) as foreseen:
             failure = foreseen
         except Exception as bug:  # noqa: BLE001  # the boundary
             bulkheads.bug("partition", bug, topic=self.name, partition=partition.number)
             failure = bug
         if failure is not None:
-            self._fail(partition, failure)
+            await self._fail(produce, partition, failure)
             return
         self.acked += partition.settle()
         partition.failures, partition.reason = 0, None
@@ -271,6 +287,8 @@ class AuxiliaryTopic:
     ) -> errors.KafkaError | None:
         """Send a batch; return why it was not taken."""
         place = TopicPartition(self.name, partition.number)
+        if produce.in_doubt:
+            await produce.confirm()
         node = produce.leader(place)
         if node is None:
             return errors.LeaderNotAvailableError()
@@ -294,17 +312,22 @@ class AuxiliaryTopic:
             return errors.RecordListTooLargeError()
         return (await produce.send(node, {place: batch}))[place]
 
-    def _fail(self, partition: _Partition, failure: Exception) -> None:
+    async def _fail(
+        self, produce: ProduceClient, partition: _Partition, failure: Exception
+    ) -> None:
         """Find out what to do about records that were not taken."""
         # Whether or not the broker has the batch: it is made again with other numbers. Side
         # records may be there twice.
-        partition.numbering.renew()
+        try:
+            await produce.renew(partition.numbering)
+        except errors.KafkaError as refused:
+            raise ProducerFailed(refused) from refused
         action = (
             DeliveryAction.HOLD
             if isinstance(failure, OSError)
             else classify_failure(failure, partition.failures + 1)
         )
-        if action is DeliveryAction.REPLACE or partition.numbering.epoch > EPOCH_MAX:
+        if action is DeliveryAction.REPLACE:
             raise ProducerFailed(failure)
         is_kafkas = isinstance(failure, errors.KafkaError)
         is_of_clock = isinstance(failure, errors.InvalidTimestampError)

@@ -25,7 +25,7 @@ from aiokafka import TopicPartition, errors
 
 from ingestor.codec import Part
 from ingestor.model.rows import Rows
-from ingestor.sinks.kafka.produce_request import Connection, Numbering
+from ingestor.sinks.kafka.produce_request import Connection, Numbering, ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue
 
 
@@ -137,9 +137,12 @@ class InFlightWindow:
         for in_flight in self.in_flight_batches:
             in_flight.is_under_way = False
 
-    def renew(self) -> None:
-        """Begin again with the next epoch: batches get other numbers. Nothing may be under way."""
-        self.numbering.renew()
+    async def renew(self, produce: ProduceClient) -> None:
+        """Begin again with the next epoch: batches get other numbers. Nothing may be under way.
+
+        Raises what `ProduceClient.renew` raises.
+        """
+        await produce.renew(self.numbering)
         self._begin_again()
 
     def _begin_again(self) -> None:
@@ -207,10 +210,14 @@ class InFlightWindow:
         self.attempts = self.refused_in_a_row = 0
 
     def withdraw(self) -> list[InFlightBatch]:
-        """Give up all flights, oldest first. None of them may be under way."""
+        """Give up all flights, oldest first. None of them may be under way.
+
+        The numbers that are used up need renewal before anything else starts.
+        """
         in_flight_batches = list(self.in_flight_batches)
         self.in_flight_batches.clear()
-        self.renew()
+        self._begin_again()
+        self.needs_renewal = self.numbering.is_used
         return in_flight_batches
 
     def cut(self, in_flight: InFlightBatch, rows: int) -> None:

@@ -7,7 +7,8 @@ and one coroutine sends it and learns what became of each. Record batches, compr
 connections stay aiokafka's.
 
 Epoch and sequence numbers are counted here, by partition (`Numbering`): a partition whose batch was
-refused for good begins again with the next epoch, which costs no other partition anything.
+refused for good begins again with the next epoch, which costs no other partition anything. A life
+that others can fence has its epochs from Kafka (`life`); else they are counted up here.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from ingestor.kafka.aiokafka_compat import (
     transactions_of,
 )
 from ingestor.kafka.error_codes import error_of
+from ingestor.kafka.transactions import EPOCH_MAX, ProducerIdentity
 from ingestor.native import crc32c
+from ingestor.sinks.kafka.life import Life
 from ingestor.sinks.kafka.record_batch import record_batch
 
 Batches = Mapping[TopicPartition, bytes | bytearray]
 Failures = dict[TopicPartition, errors.KafkaError | None]
 
-EPOCH_MAX: Final = 32_000  # epochs are of 16 bits with a sign
 _SEQUENCES: Final = 1 << 31  # sequence numbers begin again at 0 behind the largest of 32 bits
 _PRODUCE: Final = 0  # the API's key
 _VERSIONS: Final = (3, 7)  # all of one layout: Kafka 0.11 to 4
@@ -57,21 +59,29 @@ _OUTCOME: Final = {version: Struct(">ihqq" + "q" * (version >= 5)) for version i
 class Numbering:
     """The epoch of one producer in one partition, and the sequence number of the next record.
 
+    The epoch is counted from that which the producer began with.
+
     A broker takes a batch when its number follows the last one, or when it is 0 and the epoch is
     higher than the last one (KIP-360).
     """
 
     epoch: int = 0
     sequence: int = 0
+    is_used: bool = False  # since the epoch began
 
     def advance(self, records: int) -> None:
         """Count records that are in a batch."""
         self.sequence = (self.sequence + records) % _SEQUENCES
+        self.is_used = True
 
-    def renew(self) -> None:
-        """Begin again: numbers were used that the broker will never see."""
-        self.epoch += 1
+    def renew(self, epoch: int | None = None) -> None:
+        """Begin again: numbers were used that the broker will never see.
+
+        epoch: above the last one; the next one by default.
+        """
+        self.epoch = self.epoch + 1 if epoch is None else epoch
         self.sequence = 0
+        self.is_used = False
 
 
 class Connection(Protocol):
@@ -89,12 +99,25 @@ class ProduceClient:
     """Builds batches in the name of one producer, and sends them."""
 
     def __init__(
-        self, producer: AIOKafkaProducer, *, compression: str | None, timeout_ms: int
+        self,
+        producer: AIOKafkaProducer,
+        *,
+        compression: str | None,
+        timeout_ms: int,
+        life: Life | None = None,
+        identity: ProducerIdentity | None = None,
     ) -> None:
-        """producer: started, idempotent. timeout_ms: what the broker may take."""
+        """Args:
+        producer: started, idempotent.
+        compression: of batches.
+        timeout_ms: what the broker may take.
+        life: gives out epochs; None where the producer counts its own.
+        identity: under which the life begins; the producer's own by default.
+        """
         self._client = producer.client
         self._cluster = producer.client.cluster
-        self._transactions = transactions_of(producer)
+        self._identity = identity or identity_of(producer)
+        self._life = life
         self._codec = _CODECS[compression]
         self._timeout_ms = timeout_ms
 
@@ -112,6 +135,31 @@ class ProduceClient:
         """Return the broker that leads a partition, None when it isn't known."""
         node: int | None = self._cluster.leader_for_partition(place)
         return None if node == -1 else node
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether Kafka is to be asked before anything more is sent."""
+        return self._life is not None and self._life.in_doubt
+
+    async def confirm(self) -> None:
+        """Ask Kafka whether this life goes on. Raises LifeEnded, KafkaError."""
+        if self._life is not None:
+            await self._life.confirm()
+
+    async def renew(self, numbering: Numbering) -> None:
+        """Begin the numbers of a partition again. Nothing of it may be under way.
+
+        Raises:
+            LifeEnded: when another has fenced this life.
+            KafkaError: when Kafka refuses an epoch, or there are none left.
+        """
+        if self._life is None:
+            numbering.renew()
+            if numbering.epoch > EPOCH_MAX:
+                raise errors.InvalidProducerEpoch("no epochs are left")
+        else:
+            began = self._identity.epoch
+            numbering.renew(await self._life.epoch_above(began + numbering.epoch) - began)
 
     def build(
         self,
@@ -132,13 +180,12 @@ class ProduceClient:
             The batch, which can be sent again as it is; how many records are in it; how many bytes
             they had before compression.
         """
-        transactions = self._transactions
         builder = DefaultRecordBatchBuilder(
             _MAGIC,
             self._codec,
             0,
-            transactions.producer_id,
-            transactions.producer_epoch + numbering.epoch,
+            self._identity.producer_id,
+            self._identity.epoch + numbering.epoch,
             numbering.sequence,
             bytes_max,
         )
@@ -163,10 +210,9 @@ class ProduceClient:
             first_ms: the timestamp of the first one, ms since the epoch.
             last_ms: the largest timestamp.
         """
-        transactions = self._transactions
         batch = record_batch(
-            *(records, count, self._codec, first_ms, last_ms, transactions.producer_id),
-            transactions.producer_epoch + numbering.epoch,
+            *(records, count, self._codec, first_ms, last_ms, self._identity.producer_id),
+            self._identity.epoch + numbering.epoch,
             numbering.sequence,
             crc32c,
         )
@@ -207,6 +253,12 @@ class ProduceClient:
     async def refresh(self) -> None:
         """Ask the cluster which broker leads which partition."""
         await self._client.force_metadata_update()
+
+
+def identity_of(producer: AIOKafkaProducer) -> ProducerIdentity:
+    """Return the identity that Kafka gave to a producer when it started."""
+    transactions = transactions_of(producer)
+    return ProducerIdentity(transactions.producer_id, transactions.producer_epoch)
 
 
 def _failure(code: int) -> errors.KafkaError | None:

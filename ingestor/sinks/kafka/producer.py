@@ -12,8 +12,9 @@ import logging
 import time
 from collections.abc import Coroutine
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
+import structlog
 from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.kafka.aiokafka_compat import (
@@ -25,6 +26,12 @@ from ingestor.kafka.aiokafka_compat import (
 )
 from ingestor.kafka.error_codes import InvalidRecord
 from ingestor.kafka.settings import KafkaSettings
+from ingestor.kafka.transactions import ProducerIdentity
+from ingestor.sinks.kafka.life import Life
+from ingestor.sinks.kafka.produce_request import identity_of
+from ingestor.telemetry.bulkheads import bulkheads
+
+log = structlog.get_logger(__name__)
 
 
 class DeliveryAction(Enum):
@@ -141,6 +148,45 @@ async def while_alive(producer: AIOKafkaProducer, work: Coroutine[None, None, No
     finally:
         working.cancel()
         watching.cancel()
+
+
+async def identify(
+    producer: AIOKafkaProducer, life: Life | None, settings: KafkaSettings
+) -> ProducerIdentity:
+    """Return the identity under which a producer sends.
+
+    Args:
+        producer: started.
+        life: whose name it has; None for a name of its own.
+        settings: of the producer.
+
+    Raises:
+        LifeEnded: when another has fenced the life.
+        KafkaError: when Kafka refuses.
+        TimeoutError: when it does not answer.
+    """
+    if life is None:
+        return identity_of(producer)
+    async with asyncio.timeout(settings.request_timeout_ms / 1_000):
+        return await life.begin(producer.client)
+
+
+async def end_quietly(producer: AIOKafkaProducer) -> None:
+    """End a producer whatever state it is in."""
+    try:
+        await end_producer(producer)
+    except OSError as failure:
+        log.debug("kafka.producer.ended_with", reason=repr(failure))
+    except Exception as failure:  # noqa: BLE001  # the boundary
+        bulkheads.bug("producer", failure)
+
+
+def leaves_of(group: BaseExceptionGroup[Any]) -> list[Any]:
+    """Return the exceptions of a group and of groups in it."""
+    found: list[Any] = []
+    for failure in group.exceptions:
+        found += leaves_of(failure) if isinstance(failure, BaseExceptionGroup) else [failure]
+    return found
 
 
 class OncePerSecond(logging.Filter):

@@ -14,7 +14,7 @@ Times are those of the monotonic clock.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final
@@ -351,6 +351,15 @@ class PublishQueue:
         for since_ns, rows in sorted(waiting, key=itemgetter(0)):
             for partition, part in split(rows):
                 self.partition_queue(row_class, partition).put(part, since_ns)
+
+    def abandon(self) -> Iterator[tuple[PartitionQueue, Rows]]:
+        """Forget all queued rows; yield them by lane."""
+        for partition_queue in self.partition_queues.values():
+            rows, since_ns = partition_queue.all()
+            if len(rows):
+                partition_queue.replace(rows[:0], since_ns)
+                self._forget(rows)
+                yield partition_queue, rows
 
     def statistics(self, now_ns: int) -> QueueStatistics:
         age_ns = self._age_ns(now_ns)

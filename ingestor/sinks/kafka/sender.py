@@ -31,9 +31,11 @@ from ingestor.model.backoff import Backoff
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Rows
 from ingestor.sinks.interface import SinkCounts
+from ingestor.sinks.kafka.apart import lanes_apart, trouble_of
 from ingestor.sinks.kafka.batch_maker import BatchMaker
 from ingestor.sinks.kafka.in_flight import InFlightBatch, InFlightWindow
-from ingestor.sinks.kafka.produce_request import EPOCH_MAX, Failures, ProduceClient
+from ingestor.sinks.kafka.life import LifeEnded
+from ingestor.sinks.kafka.produce_request import Failures, ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue
 from ingestor.sinks.kafka.refusals import Refusals
 from ingestor.telemetry.bulkheads import bulkheads
@@ -46,9 +48,7 @@ GRACE_S: Final = 0.5  # for acks that are on their way when a producer is to be 
 REQUESTS_MAX: Final = 5
 REQUEST_BYTES_MAX: Final = 1 << 20  # before compression; a lane's batch is never divided for it
 RETRY_CAP_S: Final = 1.0  # after failures that pass
-# A partition that takes nothing for so long is set apart, if Kafka refuses it or takes others.
-APART_AFTER_S: Final = 2.0
-OTHERS_ACKED_S: Final = 5.0
+DOUBT: Final = -1  # no broker: a task asks whether this life goes on
 
 
 class ProducerFailed(Exception):
@@ -111,6 +111,7 @@ class Sender:
             set()
         )  # brokers that a task connects to; None: it asks who
         self._is_retrying = False
+        self._withdrawn: set[InFlightWindow] = set()  # held until `thaw`
         self.refused: Counter[str] = Counter()  # batches that were refused for good, by reason
 
     def start(self, produce: ProduceClient, group: asyncio.TaskGroup) -> None:
@@ -120,6 +121,7 @@ class Sender:
         self._waiting.clear()
         self._reaching.clear()
         self._requests.clear()
+        self._withdrawn.clear()
         self._group = group
         self.produce = produce
         self.wake(self._queue.partition_queues.values())
@@ -164,7 +166,10 @@ class Sender:
         if produce is None:
             return
         try:
-            self._start_requests(produce)
+            if produce.in_doubt:
+                self._reach(produce, DOUBT)
+            else:
+                self._start_requests(produce)
         except Exception as failure:  # noqa: BLE001  # the boundary
             bulkheads.bug("partition", failure)
             self._spawn(self.give_up(failure, 0.0))
@@ -239,7 +244,7 @@ class Sender:
         """Let an exception cost the producer, and nothing else."""
         try:
             await work
-        except ProducerFailed:
+        except (ProducerFailed, LifeEnded):
             raise
         except (errors.KafkaError, OSError) as failure:
             await self.give_up(failure, 0.0)
@@ -254,7 +259,9 @@ class Sender:
 
     async def _connect(self, produce: ProduceClient, node: int | None) -> None:
         """Connect to a broker; where that fails, or none is known, ask who leads, and wait."""
-        if node is None or not await produce.connect(node):
+        if node == DOUBT:
+            await produce.confirm()
+        elif node is None or not await produce.connect(node):
             if node is not None:  # a partition without a leader is told of by `held`
                 self._say_retrying(errors.NodeNotReadyError())
             await self._pause(produce, self._reach_attempts)
@@ -398,11 +405,6 @@ class Sender:
 
     async def _again(self, produce: ProduceClient, windows: Sequence[InFlightWindow]) -> None:
         """Wait, ask who leads these lanes' partitions, and try again."""
-        for window in windows:
-            if window.needs_renewal:
-                window.renew()
-            if window.numbering.epoch > EPOCH_MAX:
-                raise ProducerFailed(errors.InvalidProducerEpoch("no epochs are left"))
         delay_s = windows[0].retry_s
         if delay_s is None:
             await self._pause(produce, min(window.attempts for window in windows) - 1)
@@ -412,6 +414,8 @@ class Sender:
                     await self._retry_now.wait()
             await produce.refresh()
         for window in windows:
+            if window.needs_renewal:
+                await window.renew(produce)
             window.retry_s = None
             window.is_held = False
         self._wake(windows)
@@ -439,22 +443,11 @@ class Sender:
             apart: those that were found by the last call; they stay until they take something.
         """
         now_s = asyncio.get_running_loop().time()
-        before, found = set(apart), set()
-        others_acked = now_s - self.last_ack_s < OTHERS_ACKED_S
-        for partition_queue, window in self._windows.items():
-            trouble = window.trouble or window.absence
-            if trouble is None or not partition_queue.held_rows:
-                continue
-            is_alone = others_acked and self.last_ack_s > trouble.since_s + APART_AFTER_S / 2
-            is_long = now_s - trouble.since_s >= APART_AFTER_S
-            if partition_queue in before or (is_long and (trouble.is_own or is_alone)):
-                found.add(partition_queue)
-        return frozenset(found)
+        return lanes_apart(self._windows, set(apart), self.last_ack_s, now_s)
 
     def reason(self, partition_queue: PartitionQueue) -> str:
         """Return why a lane takes nothing."""
-        window = self._windows[partition_queue]
-        trouble = window.trouble or window.absence
+        trouble = trouble_of(self._windows[partition_queue])
         return trouble.reason if trouble is not None else "nothing was sent yet"
 
     def freeze(self, row_class: RowClass) -> bool:
@@ -467,11 +460,13 @@ class Sender:
 
     def withdraw(self, row_class: RowClass) -> list[tuple[PartitionQueue, InFlightBatch]]:
         """Give up the batches of a frozen class, each lane's oldest first."""
-        return [
-            (window.partition_queue, in_flight)
-            for window in self._of(row_class)
-            for in_flight in window.withdraw()
-        ]
+        found = []
+        for window in self._of(row_class):
+            found += [(window.partition_queue, in_flight) for in_flight in window.withdraw()]
+            if window.needs_renewal and not window.is_held:  # else `_again` sees to it already
+                window.is_held, window.retry_s = True, 0.0
+                self._withdrawn.add(window)
+        return found
 
     def thaw(self, row_class: RowClass) -> None:
         """Go on with a class whose partitions are known; lanes that are gone are forgotten."""
@@ -482,6 +477,9 @@ class Sender:
             window.absence = None
             if window.partition_queue not in known:
                 del self._windows[window.partition_queue]
+            elif window in self._withdrawn and self.produce is not None:
+                self._spawn(self._again(self.produce, [window]))
+            self._withdrawn.discard(window)
         self.wake(one for one in known if one.row_class is row_class)
 
     def _of(self, row_class: RowClass) -> list[InFlightWindow]:

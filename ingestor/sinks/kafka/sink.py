@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer, errors
@@ -26,6 +26,7 @@ from ingestor.kafka.diagnosis import Reason, explain_connection_failure
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.partitions import Partitions
 from ingestor.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
+from ingestor.kafka.transactions import ProducerIdentity
 from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.errors import LedgerBroken, SinkUnavailable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
@@ -36,11 +37,21 @@ from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryRecord
 from ingestor.sinks.kafka.batch_maker import BatchMaker, json_batches_of
 from ingestor.sinks.kafka.clock_steps import ClockSteps
 from ingestor.sinks.kafka.in_flight import InFlightBatch
+from ingestor.sinks.kafka.life import Life, LifeEnded
+from ingestor.sinks.kafka.life_end import drop_all
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sinks.kafka.produce_request import ProduceClient
-from ingestor.sinks.kafka.producer import limit_logging, start_producer, while_alive
+from ingestor.sinks.kafka.producer import (
+    end_quietly,
+    identify,
+    leaves_of,
+    limit_logging,
+    start_producer,
+    while_alive,
+)
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue, QueueStatistics
 from ingestor.sinks.kafka.refusals import BACKOFF, Refusals
+from ingestor.sinks.kafka.reports import refused_now
 from ingestor.sinks.kafka.sender import ProducerFailed, Sender
 from ingestor.sinks.kafka.topic_keeper import TopicKeeper
 from ingestor.telemetry.bulkheads import bulkheads
@@ -58,7 +69,11 @@ class KafkaSink:
     """Publishes batches of all three classes, and records on the side topics.
 
     `run` owns all tasks; `submit` and `publish` may be called before and while it runs, from the
-    loop's thread. `on_shed`, `on_pause` and `on_resume` may be set after construction.
+    loop's thread. `on_shed`, `on_pause`, `on_resume` and `on_fenced` may be set after construction.
+
+    Once another has fenced its life, it drops and counts whatever it holds and is given, calls
+    `on_fenced`, and never publishes again. `voids` then has what its next life is to publish on the
+    topic `status.v1`: the numbers that will never come.
     """
 
     def __init__(
@@ -68,6 +83,7 @@ class KafkaSink:
         counts: SinkCounts,
         *,
         session: bytes,
+        life: str | None = None,
         budget: Budget | None = None,
         more_headers: Headers | None = None,
         clock: Callable[[], int] = time.time_ns,
@@ -78,6 +94,8 @@ class KafkaSink:
         instruments: by number, may grow.
         counts: told what becomes of rows.
         session: 16 bytes, unique to this run of the process.
+        life: transactional id of this run alone, by which others can fence it; None where
+            nobody else publishes the same.
         budget: bounds of what waits for Kafka.
         more_headers: of every record of rows, beside `schema`.
         clock: ns since the epoch, for timestamps alone.
@@ -88,6 +106,10 @@ class KafkaSink:
         self.on_shed: Callable[[RowClass, int], None] = lambda _row_class, _instrument: None
         self.on_pause: Callable[[], None] = lambda: None
         self.on_resume: Callable[[], None] = lambda: None
+        self.on_fenced: Callable[[], None] = lambda: None
+        self.has_ended = False
+        self.voids: list[bytes] = []
+        self.life = None if life is None else Life(life)
         self._progress = asyncio.Event()  # something was settled, or failed
         self.side = AuxiliaryQueue(self._progress, clock=clock, bytes_max=settings.max_batch_bytes)
         self.producer_resets: Counter[str] = Counter()
@@ -149,6 +171,9 @@ class KafkaSink:
         if not len(batch.rows):
             return
         row_class, queue, now_ns = batch.row_class, self.queue, self._monotonic()
+        if self.has_ended:
+            self._counts.fenced(row_class, batch.rows)
+            return
         if not row_class.is_standard:
             self._keeper.want(row_class)
         partition_queues = []
@@ -203,27 +228,15 @@ class KafkaSink:
 
     def statistics(self) -> QueueStatistics:
         """Return what waits for Kafka, and what Kafka refuses."""
-        held: dict[tuple[str, str], list[int]] = {}
-        for partition_queue in self.queue.apart:
-            place = self._topics[partition_queue.row_class], self._sender.reason(partition_queue)
-            held.setdefault(place, []).append(partition_queue.partition)
-        partitions: Counter[str] = Counter()
-        texts = []
-        for (topic, reason), numbers in sorted(held.items()):
-            partitions[topic] += len(numbers)
-            texts.append(f"{topic}[{','.join(map(str, sorted(numbers)))}]: {reason}")
-        for topic, reason in self.refused_topics.items():
-            texts.append(f"{topic}: {reason}")
-        for name, side in self.side.topics.items():
-            reasons = side.reasons
-            partitions.update({name: len(reasons)} if reasons else {})
-            for reason in sorted({*reasons.values()}):
-                numbers = [number for number, text in reasons.items() if text == reason]
-                texts.append(f"{name}[{','.join(map(str, sorted(numbers)))}]: {reason}")
+        apart = [
+            (self._topics[one.row_class], one.partition, self._sender.reason(one))
+            for one in self.queue.apart
+        ]
+        held, partitions = refused_now(apart, self.refused_topics, self.side.topics)
         return replace(
             self.queue.statistics(self._monotonic()),
-            held=tuple(dict.fromkeys(texts)),
-            held_partitions=dict(partitions),
+            held=held,
+            held_partitions=partitions,
             side=self.side.outcomes(),
         )
 
@@ -265,7 +278,7 @@ class KafkaSink:
             await asyncio.wait({running})
 
     async def run(self) -> None:
-        """Connect, send, replace the producer when it must be; until cancelled.
+        """Connect, send, replace the producer when it must be; until cancelled, or fenced.
 
         Raises:
             LedgerBroken: when rows are unaccounted for; no other exception ends it.
@@ -278,12 +291,18 @@ class KafkaSink:
             while not self._closing:
                 started_ns = self._monotonic()
                 try:
-                    producer = await self._connect()
+                    producer, identity = await self._connect()
+                except LifeEnded as ended:
+                    self._end_life(ended)
+                    return
                 except Exception as failure:  # noqa: BLE001  # the boundary
                     await self._wait_for_kafka(failure, attempt)
                     attempt += 1
                     continue
-                await self._serve(producer)
+                over = await self._serve(producer, identity)
+                if over is not None:
+                    self._end_life(over)
+                    return
                 served_s = (self._monotonic() - started_ns) / 1e9
                 attempt = 0 if served_s > STABLE_S else attempt + 1
                 if attempt > 1 and not self._closing:
@@ -379,34 +398,42 @@ class KafkaSink:
         self._partitions[row_class] = partitions = Partitions(self._instruments, found)
         self.queue.repartition(row_class, partitions.split, found)
 
-    async def _connect(self) -> AIOKafkaProducer:
+    async def _connect(self) -> tuple[AIOKafkaProducer, ProducerIdentity]:
         await self._keeper.prepare()
         producer = await start_producer(self.settings)
         try:
             await while_alive(producer, self._keeper.find(producer))
+            identity = await identify(producer, self.life, self.settings)
         except BaseException:
             await end_producer(producer)
             raise
         self.failure = None
         self._connected.set()
         self._judged.set()
-        return producer
+        return producer, identity
 
     async def _reason(self, failure: Exception) -> Reason:
         if isinstance(failure, SinkUnavailable):
             return Reason(failure.reason, is_final=self._keeper.is_final)
         return await explain_connection_failure(failure, self.settings.client_options())
 
-    async def _serve(self, producer: AIOKafkaProducer) -> None:
-        """Send until a delivery fails for good, then end the producer."""
+    async def _serve(
+        self, producer: AIOKafkaProducer, identity: ProducerIdentity
+    ) -> LifeEnded | None:
+        """Send until a delivery fails for good, then end the producer; return why none follows."""
         broken: LedgerBroken | None = None
+        ended: LifeEnded | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 produce = ProduceClient(
                     producer,
                     compression=self.settings.compression,
                     timeout_ms=self.settings.request_timeout_ms,
+                    life=self.life,
+                    identity=identity,
                 )
+                if self.life is not None:
+                    group.create_task(self.life.keep())
                 group.create_task(self._watch(producer))
                 group.create_task(
                     bulkheads.keep("topic", lambda: self._keeper.run(producer, produce))
@@ -415,10 +442,12 @@ class KafkaSink:
                 self._sender.start(produce, group)
                 self._follow_partitions()
         except* LedgerBroken as group_of_failures:
-            [broken, *_] = _leaves(group_of_failures)
+            [broken, *_] = leaves_of(group_of_failures)
         except* Exception as group_of_failures:  # noqa: BLE001  # the boundary
-            for failure in _leaves(group_of_failures):
-                if isinstance(failure, ProducerFailed):
+            for failure in leaves_of(group_of_failures):
+                if isinstance(failure, LifeEnded):
+                    ended = failure
+                elif isinstance(failure, ProducerFailed):
                     self.producer_resets[error_name(failure.failure)] += 1
                     log.warning("kafka.producer.replaced", reason=repr(failure.failure))
                 else:
@@ -426,17 +455,21 @@ class KafkaSink:
         finally:
             self._sender.stop()
             self.side.stop()
-            await self._end(producer)
+            await end_quietly(producer)
         if broken is not None:
             raise broken
+        return ended
 
-    async def _end(self, producer: AIOKafkaProducer) -> None:
-        try:
-            await end_producer(producer)
-        except OSError as failure:
-            log.debug("kafka.producer.ended_with", reason=repr(failure))
-        except Exception as failure:  # noqa: BLE001  # the boundary
-            bulkheads.bug("producer", failure)
+    def _end_life(self, ended: LifeEnded) -> None:
+        """Drop and count all that is held: whoever took over publishes the same."""
+        self.has_ended, self.failure = True, str(ended)
+        of_all = self._sender, self.queue, self._counts, self._topics, self.session
+        self.voids, dropped = drop_all(*of_all, ended.reason)
+        self.side.end()
+        log.error("life.ended", life=ended.life, reason=ended.reason, rows_dropped=dropped)
+        self._judged.set()
+        self._progress.set()
+        bulkheads.guard("sink", self.on_fenced)()
 
     async def _watch(self, producer: AIOKafkaProducer) -> None:
         """Replace the producer when one of aiokafka's own tasks dies: it would wait for ever."""
@@ -468,11 +501,3 @@ class KafkaSink:
             )
             self.queue.declare(partition_queue, gap, self._monotonic())
         self._was_shed(partition_queue.row_class, instrument)
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> list[Any]:
-    """Return the exceptions of a group and of groups in it."""
-    found: list[Any] = []
-    for failure in group.exceptions:
-        found += _leaves(failure) if isinstance(failure, BaseExceptionGroup) else [failure]
-    return found

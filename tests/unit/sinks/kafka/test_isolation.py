@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ingestor.codec.json_encoder import JsonEncoder
-from ingestor.kafka.aiokafka_compat import AIOKafkaClient  # type: ignore[attr-defined]
+from ingestor.kafka.aiokafka_compat import AIOKafkaClient
 from ingestor.kafka.settings import AUXILIARY_TOPICS, QUARANTINE, STATUS
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import LedgerBroken
