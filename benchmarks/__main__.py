@@ -30,7 +30,7 @@ ALL: Final = {
     "publish": (30, 8),
     "replay": (60, 15),
     "baseline": (150, 20),
-    "throughput": (150, 9),
+    "throughput": (150, 30),
     "floor": (50, 12),
     "latency": (150, 10),
     "connections": (200, 14),

@@ -76,6 +76,7 @@ from ingestor.adapter.plain import (
     append_pairs,
     best_of,
     pairs_of,
+    said,
     uuid_halves,
 )
 from ingestor.adapter.protobuf import (
