@@ -31,7 +31,7 @@ from ingestor.adapter import (
     add_instrument_status,
     add_liquidation,
     add_mark_price,
-    said,
+    stated,
     time_ns,
     whole_number,
 )
@@ -123,9 +123,9 @@ def _mark_price(
         out,
         number,
         ts_recv,
-        mark_price=said(message["p"]),
-        index_price=said(message.get("i")),
-        settle_price=said(message.get("P")),
+        mark_price=stated(message["p"]),
+        index_price=stated(message.get("i")),
+        settle_price=stated(message.get("P")),
         ts_event=ts_event,
     )
     rate, due = message["r"], message["T"]
@@ -145,9 +145,9 @@ def _liquidation(
         ts_recv,
         position=_ORDERS[order["S"]],
         size=order["q"],
-        price=said(order["p"]),
+        price=stated(order["p"]),
         price_kind=PriceKind.ORDER,
-        average_price=said(order["ap"]),
+        average_price=stated(order["ap"]),
         ts_event=_time(order["T"]),
         flags=_SAMPLE,
     )

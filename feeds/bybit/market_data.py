@@ -32,7 +32,7 @@ from ingestor.adapter import (
     add_mark_price,
     add_open_interest,
     check_together,
-    said,
+    stated,
     time_ns,
 )
 
@@ -111,7 +111,7 @@ class MarketData:
         kept = {**known, **{field: _kept(field, data[field]) for field in named}}
         prices = {name: kept.get(field) for name, field in _PRICES.items()}
         check_together(*prices.values())
-        interest = said(data.get("openInterest"))
+        interest = stated(data.get("openInterest"))
         if named.intersection(_PRICES.values()) and any(prices.values()):
             mark, index, settle = prices.values()
             add_mark_price(
@@ -212,9 +212,9 @@ def _kept(field: str, value: object) -> Any:
             raise ValueError(f"a funding interval of {value!r:.40} hours")
         return int(text)
     if field == "fundingRate" and value not in {"", None}:
-        said(value)  # 0 is a rate
+        stated(value)  # 0 is a rate
         return value
-    return said(value)
+    return stated(value)
 
 
 def _closed(confirm: object) -> CandleState:

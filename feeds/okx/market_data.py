@@ -33,7 +33,7 @@ from ingestor.adapter import (
     add_liquidation,
     add_mark_price,
     add_open_interest,
-    said,
+    stated,
     time_ns,
 )
 
@@ -188,7 +188,7 @@ def _liquidations(
                 position=position,
                 side=_SIDES[side],
                 size=one["sz"],
-                price=said(one["bkPx"]),
+                price=stated(one["bkPx"]),
                 price_kind=PriceKind.BANKRUPTCY,
                 ts_event=time_ns(one["ts"]),
                 flags=int(Flag.SAMPLE),

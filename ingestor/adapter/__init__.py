@@ -52,7 +52,7 @@ from ingestor.adapter.market_rows import (
     add_order,
     check_together,
     order_id_of,
-    said,
+    stated,
 )
 from ingestor.adapter.numbers import (
     Counted,
@@ -258,6 +258,7 @@ __all__ = [
     "seconds_ns",
     "set_column",
     "shape",
+    "stated",
     "text_of",
     "time_ns",
     "unsigned",

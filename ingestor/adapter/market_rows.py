@@ -311,7 +311,7 @@ def order_id_of(text: str) -> int:
     raise ValueError(f"{text[:40]!r} is no id of 128 bits")
 
 
-def said(text: object) -> Number:
+def stated(text: object) -> Number:
     """Return a number that a venue may leave out: None for a null, an empty text and a zero.
 
     Raises ValueError for what is no decimal number, or has more digits than a row can hold, so that
@@ -330,7 +330,7 @@ def check_together(*numbers: Number) -> None:
     """Raise ValueError where numbers don't fit one row, whose OWN numbers have the same decimals.
 
     For an adapter that keeps numbers for later rows: a row that is refused when the buffer is
-    sealed must leave nothing behind. numbers: as `said` returns them.
+    sealed must leave nothing behind. numbers: as `stated` returns them.
     """
     texts = [number for number in numbers if number is not None]
     exponent = max(map(decimals_in, texts), default=0)

@@ -284,8 +284,8 @@ def test_rows_equal_an_independent_reading(
     assert counts.frames == len(decoded.frames)
     others = {one for part in decoded.sealed.others.values() for one in part.frames.tolist()}
     books = set(decoded.sealed.updates["frame"].tolist())
-    trades = trade_frames(decoded.frames, adapter.venue)
-    assert counts.pending + counts.decoded == len(books) + trades + len(others)
+    prints = trade_frames(decoded.frames, adapter.venue)
+    assert counts.pending + counts.decoded == len(books) + prints + len(others)
 
 
 def test_a_book_that_fills_its_depth_is_flagged(captures: Path) -> None:

@@ -30,7 +30,7 @@ from ingestor.adapter import (
     add_open_interest,
     add_order,
     order_id_of,
-    said,
+    stated,
 )
 from ingestor.columns.sealed import Sealed
 from ingestor.model.instruments import InstrumentTable, instrument
@@ -213,12 +213,12 @@ def test_texts_of_ids() -> None:
 
 
 def test_what_is_said() -> None:
-    assert [said(text) for text in ("1.50", 3, "-0.1", "1e-9")] == ["1.50", 3, "-0.1", "1e-9"]
-    assert [said(text) for text in (None, "", "0", "0.000", 0)] == [None] * 5
+    assert [stated(text) for text in ("1.50", 3, "-0.1", "1e-9")] == ["1.50", 3, "-0.1", "1e-9"]
+    assert [stated(text) for text in (None, "", "0", "0.000", 0)] == [None] * 5
     hostile: tuple[object, ...] = ("x", "NaN", True, [], "9" * 20, "1e-31")
     for text in hostile:
         with pytest.raises(ValueError, match=r"no decimal number|int64|decimals"):
-            said(text)
+            stated(text)
 
 
 HOSTILE: dict[str, Callable[[ColumnBuffer], None]] = {
