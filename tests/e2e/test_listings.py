@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from ingestor.app import instrument_watch
 from ingestor.app.instrument_watch import WatchPace
 from ingestor.model.backoff import Backoff
-from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
+from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
@@ -105,7 +105,7 @@ async def test_a_listing_starts_and_a_delisting_ends_without_a_trace_in_the_othe
         assert drained.status.unaccounted == 0
         rows = await published(config)
         for symbol in others:
-            for row_class in STANDARD_CLASSES:
+            for row_class in (one for one in ROW_CLASSES if one.is_standard):
                 kinds = rows.rows(row_class, f"simulated:spot:{symbol}")["kind"].tolist()
                 assert kinds
                 assert 4 not in kinds, "no GAP"
