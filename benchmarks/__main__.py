@@ -36,7 +36,7 @@ ALL: Final = {
     "connections": (200, 14),
     "memory": (45, 15),
     "storm": (55, 6),
-    "cluster": (20, 2),
+    "cluster": (75, 2),
 }
 SOAK_S: Final = 16 * 60
 DOCS: Final = Path(__file__).parent.parent / "docs"
