@@ -12,10 +12,11 @@ from ingestor.model.row_classes import RowClass
 STATUS: Final = "status.v1"
 INSTRUMENTS: Final = "instruments.v1"
 BOOK_SNAPSHOT: Final = "book_snapshot.v1"
+LAST: Final = "last.v1"
 QUARANTINE: Final = "quarantine.v1"
 DEAD_LETTER: Final = "deadletter.v1"
-AUXILIARY_TOPICS: Final = (STATUS, INSTRUMENTS, BOOK_SNAPSHOT, QUARANTINE, DEAD_LETTER)
-COMPACTED: Final = frozenset({INSTRUMENTS, BOOK_SNAPSHOT})
+AUXILIARY_TOPICS: Final = (STATUS, INSTRUMENTS, BOOK_SNAPSHOT, LAST, QUARANTINE, DEAD_LETTER)
+COMPACTED: Final = frozenset({INSTRUMENTS, BOOK_SNAPSHOT, LAST})
 
 
 @dataclass(frozen=True, slots=True)
