@@ -57,6 +57,7 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_mark_price,
     gunzipped,
     instrument,
     whole_number,
@@ -66,7 +67,10 @@ _INCREMENTS: Final = "incrDepth"
 _FLAGS: Final = {"all": int(Flag.SNAPSHOT), "update": 0}
 _IMAGE: Final = int(Flag.SNAPSHOT | Flag.PARTIAL)
 _DEPTH: Final = re.compile(r"depth(\d{1,4})(@\d+ms)?")
-_LEFT_OUT: Final = {"kline", "ticker", "lastPrice", "markPrice"}
+_LEFT_OUT: Final = {"kline", "ticker", "lastPrice"}
+_STREAMS: Final = {"trades": "trade", "quotes": "bookTicker", "mark_price": "markPrice"}
+_STANDARD: Final = frozenset({"trades", "quotes", "book"})
+_CHANNELS: Final = {"market": _STANDARD, "swap-market": _STANDARD | {"mark_price"}}
 _PATHS: Final = {
     "spot": "/openApi/spot/v1/common/symbols",
     "swap": "/openApi/swap/v2/quote/contracts",
@@ -99,6 +103,11 @@ class _Quote(msgspec.Struct, gc=False):
     u: Sequential = 0
 
 
+class _Mark(msgspec.Struct, gc=False):
+    p: Any
+    E: Milliseconds
+
+
 _Side = list[tuple[Any, Any]] | dict[str, Any]
 
 
@@ -126,6 +135,7 @@ _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_trades: Final = msgspec.json.Decoder(list[_Trade], float_hook=str).decode
 _parse_quote: Final = msgspec.json.Decoder(_Quote, float_hook=str).decode
+_parse_mark: Final = msgspec.json.Decoder(_Mark, float_hook=str).decode
 _parse_levels: Final = msgspec.json.Decoder(_Levels, float_hook=str).decode
 _parse_list: Final = msgspec.json.Decoder(float_hook=str).decode
 
@@ -134,7 +144,7 @@ _IMAGES: Final = BookRule(Continuity.NONE, images_only=True)
 
 def _market(host: str, path: str, numbers: TradeNumbers, depths: Sequence[int]) -> Market:
     return Market(
-        endpoints=(Endpoint(f"wss://{host}/{path}"),),
+        endpoints=(Endpoint(f"wss://{host}/{path}", _CHANNELS[path]),),
         rest_url="https://open-api.bingx.com",
         limits=Limits(
             streams_per_connection=150,  # 200 are allowed
@@ -182,7 +192,7 @@ class Bingx(PlainFeed):
         if channel == "book":
             interval = "" if self._market == "spot" else "@500ms"
             return f"{symbol}@{f'depth{self._depth}{interval}' if self._depth else _INCREMENTS}"
-        return f"{symbol}@{'trade' if channel == 'trades' else 'bookTicker'}"
+        return f"{symbol}@{_STREAMS[channel]}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for number, (stream,) in self._requests.parts(streams):
@@ -216,6 +226,10 @@ class Bingx(PlainFeed):
                 self._trades(symbol, message.data, ts_recv, out)
             case "bookTicker":
                 self._quote(_parse_quote(message.data), ts_recv, out)
+            case "markPrice":
+                mark = _parse_mark(message.data)
+                number, time = self._symbols[symbol], mark.E * MILLISECOND
+                add_mark_price(out, number, ts_recv, mark_price=mark.p, ts_event=time)
             case "incrDepth":
                 if self._depth:
                     return OTHER_BOOK
@@ -280,8 +294,11 @@ class Bingx(PlainFeed):
     def streams_of(self, payload: bytes) -> Sequence[str]:
         stream = orjson.loads(gunzipped(payload, _FRAME_BYTES_MAX))["dataType"]
         kind = stream.partition("@")[2]
-        is_ours = kind in {"trade", "bookTicker", _INCREMENTS} or _DEPTH.fullmatch(kind)
-        return (stream,) if is_ours else ()
+        found = _DEPTH.fullmatch(kind)
+        if found is not None:  # whatever its interval: symbols differ in what they have
+            interval = "" if self._market == "spot" else "@500ms"
+            return (f"{stream.partition('@')[0]}@depth{found[1]}{interval}",)
+        return (stream,) if kind in {*_STREAMS.values(), _INCREMENTS} else ()
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -14,6 +14,8 @@ Traps:
 - A checksum comes in a message of its own: the CRC32 of the 25 best levels a side in turns,
   amounts of asks below 0, as JavaScript writes numbers. Times come with the flag TIMESTAMP, at the
   end.
+- `status` of a contract has mark and spot price, funding accrued for the next exchange and that of
+  the current eight hours, and open interest in base.
 - Info 20051 and 20061 want a new connection. UST is USDT.
 - A list has no increments: prices have at most five significant digits.
 """
@@ -43,7 +45,9 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -57,13 +61,28 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     instrument,
     time_ns,
     unsigned,
     whole_number,
 )
 
-_CHANNELS: Final = {"trades": "trades", "quotes": "book", "book": "book"}
+_CHANNELS: Final = {
+    "trades": "trades",
+    "quotes": "book",
+    "book": "book",
+    "funding": "status",
+    "mark_price": "status",
+    "open_interest": "status",
+}
+_STANDARD: Final = frozenset({"trades", "quotes", "book"})
+_OF_MARKET: Final = {"spot": _STANDARD, "derivatives": frozenset(_CHANNELS)}
+_STATUS_KEY: Final = "deriv:t"
+# Where the status of a contract has these.
+_SPOT, _DUE, _ACCRUED, _CURRENT, _MARK, _INTEREST = 3, 7, 8, 11, 14, 17
 _FLAGS: Final = 32_768 + 131_072  # TIMESTAMP, OB_CHECKSUM
 _CONFIGURE: Final = orjson.dumps({"event": "conf", "flags": _FLAGS})
 _BOOK: Final = {"prec": "P0", "freq": "F0", "len": "250"}
@@ -125,34 +144,36 @@ class _Event(msgspec.Struct, rename="camel", gc=False):
 _parse: Final = msgspec.json.Decoder(list[Any], float_hook=str).decode
 _parse_event: Final = msgspec.json.Decoder(_Event).decode
 
-_MARKET: Final = Market(
-    endpoints=(Endpoint("wss://api-pub.bitfinex.com/ws/2"),),
-    rest_url="https://api-pub.bitfinex.com",
-    limits=Limits(
-        streams_per_connection=24,  # 25 are allowed
-        streams_per_subscribe=1,
-        connects_per_s=0.3,  # 20 a minute
-        connects_burst=2,
-        requests_per_s=5.0,
-        rest=RestLimit(weight_per_s=0.5, weight_burst=5),
-        ping_interval_s=20.0,
-    ),
-    book=BookRule(
-        Continuity.NONE,
-        depth_max=_DEPTH,
-        checksum_of_decimals=book_checksum,
-        checksum_depth=_CHECKED,
-        checks_apart=True,
-        quotes_from_book=True,
-    ),
-    trade_numbers=TradeNumbers.ASCENDING,
-)
+
+def _market(name: str) -> Market:
+    return Market(
+        endpoints=(Endpoint("wss://api-pub.bitfinex.com/ws/2", _OF_MARKET[name]),),
+        rest_url="https://api-pub.bitfinex.com",
+        limits=Limits(
+            streams_per_connection=24,  # 25 are allowed
+            streams_per_subscribe=1,
+            connects_per_s=0.3,  # 20 a minute
+            connects_burst=2,
+            requests_per_s=5.0,
+            rest=RestLimit(weight_per_s=0.5, weight_burst=5),
+            ping_interval_s=20.0,
+        ),
+        book=BookRule(
+            Continuity.NONE,
+            depth_max=_DEPTH,
+            checksum_of_decimals=book_checksum,
+            checksum_depth=_CHECKED,
+            checks_apart=True,
+            quotes_from_book=True,
+        ),
+        trade_numbers=TradeNumbers.ASCENDING,
+    )
 
 
 class Bitfinex(PlainFeed):
     venue: ClassVar[str] = "bitfinex"
     reference: ClassVar[str] = "Bitfinex API docs v2, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(_LISTS, _MARKET)
+    markets: ClassVar[Mapping[str, Market]] = {name: _market(name) for name in _LISTS}
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
@@ -165,7 +186,11 @@ class Bitfinex(PlainFeed):
         yield _CONFIGURE
         for stream in streams:
             channel, _, symbol = stream.partition(":")
-            request = {"event": "subscribe", "channel": channel, "symbol": f"t{symbol}"}
+            request = {"event": "subscribe", "channel": channel}
+            if channel == "status":
+                request["key"] = f"{_STATUS_KEY}{symbol}"
+            else:
+                request["symbol"] = f"t{symbol}"
             yield orjson.dumps(request | (_BOOK if channel == "book" else {}))
 
     def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
@@ -192,13 +217,16 @@ class Bitfinex(PlainFeed):
             return _LEFT_OUT
         channel, _, symbol = stream.partition(":")
         instrument_number = self._symbols[symbol]
+        if channel == "status":
+            _append_status(content, instrument_number, ts_recv, out)
+            return None
         if channel == "trades":
             return _append_trades(message, instrument_number, ts_recv, out)
         _append_levels(message, instrument_number, ts_recv, out)
         return None
 
     def _event(self, event: _Event) -> Control:
-        symbol = event.symbol.removeprefix("t")
+        symbol = event.symbol.removeprefix("t") or event.key.removeprefix(_STATUS_KEY)
         stream = f"{event.channel}:{symbol}" if event.channel in _CHANNELS.values() else ""
         match event.event:
             case "subscribed":
@@ -300,6 +328,24 @@ def _append_trades(
             flags=flags,
         )
     return None
+
+
+def _append_status(status: Any, number: int, ts_recv: int, out: ColumnBuffer) -> None:
+    """Append what the status of a contract says: an array whose places have meanings."""
+    time = time_ns(status[0])
+    mark, index = status[_MARK], status[_SPOT]
+    if mark is not None or index is not None:
+        add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)
+    if status[_ACCRUED] is not None:
+        due_ns = None if status[_DUE] is None else time_ns(status[_DUE])
+        rate = status[_ACCRUED]
+        add_funding(out, number, ts_recv, rate=rate, due_ns=due_ns, ts_event=time)
+    if status[_CURRENT] is not None:
+        rate, state = status[_CURRENT], FundingState.SETTLED
+        add_funding(out, number, ts_recv, rate=rate, state=state, ts_event=time)
+    if status[_INTEREST] is not None:
+        value, unit = status[_INTEREST], InterestUnit.BASE
+        add_open_interest(out, number, ts_recv, value=value, unit=unit, ts_event=time)
 
 
 def _append_levels(message: list[Any], number: int, ts_recv: int, out: ColumnBuffer) -> None:

@@ -10,6 +10,9 @@ Traps:
   something was lost: a hole is declared. What comes before `partial` means nothing.
 - The first message of trades is a `partial` of past ones. Reference prices have no size.
 - The side of a trade is the taker's. XBT is BTC, XBt and USDt are its and USDT's smallest units.
+- `instrument` names what changed: a funding rate that is fixed for the next exchange, the
+  indicative one after it, mark price, index, open interest in contracts. `liquidation` has orders
+  that are in the book: what becomes of them is left out.
 - The text ping is answered with pong.
 """
 
@@ -23,7 +26,9 @@ import msgspec
 import orjson
 
 from ingestor.adapter import (
+    OTHER_BOOK,
     Ack,
+    BookOffer,
     BookRule,
     Cause,
     ColumnBuffer,
@@ -34,12 +39,16 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
     Notice,
     PlainFeed,
+    Position,
+    PriceKind,
     Refused,
     RestLimit,
     RestRequest,
@@ -49,19 +58,36 @@ from ingestor.adapter import (
     SizeUnit,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_liquidation,
+    add_mark_price,
+    add_open_interest,
     instrument,
     iso_event_ns,
     uuid_halves,
 )
 
-_TABLES: Final = {"trades": "trade", "quotes": "quote", "book": "orderBookL2"}
+_WHOLE: Final = "orderBookL2"
+_BEST: Final = "orderBookL2_25"
+_BOOKS: Final = frozenset({_WHOLE, _BEST})
+_TABLES: Final = {
+    "trades": "trade",
+    "quotes": "quote",
+    "book": _WHOLE,
+    "funding": "instrument",
+    "mark_price": "instrument",
+    "open_interest": "instrument",
+    "liquidations": "liquidation",
+}
+_POSITIONS: Final = {"Buy": Position.SHORT, "Sell": Position.LONG}  # by the order that closes them
+_NO_ORDER: Final = Filtered("liquidation")  # a change or the end of an order that was told of
 _SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
 _NO_SIDE: Final = int(Side.NONE)
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
-        *("instrument", "funding", "liquidation", "settlement", "insurance", "orderBook10"),
-        *("orderBookL2_25", "announcement", "chat", "connected", "publicNotifications"),
+        *("funding", "settlement", "insurance", "orderBook10"),
+        *("announcement", "chat", "connected", "publicNotifications"),
         *("tradeBin1m", "tradeBin5m", "tradeBin1h", "tradeBin1d", "quoteBin1m", "quoteBin5m"),
         *("quoteBin1h", "quoteBin1d"),
     )
@@ -105,6 +131,26 @@ class _Level(msgspec.Struct, gc=False):
     timestamp: str = ""
 
 
+class _Instrument(msgspec.Struct, rename="camel", gc=False):
+    """What changed of an instrument; `partial` has all of it."""
+
+    symbol: str
+    timestamp: str
+    mark_price: Any = None
+    indicative_settle_price: Any = None
+    funding_rate: Any = None
+    funding_timestamp: str | None = None
+    indicative_funding_rate: Any = None
+    open_interest: Any = None
+
+
+class _Liquidation(msgspec.Struct, rename="camel", gc=False):
+    symbol: str
+    side: str
+    price: Any
+    leaves_qty: Any
+
+
 class _Message(msgspec.Struct, gc=False):
     table: str = ""
     action: str = ""
@@ -121,6 +167,8 @@ _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_trades: Final = msgspec.json.Decoder(list[_Trade], float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(list[_Quote], float_hook=str).decode
 _parse_levels: Final = msgspec.json.Decoder(list[_Level], float_hook=str).decode
+_parse_instruments: Final = msgspec.json.Decoder(list[_Instrument], float_hook=str).decode
+_parse_liquidations: Final = msgspec.json.Decoder(list[_Liquidation], float_hook=str).decode
 _parse_list: Final = msgspec.json.Decoder(float_hook=str).decode
 
 _Prices = dict[int, Any]  # of the levels of a book, by id
@@ -131,7 +179,7 @@ class Bitmex(PlainFeed):
     reference: ClassVar[str] = "BitMEX API docs, read 2026-11-30"
     markets: ClassVar[Mapping[str, Market]] = {
         "derivatives": Market(
-            endpoints=(Endpoint("wss://ws.bitmex.com/realtime"),),
+            endpoints=(Endpoint("wss://ws.bitmex.com/realtime", frozenset(_TABLES)),),
             rest_url="https://www.bitmex.com",
             limits=Limits(
                 streams_per_connection=100,
@@ -144,15 +192,23 @@ class Bitmex(PlainFeed):
                 ping_interval_s=10.0,
             ),
             book=BookRule(Continuity.NONE),
+            books=(
+                BookOffer(10_000),
+                BookOffer(25, rule=BookRule(Continuity.NONE, depth_max=25), is_plain=True),
+            ),
         )
     }
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
+        self._book_table = _WHOLE
         self._prices: dict[str, _Prices] = {}  # of the books that began, by symbol
 
+    def choose_book(self, offer: BookOffer) -> None:
+        self._book_table = _WHOLE if offer.rule is None else _BEST
+
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_TABLES[channel]}:{symbol}"
+        return f"{self._book_table if channel == 'book' else _TABLES[channel]}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return self._operations("subscribe", streams)
@@ -177,8 +233,17 @@ class Bitmex(PlainFeed):
                 self._trades(_parse_trades(message.data), message.action, ts_recv, out)
             case "quote":
                 self._quotes(_parse_quotes(message.data), ts_recv, out)
-            case "orderBookL2":
+            case table if table in _BOOKS:
+                if table != self._book_table:
+                    return OTHER_BOOK
                 self._levels(_parse_levels(message.data), message.action, ts_recv, out)
+            case "instrument":
+                for told in _parse_instruments(message.data):
+                    self._instrument(told, ts_recv, out)
+            case "liquidation" if message.action in {"partial", "insert"}:
+                self._liquidations(_parse_liquidations(message.data), ts_recv, out)
+            case "liquidation":
+                return _NO_ORDER
             case "":
                 return self._event(payload, message)
             case table if table in _LEFT_OUT:
@@ -224,6 +289,34 @@ class Bitmex(PlainFeed):
             bid = _best(quote.bid_price, quote.bid_size)
             ask = _best(quote.ask_price, quote.ask_size)
             out.quote(number, time, ts_recv, 0, *bid, *ask)
+
+    def _instrument(self, told: _Instrument, ts_recv: int, out: ColumnBuffer) -> None:
+        number, time = self._symbols[told.symbol], iso_event_ns(told.timestamp)
+        mark, index = told.mark_price, told.indicative_settle_price
+        if mark is not None or index is not None:
+            add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)
+        if told.funding_rate is not None:
+            due = told.funding_timestamp
+            due_ns = None if due is None else iso_event_ns(due)
+            rate, state = told.funding_rate, FundingState.SETTLED
+            add_funding(out, number, ts_recv, rate=rate, due_ns=due_ns, state=state, ts_event=time)
+        if told.indicative_funding_rate is not None:
+            add_funding(out, number, ts_recv, rate=told.indicative_funding_rate, ts_event=time)
+        if told.open_interest is not None:
+            value, unit = told.open_interest, InterestUnit.CONTRACT
+            add_open_interest(out, number, ts_recv, value=value, unit=unit, ts_event=time)
+
+    def _liquidations(self, orders: list[_Liquidation], ts_recv: int, out: ColumnBuffer) -> None:
+        for order in orders:
+            add_liquidation(
+                out,
+                self._symbols[order.symbol],
+                ts_recv,
+                position=_POSITIONS[order.side],
+                size=order.leaves_qty,
+                price=order.price,
+                price_kind=PriceKind.ORDER,
+            )
 
     def _levels(self, levels: list[_Level], action: str, ts_recv: int, out: ColumnBuffer) -> None:
         by_symbol: dict[str, list[_Level]] = {}
@@ -271,9 +364,9 @@ class Bitmex(PlainFeed):
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
         table = message["table"]
-        if table not in _TABLES.values():
+        if table not in _TABLES.values() and table not in _BOOKS:
             return ()
-        return [f"{table}:{row['symbol']}" for row in message["data"]]
+        return list(dict.fromkeys(f"{table}:{row['symbol']}" for row in message["data"]))
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -11,6 +11,8 @@ Traps:
   (`is_full` false) are applied too.
 - Trades come newest first. The first message after a subscription repeats past ones.
 - An answer has the request's id and code 0, and names no market.
+- `state` of futures has mark and index price, the coming and the latest funding rate, and open
+  interest in base, without a time.
 - A side of a trade is the taker's.
 """
 
@@ -42,7 +44,9 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -57,13 +61,25 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     inflated,
     instrument,
     time_ns,
 )
 
-_KINDS: Final = {"trades": "deals", "quotes": "bbo", "book": "depth"}
-_LEFT_OUT: Final = {f"{name}.update": Filtered(name) for name in ("state", "index", "kline")}
+_KINDS: Final = {
+    "trades": "deals",
+    "quotes": "bbo",
+    "book": "depth",
+    "funding": "state",
+    "mark_price": "state",
+    "open_interest": "state",
+}
+_CHANNELS: Final = {"spot": frozenset({"trades", "quotes", "book"}), "futures": frozenset(_KINDS)}
+_LEFT_OUT: Final = {f"{name}.update": Filtered(name) for name in ("index", "kline")}
+_STATE: Final = Filtered("state")
 _DEPTH: Final = 50
 _IMAGE: Final = int(Flag.SNAPSHOT | Flag.PARTIAL)
 _CRC_BITS: Final = 0xFFFFFFFF  # a checksum is signed
@@ -110,6 +126,21 @@ class _Depth(msgspec.Struct, gc=False):
     depth: _Levels
 
 
+class _State(msgspec.Struct, gc=False):
+    market: str
+    mark_price: Any = None
+    index_price: Any = None
+    latest_funding_rate: Any = None
+    latest_funding_time: Milliseconds | None = None
+    next_funding_rate: Any = None
+    next_funding_time: Milliseconds | None = None
+    open_interest_size: Any = None
+
+
+class _States(msgspec.Struct, gc=False):
+    state_list: list[_State]
+
+
 class _Message(msgspec.Struct, gc=False):
     method: str = ""
     data: msgspec.Raw = msgspec.Raw(b"null")
@@ -121,12 +152,13 @@ class _Message(msgspec.Struct, gc=False):
 _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_deals: Final = msgspec.json.Decoder(_Deals, float_hook=str).decode
 _parse_best: Final = msgspec.json.Decoder(_Best, float_hook=str).decode
+_parse_states: Final = msgspec.json.Decoder(_States, float_hook=str).decode
 _parse_depth: Final = msgspec.json.Decoder(_Depth, float_hook=str).decode
 
 
 def _market(name: str) -> Market:
     return Market(
-        endpoints=(Endpoint(f"wss://socket.coinex.com/v2/{name}"),),
+        endpoints=(Endpoint(f"wss://socket.coinex.com/v2/{name}", _CHANNELS[name]),),
         rest_url="https://api.coinex.com",
         limits=Limits(
             streams_per_connection=200,
@@ -149,6 +181,7 @@ class Coinex(PlainFeed):
     markets: ClassVar[Mapping[str, Market]] = {name: _market(name) for name in ("spot", "futures")}
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._is_futures = market == "futures"
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
         self._fresh: set[str] = set()  # markets whose next trades are a repetition
@@ -191,6 +224,11 @@ class Coinex(PlainFeed):
                 self._best(_parse_best(message.data), ts_recv, out)
             case "depth.update":
                 self._depth(_parse_depth(message.data), ts_recv, out)
+            case "state.update" if self._is_futures:
+                for state in _parse_states(message.data).state_list:
+                    self._state(state, ts_recv, out)
+            case "state.update":
+                return _STATE
             case "":
                 return self._answer(text, message)
             case method if method in _LEFT_OUT:
@@ -235,6 +273,25 @@ class Coinex(PlainFeed):
         ask = _side(best.best_ask_price, best.best_ask_size)
         out.quote(number, time_ns(time, unit), ts_recv, 0, *bid, *ask)
 
+    def _state(self, state: _State, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[state.market]
+        mark, index = state.mark_price, state.index_price
+        if mark is not None or index is not None:
+            add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index)
+        if state.next_funding_rate is not None:
+            due = state.next_funding_time
+            due_ns = None if due is None else due * MILLISECOND
+            add_funding(out, number, ts_recv, rate=state.next_funding_rate, due_ns=due_ns)
+        if state.latest_funding_rate is not None:
+            due = state.latest_funding_time
+            due_ns = None if due is None else due * MILLISECOND
+            settled = FundingState.SETTLED
+            rate = state.latest_funding_rate
+            add_funding(out, number, ts_recv, rate=rate, due_ns=due_ns, state=settled)
+        if state.open_interest_size is not None:
+            value = state.open_interest_size
+            add_open_interest(out, number, ts_recv, value=value, unit=InterestUnit.BASE)
+
     def _depth(self, update: _Depth, ts_recv: int, out: ColumnBuffer) -> None:
         levels = update.depth
         if update.is_full:
@@ -245,8 +302,10 @@ class Coinex(PlainFeed):
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(inflated(payload, _FRAME_BYTES_MAX))
-        kind = message["method"].removesuffix(".update")
-        return (f"{kind}:{message['data']['market']}",) if kind in _KINDS.values() else ()
+        kind, data = message["method"].removesuffix(".update"), message["data"]
+        if kind == "state":
+            return [f"{kind}:{state['market']}" for state in data["state_list"]]
+        return (f"{kind}:{data['market']}",) if kind in _KINDS.values() else ()
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

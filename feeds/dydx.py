@@ -12,6 +12,8 @@ Traps:
   and a reader uncrosses them; quotes taken from them may be crossed too.
 - `subscribed` of trades repeats past ones, newest first. `side` is the taker's; `type` tells
   liquidations and deleveraging.
+- `v4_markets` is one stream of all markets: oracle price (an index), the coming hour's funding
+  rate and open interest in base. There is no mark price.
 - 32 subscriptions of a channel are allowed on a connection.
 """
 
@@ -24,6 +26,7 @@ import msgspec
 import orjson
 
 from ingestor.adapter import (
+    SECOND,
     Acks,
     BookRule,
     Cause,
@@ -37,6 +40,7 @@ from ingestor.adapter import (
     Filtered,
     Flag,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -49,14 +53,25 @@ from ingestor.adapter import (
     Side,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     instrument,
     iso_event_ns,
 )
 
-_CHANNELS: Final = {"trades": "v4_trades", "quotes": "v4_orderbook", "book": "v4_orderbook"}
+_MARKETS: Final = "v4_markets"
+_CHANNELS: Final = {
+    "trades": "v4_trades",
+    "quotes": "v4_orderbook",
+    "book": "v4_orderbook",
+    "funding": _MARKETS,
+    "mark_price": _MARKETS,
+    "open_interest": _MARKETS,
+}
+_HOUR: Final = 3_600 * SECOND
 _LEFT_OUT: Final = {
-    name: Filtered(name)
-    for name in ("v4_markets", "v4_candles", "v4_block_height", "v4_subaccounts")
+    name: Filtered(name) for name in ("v4_candles", "v4_block_height", "v4_subaccounts")
 }
 _SIDES: Final = {"BUY": int(Side.BID), "SELL": int(Side.ASK)}
 _TYPES: Final = {"LIQUIDATED": int(Flag.LIQUIDATION), "DELEVERAGED": int(Flag.ADL)}
@@ -98,6 +113,21 @@ class _Image(msgspec.Struct, gc=False):
     asks: list[_Level]
 
 
+class _Facts(msgspec.Struct, rename="camel", gc=False):
+    oracle_price: Any = None
+    effective_at: str | None = None
+    next_funding_rate: Any = None
+    open_interest: Any = None
+
+
+class _Markets(msgspec.Struct, rename="camel", gc=False):
+    """All markets in an answer; later those of which something changed."""
+
+    markets: dict[str, _Facts] = {}
+    trading: dict[str, _Facts] = {}
+    oracle_prices: dict[str, _Facts] = {}
+
+
 class _Update(msgspec.Struct, gc=False):
     bids: list[tuple[Any, Any]] = []
     asks: list[tuple[Any, Any]] = []
@@ -107,6 +137,8 @@ _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_trades_batch: Final = msgspec.json.Decoder(list[_Trades], float_hook=str).decode
 _parse_image: Final = msgspec.json.Decoder(_Image, float_hook=str).decode
+_parse_markets: Final = msgspec.json.Decoder(_Markets, float_hook=str).decode
+_parse_markets_batch: Final = msgspec.json.Decoder(list[_Markets], float_hook=str).decode
 _parse_update: Final = msgspec.json.Decoder(_Update, float_hook=str).decode
 _parse_update_batch: Final = msgspec.json.Decoder(list[_Update], float_hook=str).decode
 
@@ -117,7 +149,7 @@ class Dydx(PlainFeed):
     reference: ClassVar[str] = "dYdX v4 Indexer API docs, read 2026-11-30"
     markets: ClassVar[Mapping[str, Market]] = {
         "perpetual": Market(
-            endpoints=(Endpoint("wss://indexer.dydx.trade/v4/ws"),),
+            endpoints=(Endpoint("wss://indexer.dydx.trade/v4/ws", frozenset(_CHANNELS)),),
             rest_url="https://indexer.dydx.trade",
             limits=Limits(
                 streams_per_connection=32,
@@ -138,7 +170,8 @@ class Dydx(PlainFeed):
         self._asked: dict[str, None] = {}  # streams without an answer
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_CHANNELS[channel]}:{symbol}"
+        name = _CHANNELS[channel]
+        return f"{name}:" if name == _MARKETS else f"{name}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         self._asked.update(dict.fromkeys(streams))
@@ -194,6 +227,10 @@ class Dydx(PlainFeed):
             return _LEFT_OUT[channel]
         if channel not in _CHANNELS.values():
             raise UnknownMessage(self.venue, f"channel {channel!r:.60}")
+        if channel == _MARKETS:
+            self._markets(message, ts_recv, out)
+            self._asked.pop(f"{_MARKETS}:", None)
+            return None
         number = self._symbols[message.id]
         if channel == "v4_trades":
             self._trades(number, message, ts_recv, out)
@@ -223,6 +260,16 @@ class Dydx(PlainFeed):
                     identifier >> 64,
                     int(Flag.LAST) | past | _TYPES.get(trade.type, 0),
                 )
+
+    def _markets(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append what is told of all markets at once, as far as they are known here."""
+        is_batch = message.type == "channel_batch_data"
+        contents = message.contents
+        for part in _parse_markets_batch(contents) if is_batch else [_parse_markets(contents)]:
+            for told in (part.markets, part.trading, part.oracle_prices):
+                for symbol, facts in told.items():
+                    if symbol in self._symbols:
+                        _append_facts(self._symbols[symbol], facts, ts_recv, out)
 
     def _levels(self, number: int, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         contents, last = message.contents, message.message_id
@@ -291,10 +338,24 @@ class Dydx(PlainFeed):
         )
 
 
+def _append_facts(number: int, facts: _Facts, ts_recv: int, out: ColumnBuffer) -> None:
+    if facts.oracle_price is not None:
+        at = facts.effective_at
+        time = None if at is None else iso_event_ns(at)
+        add_mark_price(out, number, ts_recv, index_price=facts.oracle_price, ts_event=time)
+    if facts.next_funding_rate is not None:
+        add_funding(out, number, ts_recv, rate=facts.next_funding_rate, interval_ns=_HOUR)
+    if facts.open_interest is not None:
+        value, unit = facts.open_interest, InterestUnit.BASE
+        add_open_interest(out, number, ts_recv, value=value, unit=unit)
+
+
 def _requests(kind: str, streams: Sequence[str]) -> Iterator[bytes]:
     for stream in streams:
         channel, _, symbol = stream.partition(":")
-        request: dict[str, object] = {"type": kind, "channel": channel, "id": symbol}
+        request: dict[str, object] = {"type": kind, "channel": channel}
+        if symbol:
+            request["id"] = symbol
         if kind == "subscribe":
             request["batched"] = False
         yield orjson.dumps(request)

@@ -11,6 +11,8 @@ Traps:
 - The first message of trades after a subscription repeats past ones.
 - A refusal is a text that ends with the subscription as JSON.
 - A price has at most 5 significant digits, and 6 - szDecimals decimals (spot: 8 - szDecimals).
+- `activeAssetCtx` has funding (of an hour), mark and oracle price and open interest in base, and
+  no time.
 - Lists are POSTs. Perpetuals of other dexes are not in the list of `meta`.
 - Before anything else the server sends a line of text that is no JSON.
 """
@@ -25,6 +27,7 @@ import orjson
 
 from ingestor.adapter import (
     MILLISECOND,
+    SECOND,
     Ack,
     BookRule,
     ColumnBuffer,
@@ -36,6 +39,7 @@ from ingestor.adapter import (
     Filtered,
     Flag,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -48,20 +52,33 @@ from ingestor.adapter import (
     Sequential,
     Side,
     UnknownMessage,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     instrument,
 )
 
-_TYPES: Final = {"trades": "trades", "quotes": "bbo", "book": "l2Book"}
+_CONTEXT: Final = "activeAssetCtx"
+_TYPES: Final = {
+    "trades": "trades",
+    "quotes": "bbo",
+    "book": "l2Book",
+    "funding": _CONTEXT,
+    "mark_price": _CONTEXT,
+    "open_interest": _CONTEXT,
+}
+_STANDARD: Final = frozenset({"trades", "quotes", "book"})
+_CHANNELS: Final = {"perp": frozenset(_TYPES), "spot": _STANDARD}
 _SIDES: Final = {"B": int(Side.BID), "A": int(Side.ASK)}
 _GREETING: Final = b"Websocket connection established."
 _LEFT_OUT: Final = {
-    name: Filtered(name)
-    for name in ("candle", "allMids", "activeAssetCtx", "activeSpotAssetCtx", "notification")
+    name: Filtered(name) for name in ("candle", "allMids", "activeSpotAssetCtx", "notification")
 }
 _LISTS: Final = {"perp": "meta", "spot": "spotMeta"}
 _DECIMALS: Final = {"perp": 6, "spot": 8}  # of a price, minus those of sizes
 _SIZE_DECIMALS_MAX: Final = 8
 _IMAGE: Final = int(Flag.SNAPSHOT | Flag.PARTIAL)
+_HOUR: Final = 3_600 * SECOND
 _EMPTY: Final = ("0", "0")
 
 
@@ -96,6 +113,18 @@ class _Book(msgspec.Struct, gc=False):
     levels: tuple[list[_Level], list[_Level]]
 
 
+class _Context(msgspec.Struct, rename="camel", gc=False):
+    funding: Any
+    open_interest: Any
+    mark_px: Any
+    oracle_px: Any = None
+
+
+class _AssetContext(msgspec.Struct, gc=False):
+    coin: str
+    ctx: _Context
+
+
 class _Subscription(msgspec.Struct, gc=False):
     type: str
     coin: str = ""
@@ -110,33 +139,36 @@ _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_trades: Final = msgspec.json.Decoder(list[_Trade], float_hook=str).decode
 _parse_best: Final = msgspec.json.Decoder(_Best, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
+_parse_context: Final = msgspec.json.Decoder(_AssetContext, float_hook=str).decode
 _parse_answer: Final = msgspec.json.Decoder(_Answer).decode
 _parse_subscription: Final = msgspec.json.Decoder(_Subscription).decode
 _parse_text: Final = msgspec.json.Decoder(str).decode
 
-_MARKET: Final = Market(
-    endpoints=(Endpoint("wss://api.hyperliquid.xyz/ws"),),
-    rest_url="https://api.hyperliquid.xyz",
-    limits=Limits(
-        # An address may have 1,000 subscriptions; connections were 100 and became 10.
-        streams_per_connection=100,
-        streams_per_subscribe=1,
-        connects_per_s=0.4,  # 30 a minute
-        connects_burst=5,
-        requests_per_s=20.0,
-        address_requests_per_s=25.0,  # 2,000 a minute
-        connections_per_address=10,
-        rest=RestLimit("info", weight_per_s=10.0, weight_burst=100),  # 1,200 a minute
-        ping_interval_s=30.0,  # the server closes what was silent for 60 s
-    ),
-    book=BookRule(Continuity.NONE, depth_max=20, images_only=True),
-)
+
+def _market(name: str) -> Market:
+    return Market(
+        endpoints=(Endpoint("wss://api.hyperliquid.xyz/ws", _CHANNELS[name]),),
+        rest_url="https://api.hyperliquid.xyz",
+        limits=Limits(
+            # An address may have 1,000 subscriptions; connections were 100 and became 10.
+            streams_per_connection=100,
+            streams_per_subscribe=1,
+            connects_per_s=0.4,  # 30 a minute
+            connects_burst=5,
+            requests_per_s=20.0,
+            address_requests_per_s=25.0,  # 2,000 a minute
+            connections_per_address=10,
+            rest=RestLimit("info", weight_per_s=10.0, weight_burst=100),  # 1,200 a minute
+            ping_interval_s=30.0,  # the server closes what was silent for 60 s
+        ),
+        book=BookRule(Continuity.NONE, depth_max=20, images_only=True),
+    )
 
 
 class Hyperliquid(PlainFeed):
     venue: ClassVar[str] = "hyperliquid"
     reference: ClassVar[str] = "Hyperliquid API docs, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(_LISTS, _MARKET)
+    markets: ClassVar[Mapping[str, Market]] = {name: _market(name) for name in _LISTS}
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
@@ -175,6 +207,8 @@ class Hyperliquid(PlainFeed):
                 bids, asks = ([(one.px, one.sz) for one in side] for side in book.levels)
                 number, time = self._symbols[book.coin], book.time * MILLISECOND
                 out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, _IMAGE, are_pairs=True)
+            case "activeAssetCtx":
+                self._context(_parse_context(message.data), ts_recv, out)
             case "subscriptionResponse":
                 return _answered(_parse_answer(message.data))
             case "error":
@@ -186,6 +220,15 @@ class Hyperliquid(PlainFeed):
             case channel:
                 raise UnknownMessage(self.venue, f"channel {channel!r:.60}")
         return None
+
+    def _context(self, asset: _AssetContext, ts_recv: int, out: ColumnBuffer) -> None:
+        number, context = self._symbols[asset.coin], asset.ctx
+        add_funding(out, number, ts_recv, rate=context.funding, interval_ns=_HOUR)
+        add_mark_price(
+            out, number, ts_recv, mark_price=context.mark_px, index_price=context.oracle_px
+        )
+        unit = InterestUnit.BASE
+        add_open_interest(out, number, ts_recv, value=context.open_interest, unit=unit)
 
     def _trades(self, trades: list[_Trade], ts_recv: int, out: ColumnBuffer) -> None:
         fresh = self._fresh

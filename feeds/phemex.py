@@ -12,6 +12,8 @@ Traps:
   by one. Depth is 30 levels a side: deeper ones are not told of any more.
 - Trades are time, taker's side, price, size, newest first, without id. The first message is a
   snapshot of past ones.
+- `perp_market24h_pack_p` is one stream of all linear contracts, with mark and index price, funding
+  rates and open interest, in places that `fields` names.
 - An answer has the request's id and names nothing.
 """
 
@@ -34,7 +36,9 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -50,11 +54,19 @@ from ingestor.adapter import (
     SizeUnit,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     instrument,
     scaled_text,
 )
 
+_PACK: Final = "perp_market24h_pack_p"
 _KINDS: Final = {"trades": "trade", "quotes": "orderbook", "book": "orderbook"}
+_PACKED: Final = frozenset({"funding", "mark_price", "open_interest"})
+_CHANNELS: Final = dict.fromkeys(("spot", "inverse"), frozenset(_KINDS)) | {
+    "linear": frozenset(_KINDS) | _PACKED
+}
 _SIDES: Final = {"Buy": int(Side.BID), "Sell": int(Side.ASK)}
 _TRADE_FLAGS: Final = {
     "snapshot": int(Flag.LAST | Flag.SNAPSHOT),
@@ -62,6 +74,10 @@ _TRADE_FLAGS: Final = {
 }
 _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT | Flag.PARTIAL), "incremental": 0}
 _PLACES: Final = {"spot": (8, 8), "inverse": (4, 0)}  # of scaled prices and sizes
+_RATES: Final = {
+    "fundingRateRr": FundingState.SETTLED,
+    "predFundingRateRr": FundingState.PREDICTED,
+}
 _DEPTH: Final = 30
 _TYPES: Final = {"spot": "Spot", "inverse": "Perpetual", "linear": "PerpetualV2"}
 _TEMPORARY: Final = frozenset({"6002", "30000", "30018", "429"})
@@ -93,6 +109,8 @@ class _Message(msgspec.Struct, gc=False):
     kline: Any = None
     kline_p: Any = None
     market24h: Any = None
+    data: list[list[Any]] | None = None
+    fields: list[str] | None = None
     spot_market24h: Any = None
 
 
@@ -101,9 +119,9 @@ _parse_list: Final = msgspec.json.Decoder(float_hook=str).decode
 _Read = Callable[[Any], Any]
 
 
-def _market() -> Market:
+def _market(name: str) -> Market:
     return Market(
-        endpoints=(Endpoint("wss://ws.phemex.com"),),
+        endpoints=(Endpoint("wss://ws.phemex.com", _CHANNELS[name]),),
         rest_url="https://api.phemex.com",
         limits=Limits(
             streams_per_connection=20,
@@ -121,7 +139,7 @@ def _market() -> Market:
 class Phemex(PlainFeed):
     venue: ClassVar[str] = "phemex"
     reference: ClassVar[str] = "Phemex API docs, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = {name: _market() for name in _TYPES}
+    markets: ClassVar[Mapping[str, Market]] = {name: _market(name) for name in _TYPES}
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
@@ -130,6 +148,8 @@ class Phemex(PlainFeed):
         self._price, self._size = map(_reader, _PLACES.get(market, (None, None)))
 
     def stream(self, channel: str, symbol: str) -> str:
+        if channel in _PACKED:
+            return f"{_PACK}:"
         return f"{_KINDS[channel]}{self._suffix}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
@@ -152,9 +172,20 @@ class Phemex(PlainFeed):
             self._levels(message, book, ts_recv, out)
         elif trades is not None:
             self._trades(message, trades, ts_recv, out)
+        elif message.method == f"{_PACK}.update" and is_linear:
+            self._pack(message, ts_recv, out)
         else:
             return self._other(payload, message)
         return None
+
+    def _pack(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append what is told of all contracts at once, as far as they are known here."""
+        time = message.timestamp
+        for row in message.data or ():
+            told = dict(zip(message.fields or (), row, strict=True))
+            symbol = told["symbol"]
+            if symbol in self._symbols:
+                _append_facts(self._symbols[symbol], told, time, ts_recv, out)
 
     def _other(self, payload: bytes, message: _Message) -> Control:
         for name in ("tick", "kline", "tick_p", "kline_p", "market24h", "spot_market24h"):
@@ -208,6 +239,8 @@ class Phemex(PlainFeed):
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
+        if message.get("method") == f"{_PACK}.update":
+            return (f"{_PACK}:",)
         has = next(
             name for name in ("book", "orderbook_p", "trades", "trades_p") if name in message
         )
@@ -273,9 +306,24 @@ def _reader(places: int | None) -> _Read:
     return (lambda value: value) if places is None else (lambda value: scaled_text(value, places))
 
 
+def _append_facts(
+    number: int, told: dict[str, Any], time: int | None, ts_recv: int, out: ColumnBuffer
+) -> None:
+    mark, index = told.get("markRp"), told.get("indexRp")
+    if mark is not None or index is not None:
+        add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)
+    for name, state in _RATES.items():
+        if told.get(name) is not None:
+            add_funding(out, number, ts_recv, rate=told[name], state=state, ts_event=time)
+    if told.get("openInterestRv") is not None:
+        value, unit = told["openInterestRv"], InterestUnit.BASE
+        add_open_interest(out, number, ts_recv, value=value, unit=unit, ts_event=time)
+
+
 def _request(operation: str, stream: str, number: int) -> bytes:
     kind, _, symbol = stream.partition(":")
-    return orjson.dumps({"id": number, "method": f"{kind}.{operation}", "params": [symbol]})
+    parameters = [symbol] if symbol else []
+    return orjson.dumps({"id": number, "method": f"{kind}.{operation}", "params": parameters})
 
 
 adapter: type[FeedAdapter] = Phemex

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from ingestor.admin.exposition import STREAM_FAMILIES
+from ingestor.cluster.families import cluster_families
+from ingestor.cluster.shards import Claim, ClaimState, Life, ShardMachine
 from ingestor.cluster.view import worker_families
 from ingestor.config.load import load
 from ingestor.sources.registry import GROUP
@@ -29,7 +31,11 @@ NAME = re.compile(r"\bingestor_[a-z_]+")
 def exported() -> set[str]:
     """The names under which Prometheus knows what `/metrics` has of our own."""
     suffixes = {"counter": "_total", "info": "_info"}
-    families = [*App().exposition.families(), *worker_families({})]
+    machine = ShardMachine(Life("node7", "01"), lambda: 0.0)
+    machine.assigned([0])
+    machine.read(Claim(0, machine.me, ClaimState.LIVE))
+    clustered = cluster_families(machine, 1, 0)
+    families = [*App().exposition.families(), *worker_families({}), *clustered]
     names = {family.name + suffixes.get(family.type, "") for family in families}
     return {name for name in names if name.startswith("ingestor_")}
 

@@ -55,7 +55,10 @@ LIBRARIES = {
     "picows": ("ingestor/sources/websocket/picows.py", {"picows"}),
 }
 # Documented although they begin with an underscore.
-PUBLIC = {"_asdict", "_exit", "_fields", "_make", "_replace"}
+PUBLIC = {
+    *("_asdict", "_exit", "_fields", "_make", "_replace"),
+    *("_FATAL", "_PARTITION_EOF", "_TRANSPORT"),  # errors of confluent-kafka
+}
 
 Functions = (ast.FunctionDef, ast.AsyncFunctionDef)
 

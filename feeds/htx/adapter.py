@@ -1,24 +1,27 @@
 """HTX (Huobi), spot, linear and inverse contracts: trades, best bid and ask, incremental books.
 
-Reference: HTX API docs: Spot "Websocket Market Data" (Trade Detail, Best Bid/Offer, Market By Price
-incremental), USDT-M and Coin-M futures "WebSocket Market Interface" (Trade Detail, BBO, Incremental
-Market Depth), "Get all Supported Trading Symbol V2", "Query Contract Info".
+Reference: HTX API docs: Spot "Websocket Market Data" (Trade Detail, Best Bid/Offer, Market By
+Price incremental), USDT-M and Coin-M futures "WebSocket Market Interface" (Trade Detail, BBO,
+Incremental Market Depth), "Get all Supported Trading Symbol V2", "Query Contract Info".
 Units: prices and sizes are bare JSON numbers, perhaps with an exponent; times are milliseconds.
 Sizes of contracts count contracts.
 Traps:
 - Every frame is gzip. The server sends {"ping":n} and wants {"pong":n} within 5 s.
-- Spot's book is on another address than its trades and quotes. Its image is asked for on the socket
-  with `req`, apart from the subscription; updates are held until it comes. `prevSeqNum` names the
-  update before.
+- Spot's book is on another address than its trades and quotes. Its image is asked for on the
+  socket with `req`, apart from the subscription; updates are held until it comes. `prevSeqNum`
+  names the update before.
 - A contract's book begins with `event` snapshot; `version` then rises by one.
 - `id` of a spot trade has more than 64 bits; `tradeId` is the number of the fill.
 - The side of a trade is the taker's.
+- Funding and liquidations of contracts are on addresses of their own, which speak otherwise: `op`,
+  `cid`, `topic`. The direction of a liquidation is its order's.
 - Symbols of spot are in lower case.
 - A level of size 0 is removed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal
 
@@ -57,11 +60,13 @@ from ingestor.adapter import (
     gunzipped,
 )
 
-from . import instruments
+from . import instruments, notifications
 
 _ID_MASK: Final = (1 << 64) - 1
 _LEVELS: Final = "mbp.400"
 _DEPTH: Final = "depth.size_150.high_freq"
+# A book of fewer levels, as recordings of others may have, is read as ours.
+_DEPTHS: Final = re.compile(r"^(mbp\.(5|20|150|400)|depth\.size_(20|150)\.high_freq)$")
 _TOPICS: Final = {
     "spot": {"trades": "trade.detail", "quotes": "bbo", "book": _LEVELS},
     "linear": {"trades": "trade.detail", "quotes": "bbo", "book": _DEPTH},
@@ -121,6 +126,7 @@ class _Message(msgspec.Struct, gc=False):
     """What tells which message it is; `tick` and `data` are read when that is known."""
 
     ch: str = ""
+    op: str = ""
     ts: Any = None
     tick: msgspec.Raw = msgspec.Raw(b"null")
     data: msgspec.Raw = msgspec.Raw(b"null")
@@ -133,6 +139,7 @@ class _Message(msgspec.Struct, gc=False):
 
 
 _parse: Final = msgspec.json.Decoder(_Message).decode
+_parse_notification: Final = msgspec.json.Decoder(notifications.Notification).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_spot_quote: Final = msgspec.json.Decoder(_SpotQuote, float_hook=str).decode
 _parse_contract_quote: Final = msgspec.json.Decoder(_ContractQuote, float_hook=str).decode
@@ -152,8 +159,12 @@ _LIMITS: Final = Limits(
 
 
 def _contracts(path: str) -> Market:
+    notes = f"wss://api.hbdm.com/{path.removesuffix('ws')}notification"
     return Market(
-        endpoints=(Endpoint(f"wss://api.hbdm.com/{path}"),),
+        endpoints=(
+            Endpoint(f"wss://api.hbdm.com/{path}"),
+            Endpoint(notes, frozenset(notifications.TOPICS)),
+        ),
         rest_url="https://api.hbdm.com",
         limits=_LIMITS,
         book=BookRule(Continuity.INCREMENT, depth_max=150),
@@ -185,6 +196,9 @@ class Htx(PlainFeed):
         self._requests = Requests(1)
 
     def stream(self, channel: str, symbol: str) -> str:
+        topic = notifications.TOPICS.get(channel)
+        if topic is not None:
+            return f"{notifications.PREFIX}{symbol}.{topic}"
         return f"market.{symbol}.{self._topics[channel]}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
@@ -200,6 +214,9 @@ class Htx(PlainFeed):
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         text = gunzipped(payload, _FRAME_BYTES_MAX)
         message = _parse(text)
+        if message.op:
+            told = _parse_notification(text)
+            return notifications.take(told, self._symbols, self._requests.answered, ts_recv, out)
         if message.ping is not None:
             return Reply(orjson.dumps({"pong": message.ping}))
         if message.ch:
@@ -216,7 +233,7 @@ class Htx(PlainFeed):
 
     def _data(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> Control | None:
         symbol, topic = _parts(message.ch)
-        match self._kinds.get(topic):
+        match self._kinds.get(_DEPTHS.sub(self._topics["book"], topic)):
             case "trades":
                 self._trades(self._symbols[symbol], _parse_trades(message.tick), ts_recv, out)
             case "quotes":
@@ -290,7 +307,7 @@ class Htx(PlainFeed):
     def _image(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         """Append the answer to `req`."""
         symbol, topic = _parts(message.rep)
-        if not self._is_spot or topic != _LEVELS:
+        if not self._is_spot or _DEPTHS.sub(_LEVELS, topic) != _LEVELS:
             raise UnknownMessage(self.venue, f"answer of {message.rep!r:.60}")
         levels = _parse_spot_levels(message.data)
         self._levels(symbol, message, levels, 0, _FLAGS["snapshot"], ts_recv, out)
@@ -322,6 +339,8 @@ class Htx(PlainFeed):
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(gunzipped(payload, _FRAME_BYTES_MAX))
+        if message.get("op") == "notify":
+            return (message["topic"],)
         topic = message.get("ch") or message["rep"]
         return (topic,) if _parts(topic)[1] in self._kinds else ()
 
@@ -351,6 +370,8 @@ def _parts(topic: str) -> tuple[str, str]:
 
 
 def _request(verb: str, stream: str, number: str) -> bytes:
+    if stream.startswith(notifications.PREFIX):
+        return orjson.dumps({"op": verb, "cid": number, "topic": stream})
     request = {verb: stream, "id": number}
     if stream.endswith(_DEPTH):
         request["data_type"] = "incremental"

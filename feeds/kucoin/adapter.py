@@ -48,6 +48,8 @@ from ingestor.adapter import (
     SnapshotSource,
     TradeNumbers,
     UnknownMessage,
+    add_funding,
+    add_mark_price,
     best_of,
     pairs_of,
     time_ns,
@@ -62,6 +64,8 @@ _TOPICS: Final = {
         "trades": "/contractMarket/execution",
         "quotes": "/contractMarket/tickerV2",
         "book": "/contractMarket/level2",
+        "funding": "/contract/instrument",
+        "mark_price": "/contract/instrument",
     },
 }
 _LEFT_OUT: Final = {
@@ -69,7 +73,7 @@ _LEFT_OUT: Final = {
     for name in (
         *("/market/ticker", "/market/snapshot", "/market/candles", "/spotMarket/level2Depth5"),
         *("/spotMarket/level2Depth50", "/indicator/index", "/indicator/markPrice"),
-        *("/contractMarket/ticker", "/contractMarket/level2Depth5", "/contract/instrument"),
+        *("/contractMarket/ticker", "/contractMarket/level2Depth5"),
         *("/contractMarket/level2Depth50", "/contractMarket/limitCandle", "/contract/announcement"),
         *("/contractMarket/snapshot", "/contractMarket/tradeOrders"),
     )
@@ -111,6 +115,13 @@ class _Ticker(msgspec.Struct, rename="camel", gc=False):
     best_ask_size: Any
     ts: Any
     sequence: Any = 0
+
+
+class _Instrument(msgspec.Struct, rename="camel", gc=False):
+    timestamp: Any
+    mark_price: Any = None
+    index_price: Any = None
+    funding_rate: Any = None
 
 
 class _Sides(msgspec.Struct, gc=False):
@@ -157,6 +168,7 @@ _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_level1: Final = msgspec.json.Decoder(_Level1, float_hook=str).decode
 _parse_ticker: Final = msgspec.json.Decoder(_Ticker, float_hook=str).decode
+_parse_instrument: Final = msgspec.json.Decoder(_Instrument, float_hook=str).decode
 _parse_increment: Final = msgspec.json.Decoder(_Increment, float_hook=str).decode
 _parse_change: Final = msgspec.json.Decoder(_Change, float_hook=str).decode
 _parse_image: Final = msgspec.json.Decoder(_Answer, float_hook=str).decode
@@ -164,7 +176,7 @@ _parse_image: Final = msgspec.json.Decoder(_Answer, float_hook=str).decode
 
 def _market(name: str, host: str, rest_host: str, continuity: Continuity) -> Market:
     return Market(
-        endpoints=(Endpoint(f"wss://{host}/"),),
+        endpoints=(Endpoint(f"wss://{host}/", frozenset(_TOPICS[name])),),
         rest_url=f"https://{rest_host}",
         limits=Limits(
             streams_per_connection=300,  # 400 are allowed
@@ -259,6 +271,8 @@ class Kucoin:
         match channel:
             case "trades":
                 self._trade(_parse_trade(message.data), ts_recv, out)
+            case "funding" | "mark_price":
+                self._instrument(symbol, _parse_instrument(message.data), ts_recv, out)
             case "quotes" if is_spot:
                 level1 = _parse_level1(message.data)
                 bid, ask = (best_of([side] if side else []) for side in (level1.bids, level1.asks))
@@ -296,6 +310,15 @@ class Kucoin:
         )
         number, sequence = self._symbols[ticker.symbol], whole_number(ticker.sequence)
         out.quote(number, time_ns(ticker.ts, _NS), ts_recv, sequence, *bid, *ask)
+
+    def _instrument(self, symbol: str, told: _Instrument, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append what a message of two kinds says: mark and index price, or the funding rate."""
+        number, time = self._symbols[symbol], time_ns(told.timestamp)
+        if told.funding_rate is not None:
+            add_funding(out, number, ts_recv, rate=told.funding_rate, ts_event=time)
+        mark, index = told.mark_price, told.index_price
+        if mark is not None or index is not None:
+            add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)
 
     def _increment(self, increment: _Increment, ts_recv: int, out: ColumnBuffer) -> None:
         bids, asks = (

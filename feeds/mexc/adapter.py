@@ -13,6 +13,8 @@ Traps:
 - An answer's `msg` lists the streams that it grants, or says "Not Subscribed successfully!".
 - A futures' level is price, contracts, orders. `version` rises by one; some messages cover a range
   `begin` to `end`. There is no stream of best bid and ask: quotes are taken from the book.
+- A futures' ticker has the funding rate, fair (mark) and index price, and open interest in
+  contracts.
 - `T` of a futures trade: 1 the taker bought, 2 sold. Trades come alone or as a list.
 """
 
@@ -37,6 +39,7 @@ from ingestor.adapter import (
     Filtered,
     Flag,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -51,6 +54,9 @@ from ingestor.adapter import (
     SnapshotSource,
     TradeNumbers,
     UnknownMessage,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     pairs_of,
     whole_number,
 )
@@ -63,11 +69,18 @@ _SPOT_STREAMS: Final = {
     "book": "spot@public.aggre.depth.v3.api.pb@100ms",
 }
 _OURS: Final = tuple(name.removesuffix("@100ms") for name in _SPOT_STREAMS.values())
-_KINDS: Final = {"trades": "deal", "quotes": "depth", "book": "depth"}
+_KINDS: Final = {
+    "trades": "deal",
+    "quotes": "depth",
+    "book": "depth",
+    "funding": "ticker",
+    "mark_price": "ticker",
+    "open_interest": "ticker",
+}
 _LEFT_OUT: Final = {
     name: Filtered(name.removeprefix("push."))
     for name in (
-        *("push.ticker", "push.tickers", "push.kline", "push.fair.price", "push.index.price"),
+        *("push.tickers", "push.kline", "push.fair.price", "push.index.price"),
         *("push.funding.rate", "push.depth.full", "push.contract", "push.event.contract"),
     )
 }
@@ -93,6 +106,14 @@ class _Depth(msgspec.Struct, gc=False):
     begin: Sequential = 0
     end: Sequential = 0
     timestamp: Milliseconds | None = None  # of an image
+
+
+class _Ticker(msgspec.Struct, rename="camel", gc=False):
+    timestamp: Milliseconds
+    fair_price: Any = None
+    index_price: Any = None
+    funding_rate: Any = None
+    hold_vol: Any = None
 
 
 class _Push(msgspec.Struct, gc=False):
@@ -122,6 +143,7 @@ _parse_push: Final = msgspec.json.Decoder(_Push).decode
 _parse_deal: Final = msgspec.json.Decoder(_Deal, float_hook=str).decode
 _parse_deals: Final = msgspec.json.Decoder(list[_Deal], float_hook=str).decode
 _parse_depth: Final = msgspec.json.Decoder(_Depth, float_hook=str).decode
+_parse_ticker: Final = msgspec.json.Decoder(_Ticker, float_hook=str).decode
 _parse_spot_answer: Final = msgspec.json.Decoder(_SpotAnswer).decode
 _parse_spot_image: Final = msgspec.json.Decoder(_SpotImage, float_hook=str).decode
 _parse_depth_answer: Final = msgspec.json.Decoder(_DepthAnswer, float_hook=str).decode
@@ -147,7 +169,7 @@ class Mexc:
             book=BookRule(Continuity.RANGE, SnapshotSource.REST),
         ),
         "futures": Market(
-            endpoints=(Endpoint("wss://contract.mexc.com/edge"),),
+            endpoints=(Endpoint("wss://contract.mexc.com/edge", frozenset(_KINDS)),),
             rest_url="https://contract.mexc.com",
             limits=Limits(
                 streams_per_connection=100,
@@ -207,6 +229,8 @@ class Mexc:
                 depth = _parse_depth(push.data)
                 first, last = depth.begin or depth.version, depth.end or depth.version
                 self._levels(push.symbol, depth, (first, last, 0), push.ts, ts_recv, out)
+            case "push.ticker":
+                self._ticker(push.symbol, _parse_ticker(push.data), ts_recv, out)
             case "pong":
                 return Notice.HEARTBEAT
             case channel if channel in _LEFT_OUT:
@@ -248,6 +272,17 @@ class Mexc:
                 _SIDES[deal.T],
                 identifier,
             )
+
+    def _ticker(self, symbol: str, ticker: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
+        number, time = self._symbols[symbol], ticker.timestamp * MILLISECOND
+        if ticker.funding_rate is not None:
+            add_funding(out, number, ts_recv, rate=ticker.funding_rate, ts_event=time)
+        mark, index = ticker.fair_price, ticker.index_price
+        if mark is not None or index is not None:
+            add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)
+        if ticker.hold_vol is not None:
+            unit, value = InterestUnit.CONTRACT, ticker.hold_vol
+            add_open_interest(out, number, ts_recv, value=value, unit=unit, ts_event=time)
 
     def _levels(
         self,

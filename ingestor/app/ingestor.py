@@ -7,7 +7,7 @@ import gc
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -88,10 +88,9 @@ class Ingestor:
         clocks: those of the machine by default.
         configuration: what a reload reads; without it there is none.
         """
-        self._clocks = clocks = clocks or Clocks()
-        self.config = config
+        self.clocks = clocks = clocks or Clocks()
+        self.config, self.history = config, history
         self._in_force = PlanInForce(planned)
-        self.history = history
         self.session = session or (history.session if history is not None else os.urandom(16))
         self.phase, self._stop = Phase.STARTING, asyncio.Event()
         self.reloads = Reloads(self, configuration)
@@ -99,12 +98,13 @@ class Ingestor:
         table, self._recent_events = planned.table, RecentEvents(clocks)
         self.pipeline = wiring.make_pipeline(config, self._in_force)
         self.sink = wiring.make_sink(config, self.pipeline, self.session, life) if publish else None
+        self.gate = wiring.make_gate(self.sink, self.pipeline) if life is not None else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
         self.recorder = wiring.make_recorder(config, self.session, table, self._subscriptions_of)
         self.staleness_monitor = wiring.make_staleness_monitor(config, self.pipeline, clocks)
         self.flusher = Flusher(
             self.pipeline,
-            [self.sink] if self.sink is not None else [],
+            [one for one in (self.gate or self.sink,) if one is not None],
             rows_max=config.batch.rows_max,
             linger=Linger(config.batch.linger_min_ms / 1e3, config.batch.linger_ms / 1e3),
             on_repairs=self._repair,
@@ -368,7 +368,7 @@ class Ingestor:
     def _listeners(self) -> list[SupervisorEvents]:
         marks = (
             RestartMarks(
-                self.history, self.planned.table, self.pipeline.buffer, self.recorder, self._clocks
+                self.history, self.planned.table, self.pipeline.buffer, self.recorder, self.clocks
             )
             if self.history is not None
             else None
@@ -426,7 +426,7 @@ class Ingestor:
     def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
         """Between two flushes, so that a replay, which reads the decision, takes it there too."""
         self.flusher.flush()
-        now_ns = self._clocks.wall_ns()
+        now_ns = self.clocks.wall_ns()
         for instrument in instruments:
             if self.recorder is not None:
                 key, why = self.planned.table[instrument].key, cause.name.lower()
@@ -448,6 +448,8 @@ class Ingestor:
         if phase is Phase.RUNNING and self.supervisor.is_paused:
             phase = Phase.PAUSED
         channel = self.sink.statistics() if self.sink is not None else None
+        if channel is not None and self.gate is not None:
+            channel = replace(channel, rows=channel.rows + self.gate.rows)
         connections = self.supervisor.statistics()
         kafka_up = self.sink.is_up if self.sink is not None else None
         return self.reporter.status(

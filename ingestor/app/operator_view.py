@@ -65,6 +65,7 @@ class OperatorView:
         self._recorder = recorder
         self._startup_grace_s = startup_grace_s
         self._backfill_counts = backfill_counts
+        self._more: list[Callable[[], Iterable[Metric]]] = []
         self._reload_counts = reload_counts
         self._last_counts = last_counts
         self._exposition = Exposition(pipeline.metrics, supervisor.counts, status, [self._parts])
@@ -72,6 +73,10 @@ class OperatorView:
     def families(self) -> Iterable[Metric]:
         """Return everything that `/metrics` shows."""
         return self._exposition.families()
+
+    def show(self, families: Callable[[], Iterable[Metric]]) -> None:
+        """Show the families of one more part on `/metrics`."""
+        self._more.append(families)
 
     def _parts(self) -> Iterable[Metric]:
         """Yield the families of the parts that count for themselves."""
@@ -92,6 +97,8 @@ class OperatorView:
             )
         if self._recorder is not None:
             yield from recorder_families(self._recorder.statistics())
+        for families in self._more:
+            yield from families()
 
     def ready(self) -> Health:
         """Return whether the process does its work, and what keeps it from that."""

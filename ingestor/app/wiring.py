@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ingestor.adapter.contract import Subscription
 from ingestor.admin.server import AdminServer, AdminSource, Reload
@@ -13,6 +14,7 @@ from ingestor.app.instrument_changes import PlanInForce
 from ingestor.app.last_values import LastValueParts, LastValuePublisher, LastValues
 from ingestor.books.manager import BookManager
 from ingestor.config.model import Config
+from ingestor.kafka.settings import CLAIMS
 from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES
@@ -20,6 +22,7 @@ from ingestor.pipeline.flusher import Flusher
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.recorder import Recorder
 from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.sinks.row_gate import RowGate
 from ingestor.sources.live.backfill_worker import BackfillWorker
 from ingestor.sources.live.book_audit import AuditSettings, BookAuditor
 from ingestor.sources.live.events import SupervisorEvents
@@ -52,8 +55,9 @@ def make_sink(
         session: 16 bytes.
         life: transactional id of this run, None where nothing may fence it.
     """
+    kafka = settings.kafka_settings(config.kafka)
     sink = KafkaSink(
-        settings.kafka_settings(config.kafka),
+        kafka if life is None else replace(kafka, more_topics=(CLAIMS,)),
         pipeline.table,
         pipeline.metrics,
         session=session,
@@ -68,6 +72,11 @@ def want_topics(sink: KafkaSink, config: Config) -> None:
     """Have the topics there of all classes of rows that a configuration brings."""
     for channel in {channel for feed in config.feeds for channel in feed.channels}:
         sink.want(ROW_CLASSES.of_channel(channel))
+
+
+def make_gate(sink: KafkaSink | None, pipeline: Pipeline) -> RowGate | None:
+    """Build what holds back rows that another worker still publishes."""
+    return None if sink is None else RowGate(sink, pipeline.metrics.fenced)
 
 
 def make_rest_pools(config: Config, plan: Plan, clocks: Clocks) -> RestPools:

@@ -32,6 +32,7 @@ WeightsFile = Annotated[
 Rebalance = Annotated[
     bool, typer.Option("--rebalance", help="Pack all connections anew, not new ones alone.")
 ]
+Member = Annotated[str, typer.Argument(help="As `cluster status` names it.")]
 
 _EPILOG = "Exit status: 0 done, 1 failure or refusal of the cluster, 2 bad arguments."
 
@@ -43,7 +44,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for command in (init, plan, apply, status):
+    for command in (init, plan, apply, status, drain, fence):
         group.command()(command)
     app.add_typer(group, name="cluster")
 
@@ -145,6 +146,47 @@ def status(path: ConfigFile, as_json: Json = False) -> None:
         typer.echo(report_text(found))
     if found["not_live"] or found["half_written"]:
         raise typer.Exit(EXIT_FAILURE)
+
+
+def drain(path: ConfigFile, member: Member) -> None:
+    """Have a worker give its shards away without a hole, and end.
+
+    \b
+    Examples:
+      ingestor cluster drain prod.toml node7
+    """
+    _command(path, member, "drain")
+    typer.echo(f"{member} gives its shards away; `ingestor cluster status` shows how far it is")
+
+
+def fence(path: ConfigFile, member: Member) -> None:
+    """Have Kafka refuse whatever a worker still sends. A healthy one begins a new life.
+
+    \b
+    Examples:
+      ingestor cluster fence prod.toml node7
+    """
+    from ingestor.app.settings import kafka_settings
+    from ingestor.cluster.fencing import fence_member
+
+    async def main() -> int:
+        config, cluster = await _read(path)
+        return await fence_member(kafka_settings(config.kafka), cluster, member)
+
+    count = asyncio.run(unless_signal(main()))
+    typer.echo(f"{member} is fenced: {count} shards wait for others")
+
+
+def _command(path: Path, member: str, what: str) -> None:
+    from ingestor.app.settings import kafka_settings
+    from ingestor.cluster.store import check_member, write_command
+
+    async def main() -> None:
+        config, cluster = await _read(path)
+        check_member(cluster, member)
+        await write_command(kafka_settings(config.kafka), member, what)
+
+    asyncio.run(unless_signal(main()))
 
 
 async def _read(path: Path) -> tuple[Config, Cluster]:

@@ -47,6 +47,9 @@ def run(
         typer.Option(min=1, help="Processes that share the connections, one core each."),
     ] = None,
     shard: ShardOption = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Run the shards that Kafka gives to this worker.")
+    ] = False,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
     dealt: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -64,6 +67,7 @@ def run(
       ingestor run config/demo.toml
       ingestor run config/demo.toml --workers 4
       ingestor run config/demo.toml --shard 0/3
+      ingestor run prod.toml --cluster
       INGESTOR__KAFKA__ENCODING=binary ingestor run config/demo.toml --seconds 60 --json
     """
     import uvloop
@@ -76,16 +80,23 @@ def run(
         configuration_of_shard,
         dealt_from,
         planned_part,
+        run_cluster,
         run_worker,
         run_workers,
     )
     from ingestor.sources.resolver import ResolvingLoop
 
     whole = load_config(path)
+    if cluster and (workers is not None or shard is not None):
+        raise typer.BadParameter(
+            "says itself what runs: leave out --workers and --shard", param_hint="--cluster"
+        )
     config = config_of_shard(whole, shard)
     streams = dealt_from(dealt) if dealt is not None else None
 
     async def main() -> int:
+        if cluster:
+            return await run_cluster(config, seconds=seconds, as_json=as_json)
         if worker is not None:
             return await run_worker(whole, path, worker, shard, streams)
         if workers is not None:

@@ -26,6 +26,8 @@ from ingestor.cli.common import (
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.cluster.control import Dealt, WorkerControl, dealt_share
 from ingestor.cluster.parent import Workers
+from ingestor.cluster.store import read_cluster
+from ingestor.cluster.worker import ClusterWorker
 from ingestor.config.model import Config
 from ingestor.telemetry import logs
 
@@ -147,6 +149,20 @@ async def run_worker(
         listening.cancel()
     put_json({"status": drained.status.to_json(), "lost": drained.lost})
     return EXIT_FAILURE if drained.lost or drained.status.unaccounted else 0
+
+
+async def run_cluster(config: Config, *, seconds: float | None, as_json: bool) -> int:
+    """Run as a worker of a cluster until stopped; return the exit status.
+
+    Raises:
+        ClusterError: there is no such cluster.
+        SinkUnavailable: Kafka can't be reached.
+    """
+    kafka = settings.kafka_settings(config.kafka)
+    cluster = await unless_signal(read_cluster(kafka, config.cluster.name))
+    worker = ClusterWorker(config, len(cluster.shards))
+    logs.label(worker=worker.member)
+    return await run_until_stopped(worker, seconds=seconds, as_json=as_json)
 
 
 def dealt_from(file: Path) -> Dealt:

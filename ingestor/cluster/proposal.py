@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from ingestor.cluster.records import (
 )
 from ingestor.cluster.store import Changes, Cluster, closing_of, revision_records
 from ingestor.config.model import ClusterConfig, Config
-from ingestor.model.errors import ClusterError
+from ingestor.model.errors import ClusterError, PlanUnusable
 from ingestor.model.instruments import InstrumentTable
 from ingestor.sources.live.plan import Plan, PlannedConnection
 from ingestor.sources.live.replan import replan
@@ -147,22 +148,29 @@ def check_limits(loads: Iterable[PoolLoad], config: ClusterConfig) -> None:
 def running_plan(cluster: Cluster, table: InstrumentTable, routes: Routes) -> Plan:
     """Return the connections that the topics have, whole or not.
 
+    One that this program doesn't know how to run is left out: the next revision replaces it.
+
     Args:
         cluster: what the topics have.
         table: gets the instruments.
         routes: of this configuration.
-
-    Raises:
-        PlanUnusable: this program doesn't know a venue, or a form of its books.
     """
-    records = [value for log in cluster.shards.values() for value in log.records.values()]
-    found = [read_connection(value, table, routes) for value in records]
+    found = []
+    for records in (log.records for log in cluster.shards.values()):
+        for value in records.values():
+            with suppress(PlanUnusable):
+                found.append(read_connection(value, table, routes))
     return Plan(tuple(sorted(found, key=lambda one: one.number)))
 
 
 def shards_of(cluster: Cluster) -> dict[int, int]:
     """Return where each connection is, by its number."""
-    return {int(key): shard for shard, log in cluster.shards.items() for key in log.records}
+    return {
+        int(key): shard
+        for shard, log in cluster.shards.items()
+        for key in log.records
+        if key.isdigit()
+    }
 
 
 def _pool(one: PlannedConnection) -> str:

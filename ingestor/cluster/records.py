@@ -23,7 +23,6 @@ from ingestor.sources.live.plan import PlannedConnection, Route
 from ingestor.sources.registry import adapter_of, registry
 
 SHARDS: Final = "shards.v1"
-CLAIMS: Final = "claims.v1"
 PLAN_KEY: Final = b"plan"
 CLUSTER_KEY: Final = b"cluster"
 COMMAND_PREFIX: Final = b"command:"

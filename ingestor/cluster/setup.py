@@ -10,9 +10,9 @@ import orjson
 
 from ingestor.app.settings import kafka_settings
 from ingestor.cluster.clients import librdkafka_options
-from ingestor.cluster.records import CLAIMS, CLUSTER_KEY, SHARDS
+from ingestor.cluster.records import CLUSTER_KEY, SHARDS
 from ingestor.config.model import ClusterConfig, Config
-from ingestor.kafka.settings import KafkaSettings
+from ingestor.kafka.settings import CLAIMS, KafkaSettings
 from ingestor.model.errors import ClusterError, SinkUnavailable
 
 _Result = TypeVar("_Result")

@@ -15,7 +15,7 @@ workers from publishing one shard:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -225,14 +225,20 @@ class _Holding:
 
 @dataclass(slots=True)
 class Counts:
-    """What a worker did. handover_s, takeover_s: how long each took, from the assignment on."""
+    """What a worker did.
+
+    planned: shards that it gave away in order. takeovers, takeover_s: shards that it took from lost
+    workers, and seconds from the assignment on. handovers, handover_s: those that it was given in
+    order. fences: lives that it fenced. timeouts: owners that did not release in time.
+    """
 
     planned: int = 0
     takeovers: int = 0
+    takeover_s: float = 0.0
+    handovers: int = 0
+    handover_s: float = 0.0
     fences: int = 0
     timeouts: int = 0
-    handover_s: list[float] = field(default_factory=list)
-    takeover_s: list[float] = field(default_factory=list)
 
 
 class ShardMachine:
@@ -285,6 +291,11 @@ class ShardMachine:
         """Say whether this life sends rows of a shard."""
         held = self._held.get(shard)
         return held is not None and held.phase in (Phase.LIVE, Phase.OFFERED, Phase.RELEASING)
+
+    def revision(self) -> int:
+        """Return the oldest revision that this worker runs, 0 for none."""
+        held = (self._revisions.get(shard, 0) for shard in self._held)
+        return min(held, default=0)
 
     @property
     def is_empty(self) -> bool:
@@ -538,6 +549,7 @@ class ShardMachine:
         took_s = self._clock_s() - self._asked_s.pop(shard, held.since_s)
         if held.takeover:
             self.counts.takeovers += 1
-            self.counts.takeover_s.append(took_s)
+            self.counts.takeover_s += took_s
         elif held.rival is not None:
-            self.counts.handover_s.append(took_s)
+            self.counts.handovers += 1
+            self.counts.handover_s += took_s

@@ -12,8 +12,8 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 
 from ingestor.cluster.records import (
-    CLAIMS,
     CLUSTER_KEY,
+    COMMAND_PREFIX,
     PLAN_KEY,
     SHARDS,
     ShardLog,
@@ -22,7 +22,7 @@ from ingestor.cluster.records import (
 from ingestor.cluster.shards import ClaimTable
 from ingestor.kafka.aiokafka_compat import topics_of, wait_for_metadata
 from ingestor.kafka.error_codes import error_name
-from ingestor.kafka.settings import KafkaSettings
+from ingestor.kafka.settings import CLAIMS, KafkaSettings
 from ingestor.model.errors import ClusterError, SinkUnavailable
 
 _FETCH_MS: Final = 500
@@ -155,6 +155,20 @@ def check_member(cluster: Cluster, member: str) -> None:
         near = get_close_matches(member, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
         raise ClusterError(f"no member {member!r} owns a shard", hint)
+
+
+async def write_command(settings: KafkaSettings, member: str, what: str) -> None:
+    """Tell a member something. Raises SinkUnavailable."""
+    producer = AIOKafkaProducer(acks="all", **settings.client_options())
+    key = COMMAND_PREFIX + member.encode()
+    value = orjson.dumps({"member": member, "command": what})
+    try:
+        await producer.start()
+        await producer.send_and_wait(settings.topic(CLAIMS), value, key=key, partition=0)
+    except (errors.KafkaError, OSError, TimeoutError) as failure:
+        raise SinkUnavailable("Kafka", str(failure) or type(failure).__name__) from failure
+    finally:
+        await producer.stop()
 
 
 def revision_records(

@@ -17,6 +17,7 @@ QUARANTINE: Final = "quarantine.v1"
 DEAD_LETTER: Final = "deadletter.v1"
 AUXILIARY_TOPICS: Final = (STATUS, INSTRUMENTS, BOOK_SNAPSHOT, LAST, QUARANTINE, DEAD_LETTER)
 COMPACTED: Final = frozenset({INSTRUMENTS, BOOK_SNAPSHOT, LAST})
+CLAIMS: Final = "claims.v1"  # of a cluster's workers; `ingestor cluster init` creates it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class KafkaSettings:
 
     partitions: of the tick topics and book snapshots, when they are created here; a topic that
     exists keeps its own count. retention_ms: of the topics that are not compacted; -1 = for ever.
+    more_topics: others that get side records; they exist already.
     security: passed on to aiokafka (security_protocol, sasl_*), the TLS context apart.
     max_batch_bytes: of one request's part for one partition, before compression.
     """
@@ -42,6 +44,7 @@ class KafkaSettings:
     retry_backoff_ms: int = 100
     metadata_max_age_ms: int = 60_000
     client_id: str = "ingestor"
+    more_topics: tuple[str, ...] = ()
     security: dict[str, Any] = field(default_factory=dict, repr=False)  # holds the password
     ssl_context: SSLContext | None = None
 

@@ -97,6 +97,7 @@ class Cause(IntEnum):
     DEAD_LETTER = 8  # Kafka refused the record
     RESTART = 9  # a session before this one ended; what came in between is not known
     UNFILLED = 10  # the venue doesn't give the trades that a GAP before declares missing
+    TAKEOVER = 11  # another worker had the stream and was lost
 
 
 HEADER: Final = [

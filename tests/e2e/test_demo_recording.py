@@ -31,4 +31,4 @@ def test_files_of_compact_disturb_neither_replay_nor_serve(tmp_path: Path) -> No
     assert replayed() == before
     with command("serve", folder, "--speed", "10", env=env) as serving:
         serving.until(lambda: "rest_url" in serving.out)
-    assert "parquet" not in serving.err
+        assert "parquet" not in serving.err

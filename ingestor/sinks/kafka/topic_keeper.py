@@ -49,7 +49,10 @@ class TopicKeeper:
 
     @property
     def _all(self) -> list[str]:
-        return [*self._ticks, *map(self._settings.topic, AUXILIARY_TOPICS)]
+        return [
+            *self._ticks,
+            *map(self._settings.topic, (*AUXILIARY_TOPICS, *self._settings.more_topics)),
+        ]
 
     def want(self, row_class: RowClass) -> None:
         """Keep the topic of a class there, too, from now on."""

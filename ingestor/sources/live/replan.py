@@ -45,12 +45,16 @@ class StreamChange:
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
-    """The steps from one plan to another. plan: the new one, with the numbers of the old."""
+    """The steps from one plan to another. plan: the new one, with the numbers of the old.
+
+    continues: another process had what is added, or gets what is removed, without a hole.
+    """
 
     plan: Plan
     added: tuple[PlannedConnection, ...]
     removed: tuple[PlannedConnection, ...]
     changed: tuple[StreamChange, ...]
+    continues: bool = False
 
     @property
     def subscribed(self) -> list[Subscription]:

@@ -285,8 +285,8 @@ class Supervisor(SessionEvents):
         slot.state = State.WAITING
         self._again(slot, failure)
 
-    def _end(self, connection: Connection, failure: TransportError) -> None:
-        """Everything on it has a hole from here. The first call counts."""
+    def _end(self, connection: Connection, failure: TransportError, *, hole: bool = True) -> None:
+        """Everything on it has a hole from here, unless another goes on. The first call counts."""
         number = connection.session.connection
         if self._by_session.pop(number, None) is None:
             return
@@ -295,7 +295,8 @@ class Supervisor(SessionEvents):
         now_ns = self.clocks.wall_ns()
         if self._tap is not None:
             self._tap.disconnected(number, now_ns, str(failure))
-        connection.session.closed(now_ns)
+        if hole:
+            connection.session.closed(now_ns)
         self._request_flush()
         self._events.down(connection.slot.planned, connection.session, failure)
 
@@ -322,7 +323,7 @@ class Supervisor(SessionEvents):
         for planned in change.removed:
             slot = self.slots.remove(planned.number)
             if slot is not None:
-                self._give_up(slot)
+                self._give_up(slot, continues=change.continues)
         for stream_change in change.changed:
             slot = self.slots.change(stream_change.planned)
             if slot is not None and slot.connection is not None:
@@ -330,16 +331,15 @@ class Supervisor(SessionEvents):
         self._plan = change.plan
         for planned in change.added:
             self._frame_queues.of(planned.adapter, planned.market)
-            slot = self.slots.add(planned, is_new=self._group is not None)
+            slot = self.slots.add(planned, is_new=self._group is not None and not change.continues)
             if self._group is not None:
                 self._schedule(slot, 0.0)
 
-    def _give_up(self, slot: ConnectionSlot) -> None:
+    def _give_up(self, slot: ConnectionSlot, *, continues: bool) -> None:
         slot.state = State.STOPPED
-        connection = slot.connection
-        if connection is not None:
+        if (connection := slot.connection) is not None:
             verdict = PlannedReconnect(slot.planned.url, "removed")
-            self._end(connection, verdict)
+            self._end(connection, verdict, hole=not continues)
             connection.retire(verdict)
 
     def _follow(self, connection: Connection) -> None:

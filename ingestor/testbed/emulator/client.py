@@ -177,7 +177,7 @@ class Client:
                     return
                 else:
                     self._sent_since_beat = True
-                    await self._socket.send(item, text=True)
+                    await self._socket.send(item, text=_is_text(item))
         except ConnectionClosed:
             pass
         finally:
@@ -234,3 +234,14 @@ class Client:
         if int(match[1]) == number:
             return payload
         return b"%b%d%b" % (payload[: match.start(1)], number, payload[match.end(1) :])
+
+
+def _is_text(payload: bytes) -> bool:
+    """Whether a recorded frame came as text: compressed ones and protobuf are no UTF-8."""
+    if payload.isascii():
+        return True
+    try:
+        str(payload, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

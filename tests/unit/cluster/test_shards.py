@@ -77,7 +77,7 @@ def test_a_planned_move_leaves_no_hole(clock: Clock) -> None:
     clock.now_s += 0.5
     assert new.read(released) == [Write(live(3, B))]
     assert new.read(live(3, B)) == [Publish(3, gap=False, takeover=False)]
-    assert new.counts.handover_s == [0.5]
+    assert (new.counts.handovers, new.counts.handover_s) == (1, 0.5)
     assert old.counts.planned == 1
 
 

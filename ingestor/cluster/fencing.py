@@ -1,0 +1,65 @@
+"""Which partitions a worker may write to, and how it is kept from that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from ingestor.cluster.records import transactional_id
+from ingestor.cluster.shards import Life
+from ingestor.cluster.store import Cluster, check_member
+from ingestor.kafka.aiokafka_compat import AIOKafkaClient
+from ingestor.kafka.fencing import fence
+from ingestor.kafka.settings import AUXILIARY_TOPICS, CLAIMS, KafkaSettings
+from ingestor.model.row_classes import ROW_CLASSES
+
+
+def topics_written(settings: KafkaSettings) -> list[str]:
+    """Return all topics that a worker may write to."""
+    ticks = [settings.tick_topic(row_class) for row_class in ROW_CLASSES]
+    return [*ticks, *map(settings.topic, (*AUXILIARY_TOPICS, CLAIMS))]
+
+
+async def partitions_written(
+    client: AIOKafkaClient, settings: KafkaSettings
+) -> list[TopicPartition]:
+    """Return all partitions that a worker may write to, as Kafka has them now."""
+    metadata = await client.fetch_all_metadata()
+    return [
+        TopicPartition(topic, number)
+        for topic in topics_written(settings)
+        for number in sorted(metadata.partitions_for_topic(topic) or ())
+    ]
+
+
+async def fence_life(
+    client: AIOKafkaClient, settings: KafkaSettings, cluster: str, life: Life
+) -> None:
+    """Return once Kafka refuses what a life still sends. Raises FenceFailed."""
+    name = transactional_id(cluster, life)
+    await fence(client, name, await partitions_written(client, settings))
+
+
+async def fence_member(settings: KafkaSettings, cluster: Cluster, member: str) -> int:
+    """Fence all lives of a member that own something; return how many shards they own.
+
+    Raises:
+        ClusterError: no member has that name.
+        FenceFailed: Kafka refuses.
+    """
+    check_member(cluster, member)
+    lives = [life for life in cluster.claims.lives() if life.member == member]
+    producer = AIOKafkaProducer(**settings.client_options())
+    await producer.start()
+    try:
+        for life in sorted(lives):
+            await fence_life(producer.client, settings, cluster.name, life)
+    finally:
+        await producer.stop()
+    return _owned(cluster, lives)
+
+
+def _owned(cluster: Cluster, lives: Iterable[Life]) -> int:
+    owners = set(lives)
+    return sum(claim.owner in owners for _, claim in cluster.claims.items())
