@@ -7,6 +7,8 @@ Traps:
 - `m` says that the buyer was the maker, so the seller is the aggressor.
 - `U` of a book update is `u` of the one before + 1; `lastUpdateId` of the image joins them.
 - Numbers of updates are bare or text. `T` is the engine's time, `E` that of the event.
+- `markPrice` has the mark and the index price and the estimated funding rate; open interest is in
+  base. The side of a liquidation is the order's.
 - Subscriptions are not confirmed: only what is wrong is answered.
 - The server pings with websocket frames and closes what doesn't answer within two minutes.
 """
@@ -14,6 +16,7 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -32,11 +35,14 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
     PlainFeed,
+    Position,
     Refused,
     Requests,
     RestLimit,
@@ -48,13 +54,29 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_liquidation,
+    add_mark_price,
+    add_open_interest,
     append_pairs,
+    either_ns,
     instrument,
+    said,
     time_ns,
     whole_number,
 )
 
-_STREAMS: Final = {"trades": "trade", "quotes": "bookTicker", "book": "depth"}
+_STREAMS: Final = {
+    "trades": "trade",
+    "quotes": "bookTicker",
+    "book": "depth",
+    "funding": "markPrice",
+    "mark_price": "markPrice",
+    "open_interest": "openInterest",
+    "liquidations": "liquidation",
+}
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_POSITIONS: Final = {"Ask": Position.LONG, "Bid": Position.SHORT}
 _BID, _ASK = int(Side.BID), int(Side.ASK)
 _TYPES: Final = {"SPOT": "spot", "PERP": "perp"}
 _TRADING: Final = frozenset({"Open", "LimitOnly", "PostOnly"})
@@ -97,6 +119,29 @@ class _Depth(msgspec.Struct, gc=False):
     a: msgspec.Raw
 
 
+class _Mark(msgspec.Struct, gc=False):
+    s: str
+    E: Any
+    p: Any
+    i: Any = None
+    f: Any = None
+    n: Any = None
+
+
+class _Interest(msgspec.Struct, gc=False):
+    s: str
+    E: Any
+    o: Any
+
+
+class _Liquidation(msgspec.Struct, gc=False):
+    s: str
+    T: Any
+    q: Any
+    p: Any
+    S: str
+
+
 class _Head(msgspec.Struct, gc=False):
     """What tells which message it is."""
 
@@ -119,10 +164,14 @@ _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_quote: Final = msgspec.json.Decoder(_Quote, float_hook=str).decode
 _parse_depth: Final = msgspec.json.Decoder(_Depth).decode
+_parse_mark: Final = msgspec.json.Decoder(_Mark, float_hook=str).decode
+_parse_interest: Final = msgspec.json.Decoder(_Interest, float_hook=str).decode
+_parse_liquidation: Final = msgspec.json.Decoder(_Liquidation, float_hook=str).decode
 _parse_image: Final = msgspec.json.Decoder(_Image, float_hook=str).decode
 
+_URL: Final = "wss://ws.backpack.exchange"
 _MARKET: Final = Market(
-    endpoints=(Endpoint("wss://ws.backpack.exchange"),),
+    endpoints=(Endpoint(_URL, _SPOT_CHANNELS),),
     rest_url="https://api.backpack.exchange",
     limits=Limits(
         streams_per_connection=200,
@@ -139,10 +188,14 @@ _MARKET: Final = Market(
 class Backpack(PlainFeed):
     venue: ClassVar[str] = "backpack"
     reference: ClassVar[str] = "Backpack Exchange API 1.0, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(("spot", "perp"), _MARKET)
+    markets: ClassVar[Mapping[str, Market]] = {
+        "spot": _MARKET,
+        "perp": replace(_MARKET, endpoints=(Endpoint(_URL, frozenset(_STREAMS)),)),
+    }
     acks: ClassVar[Acks] = Acks.NEVER
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
 
@@ -181,11 +234,43 @@ class Backpack(PlainFeed):
                 numbers = whole_number(depth.U), whole_number(depth.u), 0
                 number = self._symbols[depth.s]
                 append_pairs(out, number, times, numbers, (depth.b, depth.a))
+            case "markPrice" | "openInterest" | "liquidation" if self._market == "perp":
+                self._derivative(name, data, ts_recv, out)
             case _ if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case _:
                 raise UnknownMessage(self.venue, f"stream {name!r:.60}")
         return None
+
+    def _derivative(self, name: str, data: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append what only perpetuals have."""
+        if name == "markPrice":
+            mark = _parse_mark(data)
+            number, time = self._symbols[mark.s], time_ns(mark.E, MICROSECOND)
+            prices = {"mark_price": mark.p, "index_price": said(mark.i)}
+            add_mark_price(out, number, ts_recv, ts_event=time, **prices)
+            if said(mark.f) is not None:
+                due_ns = None if mark.n is None else _due_ns(mark.n)
+                state = FundingState.PREDICTED
+                add_funding(
+                    out, number, ts_recv, rate=mark.f, ts_event=time, due_ns=due_ns, state=state
+                )
+        elif name == "openInterest":
+            interest = _parse_interest(data)
+            number, time = self._symbols[interest.s], time_ns(interest.E, MICROSECOND)
+            unit, value = InterestUnit.BASE, interest.o
+            add_open_interest(out, number, ts_recv, value=value, unit=unit, ts_event=time)
+        else:
+            one = _parse_liquidation(data)
+            add_liquidation(
+                out,
+                self._symbols[one.s],
+                ts_recv,
+                position=_POSITIONS.get(one.S, Position.UNKNOWN),
+                size=one.q,
+                price=one.p,
+                ts_event=time_ns(one.T, MICROSECOND),
+            )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         name, _, rest = _parse_head(payload).stream.partition(".")
@@ -273,6 +358,11 @@ class Backpack(PlainFeed):
             for side in (image.bids, image.asks)
         )
         return RestSnapshot(whole_number(image.lastUpdateId), bids[::-1], asks)
+
+
+def _due_ns(value: Any) -> int:
+    """Return when funding is next exchanged, which comes in us, once in ms."""
+    return int(either_ns([whole_number(value)])[0])
 
 
 def _price(level: tuple[str, str]) -> float:

@@ -13,6 +13,8 @@ Traps:
 - The first message of trades is a snapshot of past ones, newest first.
 - `S` of a trade is the taker's side; `isRPI` says that it was against a retail price improvement
   order.
+- `ticker` has mark and index price, the funding rate until it is due, and open interest in base.
+- `liquidation` is of a type of instruments, without a symbol; its side is the position's.
 - The client sends the text `ping`, no JSON, and gets `pong`; two minutes without end a connection.
 """
 
@@ -39,27 +41,46 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
     Notice,
     PlainFeed,
+    Position,
     Refused,
     RestLimit,
     RestRequest,
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_liquidation,
+    add_mark_price,
+    add_open_interest,
     append_pairs,
     best_of,
     instrument,
     iso_text,
+    said,
     time_ns,
     whole_number,
 )
 
-_TOPICS: Final = {"trades": "publicTrade", "quotes": "books1", "book": "books"}
+_TOPICS: Final = {
+    "trades": "publicTrade",
+    "quotes": "books1",
+    "book": "books",
+    "funding": "ticker",
+    "mark_price": "ticker",
+    "open_interest": "ticker",
+    "liquidations": "liquidation",
+}
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_OF_ALL_SYMBOLS: Final = "liquidation"
+_POSITIONS: Final = {"buy": Position.LONG, "sell": Position.SHORT}
 _TYPES: Final = {
     "spot": "spot",
     "usdt": "usdt-futures",
@@ -124,6 +145,32 @@ class _Quotes(msgspec.Struct, gc=False):
     data: list[_Best]
 
 
+class _Ticker(msgspec.Struct, rename="camel", gc=False):
+    mark_price: Any = None
+    index_price: Any = None
+    funding_rate: Any = None
+    next_funding_time: Any = None
+    open_interest: Any = None
+
+
+class _Tickers(msgspec.Struct, gc=False):
+    arg: _Argument
+    data: list[_Ticker]
+    ts: Any
+
+
+class _Liquidation(msgspec.Struct, gc=False):
+    symbol: str
+    side: str
+    price: Any
+    amount: Any
+    ts: Any
+
+
+class _Liquidations(msgspec.Struct, gc=False):
+    data: list[_Liquidation]
+
+
 class _Head(msgspec.Struct, gc=False):
     """What tells which message it is."""
 
@@ -136,12 +183,15 @@ class _Head(msgspec.Struct, gc=False):
 _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book).decode
+_parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
+_parse_liquidations: Final = msgspec.json.Decoder(_Liquidations, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 
 
-def _market() -> Market:
+def _market(name: str) -> Market:
+    channels = _SPOT_CHANNELS if name == "spot" else frozenset(_TOPICS)
     return Market(
-        endpoints=(Endpoint("wss://ws.bitget.com/v3/ws/public"),),
+        endpoints=(Endpoint("wss://ws.bitget.com/v3/ws/public", channels),),
         rest_url="https://api.bitget.com",
         limits=Limits(
             streams_per_connection=50,  # more are allowed; the venue advises against it
@@ -162,7 +212,7 @@ def _market() -> Market:
 class Bitget(PlainFeed):
     venue: ClassVar[str] = "bitget"
     reference: ClassVar[str] = "Bitget UTA API v3, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = {name: _market() for name in _TYPES}
+    markets: ClassVar[Mapping[str, Market]] = {name: _market(name) for name in _TYPES}
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._market = market
@@ -170,7 +220,8 @@ class Bitget(PlainFeed):
         self._symbols = symbols
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_TOPICS[channel]}:{symbol}"
+        topic = _TOPICS[channel]
+        return topic if topic == _OF_ALL_SYMBOLS else f"{topic}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return self._operations("subscribe", streams)
@@ -183,7 +234,7 @@ class Bitget(PlainFeed):
         for start in range(0, len(streams), size):
             pairs = [stream.partition(":") for stream in streams[start : start + size]]
             arguments = [
-                {"instType": self._type, "topic": topic, "symbol": symbol}
+                {"instType": self._type, "topic": topic} | ({"symbol": symbol} if symbol else {})
                 for topic, _, symbol in pairs
             ]
             yield orjson.dumps({"op": operation, "args": arguments})
@@ -208,6 +259,10 @@ class Bitget(PlainFeed):
                 self._quotes(_parse_quotes(payload), ts_recv, out)
             case "books":
                 self._book(_parse_book(payload), ts_recv, out)
+            case "ticker" if self._market != "spot":
+                self._tickers(_parse_tickers(payload), ts_recv, out)
+            case "liquidation" if self._market != "spot":
+                self._liquidations(_parse_liquidations(payload), ts_recv, out)
             case topic if topic in _LEFT_OUT:
                 return _LEFT_OUT[topic]
             case topic:
@@ -247,15 +302,50 @@ class Bitget(PlainFeed):
             times = time_ns(update.ts), ts_recv
             append_pairs(out, number, times, (last, last, previous), (update.b, update.a), flags)
 
+    def _tickers(self, message: _Tickers, ts_recv: int, out: ColumnBuffer) -> None:
+        number, time = self._symbols[message.arg.symbol], time_ns(message.ts)
+        for one in message.data:
+            rate, interest = said(one.funding_rate), said(one.open_interest)
+            prices = {"mark_price": said(one.mark_price), "index_price": said(one.index_price)}
+            due = said(one.next_funding_time)
+            due_ns = time_ns(due) if due is not None and str(due) != "0" else None
+            if rate is not None and due_ns is not None:
+                state = FundingState.PREDICTED
+                add_funding(
+                    out, number, ts_recv, rate=rate, ts_event=time, due_ns=due_ns, state=state
+                )
+            if any(price is not None for price in prices.values()):
+                add_mark_price(out, number, ts_recv, ts_event=time, **prices)
+            if interest is not None:
+                unit = InterestUnit.BASE
+                add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
+
+    def _liquidations(self, message: _Liquidations, ts_recv: int, out: ColumnBuffer) -> None:
+        for one in message.data:
+            add_liquidation(
+                out,
+                self._symbols[one.symbol],
+                ts_recv,
+                position=_POSITIONS.get(one.side, Position.UNKNOWN),
+                size=one.amount,
+                price=one.price,
+                ts_event=time_ns(one.ts),
+            )
+
     def streams_of(self, payload: bytes) -> Sequence[str]:
         argument = orjson.loads(payload)["arg"]
         if argument["instType"].lower() != self._type:
             return ()
-        topic, symbol = argument["topic"], argument["symbol"]
-        return (f"{topic}:{symbol}",) if topic in _TOPICS.values() else ()
+        topic, symbol = argument["topic"], argument.get("symbol")
+        if topic not in _TOPICS.values():
+            return ()
+        return (f"{topic}:{symbol}" if symbol else topic,)
 
     def _event(self, payload: bytes, head: _Head) -> Control:
-        streams = (f"{head.arg.topic}:{head.arg.symbol}",) if head.arg else ()
+        streams: tuple[str, ...] = ()
+        if head.arg is not None:
+            topic, symbol = head.arg.topic, head.arg.symbol
+            streams = (f"{topic}:{symbol}" if symbol else topic,)
         match head.event or head.op:
             case "subscribe":
                 return Ack(streams)

@@ -13,6 +13,8 @@ Traps:
 - Trades are newest first. The first message holds past ones: it has the id of the request, later
   ones have -1.
 - `s` of a trade is the taker's side.
+- `funding` is the hour's rate, fixed; `mark` the mark price. Index prices are of instruments of
+  their own. Open interest comes with `ticker`, in contracts.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     NO_SIDE,
+    SECOND,
     Ack,
     BookRule,
     ColumnBuffer,
@@ -38,7 +41,9 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -55,14 +60,28 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     instrument,
     iso_text,
     pairs_of,
+    said,
     time_ns,
     whole_number,
 )
 
 DEPTH: Final = 50
+_STREAMS: Final = {
+    "trades": "trade.{}",
+    "quotes": f"book.{{}}.{DEPTH}",
+    "book": f"book.{{}}.{DEPTH}",
+    "funding": "funding.{}",
+    "mark_price": "mark.{}",
+    "open_interest": "ticker.{}",
+}
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_HOUR_NS: Final = 3_600 * SECOND
 _SIDES: Final = {"BUY": int(Side.BID), "SELL": int(Side.ASK)}
 _UPDATES: Final = -1  # the id of messages that answer no request
 _TYPES: Final = {
@@ -139,6 +158,34 @@ class _Updates(msgspec.Struct, gc=False):
     result: _UpdateResult
 
 
+class _Value(msgspec.Struct, gc=False):
+    v: Any
+    t: Milliseconds
+
+
+class _ValueResult(msgspec.Struct, gc=False):
+    instrument_name: str
+    data: list[_Value]
+
+
+class _Values(msgspec.Struct, gc=False):
+    result: _ValueResult
+
+
+class _Ticker(msgspec.Struct, gc=False):
+    t: Milliseconds
+    oi: Any = None
+
+
+class _TickerResult(msgspec.Struct, gc=False):
+    instrument_name: str
+    data: list[_Ticker]
+
+
+class _Tickers(msgspec.Struct, gc=False):
+    result: _TickerResult
+
+
 class _Channel(msgspec.Struct, gc=False):
     channel: str
     subscription: str = ""
@@ -157,13 +204,16 @@ class _Head(msgspec.Struct, gc=False):
 
 _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_values: Final = msgspec.json.Decoder(_Values, float_hook=str).decode
+_parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
 _parse_images: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
 _parse_updates: Final = msgspec.json.Decoder(_Updates, float_hook=str).decode
 
 
-def _market() -> Market:
+def _market(name: str) -> Market:
+    channels = _SPOT_CHANNELS if name == "spot" else frozenset(_STREAMS)
     return Market(
-        endpoints=(Endpoint("wss://stream.crypto.com/exchange/v1/market"),),
+        endpoints=(Endpoint("wss://stream.crypto.com/exchange/v1/market", channels),),
         rest_url="https://api.crypto.com",
         limits=Limits(
             streams_per_connection=200,
@@ -180,14 +230,17 @@ def _market() -> Market:
 class CryptoCom(PlainFeed):
     venue: ClassVar[str] = "cryptocom"
     reference: ClassVar[str] = "Crypto.com Exchange API v1, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = {name: _market() for name in ("spot", "derivatives")}
+    markets: ClassVar[Mapping[str, Market]] = {
+        name: _market(name) for name in ("spot", "derivatives")
+    }
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"trade.{symbol}" if channel == "trades" else f"book.{symbol}.{DEPTH}"
+        return _STREAMS[channel].format(symbol)
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for number, part in self._requests.parts(streams):
@@ -220,6 +273,8 @@ class CryptoCom(PlainFeed):
                 for one in changes.data:
                     sides = one.update.bids, one.update.asks
                     self._levels(changes.instrument_name, one, one.pu, sides, ts_recv, out)
+            case "funding" | "mark" | "ticker" as name if self._market != "spot":
+                self._derivative(name, payload, ts_recv, out)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case name:
@@ -261,10 +316,38 @@ class CryptoCom(PlainFeed):
             are_pairs=True,
         )
 
+    def _derivative(self, name: str, payload: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append what only derivatives have."""
+        if name == "ticker":
+            tickers = _parse_tickers(payload).result
+            number, unit = self._symbols[tickers.instrument_name], InterestUnit.CONTRACT
+            for one in tickers.data:
+                if (interest := said(one.oi)) is not None:
+                    time = one.t * MILLISECOND
+                    add_open_interest(
+                        out, number, ts_recv, value=interest, unit=unit, ts_event=time
+                    )
+            return
+        values = _parse_values(payload).result
+        number = self._symbols[values.instrument_name]
+        for value in values.data:
+            time, state = value.t * MILLISECOND, FundingState.SETTLED
+            if name == "mark":
+                add_mark_price(out, number, ts_recv, mark_price=value.v, ts_event=time)
+            else:
+                add_funding(
+                    out,
+                    number,
+                    ts_recv,
+                    rate=value.v,
+                    ts_event=time,
+                    interval_ns=_HOUR_NS,
+                    state=state,
+                )
+
     def streams_of(self, payload: bytes) -> Sequence[str]:
         head = _parse_head(payload)
-        is_data = head.result is not None and head.result.channel not in _LEFT_OUT
-        return (head.result.subscription,) if is_data and head.result is not None else ()
+        return () if head.result is None else (head.result.subscription,)
 
     def _answer(self, head: _Head) -> Control:
         match head.method:

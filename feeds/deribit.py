@@ -14,12 +14,16 @@ Traps:
   liquidated, `block_trade_id` that it was negotiated.
 - The answer to a subscription lists the channels that stand; one that doesn't exist is missing.
 - Heartbeats must be asked for, and then `test_request` answered.
+- `ticker` has mark, index and estimated delivery price, open interest in the unit of sizes, and of
+  perpetuals the funding rate of eight hours as it stands.
+- Of a trade that liquidates, "M" is the maker's position, "T" the taker's, "MT" both.
 - Ticks of options grow with the price: the finest one gives the digits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -28,6 +32,8 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     NO_SIDE,
+    OTHER_BOOK,
+    SECOND,
     TAKER_SIDES,
     Ack,
     BookRule,
@@ -40,13 +46,17 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
     Milliseconds,
     Notice,
     PlainFeed,
+    Position,
+    PriceKind,
     Refused,
     Reply,
     Requests,
@@ -57,14 +67,34 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_liquidation,
+    add_mark_price,
+    add_open_interest,
     instrument,
     iso_text,
     time_ns,
     whole_number,
 )
 
-_STREAMS: Final = {"trades": "trades.{}.100ms", "quotes": "quote.{}", "book": "book.{}.100ms"}
-_NAMED: Final = frozenset({"trades", "quote", "book"})
+_STREAMS: Final = {
+    "trades": "trades.{}.100ms",
+    "quotes": "quote.{}",
+    "book": "book.{}.100ms",
+    "funding": "ticker.{}.100ms",
+    "mark_price": "ticker.{}.100ms",
+    "open_interest": "ticker.{}.100ms",
+    "liquidations": "trades.{}.100ms",
+}
+_CHANNELS: Final = {
+    "future": frozenset(_STREAMS),
+    "option": frozenset(_STREAMS) - {"funding", "liquidations"},
+    "spot": frozenset({"trades", "quotes", "book"}),
+}
+_NAMED: Final = frozenset({"trades", "quote", "book", "ticker"})
+_FUNDING_NS: Final = 8 * 3_600 * SECOND
+_LONG_TAKERS: Final = {"sell": Position.LONG, "buy": Position.SHORT}
+_LONG_MAKERS: Final = {"buy": Position.LONG, "sell": Position.SHORT}
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
@@ -77,6 +107,7 @@ _LEFT_OUT: Final = {
 _KINDS: Final = ("future", "option", "spot")
 _PERPETUAL: Final = "perpetual"
 _OPTION_TYPES: Final = {"call": "C", "put": "P"}
+_BOOK_DOTS: Final = 2  # in book.BTC-PERPETUAL.100ms
 _LAST: Final = int(Flag.LAST)
 _ACTIONS: Final = frozenset({"new", "change", "delete"})
 _HEARTBEAT_S: Final = 30
@@ -146,6 +177,24 @@ class _Books(msgspec.Struct, gc=False):
     params: _BookParameters
 
 
+class _Ticker(msgspec.Struct, gc=False):
+    instrument_name: str
+    timestamp: Milliseconds
+    mark_price: Any = None
+    index_price: Any = None
+    estimated_delivery_price: Any = None
+    open_interest: Any = None
+    current_funding: Any = None
+
+
+class _TickerParameters(msgspec.Struct, gc=False):
+    data: _Ticker
+
+
+class _Tickers(msgspec.Struct, gc=False):
+    params: _TickerParameters
+
+
 class _Parameters(msgspec.Struct, gc=False):
     channel: str = ""
     type: str = ""
@@ -164,11 +213,17 @@ class _Head(msgspec.Struct, gc=False):
 _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
+_parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
 _parse_books: Final = msgspec.json.Decoder(_Books, float_hook=str).decode
 _parse_list: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
 
+
+def _endpoint(kind: str) -> Endpoint:
+    return Endpoint("wss://streams.deribit.com/ws/api/v2", _CHANNELS[kind])
+
+
 _MARKET: Final = Market(
-    endpoints=(Endpoint("wss://streams.deribit.com/ws/api/v2"),),
+    endpoints=(_endpoint("future"),),
     rest_url="https://www.deribit.com",
     limits=Limits(
         streams_per_connection=500,
@@ -187,9 +242,12 @@ _MARKET: Final = Market(
 class Deribit(PlainFeed):
     venue: ClassVar[str] = "deribit"
     reference: ClassVar[str] = "Deribit API v2, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(_KINDS, _MARKET)
+    markets: ClassVar[Mapping[str, Market]] = {
+        kind: replace(_MARKET, endpoints=(_endpoint(kind),)) for kind in _KINDS
+    }
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
 
@@ -216,8 +274,12 @@ class Deribit(PlainFeed):
                     self._trade(trade, ts_recv, out)
             case "quote":
                 self._quote(_parse_quotes(payload).params.data, ts_recv, out)
+            case "book" if head.params.channel.count(".") > _BOOK_DOTS:
+                return OTHER_BOOK  # grouped, with a depth
             case "book":
                 self._book(_parse_books(payload).params.data, ts_recv, out)
+            case "ticker" if self._market != "spot":
+                self._ticker(_parse_tickers(payload).params.data, ts_recv, out)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case name:
@@ -225,7 +287,10 @@ class Deribit(PlainFeed):
         return None
 
     def _trade(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
-        flags = _LAST | (Flag.LIQUIDATION if trade.liquidation not in {None, "none"} else 0)
+        is_liquidation = trade.liquidation not in {None, "none"}
+        if is_liquidation and self._market == "future":
+            self._liquidations(trade, ts_recv, out)
+        flags = _LAST | (Flag.LIQUIDATION if is_liquidation else 0)
         out.trade(
             self._symbols[trade.instrument_name],
             trade.timestamp * MILLISECOND,
@@ -237,6 +302,50 @@ class Deribit(PlainFeed):
             whole_number(trade.trade_id.rpartition("-")[2]),
             flags=flags | Flag.BLOCK if trade.block_trade_id is not None else flags,
         )
+
+    def _liquidations(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
+        for letter, positions in (("M", _LONG_MAKERS), ("T", _LONG_TAKERS)):
+            if letter in (trade.liquidation or ""):
+                add_liquidation(
+                    out,
+                    self._symbols[trade.instrument_name],
+                    ts_recv,
+                    position=positions.get(trade.direction, Position.UNKNOWN),
+                    size=trade.amount,
+                    price=trade.price,
+                    price_kind=PriceKind.FILL,
+                    ts_event=trade.timestamp * MILLISECOND,
+                    sequence=trade.trade_seq,
+                )
+
+    def _ticker(self, one: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
+        number, time = self._symbols[one.instrument_name], one.timestamp * MILLISECOND
+        if one.current_funding is not None and self._market == "future":
+            add_funding(
+                out,
+                number,
+                ts_recv,
+                rate=one.current_funding,
+                ts_event=time,
+                interval_ns=_FUNDING_NS,
+                state=FundingState.PREDICTED,
+            )
+        prices = (one.mark_price, one.index_price, one.estimated_delivery_price)
+        if prices != (None, None, None):
+            add_mark_price(
+                out,
+                number,
+                ts_recv,
+                mark_price=prices[0],
+                index_price=prices[1],
+                settle_price=prices[2],
+                ts_event=time,
+            )
+        if one.open_interest is not None:
+            is_inverse = self._market == "future" and "_" not in one.instrument_name
+            unit = InterestUnit.USD if is_inverse else InterestUnit.BASE
+            value = one.open_interest
+            add_open_interest(out, number, ts_recv, value=value, unit=unit, ts_event=time)
 
     def _quote(self, quote: _Quote, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[quote.instrument_name]

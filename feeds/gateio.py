@@ -11,6 +11,8 @@ Traps:
 - A futures trade that `is_internal` is a takeover by the insurance fund or ADL.
 - `obu` begins with `full` and may send the whole book again at any time; after it `U` is `u` of
   the update before + 1. A side in which nothing changed may be left out.
+- `tickers` of futures have mark and index price, the funding rate until it is due, and open
+  interest in contracts (`total_size`).
 - A second subscription to the same book is refused with "Alert sub": it is there already.
 - Spot prints amounts with more digits than `amount_precision`.
 - Requests want a time, which is checked for private channels alone.
@@ -39,7 +41,9 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -56,14 +60,26 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_mark_price,
+    add_open_interest,
     append_pairs,
     decimal_ns,
     instrument,
+    said,
     unsigned,
 )
 
 DEPTH: Final = 400
-_CHANNELS: Final = {"trades": "trades", "quotes": "book_ticker", "book": "obu"}
+_CHANNELS: Final = {
+    "trades": "trades",
+    "quotes": "book_ticker",
+    "book": "obu",
+    "funding": "tickers",
+    "mark_price": "tickers",
+    "open_interest": "tickers",
+}
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
 _URLS: Final = {
     "spot": "wss://api.gateio.ws/ws/v4/",
     "usdt": "wss://fx-ws.gateio.ws/v4/ws/usdt",
@@ -144,6 +160,19 @@ class _Books(msgspec.Struct, gc=False):
     result: _Book
 
 
+class _Ticker(msgspec.Struct, gc=False):
+    contract: str
+    mark_price: Any = None
+    index_price: Any = None
+    funding_rate: Any = None
+    total_size: Any = None
+
+
+class _Tickers(msgspec.Struct, gc=False):
+    result: list[_Ticker]
+    time_ms: Milliseconds
+
+
 class _Head(msgspec.Struct, gc=False):
     """What tells which message it is."""
 
@@ -159,12 +188,17 @@ _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_spot_trades: Final = msgspec.json.Decoder(_SpotTrades, float_hook=str).decode
 _parse_futures_trades: Final = msgspec.json.Decoder(_FuturesTrades, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
+_parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
 _parse_books: Final = msgspec.json.Decoder(_Books).decode
 
 
 def _market(name: str) -> Market:
     return Market(
-        endpoints=(Endpoint(_URLS[name], headers=() if name == "spot" else _FUTURES_HEADERS),),
+        endpoints=(
+            Endpoint(_URLS[name], _SPOT_CHANNELS)
+            if name == "spot"
+            else Endpoint(_URLS[name], frozenset(_CHANNELS), _FUTURES_HEADERS),
+        ),
         rest_url="https://api.gateio.ws",
         limits=Limits(
             streams_per_connection=200,
@@ -233,6 +267,8 @@ class Gate(PlainFeed):
                 out.quote(number, quote.t * MILLISECOND, ts_recv, quote.u, *prices)
             case "obu":
                 self._book(_parse_books(payload).result, ts_recv, out)
+            case "tickers" if self._market != "spot":
+                self._tickers(_parse_tickers(payload), ts_recv, out)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case name:
@@ -268,11 +304,26 @@ class Gate(PlainFeed):
         numbers = (book.u if book.full else book.U, book.u, 0)
         append_pairs(out, number, times, numbers, (book.b, book.a), flags)
 
+    def _tickers(self, message: _Tickers, ts_recv: int, out: ColumnBuffer) -> None:
+        time = message.time_ms * MILLISECOND
+        for one in message.result:
+            number = self._symbols[one.contract]
+            rate, interest = said(one.funding_rate), said(one.total_size)
+            prices = {"mark_price": said(one.mark_price), "index_price": said(one.index_price)}
+            if rate is not None:
+                state = FundingState.PREDICTED
+                add_funding(out, number, ts_recv, rate=rate, ts_event=time, state=state)
+            if any(price is not None for price in prices.values()):
+                add_mark_price(out, number, ts_recv, ts_event=time, **prices)
+            if interest is not None:
+                unit = InterestUnit.CONTRACT
+                add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
+
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
         channel, result = message["channel"].partition(".")[2], message["result"]
         match channel:
-            case "trades":
+            case "trades" | "tickers":
                 trades = result if isinstance(result, list) else [result]
                 symbols = [one.get("contract") or one["currency_pair"] for one in trades]
             case "book_ticker":

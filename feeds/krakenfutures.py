@@ -8,6 +8,9 @@ Traps:
 - `seq` of a book's messages rises by one for each product. A size is absolute, 0 removes the level.
 - `side` of a trade is the taker's; `type` says what it was. Trades of a snapshot are newest first.
 - `ticker` comes once a second, so quotes are the best levels of the book.
+- `ticker` has the rate of this hour, fixed, and the predicted one of the next, both relative to the
+  price.
+- A trade that liquidates is a row of liquidations too: its taker's position is closed.
 - A refusal is an `error` or `alert` without a name, or `subscribed_failed` with products.
 - Both markets have a perpetual of BTC and USD: they are apart, since canonical names are.
 - A connection that is silent for a minute ends: the feed `heartbeat` comes every second.
@@ -24,6 +27,7 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     NO_SIDE,
+    SECOND,
     TAKER_SIDES,
     Ack,
     BookRule,
@@ -36,13 +40,17 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
     Milliseconds,
     Notice,
     PlainFeed,
+    Position,
+    PriceKind,
     Refused,
     Requests,
     RestLimit,
@@ -52,6 +60,10 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_liquidation,
+    add_mark_price,
+    add_open_interest,
     instrument,
     iso_event_ns,
     iso_text,
@@ -59,9 +71,20 @@ from ingestor.adapter import (
     uuid_halves,
 )
 
-_FEEDS: Final = {"trades": "trade", "quotes": "book", "book": "book"}
-_STREAM_OF: Final = {"trade": "trade", "trade_snapshot": "trade", "book": "book"}
-_LEFT_OUT: Final = {name: Filtered(name) for name in ("ticker", "ticker_lite")}
+_FEEDS: Final = {
+    "trades": "trade",
+    "quotes": "book",
+    "book": "book",
+    "funding": "ticker",
+    "mark_price": "ticker",
+    "open_interest": "ticker",
+    "liquidations": "trade",
+}
+_HOUR_NS: Final = 3_600 * SECOND
+_UNITS: Final = {"linear": InterestUnit.BASE, "inverse": InterestUnit.QUOTE}
+_POSITIONS: Final = {"sell": Position.LONG, "buy": Position.SHORT}
+_STREAM_OF: Final = {"trade": "trade", "book": "book", "ticker": "ticker"}
+_LEFT_OUT: Final = {name: Filtered(name) for name in ("ticker_lite",)}
 _LAST: Final = int(Flag.LAST)
 _CONDITIONS: Final = {
     "liquidation": int(Flag.LIQUIDATION),
@@ -84,7 +107,7 @@ class _Trade(msgspec.Struct, gc=False):
     time: Milliseconds
     price: Any  # `float_hook` keeps the digits
     qty: Any
-    uid: str = ""
+    uid: str | None = None
     type: str = "fill"
     seq: Sequential = 0
 
@@ -116,6 +139,17 @@ class _Change(msgspec.Struct, gc=False):
     timestamp: Milliseconds | None = None
 
 
+class _Ticker(msgspec.Struct, gc=False):
+    product_id: str
+    time: Milliseconds
+    markPrice: Any = None  # noqa: N815  # the venue's name
+    index: Any = None
+    relative_funding_rate: Any = None
+    relative_funding_rate_prediction: Any = None
+    next_funding_rate_time: Milliseconds | None = None
+    openInterest: Any = None  # noqa: N815  # the venue's name
+
+
 class _Head(msgspec.Struct, gc=False):
     """What tells which message it is."""
 
@@ -129,11 +163,12 @@ _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_image: Final = msgspec.json.Decoder(_Image, float_hook=str).decode
+_parse_ticker: Final = msgspec.json.Decoder(_Ticker, float_hook=str).decode
 _parse_change: Final = msgspec.json.Decoder(_Change, float_hook=str).decode
 _parse_list: Final = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
 
 _MARKET: Final = Market(
-    endpoints=(Endpoint("wss://futures.kraken.com/ws/v1"),),
+    endpoints=(Endpoint("wss://futures.kraken.com/ws/v1", frozenset(_FEEDS)),),
     rest_url="https://futures.kraken.com",
     limits=Limits(
         streams_per_connection=200,
@@ -154,6 +189,7 @@ class KrakenFutures(PlainFeed):
     markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(("linear", "inverse"), _MARKET)
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
         self._symbols = symbols
         self._requests = Requests(1)
 
@@ -189,6 +225,8 @@ class KrakenFutures(PlainFeed):
                 sides = [[(one.price, _absolute(one.qty)) for one in image.bids],
                          [(one.price, _absolute(one.qty)) for one in image.asks]]  # fmt: skip
                 self._levels(image, sides, int(Flag.SNAPSHOT), ts_recv, out)
+            case "ticker":
+                self._ticker(_parse_ticker(payload), ts_recv, out)
             case "heartbeat":
                 return Notice.HEARTBEAT
             case name if name in _LEFT_OUT:
@@ -199,9 +237,22 @@ class KrakenFutures(PlainFeed):
 
     def _append(self, trade: _Trade, flags: int, ts_recv: int, out: ColumnBuffer) -> None:
         high, low = uuid_halves(trade.uid) if trade.uid else (0, 0)
+        number, time = self._symbols[trade.product_id], trade.time * MILLISECOND
+        if trade.type == "liquidation" and not flags & Flag.SNAPSHOT:
+            add_liquidation(
+                out,
+                number,
+                ts_recv,
+                position=_POSITIONS.get(trade.side, Position.UNKNOWN),
+                size=trade.qty,
+                price=trade.price,
+                price_kind=PriceKind.FILL,
+                ts_event=time,
+                sequence=trade.seq,
+            )
         out.trade(
-            self._symbols[trade.product_id],
-            trade.time * MILLISECOND,
+            number,
+            time,
             ts_recv,
             trade.seq,
             trade.price,
@@ -211,6 +262,39 @@ class KrakenFutures(PlainFeed):
             high,
             flags | _CONDITIONS.get(trade.type, 0),
         )
+
+    def _ticker(self, one: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
+        number, time = self._symbols[one.product_id], one.time * MILLISECOND
+        due_ns = None
+        if one.next_funding_rate_time is not None:
+            due_ns = one.next_funding_rate_time * MILLISECOND
+        rates = (
+            (one.relative_funding_rate, due_ns, FundingState.SETTLED),
+            (
+                one.relative_funding_rate_prediction,
+                None if due_ns is None else due_ns + _HOUR_NS,
+                FundingState.PREDICTED,
+            ),
+        )
+        for rate, due, state in rates:
+            if rate is not None:
+                add_funding(
+                    out,
+                    number,
+                    ts_recv,
+                    rate=rate,
+                    ts_event=time,
+                    due_ns=due,
+                    interval_ns=_HOUR_NS,
+                    state=state,
+                )
+        prices = {"mark_price": one.markPrice, "index_price": one.index}
+        if any(price is not None for price in prices.values()):
+            add_mark_price(out, number, ts_recv, ts_event=time, **prices)
+        if one.openInterest is not None:
+            unit = _UNITS[self._market]
+            value = one.openInterest
+            add_open_interest(out, number, ts_recv, value=value, unit=unit, ts_event=time)
 
     def _change(self, change: _Change, ts_recv: int, out: ColumnBuffer) -> None:
         if change.side not in TAKER_SIDES:
@@ -254,7 +338,7 @@ class KrakenFutures(PlainFeed):
             case "subscribed_failed":
                 return Refused(head.message or "subscribed_failed", streams)
             case "error":
-                return Refused(head.message, self._requests.named(head.message))
+                return Refused(head.message, self._requests.named(head.message, ":"))
             case "alert":
                 return Refused(head.message)
             case "unsubscribed" | "unsubscribed_failed" | "info":

@@ -11,12 +11,16 @@ Traps:
 - `begin_nonce` of an update is `nonce` of the one before. `offset` is no longer dense.
 - `is_maker_ask` says that the seller was the maker, so the buyer is the aggressor.
 - Liquidations and deleveragings come in a list of their own, `liquidation_trades`.
+- `market_stats` has mark and index price, open interest in USD, and the hour's funding rate in
+  percent as it stands (`current_funding_rate`) and as it was exchanged last (`funding_rate`).
 - The server sends {"type":"ping"} and wants a pong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -24,6 +28,7 @@ import orjson
 
 from ingestor.adapter import (
     MILLISECOND,
+    SECOND,
     Acks,
     BookRule,
     ColumnBuffer,
@@ -35,7 +40,9 @@ from ingestor.adapter import (
     FeedAdapter,
     Filtered,
     Flag,
+    FundingState,
     Instrument,
+    InterestUnit,
     Limits,
     Listing,
     Market,
@@ -43,6 +50,8 @@ from ingestor.adapter import (
     Milliseconds,
     Notice,
     PlainFeed,
+    Position,
+    PriceKind,
     Refused,
     Reply,
     RestLimit,
@@ -52,11 +61,28 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_funding,
+    add_liquidation,
+    add_mark_price,
+    add_open_interest,
     either_ns,
     instrument,
+    said,
 )
 
-_CHANNELS: Final = {"trades": "trade", "quotes": "ticker", "book": "order_book"}
+_CHANNELS: Final = {
+    "trades": "trade",
+    "quotes": "ticker",
+    "book": "order_book",
+    "funding": "market_stats",
+    "mark_price": "market_stats",
+    "open_interest": "market_stats",
+    "liquidations": "trade",
+}
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_HOUR_NS: Final = 3_600 * SECOND
+_PERCENT: Final = Decimal("0.01")
+_RATE_MAX: Final = 40  # characters
 _BID, _ASK = int(Side.BID), int(Side.ASK)
 _CONDITIONS: Final = {"liquidation": int(Flag.LIQUIDATION), "deleverage": int(Flag.ADL)}
 _LEFT_OUT: Final = {
@@ -118,6 +144,19 @@ class _Books(msgspec.Struct, gc=False):
     timestamp: Milliseconds | None = None
 
 
+class _Stats(msgspec.Struct, gc=False):
+    market_id: int
+    mark_price: Any = None
+    index_price: Any = None
+    open_interest: Any = None
+    current_funding_rate: Any = None
+
+
+class _MarketStats(msgspec.Struct, gc=False):
+    market_stats: _Stats
+    timestamp: Milliseconds | None = None
+
+
 class _Head(msgspec.Struct, gc=False):
     """What tells which message it is."""
 
@@ -129,10 +168,12 @@ class _Head(msgspec.Struct, gc=False):
 _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_quote: Final = msgspec.json.Decoder(_Quote, float_hook=str).decode
+_parse_stats: Final = msgspec.json.Decoder(_MarketStats, float_hook=str).decode
 _parse_books: Final = msgspec.json.Decoder(_Books, float_hook=str).decode
 
+_URL: Final = "wss://mainnet.zklighter.elliot.ai/stream?readonly=true"
 _MARKET: Final = Market(
-    endpoints=(Endpoint("wss://mainnet.zklighter.elliot.ai/stream?readonly=true"),),
+    endpoints=(Endpoint(_URL, frozenset(_CHANNELS)),),
     rest_url="https://mainnet.zklighter.elliot.ai",
     limits=Limits(
         streams_per_connection=100,
@@ -152,10 +193,14 @@ _MARKET: Final = Market(
 class Lighter(PlainFeed):
     venue: ClassVar[str] = "lighter"
     reference: ClassVar[str] = "Lighter WebSocket Reference, read 2026-11-30"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(("perp", "spot"), _MARKET)
+    markets: ClassVar[Mapping[str, Market]] = {
+        "perp": _MARKET,
+        "spot": replace(_MARKET, endpoints=(Endpoint(_URL, _SPOT_CHANNELS),)),
+    }
     acks: ClassVar[Acks] = Acks.BY_DATA
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
         self._symbols = symbols
 
     def stream(self, channel: str, symbol: str) -> str:
@@ -182,6 +227,8 @@ class Lighter(PlainFeed):
                 self._quote(_parse_quote(payload), ts_recv, out)
             case "order_book":
                 self._book(_parse_books(payload), is_first, ts_recv, out)
+            case "market_stats" if self._market == "perp" and not head.channel.endswith(":all"):
+                self._stats(_parse_stats(payload), ts_recv, out)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case name:
@@ -194,6 +241,18 @@ class Lighter(PlainFeed):
         trades = [*(message.trades or ()), *(message.liquidation_trades or ())]
         by_id = {trade.trade_id: trade for trade in trades}
         for identifier, trade in sorted(by_id.items()):
+            if trade.type == "liquidation" and not is_first and self._market == "perp":
+                add_liquidation(
+                    out,
+                    number,
+                    ts_recv,
+                    position=Position.SHORT if trade.is_maker_ask else Position.LONG,
+                    size=trade.size,
+                    price=trade.price,
+                    price_kind=PriceKind.FILL,
+                    ts_event=trade.timestamp * MILLISECOND,
+                    sequence=identifier,
+                )
             out.trade(
                 number,
                 trade.timestamp * MILLISECOND,
@@ -228,6 +287,28 @@ class Lighter(PlainFeed):
             flags | Flag.NO_VENUE_TIME if time is None else flags,
             are_pairs=True,
         )
+
+    def _stats(self, message: _MarketStats, ts_recv: int, out: ColumnBuffer) -> None:
+        time = None if message.timestamp is None else message.timestamp * MILLISECOND
+        one = message.market_stats
+        number = self._symbols[str(one.market_id)]
+        rate, interest = said(one.current_funding_rate), said(one.open_interest)
+        if rate is not None:
+            add_funding(
+                out,
+                number,
+                ts_recv,
+                rate=_fraction(rate),
+                ts_event=time,
+                interval_ns=_HOUR_NS,
+                state=FundingState.PREDICTED,
+            )
+        prices = {"mark_price": said(one.mark_price), "index_price": said(one.index_price)}
+        if any(price is not None for price in prices.values()):
+            add_mark_price(out, number, ts_recv, ts_event=time, **prices)
+        if interest is not None:
+            unit = InterestUnit.USD
+            add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
 
     def _number(self, channel: str) -> int:
         """Return the instrument of a channel, `order_book:0`."""
@@ -288,6 +369,18 @@ class Lighter(PlainFeed):
             contract=Contract.PERPETUAL if is_perpetual else Contract.SPOT,
             settlement=quote,
         )
+
+
+def _fraction(percent: Any) -> str:
+    """Return a rate in percent as a part of one, exactly. Raises ValueError for no number."""
+    text = str(percent)
+    try:
+        rate = Decimal(text) * _PERCENT if len(text) <= _RATE_MAX else Decimal("NaN")
+    except ArithmeticError:
+        rate = Decimal("NaN")
+    if not rate.is_finite() or abs(rate.adjusted()) > _RATE_MAX:
+        raise ValueError(f"{text!r:.60} is no rate")
+    return f"{rate:f}"
 
 
 def _increment(digits: Any) -> str:

@@ -75,6 +75,7 @@ from ingestor.adapter.plain import (
     append_pairs,
     best_of,
     pairs_of,
+    said,
     uuid_halves,
 )
 from ingestor.adapter.protobuf import (
@@ -250,6 +251,7 @@ __all__ = [
     "parse_levels",
     "parse_message",
     "plain_integers",
+    "said",
     "scaled_text",
     "seconds_ns",
     "set_column",

@@ -73,6 +73,11 @@ def append_pairs(
     out.levels(instrument, *times, first, last, *levels, previous, flags, checksum)
 
 
+def said(value: Any) -> Any:
+    """Return a number that a venue may leave out as null or as empty text; None for these."""
+    return None if value == "" else value
+
+
 def pairs_of(levels: Sequence[Sequence[Any]]) -> list[tuple[Any, Any]]:
     """Return price and size of levels that have more members. Raises IndexError for fewer."""
     return [(level[0], level[1]) for level in levels]

@@ -40,9 +40,19 @@ class Requests:
         repeats it, an integer or its text; empty for one that nobody asked."""
         return self._asked.pop(str(number), ()) if isinstance(number, (int, str)) else ()
 
-    def named(self, text: str) -> tuple[str, ...]:
-        """Return the streams of unanswered requests whose names stand in a text, once."""
-        found = tuple(stream for part in self._asked.values() for stream in part if stream in text)
+    def named(self, text: str, separator: str = "") -> tuple[str, ...]:
+        """Return the streams of unanswered requests that a text names, once.
+
+        Args:
+            text: A refusal's.
+            separator: Before the part of a stream's name that counts; "" = all of it counts.
+        """
+        found = tuple(
+            stream
+            for part in self._asked.values()
+            for stream in part
+            if (stream.partition(separator)[2] if separator else stream) in text
+        )
         for number, part in list(self._asked.items()):
             left = tuple(stream for stream in part if stream not in found)
             if left:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ingestor.admin import terminal as live
 from ingestor.admin.server import AdminServer
+from ingestor.admin.service_manager import READY, STOPPING, service_manager
 from ingestor.cli.common import EXIT_FAILURE, put_json
 from ingestor.config.model import Config
 from ingestor.native import native
@@ -64,7 +65,7 @@ async def run_until_stopped(
     """
     loop = asyncio.get_running_loop()
     console = Console(file=text_file(sys.stderr if as_json else sys.stdout))
-    signals = 0
+    signals, manager = 0, service_manager()
 
     def stop() -> None:
         nonlocal signals
@@ -72,9 +73,11 @@ async def run_until_stopped(
         if signals > 1:
             _leave_at_once(ingestor, abandon)
         log.info("ingestor.stopping", drain_s=ingestor.config.limits.drain_s)
+        manager.tell(STOPPING)
         ingestor.stop()
 
     def started() -> None:
+        manager.tell(READY)
         if seconds is not None:
             loop.call_later(seconds, ingestor.stop)
         if ingestor.http is not None:
@@ -96,12 +99,14 @@ async def run_until_stopped(
     loop.add_signal_handler(signal.SIGHUP, hung_up)
     showing = bulkheads.keep("terminal", lambda: live.show(ingestor.status, console))
     view = asyncio.create_task(showing, name="live view")
+    signs = asyncio.create_task(bulkheads.keep("service manager", manager.watch))
     try:
         ended = await ingestor.run(started)
     finally:
-        view.cancel()
-        with suppress(asyncio.CancelledError):
-            await view
+        for task in (view, signs):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(one)
     return _report(ended, details(), as_json=as_json)

@@ -189,6 +189,10 @@ class ColumnBuffer:
         """
         self.kept_quotes += (reader, event, instrument, ts_recv, self.frame)
 
+    def carries(self, row_class: RowClass, instrument: int) -> bool:
+        """Say whether the source of the current frame carries a class of an instrument."""
+        return instrument in self.sources[self.frame].instruments(row_class)
+
     def add_row(
         self,
         row_class: RowClass,
@@ -197,7 +201,8 @@ class ColumnBuffer:
         instrument: int,
         ts_recv: int,
     ) -> None:
-        """Append one row of a class that has no method of its own.
+        """Append one row of a class that has no method of its own, if its source carries that
+        class: a message may have rows of several.
 
         Args:
             row_class: its class.
@@ -206,6 +211,8 @@ class ColumnBuffer:
             instrument: its number.
             ts_recv: ns.
         """
+        if not self.carries(row_class, instrument):
+            return
         kept = self.kept_rows.setdefault(row_class, [])
         kept += (reader, event, instrument, ts_recv, self.frame)
 

@@ -6,7 +6,9 @@ import asyncio
 import json
 import re
 import signal
-from contextlib import AsyncExitStack
+import socket
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +86,40 @@ async def test_a_shard_without_connections_waits_and_ends_in_order(setup: Setup)
         one.send_signal(signal.SIGTERM)
         status, result = await run.ended()
     assert (status, result["rows_appended"]) == (0, 0), json.dumps(result)
+
+
+async def test_the_process_tells_its_service_manager(
+    setup: Setup,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """READY once Kafka has accepted it, signs of life while its loop turns, STOPPING at the end."""
+    loop, address = asyncio.get_running_loop(), str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
+        received.bind(address)
+        received.setblocking(False)
+
+        async def told(wanted: bytes) -> None:
+            async with asyncio.timeout(60):
+                while await loop.sock_recv(received, 100) != wanted:
+                    pass
+
+        env = setup.env | {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "300000"}
+        arguments = ("run", str(setup.file), "--json", "--workers", "2")
+        async with process("ingestor", *arguments, env=env) as one:
+            run = Running(one)
+            await told(b"READY=1")
+            await told(b"WATCHDOG=1")
+            one.send_signal(signal.SIGSTOP)  # as a loop that hangs
+            await asyncio.sleep(0.5)
+            with suppress(BlockingIOError):
+                while received.recv(100):
+                    pass
+            await asyncio.sleep(0.5)
+            with pytest.raises(BlockingIOError):
+                received.recv(100)
+            one.send_signal(signal.SIGCONT)
+            await told(b"WATCHDOG=1")
+            one.send_signal(signal.SIGTERM)
+            await told(b"STOPPING=1")
+            status, _ = await run.ended()
+    assert status == 0, "".join(run.log)

@@ -39,10 +39,11 @@ Speak = Callable[[Change], Any]
 @dataclass(frozen=True)
 class Speaker:
     """How a market speaks. step: between the numbers of two updates. one_level: a message has one
-    level."""
+    level. offset: of its numbers, where they are times."""
 
     speak: Speak
     step: int = 1
+    offset: int = 0
     one_level: bool = False
 
     def frame(self, change: Change) -> bytes:
@@ -156,6 +157,45 @@ def _binance_family(change: Change) -> Any:
     return {"stream": stream, "data": data | {"b": bids, "a": asks}}
 
 
+def _poloniex(change: Change) -> Any:
+    bids, asks = change.sides()
+    numbers = {"lastId": change.previous, "id": change.number}
+    data = {"symbol": change.symbol, "createTime": NOW_MS, "asks": asks, "bids": bids, **numbers}
+    action = "snapshot" if change.is_snapshot else "update"
+    return {"channel": "book_lv2", "data": [data], "action": action}
+
+
+def _whitebit(change: Change) -> Any:
+    bids, asks = change.sides()
+    book = {"timestamp": NOW_MS / 1_000, "update_id": change.number, "bids": bids, "asks": asks}
+    if not change.is_snapshot:
+        book |= {"past_update_id": change.previous}
+    parameters = [change.is_snapshot, book, change.symbol]
+    return {"method": "depth_update", "params": parameters, "id": None}
+
+
+def _woox(change: Change) -> Any:
+    bids, asks = change.sides()
+    if change.is_snapshot:
+        sides = {
+            name: [{"price": price, "quantity": size} for price, size in side]
+            for name, side in (("bids", bids), ("asks", asks))
+        }
+        return {"success": True, "data": sides, "timestamp": NOW_MS + change.number}
+    times = {"ts": NOW_MS + change.number, "prevTs": NOW_MS + change.previous}
+    data = {"s": change.symbol, "bids": bids, "asks": asks, **times}
+    return {"topic": f"orderbookupdate@{change.symbol}@50", "ts": NOW_MS, "data": data}
+
+
+def _bullish(change: Change) -> Any:
+    bids, asks = ([text for level in side for text in level] for side in change.sides())
+    numbers = [change.previous + 1, change.number]
+    named: dict[str, Any] = {"timestamp": str(NOW_MS), "symbol": change.symbol}
+    kind = "snapshot" if change.is_snapshot else "update"
+    data = named | {"bids": bids, "asks": asks, "sequenceNumberRange": numbers}
+    return {"type": kind, "dataType": "V1TALevel2", "data": data}
+
+
 SPEAKERS = {
     ("bitget", "spot"): Speaker(_bitget("spot"), step=3),
     ("bitget", "coin"): Speaker(_bitget("coin-futures"), step=3),
@@ -170,4 +210,8 @@ SPEAKERS = {
     ("binanceus", "spot"): Speaker(_binance_family, step=5),
     ("aster", "spot"): Speaker(_binance_family, step=5),
     ("aster", "usdm"): Speaker(_binance_family, step=5),
+    ("poloniex", "spot"): Speaker(_poloniex, step=3),
+    ("whitebit", "spot"): Speaker(_whitebit, step=7),
+    ("woox", "perp"): Speaker(_woox, step=100, offset=NOW_MS),
+    ("bullish", "spot"): Speaker(_bullish, step=4),
 }

@@ -72,6 +72,14 @@ def _mexc_spot(change: Change) -> Any:
     return head + times + field(313, b"".join(levels) + numbers)
 
 
+def _bitvavo(change: Change) -> Any:
+    bids, asks = change.sides()
+    book = {"market": change.symbol, "nonce": change.number, "bids": bids, "asks": asks}
+    if change.is_snapshot:
+        return {"action": "getBook", "response": book}
+    return {"event": "book", **book}
+
+
 NUMBERED_SPEAKERS: dict[tuple[str, str], Speaker] = {
     ("htx", "spot"): Speaker(_htx_spot, step=5),
     ("htx", "linear"): Speaker(_htx_contract),
@@ -81,4 +89,5 @@ NUMBERED_SPEAKERS: dict[tuple[str, str], Speaker] = {
     ("mexc", "spot"): Speaker(_mexc_spot, step=2),
     ("mexc", "futures"): Speaker(_mexc_futures, step=4),
     ("kucoin", "spot"): Speaker(_kucoin_spot, step=3),
+    ("bitvavo", "spot"): Speaker(_bitvavo),
 }

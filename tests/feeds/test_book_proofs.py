@@ -77,6 +77,10 @@ class Venue:
 
     def update(self, bids: Levels, asks: Levels) -> bytes:
         """Change the venue's book; return the frame that says so."""
+        most = self.rule.depth_max or 40  # the venue itself keeps no more levels
+        bids, asks = (
+            {(price - 1) % most + 1: size for price, size in side.items()} for side in (bids, asks)
+        )
         asks = {40 + price: size for price, size in asks.items()}
         if self.speaker.one_level:
             bids, asks = dict(list(bids.items())[:1]), {}
@@ -122,7 +126,7 @@ class Venue:
     def check(self) -> None:
         answer = self.answer()
         if answer is not None:
-            number = self.consumer[self.table[0].key].sequence
+            number = self.consumer[self.table[0].key].sequence - self.speaker.offset
             assert answer == self.history[number]
 
 

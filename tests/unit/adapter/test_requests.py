@@ -30,6 +30,8 @@ def test_a_text_may_name_streams() -> None:
     assert len(list(requests.parts(["trades:X", "book:X"]))) == 1
     assert requests.named("no such stream book:X") == ("book:X",)
     assert requests.answered(1) == ("trades:X",)
+    assert len(list(requests.parts(["trades:Y", "book:Z"]))) == 1
+    assert requests.named("no such market: Y", ":") == ("trades:Y",)
 
 
 def test_requests_that_nobody_answers_are_forgotten() -> None:
