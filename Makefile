@@ -29,11 +29,14 @@ PART ?= 1/4
 NATIVE := $(wildcard ingestor/native/src/*.c ingestor/native/src/*.h) hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run native test test-long reliability check docs bench lock sbom clean
+FUZZ_S ?= 300
+
+.PHONY: help run native fuzz test test-long reliability check docs bench lock sbom clean
 
 help:
 	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
 	@echo "make native             compile the library with a compiler from PyPI, where there is none"
+	@echo "make fuzz FUZZ_S=300    libFuzzer on the compiled library; needs clang"
 	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
 	@echo "make test-long PART=1/4  a part of the long suite, at most 40 minutes; writes its results"
 	@echo "make reliability        write docs/reliability.md from the results of the suites"
@@ -54,6 +57,12 @@ native: $(RUN_STAMP)
 	@CC="$(BIN)/python -m ziglang cc $$(getconf GNU_LIBC_VERSION >/dev/null 2>&1 && \
 	  echo -target $$(uname -m)-linux-gnu.2.17)" $(BIN)/python ingestor/native/build.py
 	@$(PIP) uninstall --yes ziglang
+
+fuzz: $(DEV_STAMP)
+	@$(BIN)/python -m tests.fuzz.inputs .fuzz
+	@clang -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I .fuzz \
+	  -I ingestor/native/src -o .fuzz/target tests/fuzz/target.c ingestor/native/src/*.c
+	@.fuzz/target -max_total_time=$(FUZZ_S) -max_len=4096 -artifact_prefix=.fuzz/ .fuzz/corpus
 
 test: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)

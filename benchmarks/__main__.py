@@ -30,13 +30,13 @@ ALL: Final = {
     "publish": (30, 8),
     "replay": (60, 15),
     "baseline": (150, 20),
-    "throughput": (150, 9),
+    "throughput": (150, 30),
     "floor": (50, 12),
     "latency": (150, 10),
     "connections": (200, 14),
     "memory": (45, 15),
     "storm": (55, 6),
-    "cluster": (20, 2),
+    "cluster": (75, 2),
 }
 SOAK_S: Final = 16 * 60
 DOCS: Final = Path(__file__).parent.parent / "docs"

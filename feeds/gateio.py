@@ -13,6 +13,7 @@ Traps:
   the update before + 1. A side in which nothing changed may be left out.
 - `tickers` of futures have mark and index price, the funding rate until it is due, and open
   interest in contracts (`total_size`).
+- The sign of a liquidation's size is that of its order: one that sells closes a long position.
 - A second subscription to the same book is refused with "Alert sub": it is there already.
 - Spot prints amounts with more digits than `amount_precision`.
 - Requests want a time, which is checked for private channels alone.
@@ -30,6 +31,7 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     NO_SIDE,
+    SECOND,
     TAKER_SIDES,
     Ack,
     BookRule,
@@ -50,6 +52,8 @@ from ingestor.adapter import (
     Milliseconds,
     Notice,
     PlainFeed,
+    Position,
+    PriceKind,
     Refused,
     Requests,
     RestLimit,
@@ -61,12 +65,14 @@ from ingestor.adapter import (
     UnknownMessage,
     VenueError,
     add_funding,
+    add_liquidation,
     add_mark_price,
     add_open_interest,
     append_pairs,
     decimal_ns,
     instrument,
     said,
+    time_ns,
     unsigned,
 )
 
@@ -78,6 +84,7 @@ _CHANNELS: Final = {
     "funding": "tickers",
     "mark_price": "tickers",
     "open_interest": "tickers",
+    "liquidations": "public_liquidates",
 }
 _SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
 _URLS: Final = {
@@ -173,6 +180,18 @@ class _Tickers(msgspec.Struct, gc=False):
     time_ms: Milliseconds
 
 
+class _Liquidation(msgspec.Struct, gc=False):
+    contract: str
+    size: Any
+    price: Any
+    time: Any
+    time_ms: Any = None
+
+
+class _Liquidations(msgspec.Struct, gc=False):
+    result: list[_Liquidation]
+
+
 class _Head(msgspec.Struct, gc=False):
     """What tells which message it is."""
 
@@ -189,6 +208,7 @@ _parse_spot_trades: Final = msgspec.json.Decoder(_SpotTrades, float_hook=str).de
 _parse_futures_trades: Final = msgspec.json.Decoder(_FuturesTrades, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 _parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
+_parse_liquidations: Final = msgspec.json.Decoder(_Liquidations, float_hook=str).decode
 _parse_books: Final = msgspec.json.Decoder(_Books).decode
 
 
@@ -269,6 +289,8 @@ class Gate(PlainFeed):
                 self._book(_parse_books(payload).result, ts_recv, out)
             case "tickers" if self._market != "spot":
                 self._tickers(_parse_tickers(payload), ts_recv, out)
+            case "public_liquidates" if self._market != "spot":
+                self._liquidations(_parse_liquidations(payload), ts_recv, out)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case name:
@@ -319,11 +341,27 @@ class Gate(PlainFeed):
                 unit = InterestUnit.CONTRACT
                 add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
 
+    def _liquidations(self, message: _Liquidations, ts_recv: int, out: ColumnBuffer) -> None:
+        for one in message.result:
+            size, is_sale = unsigned(one.size)
+            is_fine = one.time_ms is not None
+            time = time_ns(one.time_ms) if is_fine else decimal_ns(one.time, SECOND)
+            add_liquidation(
+                out,
+                self._symbols[one.contract],
+                ts_recv,
+                position=Position.LONG if is_sale else Position.SHORT,
+                size=size,
+                price=one.price,
+                price_kind=PriceKind.ORDER,
+                ts_event=time,
+            )
+
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
         channel, result = message["channel"].partition(".")[2], message["result"]
         match channel:
-            case "trades" | "tickers":
+            case "trades" | "tickers" | "public_liquidates":
                 trades = result if isinstance(result, list) else [result]
                 symbols = [one.get("contract") or one["currency_pair"] for one in trades]
             case "book_ticker":

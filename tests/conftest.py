@@ -89,10 +89,15 @@ def expected_bugs() -> Counter[str]:
     return Counter()
 
 
+_ASKING = (
+    *("ingestor.decode.frame_queue", "ingestor.sinks.kafka.batch_maker", "ingestor.books.lending"),
+)
+
+
 @pytest.fixture
 def python_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let frame queues and sinks that are made from here on do all in Python."""
-    for module in ("ingestor.decode.frame_queue", "ingestor.sinks.kafka.batch_maker"):
+    """Let frame queues, books and sinks that are made from here on do all in Python."""
+    for module in _ASKING:
         monkeypatch.setattr(f"{module}.native", lambda: Native(None, "a test"))
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import typer.main
 import yaml
 
+from ingestor.cli.main import app
 from ingestor.config.load import load
 from ingestor.config.model import Config
 from ingestor.sources.registry import markets
@@ -120,14 +122,27 @@ def test_the_shards_of_a_manifest_are_the_plan(
     assert shards == [f"shard {index}/{count}" for index in range(count)]
 
 
+def test_the_manifests_name_commands_and_options_that_exist() -> None:
+    for _, pod in pods(FOLDER):
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            command = typer.main.get_command(app)
+            words = [one for one in container["args"] if not one.startswith("/")]
+            while words and words[0] in getattr(command, "commands", {}):
+                command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
+            known = {name for parameter in command.params for name in parameter.opts}
+            assert not hasattr(command, "commands"), container["args"]
+            assert {one for one in words if one.startswith("--")} <= known
+
+
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda path: path.name)
 def test_pods_stop_in_order_and_are_confined(folder: Path) -> None:
     drain_s = Config().limits.drain_s
     for resource, pod in pods(folder):
+        containers = [*pod.get("initContainers", ()), *pod["containers"]]
         assert pod["terminationGracePeriodSeconds"] >= drain_s + 20, names(resource)
         assert pod["securityContext"]["runAsNonRoot"]
         assert not pod["automountServiceAccountToken"]
-        for container in pod["containers"]:
+        for container in containers:
             security = container["securityContext"]
             assert security["readOnlyRootFilesystem"]
             assert security["capabilities"]["drop"] == ["ALL"]
@@ -145,6 +160,8 @@ def test_probes_ask_what_the_program_answers(folder: Path) -> None:
         config = load(file, markets())
         for _, pod in pods(folder):
             for container in pod["containers"]:
+                if "ports" not in container:  # a step of CI
+                    continue
                 ports = {one["name"]: one["containerPort"] for one in container["ports"]}
                 assert ports == {"http": config.http.port}
                 probes = [value for name, value in container.items() if name.endswith("Probe")]
@@ -152,3 +169,17 @@ def test_probes_ask_what_the_program_answers(folder: Path) -> None:
                 for probe in probes:
                     assert f'("{probe["httpGet"]["path"]}", self.' in server
                     assert probe["httpGet"]["port"] in ports
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda path: path.name)
+def test_a_policy_guards_the_status_port_of_every_pod(folder: Path) -> None:
+    policies = [one["spec"] for one in resources(folder) if one["kind"] == "NetworkPolicy"]
+    for resource, pod in pods(folder):
+        if not any("ports" in container for container in pod["containers"]):
+            continue
+        labels = resource["spec"]["template"]["metadata"]["labels"]
+        guarding = [
+            one for one in policies if one["podSelector"]["matchLabels"].items() <= labels.items()
+        ]
+        assert guarding, names(resource)
+        assert all(rule["from"] for one in guarding for rule in one["ingress"])

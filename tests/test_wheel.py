@@ -70,8 +70,10 @@ def test_without_a_compiler_the_wheel_is_pure_and_reads_frames_in_python(
     ZipFile(built).extractall(installed)
     probe = "from ingestor.native import native; print(native().way)"
     assert run("-c", probe, cwd=tmp_path, path=installed).stdout == "python\n"
-    done = run("-m", "ingestor", "feeds", cwd=tmp_path, path=installed, **no_compiler)
+    demo = ("-m", "ingestor", "demo", "--seconds", "3", "--symbols", "20", "--json")
+    done = run(*demo, cwd=tmp_path, path=installed, **no_compiler)
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["rows_acked"] > 0
 
 
 def test_a_required_library_without_a_compiler_is_an_error(

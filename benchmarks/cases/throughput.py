@@ -42,7 +42,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     windows, seconds = (1, 1.0) if quick else (3, 1.5)
     results: list[Row] = []
     with stub_broker() as bootstrap:
-        for load in (TRADES,) if quick else (TRADES, QUOTES, BOOK_20, BOOK_200):
+        for load in (TRADES, QUOTES, BOOK_20) if quick else (TRADES, QUOTES, BOOK_20, BOOK_200):
             results += [_measure(load, bootstrap, one, windows, seconds) for one in ENCODINGS]
         if not quick:
             results.append(_measure(TRADES, bootstrap, "binary", windows, seconds, workers=2))

@@ -111,6 +111,9 @@ TARGETS: Final = (
     ),
     Target(*("storm_back_s", "seconds until 99 % of 5,000 cut connections are back", 60, False)),
     Target(*("cluster_busiest", "busiest of 100 workers, in units of the mean", 1.1, False)),
+    Target(
+        *("cluster_group_killed_s", "seconds until shards of 5 killed of 20 are dealt", 9, False)
+    ),
     Target(*("cluster_moved_by_others", "shards that move between workers that stay", 0, False)),
     Target(
         *("recording_cost_json", "part of live JSON throughput that recording costs", 0.25, False),

@@ -17,6 +17,7 @@ Traps:
   `cid`, `topic`. The direction of a liquidation is its order's.
 - Symbols of spot are in lower case.
 - A level of size 0 is removed.
+- `depth.step0` and `mbp.refresh` are whole books, on spot's first address. Other steps are joined.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from ingestor.adapter import (
     INT64_MAX,
     MILLISECOND,
     NO_SIDE,
+    OTHER_BOOK,
     TAKER_SIDES,
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     Continuity,
@@ -60,7 +63,7 @@ from ingestor.adapter import (
     gunzipped,
 )
 
-from . import instruments, notifications
+from . import images, instruments, notifications
 
 _ID_MASK: Final = (1 << 64) - 1
 _LEVELS: Final = "mbp.400"
@@ -158,6 +161,11 @@ _LIMITS: Final = Limits(
 )
 
 
+_SPOT_RULE: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REQUEST, depth_max=400)
+_CONTRACT_RULE: Final = BookRule(Continuity.INCREMENT, depth_max=150)
+_SPOT_URL: Final = "wss://api.huobi.pro/ws"
+
+
 def _contracts(path: str) -> Market:
     notes = f"wss://api.hbdm.com/{path.removesuffix('ws')}notification"
     return Market(
@@ -167,7 +175,8 @@ def _contracts(path: str) -> Market:
         ),
         rest_url="https://api.hbdm.com",
         limits=_LIMITS,
-        book=BookRule(Continuity.INCREMENT, depth_max=150),
+        book=_CONTRACT_RULE,
+        books=(BookOffer(150, 30), images.offer(_CONTRACT_RULE, 150, 100)),
     )
 
 
@@ -177,12 +186,17 @@ class Htx(PlainFeed):
     markets: ClassVar[Mapping[str, Market]] = {
         "spot": Market(
             endpoints=(
-                Endpoint("wss://api.huobi.pro/ws", frozenset({"trades", "quotes"})),
+                Endpoint(_SPOT_URL, frozenset({"trades", "quotes"})),
                 Endpoint("wss://api.huobi.pro/feed", frozenset({"book"})),
             ),
             rest_url="https://api.huobi.pro",
             limits=_LIMITS,
-            book=BookRule(Continuity.PREVIOUS, SnapshotSource.REQUEST, depth_max=400),
+            book=_SPOT_RULE,
+            books=(
+                BookOffer(400, 100),
+                images.offer(_SPOT_RULE, 150, 1_000, _SPOT_URL),
+                images.offer(_SPOT_RULE, 20, 100, _SPOT_URL),
+            ),
         ),
         "linear": _contracts("linear-swap-ws"),
         "inverse": _contracts("swap-ws"),
@@ -190,10 +204,15 @@ class Htx(PlainFeed):
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._is_spot = market == "spot"
-        self._topics = _TOPICS[market]
+        self._topics = dict(_TOPICS[market])
+        self._increments = self._topics["book"]
         self._kinds = {topic: channel for channel, topic in self._topics.items()}
         self._symbols = symbols
         self._requests = Requests(1)
+
+    def choose_book(self, offer: BookOffer) -> None:
+        self._topics["book"] = images.topic(offer) or self._increments
+        self._kinds = {topic: channel for channel, topic in self._topics.items()}
 
     def stream(self, channel: str, symbol: str) -> str:
         topic = notifications.TOPICS.get(channel)
@@ -233,17 +252,22 @@ class Htx(PlainFeed):
 
     def _data(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> Control | None:
         symbol, topic = _parts(message.ch)
-        match self._kinds.get(_DEPTHS.sub(self._topics["book"], topic)):
+        topic = _DEPTHS.sub(self._increments, topic)
+        match self._kinds.get(topic):
             case "trades":
                 self._trades(self._symbols[symbol], _parse_trades(message.tick), ts_recv, out)
             case "quotes":
                 append = self._spot_quote if self._is_spot else self._contract_quote
                 append(self._symbols[symbol], message.tick, ts_recv, out)
+            case "book" if topic in images.TOPICS:
+                images.append(self._symbols[symbol], message.tick, message.ts, ts_recv, out)
             case "book" if self._is_spot:
                 levels = _parse_spot_levels(message.tick)
                 self._levels(symbol, message, levels, levels.prev_seq_num, 0, ts_recv, out)
             case "book":
                 self._contract_levels(symbol, message.tick, ts_recv, out)
+            case None if topic == self._increments or topic in images.TOPICS:
+                return OTHER_BOOK
             case _:
                 kind = topic.partition(".")[0]
                 if not message.ch.startswith("market.") or kind not in _OTHERS:

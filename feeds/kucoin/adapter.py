@@ -12,6 +12,7 @@ Traps:
   with price 0 only moves the number. The public image of spot is of 100 levels a side.
 - A futures' change is one text: price, side, size.
 - The side of a trade is the taker's. Older trade ids are 24 hex digits.
+- `level2Depth50` is the whole book of 50 levels each time; that of 5 levels is left out.
 - A contract of an inverse market is -1 in the list: one dollar. XBT is BTC.
 """
 
@@ -25,8 +26,10 @@ import orjson
 
 from ingestor.adapter import (
     NO_SIDE,
+    OTHER_BOOK,
     TAKER_SIDES,
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     Continuity,
@@ -68,13 +71,19 @@ _TOPICS: Final = {
         "mark_price": "/contract/instrument",
     },
 }
+_DEPTH: Final = 50
+_FIRST: Final = {"spot": 100, "futures": 10_000}  # levels of the images over REST
+_IMAGES: Final = {
+    "spot": f"/spotMarket/level2Depth{_DEPTH}",
+    "futures": f"/contractMarket/level2Depth{_DEPTH}",
+}
+_BOOKS: Final = {market: topics["book"] for market, topics in _TOPICS.items()}
 _LEFT_OUT: Final = {
     name: Filtered(name.rpartition("/")[2])
     for name in (
         *("/market/ticker", "/market/snapshot", "/market/candles", "/spotMarket/level2Depth5"),
-        *("/spotMarket/level2Depth50", "/indicator/index", "/indicator/markPrice"),
-        *("/contractMarket/ticker", "/contractMarket/level2Depth5"),
-        *("/contractMarket/level2Depth50", "/contractMarket/limitCandle", "/contract/announcement"),
+        *("/indicator/index", "/indicator/markPrice", "/contractMarket/ticker"),
+        *("/contractMarket/level2Depth5", "/contractMarket/limitCandle", "/contract/announcement"),
         *("/contractMarket/snapshot", "/contractMarket/tradeOrders"),
     )
 }
@@ -151,6 +160,15 @@ class _Image(msgspec.Struct, gc=False):
     ts: Any = None  # of futures, ns
 
 
+class _Best(msgspec.Struct, gc=False):
+    """The best levels of a book."""
+
+    asks: list[list[Any]]
+    bids: list[list[Any]]
+    timestamp: Any
+    sequence: Any = 0
+
+
 class _Message(msgspec.Struct, gc=False):
     type: str
     topic: str = ""
@@ -171,10 +189,12 @@ _parse_ticker: Final = msgspec.json.Decoder(_Ticker, float_hook=str).decode
 _parse_instrument: Final = msgspec.json.Decoder(_Instrument, float_hook=str).decode
 _parse_increment: Final = msgspec.json.Decoder(_Increment, float_hook=str).decode
 _parse_change: Final = msgspec.json.Decoder(_Change, float_hook=str).decode
+_parse_best: Final = msgspec.json.Decoder(_Best, float_hook=str).decode
 _parse_image: Final = msgspec.json.Decoder(_Answer, float_hook=str).decode
 
 
 def _market(name: str, host: str, rest_host: str, continuity: Continuity) -> Market:
+    of_images = BookRule(Continuity.NONE, depth_max=_DEPTH, images_only=True)
     return Market(
         endpoints=(Endpoint(f"wss://{host}/", frozenset(_TOPICS[name])),),
         rest_url=f"https://{rest_host}",
@@ -189,6 +209,7 @@ def _market(name: str, host: str, rest_host: str, continuity: Continuity) -> Mar
             frame_bytes_max=4 << 20,
         ),
         book=BookRule(continuity, SnapshotSource.REST),
+        books=(BookOffer(_FIRST[name]), BookOffer(_DEPTH, 100, of_images, is_plain=True)),
         trade_numbers=TradeNumbers.ASCENDING,
     )
 
@@ -208,10 +229,15 @@ class Kucoin:
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._market = market
-        self._topics = _TOPICS[market]
+        self._topics = dict(_TOPICS[market])
         self._channels = {topic: channel for channel, topic in self._topics.items()}
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
+
+    def choose_book(self, offer: BookOffer) -> None:
+        has_images = offer.depth == _DEPTH
+        self._topics["book"] = (_IMAGES if has_images else _BOOKS)[self._market]
+        self._channels = {topic: channel for channel, topic in self._topics.items()}
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{self._topics[channel]}:{symbol}"
@@ -264,6 +290,8 @@ class Kucoin:
         topic, _, symbol = message.topic.partition(":")
         channel = self._channels.get(topic)
         if channel is None:
+            if topic in {_BOOKS[self._market], _IMAGES[self._market]}:
+                return OTHER_BOOK
             if topic not in _LEFT_OUT:
                 raise UnknownMessage(self.venue, f"topic {message.topic!r:.60}")
             return _LEFT_OUT[topic]
@@ -280,6 +308,8 @@ class Kucoin:
                 out.quote(self._symbols[symbol], time, ts_recv, 0, *bid, *ask)
             case "quotes":
                 self._ticker(_parse_ticker(message.data), ts_recv, out)
+            case _ if topic in _IMAGES.values():
+                self._best(symbol, _parse_best(message.data), ts_recv, out)
             case _ if is_spot:
                 self._increment(_parse_increment(message.data), ts_recv, out)
             case _:
@@ -347,6 +377,13 @@ class Kucoin:
         time = time_ns(change.timestamp)
         out.levels(number, time, ts_recv, sequence, sequence, bids, asks, are_pairs=True)
 
+    def _best(self, symbol: str, best: _Best, ts_recv: int, out: ColumnBuffer) -> None:
+        bids, asks = pairs_of(best.bids), pairs_of(best.asks)
+        number, time = whole_number(best.sequence), time_ns(best.timestamp)
+        flags = int(Flag.SNAPSHOT | Flag.PARTIAL)
+        instrument = self._symbols[symbol]
+        out.levels(instrument, time, ts_recv, number, number, bids, asks, 0, flags, are_pairs=True)
+
     def streams_of(self, payload: bytes) -> Sequence[str]:
         topic = orjson.loads(payload)["topic"]
         return (topic,) if topic.partition(":")[0] in self._channels else ()
@@ -368,6 +405,8 @@ class Kucoin:
         return instruments.parse(market, entry)
 
     def snapshot_request(self, symbol: str) -> RestRequest | None:
+        if self._topics["book"] in _IMAGES.values():
+            return None
         return RestRequest(_SNAPSHOTS[self._market], {"symbol": symbol}, weight=3)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:

@@ -129,12 +129,14 @@ class BookOffer:
     speed_ms: between two updates; 0 = each change at once.
     rule: of such a book; None = the market's, with this depth where the venue keeps that many.
     is_plain: its frames go to `decode` alone, since what reads many together knows the first form.
+    url: of the endpoint that carries it; "" = the one whose channels have `book`.
     """
 
     depth: int
     speed_ms: int = 0
     rule: BookRule | None = None
     is_plain: bool = False
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

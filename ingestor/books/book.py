@@ -13,6 +13,7 @@ next valid row is a RESET with a snapshot behind it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -125,8 +126,8 @@ class Book:
     instrument: int
     rule: BookRule
     counters: BookCounters
-    bids: BookSide
-    asks: BookSide
+    own_bids: BookSide
+    own_asks: BookSide
     limit: int
     continuity: Continuity
     holds_updates: bool  # until a snapshot comes: it may come over REST
@@ -157,6 +158,26 @@ class Book:
     attempts: int = 0
     repair_cause: Cause | None = None
     deadline_ns: int = 0  # when a snapshot asked for is asked for again
+    giver: Callable[[Book], None] | None = None  # gives the levels back: they are lent (`lending`)
+    rests: int = 0  # how often it is not lent although it could be
+
+    @property
+    def bids(self) -> BookSide:
+        """The bids, taken back where they are lent."""
+        self.take_back()
+        return self.own_bids
+
+    @property
+    def asks(self) -> BookSide:
+        """The asks, taken back where they are lent."""
+        self.take_back()
+        return self.own_asks
+
+    def take_back(self) -> None:
+        """Take the levels back where they are lent."""
+        giver, self.giver = self.giver, None
+        if giver is not None:
+            giver(self)
 
     @property
     def is_valid(self) -> bool:

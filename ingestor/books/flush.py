@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, compress, islice
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,13 @@ _COPIED: Final = (
 _UPDATE_FIELDS: Final = UPDATE.names or ()
 FEW: Final = 4  # updates in a flush up to which Python is faster than numpy
 _LAST: Final = np.uint16(Flag.LAST)
+# What `_read_many` and `_read_few` set.
+_READ: Final = frozenset(
+    {
+        *("keys", "sizes", "counts", "tops", "instruments", "firsts", "lasts", "previous"),
+        *("checksums", "flags", "updates", "levels"),
+    }
+)
 
 
 class Flush:
@@ -53,19 +60,24 @@ class Flush:
     size). taken: how many updates were. One iterator costs less than two slices for each side.
     """
 
+    keys: list[int]
+    sizes: list[int]
+    counts: list[int]
+    tops: list[int]
+    instruments: list[int]
+    firsts: list[int]
+    lasts: list[int]
+    previous: list[int]
+    checksums: list[int]
+    flags: list[int]
+    updates: Iterator[tuple[int, ...]]
+    levels: Iterator[tuple[int, int]]
+
     def __init__(self, sealed: Sealed, now_ns: int) -> None:
         self.sealed = sealed
         self.now_ns = now_ns
-        if len(sealed.updates) <= FEW:
-            self._read_few(sealed)
-            smallest = min(self.sizes, default=0)
-        else:
-            self._read_many(sealed)
-            smallest = int(sealed.sizes.min(initial=0))
-        self.updates: Iterator[tuple[int, ...]] = self._columns()
-        # (`keys` has one more than `sizes`.)
-        self.levels: Iterator[tuple[int, int]] = zip(self.keys, self.sizes, strict=False)
         self.taken = 0
+        self.skipped: NDArray[np.bool_] | None = None
         self.filtered = 0
         self.added: list[int] = []  # instrument of each row that removes a level by our own choice
         self._left_out: list[tuple[int, int]] = []
@@ -74,24 +86,38 @@ class Flush:
         self._not_last: list[int] = []
         self._quotes = bytearray()
         self._is_cut = False  # `rows` left out rows that nobody asked for
+
+    def __getattr__(self, name: str) -> Any:
+        """Read the columns when the first of them is asked for: the library needs none."""
+        if name not in _READ:
+            raise AttributeError(name)
+        sealed = self.sealed
+        if len(sealed.updates) <= FEW:
+            self._read_few(sealed)
+            smallest = min(self.sizes, default=0)
+        else:
+            self._read_many(sealed)
+            smallest = int(sealed.sizes.min(initial=0))
         if smallest < 0:
             self._flag_negative()
+        self.go_on_at(self.taken)
+        return self.__dict__[name]
 
     def _read_many(self, sealed: Sealed) -> None:
         updates = sealed.updates
         counts = _counts(updates)
         keys = np.zeros(len(sealed.prices) + 1, np.int64)  # one more: there every part may begin
         np.multiply(sealed.prices, np.repeat(np.tile(_SIGNS, len(updates)), counts), out=keys[:-1])
-        self.keys: list[int] = keys.tolist()
-        self.sizes: list[int] = sealed.sizes.tolist()
-        self.counts: list[int] = counts.tolist()
-        self.tops: list[int] = np.maximum.reduceat(keys, counts.cumsum() - counts).tolist()
-        self.instruments: list[int] = updates["instrument"].tolist()
-        self.firsts: list[int] = updates["first"].tolist()
-        self.lasts: list[int] = updates["last"].tolist()
-        self.previous: list[int] = updates["previous"].tolist()
-        self.checksums: list[int] = updates["checksum"].tolist()
-        self.flags: list[int] = updates["flags"].tolist()
+        self.keys = keys.tolist()
+        self.sizes = sealed.sizes.tolist()
+        self.counts = counts.tolist()
+        self.tops = np.maximum.reduceat(keys, counts.cumsum() - counts).tolist()
+        self.instruments = updates["instrument"].tolist()
+        self.firsts = updates["first"].tolist()
+        self.lasts = updates["last"].tolist()
+        self.previous = updates["previous"].tolist()
+        self.checksums = updates["checksum"].tolist()
+        self.flags = updates["flags"].tolist()
 
     def _read_few(self, sealed: Sealed) -> None:
         """As `_read_many`, without the fixed cost of numpy's calls."""
@@ -122,7 +148,7 @@ class Flush:
                 self.flags[index] |= NEGATIVE
 
     def __len__(self) -> int:
-        return len(self.instruments)
+        return len(self.sealed.updates)
 
     @cached_property
     def bounds(self) -> list[int]:
@@ -188,10 +214,41 @@ class Flush:
             self.discard(update)
 
     def go_on_at(self, index: int) -> None:
-        """Let `updates` and `levels` go on at an update, wherever they were."""
+        """Let `updates` and `levels` go on at an update, wherever they were, without those that are
+        skipped."""
         self.taken = index
-        self.updates = islice(self._columns(), index, None)
-        self.levels = islice(zip(self.keys, self.sizes, strict=False), self.start(index), None)
+        # (`keys` has one more than `sizes`.)
+        start = self.start(index)
+        levels: Iterator[tuple[int, int]] = islice(
+            zip(self.keys, self.sizes, strict=False), start, None
+        )
+        updates: Iterator[tuple[int, ...]] = islice(self._columns(), index, None)
+        if self.skipped is not None:
+            kept = ~self.skipped
+            lengths = np.add.reduceat(self.counts, np.arange(0, len(self.counts), 2))
+            levels = compress(levels, kept.repeat(lengths)[start:].tolist())
+            updates = compress(updates, kept[index:].tolist())
+        self.updates, self.levels = updates, levels
+
+    def has_many(self, end: int) -> bool:
+        """Return whether many updates are to be taken before `end`."""
+        return end - self.taken > FEW
+
+    def skip(self, skipped: NDArray[np.bool_]) -> None:
+        """Leave updates out of `updates` and `levels`: they are in their books already."""
+        self.skipped = skipped if self.skipped is None else self.skipped | skipped
+
+    def left(self, end: int) -> Sequence[int]:
+        """Return the updates before `end` that are neither taken nor skipped."""
+        if self.skipped is None:
+            return range(self.taken, end)
+        indices: list[int] = (np.flatnonzero(~self.skipped[self.taken : end]) + self.taken).tolist()
+        return indices
+
+    def first_level(self, index: int) -> int:
+        """Return `start` of an update without reading the columns."""
+        updates = self.sealed.updates[:index]
+        return int(updates["bids"].sum()) + int(updates["asks"].sum())
 
     def gap(
         self, at: int, instrument: int, ts_recv: int, cause: Cause, first: int = 0, last: int = 0

@@ -21,12 +21,11 @@ from itertools import islice
 from operator import length_hint
 from typing import Final
 
-import numpy as np
-
 from ingestor.adapter import BookRule, Continuity, SnapshotSource
 from ingestor.books.book import NEXT, Book, Event, State, Update
-from ingestor.books.flush import NEGATIVE, Flush, image
+from ingestor.books.flush import NEGATIVE, Flush
 from ingestor.books.images import take_image
+from ingestor.books.lending import lending
 from ingestor.books.open_books import OpenBooks
 from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
@@ -41,7 +40,7 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import LEVEL, Cause, Flag
+from ingestor.model.rows import Cause, Flag
 from ingestor.model.timestamps import SECOND
 
 __all__ = ["BookManager", "BookOutput", "BookSettings", "BookStatistics", "Repair"]
@@ -69,6 +68,7 @@ class BookManager:
         self._settings = settings or BookSettings()
         self._books = OpenBooks(table, rule_of, self._settings)
         self._breaks: list[tuple[int, Cause, int]] = []  # from outside, for the next flush
+        self._lending = lending(self._books)
         self._repairs = RepairPlanner(table, self._settings)
         self._errors: list[SequenceGap] = []
         self._bugs: list[tuple[int, Exception]] = []
@@ -167,14 +167,8 @@ class BookManager:
         Rows are flagged SNAPSHOT, and PARTIAL where the book is deeper than what is shown. An empty
         book is one RESET row flagged SNAPSHOT. `sequence` is the number of the newest update.
         """
-        self._books.note()
         broken = {instrument for instrument, _, _ in self._breaks}
-        parts = [
-            image(book, self._settings.snapshot_depth, self._books.newest[book.instrument])
-            for book in map(self._books.by_instrument.get, instruments)
-            if book is not None and book.is_valid and book.instrument not in broken
-        ]
-        rows = np.concatenate(parts) if parts else np.empty(0, LEVEL)
+        rows = self._books.images(instruments, broken, self._settings.snapshot_depth)
         return TickBatch(RowClass.LEVEL, rows, self._table)
 
     def is_valid(self, instrument: int) -> bool:
@@ -195,20 +189,35 @@ class BookManager:
 
         The boundary of each book: an update that raises costs its own book, which begins anew.
         """
-        while True:
-            indices = iter(range(flush.taken, end))
+        if self._lending is not None and flush.has_many(end) and not 0 <= quotes_waiting.due < end:
+            for index in self._lending.take(flush, end):
+                self._judge(flush, index)
+        while left := flush.left(end):
+            if flush.skipped is not None:
+                flush.go_on_at(flush.taken)
+            indices = iter(left)
             try:
                 self._apply_updates(flush, quotes_waiting, indices, quotes_end)
                 break
             except Exception as failure:  # noqa: BLE001  # the boundary of a book
-                failed = end - length_hint(indices) - 1
-                update = flush.update(failed)
-                flush.discard_once(update)
-                instrument = flush.instruments[failed]
-                self._contain(flush, instrument, update.at, update.ts_recv, failure)
+                failed = left[len(left) - length_hint(indices) - 1]
+                self._contain_update(flush, failed, failure)
                 flush.go_on_at(failed + 1)
         flush.taken = end
         self._apply_quotes(flush, quotes_waiting, quotes_end, end)
+
+    def _judge(self, flush: Flush, index: int) -> None:
+        """Verify an update whose levels are in its book already."""
+        try:
+            self._verify_update(flush, self._books.by_instrument[flush.instruments[index]], index)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a book
+            self._contain_update(flush, index, failure)
+
+    def _contain_update(self, flush: Flush, index: int, failure: Exception) -> None:
+        """Leave out an update that raised, and begin its book anew."""
+        update = flush.update(index)
+        flush.discard_once(update)
+        self._contain(flush, flush.instruments[index], update.at, update.ts_recv, failure)
 
     def _contain(
         self, flush: Flush, instrument: int, at: int, ts_recv: int, failure: Exception
@@ -262,15 +271,17 @@ class BookManager:
                 deque(islice(levels, bids + asks), 0)  # they are passed over
                 self._apply_slow_path(flush, index)
                 continue
+            if book.giver is not None:
+                book.take_back()
             if bids:
-                book.bids.apply(islice(levels, bids), top_bid)
+                book.own_bids.apply(islice(levels, bids), top_bid)
             if asks:
-                book.asks.apply(islice(levels, asks), top_ask)
+                book.own_asks.apply(islice(levels, asks), top_ask)
             if (
                 not book.is_simple
-                or book.bids.best + book.asks.best >= 0
-                or book.bids.is_over
-                or book.asks.is_over
+                or book.own_bids.best + book.own_asks.best >= 0
+                or book.own_bids.is_over
+                or book.own_asks.is_over
                 or book.recent_quotes
             ):
                 self._verify_update(flush, book, index)
@@ -282,9 +293,8 @@ class BookManager:
 
     def _verify_update(self, flush: Flush, book: Book, index: int) -> None:
         """An update's levels are in the book: prove it, and show what it did beyond its rows."""
-        cause = prove(
-            book, flush.lasts[index], flush.flags[index], flush.checksums[index], self._memory
-        )
+        flags, checksum = flush.flags[index], flush.checksums[index]
+        cause = prove(book, flush.lasts[index], flags, checksum, self._memory)
         if cause is not None:
             self._refuse(flush, book, flush.update(index), flush.start(index), cause)
         elif book.removed is not None or (book.quotes_from_book and book.top() != book.shown):
@@ -455,16 +465,9 @@ class BookManager:
             if is_down and self._wanted.is_elsewhere(book, hole.source):
                 continue
             self._wanted.carry(book, hole.source)
-            self._break(
-                flush,
-                book,
-                flush.start(hole.update),
-                hole.ts_recv,
-                hole.cause,
-                hole.first,
-                hole.last,
-                event=Event.DISCONNECT if is_down else Event.BREAK,
-            )
+            event = Event.DISCONNECT if is_down else Event.BREAK
+            at = flush.start(hole.update)
+            self._break(flush, book, at, hole.ts_recv, hole.cause, hole.first, hole.last, event)
 
     def _refuse(self, flush: Flush, book: Book, update: Update, at: int, cause: Cause) -> None:
         """Leave an update out and break the book that it contradicts."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Final
 
 import numpy as np
 
 from ingestor.adapter import BookRule
 from ingestor.books.book import Book, open_book
-from ingestor.books.flush import Flush
+from ingestor.books.flush import Flush, image
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookCounters, BookStatistics
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.rows import UPDATE, Rows
+from ingestor.model.rows import LEVEL, UPDATE, Rows
 
 _UNNOTED_MAX: Final = 1_024  # updates
 
@@ -60,11 +60,13 @@ class OpenBooks:
         """Take out a book that will not be heard of again."""
         book = self.by_instrument.pop(instrument, None)
         if book is not None:
+            book.take_back()
             self.has_quote_check[instrument] = False
         return book
 
     def move(self, old: int, new: int) -> None:
         """Let a book go on under the number of a new revision of its instrument."""
+        self.by_instrument[old].take_back()
         self.by_instrument[new] = self.by_instrument.pop(old)
         self.has_quote_check[new], self.has_quote_check[old] = self.has_quote_check[old], False
         self.newest[new] = self.newest[old]
@@ -75,7 +77,10 @@ class OpenBooks:
         self.fit_table()
         if not len(flush):
             return
-        if not self.by_instrument.keys() >= (heard := dict.fromkeys(flush.instruments)).keys():
+        if (
+            not self.by_instrument.keys()
+            >= (heard := dict.fromkeys(flush.sealed.updates["instrument"].tolist())).keys()
+        ):
             for instrument in heard:
                 self.book(instrument, flush.now_ns)
         self._unnoted.append(flush.sealed.updates)
@@ -98,6 +103,22 @@ class OpenBooks:
             self.newest[updates["instrument"]] = updates
             self._unnoted.clear()
             self._unnoted_count = 0
+
+    def images(self, instruments: Iterable[int], broken: Container[int], depth: int) -> Rows:
+        """Return the best levels of valid books as LEVEL rows.
+
+        Args:
+            instruments: Whose books are shown.
+            broken: Of these, the ones whose book is about to be broken.
+            depth: Most levels a side.
+        """
+        self.note()
+        parts = [
+            image(book, depth, self.newest[book.instrument])
+            for book in map(self.by_instrument.get, instruments)
+            if book is not None and book.is_valid and book.instrument not in broken
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, LEVEL)
 
     def statistics(self, now_ns: int | None = None) -> dict[tuple[str, str], BookStatistics]:
         """Return the sums by (venue, market). now_ns: counts the invalid times that still last."""

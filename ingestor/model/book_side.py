@@ -107,6 +107,28 @@ class BookSide:
             self._deep_keys, self._deep_sizes = _arrays(levels)
             self._refill()
 
+    def levels(self) -> tuple[Array, Array]:
+        """Return all keys in ascending order, and their sizes."""
+        keys, sizes = self.arrays(len(self))
+        return keys[::-1], sizes[::-1]
+
+    def load(self, keys: Array, sizes: Array) -> None:
+        """Forget everything, then hold these levels: keys in ascending order, no size of 0."""
+        self.trimmed = False
+        self.is_over = len(keys) > self._limit
+        self._changes = {}
+        self._deep_keys = self._deep_sizes = _EMPTY
+        if len(keys) <= self._top_max or self._is_whole:
+            self._changes_max = CHANGES_MIN
+            self.top_levels = dict(zip(keys.tolist(), sizes.tolist(), strict=True))
+            self.best = int(keys[-1]) if len(keys) else NOTHING
+            self._set_boundary(NOTHING)
+        else:
+            self._changes_max = max(CHANGES_MIN, len(keys) // 4)
+            self.top_levels = {}
+            self._deep_keys, self._deep_sizes = keys.copy(), sizes.copy()
+            self._refill()
+
     def clear(self) -> None:
         self.replace((), ())
 

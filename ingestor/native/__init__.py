@@ -1,6 +1,14 @@
 """Turn frequent frames into rows in C, where a library was compiled; README.md explains it."""
 
-from ingestor.native.layouts import RECORD_FIRST, RECORD_ROWS, FieldKind, Op, ReadResult
+from ingestor.native.books import LentBooks
+from ingestor.native.layouts import (
+    RECORD_FIRST,
+    RECORD_ROWS,
+    FieldKind,
+    Op,
+    ReadResult,
+    UpdateResult,
+)
 from ingestor.native.library import Native, native
 from ingestor.native.reading import KnownPrefix, ReadRun, RecordReader
 from ingestor.native.records import Field, RecordWriter, Written, crc32c
@@ -15,6 +23,7 @@ __all__ = [
     "FieldKind",
     "FrameTaker",
     "KnownPrefix",
+    "LentBooks",
     "Native",
     "Op",
     "ReadResult",
@@ -24,6 +33,7 @@ __all__ = [
     "Step",
     "Taken",
     "TakenRows",
+    "UpdateResult",
     "Written",
     "crc32c",
     "native",

@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.model.rows import UPDATE
+
 ROW_BYTES: Final = 64
 CHOICES_MAX: Final = 4
 EXPONENT_MAX: Final = 18
@@ -234,6 +236,27 @@ class CReading(ctypes.Structure):
     )
 
 
+_SIDE: Final = np.dtype([("keys", "<u8"), ("sizes", "<u8"), ("used", "<u4"), ("room", "<u4")])
+BOOK: Final = np.dtype(
+    [
+        ("sides", _SIDE, 2),
+        ("last", "<u8"),
+        ("limit", "<u4"),
+        ("rule", "u1"),
+        ("is_lent", "u1"),
+        ("spare", "u1", 2),
+    ]
+)
+
+
+class UpdateResult(IntEnum):
+    """What became of an update of a book."""
+
+    LEFT = 0
+    DONE = 1
+    APPLIED = 2  # the book is crossed or too long now
+
+
 # In the order of `native_size`.
 SIZES: Final = (
     OPERATION.itemsize,
@@ -247,6 +270,8 @@ SIZES: Final = (
     ctypes.sizeof(CWriter),
     PREFIX.itemsize,
     ctypes.sizeof(CReading),
+    BOOK.itemsize,
+    UPDATE.itemsize,
 )
 
 

@@ -61,19 +61,22 @@ class ReadRun:
 
 
 class RecordReader:
-    """Reads runs of records out of a batch, and says where Python must read one."""
+    """Reads runs of records out of a batch, and says where Python must read one.
+
+    arrays, table, prefixes, texts: what C reads, of the shapes, keys and prefixes.
+    """
 
     def __init__(self, library: ctypes.CDLL, shapes: Sequence[CompiledShape]) -> None:
         """shapes: what follows a prefix, one of each class."""
         self._read = library.native_read
         self._classes = {OUTPUT_OF[shape.row_class]: shape.row_class for shape in shapes}
         self._shape_of = {shape.row_class: index for index, shape in enumerate(shapes)}
-        self._arrays = arrays_of(shapes)
-        self._table = SymbolTable(library)
+        self.arrays = arrays_of(shapes)
+        self.table = SymbolTable(library)
         self._shapes = CShapes(
-            operations=address(self._arrays.operations),
-            shapes=address(self._arrays.shapes),
-            texts=address(self._arrays.texts),
+            operations=address(self.arrays.operations),
+            shapes=address(self.arrays.shapes),
+            texts=address(self.arrays.texts),
             shape_count=len(shapes),
         )
         self._output = COutput()
@@ -94,21 +97,21 @@ class RecordReader:
     def know(self, prefixes: Iterable[KnownPrefix]) -> None:
         """Know these prefixes, and no others."""
         known = list(prefixes)
-        self._prefixes = np.zeros(len(known) + 1, PREFIX)
+        self.prefixes = np.zeros(len(known) + 1, PREFIX)
         texts = bytearray()
         last: dict[bytes, int] = {}
         for number, one in enumerate(known, 1):
-            row = self._prefixes[number]
+            row = self.prefixes[number]
             row["text_at"], row["length"] = len(texts), len(one.text)
             row["next"], row["number"] = last.get(one.key, 0), one.number
             row["session"], row["exponents"] = one.session, one.exponents
             row["shape"] = self._shape_of[one.row_class]
             texts += one.text
             last[one.key] = number
-        self._texts = np.frombuffer(bytes(texts) or b"\0", np.uint8)
-        self._table.set((key, number, (0, 0)) for key, number in last.items())
-        self._table.show(self._shapes)
-        self._reading.prefixes, self._reading.texts = address(self._prefixes), address(self._texts)
+        self.texts = np.frombuffer(bytes(texts) or b"\0", np.uint8)
+        self.table.set((key, number, (0, 0)) for key, number in last.items())
+        self.table.show(self._shapes)
+        self._reading.prefixes, self._reading.texts = address(self.prefixes), address(self.texts)
 
     def begin(self, records: int, least_delta: int, most_delta: int) -> None:
         """Begin with a batch.

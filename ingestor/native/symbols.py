@@ -16,7 +16,10 @@ Entry = tuple[bytes, int, tuple[int, int]]  # text, number, exponents of price a
 
 
 class SymbolTable:
-    """Texts and what they stand for, by open addressing."""
+    """Texts and what they stand for, by open addressing.
+
+    slots: SYMBOL[n]; names: uint8, the texts one after the other.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._hash = library.native_hash
@@ -28,18 +31,18 @@ class SymbolTable:
         slots = _SLOTS_MIN
         while slots < 2 * len(known) + 2:
             slots *= 2
-        self._slots = np.zeros(slots, SYMBOL)
+        self.slots = np.zeros(slots, SYMBOL)
         texts = bytearray(b"\0")
         for text, number, exponents in known:
             hashed = self._hash(text, len(text))
             slot = hashed & (slots - 1)
-            while self._slots[slot]["length"]:
+            while self.slots[slot]["length"]:
                 slot = (slot + 1) & (slots - 1)
-            self._slots[slot] = (hashed, len(texts), len(text), number, exponents, (0, 0))
+            self.slots[slot] = (hashed, len(texts), len(text), number, exponents, (0, 0))
             texts += text
-        self._names = np.frombuffer(bytes(texts), np.uint8)
+        self.names = np.frombuffer(bytes(texts), np.uint8)
 
     def show(self, shapes: CShapes) -> None:
         """Let C see the table. It must be shown again once it was set."""
-        shapes.symbols, shapes.symbols_mask = address(self._slots), len(self._slots) - 1
-        shapes.names = address(self._names)
+        shapes.symbols, shapes.symbols_mask = address(self.slots), len(self.slots) - 1
+        shapes.names = address(self.names)

@@ -8,7 +8,9 @@ import orjson
 import pytest
 
 from feeds.kucoin import Kucoin
-from ingestor.adapter import Handshake, HasHandshake, VenueError
+from ingestor.adapter import OTHER_BOOK, Handshake, HasHandshake, VenueError
+from ingestor.adapter.book_offers import choose, offer_named
+from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
 from tests.feeds.fixtures import load
@@ -78,3 +80,37 @@ def test_each_lost_change_of_a_futures_book_is_found(missing: int | None) -> Non
         for batch in pipeline.flush(TS_RECV).batches:
             gaps += int((batch.rows["kind"] == Kind.GAP).sum())
         assert gaps == (missing is not None and number > missing)
+
+
+@pytest.mark.parametrize(
+    ("market", "topic"),
+    [("spot", "/spotMarket/level2Depth50"), ("futures", "/contractMarket/level2Depth50")],
+)
+def test_a_book_of_50_levels_comes_whole_each_time(market: str, topic: str) -> None:
+    fixture = load(Kucoin, market)
+    table = InstrumentTable(fixture.instruments)
+    stream = f"{topic}:{table[0].symbol}"
+    offer = offer_named(Kucoin, market, [stream])
+    assert offer == Kucoin.markets[market].books[1]
+    rule = offer.rule
+    assert rule is not None
+    pipeline = Pipeline(table, lambda _: rule)
+    queue = pipeline.frame_queues.of(Kucoin, market, offer)
+    connection = Connection(fixture, table, queue.buffer, queue.counts)
+    levels = {"bids": [["9", "1"]], "asks": [["10", "2"], ["11", "3"]]}
+    found: list[list[tuple[int, int]]] = []
+    for bids in (levels["bids"], [["8", "4"]]):
+        data = levels | {"bids": bids, "timestamp": 1_767_225_600_000}
+        frame = {"type": "message", "topic": stream, "subject": "level2", "data": data}
+        payload = orjson.dumps(frame)
+        if not found:
+            assert connection.adapter.decode(payload, TS_RECV, queue.buffer) is OTHER_BOOK
+            choose(connection.adapter, offer)
+            assert connection.adapter.stream("book", table[0].symbol) == stream
+        connection.session.receive(payload, TS_RECV)
+        rows = [row for batch in pipeline.flush(TS_RECV).batches for row in batch.rows]
+        found.append([(int(row["kind"]), int(row["side"])) for row in rows])
+    level = int(Kind.LEVEL)
+    assert sorted(found[0][1:]) == [(level, 1), (level, 2), (level, 2)]
+    assert found[1] == [(level, 1), (level, 1)], "one level went, another came"
+    assert queue.counts.rejected == 0

@@ -18,6 +18,9 @@ CONNECTS = [
     ("okx", "spot swap futures", 3, 1, "Overview: 3 requests per second, by IP"),
     ("coinbase", "spot", 8, 1, "WebSocket Rate Limits: 8 per second per IP"),
     ("kraken", "spot", 150, 600, "FAQ: about 150 per rolling 10 minutes"),
+    ("bitget", "spot usdt usdc coin", 300, 300, "Websocket: 300 requests/IP/5min"),
+    ("whitebit", "spot perp", 1_000, 60, "WebSocket: 1,000 new connections a minute"),
+    ("lighter", "perp spot", 80, 60, "Rate limits: 80 connections a minute"),
 ]
 REST = [
     ("binance", "spot", 6_000, 60, "REST: 6,000 request weight a minute"),
@@ -25,10 +28,19 @@ REST = [
     ("bybit", "spot linear inverse", 600, 5, "Rate limit: 600 requests within 5 s, by IP"),
     ("okx", "spot swap futures", 20, 2, "Get instruments: 20 requests per 2 s"),
     ("coinbase", "spot", 10, 1, "REST rate limits: public endpoints 10 per second, by IP"),
+    ("bitget", "spot usdt usdc coin", 20, 1, "Get Instruments: 20 a second, by IP"),
+    ("whitebit", "spot perp", 2_000, 10, "Market Info: 2,000 requests in 10 s"),
+    ("backpack", "spot perp", 2_000, 60, "Rate limits: 2,000 a minute"),
+    ("krakenfutures", "linear inverse", 500, 10, "Rate limits: a cost of 500 in 10 s"),
 ]
 REQUESTS = [
     ("binance", "spot", 5, 1, "WebSocket Streams: 5 incoming messages a second"),
     ("binance", "usdm coinm", 10, 1, "Websocket Market Streams: 10 incoming messages a second"),
+    ("bitget", "spot usdt usdc coin", 10, 1, "Websocket: up to 10 messages a second"),
+    ("cryptocom", "spot derivatives", 100, 1, "Rate limits: 100 a second, market data"),
+    ("krakenfutures", "linear inverse", 100, 1, "WebSocket: 100 requests a second"),
+    ("poloniex", "spot", 500, 1, "WebSocket: 500 requests a second"),
+    ("lighter", "perp spot", 200, 60, "Rate limits: 200 messages a minute"),
 ]
 
 

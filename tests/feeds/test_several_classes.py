@@ -14,7 +14,6 @@ from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.row_classes import ROW_CLASSES
 from tests.feeds.fixtures import load, markets
 from tests.feeds.harness import TS_RECV, channels_of
-from tests.feeds.hostile import good_frames
 
 
 def shared() -> Iterator[tuple[type[FeedAdapter], str, str]]:
@@ -46,8 +45,12 @@ def test_who_carries_one_class_gets_rows_of_it_alone(
         for symbol, number in symbols.items()
     ]
     session = Session(0, feed, streams, buffer, FrameCounts(), SessionEvents(), market)
-    for frame in good_frames(adapter, market):
-        session.receive(frame, TS_RECV)
+    for step in fixture.steps:
+        match step.verb:
+            case "subscribe" | "unsubscribe":
+                assert list(getattr(feed, step.verb)(step.value))
+            case "frame" if step.outcome != "rejected":
+                session.receive(step.payload, TS_RECV)
     sealed = buffer.seal(table)
     row_class = ROW_CLASSES.of_channel(channel)
     assert {one for one, part in sealed.others.items() if len(part.rows)} == {row_class}

@@ -3,6 +3,7 @@
  * Whole final text and binary frames with 7 or 16 bits of length are read here (RFC 6455 section
  * 5.2); the caller sees to all else: control frames, fragments, masks, longer ones.
  */
+#include "books.h"
 #include "native.h"
 #include "reading.h"
 #include "records.h"
@@ -93,7 +94,8 @@ int64_t native_take_each(Take *take, const char *data, const int64_t *sizes, con
 uint64_t native_size(int which) {
     static const uint64_t sizes[] = {sizeof(Operation), sizeof(Shape), sizeof(Symbol), sizeof(Shapes),
                                      sizeof(Output), sizeof(Take), sizeof(Field), sizeof(Known),
-                                     sizeof(Writer), sizeof(Prefix), sizeof(Reading)};
+                                     sizeof(Writer), sizeof(Prefix), sizeof(Reading), sizeof(Book),
+                                     sizeof(Update)};
     return which >= 0 && which < (int)(sizeof sizes / sizeof sizes[0]) ? sizes[which] : 0;
 }
 

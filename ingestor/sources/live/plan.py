@@ -261,7 +261,7 @@ def _of_one(
             if (instrument, channel) in seen:
                 continue
             seen.add((instrument, channel))
-            endpoint = _endpoint(rules, channel, venue, wish.market)
+            endpoint = _endpoint(rules, channel, wish)
             stream = adapter.stream(channel, symbol)
             by_endpoint.setdefault(endpoint, []).append(
                 Subscription(instrument, symbol, channel, stream)
@@ -273,13 +273,15 @@ def _of_one(
             yield from _spread(wish, rules, endpoint, groups[endpoint], numbers)
 
 
-def _endpoint(rules: Market, channel: str, venue: str, market: str) -> Endpoint:
+def _endpoint(rules: Market, channel: str, wish: Wanted) -> Endpoint:
+    url = wish.book.url if channel == "book" and wish.book is not None else ""
     for endpoint in rules.endpoints:
-        if channel in endpoint.channels:
+        if endpoint.url == url or (not url and channel in endpoint.channels):
             return endpoint
     known = sorted({one for endpoint in rules.endpoints for one in endpoint.channels})
     raise ConfigError(
-        f"{venue} {market} has no channel {channel!r}", hint=f"it has {', '.join(known)}"
+        f"{wish.adapter.venue} {wish.market} has no channel {channel!r}",
+        hint=f"it has {', '.join(known)}",
     )
 
 

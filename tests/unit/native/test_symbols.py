@@ -17,7 +17,7 @@ def test_each_text_is_found_and_no_other(count: int) -> None:
     table, shapes = SymbolTable(library), CShapes()
     table.set((b"S%d" % number, number, (number % 19, 3)) for number in range(count))
     table.show(shapes)
-    slots, names = table._slots, bytes(table._names)
+    slots, names = table.slots, bytes(table.names)
     assert shapes.symbols_mask == len(slots) - 1
     assert len(slots) >= 2 * count
 
