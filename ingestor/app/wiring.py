@@ -36,12 +36,14 @@ from ingestor.sources.rest.pool import RestPools
 
 def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
     """Build what turns frames into rows, by the rules of the plan in force."""
-    return Pipeline(
+    pipeline = Pipeline(
         in_force.planned.table,
         in_force.rule_of,
         settings.book_settings(config.books),
         in_force.trade_numbers_of,
     )
+    pipeline.buffer.carried_only = True
+    return pipeline
 
 
 def make_sink(

@@ -24,6 +24,7 @@ from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind, Rows
+from ingestor.pipeline.asked_rows import keep_asked
 from ingestor.pipeline.gaps import Mark, concerned, with_gaps
 from ingestor.pipeline.resent_rows import ResentRows
 from ingestor.pipeline.trade_gaps import Lost, TradeGaps
@@ -221,7 +222,9 @@ class Pipeline:
     ) -> None:
         """Do for a class without a way of its own what is done for trades."""
         part = sealed.others.get(row_class)
-        if part is None and not sealed.holes:
+        if part is not None:
+            keep_asked(sealed, row_class)
+        elif not sealed.holes:
             return
         decoded = np.empty(0, row_class.dtype) if part is None else part.rows
         rows = self._rows_of(row_class, decoded, sealed.holes)
