@@ -312,6 +312,28 @@ class HttpConfig(Section):
         return self
 
 
+class LastConfig(Section):
+    """The last trade and quote of each instrument."""
+
+    enabled: bool = False
+    """Publish them to the topic `last`, and serve them at `/last/KEY` of the status port."""
+    interval_s: Seconds = 1.0
+    """Between two records of one instrument."""
+    redis_url: SecretStr | None = None
+    """Write them to this Redis too, `redis://host:6379/0`; needs the extra `redis`."""
+    redis_prefix: str = "md:last:"
+    """Of the keys in Redis; the instrument's key follows."""
+
+    @model_validator(mode="after")
+    def _redis(self) -> Self:
+        url = self.redis_url.get_secret_value() if self.redis_url else ""
+        if url and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("redis_url must begin with redis://, rediss:// or unix://")
+        if url and not self.enabled:
+            raise ValueError("redis_url needs enabled = true")
+        return self
+
+
 class RecorderConfig(Section):
     """Recording of raw frames, beside publishing. Without this section nothing is recorded."""
 
@@ -474,6 +496,7 @@ class Config(BaseSettings):
     trades: TradesConfig = TradesConfig()
     staleness: StalenessConfig = StalenessConfig()
     http: HttpConfig = HttpConfig()
+    last: LastConfig = LastConfig()
     recorder: RecorderConfig | None = None
     catalogue: CatalogueConfig = CatalogueConfig()
     limits: LimitsConfig = LimitsConfig()
