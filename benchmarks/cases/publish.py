@@ -24,7 +24,7 @@ from ingestor.history.frames import to_arrow
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Flag, Rows, Side
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.testbed.broker import DevBroker
@@ -44,13 +44,15 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     """Return {"results": [...], "headline": {...}}; see docs/benchmarks.md."""
     total = 100_000 if quick else 400_000
     names = {
-        f"{one}.{row_class.topic}": PARTITIONS for one in ENCODINGS for row_class in ROW_CLASSES
+        f"{one}.{row_class.topic}": PARTITIONS
+        for one in ENCODINGS
+        for row_class in STANDARD_CLASSES
     }
     with DevBroker(names) as broker:
         results = [
             uvloop.run(_measure(broker.bootstrap_servers, encoding, row_class, total))
             for encoding in ENCODINGS
-            for row_class in ROW_CLASSES
+            for row_class in STANDARD_CLASSES
         ]
     rate = {(row["encoding"], row["class"]): row["rows_per_s"] for row in results}
     return {

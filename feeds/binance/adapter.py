@@ -63,7 +63,7 @@ from ingestor.adapter import (
     UnknownMessage,
 )
 
-from . import instruments, shapes
+from . import instruments, market_data, shapes
 from .batch_decoder import (
     NO_TRADE,
     AggregateTrade,
@@ -134,11 +134,21 @@ _FUTURES_LIMITS: Final = replace(
 _SPOT_BOOK: Final = BookRule(Continuity.RANGE, SnapshotSource.REST, verify_with_quotes=True)
 _FUTURES_BOOK: Final = BookRule(Continuity.PREVIOUS, SnapshotSource.REST, verify_with_quotes=True)
 
-_STREAM: Final = {
-    "spot": {"trades": "trade", "quotes": "bookTicker"},
-    "usdm": {"trades": "aggTrade", "quotes": "bookTicker"},
-    "coinm": {"trades": "aggTrade", "quotes": "bookTicker"},
+_SPOT_STREAM: Final = {"trades": "trade", "quotes": "bookTicker", "candles": "kline_1m"}
+_FUTURES_STREAM: Final = {
+    "trades": "aggTrade",
+    "quotes": "bookTicker",
+    "candles": "kline_1m",
+    "funding": "markPrice@1s",
+    "mark_price": "markPrice@1s",
+    "liquidations": "forceOrder",
 }
+_STREAM: Final = {"spot": _SPOT_STREAM, "usdm": _FUTURES_STREAM, "coinm": _FUTURES_STREAM}
+_CONTRACTS: Final = "!contractInfo"  # of all symbols
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book", "candles"})
+_MARKET_CHANNELS: Final = frozenset(
+    {"trades", "candles", "funding", "mark_price", "liquidations", "instrument_status"}
+)
 
 # What each event is read with; spot quotes have none.
 Parsers = Mapping[object, Callable[[bytes], Any]]
@@ -164,8 +174,14 @@ _CHANNEL_OF_EVENT: Final = {
     "depthUpdate": "book",
     "depth": "book",  # in the name of its stream
     None: "quotes",
+    "kline": "candles",
+    "kline_1m": "candles",
+    "markPriceUpdate": "mark_price",
+    "markPrice": "mark_price",
+    "forceOrder": "liquidations",
+    "contractInfo": "instrument_status",
 }
-# Documented events of streams that we never subscribe to; recordings hold them.
+# Documented events of streams that are not subscribed to on all markets; recordings hold them.
 _NOT_SUBSCRIBED: Final = {
     *("24hrMiniTicker", "24hrTicker", "1hTicker", "4hTicker", "1dTicker", "avgPrice"),
     *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "markPriceUpdate"),
@@ -206,7 +222,7 @@ class Binance:
     reference: ClassVar[str] = "Binance WebSocket Streams, spot and futures, read 2026-11-21"
     markets: ClassVar[Mapping[str, Market]] = {
         "spot": Market(
-            (Endpoint("wss://stream.binance.com:9443/ws"),),
+            (Endpoint("wss://stream.binance.com:9443/ws", _SPOT_CHANNELS),),
             "https://api.binance.com",
             _SPOT_LIMITS,
             _SPOT_BOOK,
@@ -217,7 +233,7 @@ class Binance:
         "usdm": Market(
             (
                 Endpoint("wss://fstream.binance.com/public/stream", frozenset({"quotes", "book"})),
-                Endpoint("wss://fstream.binance.com/market/stream", frozenset({"trades"})),
+                Endpoint("wss://fstream.binance.com/market/stream", _MARKET_CHANNELS),
             ),
             "https://fapi.binance.com",
             _FUTURES_LIMITS,
@@ -227,7 +243,7 @@ class Binance:
             recorded="2021-07, 2024-08",
         ),
         "coinm": Market(
-            (Endpoint("wss://dstream.binance.com/stream"),),
+            (Endpoint("wss://dstream.binance.com/stream", _MARKET_CHANNELS | {"quotes", "book"}),),
             "https://dapi.binance.com",
             _FUTURES_LIMITS,
             _FUTURES_BOOK,
@@ -241,6 +257,8 @@ class Binance:
         self._is_spot = market == "spot"
         self._parsers: Parsers = SPOT_PARSERS if self._is_spot else FUTURES_PARSERS
         self._symbols = symbols
+        places = self.markets[market].endpoints
+        self._channels = {channel for place in places for channel in place.channels}
         self._requests = 0
         self._offer = self.markets[market].books[0]
         self._subscribing: dict[int, tuple[str, ...]] = {}  # request id -> its streams
@@ -249,6 +267,8 @@ class Binance:
         self._offer = offer
 
     def stream(self, channel: str, symbol: str) -> str:
+        if channel == "instrument_status":
+            return _CONTRACTS
         name = self._depth_stream() if channel == "book" else _STREAM[self._market][channel]
         return f"{symbol.lower()}@{name}"
 
@@ -308,6 +328,8 @@ class Binance:
         except msgspec.ValidationError as failure:
             return self._other(payload, str(failure))
         event = head.e
+        if event in market_data.EVENTS and _CHANNEL_OF_EVENT[event] in self._channels:
+            return market_data.append(event, self._symbols, body, ts_recv, out)
         parse = self._parsers.get(event)
         if parse is None:
             return (

@@ -67,9 +67,20 @@ from .decoder import (
     beginning,
     decoder,
 )
+from .market_data import CANDLES, STATUS, MarketData
 from .quotes import UNCHANGED, Quotes, append_quote
 
-_TOPICS: Final = {"trades": "publicTrade", "quotes": "orderbook.1"}
+_TOPICS: Final = {
+    "trades": "publicTrade",
+    "quotes": "orderbook.1",
+    "funding": "tickers",
+    "mark_price": "tickers",
+    "open_interest": "tickers",
+    "liquidations": "allLiquidation",
+    "candles": CANDLES,
+}
+_SPOT: Final = frozenset({"trades", "quotes", "book", "candles"})
+_DERIVATIVES: Final = _SPOT | {"funding", "mark_price", "open_interest", "liquidations"}
 # The best levels as a book: an image each time, from which quotes are derived too.
 _BEST: Final = BookRule(Continuity.NONE, quotes_from_book=True)
 _BOOKS: Final = (
@@ -84,10 +95,11 @@ _OTHER_BOOKS: Final = {"rpi", "full", "25", "500", *(str(offer.depth) for offer 
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
-        *("tickers", "kline", "liquidation", "allLiquidation", "priceLimit", "insurance"),
+        *("tickers", "liquidation", "priceLimit", "insurance"),
         *("adlAlert", "tickers_lt", "kline_lt", "lt"),
     )
 }
+_NAMED: Final = ("publicTrade.", "orderbook.", "tickers.", "kline.", "allLiquidation.", STATUS)
 _TOPIC: Final = re.compile(r"[A-Za-z]+\.[\w.\-/]*\w")
 # Errors of the list that the venue calls temporary: server timeout, too many visits, server error,
 # the address's and the system's rate limit.
@@ -104,7 +116,15 @@ _CONTRACTS: Final = {
 
 def _market(name: str) -> Market:
     return Market(
-        endpoints=(Endpoint(f"wss://stream.bybit.com/v5/public/{name}"),),
+        endpoints=(
+            Endpoint(
+                f"wss://stream.bybit.com/v5/public/{name}",
+                _SPOT if name == "spot" else _DERIVATIVES,
+            ),
+            Endpoint(
+                "wss://stream.bybit.com/v5/public/misc/status", frozenset({"instrument_status"})
+            ),
+        ),
         rest_url="https://api.bybit.com",
         limits=Limits(
             streams_per_connection=300,  # all topics of a connection: at most 21,000 characters
@@ -134,11 +154,14 @@ class Bybit:
         self._request = 0
         self.depth = DEPTH
         self.quotes = Quotes()
+        self._market_data = MarketData(market, symbols)
 
     def choose_book(self, offer: BookOffer) -> None:
         self.depth = offer.depth
 
     def stream(self, channel: str, symbol: str) -> str:
+        if channel == "instrument_status":
+            return STATUS
         topic = f"orderbook.{self.depth}" if channel == "book" else _TOPICS[channel]
         return f"{topic}.{symbol}"
 
@@ -147,6 +170,8 @@ class Bybit:
             symbol = stream.rpartition(".")[2]
             self.quotes.best.pop(symbol, None)  # what comes now is news again
             self.quotes.numbers.pop(symbol, None)
+            if stream.startswith("tickers."):
+                self._market_data.forget(symbol)
         yield from self._operations("subscribe", streams)
 
     def unsubscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
@@ -177,6 +202,8 @@ class Bybit:
             if topic is None:
                 return self._operation(message)
             name, _, rest = topic.partition(".")
+            if self._market_data.takes(name):
+                return self._market_data.append(name, payload, ts_recv, out)
             if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             kind = self._kind(name, rest)
@@ -198,7 +225,7 @@ class Bybit:
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         topic = orjson.loads(payload)["topic"]
-        return (topic,) if topic.startswith(("publicTrade.", "orderbook.")) else ()
+        return (topic,) if topic.startswith(_NAMED) else ()
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:

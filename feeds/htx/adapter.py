@@ -365,8 +365,10 @@ class Htx(PlainFeed):
         message = orjson.loads(gunzipped(payload, _FRAME_BYTES_MAX))
         if message.get("op") == "notify":
             return (message["topic"],)
-        topic = message.get("ch") or message["rep"]
-        return (topic,) if _parts(topic)[1] in self._kinds else ()
+        symbol, topic = _parts(message.get("ch") or message["rep"])
+        topic = _DEPTHS.sub(self._increments, topic)
+        is_ours = topic in self._kinds or topic in images.TOPICS
+        return (f"market.{symbol}.{topic}",) if is_ours else ()
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

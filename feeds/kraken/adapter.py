@@ -65,7 +65,7 @@ from ingestor.adapter import (
     shape,
 )
 
-from . import history, instruments
+from . import history, instruments, market_data
 
 BOOK_DEPTH: Final = 10  # levels a side, unless another is chosen
 _BOOKS: Final = tuple(BookOffer(depth) for depth in (BOOK_DEPTH, 25, 100, 500, 1_000))
@@ -79,12 +79,6 @@ _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _NO_SIDE: Final = int(Side.NONE)
 
-_CHANNEL: Final = {"trades": "trade", "quotes": "ticker", "book": "book"}
-_PARAMETERS: Final[Mapping[str, Mapping[str, object]]] = {
-    "trade": {"snapshot": True},  # the last 50, which fill what a reconnect missed
-    "ticker": {"snapshot": True, "event_trigger": "bbo"},
-    "book": {"snapshot": True},
-}
 # About 150 connects in 10 minutes; neither streams nor requests have a stated limit.
 _LIMITS: Final = Limits(
     connects_per_s=0.15,
@@ -306,7 +300,7 @@ class Kraken:
     reference: ClassVar[str] = "Kraken Spot WebSocket API v2, read 2026-11-21"
     markets: ClassVar[Mapping[str, Market]] = {
         "spot": Market(
-            (Endpoint("wss://ws.kraken.com/v2"),),
+            (Endpoint("wss://ws.kraken.com/v2", frozenset(market_data.STREAMS)),),
             "https://api.kraken.com",
             _LIMITS,
             BookRule(
@@ -332,8 +326,8 @@ class Kraken:
         self._depth = offer.depth
 
     def stream(self, channel: str, symbol: str) -> str:
-        name = _book_name(self._depth) if channel == "book" else _CHANNEL[channel]
-        return f"{name}:{symbol}"
+        name = _book_name(self._depth) if channel == "book" else market_data.STREAMS[channel]
+        return name if name == market_data.PAIRS else f"{name}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for channel, symbols in _by_channel(streams):
@@ -348,7 +342,9 @@ class Kraken:
     def _request(self, method: str, channel: str, symbols: Sequence[str]) -> bytes:
         self._requests += 1
         name, _, depth = channel.partition("-")
-        parameters = {"channel": name, "symbol": symbols, **_PARAMETERS[name]}
+        parameters = {"channel": name, "symbol": symbols, **market_data.PARAMETERS[name]}
+        if name == market_data.PAIRS:
+            del parameters["symbol"]  # it has all
         if name == "book":
             parameters["depth"] = int(depth or BOOK_DEPTH)
         if method == "unsubscribe":
@@ -366,6 +362,9 @@ class Kraken:
         try:
             frame = _parse(payload)
         except msgspec.ValidationError as failure:
+            channel = market_data.channel_of(payload)
+            if channel is not None:
+                return market_data.append(channel, self._symbols, payload, ts_recv, out)
             return self._other(payload, failure)
         if isinstance(frame, _Heartbeat):
             return Notice.HEARTBEAT
@@ -381,10 +380,14 @@ class Kraken:
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
         channel = message["channel"]
-        if channel not in _PARAMETERS:
+        if channel not in market_data.PARAMETERS:
             return ()
         channel = _book_name(self._depth) if channel == "book" else channel
-        return [f"{channel}:{entry['symbol']}" for entry in message["data"]]
+        return (
+            (channel,)
+            if channel == market_data.PAIRS
+            else [f"{channel}:{entry['symbol']}" for entry in message["data"]]
+        )
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
@@ -419,10 +422,12 @@ class Kraken:
                 return Notice.HEARTBEAT
             case {"channel": "status"}:
                 return Notice.INFO
-            case {"channel": "ohlc" | "level3" | "instrument"}:
+            case {"channel": "level3"}:
                 return Filtered("not_subscribed")
             case {"channel": "trade" | "ticker" | "book"}:
                 raise DecodeError(self.venue, str(failure))
+            case {"method": "subscribe", "success": True, "result": {"channel": market_data.PAIRS}}:
+                return Ack((market_data.PAIRS,))
             case {"method": "subscribe", "success": True, "result": result}:
                 return Ack((_stream_of(result, result["symbol"]),))
             case {"method": "subscribe", "success": False, "error": str(text)}:
@@ -436,6 +441,7 @@ class Kraken:
     def _refused(self, text: str, message: Any) -> Control:
         symbol, channel = message.get("symbol"), self._channels.get(message.get("req_id"))
         streams = () if symbol is None or channel is None else (f"{channel}:{symbol}",)
+        streams = (market_data.PAIRS,) if channel == market_data.PAIRS else streams
         return Ack(streams) if text.startswith("Already subscribed") else Refused(text, streams)
 
     @classmethod

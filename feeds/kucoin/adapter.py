@@ -385,8 +385,9 @@ class Kucoin:
         out.levels(instrument, time, ts_recv, number, number, bids, asks, 0, flags, are_pairs=True)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
-        topic = orjson.loads(payload)["topic"]
-        return (topic,) if topic.partition(":")[0] in self._channels else ()
+        stream = orjson.loads(payload)["topic"]
+        topic = stream.partition(":")[0]
+        return (stream,) if topic in self._channels or topic in _IMAGES.values() else ()
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -65,7 +65,7 @@ from ingestor.adapter import (
     by_kind,
 )
 
-from . import instruments
+from . import instruments, market_data
 from .decoder import (
     DEPTH,
     append_book,
@@ -83,7 +83,23 @@ from .decoder import (
 )
 from .shapes import SHAPES
 
-_CHANNELS: Final = {"trades": "trades", "quotes": "bbo-tbt"}
+_CHANNELS: Final = {
+    "trades": "trades",
+    "quotes": "bbo-tbt",
+    "candles": market_data.CANDLES,
+    "funding": "funding-rate",
+    "mark_price": "mark-price",
+    "open_interest": "open-interest",
+    "liquidations": "liquidation-orders",
+    "instrument_status": "instruments",
+}
+_PUBLIC: Final = frozenset({"trades", "quotes", "book", "mark_price", "instrument_status"})
+# By market, those that spot has not.
+_MORE: Final[Mapping[str, frozenset[str]]] = {
+    "spot": frozenset(),
+    "swap": frozenset({"funding", "open_interest", "liquidations"}),
+    "futures": frozenset({"open_interest", "liquidations"}),
+}
 # By levels a side. Those of 10 ms, books50-l2-tbt and books-l2-tbt, want a login with a VIP level.
 _BOOK_CHANNELS: Final = {DEPTH: "books", 5: "books5", 1: "bbo-tbt"}
 _IMAGES: Final = BookRule(Continuity.NONE, may_cross=True)
@@ -98,8 +114,7 @@ _CHECKED: Final = 25  # levels a side that a checksum covers
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
-        *("tickers", "trades-all", "mark-price", "index-tickers", "funding-rate", "open-interest"),
-        *("price-limit", "instruments", "status", "liquidation-orders"),
+        *("tickers", "trades-all", "index-tickers", "price-limit", "status"),
         *("books50-l2-tbt", "books-l2-tbt", "books-elp", "books-elp-all", "books-rpi"),
         *("adl-warning", "estimated-price", "opt-summary", "economic-calendar"),
         *("event-contract-markets", "block-tickers", "public-struc-block-trades"),
@@ -107,7 +122,7 @@ _LEFT_OUT: Final = {
         *("sprd-books5", "sprd-books-l2-tbt", "call-auction-details"),
     )
 }
-_CANDLES: Final = Filtered("candles")
+_CANDLES: Final = Filtered("candles")  # of other intervals, marks and indices
 _UPGRADE: Final = "64008"  # the connection will be closed for an upgrade of the service
 _REFUSED: Final = re.compile(r"channel:([\w-]+),instId:([\w-]+)")
 
@@ -119,7 +134,7 @@ def book_checksum(bids: DecimalLevels, asks: DecimalLevels) -> int:
 
 
 _MARKET: Final = Market(
-    endpoints=(Endpoint("wss://ws.okx.com:8443/ws/v5/public"),),
+    endpoints=(),
     rest_url="https://www.okx.com",
     limits=Limits(
         streams_per_connection=240,
@@ -146,6 +161,17 @@ _MARKET: Final = Market(
 )
 _HISTORY_PAGE: Final = 100  # trades in one answer
 
+
+def _market(more: frozenset[str]) -> Market:
+    return replace(
+        _MARKET,
+        endpoints=(
+            Endpoint("wss://ws.okx.com:8443/ws/v5/public", _PUBLIC | more),
+            Endpoint("wss://ws.okx.com:8443/ws/v5/business", frozenset({"candles"})),
+        ),
+    )
+
+
 # How frames begin as OKX sends them, which tells them apart; others are read too.
 _BEGINS: Final = 27
 _CHANNEL_OF: Final = {
@@ -159,17 +185,19 @@ _beginning: Final = itemgetter(slice(_BEGINS))
 class Okx:
     venue: ClassVar[str] = "okx"
     reference: ClassVar[str] = "OKX API v5, read 2026-11-21"
-    markets: ClassVar[Mapping[str, Market]] = dict.fromkeys(instruments.TYPES, _MARKET)
+    markets: ClassVar[Mapping[str, Market]] = {name: _market(more) for name, more in _MORE.items()}
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
+        self._type = instruments.TYPES[market]
         self.book_channel = "books"
 
     def choose_book(self, offer: BookOffer) -> None:
         self.book_channel = _BOOK_CHANNELS[offer.depth]
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{self.book_channel if channel == 'book' else _CHANNELS[channel]}:{symbol}"
+        name = self.book_channel if channel == "book" else _CHANNELS[channel]
+        return f"{name}:{self._type if name in market_data.BY_TYPE else symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return _operations("subscribe", streams)
@@ -210,6 +238,8 @@ class Okx:
                 number = symbols[quotes.arg.instId]
                 for quote in quotes.data:
                     out.add_quote(read_quotes, quote, number, ts_recv)
+            case _ if market_data.takes(channel):
+                return market_data.append(channel, symbols, payload, ts_recv, out)
             case _:
                 return self._left_out(channel)
         return None
@@ -225,8 +255,10 @@ class Okx:
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         named = orjson.loads(payload)["arg"]
-        channel, symbol = named["channel"], named["instId"]
-        return (f"{channel}:{symbol}",) if channel in _NAMED else ()
+        channel = named["channel"]
+        if channel in market_data.BY_TYPE:
+            return (f"{channel}:{named['instType']}",)
+        return (f"{channel}:{named['instId']}",) if channel in _NAMED else ()
 
     def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
         query = {"instId": symbol, "type": "1", "after": str(lost.last + 1)}
@@ -267,6 +299,8 @@ class Okx:
         match message:
             case {"event": "subscribe", "arg": {"channel": channel, "instId": symbol}}:
                 return Ack((f"{channel}:{symbol}",))
+            case {"event": "subscribe", "arg": {"channel": channel, "instType": kind}}:
+                return Ack((f"{channel}:{kind}",))
             case {"event": "notice", "code": code, "msg": str(text)}:
                 return Reconnect(text) if code == _UPGRADE else Notice.INFO
             case {"event": "error", "code": code, "msg": str(text)}:
@@ -326,7 +360,10 @@ def _operations(operation: str, streams: Sequence[str]) -> Iterator[bytes]:
     size = _MARKET.limits.streams_per_subscribe
     for start in range(0, len(streams), size):
         pairs = [stream.partition(":") for stream in streams[start : start + size]]
-        arguments = [{"channel": channel, "instId": symbol} for channel, _, symbol in pairs]
+        arguments = [
+            {"channel": channel, "instType" if channel in market_data.BY_TYPE else "instId": what}
+            for channel, _, what in pairs
+        ]
         yield orjson.dumps({"op": operation, "args": arguments})
 
 

@@ -46,11 +46,15 @@ def offer_named(
     """
     described: Market | None = adapter.markets.get(market)
     named = list(streams)
-    for offer in described.books if described is not None else ():
+    if described is None:
+        return None
+    for offer in described.books:
         names = adapter_with(adapter, market, {}, offer)
         stream = names.stream("book", _ANY)
         begin, found, end = stream.partition(_ANY)
-        if not found or (not are_books and stream == names.stream("quotes", _ANY)):
+        # Quotes that are a book's best levels have its stream, and it is the book's.
+        is_book = are_books or (offer.rule or described.book).quotes_from_book
+        if not found or (not is_book and stream == names.stream("quotes", _ANY)):
             continue
         if any(name.startswith(begin) and name.endswith(end) for name in named):
             return offer

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
-from ingestor.model.row_classes import RowClass
+from ingestor.model.decimals import decimals_in, parse_decimal
+from ingestor.model.row_classes import OWN_EXPONENT_MAX, RowClass
 from ingestor.model.row_values import (
     CandleState,
     FundingState,
@@ -27,7 +28,7 @@ from ingestor.model.row_values import (
     StatusScope,
 )
 from ingestor.model.rows import ABSENT, Flag, Rows, Side
-from ingestor.model.timestamps import MILLISECOND, TIME_MAX, TIME_MIN
+from ingestor.model.timestamps import TIME_MAX, TIME_MIN
 
 Number = str | int | float | None
 """Decimal text, or a bare number that the parser left as it is; None where it is absent."""
@@ -310,16 +311,31 @@ def order_id_of(text: str) -> int:
     raise ValueError(f"{text[:40]!r} is no id of 128 bits")
 
 
-def time_of_ms(value: object) -> int:
-    """Return a venue's time in ms, an integer or its digits, as ns since the epoch.
+def stated(text: object) -> Number:
+    """Return a number that a venue may leave out: None for a null, an empty text and a zero.
 
-    Raises ValueError for anything else, and for a time that is not between 2010 and 2100.
+    Raises ValueError for what is no decimal number, or has more digits than a row can hold, so that
+    it can be kept for later messages.
     """
-    if type(value) is str and value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX:
-        value = int(value)
-    if type(value) is not int or not TIME_MIN <= value * MILLISECOND <= TIME_MAX:
-        raise ValueError(f"{value!r:.40} is no time in ms between 2010 and 2100")
-    return value * MILLISECOND
+    if text is None or text == "":
+        return None
+    exponent = decimals_in(text)
+    if exponent > OWN_EXPONENT_MAX:
+        raise ValueError(f"{text!r:.40} has more than {OWN_EXPONENT_MAX} decimals")
+    is_zero = parse_decimal(text, exponent) == 0
+    return None if is_zero or not isinstance(text, (str, int, float)) else text
+
+
+def check_together(*numbers: Number) -> None:
+    """Raise ValueError where numbers don't fit one row, whose OWN numbers have the same decimals.
+
+    For an adapter that keeps numbers for later rows: a row that is refused when the buffer is
+    sealed must leave nothing behind. numbers: as `stated` returns them.
+    """
+    texts = [number for number in numbers if number is not None]
+    exponent = max(map(decimals_in, texts), default=0)
+    for text in texts:
+        parse_decimal(text, exponent)
 
 
 def _add(

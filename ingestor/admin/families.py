@@ -61,6 +61,15 @@ def reload_families(counts: Mapping[str, int]) -> Iterator[Metric]:
     yield family
 
 
+def last_value_families(counts: Mapping[tuple[str, str], int]) -> Iterator[Metric]:
+    """Yield what became of changes of last values. counts: by place (topic, redis) and outcome."""
+    text = "Changes of last values by place and outcome."
+    family = counter("last_values", text, ("place", "outcome"))
+    for labels, count in counts.items():
+        family.add_metric(labels, count)
+    yield family
+
+
 def list_families(found: ListStatistics, held: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
     """Yield what happened to instrument lists. held: seconds by venue and kind of request."""
     reads = counter("instrument_lists", "Instrument lists by outcome.", (*_MARKET, "outcome"))

@@ -8,6 +8,7 @@
 | /status.json | the snapshot that the terminal shows |
 | /events | the same each second, as server-sent events |
 | /streams.json | the worst streams, or those of a name: `?text=btc&order=lag&limit=50` |
+| /last/KEY | the last trade and quote of an instrument (`last.enabled`) |
 | / | the status page, which shows these |
 | /reload (POST) | follows the configuration file, or with `?dry_run=1` says what would change |
 
@@ -79,17 +80,20 @@ class AdminServer:
         source: AdminSource,
         refresh: Callable[[str], Awaitable[None]] | None = None,
         reload: Reload | None = None,
+        last: Callable[[str], dict[str, Any] | None] | None = None,
     ) -> None:
         """Args:
         config: where to listen.
         source: what is shown.
         refresh: awaited before the source is asked for a page of metrics, with its path.
         reload: follows the configuration; None where nothing does.
+        last: returns the last trade and quote of an instrument's key; None where none are kept.
         """
         self._config = config
         self._source = source
         self._refresh = refresh
         self._reload = reload
+        self._last = last
         self._runner: web.AppRunner | None = None
         self._limits = ConnectionLimits()
         self._live_view = LiveView(source.status, _HEADERS)
@@ -126,6 +130,8 @@ class AdminServer:
             ("/startupz", self._started),
         ):
             application.router.add_get(path, respond)
+        if self._last is not None:
+            application.router.add_get("/last/{key:.+}", partial(self._last_values, self._last))
         if self._reload is not None:
             application.router.add_post("/reload", partial(self._reloaded, self._reload))
         runner = web.AppRunner(
@@ -234,6 +240,15 @@ class AdminServer:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         return await self._live_view.respond(request, self._limits.renew)
+
+    async def _last_values(
+        self, last: Callable[[str], dict[str, Any] | None], request: web.Request
+    ) -> web.Response:
+        key = request.match_info["key"]
+        found = last(key)
+        if found is None:
+            return _json({"error": f"nothing came of {key:.200}"}, status=404)
+        return _json(found)
 
     async def _worst_streams(self, request: web.Request) -> web.Response:
         try:

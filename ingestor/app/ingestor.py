@@ -155,13 +155,15 @@ class Ingestor:
             self.config.limits.startup_grace_s,
             wiring.backfill_counts(self.backfill),
             self.reloads.counts,
+            self.last.counts if self.last is not None else dict,
         )
 
     def _connect(self) -> None:
         """Show the parts; let those later on the data's way tell the ones before them."""
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
+        self.last = wiring.make_last_values(self.config, self.pipeline.table, self.sink)
         self.view = self._make_view()
-        self.http = wiring.make_http(self.config, self.view, self.reloads.reload)
+        self.http = wiring.make_http(self.config, self.view, self.reloads.reload, self.last)
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
         revisions = self.changes.revisions
@@ -290,6 +292,8 @@ class Ingestor:
         """Yield unit and task of each part that is configured."""
         if self.book_snapshots is not None:
             yield "book snapshots", self.book_snapshots.run
+        if self.last is not None:
+            yield from self.last.tasks()
         if self.auditor is not None:
             yield "book audit", self.auditor.run
         if self.backfill is not None:
@@ -357,6 +361,9 @@ class Ingestor:
         if self.book_snapshots is not None:
             for batch in result.batches:
                 self.book_snapshots.observe(batch)
+        if self.last is not None:
+            for batch in result.batches:
+                self.last.values.observe(batch)
 
     def _listeners(self) -> list[SupervisorEvents]:
         marks = (

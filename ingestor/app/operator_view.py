@@ -12,6 +12,7 @@ from ingestor.admin.families import (
     bug_families,
     connection_families,
     kafka_families,
+    last_value_families,
     list_families,
     output_families,
     recorder_families,
@@ -44,6 +45,7 @@ class OperatorView:
         startup_grace_s: float,
         backfill_counts: Mapping[tuple[str, str, str], int],
         reload_counts: Mapping[str, int],
+        last_counts: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
         """Args:
         status: returns a snapshot of the process.
@@ -54,6 +56,7 @@ class OperatorView:
         startup_grace_s: how long after the start connections may be missing.
         backfill_counts: requests for lost trades, by venue, market and outcome; live.
         reload_counts: reloads by outcome; live.
+        last_counts: returns the writes of last values, by place and outcome.
         """
         self.status = status
         self._pipeline = pipeline
@@ -64,6 +67,7 @@ class OperatorView:
         self._backfill_counts = backfill_counts
         self._more: list[Callable[[], Iterable[Metric]]] = []
         self._reload_counts = reload_counts
+        self._last_counts = last_counts
         self._exposition = Exposition(pipeline.metrics, supervisor.counts, status, [self._parts])
 
     def families(self) -> Iterable[Metric]:
@@ -78,6 +82,7 @@ class OperatorView:
         """Yield the families of the parts that count for themselves."""
         yield from bug_families(bulkheads.bugs)
         yield from reload_families(self._reload_counts)
+        yield from last_value_families(self._last_counts())
         yield from list_families(lists, holds.longest_s())
         yield from output_families(output.lines_dropped())
         yield from connection_families(self._supervisor.statistics())
@@ -118,6 +123,8 @@ class OperatorView:
         last = self._pipeline.metrics.last_seen
         for slot in self._supervisor.slots:
             planned = slot.planned
+            if planned.line:
+                continue  # the first line shows the streams of both
             for subscription in planned.subscriptions:
                 row_class = ROW_CLASSES.of_channel(subscription.channel)
                 messages, last_ns, lag_ns = last.of(row_class, subscription.instrument)
@@ -126,7 +133,10 @@ class OperatorView:
                     planned.market,
                     subscription.channel,
                     subscription.symbol,
-                    is_up=slot.connection is not None,
+                    is_up=self._supervisor.connection_of(
+                        subscription.instrument, subscription.channel
+                    )
+                    is not None,
                     messages=messages,
                     last_message_ns=last_ns,
                     lag_s=lag_ns / 1e9,

@@ -153,6 +153,7 @@ def route(feed: FeedConfig) -> Route:
         source_addresses=feed.source_addresses,
         proxy=feed.proxy.get_secret_value() if feed.proxy else None,
         permessage_deflate=feed.compression,
+        lines=feed.lines,
     )
 
 
@@ -168,7 +169,9 @@ def secrets(config: Config) -> list[str]:
     """Return every secret of a configuration, for the logs to star. Raises ConfigError."""
     proxies = [feed.proxy.get_secret_value() for feed in config.feeds if feed.proxy]
     forms = [form for proxy in proxies for form in proxy_secrets(proxy)]
-    return [secret for secret in (kafka_password(config.kafka), *forms) if secret]
+    redis_url = config.last.redis_url
+    redis = redis_url.get_secret_value() if redis_url else ""
+    return [secret for secret in (kafka_password(config.kafka), redis, *forms) if secret]
 
 
 def _security(config: KafkaConfig) -> dict[str, Any]:

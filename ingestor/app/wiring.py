@@ -11,6 +11,7 @@ from ingestor.app import settings
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.instrument_changes import PlanInForce
+from ingestor.app.last_values import LastValueParts, LastValuePublisher, LastValues
 from ingestor.books.manager import BookManager
 from ingestor.config.model import Config
 from ingestor.kafka.settings import CLAIMS
@@ -35,12 +36,14 @@ from ingestor.sources.rest.pool import RestPools
 
 def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
     """Build what turns frames into rows, by the rules of the plan in force."""
-    return Pipeline(
+    pipeline = Pipeline(
         in_force.planned.table,
         in_force.rule_of,
         settings.book_settings(config.books),
         in_force.trade_numbers_of,
     )
+    pipeline.buffer.carried_only = True
+    return pipeline
 
 
 def make_sink(
@@ -155,17 +158,48 @@ def make_supervisor(
     )
 
 
-def make_http(config: Config, view: AdminSource, reload: Reload) -> AdminServer | None:
+def make_http(
+    config: Config, view: AdminSource, reload: Reload, last: LastValueParts | None
+) -> AdminServer | None:
     """Build the status port, None where there is none.
 
     Args:
         config: of the process.
         view: what is shown.
         reload: follows the configuration.
+        last: the last values, None where they are not kept.
     """
     if not config.http.enabled:
         return None
-    return AdminServer(config.http, view, reload=reload)
+    record = last.values.record if last is not None else None
+    return AdminServer(config.http, view, reload=reload, last=record)
+
+
+def make_last_values(
+    config: Config, table: InstrumentTable, sink: KafkaSink | None
+) -> LastValueParts | None:
+    """Build what keeps and publishes last values, None where that is switched off.
+
+    Args:
+        config: of the process.
+        table: the instruments of all plans.
+        sink: takes the records of the topic.
+
+    Raises:
+        ModuleNotFoundError: Redis is configured and the extra is not installed.
+    """
+    last = config.last
+    if not last.enabled or sink is None:
+        return None
+    values = LastValues(table)
+    topic = LastValuePublisher(values, sink, last.interval_s)
+    if last.redis_url is None:
+        return LastValueParts(values, topic)
+    from ingestor.sinks.redis import RedisSettings, RedisWriter  # noqa: PLC0415  # an extra
+
+    url = last.redis_url.get_secret_value()
+    redis = RedisSettings(url, last.redis_prefix, last.interval_s)
+    return LastValueParts(values, topic, RedisWriter(redis, values.record, values.changes()))
 
 
 def make_book_snapshots(

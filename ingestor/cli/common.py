@@ -54,6 +54,7 @@ _EXTRA_OF: Final = {
     "pandas": "parquet",
     "polars": "parquet",
     "pyarrow": "parquet",
+    "redis": "redis",
 }
 
 

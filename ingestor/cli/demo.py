@@ -22,7 +22,7 @@ from ingestor.cli.common import unless_signal
 from ingestor.cli.lifecycle import run_until_stopped
 from ingestor.config.model import ENV_DELIMITER, ENV_PREFIX, Config, FeedConfig
 from ingestor.model.errors import IngestError, TransportError
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.telemetry.output import put
 from ingestor.testbed.broker import DevBroker
 
@@ -49,11 +49,7 @@ async def run_demo(config: Config, options: DemoOptions) -> int:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ingestor-demo-"))
         kafka = config.kafka
         if _BROKER not in os.environ:
-            topics = {
-                kafka.topic_prefix + one.topic: kafka.partitions
-                for one in ROW_CLASSES
-                if one.is_standard
-            }
+            topics = {kafka.topic_prefix + one.topic: kafka.partitions for one in STANDARD_CLASSES}
             broker = stack.enter_context(DevBroker(topics))
             kafka = kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         http = config.http

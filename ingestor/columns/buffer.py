@@ -56,6 +56,7 @@ class ColumnBuffer:
         "_table",
         "_updates",
         "bugs",
+        "carried_only",
         "frame",
         "frames",
         "holes",
@@ -70,6 +71,7 @@ class ColumnBuffer:
     def __init__(self, table: InstrumentTable | None = None) -> None:
         """table: the one that is given to `seal`, for decoders that ask for `exponents`."""
         self._table = table
+        self.carried_only = False  # leave out rows of classes that their source does not carry
         self.taken: TakenRows | None = None
         self._start()
 
@@ -201,8 +203,8 @@ class ColumnBuffer:
         instrument: int,
         ts_recv: int,
     ) -> None:
-        """Append one row of a class that has no method of its own, if its source carries that
-        class: a message may have rows of several.
+        """Append one row of a class that has no method of its own. A message may have rows of
+        several; with `carried_only`, those that its source does not carry are left out.
 
         Args:
             row_class: its class.
@@ -211,7 +213,7 @@ class ColumnBuffer:
             instrument: its number.
             ts_recv: ns.
         """
-        if not self.carries(row_class, instrument):
+        if self.carried_only and not self.carries(row_class, instrument):
             return
         kept = self.kept_rows.setdefault(row_class, [])
         kept += (reader, event, instrument, ts_recv, self.frame)

@@ -312,6 +312,28 @@ class HttpConfig(Section):
         return self
 
 
+class LastConfig(Section):
+    """The last trade and quote of each instrument."""
+
+    enabled: bool = False
+    """Publish them to the topic `last`, and serve them at `/last/KEY` of the status port."""
+    interval_s: Seconds = 1.0
+    """Between two records of one instrument."""
+    redis_url: SecretStr | None = None
+    """Write them to this Redis too, `redis://host:6379/0`; needs the extra `redis`."""
+    redis_prefix: str = "md:last:"
+    """Of the keys in Redis; the instrument's key follows."""
+
+    @model_validator(mode="after")
+    def _redis(self) -> Self:
+        url = self.redis_url.get_secret_value() if self.redis_url else ""
+        if url and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("redis_url must begin with redis://, rediss:// or unix://")
+        if url and not self.enabled:
+            raise ValueError("redis_url needs enabled = true")
+        return self
+
+
 class RecorderConfig(Section):
     """Recording of raw frames, beside publishing. Without this section nothing is recorded."""
 
@@ -412,6 +434,9 @@ class FeedConfig(Section):
     """Fewer streams on a connection than the venue allows."""
     source_addresses: tuple[IpAddress, ...] = ()
     """Local addresses that connections are spread over; limits count per address."""
+    lines: Annotated[int, Field(ge=1, le=2)] = 1
+    """Connections that carry each stream. With 2 the first arrival of each row counts, and one of
+    them may be lost without a gap. They have different `source_addresses`, if there are two."""
     proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
     """URL of a proxy (`websockets` only): `http://`, `https://`, `socks5://`, or `socks5h://` to
     let the proxy resolve names. The system's proxy is never used."""
@@ -471,6 +496,7 @@ class Config(BaseSettings):
     trades: TradesConfig = TradesConfig()
     staleness: StalenessConfig = StalenessConfig()
     http: HttpConfig = HttpConfig()
+    last: LastConfig = LastConfig()
     recorder: RecorderConfig | None = None
     catalogue: CatalogueConfig = CatalogueConfig()
     limits: LimitsConfig = LimitsConfig()

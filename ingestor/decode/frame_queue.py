@@ -18,6 +18,7 @@ from ingestor.adapter import BookOffer, DecodeMany, DecodesMany, FeedAdapter
 from ingestor.adapter.shapes import shapes_of
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.lines import Lines
 from ingestor.decode.session import Session
 from ingestor.model.errors import MALFORMED, DecodeError
 from ingestor.model.instruments import InstrumentTable
@@ -300,6 +301,7 @@ class FrameQueues:
         self._buffer = buffer
         self._frame_queues: dict[tuple[str, str, bool], FrameQueue] = {}
         self.counts: dict[tuple[str, str], FrameCounts] = {}
+        self.lines = Lines()
 
     def of(
         self, adapter: type[FeedAdapter], market: str, offer: BookOffer | None = None

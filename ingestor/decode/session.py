@@ -30,6 +30,7 @@ from ingestor.adapter.contract import Subscription
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import SNAPSHOT_REASON
 from ingestor.decode.frame_counts import FrameCounts
+from ingestor.decode.lines import Lines
 from ingestor.model.errors import MALFORMED, DecodeError, UnknownMessage
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause
@@ -97,6 +98,7 @@ class Session:
         "connection",
         "counts",
         "interrupted",
+        "lines",
         "market",
         "pending",
         "refused_streams",
@@ -113,11 +115,14 @@ class Session:
         events: SessionEvents,
         market: str = "",
         settle: Callable[[], None] = _nothing_waits,
+        lines: Lines | None = None,
     ) -> None:
         """connection: a number unique in the process. counts: shared by a (venue, market).
 
         settle: decodes what arrived and still waits (`FrameQueue.decode`), before anything else
-        about this connection takes place."""
+        about this connection takes place.
+
+        lines: where another connection carries the same streams; None where none does."""
         self.connection = connection
         self.market = market
         self.adapter = adapter
@@ -130,6 +135,7 @@ class Session:
         self._decode: Callable[[bytes, int, ColumnBuffer], Control | None] = adapter.decode
         self._events = events
         self._settle = settle
+        self.lines = lines
         self._acks = adapter.acks if isinstance(adapter, SaysHowItAcks) else Acks.ANSWERED
 
     @property
@@ -163,9 +169,10 @@ class Session:
         kept = {*before} & {*self.subscriptions}
         changed = [one for one in (*before, *self.subscriptions) if one not in kept]
         self.pending.intersection_update(self.streams)
+        if self.lines is not None:  # another line must not be given up for what is not confirmed
+            self.expect_acks(one.stream for one in self.subscriptions if one not in kept)
         self.interrupted.intersection_update(self.streams)
-        if changed:
-            self._buffer.hole(Cause.DISCONNECT, ts_recv, source=_Streams(changed))
+        self._declare(Cause.DISCONNECT, ts_recv, changed)
 
     def interrupt(self, streams: Sequence[str], ts_recv: int) -> None:
         """These streams are given up and subscribed to again: what is sent between is lost.
@@ -185,14 +192,22 @@ class Session:
         lost = [
             one for one in self.subscriptions if one.stream in streams and one.channel != "book"
         ]
+        self._declare(Cause.STALE, ts_recv, lost)
+
+    def _declare(self, cause: Cause, ts_recv: int, lost: Sequence[Subscription]) -> None:
+        """Declare a hole of some streams, as far as no other line carries them."""
+        if self.lines is not None:
+            lost = self.lines.uncovered(self, lost)
         if lost:
-            self._buffer.hole(Cause.STALE, ts_recv, source=_Streams(lost))
+            self._buffer.hole(cause, ts_recv, source=_Streams(lost))
 
     def opened(self) -> Iterable[bytes]:
         """The connection is up: return the frames that subscribe to everything."""
         streams = self.streams
         self.pending.clear()
         self.expect_acks(streams)
+        if self.lines is not None:
+            self.lines.add(self)
         return self.adapter.subscribe(streams) if streams else ()
 
     def expect_acks(self, streams: Iterable[str]) -> None:
@@ -302,7 +317,12 @@ class Session:
         self._settle()
         self.pending.clear()
         self.interrupted.clear()
-        self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
+        if self.lines is None:
+            self._buffer.hole(Cause.DISCONNECT, ts_recv, source=self)
+            return
+        self.lines.remove(self)
+        self._declare(Cause.DISCONNECT, ts_recv, self.subscriptions)
+        self.subscriptions = []  # its books are the other line's now
 
     def _reject(self, payload: bytes, failure: Exception, ts_recv: int) -> None:
         """Refuse the current frame, and declare what its streams may have lost.

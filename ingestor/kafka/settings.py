@@ -12,11 +12,12 @@ from ingestor.model.row_classes import RowClass
 STATUS: Final = "status.v1"
 INSTRUMENTS: Final = "instruments.v1"
 BOOK_SNAPSHOT: Final = "book_snapshot.v1"
+LAST: Final = "last.v1"
 QUARANTINE: Final = "quarantine.v1"
 DEAD_LETTER: Final = "deadletter.v1"
-AUXILIARY_TOPICS: Final = (STATUS, INSTRUMENTS, BOOK_SNAPSHOT, QUARANTINE, DEAD_LETTER)
+AUXILIARY_TOPICS: Final = (STATUS, INSTRUMENTS, BOOK_SNAPSHOT, LAST, QUARANTINE, DEAD_LETTER)
+COMPACTED: Final = frozenset({INSTRUMENTS, BOOK_SNAPSHOT, LAST})
 CLAIMS: Final = "claims.v1"  # of a cluster's workers; `ingestor cluster init` creates it
-COMPACTED: Final = frozenset({INSTRUMENTS, BOOK_SNAPSHOT})
 
 
 @dataclass(frozen=True, slots=True)

@@ -403,6 +403,7 @@ ROW_CLASSES: Final = RowClasses(
         RowClass.ORDER,
     )
 )
+STANDARD_CLASSES: Final = tuple(row_class for row_class in ROW_CLASSES if row_class.is_standard)
 
 
 def is_control(rows: Rows) -> NDArray[np.bool_]:

@@ -24,6 +24,8 @@ from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind, Rows
+from ingestor.pipeline.arbitration import Arbiter
+from ingestor.pipeline.asked_rows import keep_asked
 from ingestor.pipeline.gaps import Mark, concerned, with_gaps
 from ingestor.pipeline.resent_rows import ResentRows
 from ingestor.pipeline.trade_gaps import Lost, TradeGaps
@@ -102,6 +104,7 @@ class Pipeline:
             if row_class.resent_by
         }
         self.trade_gaps = TradeGaps(table, trade_numbers_of)
+        self._arbiter = Arbiter(rule_of)
 
     def flush(self, now_ns: int, steady_ns: int | None = None) -> FlushResult:
         """Take everything out of the frame queues and the buffer.
@@ -118,6 +121,8 @@ class Pipeline:
             if rejected.at_sealing and rejected.is_frame:
                 rejected.source.count_refused(rejected.reason)
         self.frame_queues.seal()
+        if self.frame_queues.lines.is_used:
+            self._arbitrate(sealed)
         trades = self._trades(sealed)
         books = self.books.apply(sealed, now_ns if steady_ns is None else steady_ns)
         quotes = self._quotes(sealed)
@@ -160,6 +165,7 @@ class Pipeline:
         """
         for resent in self._resent.values():
             resent.replace_instruments(numbers)
+        self._arbiter.replace_instruments(numbers)
         self.trade_gaps.replace_instruments(numbers)
         self.books.replace_instruments(numbers, ts_ns)
 
@@ -179,6 +185,12 @@ class Pipeline:
             filtered=self._filtered,
             held=self._held,
         )
+
+    def _arbitrate(self, sealed: Sealed) -> None:
+        """Leave out what another line brought before."""
+        paired = self.frame_queues.lines.paired(len(self.table))
+        for row_class, instruments in self._arbiter.take(sealed, paired).items():
+            self.metrics.count_rows(("decoded", "duplicate"), row_class, instruments)
 
     def _quotes(self, sealed: Sealed) -> Rows:
         """Return the decoded quotes with their GAP marks. (Books see to those of the quotes that
@@ -221,7 +233,9 @@ class Pipeline:
     ) -> None:
         """Do for a class without a way of its own what is done for trades."""
         part = sealed.others.get(row_class)
-        if part is None and not sealed.holes:
+        if part is not None:
+            keep_asked(sealed, row_class)
+        elif not sealed.holes:
             return
         decoded = np.empty(0, row_class.dtype) if part is None else part.rows
         rows = self._rows_of(row_class, decoded, sealed.holes)

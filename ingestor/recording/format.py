@@ -4,11 +4,13 @@
 |---|---|---|
 | header | format, session, n, ts_ns, venue, instruments, connections | first line of each segment |
 | http | ts_ns, conn, n, venue, market, url, data | body of a REST answer |
-| connect | ts_ns, conn, n, venue, market, url, subscriptions, instruments | a socket is up |
+| connect | ts_ns, conn, n, venue, market, url, subscriptions, instruments, lines | a socket is up |
 | disconnect | ts_ns, conn, n, reason | a socket ended |
 | send | ts_ns, conn, n, data | a frame we sent |
 | recv | ts_ns, conn, n, data | a frame we received, verbatim |
 | decided | ts_ns, conn, n, decision | what live decided by timer or load |
+
+`lines` is 2 where another connection carries the same streams, and left out elsewhere.
 
 `data` is text; a payload that is no UTF-8 stands in `b64` instead. `n` counts the lines of one
 (session, venue) but headers, over all of its segments: a jump says how many are missing; a header
@@ -72,6 +74,7 @@ class Open(msgspec.Struct, omit_defaults=True):
     market: str = ""
     url: str = ""
     subscriptions: list[SubscriptionText] = []
+    lines: int = 1
 
 
 class Header(msgspec.Struct, tag_field="t", tag="header", omit_defaults=True):
@@ -131,6 +134,7 @@ class Connect(msgspec.Struct, tag_field="t", tag="connect", omit_defaults=True):
     subscriptions: list[SubscriptionText] = []
     instruments: list[dict[str, Any]] = []
     n: int = -1
+    lines: int = 1
 
 
 class Disconnect(msgspec.Struct, tag_field="t", tag="disconnect", omit_defaults=True):

@@ -124,7 +124,9 @@ class Recorder:
         text, binary = text_or_bytes(payload)
         self._take(connection, ts_ns, payload, Send(ts_ns, connection, text, binary))
 
-    def connected(self, connection: int, ts_ns: int, venue: str, market: str, url: str) -> None:
+    def connected(
+        self, connection: int, ts_ns: int, venue: str, market: str, url: str, lines: int = 1
+    ) -> None:
         """Record that a connection is open.
 
         Args:
@@ -133,9 +135,10 @@ class Recorder:
             venue: Name of the venue.
             market: Name of the market.
             url: Address that was connected to.
+            lines: How many connections carry its streams.
         """
         subscriptions = self._subscriptions(connection)
-        self._put(ConnectionOpened(connection, ts_ns, venue, market, url, subscriptions))
+        self._put(ConnectionOpened(connection, ts_ns, venue, market, url, subscriptions, lines))
 
     def disconnected(self, connection: int, ts_ns: int, reason: str) -> None:
         """Record that a connection has ended.

@@ -63,6 +63,7 @@ class ConnectionOpened:
     market: str
     url: str
     subscriptions: Sequence[Subscription]
+    lines: int = 1
 
 
 @dataclass(slots=True)
@@ -214,6 +215,7 @@ class RecorderWorker:
         writer = self._writer(entry.venue)
         self._by_connection[entry.connection] = writer
         line = Connect(entry.ts_ns, entry.connection, entry.url, entry.venue, entry.market)
+        line.lines = entry.lines
         line.subscriptions = [(one.symbol, one.channel, one.stream) for one in entry.subscriptions]
         writer.encode(time.monotonic())
         line.instruments = self._new_instruments(writer, entry.subscriptions)
@@ -241,7 +243,8 @@ class RecorderWorker:
             if entry.venue == writer.venue:
                 subscriptions = self._subscriptions(connection)
                 texts = [(one.symbol, one.channel, one.stream) for one in subscriptions]
-                header.connections.append(Open(connection, entry.market, entry.url, texts))
+                opened = Open(connection, entry.market, entry.url, texts, entry.lines)
+                header.connections.append(opened)
                 header.instruments += self._new_instruments(writer, subscriptions)
         return header
 

@@ -282,9 +282,10 @@ def test_rows_equal_an_independent_reading(
     counts = decoded.counts
     assert (counts.rejected, counts.duplicate) == (0, 0)
     assert counts.frames == len(decoded.frames)
-    assert counts.pending + counts.decoded == len(
-        set(decoded.sealed.updates["frame"].tolist())
-    ) + trade_frames(decoded.frames, adapter.venue)
+    others = {one for part in decoded.sealed.others.values() for one in part.frames.tolist()}
+    books = set(decoded.sealed.updates["frame"].tolist())
+    prints = trade_frames(decoded.frames, adapter.venue)
+    assert counts.pending + counts.decoded == len(books) + prints + len(others)
 
 
 def test_a_book_that_fills_its_depth_is_flagged(captures: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ingestor.config.model import Config
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Kind
 from ingestor.sources.registry import adapter_of
 from ingestor.telemetry.status import Status
@@ -109,7 +109,7 @@ def check_rows(capture: Capture, found: Published) -> None:
             assert [one[1:5] for one in found.quotes(key)] == tops(updates)
         else:
             assert found.quotes(key) == of(capture.quotes, symbol)
-    for row_class in ROW_CLASSES:
+    for row_class in STANDARD_CLASSES:
         assert found.count(row_class, Kind.GAP) == 0
     images = [one for symbol in capture.symbols for one in capture.book(symbol) if one.is_snapshot]
     assert found.count(RowClass.LEVEL, Kind.RESET) == len(images)

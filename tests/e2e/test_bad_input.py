@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingestor.config.model import Config
-from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.row_classes import STANDARD_CLASSES
 from ingestor.testbed.broker import DevBroker
 from ingestor.testbed.simulated.server import Simulator
 from ingestor.testbed.simulated.state import SimulatorOptions
@@ -99,7 +99,7 @@ async def test_a_symbol_that_the_venue_refuses_costs_no_neighbour(tmp_path: Path
         found = await published(config)
         status = [json.loads(value) for _, value in await side_records(config, "status.v1")]
     assert (ended.status, ended.result["unaccounted"]) == (0, 0), ended.err
-    for row_class in ROW_CLASSES:
+    for row_class in STANDARD_CLASSES:
         assert sorted(found.keys(row_class)) == [f"simulated:spot:{one}" for one in (good, other)]
     refused = [name for one in status if one["event"] == "refused" for name in one["streams"]]
     assert len(refused) == len(set(refused)) == 3
@@ -118,7 +118,7 @@ def test_check_shows_the_plan_and_feeds_lists_the_venues(call: Call, tmp_path: P
     connections = json.loads(checked.stdout)["connections"]
     assert [len(one["streams"]) for one in connections] == [3, 3, 3]
     planned = {(it["symbol"], it["channel"]) for one in connections for it in one["subscriptions"]}
-    standard = [row_class.channel for row_class in ROW_CLASSES if row_class.is_standard]
+    standard = [row_class.channel for row_class in STANDARD_CLASSES]
     assert planned == {(one, channel) for one in symbols for channel in standard}
     listed = call("feeds", "--json", env=environment(tmp_path))
     assert (listed.returncode, listed.stderr) == (0, "")

@@ -12,7 +12,7 @@ import pytest
 
 from ingestor.config.model import Config
 from ingestor.consumer.orderbook import OrderBook
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind
 from ingestor.sinks.kafka.overload import Step
 from tests.e2e.harness import Published, Running, make_config, published, running
@@ -49,7 +49,7 @@ class Submitted:
         )
 
     def by_key(self) -> Iterator[tuple[RowClass, str, Rows]]:
-        for row_class in ROW_CLASSES:
+        for row_class in STANDARD_CLASSES:
             every = np.concatenate([rows for one, rows in self._batches if one is row_class])
             for number in np.unique(every["instrument"]).tolist():
                 yield row_class, self._table[number].key, every[every["instrument"] == number]
@@ -183,7 +183,7 @@ async def test_a_small_budget_meets_every_step_in_order(
     assert min(status.conflated, status.shed) > 0
     found = await published(config)
     assert (status.acked, 0) == (found.total, found.holes)
-    assert {row_class for row_class, _ in shed} == set(ROW_CLASSES)
+    assert {row_class for row_class, _ in shed} == set(STANDARD_CLASSES)
     for row_class, number in shed:
         assert_gap_and_repair(found, row_class, names[number])
 

@@ -18,7 +18,7 @@ from ingestor import history as recordings
 from ingestor.history.topics import KafkaRecording
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import IngestError
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Rows
 from ingestor.sources.replay.options import ReplayOptions
 from ingestor.sources.replay.replay import Replay
@@ -67,7 +67,7 @@ async def test_what_is_replayed_to_kafka_is_the_recording(
     recorded = recordings.open(path, venue="binance", market="spot")
     topics = recordings.open(f"kafka://{kafka.bootstrap_servers}/{prefix}")
     expected = rows_of(recorded)
-    assert {row_class for row_class, _ in expected} == set(ROW_CLASSES)
+    assert {row_class for row_class, _ in expected} == set(STANDARD_CLASSES)
     assert await asyncio.to_thread(rows_of, topics) == expected
 
     # A range by time, one kind, in a loop; the recording gives the same.

@@ -79,6 +79,7 @@ _TABLE: Final = (
         "1,000,000 messages: repeated, late, lost, reset",
         "counts equal the generator's",
     ),
+    ("D2", "short", "one of two lines is killed, or cut as planned", "0 missing, 0 twice, no gap"),
     ("D3", "short", "clocks +-5 s, +-1 h, a step back", "no negative lag; ts_recv monotone"),
     ("D4", "long", "mutated frames and payloads", "none uncaught, none > 100 ms"),
     ("D5", "short", "JSON bombs and numbers out of range", "rejected with a reason"),

@@ -98,6 +98,19 @@ def test_each_image_is_the_whole_book(market: str, offer: BookOffer) -> None:
 
 
 @each_form
+def test_frames_tell_their_form(market: str, offer: BookOffer) -> None:
+    """A recording may have frames alone, without what was asked for."""
+    symbol = load(adapter, market).instruments[0].symbol
+    stream = adapter_with(adapter, market, {}, offer).stream("book", symbol)
+    first = Htx(market, {})
+    assert first.streams_of(frame(stream, 1, [], [])) == (stream,)
+    assert first.streams_of(increments(market, symbol)) == (first.stream("book", symbol),)
+    fewer = {"spot": "mbp.150"}.get(market, "depth.size_20.high_freq")
+    named = first.streams_of(frame(f"market.{symbol}.{fewer}", 1, [], []))
+    assert named == (first.stream("book", symbol),)
+
+
+@each_form
 def test_frames_of_other_forms_are_left_out(market: str, offer: BookOffer) -> None:
     table = InstrumentTable(load(adapter, market).instruments)
     symbols, symbol = table.symbols("htx", market), table[0].symbol

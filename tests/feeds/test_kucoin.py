@@ -104,6 +104,7 @@ def test_a_book_of_50_levels_comes_whole_each_time(market: str, topic: str) -> N
         frame = {"type": "message", "topic": stream, "subject": "level2", "data": data}
         payload = orjson.dumps(frame)
         if not found:
+            assert Kucoin(market, {}).streams_of(payload) == (stream,)
             assert connection.adapter.decode(payload, TS_RECV, queue.buffer) is OTHER_BOOK
             choose(connection.adapter, offer)
             assert connection.adapter.stream("book", table[0].symbol) == stream

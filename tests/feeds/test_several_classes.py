@@ -40,6 +40,7 @@ def test_who_carries_one_class_gets_rows_of_it_alone(
     table = fixture.table()
     symbols = table.symbols(adapter.venue, market)
     feed, buffer = adapter(market, symbols), ColumnBuffer(table)
+    buffer.carried_only = True  # as in a live process
     streams = [
         Subscription(number, symbol, channel, feed.stream(channel, symbol))
         for symbol, number in symbols.items()

@@ -26,7 +26,7 @@ from ingestor.consumer import EARLIEST, Consumer
 from ingestor.kafka.settings import DEAD_LETTER, INSTRUMENTS, STATUS
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SinkUnavailable
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind, Rows
 from ingestor.sinks.kafka import topic_keeper
 from ingestor.sinks.kafka.overload import Budget
@@ -311,7 +311,7 @@ async def test_topics_that_can_not_be_created_as_configured_are_an_error(
     assert time.monotonic() - started_s < 60
     assert "\n" not in str(raised.value)
     topics = admin(kafka).list_topics(timeout=60).topics
-    assert not {sink.settings.tick_topic(row_class) for row_class in ROW_CLASSES} & set(topics)
+    assert not {sink.settings.tick_topic(row_class) for row_class in STANDARD_CLASSES} & set(topics)
 
 
 class SteppingClock:
@@ -351,7 +351,7 @@ async def test_a_clock_that_is_ahead_makes_rows_wait(kafka: KafkaEndpoint, encod
         assert sink.is_up
     assert ledger.counts == {"acked": 90 + 90 + 270 + 10}
     assert not sink.side.refused
-    for row_class, count in zip(ROW_CLASSES, (100, 90, 270), strict=True):
+    for row_class, count in zip(STANDARD_CLASSES, (100, 90, 270), strict=True):
         assert sum(len(batch.rows) for batch in await read(sink, row_class)) == count
 
 

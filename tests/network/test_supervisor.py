@@ -361,11 +361,12 @@ class Notebook:
         self.sent_frames: list[bytes] = []
 
     def _note(self, connection: int | None, what: str) -> None:
-        notes = self.heard.setdefault(connection, [])
-        if not notes or notes[-1] != what:
+        if (notes := self.heard.setdefault(connection, []))[-1:] != [what]:
             notes.append(what)
 
-    def connected(self, connection: int, ts_ns: int, venue: str, market: str, url: str) -> None:
+    def connected(
+        self, connection: int, ts_ns: int, venue: str, market: str, url: str, lines: int = 1
+    ) -> None:
         self._note(connection, f"connected {venue} {market}")
 
     def disconnected(self, connection: int, ts_ns: int, reason: str) -> None:
@@ -399,8 +400,7 @@ async def test_a_recorder_hears_everything() -> None:
         one.supervisor.pause()
         one.supervisor.resume()
     first, second = tap.heard[1], tap.heard[2]
-    assert first[:3] == ["connected simulated spot", "sent", "received"]
-    assert first[-1] == "disconnected"
+    assert [*first[:3], first[-1]] == [second[0], "sent", "received", "disconnected"]
     assert "disconnected" not in second  # stopping is no hole
     assert second[0] == "connected simulated spot"
     assert tap.heard[None] == ["decided pause", "decided resume"]

@@ -36,7 +36,7 @@ from ingestor.decode.session import Session
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import FeedStale, PeerClosed, TransportError
 from ingestor.model.instruments import Instrument
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Cause
 from ingestor.sinks.kafka import sink
 from ingestor.sources.live import health, staleness_monitor, supervisor
@@ -130,12 +130,12 @@ class Trace(SupervisorEvents):
 
     def probed(self, symbol: str, channel: str) -> None:
         """A stream is subscribed to again: a hole when that is sent, and when it is confirmed."""
-        for row_class in ROW_CLASSES:
+        for row_class in STANDARD_CLASSES:
             if row_class.channel == channel != "book":
                 self.probes[symbol, row_class] += 2
 
     def _hole(self, subscription: Subscription) -> None:
-        for row_class in ROW_CLASSES:
+        for row_class in STANDARD_CLASSES:
             if row_class.channel == subscription.channel:
                 self.holes[subscription.symbol, row_class] += 1
 

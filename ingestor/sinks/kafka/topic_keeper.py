@@ -15,7 +15,7 @@ from ingestor.kafka.settings import AUXILIARY_TOPICS, KafkaSettings
 from ingestor.kafka.topics import TopicReport, compaction_text, prepare_topics
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import SinkUnavailable
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.sinks.kafka.produce_request import ProduceClient
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ class TopicKeeper:
         self.is_final = False  # what `find` or `prepare` raised comes back until somebody acts
         self._settings = settings
         self._refused = refused
-        self._row_classes = [one for one in ROW_CLASSES if one.is_standard]
+        self._row_classes = [*STANDARD_CLASSES]
         self._report = TopicReport()
         self._was_found = False
         self._told: set[str] = set()

@@ -42,6 +42,9 @@ class SupervisorEvents:
     ) -> None:
         """An open connection carries other streams from now on."""
 
+    def carries_on(self, planned: PlannedConnection, session: Session) -> None:
+        """Another line of the streams of this connection ended."""
+
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
         """The venue refuses these streams; their neighbours go on."""
 
@@ -105,6 +108,9 @@ class EventsOfAll(SupervisorEvents):
         removed: Sequence[Subscription],
     ) -> None:
         self._notify(lambda listener: listener.changed(planned, session, added, removed))
+
+    def carries_on(self, planned: PlannedConnection, session: Session) -> None:
+        self._notify(lambda listener: listener.carries_on(planned, session))
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
         self._notify(lambda listener: listener.refused(planned, streams, text))

@@ -39,6 +39,7 @@ class Route:
     origins: scheme, host and port that replace the venue's; connections take them in turn.
     streams_per_connection: lower than the venue's limit; a higher one has no effect.
     source_addresses: local IP addresses that connections are spread over.
+    lines: connections that carry each stream, 1 or 2, from different addresses if there are some.
     """
 
     origins: tuple[str, ...] = ()
@@ -48,6 +49,18 @@ class Route:
     source_addresses: tuple[str, ...] = ()
     proxy: str | None = field(default=None, repr=False)  # may hold a password
     permessage_deflate: bool = False
+    lines: int = 1
+
+    def source_address(self, place: int, line: int) -> str | None:
+        """Return the local address of a connection; the two lines of a place have two, if there
+        are so many.
+
+        Args:
+            place: its place among the connections of its line.
+            line: 0 or 1.
+        """
+        sources = self.source_addresses
+        return sources[(place * self.lines + line) % len(sources)] if sources else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class PlannedConnection:
-    """One connection. number: its place in the whole plan, whatever share of it is run."""
+    """One connection. number: its place in the whole plan, whatever share of it is run. line: 0,
+    or 1 for the second one of a feed with two lines."""
 
     number: int
     adapter: type[FeedAdapter]
@@ -85,10 +99,16 @@ class PlannedConnection:
     why: str
     offer: BookOffer | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    line: int = 0
 
     @property
     def venue(self) -> str:
         return self.adapter.venue
+
+    @property
+    def about(self) -> tuple[str, str, str, int]:
+        """Venue, market, address and number of lines, as a recording keeps them."""
+        return self.venue, self.market, self.url, self.route.lines
 
     @property
     def rules(self) -> Market:
@@ -173,10 +193,16 @@ class Plan:
         groups: dict[tuple[str, str, str], list[PlannedConnection]] = {}
         for one in self.connections:
             groups.setdefault((one.venue, one.market, urlsplit(one.url).path), []).append(one)
-        dealt = [one for group in groups.values() for one in group]
+        # The lines of a stream stay together: what one of them lost, the other has.
+        dealt: list[list[PlannedConnection]] = []
+        for one in (one for group in groups.values() for one in group):
+            if one.line and dealt and dealt[-1][-1].subscriptions == one.subscriptions:
+                dealt[-1].append(one)
+            else:
+                dealt.append([one])
         return replace(
             self,
-            connections=tuple(dealt[index::parts]),
+            connections=tuple(one for lines in dealt[index::parts] for one in lines),
             workers=self.workers * (parts if one_address else 1),
             parts=self.parts * parts,
             index=self.index * parts + index,
@@ -307,22 +333,26 @@ def _spread(
         limit = f"configured: {most} streams on a connection ({limit})"
     for place, held in enumerate(bins):
         subscriptions = tuple(one for unit in held for one in unit)
-        origins, sources = wish.route.origins, wish.route.source_addresses
+        origins = wish.route.origins
         channels = ", ".join(dict.fromkeys(one.channel for one in subscriptions))
-        yield PlannedConnection(
-            number=next(numbers),
-            adapter=wish.adapter,
-            market=wish.market,
-            url=at_origin(endpoint.url, origins[place % len(origins)] if origins else None),
-            rest_url=wish.route.rest_origin or rules.rest_url,
-            subscriptions=subscriptions,
-            route=wish.route,
-            source_address=sources[place % len(sources)] if sources else None,
-            offer=wish.book,
-            headers=endpoint.headers,
-            why=f"{_streams(subscriptions)} of {reason} ({channels}), "
-            f"connection {place + 1} of {len(bins)}: {limit}",
-        )
+        url = at_origin(endpoint.url, origins[place % len(origins)] if origins else None)
+        for line in range(wish.route.lines):
+            of_lines = f", line {line + 1} of {wish.route.lines}" if wish.route.lines > 1 else ""
+            yield PlannedConnection(
+                number=next(numbers),
+                adapter=wish.adapter,
+                market=wish.market,
+                url=url,
+                rest_url=wish.route.rest_origin or rules.rest_url,
+                subscriptions=subscriptions,
+                route=wish.route,
+                source_address=wish.route.source_address(place, line),
+                offer=wish.book,
+                headers=endpoint.headers,
+                why=f"{_streams(subscriptions)} of {reason} ({channels}), "
+                f"connection {place + 1} of {len(bins)}{of_lines}: {limit}",
+                line=line,
+            )
 
 
 def _streams(subscriptions: Iterable[Subscription]) -> int:

@@ -24,7 +24,7 @@ from ingestor.sources.live.plan import (
 )
 
 # Connections with equal places and forms of books may carry each other's streams.
-_Place = tuple[str, str, str, Route, TransportName]
+_Place = tuple[str, str, str, int, Route, TransportName]
 _Group = tuple[_Place, BookOffer | None]
 
 _REFUSALS_MAX: Final = 8  # of a connection that has no room
@@ -152,12 +152,11 @@ def _distribute(
         fresh = bins.fresh
         for subscriptions in fresh:
             why = f"{_count(subscriptions)} streams added while running: at most {room_for.most}"
-            sources = model[group].route.source_addresses
             yield replace(
                 model[group],
                 number=number,
                 subscriptions=tuple(subscriptions),
-                source_address=sources[number % len(sources)] if sources else None,
+                source_address=model[group].route.source_address(number, model[group].line),
                 why=why,
             )
             number += 1
@@ -238,7 +237,8 @@ def _change(planned: PlannedConnection, subscriptions: list[Subscription]) -> St
 
 def _place_of(planned: PlannedConnection) -> _Place:
     path = urlsplit(planned.url).path
-    return planned.venue, planned.market, path, planned.route, planned.route.transport
+    market = planned.venue, planned.market
+    return *market, path, planned.line, planned.route, planned.route.transport
 
 
 def _needed(planned: PlannedConnection, one: Subscription) -> _Group:

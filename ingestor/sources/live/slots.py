@@ -14,7 +14,7 @@ class ConnectionSlots:
 
     def __init__(self, planned: Iterable[PlannedConnection]) -> None:
         self._by_number: dict[int, ConnectionSlot] = {}
-        self._of_stream: dict[tuple[int, str], ConnectionSlot] = {}
+        self._of_stream: dict[tuple[int, str], list[ConnectionSlot]] = {}
         for connection in planned:
             self.add(connection)
 
@@ -48,18 +48,34 @@ class ConnectionSlots:
 
     def connection_of(self, instrument: int, channel: str) -> Connection | None:
         """Return the open connection that carries a channel of an instrument."""
-        slot = self._of_stream.get((instrument, channel))
-        return slot.connection if slot is not None else None
+        slots = self.slots_of(instrument, channel)
+        return next((one.connection for one in slots if one.connection is not None), None)
+
+    def slots_of(self, instrument: int, channel: str) -> list[ConnectionSlot]:
+        """Return the slots that carry a channel of an instrument: one for each line."""
+        return self._of_stream.get((instrument, channel), [])
+
+    def other_lines(self, planned: PlannedConnection) -> list[Connection]:
+        """Return the open connections that carry some of the same streams on another line."""
+        if planned.route.lines == 1:
+            return []
+        slots = {
+            slot.planned.number: slot
+            for one in planned.subscriptions
+            for slot in self.slots_of(one.instrument, one.channel)
+            if slot.planned.line != planned.line
+        }
+        return [slot.connection for slot in slots.values() if slot.connection is not None]
 
     def stream_of(
         self, instrument: int, channel: str
     ) -> tuple[PlannedConnection, Subscription] | None:
         """Return the planned connection and subscription of a channel of an instrument."""
-        slot = self._of_stream.get((instrument, channel))
-        if slot is None:
+        slots = self.slots_of(instrument, channel)
+        if not slots:
             return None
         wanted = (instrument, channel)
-        planned = slot.planned
+        planned = next((one for one in slots if one.connection is not None), slots[0]).planned
         return planned, next(
             one for one in planned.subscriptions if (one.instrument, one.channel) == wanted
         )
@@ -73,9 +89,12 @@ class ConnectionSlots:
 
     def _index(self, slot: ConnectionSlot) -> None:
         for one in slot.planned.subscriptions:
-            self._of_stream[one.instrument, one.channel] = slot
+            self._of_stream.setdefault((one.instrument, one.channel), []).append(slot)
 
     def _forget(self, slot: ConnectionSlot) -> None:
         for one in slot.planned.subscriptions:
-            if self._of_stream.get((one.instrument, one.channel)) is slot:
-                del self._of_stream[one.instrument, one.channel]
+            left = [held for held in self.slots_of(one.instrument, one.channel) if held is not slot]
+            if left:
+                self._of_stream[one.instrument, one.channel] = left
+            else:
+                self._of_stream.pop((one.instrument, one.channel), None)

@@ -68,6 +68,9 @@ class StalenessMonitor(SupervisorEvents):
         for row_class in ROW_CLASSES:
             self._staleness.watch(planned.number, row_class, session.instruments(row_class), now_ns)
 
+    def carries_on(self, planned: PlannedConnection, session: Session) -> None:
+        self.up(planned, session)
+
     def changed(
         self,
         planned: PlannedConnection,

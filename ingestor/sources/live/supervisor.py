@@ -238,6 +238,7 @@ class Supervisor(SessionEvents):
             () if slot.is_new else planned.subscriptions,  # `_follow` subscribes, behind GAPs
             frame_queue.buffer,
             *(frame_queue.counts, self, market, frame_queue.decode),
+            self._frame_queues.lines if planned.route.lines > 1 else None,
         )
         on_read_complete = self._read_complete_of(frame_queue)
         pace = RequestPace(planned.limits, self._paces.of(planned), self.clocks.steady_s)
@@ -262,10 +263,7 @@ class Supervisor(SessionEvents):
             self._end(before, verdict)
             before.retire(verdict)
         if self._tap is not None:
-            planned = slot.planned
-            self._tap.connected(
-                number, connection.opened_ns, planned.venue, planned.market, planned.url
-            )
+            self._tap.connected(number, connection.opened_ns, *slot.planned.about)
         self._health.started(connection)
         if connection.link is not None and (self.is_paused or self._stopping):
             connection.link.pause_reading()
@@ -299,6 +297,8 @@ class Supervisor(SessionEvents):
             connection.session.closed(now_ns)
         self._request_flush()
         self._events.down(connection.slot.planned, connection.session, failure)
+        for other in self.slots.other_lines(connection.slot.planned):
+            self._events.carries_on(other.slot.planned, other.session)
 
     def _again(self, slot: ConnectionSlot, failure: TransportError) -> None:
         """Schedule a line after a failure."""

@@ -54,6 +54,7 @@ class RecordedFeed:
         ts_ns: int,
         subscriptions: Iterable[SubscriptionText],
         offer: BookOffer | None = None,
+        lines: int = 1,
     ) -> Session:
         """Begin a connection; one of the same number that is still open ends.
 
@@ -63,6 +64,7 @@ class RecordedFeed:
             ts_ns: when it began.
             subscriptions: what it carries.
             offer: the form of its books; None = as the streams have it.
+            lines: how many connections carry its streams.
         """
         if connection in self.sessions:
             self.close(connection, ts_ns)
@@ -82,6 +84,7 @@ class RecordedFeed:
             SessionEvents(),
             market,
             frame_queue.decode,
+            self._frame_queues.lines if lines > 1 else None,
         )
         for _ in session.opened():  # an adapter may count what it asks for
             pass
@@ -179,7 +182,7 @@ class RecordedFeed:
         """A segment begins: bring the connections to what it says was open."""
         for one in header.connections:
             if one.conn not in self.sessions:
-                self.open(one.conn, one.market, header.ts_ns, one.subscriptions)
+                self.open(one.conn, one.market, header.ts_ns, one.subscriptions, lines=one.lines)
         open_now = {one.conn for one in header.connections}
         for connection in [one for one in self.sessions if one not in open_now]:
             self.close(connection, header.ts_ns)

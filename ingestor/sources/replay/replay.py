@@ -250,7 +250,9 @@ class Replay:
                 if feed.chain.is_foreign:
                     feed.open_surveyed(line.conn, line.ts_ns)
                 else:
-                    feed.open(line.conn, line.market, line.ts_ns, line.subscriptions)
+                    feed.open(
+                        *(line.conn, line.market, line.ts_ns, line.subscriptions), lines=line.lines
+                    )
                 self._begin_books(feed)
             case Disconnect():
                 feed.close(line.conn, line.ts_ns)

@@ -185,9 +185,6 @@ class Probe(ColumnBuffer):
         self._see_book(instrument, parse_levels(bids), parse_levels(asks), flags)
         return True
 
-    def carries(self, row_class: RowClass, instrument: int) -> bool:
-        return True
-
     def hole(self, *_: object, **__: object) -> None:
         return
 

@@ -28,6 +28,14 @@ SYMBOLS = 32
 
 @pytest.fixture(scope="module")
 def venue() -> Iterator[Venue]:
+    """Two streams of each symbol: 5,120 messages a second."""
+    with simulated_venue(symbols=SYMBOLS, rate_per_s=80.0) as found:
+        yield found
+
+
+@pytest.fixture
+def quiet_venue() -> Iterator[Venue]:
+    """As much as the budget holds while Kafka is away."""
     with simulated_venue(symbols=SYMBOLS, rate_per_s=10.0) as found:
         yield found
 
@@ -108,9 +116,11 @@ def test_a_worker_that_was_frozen_publishes_nothing_late(workers: Fleet) -> None
 
 @pytest.mark.timeout(300)
 @pytest.mark.long(minutes=2)
-def test_nothing_moves_while_kafka_is_away(tmp_path: Path, venue: Venue, kafka_tools: None) -> None:
+def test_nothing_moves_while_kafka_is_away(
+    tmp_path: Path, quiet_venue: Venue, kafka_tools: None
+) -> None:
     with KafkaBroker(FLOORS) as broker:
-        config = write_config(tmp_path, broker.bootstrap_servers, feeds=feed_of(venue))
+        config = write_config(tmp_path, broker.bootstrap_servers, feeds=feed_of(quiet_venue))
         with fleet(config) as workers:
             workers.prepare(SHARDS)
             workers.start("a", "b", "c")

@@ -30,13 +30,13 @@ from ingestor.adapter import (
     add_open_interest,
     add_order,
     order_id_of,
-    time_of_ms,
+    stated,
 )
 from ingestor.columns.sealed import Sealed
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import OWN_EXPONENT_MAX, RowClass
 from ingestor.model.rows import ABSENT, Flag, Rows, Side
-from ingestor.model.timestamps import MILLISECOND, SECOND, TIME_MAX
+from ingestor.model.timestamps import MILLISECOND, SECOND
 
 NOW = 1_790_000_000_000_000_000
 LAST, UNTIMED = int(Flag.LAST), int(Flag.NO_VENUE_TIME)
@@ -205,15 +205,20 @@ def test_an_order_and_its_id() -> None:
     assert row["reason"] == OrderReason.CANCELED
 
 
-def test_texts_of_ids_and_times() -> None:
+def test_texts_of_ids() -> None:
     assert order_id_of(str(2**128 - 1)) == 2**128 - 1
     for text in ("", str(2**128), "12a", "-1", "1-2-3-4-5", "01234567-89ab-cdef-0123-456789abcdeg"):
         with pytest.raises(ValueError, match=r"no id|invalid literal"):
             order_id_of(text)
-    assert time_of_ms("1790000000000") == time_of_ms(1_790_000_000_000) == NOW
-    for value in ("", "1.5", "-1", 0, 1_790_000_000, True, None, TIME_MAX, "٣"):
-        with pytest.raises(ValueError, match="no time"):
-            time_of_ms(value)
+
+
+def test_what_is_said() -> None:
+    assert [stated(text) for text in ("1.50", 3, "-0.1", "1e-9")] == ["1.50", 3, "-0.1", "1e-9"]
+    assert [stated(text) for text in (None, "", "0", "0.000", 0)] == [None] * 5
+    hostile: tuple[object, ...] = ("x", "NaN", True, [], "9" * 20, "1e-31")
+    for text in hostile:
+        with pytest.raises(ValueError, match=r"no decimal number|int64|decimals"):
+            stated(text)
 
 
 HOSTILE: dict[str, Callable[[ColumnBuffer], None]] = {

@@ -22,6 +22,7 @@ from ingestor.admin.families import (
     bug_families,
     connection_families,
     kafka_families,
+    last_value_families,
     list_families,
     output_families,
     recorder_families,
@@ -135,6 +136,7 @@ class App:
         )
         yield from bug_families({"book": 2})
         yield from reload_families({"applied": 3, "refused": 1})
+        yield from last_value_families({("topic", "written"): 2, ("redis", "failed"): 1})
         lists = ListStatistics(waiting={("okx", "swap", "unreadable"): 1})
         lists.reads["okx", "swap", "kept"] += 1
         lists.unreadable["okx", "swap"] += 1

@@ -278,11 +278,7 @@ def test_feeds_lists_every_venue(run: Run) -> None:
     text, found = run("feeds")[1], json.loads(run("feeds", "--json")[1])
     assert {one["venue"] for one in found} >= {"binance", "bybit", "coinbase", "kraken", "okx"}
     assert text.count("\n") == len({(one["venue"], one["market"]) for one in found}) + 1
-    kraken = json.loads(run("feeds", "kraken", "--json")[1])
-    assert {"trades", "quotes", "book"} <= {one["class"] for one in kraken}
-    for one in found:
-        assert one["limits"]["streams_per_connection"] > 0
-        assert one.keys() >= {"market", "class", "channel", "book_proof", "reference", "read"}
+    assert {one["venue"] for one in json.loads(run("feeds", "kraken", "--json")[1])} == {"kraken"}
 
 
 def test_config_show_stars_secrets(

@@ -33,6 +33,9 @@ def test_each_class_of_each_market_is_there_once(found: list[dict[str, Any]]) ->
     assert len(listed) == len(set(listed))
     assert set(listed) == expected
     assert {one["class"] for one in found} <= {*ROW_CLASSES.channels}
+    for one in found:
+        assert one["limits"]["streams_per_connection"] > 0
+        assert one.keys() >= {"market", "class", "channel", "book_proof", "reference", "read"}
 
 
 def test_what_an_entry_says(found: list[dict[str, Any]]) -> None:

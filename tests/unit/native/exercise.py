@@ -10,7 +10,7 @@ from ingestor.adapter.shapes import shapes_of
 from ingestor.codec import headers
 from ingestor.codec.json_batches import JsonBatches
 from ingestor.codec.json_encoder import JsonEncoder
-from ingestor.model.row_classes import ROW_CLASSES
+from ingestor.model.row_classes import STANDARD_CLASSES
 from ingestor.native import FrameTaker, TakenRows, crc32c, native
 from ingestor.sources.registry import adapter_of, registry
 from tests.feeds.shape_frames import header, mixed, table_of
@@ -46,10 +46,10 @@ def main() -> None:
             taken += taker.frames
     table, generator = random_table(), np.random.default_rng(6)
     codec = JsonEncoder(table, bytes(16))
-    all_headers = {row_class: headers(row_class, "json") for row_class in ROW_CLASSES}
+    all_headers = {row_class: headers(row_class, "json") for row_class in STANDARD_CLASSES}
     batches = JsonBatches(library, codec, table, all_headers, 1 << 16)
     for turn in range(30):
-        for row_class in ROW_CLASSES:
+        for row_class in STANDARD_CLASSES:
             rows = random_rows(row_class, table, generator, turn)
             for lz4 in (False, True):
                 found = batches.write(row_class, rows, turn, 1 << 16, lz4=lz4)

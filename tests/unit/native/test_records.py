@@ -9,7 +9,7 @@ import pytest
 from ingestor.codec import encoder, headers
 from ingestor.codec.json_batches import JsonBatches
 from ingestor.kafka.aiokafka_compat import DefaultRecordBatchBuilder
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Kind, Rows
 from ingestor.native import crc32c, native
 from ingestor.sinks.kafka.record_batch import HEAD_BYTES
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason=native().reason)
 
 TABLE = random_table()
 CODEC = encoder("json", TABLE, bytes(range(16)))
-HEADERS = {row_class: headers(row_class, "json") for row_class in ROW_CLASSES}
+HEADERS = {row_class: headers(row_class, "json") for row_class in STANDARD_CLASSES}
 BYTES_MAX = 1 << 20
 
 
@@ -38,7 +38,7 @@ def built(row_class: RowClass, rows: Rows, first: int) -> tuple[bytes, int]:
     return bytes(builder.build())[HEAD_BYTES:], len(records)
 
 
-@pytest.mark.parametrize("row_class", tuple(ROW_CLASSES))
+@pytest.mark.parametrize("row_class", tuple(STANDARD_CLASSES))
 def test_records_equal_those_of_the_builder(row_class: RowClass) -> None:
     writer, generator = batches(), np.random.default_rng(1)
     for turn in range(30):
@@ -70,7 +70,7 @@ def test_a_batch_has_as_many_records_as_fit() -> None:
         assert expected.startswith(unpacked(written.data, written.plain_bytes))
 
 
-@pytest.mark.parametrize("row_class", tuple(ROW_CLASSES))
+@pytest.mark.parametrize("row_class", tuple(STANDARD_CLASSES))
 def test_rows_that_no_template_writes_are_left_to_the_encoder(row_class: RowClass) -> None:
     generator = np.random.default_rng(3)
     for name, value in (

@@ -1,6 +1,6 @@
 """Emulate Coinbase Advanced Trade: one numbered sequence of messages a connection.
 
-Reference: "Advanced Trade WebSocket" documentation, as `feeds/coinbase.py` names it.
+Reference: "Advanced Trade WebSocket" documentation, as `feeds/coinbase` names it.
 """
 
 from __future__ import annotations

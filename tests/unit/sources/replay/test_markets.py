@@ -142,7 +142,9 @@ def test_a_channel_that_is_not_recorded(tmp_path: Path) -> None:
     path = written(tmp_path / "one.jsonl", Binance, ["spot"])
     lines = [line for line in path.read_text().splitlines() if "bookTicker" not in line]
     path.write_text("\n".join(line for line in lines if '\\"u\\":7000005' not in line))
-    with pytest.raises(ConfigError, match="no rows of quotes are recorded; there is trades"):
+    with pytest.raises(
+        ConfigError, match="no rows of quotes are recorded; there is candles, trades"
+    ):
         counted(ReplayOptions((path,), channels=frozenset({"quotes"})))
     with pytest.raises(ConfigError, match="no rows of quotes"):
         list(history.open(path, kinds=["quotes"]))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 import orjson
@@ -61,7 +61,22 @@ from ingestor.adapter import (
     set_column,
 )
 
-_CHANNELS: Final = {"trades": "market_trades", "quotes": "level2", "book": "level2"}
+from .market_data import Candle, Product, append_candles, append_statuses
+
+_CHANNELS: Final = {
+    "trades": "market_trades",
+    "quotes": "level2",
+    "book": "level2",
+    "candles": "candles",
+    "instrument_status": "status",
+}
+# What names the product in each entry of an event.
+_ENTRIES: Final = {
+    "market_trades": ("trades", "product_id"),
+    "candles": ("candles", "product_id"),
+    "status": ("products", "id"),
+}
+_Entry = TypeVar("_Entry")
 _AGGRESSORS: Final = {"BUY": int(Side.ASK), "SELL": int(Side.BID)}  # keyed by the maker's side
 _NO_SIDE: Final = int(Side.NONE)  # UNKNOWN_ORDER_SIDE
 _LEVEL_SIDES: Final = {"bid", "offer"}
@@ -70,8 +85,6 @@ _CONTROL: Final[dict[str, Control]] = {
     "heartbeats": Notice.HEARTBEAT,
     "ticker": Filtered("ticker"),
     "ticker_batch": Filtered("ticker"),
-    "candles": Filtered("candles"),
-    "status": Filtered("status"),
     "user": Filtered("user"),
 }
 _REPEATED: Final = Filtered("repeated", duplicate=True)
@@ -114,6 +127,8 @@ class _Event(Struct):
     product_id: str = ""
     trades: list[_Trade] | None = None
     updates: list[_Level] | None = None
+    candles: list[Candle] | None = None
+    products: list[Product] | None = None
     subscriptions: dict[str, list[str]] | None = None
 
 
@@ -163,7 +178,7 @@ class Coinbase:
     reference: ClassVar[str] = "Coinbase Advanced Trade WebSocket, read 2026-11-21"
     markets: ClassVar[Mapping[str, Market]] = {
         "spot": Market(
-            endpoints=(Endpoint("wss://advanced-trade-ws.coinbase.com"),),
+            endpoints=(Endpoint("wss://advanced-trade-ws.coinbase.com", frozenset(_CHANNELS)),),
             rest_url="https://api.coinbase.com",
             limits=Limits(
                 streams_per_connection=16,
@@ -191,6 +206,8 @@ class Coinbase:
         self._decoders: dict[str, Callable[[_Message, int, ColumnBuffer], None]] = {
             "market_trades": self._trades,
             "l2_data": self._levels,
+            "candles": self._market_data,
+            "status": self._market_data,
         }
 
     def stream(self, channel: str, symbol: str) -> str:
@@ -267,13 +284,11 @@ class Coinbase:
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
-        match message["channel"]:
-            case "l2_data":
-                return [f"level2:{event['product_id']}" for event in message["events"]]
-            case "market_trades" as channel:
-                trades = [trade for event in message["events"] for trade in event["trades"]]
-                return [f"{channel}:{trade['product_id']}" for trade in trades]
-        return ()
+        channel, events = message["channel"], message["events"]
+        if channel == "l2_data":
+            return [f"level2:{event['product_id']}" for event in events]
+        member, name = _ENTRIES[channel]
+        return [f"{channel}:{one[name]}" for event in events for one in event[member]]
 
     def _out_of_order(self, number: int, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Declare what was skipped. A message whose number was passed is left out: its numbers are
@@ -297,17 +312,13 @@ class Coinbase:
         symbols = self._symbols
         for event in message.events or ():
             reader = _TRADE_READERS[event.type]
-            if event.trades is None:
-                raise DecodeError(self.venue, "market_trades without trades")
-            for trade in reversed(event.trades):
+            for trade in reversed(_present(event.trades)):
                 out.add_trade(reader, trade, symbols[trade.product_id], ts_recv)
 
     def _levels(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         number = message.sequence_num
         for event in message.events or ():
-            updates = event.updates
-            if updates is None:
-                raise DecodeError(self.venue, "l2_data without updates")
+            updates = _present(event.updates)
             bids = [(one.price_level, one.new_quantity) for one in updates if one.side == "bid"]
             asks = [(one.price_level, one.new_quantity) for one in updates if one.side == "offer"]
             if len(bids) + len(asks) < len(updates):
@@ -326,6 +337,15 @@ class Coinbase:
                 _BOOK_FLAGS[event.type],
                 are_pairs=True,
             )
+
+    def _market_data(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
+        times = (iso_event_ns(message.timestamp), ts_recv)
+        for event in message.events or ():
+            flags = _BOOK_FLAGS[event.type]
+            if message.channel == "candles":
+                append_candles(_present(event.candles), self._symbols, times, flags, out)
+            else:
+                append_statuses(_present(event.products), self._symbols, times, flags, out)
 
     def _control(self, channel: str, message: _Message) -> Control:
         if channel == "subscriptions":
@@ -429,6 +449,12 @@ class Coinbase:
             [(level["price"], level["size"]) for level in image[side]] for side in ("bids", "asks")
         )
         return RestSnapshot(0, bids, asks)
+
+
+def _present(entries: list[_Entry] | None) -> list[_Entry]:
+    if entries is None:
+        raise DecodeError(Coinbase.venue, "an event without its entries")
+    return entries
 
 
 def _request(kind: str, channel: str, symbols: Sequence[str] = ()) -> bytes:
