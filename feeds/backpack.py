@@ -143,7 +143,7 @@ class _Liquidation(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     data: msgspec.Raw = msgspec.Raw(b"")
     stream: str = ""
@@ -211,6 +211,13 @@ class Backpack(PlainFeed):
             yield orjson.dumps({"method": "UNSUBSCRIBE", "params": part, "id": number})
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         data = bytes(head.data)
         if not data:
@@ -329,6 +336,14 @@ class Backpack(PlainFeed):
         return RestRequest("/api/v1/depth", {"symbol": symbol, "limit": str(_DEPTH)})
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         image = _parse_image(body)
         last = whole_number(image.lastUpdateId)
         flags = Flag.SNAPSHOT if image.timestamp else Flag.SNAPSHOT | Flag.NO_VENUE_TIME

@@ -203,6 +203,13 @@ class Bingx(PlainFeed):
             yield orjson.dumps({"id": str(number), "reqType": "unsub", "dataType": stream})
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         text = gunzipped(payload, _FRAME_BYTES_MAX)
         if text == b"Ping":
             return Reply(b"Pong")

@@ -204,6 +204,13 @@ class Bitfinex(PlainFeed):
         return b'{"event":"ping"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         if payload[:1] == b"{":
             return self._event(_parse_event(payload))
         message = _parse(payload)

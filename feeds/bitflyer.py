@@ -102,7 +102,7 @@ class _Parameters(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     method: str = ""
     params: _Parameters | None = None
@@ -165,6 +165,13 @@ class BitFlyer(PlainFeed):
                 self._asked[self._number] = stream
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         if head.method != "channelMessage" or head.params is None:
             return self._answer(payload, head)

@@ -172,7 +172,7 @@ class _Liquidations(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     arg: _Argument | None = None
     event: str | None = None
@@ -243,6 +243,13 @@ class Bitget(PlainFeed):
         return b"ping"
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         if payload == b"pong":
             return Notice.HEARTBEAT
         head = _parse_head(payload)

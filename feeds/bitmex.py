@@ -132,7 +132,7 @@ class _Level(msgspec.Struct, gc=False):
 
 
 class _Instrument(msgspec.Struct, rename="camel", gc=False):
-    """What changed of an instrument; `partial` has all of it."""
+    """Hold what changed of an instrument; `partial` has all of it."""
 
     symbol: str
     timestamp: str
@@ -225,6 +225,13 @@ class Bitmex(PlainFeed):
         return b"ping"
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         if payload == b"pong":
             return Notice.HEARTBEAT
         message = _parse(payload)

@@ -159,6 +159,13 @@ class Bitstamp:
         return b'{"event":"bts:heartbeat"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         message = _parse(payload)
         match message.event:
             case "trade" | "data":
@@ -269,6 +276,14 @@ class Bitstamp:
         return RestRequest(f"/api/v2/order_book/{symbol}/", {"group": "1"})
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         self._levels(symbol, _parse_levels(body), int(Flag.SNAPSHOT), ts_recv, out)
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:

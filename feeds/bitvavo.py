@@ -164,6 +164,13 @@ class Bitvavo(PlainFeed):
             yield orjson.dumps({"action": action, "channels": channels})
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         message = _parse(payload)
         match message.event or message.action:
             case "trade":

@@ -148,7 +148,7 @@ class _Tickers(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     type: str = ""
     dataType: str = ""  # noqa: N815  # the venue's name
@@ -220,6 +220,13 @@ class Bullish(PlainFeed):
         return _command("0", "keepalivePing", "")
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         match head.dataType:
             case "V1TAAnonymousTradeUpdate":

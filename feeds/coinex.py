@@ -215,6 +215,13 @@ class Coinex(PlainFeed):
         return b'{"method":"server.ping","params":{},"id":0}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         text = inflated(payload, _FRAME_BYTES_MAX)
         message = _parse(text)
         match message.method:

@@ -192,7 +192,7 @@ class _Channel(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     method: str = ""
     id: Any = None
@@ -257,6 +257,13 @@ class CryptoCom(PlainFeed):
             yield orjson.dumps(request)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         if head.result is None or head.code != 0:
             return self._answer(head)
@@ -417,7 +424,7 @@ class CryptoCom(PlainFeed):
 
 
 def _is_named(stream: str, text: str) -> bool:
-    """Whether a refusal's text names a stream or its symbol."""
+    """Return True if a refusal's text names a stream or its symbol."""
     return stream in text or stream.split(".")[1] in text
 
 

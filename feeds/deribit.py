@@ -201,7 +201,7 @@ class _Parameters(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     method: str = ""
     params: _Parameters | None = None
@@ -265,6 +265,13 @@ class Deribit(PlainFeed):
             yield _request(number, "public/unsubscribe", {"channels": part})
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         if head.method != "subscription" or head.params is None:
             return self._other(head)

@@ -181,6 +181,13 @@ class Dydx(PlainFeed):
         return _requests("unsubscribe", streams)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         message = _parse(payload)
         number = message.message_id
         if number and number == self._next - 1:

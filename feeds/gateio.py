@@ -193,7 +193,7 @@ class _Liquidations(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     channel: str
     event: str = "update"
@@ -269,6 +269,13 @@ class Gate(PlainFeed):
         return orjson.dumps({"time": _REQUEST_TIME, "channel": f"{self._family}.ping"})
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         family, _, channel = head.channel.partition(".")
         if family != self._family:

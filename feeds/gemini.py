@@ -90,7 +90,7 @@ class _Depth(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     e: str | None = None
     t: Any = None
@@ -153,6 +153,13 @@ class Gemini(PlainFeed):
         return b'{"id":"ping","method":"ping"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         if head.e == "depthUpdate":
             self._book(_parse_depth(payload), ts_recv, out)

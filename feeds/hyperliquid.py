@@ -191,6 +191,13 @@ class Hyperliquid(PlainFeed):
         return b'{"method":"ping"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         if payload == _GREETING:
             return Notice.INFO
         message = _parse(payload)

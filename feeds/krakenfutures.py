@@ -151,7 +151,7 @@ class _Ticker(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     feed: str = ""
     event: str | None = None
@@ -209,6 +209,13 @@ class KrakenFutures(PlainFeed):
             yield orjson.dumps({"event": event, "feed": feed, "product_ids": [symbol]})
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         if head.event is not None:
             return self._event(head)

@@ -158,7 +158,7 @@ class _MarketStats(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     type: str = ""
     channel: str = ""
@@ -215,6 +215,13 @@ class Lighter(PlainFeed):
             yield _request("unsubscribe", stream)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         action, _, channel = head.type.partition("/")
         is_first = action == "subscribed"

@@ -164,6 +164,13 @@ class Phemex(PlainFeed):
         return b'{"id":0,"method":"server.ping","params":[]}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         message = _parse(payload)
         is_linear = bool(self._suffix)
         book = message.orderbook_p if is_linear else message.book

@@ -91,7 +91,7 @@ class _Book(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     channel: str = ""
     event: str | None = None
@@ -143,6 +143,13 @@ class Poloniex(PlainFeed):
         return b'{"event":"ping"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         if head.event is not None:
             return self._event(head)

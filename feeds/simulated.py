@@ -225,6 +225,13 @@ class Simulated:
         return _SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         try:
             event = _parse(payload)
         except msgspec.ValidationError as failure:
@@ -260,6 +267,14 @@ class Simulated:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
+            """Append the rows of a frame, or return what else it was.
+
+            Args:
+                payloads: n frames.
+                ts_recv: n times of receipt in ns.
+                frames: n frame numbers.
+                out: Takes the rows.
+            """
             notices = payloads.count(_HEARTBEAT)
             if notices:
                 data = [place for place, one in enumerate(payloads) if one != _HEARTBEAT]
@@ -303,6 +318,14 @@ class Simulated:
         return None
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         raise UnknownMessage(self.venue, "snapshots come on the socket")
 
 

@@ -122,7 +122,7 @@ class _Depths(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     method: str = ""
     id: Any = None
@@ -209,6 +209,13 @@ class WhiteBit(PlainFeed):
         return orjson.dumps({"id": _PING_ID, "method": "ping", "params": []})
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         match head.method:
             case "":

@@ -154,7 +154,7 @@ class _Image(msgspec.Struct, gc=False):
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which message it is."""
+    """Tell which message it is."""
 
     topic: str = ""
     cmd: str = ""
@@ -216,6 +216,13 @@ class WooX(PlainFeed):
         return b'{"cmd":"PING"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         head = _parse_head(payload)
         match head.topic.partition("@")[0]:
             case "":
@@ -332,6 +339,14 @@ class WooX(PlainFeed):
         return RestRequest("/v3/public/orderbook", {"symbol": symbol, "maxLevel": str(DEPTH)})
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         image = _parse_image(body)
         bids, asks = (
             [(one.price, one.quantity) for one in side]

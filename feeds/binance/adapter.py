@@ -194,7 +194,7 @@ _NOT_SUBSCRIBED: Final = {
 
 
 class _Head(msgspec.Struct, gc=False):
-    """What tells which frame it is: an event alone, or wrapped as combined streams have it."""
+    """Tell which frame it is: an event alone, or wrapped as combined streams have it."""
 
     e: str | None = None
     u: Any = None
@@ -302,7 +302,13 @@ class Binance:
         return shapes.shapes(market)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
-        """Take frames of every kind, wrapped or not."""
+        """Take frames of every kind, wrapped or not.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         try:
             if self._is_spot:
                 event = parser_of(payload)(payload)
@@ -348,7 +354,7 @@ class Binance:
         return None
 
     def _other(self, payload: bytes, reason: str) -> Control | None:
-        """What is no event of a symbol: answers to requests, partial books, nonsense."""
+        """Read what is no event of a symbol: answers to requests, partial books, nonsense."""
         message = orjson.loads(payload)
         match message:
             case {"result": None, "id": int(number)}:
@@ -420,9 +426,25 @@ class Binance:
         return RestRequest(_HISTORY_PATH[market], query, _HISTORY_WEIGHT[market])
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the past trades of a REST answer, oldest first.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         append_history(body, self._symbols[symbol], ts_recv, out, is_spot=self._is_spot)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         book = _parse_snapshot(body)
         last, bids, asks, time = book.lastUpdateId, book.bids, book.asks, book.T
         flags = _SNAPSHOT if time is not None else _SNAPSHOT | Flag.NO_VENUE_TIME

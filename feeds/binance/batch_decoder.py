@@ -243,7 +243,15 @@ def append_events(
     frames: Sequence[int],
     out: ColumnBuffer,
 ) -> None:
-    """Append events of one kind."""
+    """Append events of one kind.
+
+    Args:
+        symbols: Numbers of the instruments by symbol.
+        events: Events of the venue.
+        ts_recv: n times of receipt in ns.
+        frames: n frame numbers.
+        out: Takes the rows.
+    """
     kind = type(events[0])
     numbers = [symbols[one.s] for one in events]
     if kind in _TRADE_READERS:
@@ -264,7 +272,14 @@ def append_events(
 
 
 def append_event(symbols: Mapping[str, int], event: Any, ts_recv: int, out: ColumnBuffer) -> None:
-    """Append one event, as `append_events` does many. Levels may have any form of a number."""
+    """Append one event, as `append_events` does many. Levels may have any form of a number.
+
+    Args:
+        symbols: Numbers of the instruments by symbol.
+        event: The event.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
     kind, number = type(event), symbols[event.s]
     if kind in _TRADE_READERS:
         out.add_trade(_TRADE_READERS[kind], event, number, ts_recv)
@@ -287,7 +302,15 @@ _parse_past: Final[dict[bool, Callable[[bytes], list[Any]]]] = {
 def append_history(
     body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer, *, is_spot: bool
 ) -> None:
-    """Append past trades, oldest first as the venue gives them."""
+    """Append past trades, oldest first as the venue gives them.
+
+    Args:
+        body: Body of the answer.
+        instrument: Number of the instrument.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+        is_spot: The market is a spot market.
+    """
     reader = _read_trades if is_spot else _read_aggregates
     for trade in _parse_past[is_spot](body):
         out.add_trade(reader, trade, instrument, ts_recv)
@@ -319,6 +342,14 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
     ) -> Sequence[Control]:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payloads: n frames.
+            ts_recv: n times of receipt in ns.
+            frames: n frame numbers.
+            out: Takes the rows.
+        """
         parsed = list(map(parse_wrapped, payloads))
         events = [one.data for one in parsed]
         kinds = list(map(type, events))
@@ -338,6 +369,14 @@ def spot_decoder(symbols: Mapping[str, int]) -> DecodeMany:
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
     ) -> Sequence[Control]:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payloads: n frames.
+            ts_recv: n times of receipt in ns.
+            frames: n frame numbers.
+            out: Takes the rows.
+        """
         parse = parser_of(payloads[0])
         try:
             append_events(symbols, list(map(parse, payloads)), ts_recv, frames, out)

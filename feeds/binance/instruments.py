@@ -1,4 +1,4 @@
-"""What Binance's lists say of an instrument."""
+"""Read Binance's lists of instruments."""
 
 from __future__ import annotations
 

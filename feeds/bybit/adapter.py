@@ -195,6 +195,13 @@ class Bybit:
         return shapes.shapes(market)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         kind = KINDS.get(beginning(payload))
         if kind is None:
             message = orjson.loads(payload)
@@ -300,6 +307,14 @@ class Bybit:
         return None
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         raise UnknownMessage(self.venue, "books are seeded on the socket")
 
     def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
@@ -308,6 +323,14 @@ class Bybit:
         return RestRequest("/v5/market/recent-trade", query)
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the past trades of a REST answer, oldest first.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         append_history(body, self._symbols[symbol], ts_recv, out)
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:

@@ -174,12 +174,27 @@ def _identifier_digits(texts: list[str]) -> list[str]:
 def append_trades(
     payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
 ) -> None:
+    """Append the trades of a frame.
+
+    Args:
+        payload: The frame's bytes.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
     for trade in _parse_trades(payload).data:
         out.add_trade(_read_trades, trade, symbols[trade.s], ts_recv)
 
 
 def append_history(body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer) -> None:
-    """Append past trades, as if they had come on the socket."""
+    """Append past trades, as if they had come on the socket.
+
+    Args:
+        body: Body of the answer.
+        instrument: Number of the instrument.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
     for one in reversed(_parse_history(body).result.entries):
         time, seq = plain_integers([one.time, one.seq])
         trade = _Trade(
@@ -192,6 +207,15 @@ def append_history(body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer
 def append_book(
     payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer, depth: int
 ) -> None:
+    """Append the book event of a frame.
+
+    Args:
+        payload: The frame's bytes.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+        depth: Levels a side that were subscribed to.
+    """
     book = _parse_book(payload)
     data, flags = book.data, _flags(book, depth)
     event = (symbols[data.s], book.cts * MILLISECOND, ts_recv, data.u, data.u)
@@ -215,6 +239,14 @@ def decoder(symbols: Mapping[str, int]) -> DecodeMany:
     def decode(
         payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
     ) -> Sequence[Control]:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payloads: n frames.
+            ts_recv: n times of receipt in ns.
+            frames: n frame numbers.
+            out: Takes the rows.
+        """
         kinds = [KINDS[beginning(one)] for one in payloads]
         unchanged = 0
         for kind, (some, received, at) in sorted(by_kind(kinds, payloads, ts_recv, frames)):

@@ -60,8 +60,9 @@ _parse_quote: Final = msgspec.json.Decoder(_Quote).decode
 
 
 class Best(msgspec.Struct, gc=False):
-    """What a quote led to: the best level of each side, JSON, an array of one pair of plain
-    decimals, or of none."""
+    """Hold the result of a quote: the best level of each side, JSON, an array of one pair of plain
+    decimals, or of none.
+    """
 
     cts: int  # ms
     number: int  # of the update
@@ -69,7 +70,7 @@ class Best(msgspec.Struct, gc=False):
     asks: bytes
 
     def repeats(self, before: Best) -> bool:
-        """Whether the quote says what was known, whenever it was sent."""
+        """Return True if the quote says what was known, whenever it was sent."""
         return (
             self.number == before.number and self.bids == before.bids and self.asks == before.asks
         )
@@ -77,9 +78,12 @@ class Best(msgspec.Struct, gc=False):
 
 @dataclass(slots=True)
 class Quotes:
-    """What a connection knows. best: the last quote of each symbol. shapes: by instrument, what
-    sides of quotes look like that are sure to fit it, with zeros for their digits; instruments
-    whose numbers have the same exponents share them."""
+    """Hold what a connection knows. best: the last quote of each symbol. shapes: by instrument,
+    forms
+    of sides that are sure to fit it, with zeros for their digits; instruments whose numbers have
+    the
+    same exponents share them.
+    """
 
     best: dict[str, Best] = field(default_factory=dict)
     shapes: dict[int, set[bytes]] = field(default_factory=dict)
@@ -103,8 +107,18 @@ class Quotes:
         return False
 
     def read(self, quote: _Quote, instrument: int, out: ColumnBuffer) -> Best:
-        """Return what a quote leads to. Raises BadNumber, LookupError for a change of a quote that
-        is not known, and ValueError for what is no side of a quote."""
+        """Return what a quote leads to.
+
+        Args:
+            quote: The parsed quote.
+            instrument: Number of the instrument.
+            out: Takes the rows.
+
+        Raises:
+            BadNumber: A number is not one.
+            LookupError: It changes a quote that is not known.
+            ValueError: A side is none of a quote.
+        """
         data = quote.data
         bids, asks = bytes(data.b), bytes(data.a)
         if quote.type == "delta":
@@ -133,12 +147,12 @@ class Quotes:
 
 
 def _has_zero_price(sides: bytes) -> bool:
-    """Whether one of some sides, joined, has a price of 0."""
+    """Return True if one of some sides, joined, has a price of 0."""
     return _ZERO_BEGINS in sides and _ZERO_PRICE.search(sides) is not None
 
 
 def _is_sure(matched: re.Match[bytes], exponents: tuple[int, int] | None) -> bool:
-    """Whether any digits of this shape are numbers that fit."""
+    """Return True if any digits of this shape are numbers that fit."""
     parts = [part or b"" for part in matched.groups()]
     if exponents is None:
         return True
@@ -200,7 +214,15 @@ def _read_quotes(quotes: list[Best], rows: Rows) -> Lines:
 def append_quote(
     payload: bytes, known: Quotes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
 ) -> Control | None:
-    """Append one quote, unless it says what is known. known: of the frame's connection."""
+    """Append one quote, unless it says what is known.
+
+    Args:
+        payload: The frame's bytes.
+        known: Quotes of the frame's connection.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
     quote = _parse_quote(payload)
     symbol = quote.data.s
     instrument = symbols[symbol]
@@ -214,7 +236,7 @@ def append_quote(
 
 
 class _Connection(Protocol):
-    """What a frame's source has."""
+    """Hold the state of a frame's source."""
 
     @property
     def adapter(self) -> _Knowing: ...
@@ -240,6 +262,13 @@ def append_many_quotes(
     """Append many quotes; return how many frames say what is known.
 
     It comes last of what is decoded together: connections know what they said from here on.
+
+    Args:
+        payloads: n frames.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: n times of receipt in ns.
+        frames: n frame numbers.
+        out: Takes the rows.
     """
     quotes = list(map(_parse_quote, payloads))
     sides, shapes, is_sure = _sides(quotes)

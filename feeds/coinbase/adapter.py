@@ -121,7 +121,7 @@ class _Level(Struct, gc=False):
 
 
 class _Event(Struct):
-    """What the events of all channels have together."""
+    """Hold what the events of all channels have in common."""
 
     type: str = ""
     product_id: str = ""
@@ -145,7 +145,7 @@ class _Message(Struct):
 
 
 class _Head(Struct):
-    """What is still read of a message that has another shape."""
+    """Read what is still read of a message that has another shape."""
 
     channel: str
     sequence_num: Sequential
@@ -236,6 +236,13 @@ class Coinbase:
         return None
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         try:
             message = _parse(payload)
         except msgspec.ValidationError as failure:
@@ -424,6 +431,14 @@ class Coinbase:
         return None
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         raise UnknownMessage(self.venue, "books are seeded on the socket")
 
     def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
@@ -436,6 +451,14 @@ class Coinbase:
         return RestRequest(path, query)
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the past trades of a REST answer, oldest first.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         for trade in reversed(_parse_history(body).trades):
             out.add_trade(_read_trades, trade, self._symbols[symbol], ts_recv)
 

@@ -126,7 +126,7 @@ class _ContractLevels(msgspec.Struct, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
-    """What tells which message it is; `tick` and `data` are read when that is known."""
+    """Tell which message it is; `tick` and `data` are read when that is known."""
 
     ch: str = ""
     op: str = ""
@@ -231,6 +231,13 @@ class Htx(PlainFeed):
             yield _request("unsub", stream, str(number))
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         text = gunzipped(payload, _FRAME_BYTES_MAX)
         message = _parse(text)
         if message.op:

@@ -36,7 +36,14 @@ _parse: Final = msgspec.json.Decoder(_Image, float_hook=str).decode
 
 
 def offer(rule: BookRule, depth: int, speed_ms: int, url: str = "") -> BookOffer:
-    """Return what a market offers besides its increments."""
+    """Return what a market offers besides its increments.
+
+    Args:
+        rule: The rule of its books.
+        depth: Levels a side.
+        speed_ms: Time between two images.
+        url: Address of the stream, "" for the market's own.
+    """
     of_images = replace(
         rule,
         continuity=Continuity.NONE,
@@ -54,7 +61,15 @@ def topic(chosen: BookOffer) -> str | None:
 
 
 def append(number: int, tick: msgspec.Raw, ts: Any, ts_recv: int, out: ColumnBuffer) -> None:
-    """Append an image. ts: the message's time, for images that have none."""
+    """Append an image.
+
+    Args:
+        number: Number of the instrument.
+        tick: The image, JSON.
+        ts: The message's time, for images that have none.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
     image = _parse(tick)
     time = msgspec.convert(ts, Milliseconds) if image.ts is None else image.ts
     last = image.version or image.seq_num

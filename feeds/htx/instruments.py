@@ -1,4 +1,4 @@
-"""What HTX's lists say of an instrument."""
+"""Read HTX's lists of instruments."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def _quotes(tickers: list[_Ticker]) -> Sequence[list[Any]]:
 
 
 def _is_untimed(timestamp: str | None) -> bool:
-    """Whether a ticker has no time. It may be 1970, before the first quote of a symbol."""
+    """Return True if a ticker has no time. It may be 1970, before the first quote of a symbol."""
     return timestamp is None or timestamp.startswith(_NO_TIME)
 
 
@@ -359,6 +359,13 @@ class Kraken:
         return _SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         try:
             frame = _parse(payload)
         except msgspec.ValidationError as failure:
@@ -375,6 +382,14 @@ class Kraken:
         return history.request(symbol, lost)
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the past trades of a REST answer, oldest first.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         history.append(self.venue, self._symbols[symbol], body, ts_recv, out)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
@@ -394,6 +409,14 @@ class Kraken:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
+            """Append the rows of a frame, or return what else it was.
+
+            Args:
+                payloads: n frames.
+                ts_recv: n times of receipt in ns.
+                frames: n frame numbers.
+                out: Takes the rows.
+            """
             if {*map(_third, payloads)} != _CHANNEL_BEGINS:
                 raise DecodeError(cls.venue, "answers to requests are among them")
             parsed = list(map(_parse, payloads))
@@ -415,7 +438,8 @@ class Kraken:
         return [_stream_of(parameters, symbol) for symbol in parameters["symbol"]]
 
     def _other(self, payload: bytes, failure: msgspec.ValidationError) -> Control:
-        """What brings no rows: answers to requests (one for each symbol) and other channels."""
+        """Read what brings no rows: answers to requests (one for each symbol) and other channels.
+        """
         message = orjson.loads(payload)
         match message:
             case {"method": "pong"}:
@@ -480,6 +504,14 @@ class Kraken:
         return RestSnapshot(0, bids, asks)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         raise UnknownMessage(self.venue, "book snapshots come on the socket")
 
 

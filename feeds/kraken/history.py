@@ -60,7 +60,15 @@ def request(symbol: str, lost: LostTrades) -> RestRequest:
 
 
 def append(venue: str, instrument: int, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-    """Append the trades of an answer, oldest first as the venue gives them."""
+    """Append the trades of an answer, oldest first as the venue gives them.
+
+    Args:
+        venue: Name of the venue.
+        instrument: Number of the instrument.
+        body: Body of the answer.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
     answer = _parse(body)
     if answer.error:
         raise VenueError(venue, answer.error[0], "", temporary=False)

@@ -1,4 +1,4 @@
-"""What Kraken's list says of an instrument."""
+"""Read Kraken's list of instruments."""
 
 from __future__ import annotations
 

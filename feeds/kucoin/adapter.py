@@ -270,6 +270,13 @@ class Kucoin:
         return instruments.handshake(body)
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         message = _parse(payload)
         match message.type:
             case "message":
@@ -411,6 +418,14 @@ class Kucoin:
         return RestRequest(_SNAPSHOTS[self._market], {"symbol": symbol}, weight=3)
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         image = _parse_image(body).data
         number = whole_number(image.sequence)
         time = time_ns(image.ts, _NS) if image.time is None else time_ns(image.time)

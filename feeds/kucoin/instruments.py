@@ -1,4 +1,4 @@
-"""What KuCoin's lists and answers over REST say."""
+"""Read KuCoin's lists of instruments and its answers over REST."""
 
 from __future__ import annotations
 

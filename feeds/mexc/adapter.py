@@ -215,6 +215,13 @@ class Mexc:
         return b'{"method":"PING"}' if self._market == "spot" else b'{"method":"ping"}'
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         if self._market == "futures":
             return self._push(_parse_push(payload), ts_recv, out)
         if payload[:1] == b"{":
@@ -338,6 +345,14 @@ class Mexc:
         return RestRequest("/api/v3/depth", {"symbol": symbol, "limit": str(_IMAGE_LEVELS)})
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         if self._market == "futures":
             depth = _parse_depth_answer(body).data
             last, time = depth.version, depth.timestamp

@@ -1,4 +1,4 @@
-"""What MEXC's lists say of an instrument."""
+"""Read MEXC's lists of instruments."""
 
 from __future__ import annotations
 

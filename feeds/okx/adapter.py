@@ -213,6 +213,13 @@ class Okx:
         return SHAPES
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append the rows of a frame, or return what else it was.
+
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         channel = _CHANNEL_OF.get(_beginning(payload))
         if channel is None:
             try:
@@ -266,6 +273,14 @@ class Okx:
         return RestRequest("/api/v5/market/history-trades", query)
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the past trades of a REST answer, oldest first.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         for trade in reversed(parse_history(body).data):
             out.add_trade(read_trades, trade, self._symbols[symbol], ts_recv)
 
@@ -274,6 +289,14 @@ class Okx:
         def decode(
             payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
         ) -> Sequence[Control]:
+            """Append the rows of a frame, or return what else it was.
+
+            Args:
+                payloads: n frames.
+                ts_recv: n times of receipt in ns.
+                frames: n frame numbers.
+                out: Takes the rows.
+            """
             channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
             for channel, (some, received, at) in by_kind(channels, payloads, ts_recv, frames):
                 if channel == "trades":
@@ -330,6 +353,14 @@ class Okx:
         return RestRequest("/api/v5/market/books", {"instId": symbol, "sz": str(DEPTH)})
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         [image] = parse_image(body).data
         is_cut = max(len(image.bids), len(image.asks)) >= DEPTH
         out.levels(

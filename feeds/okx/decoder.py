@@ -150,7 +150,14 @@ def spread(
     ts_recv: Sequence[int],
     frames: Sequence[int],
 ) -> tuple[Sequence[Any], ...]:
-    """Return the events of frames, with the columns that `ColumnBuffer.add_trades` takes."""
+    """Return the events of frames, with the columns that `ColumnBuffer.add_trades` takes.
+
+    Args:
+        parsed: Parsed frames.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: n times of receipt in ns.
+        frames: n frame numbers.
+    """
     numbers = [symbols[one.arg.instId] for one in parsed]
     return flat([one.data for one in parsed], numbers, ts_recv, frames)
 
@@ -158,7 +165,14 @@ def spread(
 def append_book(
     payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
 ) -> None:
-    """Append one frame of the channel `books`."""
+    """Append one frame of the channel `books`.
+
+    Args:
+        payload: The frame's bytes.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
     book = parse_book(payload)
     instrument = symbols[book.arg.instId]
     flags = _BOOK_FLAGS[book.action]
@@ -187,7 +201,15 @@ def append_books(
     frames: Sequence[int],
     out: ColumnBuffer,
 ) -> None:
-    """Append books of several frames, as `append_book` does each."""
+    """Append books of several frames, as `append_book` does each.
+
+    Args:
+        books: Parsed books.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: n times of receipt in ns.
+        frames: n frame numbers.
+        out: Takes the rows.
+    """
     instruments = [symbols[one.arg.instId] for one in books]
     kinds: Sequence[int] = [_BOOK_FLAGS[one.action] for one in books]
     updates, numbers, received, at, kinds = flat(
@@ -225,7 +247,14 @@ def image_flags(image: _Update) -> int:
 def append_images(
     payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
 ) -> None:
-    """Append books of a few levels, each of which is whole."""
+    """Append books of a few levels, each of which is whole.
+
+    Args:
+        payload: The frame's bytes.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
     message = parse_quotes(payload)
     instrument = symbols[message.arg.instId]
     for image in message.data:

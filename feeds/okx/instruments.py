@@ -1,4 +1,4 @@
-"""What OKX's lists say of an instrument."""
+"""Read OKX's lists of instruments."""
 
 from __future__ import annotations
 

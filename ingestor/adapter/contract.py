@@ -19,7 +19,7 @@ from ingestor.model.instruments import Instrument
 
 
 class Continuity(Enum):
-    """How a venue numbers the updates of a book (docs/semantics.md has each rule in words)."""
+    """Name a venue's numbering of book updates (docs/semantics.md has each rule in words)."""
 
     NONE = "none"  # no numbers at all; nothing to check but checksum and oracle
     RANGE = "range"  # first == last of the event before + 1
@@ -81,7 +81,7 @@ class BookRule:
 
     @property
     def has_checksum(self) -> bool:
-        """Whether the venue's frames may have a checksum of the book."""
+        """Return True if the venue's frames may have a checksum of the book."""
         return self.checksum is not None or self.checksum_of_decimals is not None
 
     @property
@@ -91,7 +91,7 @@ class BookRule:
 
 
 class TradeNumbers(Enum):
-    """What the numbers of an instrument's trades say (`sequence` of a trade's row).
+    """Name the meaning of the numbers of an instrument's trades (`sequence` of a trade's row).
 
     SPANS: as CONSECUTIVE, for a venue that joins fills. The reader leaves in `trade_id_high` how
     many numbers below its own a row stands for; it is 0 in what is published.
@@ -117,7 +117,7 @@ class LostTrades:
 
     @property
     def count(self) -> int:
-        """How many numbers that is."""
+        """Return how many numbers that is."""
         return self.last - self.first + 1
 
 
@@ -141,7 +141,7 @@ class BookOffer:
 
 @dataclass(frozen=True, slots=True)
 class RestLimit:
-    """How much a venue may be asked over REST.
+    """Bound the requests to a venue over REST.
 
     pool: the venue's name of what is counted together; markets that name the same one share it,
     whatever their origins. "" = each origin counts for itself.
@@ -159,7 +159,7 @@ class RestLimit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a venue allows, from its documents. Rates are per second and source address.
+    """List a venue's limits, from its documents. Rates are per second and source address.
 
     streams_of_channel: the most streams on a connection of channels that are heavier than others.
     requests_per_hour: of a connection; 0 = no limit. Before it is used up the connection is opened
@@ -248,7 +248,7 @@ class RestRequest:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What an entry of a venue's list says first: which symbol, and whether it trades now.
+    """Hold what an entry of a venue's list says first: its symbol, and whether it trades now.
 
     symbol: as the websocket has it. status: the venue's own word, such as "BREAK" or "preopen".
     """
@@ -283,7 +283,7 @@ class Ack:
 
 
 class Acks(Enum):
-    """How a venue confirms subscriptions."""
+    """Name a venue's way to confirm subscriptions."""
 
     ANSWERED = "answered"  # `decode` returns an Ack
     BY_DATA = "by_data"  # the first data of a stream say it; `streams_of` names the stream
@@ -292,7 +292,9 @@ class Acks(Enum):
 
 @runtime_checkable
 class SaysHowItAcks(Protocol):
-    """What an adapter has besides, if its venue confirms otherwise than by an answer."""
+    """Say how the venue confirms: an adapter does, if its venue confirms otherwise than by an
+    answer.
+    """
 
     acks: ClassVar[Acks]
 
@@ -377,8 +379,17 @@ class FeedAdapter(Protocol):
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Append one frame's rows to `out` and return None, or return what else it was.
 
-        ts_recv: ns. Raises UnknownMessage for a kind of message that nobody subscribed to, which
-        costs no rows, and DecodeError, or what reading plain keys raises, for the rest.
+        Args:
+            payload: The frame's bytes.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+
+        Returns:
+            None for rows, else a control.
+
+        Raises:
+            UnknownMessage: A kind of message that nobody subscribed to; it costs no rows.
+            DecodeError: Anything else that is wrong, or what reading plain keys raises.
         """
 
     @classmethod
@@ -408,12 +419,19 @@ class FeedAdapter(Protocol):
         """Return the request for a book snapshot where BookRule.snapshot is REST, else None."""
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        """Append the snapshot to `out` (one `levels` call with snapshot=True)."""
+        """Append the snapshot to `out`: one `levels` call with Flag.SNAPSHOT.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
 
 
 @runtime_checkable
 class Audited(Protocol):
-    """What an adapter has besides, if its venue shows books over REST.
+    """Show books over REST: an adapter may do that too, if its venue does.
 
     They are compared with books on demand (`ingestor books verify`), and at times where nothing on
     the sockets proves a book: no checksum, no quotes with the numbers of book updates.
@@ -428,7 +446,7 @@ class Audited(Protocol):
 
 @runtime_checkable
 class OffersBooks(Protocol):
-    """What an adapter has besides, if its markets have books in several forms."""
+    """Offer books in several forms: an adapter may do that too, if its markets have them."""
 
     def choose_book(self, offer: BookOffer) -> None:
         """Have books in this form, one of `Market.books`, from now on: `stream` names it, and
@@ -437,8 +455,9 @@ class OffersBooks(Protocol):
 
 @runtime_checkable
 class ReadsRequests(Protocol):
-    """What an adapter may have besides: it reads what a client asked for, in recordings whose
-    messages don't say which form a book has."""
+    """Read what a client asked for: an adapter may do that too, for recordings whose messages don't
+    say which form a book has.
+    """
 
     def streams_asked(self, payload: bytes) -> Sequence[str]:
         """Return the streams of books that a frame from a client subscribes to, as `stream` gives
@@ -447,21 +466,30 @@ class ReadsRequests(Protocol):
 
 @runtime_checkable
 class HasTradeHistory(Protocol):
-    """What an adapter has besides, if its venue gives past trades over REST: lost ones are then
-    fetched."""
+    """Ask for past trades: an adapter may do that too, if its venue gives them over REST. Lost ones
+    are then fetched.
+    """
 
     def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
         """Return the request for these trades, or for some of them: it is asked again for what is
         still missing. None: the venue doesn't give them."""
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        """Append the trades of its answer, oldest first. It may hold more than was asked for, but
-        no trade between two of them is left out. Raises as `decode` does."""
+        """Append the trades of an answer, oldest first. It may hold more than was asked for, but no
+        trade
+        between two of them is left out. Raises as `decode` does.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Where a connection is to be opened, as the venue said over REST.
+    """Say where a connection is to be opened, as the venue answered over REST.
 
     url: scheme, host and path; "" = the endpoint's. secret: a query that is appended to it, with a
     token: no record, recording or log has it. valid_s: how long it opens new connections.
@@ -474,7 +502,9 @@ class Handshake:
 
 @runtime_checkable
 class HasHandshake(Protocol):
-    """What an adapter has besides, if its venue must be asked over REST before a connection."""
+    """Ask for a handshake: an adapter does, if its venue must be asked over REST before a
+    connection.
+    """
 
     @classmethod
     def handshake_request(cls, market: str) -> RestRequest:
@@ -488,8 +518,9 @@ class HasHandshake(Protocol):
 
 @runtime_checkable
 class NamesStreams(Protocol):
-    """What an adapter may have besides: it says what a frame that can't be read was about. Such a
-    frame then costs the streams that it names, and not all of its connection."""
+    """Name the streams of a frame that can't be read: an adapter may do that too. Such a frame then
+    costs these streams, and not all of its connection.
+    """
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         """Return the streams, as `stream` gives them, that a refused frame names; empty where it
@@ -507,7 +538,7 @@ DecodeMany = Callable[[list[bytes], list[int], Sequence[int], ColumnBuffer], Seq
 
 @runtime_checkable
 class DecodesMany(Protocol):
-    """What an adapter may offer beside `decode`, for speed: the same events in the same order."""
+    """Decode many frames at once, for speed: the same events in the same order as `decode`."""
 
     @classmethod
     def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany | None:

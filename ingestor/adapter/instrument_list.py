@@ -42,7 +42,7 @@ class Halted:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentList:
-    """What a venue's list says of one market. All mappings are by the venue's own symbol.
+    """Hold a venue's list of one market. All mappings are by the venue's own symbol.
 
     unreadable: entries that were left out, in order. carried: symbols whose entry can't be read and
     whose metadata are those of an older list. fresh: whether the venue gave it just now.
@@ -58,7 +58,7 @@ class InstrumentList:
 
     @property
     def readable(self) -> int:
-        """How many symbols it lists, trading or not."""
+        """Return how many symbols it lists, trading or not."""
         return len(self.trading) + len(self.halted)
 
     @property
@@ -73,7 +73,7 @@ class InstrumentList:
 
 @dataclass(frozen=True, slots=True)
 class ListChange:
-    """How a market's list differs from the one before.
+    """Describe how a market's list differs from the one before.
 
     added: trade now and were not listed before. resumed: trade now and were listed before, halted
     or unreadable. changed: metadata before and now, of those that trade. halted: traded before and
@@ -130,7 +130,13 @@ def carry(old: InstrumentList | None, new: InstrumentList) -> InstrumentList:
 
 
 def keep(new: InstrumentList, old: InstrumentList, symbols: Collection[str]) -> InstrumentList:
-    """Return a list in which some symbols that are missing are as in `old`, trading or halted."""
+    """Return a list in which some symbols that are missing are as in an older one.
+
+    Args:
+        new: The list.
+        old: The older list.
+        symbols: Symbols to keep, trading or halted.
+    """
     trading = {symbol: old.trading[symbol] for symbol in symbols if symbol in old.trading}
     halted = {symbol: old.halted[symbol] for symbol in symbols if symbol in old.halted}
     return replace(new, trading=new.trading | trading, halted=new.halted | halted)
@@ -139,8 +145,14 @@ def keep(new: InstrumentList, old: InstrumentList, symbols: Collection[str]) -> 
 def entries_of(adapter: type[FeedAdapter], market: str, body: bytes) -> list[Any]:
     """Return the entries of one answer.
 
-    Raises VenueError for a venue's error inside it, DecodeError for an answer without a list,
-    whatever the adapter raises for it.
+    Args:
+        adapter: The venue's adapter.
+        market: Name of the market.
+        body: Body of the answer.
+
+    Raises:
+        VenueError: The answer holds an error of the venue.
+        DecodeError: The answer has no list, whatever the adapter raises for it.
     """
     try:
         return list(islice(adapter.instrument_entries(market, body), ENTRIES_MAX))
@@ -153,7 +165,13 @@ def entries_of(adapter: type[FeedAdapter], market: str, body: bytes) -> list[Any
 
 
 def read_entries(adapter: type[FeedAdapter], market: str, entries: Iterable[Any]) -> InstrumentList:
-    """Read all entries of a market's list. Never raises for an entry."""
+    """Read all entries of a market's list. It never raises for an entry.
+
+    Args:
+        adapter: The venue's adapter.
+        market: Name of the market.
+        entries: Parsed entries.
+    """
     trading: dict[str, Instrument] = {}
     halted: dict[str, Halted] = {}
     unreadable: list[Unreadable] = []
@@ -188,7 +206,14 @@ def read_entries(adapter: type[FeedAdapter], market: str, entries: Iterable[Any]
 def read_list(adapter: type[FeedAdapter], market: str, bodies: Sequence[bytes]) -> InstrumentList:
     """Read the answers of a market's requests, pages after each other.
 
-    Raises VenueError and DecodeError as `entries_of` does.
+    Args:
+        adapter: The venue's adapter.
+        market: Name of the market.
+        bodies: Bodies of the answers.
+
+    Raises:
+        VenueError: An answer holds an error of the venue.
+        DecodeError: An answer has no list.
     """
     entries = [entry for body in bodies for entry in entries_of(adapter, market, body)]
     return read_entries(adapter, market, entries)

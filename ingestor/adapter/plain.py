@@ -1,4 +1,4 @@
-"""What most adapters have in common: books that begin on the socket, and no ping of ours."""
+"""Share what most adapters have in common: books that begin on the socket, and no ping of ours."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ class PlainFeed:
         return None
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
         raise UnknownMessage(self.venue, "books are seeded on the socket")
 
 

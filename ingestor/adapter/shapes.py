@@ -56,7 +56,7 @@ _OURS: Final = {"ts_recv", "flags", "kind", "bids", "asks", "frame", "level_form
 
 @runtime_checkable
 class HasShapes(Protocol):
-    """What an adapter may have besides `decode`: the texts of its frequent frames."""
+    """Declare the texts of frequent frames: an adapter may do that besides `decode`."""
 
     @classmethod
     def shapes(cls, market: str) -> Sequence[CompiledShape]:

@@ -39,7 +39,16 @@ class ConnectionLimits:
         self._clients: dict[web.RequestHandler, _Client] = {}
 
     async def listen(self, server: web.Server, host: str, port: int) -> asyncio.Server:
-        """Listen for connections of `server`. Raises OSError."""
+        """Listen for connections.
+
+        Args:
+            server: Serves them.
+            host: Address to listen on.
+            port: TCP port, 0 = any.
+
+        Raises:
+            OSError: The address can't be listened on.
+        """
         self._server = server
         loop = asyncio.get_running_loop()
         return await loop.create_server(self._accept, host, port, reuse_address=True)

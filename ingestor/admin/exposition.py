@@ -71,7 +71,7 @@ for _collector in (ProcessCollector, GCCollector, PlatformCollector):
 
 
 class MetricSource(Protocol):
-    """What `/metrics` shows. A generator is best: the loop runs between two families."""
+    """Give the families of `/metrics`. A generator is best: the loop runs between two families."""
 
     def families(self) -> Iterable[Metric]: ...
 
@@ -187,17 +187,38 @@ class Exposition:
 
 
 def counter(name: str, text: str, labels: Sequence[str] = ()) -> CounterMetricFamily:
+    """Make a counter.
+
+    Args:
+        name: Name of the family.
+        text: Its help text.
+        labels: Names of its labels.
+    """
     return CounterMetricFamily(f"ingestor_{name}", text, labels=labels)
 
 
 def gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
+    """Make a gauge.
+
+    Args:
+        name: Name of the family.
+        text: Its help text.
+        labels: Names of its labels.
+    """
     return GaugeMetricFamily(f"ingestor_{name}", text, labels=labels)
 
 
 def histogram(
     name: str, text: str, feeds: Sequence[tuple[str, str, str]], values: Histogram
 ) -> HistogramMetricFamily:
-    """Make a histogram of each feed that has values; the arrays' fine bins become coarser ones."""
+    """Make a histogram of each feed that has values; the arrays' fine bins become coarser ones.
+
+    Args:
+        name: Name of the family.
+        text: Its help text.
+        feeds: Label values of each feed.
+        values: The arrays.
+    """
     family = HistogramMetricFamily(f"ingestor_{name}", text, labels=_FEED_LABELS)
     edges = [f"{edge * NS:g}" for edge in EDGES_NS[EXPORTED].tolist()]
     cumulative = np.cumsum(values.counts, axis=1)

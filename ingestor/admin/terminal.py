@@ -28,7 +28,13 @@ _STYLE_OF_PHASE: Final = {Phase.RUNNING: "green", Phase.PAUSED: "yellow", Phase.
 async def show(
     status: Callable[[], Status], console: Console, interval_s: float = INTERVAL_S
 ) -> None:
-    """Show a snapshot each interval until cancelled."""
+    """Show a snapshot each interval until cancelled.
+
+    Args:
+        status: Gives the snapshot.
+        console: Where to show it.
+        interval_s: Seconds between two.
+    """
     before = status()
     if not console.is_terminal:
         while True:

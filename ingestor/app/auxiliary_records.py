@@ -34,7 +34,7 @@ _MILLISECOND_NS: Final = 1_000_000
 
 
 class AuxiliarySink(Protocol):
-    """Where side records go; `KafkaSink` is one."""
+    """Take auxiliary records; `KafkaSink` is one."""
 
     session: bytes
 
@@ -82,7 +82,13 @@ class AuxiliaryRecords(SupervisorEvents):
             self._publish(QUARANTINE, f"{where[0]}:{where[1]}", record, one.ts_recv)
 
     def book(self, table: InstrumentTable, rows: Rows, position: Mapping[str, Any]) -> None:
-        """Publish one book. rows: its SNAPSHOT levels. position: where to resume on the topic."""
+        """Publish one book.
+
+        Args:
+            table: The book's instrument is in it.
+            rows: Its SNAPSHOT levels.
+            position: Where to resume on the topic.
+        """
         if not len(rows):
             return
         one = table[int(rows["instrument"][0])]
@@ -110,15 +116,36 @@ class AuxiliaryRecords(SupervisorEvents):
     def down(
         self, planned: PlannedConnection, session: Session | None, failure: TransportError
     ) -> None:
+        """Take note that a connection ended or could not be opened.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            failure: Why.
+        """
         if session is not None:  # attempts that fail are counted, not published
             self._feed("feed_down", planned, session.connection, reason=str(failure))
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
+        """Take note that the venue refuses streams.
+
+        Args:
+            planned: The planned connection.
+            streams: Names of the streams.
+            text: The venue's words.
+        """
         self._feed("refused", planned, None, streams=list(streams), reason=text)
 
     def silent(
         self, planned: PlannedConnection, subscription: Subscription, silence_s: float
     ) -> None:
+        """Take note that a stream stays silent.
+
+        Args:
+            planned: The planned connection.
+            subscription: The stream.
+            silence_s: How long it has been silent.
+        """
         silence_s = round(silence_s, 1)
         streams = [subscription.stream]
         self._feed("silent", planned, None, streams=streams, silence_s=silence_s)

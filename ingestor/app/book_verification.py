@@ -36,7 +36,7 @@ _NO_IMAGE: Final = "no image"
 
 @dataclass(frozen=True, slots=True)
 class BookVerdict:
-    """What the comparison of one book came to.
+    """Hold the result of comparing one book.
 
     outcome: "verified", "contradicted", "unverifiable" (no image showed a state that the book had,
     and none named one), "failed" (no image could be had), "no image" (the venue shows none), "no
@@ -166,7 +166,13 @@ def _verdict(one: Instrument, done: Comparison, levels: int) -> BookVerdict:
 
 
 def difference(one: Instrument, held: BookState, shown: BookState) -> str:
-    """Return the first level in which a book and an image differ, in words; "" for none."""
+    """Describe the first level in which a book and an image differ; "" if they are equal.
+
+    Args:
+        one: The instrument.
+        held: Our book.
+        shown: The image.
+    """
     for side, ours, theirs in (("bid", held[1], shown[1]), ("ask", held[2], shown[2])):
         for place in range(max(len(ours), len(theirs))):
             mine, venues = _level(one, ours, place), _level(one, theirs, place)

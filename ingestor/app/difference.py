@@ -16,7 +16,7 @@ Action = Literal["open", "change", "close"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What becomes of one connection.
+    """Say what becomes of one connection.
 
     subscribe, unsubscribe: streams, as the venue names them. requests: how many messages that
     takes. seconds: how long they take at the venue's pace, once the connection is open.
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a running process and a configuration differ.
+    """Say how a running process and a configuration differ.
 
     settings: names of what else changes. kept: streams that nothing happens to. waiting: configured
     symbols that would not run.

@@ -1,4 +1,4 @@
-"""What an operator reads about connections: up, down, refused."""
+"""Log the events of connections for operators: up, down, refused."""
 
 from __future__ import annotations
 
@@ -27,10 +27,24 @@ class EventLog(SupervisorEvents):
     def down(
         self, planned: PlannedConnection, session: Session | None, failure: TransportError
     ) -> None:
+        """Take note that a connection ended or could not be opened.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            failure: Why.
+        """
         event = "connection.refused" if session is None else "connection.down"
         log.warning(event, **_where(planned), cause=cause_of(failure), detail=str(failure))
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
+        """Take note that the venue refuses streams.
+
+        Args:
+            planned: The planned connection.
+            streams: Names of the streams.
+            text: The venue's words.
+        """
         log.warning("streams.refused", **_where(planned), **_named(streams), reason=text)
 
     def changed(
@@ -40,11 +54,26 @@ class EventLog(SupervisorEvents):
         added: Sequence[Subscription],
         removed: Sequence[Subscription],
     ) -> None:
+        """Take note that an open connection carries other streams.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            added: Streams that are new.
+            removed: Streams that ended.
+        """
         log.info("streams.changed", **_where(planned), added=len(added), removed=len(removed))
 
     def silent(
         self, planned: PlannedConnection, subscription: Subscription, silence_s: float
     ) -> None:
+        """Take note that a stream stays silent.
+
+        Args:
+            planned: The planned connection.
+            subscription: The stream.
+            silence_s: How long it has been silent.
+        """
         log.warning(
             "stream.marked_silent",
             **_where(planned),

@@ -45,7 +45,7 @@ class _Evidence:
 
 @dataclass(slots=True)
 class _Widened:
-    """What an instrument was widened to, for as long as its increments stay the same."""
+    """Remember how an instrument was widened, for as long as its increments stay the same."""
 
     tick_size: str
     lot_size: str

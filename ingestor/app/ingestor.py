@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How a run ended. lost: rows that were read and could not be delivered in time."""
+    """Say how a run ended. lost: rows that were read and could not be delivered in time."""
 
     status: Status
     lost: int

@@ -126,7 +126,7 @@ class InstrumentChanges:
 
     @property
     def source(self) -> InstrumentSource:
-        """Where instrument lists come from."""
+        """Return the source of instrument lists."""
         return Catalog(settings.catalogue_settings(self._config.catalogue), self._pools)
 
     async def run(self) -> None:

@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WatchPace:
-    """How often lists are read.
+    """Set how often lists are read.
 
     ttl_s: seconds between two readings of a list that is there. interval_s: the least time between
     two questions to one market, whoever asks. start_s: within how long after the start a list that

@@ -31,7 +31,7 @@ _FIELDS: Final = {RowClass.TRADE: "trade", RowClass.QUOTE: "quote"}
 
 
 class LastSink(Protocol):
-    """Where records of the topic go; `KafkaSink` is one."""
+    """Take records of the topic; `KafkaSink` is one."""
 
     session: bytes
 

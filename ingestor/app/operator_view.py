@@ -1,4 +1,4 @@
-"""What operators see of the process: metrics, readiness and the state of every stream."""
+"""Give operators a view of the process: metrics, readiness and the state of every stream."""
 
 from __future__ import annotations
 

@@ -36,15 +36,29 @@ log = structlog.get_logger(__name__)
 
 
 class InstrumentSource(Protocol):
-    """Where instrument lists come from; `Catalog` satisfies it."""
+    """Give instrument lists; `Catalog` does."""
 
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
-    ) -> InstrumentList: ...
+    ) -> InstrumentList:
+        """Return the list of a market.
+
+        Args:
+            adapter: The venue's adapter.
+            market: Name of the market.
+            rest_url: Address to ask in place of the venue's own.
+        """
 
     async def refresh(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
-    ) -> InstrumentList | None: ...
+    ) -> InstrumentList | None:
+        """Ask for the list of a market again.
+
+        Args:
+            adapter: The venue's adapter.
+            market: Name of the market.
+            rest_url: Address to ask in place of the venue's own.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,13 @@ class Planner:
         )
 
     def retire(self, venue: str, market: str, symbols: Collection[str]) -> None:
-        """Forget that these symbols run, so that they are handed out when they trade again."""
+        """Forget that symbols run, so that they are handed out when they trade again.
+
+        Args:
+            venue: Name of the venue.
+            market: Name of the market.
+            symbols: The venue's names.
+        """
         self._taken = {
             (at, where, symbol, channel)
             for at, where, symbol, channel in self._taken
@@ -236,7 +256,16 @@ async def make_planned(config: Config, source: InstrumentSource, file: str = "")
 
 
 def check_size(plan: Plan, config: Config, place: str) -> None:
-    """Raise ConfigError for a plan of too many connections. place: the file, for messages."""
+    """Refuse a plan of too many connections.
+
+    Args:
+        plan: The plan.
+        config: Has the limit.
+        place: The file, for messages.
+
+    Raises:
+        ConfigError: There are too many.
+    """
     if len(plan) > config.limits.connections_max:
         raise ConfigError(
             f"the plan has {len(plan):,} connections, more than {config.limits.connections_max:,}",
@@ -246,7 +275,13 @@ def check_size(plan: Plan, config: Config, place: str) -> None:
 
 
 async def load_list(planner: Planner, source: InstrumentSource, one: ListSource) -> None:
-    """Load one list; whatever fails costs this market alone."""
+    """Load one list; any failure costs this market alone.
+
+    Args:
+        planner: Takes the list.
+        source: Gives it.
+        one: Which list.
+    """
     try:
         planner.lists[one] = await source.load(one.adapter, one.market, one.rest_url)
         if planner.unlisted(one):  # a name that an older list doesn't have: it may be new

@@ -32,7 +32,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Where a process has its configuration from. read: reads it again, or raises ConfigError.
+    """Say where a process has its configuration from. read: reads it again, or raises ConfigError.
 
     file: its name, for messages. log: sets logging up by its section, with secrets to hide; None
     where that is somebody else's. part: returns what this process carries of a plan.

@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 
 class LastNumbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is kept of a session.
+    """Hold what is kept of a session.
 
     session: its id, hexadecimal. ts: ns since the epoch, when this was last written, at most two
     seconds before the end. ended: whether it drained in order. sequences: the last number that
@@ -189,6 +189,14 @@ class RestartMarks(SupervisorEvents):
         added: Sequence[Subscription],
         removed: Sequence[Subscription],
     ) -> None:
+        """Take note that an open connection carries other streams.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            added: Streams that are new.
+            removed: Streams that ended.
+        """
         self._mark(session, added)
 
     def _mark(self, session: Session, subscriptions: Sequence[Subscription]) -> None:

@@ -175,7 +175,7 @@ def secrets(config: Config) -> list[str]:
 
 
 def _security(config: KafkaConfig) -> dict[str, Any]:
-    """What aiokafka calls the options of SASL and TLS."""
+    """Return the options of SASL and TLS by aiokafka's names."""
     options: dict[str, Any] = {"security_protocol": config.security_protocol}
     if not config.security_protocol.startswith("SASL"):
         return options

@@ -82,7 +82,13 @@ def make_gate(sink: KafkaSink | None, pipeline: Pipeline) -> RowGate | None:
 
 
 def make_rest_pools(config: Config, plan: Plan, clocks: Clocks) -> RestPools:
-    """Build what asks venues over REST. plan: says how many processes share their limits."""
+    """Build the clients that ask venues over REST.
+
+    Args:
+        config: The configuration.
+        plan: Says how many processes share the venues' limits.
+        clocks: Those of the process.
+    """
     rate = config.limits.rest_weight_per_s
     return RestPools(workers=plan.workers, clocks=clocks, weight_per_s=rate)
 
@@ -110,7 +116,13 @@ def make_recorder(
 def make_staleness_monitor(
     config: Config, pipeline: Pipeline, clocks: Clocks
 ) -> StalenessMonitor | None:
-    """Build the watch over silent streams, None where it is switched off."""
+    """Build the watch over silent streams, None where it is switched off.
+
+    Args:
+        config: The configuration.
+        pipeline: Gives the rows.
+        clocks: Those of the process.
+    """
     if not config.staleness.enabled:
         return None
     limits = StalenessSettings(config.staleness.floor_s, config.staleness.ceiling_s)

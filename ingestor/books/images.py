@@ -1,4 +1,4 @@
-"""What an image of a book says that the one before didn't."""
+"""Find how an image of a book differs from the one before."""
 
 from __future__ import annotations
 

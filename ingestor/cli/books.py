@@ -54,6 +54,12 @@ def verify(
     Examples:
       ingestor books verify feeds.toml
       ingestor books verify feeds.toml --timeout 60 --json
+
+    \f
+    Args:
+        path: Configuration file.
+        timeout_s: Seconds for books to become valid.
+        as_json: Print JSON.
     """
     import uvloop
 

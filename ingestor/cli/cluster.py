@@ -67,6 +67,12 @@ def init(
     Examples:
       ingestor cluster init prod.toml
       ingestor cluster init prod.toml --workers-max 100
+
+    \f
+    Args:
+        path: Configuration file.
+        shards: Instead of what --workers-max gives.
+        workers_max: The most workers ever; cluster.workers by default.
     """
     from ingestor.cluster.packing import SHARDS_MAX, shard_count
     from ingestor.cluster.setup import prepare
@@ -90,6 +96,13 @@ def plan(
     Examples:
       ingestor cluster plan prod.toml
       ingestor cluster plan prod.toml --weights rates.json --rebalance --json
+
+    \f
+    Args:
+        path: Configuration file.
+        weights: File with the weights of streams.
+        rebalance: Move connections so that shards are even.
+        as_json: Print JSON.
     """
     found, _ = asyncio.run(unless_signal(_propose(path, weights, rebalance=rebalance)))
     _show(found, as_json=as_json)
@@ -112,6 +125,14 @@ def apply(
     Examples:
       ingestor cluster apply prod.toml
       ingestor cluster apply prod.toml --expect 7 --json
+
+    \f
+    Args:
+        path: Configuration file.
+        weights: File with the weights of streams.
+        rebalance: Move connections so that shards are even.
+        expect: Only if this is the newest revision.
+        as_json: Print JSON.
     """
     from ingestor.app.settings import kafka_settings
     from ingestor.cluster.store import write_plan

@@ -1,4 +1,4 @@
-"""What the commands share: options, the configuration, output, and errors in one line."""
+"""Share options, the configuration, output, and errors in one line among commands."""
 
 # ruff: noqa: PLC0415 -- a command imports what it needs when it runs: `--help` is quick
 

@@ -43,6 +43,16 @@ def consume(
       ingestor consume md.trades.v1
       ingestor consume md.book.v1 --from beginning --to-end --json
       ingestor consume md.status.v1 --from beginning --bootstrap-servers kafka:9092
+
+    \f
+    Args:
+        topic: Such as md.trades.v1.
+        config: Configuration file.
+        servers: Kafka's addresses, instead of the configured ones.
+        start: `beginning`, `end`, or a time: ISO 8601 UTC, or ns.
+        limit: Stop after so many rows.
+        to_end: Stop at the topic's end.
+        as_json: Print JSON.
     """
     from ingestor.app.settings import kafka_settings
     from ingestor.cli.topic_text import ConsumeOptions, print_topic
@@ -72,6 +82,14 @@ def audit(
     Examples:
       ingestor audit
       ingestor audit md.trades.v1 --bootstrap-servers kafka:9092 --json
+
+    \f
+    Args:
+        topics: Topics of rows; without any, all three.
+        config: Configuration file.
+        servers: Kafka's addresses, instead of the configured ones.
+        start: `beginning`, or a time: ISO 8601 UTC, or ns.
+        as_json: Print JSON.
     """
     from ingestor.app.settings import kafka_settings
     from ingestor.cli.topic_text import audit_text, audit_topics

@@ -61,6 +61,12 @@ def check(path: ConfigFile, shard: ShardOption = None, as_json: Json = False) ->
       ingestor check config/demo.toml
       ingestor check config/demo.toml --shard 0/3
       ingestor check config/demo.toml --json
+
+    \f
+    Args:
+        path: Configuration file.
+        shard: Only part I of N of the plan.
+        as_json: Print JSON.
     """
     from ingestor.cli.plan import offline_plan
 
@@ -86,6 +92,12 @@ def feeds(
     Examples:
       ingestor feeds
       ingestor feeds simulated --json
+
+    \f
+    Args:
+        venue: One venue; without it, all.
+        as_json: Print JSON.
+        markdown: Print docs/venues.md.
     """
     from ingestor.cli.venues import describe_feeds, feeds_text, venues_page
 
@@ -117,6 +129,13 @@ def symbols(
     Examples:
       ingestor symbols simulated --config config/demo.toml
       ingestor symbols simulated 'S0000*-USD' --config config/demo.toml --json
+
+    \f
+    Args:
+        venue: One venue; without it, the lists on this machine.
+        pattern: Such as 'BTC-*'; without wildcards, a part of the symbol.
+        config: Configuration file.
+        as_json: Print JSON.
     """
     from ingestor.cli.common import unless_signal
     from ingestor.cli.symbols import list_symbols, symbols_text
@@ -167,6 +186,12 @@ def top(
       ingestor top
       ingestor top http://ingest-1.example:9464
       ingestor top --once --json
+
+    \f
+    Args:
+        url: The status port of a running process.
+        once: Print once and end.
+        as_json: Print JSON.
     """
     from ingestor.cli.common import until_signal
     from ingestor.cli.top import show_status
@@ -194,6 +219,12 @@ def reload(
       ingestor reload --dry-run
       ingestor reload
       ingestor reload 12345 --json
+
+    \f
+    Args:
+        target: The status port of a process, or its id.
+        dry_run: Print the difference; change nothing.
+        as_json: Print JSON.
     """
     from ingestor.cli.reload import difference_text, request_reload
 
@@ -224,6 +255,13 @@ def profile(
       ingestor profile
       ingestor profile http://127.0.0.1:9464 --seconds 60 --output flame.svg
       ingestor profile --worker 2
+
+    \f
+    Args:
+        url: The status port of a process on this machine.
+        seconds: How long to look.
+        output: The flame graph, SVG.
+        worker: Which worker, where there are some.
     """
     from ingestor.cli.profile import make_flame_graph
 
@@ -282,6 +320,12 @@ def config_init(
     Examples:
       ingestor config init
       ingestor config init VENUE --output feeds.toml
+
+    \f
+    Args:
+        venue: A venue, or `demo`.
+        output: The file; without it, VENUE.toml in this folder.
+        force: Replace a file that is there.
     """
     from ingestor.config.examples import write_example
 

@@ -1,4 +1,4 @@
-"""What `ingestor doctor` looks at."""
+"""Check the surroundings for `ingestor doctor`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ log: Final = structlog.get_logger(__name__)
 
 
 class Ended(Protocol):
-    """How a run ended. lost: rows that were read and could not be delivered in time."""
+    """Say how a run ended. lost: rows that were read and could not be delivered in time."""
 
     @property
     def status(self) -> Status: ...
@@ -56,12 +56,19 @@ async def run_until_stopped(
     details: Callable[[], Mapping[str, Any]] = dict,
     abandon: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run until SIGTERM, SIGINT or `seconds` after the start; return the exit status.
+    """Run until SIGTERM, SIGINT or `seconds` after the start.
+    The first signal drains, the second leaves at once.
 
-    The first signal drains, the second leaves at once. SIGHUP reloads the configuration; where it
-    says that the terminal is gone, it drains. as_json: the result is one JSON object, the
-    last line of standard output; what is live goes to standard error then. details: more for that
-    object. abandon: what to do before leaving at once.
+    Args:
+        ingestor: What to run.
+        seconds: How long; None for until stopped.
+        as_json: The result is one JSON object, the last line of standard output. The live display
+            goes to standard error then.
+        details: More members of that object.
+        abandon: Called before leaving at once.
+
+    Returns:
+        The exit status.
     """
     loop = asyncio.get_running_loop()
     console = Console(file=text_file(sys.stderr if as_json else sys.stdout))

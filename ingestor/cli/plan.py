@@ -1,4 +1,4 @@
-"""What `ingestor check` prints."""
+"""Print plans and feeds for `ingestor check` and `ingestor feeds`."""
 
 from __future__ import annotations
 
@@ -92,6 +92,13 @@ class NoNetwork(RestPools):
     """Refuses every request: lists come from disk alone."""
 
     async def client(self, adapter: type[FeedAdapter], market: str, origin: str) -> RestClient:
+        """Return a client.
+
+        Args:
+            adapter: The venue's adapter.
+            market: Name of the market.
+            origin: Scheme, host and port.
+        """
         raise TransportError(origin, "the network is not used")
 
 
@@ -107,7 +114,13 @@ class _Offline:
     async def load(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
     ) -> InstrumentList:
-        """A kept list is taken for fresh: an unknown symbol is then an error, not a wait."""
+        """Return a kept list, taken for fresh: an unknown symbol is then an error, not a wait.
+
+        Args:
+            adapter: The venue's adapter.
+            market: Name of the market.
+            rest_url: Not used.
+        """
         try:
             return replace(await self._catalogue.load(adapter, market, rest_url), fresh=True)
         except (TransportError, DecodeError):
@@ -123,6 +136,13 @@ class _Offline:
     async def refresh(
         self, adapter: type[FeedAdapter], market: str, rest_url: str | None = None
     ) -> InstrumentList | None:
+        """Ask for the list of a market again.
+
+        Args:
+            adapter: The venue's adapter.
+            market: Name of the market.
+            rest_url: Address to ask in place of the venue's own.
+        """
         return None
 
 

@@ -107,6 +107,26 @@ def replay(
       ingestor replay session.jsonl.zst --venue VENUE --market spot --symbol BTC-USDT
       ingestor replay recordings --kafka --prefix replay.one. --speed 10
       ingestor replay recordings --parquet ticks --from 2026-11-21T10:00:00Z
+
+    \f
+    Args:
+        paths: Files or folders of recordings.
+        venue: Venue of a recording that does not name it.
+        market: Market of a recording that does not name it.
+        start: First time: ISO 8601 UTC, or ns.
+        end: First time that is left out.
+        venues: Repeatable.
+        symbols: Venue's or canonical; repeatable.
+        channels: trades, quotes, book; repeatable.
+        instruments: Instrument list of a recording that has none.
+        speed: 1, 10, ... times as recorded, or max.
+        audit: To nothing (default).
+        kafka: To Kafka.
+        parquet: To Parquet files in this folder.
+        prefix: Topic prefix of --kafka; default: `replay.` and the configured one.
+        allow_live_topics: Permit the configured topic prefix.
+        config: Configuration file.
+        as_json: Print JSON.
     """
     from ingestor.cli.replay import Target, replay_text, run_replay
     from ingestor.sources.replay.options import ReplayOptions
@@ -160,6 +180,20 @@ def serve(
       ingestor serve session.jsonl.zst --venue VENUE --market spot --speed max
       ingestor serve recordings --tls
       ingestor serve recordings --fault drop=0.001 --fault disconnect=0.0001 --seed 7
+
+    \f
+    Args:
+        paths: Files or folders of recordings.
+        venue: Venue of a recording that does not name it.
+        market: Market of a recording that does not name it.
+        speed: 1, 10, ... times as recorded, or max.
+        host: Address to listen on.
+        port: 0 takes free ones.
+        faults: What goes wrong, and how often.
+        seed: Of the faults.
+        close_at_end: Close connections at the end of the recording.
+        stand_in: Fill streams that are not recorded.
+        tls: Serve wss and https.
     """
     from ingestor.model.errors import ListenFailed
     from ingestor.testbed.emulator.server import VenueEmulator

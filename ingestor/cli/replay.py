@@ -1,4 +1,4 @@
-"""What `ingestor replay` does."""
+"""Replay recordings for `ingestor replay`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROWS_WAITING_MAX: Final = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the rows go; to nothing when neither is given."""
+    """Choose where the rows go; to nothing when neither is given."""
 
     kafka: bool
     parquet: Path | None
@@ -48,10 +48,19 @@ class Target:
 
 
 def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -> dict[str, Any]:
-    """Replay; return the report. Problems of the recordings are told on standard error.
+    """Replay. Problems of the recordings are told on standard error.
 
-    Raises ConfigError when there is nothing to replay, or live topics would be written to;
-    SinkUnavailable when Kafka takes no rows.
+    Args:
+        options: What to replay.
+        target: Where rows go.
+        speed: 1.0 as recorded, None as fast as possible.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: There is nothing to replay, or live topics would be written to.
+        SinkUnavailable: Kafka takes no rows.
     """
     config = load_config(target.config)
     if target.kafka:

@@ -69,6 +69,17 @@ def run(
       ingestor run config/demo.toml --shard 0/3
       ingestor run prod.toml --cluster
       INGESTOR__KAFKA__ENCODING=binary ingestor run config/demo.toml --seconds 60 --json
+
+    \f
+    Args:
+        path: Configuration file.
+        seconds: Stop after so many seconds.
+        as_json: Print JSON.
+        workers: Processes that share the connections, one core each.
+        shard: Only part I of N of the plan.
+        cluster: Run the shards that Kafka gives to this worker.
+        worker: worker
+        dealt: dealt
     """
     import uvloop
 
@@ -127,6 +138,13 @@ def record(
     Examples:
       ingestor record config/demo.toml --path recordings
       ingestor record config/demo.toml --path recordings --seconds 3600
+
+    \f
+    Args:
+        path: Configuration file.
+        folder: Folder to record into, instead of recorder.path.
+        seconds: Stop after so many seconds.
+        as_json: Print JSON.
     """
     import uvloop
 
@@ -174,6 +192,13 @@ def demo(
       ingestor demo
       ingestor demo --seconds 20 --json
       ingestor demo --symbols 1000 --rate 2
+
+    \f
+    Args:
+        seconds: Stop after so many seconds.
+        symbols: Symbols of the venue.
+        rate: Messages/s of each of 3 streams.
+        as_json: Print JSON.
     """
     import uvloop
 
@@ -200,6 +225,13 @@ def simulate(
     Examples:
       ingestor simulate
       ingestor simulate --port 0 --symbols 1000 --rate 20
+
+    \f
+    Args:
+        port: 0 takes a free one.
+        symbols: Symbols of the venue.
+        rate: Messages/s of a stream; 0 = all it can.
+        host: Address to listen on.
     """
     import uvloop
 

@@ -1,4 +1,4 @@
-"""What `ingestor symbols` does: lists instruments of venues, from disk or over REST."""
+"""List instruments of venues, from disk or over REST, for `ingestor symbols`."""
 
 from __future__ import annotations
 

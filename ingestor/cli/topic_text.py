@@ -1,4 +1,4 @@
-"""What `ingestor consume` and `ingestor audit` do."""
+"""Read topics for `ingestor consume` and `ingestor audit`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,17 @@ async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
 
 
 async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start: Time) -> Audit:
-    """Raises SinkUnavailable, TopicAbsent."""
+    """Audit topics.
+
+    Args:
+        kafka: How to reach Kafka.
+        topics: Their names.
+        start_ns: Time at which to begin, ns since the epoch.
+
+    Raises:
+        SinkUnavailable: Kafka can't be reached.
+        TopicAbsent: There is no such topic.
+    """
     wanted = topics or [kafka.tick_topic(row_class) for row_class in ROW_CLASSES]
     options = {**_client_options(kafka), "start": start}
     if not topics:

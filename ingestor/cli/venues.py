@@ -1,4 +1,4 @@
-"""What `ingestor feeds` prints: each class of rows of each market, as a text, JSON, or a page."""
+"""Print each class of rows of each market for `ingestor feeds`: as a text, JSON, or a page."""
 
 from __future__ import annotations
 

@@ -35,9 +35,15 @@ log: Final = structlog.get_logger(__name__)
 
 
 async def planned_part(config: Config, file: Path, shard: str | None) -> Planned:
-    """Load the plan, and take the part that a shard runs. Raises ConfigError.
+    """Load the plan, and take the part that a shard runs.
 
-    shard: "I/N"; None for the whole plan.
+    Args:
+        config: The configuration.
+        file: Its file.
+        shard: "I/N"; None for the whole plan.
+
+    Raises:
+        ConfigError: The plan can't be made.
     """
     planned = await unless_signal(load_plan(config, str(file)))
     if shard is None:
@@ -85,9 +91,18 @@ async def run_workers(
     seconds: float | None,
     as_json: bool,
 ) -> int:
-    """Run the feeds in `count` processes until stopped; return the exit status.
+    """Run the feeds in several processes until stopped.
+    Errors of the configuration are found here, before any of them starts.
 
-    Whatever is wrong with the configuration is found here, before any of them starts.
+    Args:
+        config: The configuration.
+        file: Its file.
+        count: Number of processes.
+        seconds: How long; None for until stopped.
+        as_json: Print the result as one JSON object.
+
+    Returns:
+        The exit status.
     """
     planned = await planned_part(config, file, shard)
     settings.kafka_settings(config.kafka)
@@ -157,6 +172,11 @@ async def run_cluster(config: Config, *, seconds: float | None, as_json: bool) -
     Raises:
         ClusterError: there is no such cluster.
         SinkUnavailable: Kafka can't be reached.
+
+    Args:
+        config: The configuration.
+        seconds: How long; None for until stopped.
+        as_json: Print JSON.
     """
     kafka = settings.kafka_settings(config.kafka)
     cluster = await unless_signal(read_cluster(kafka, config.cluster.name))

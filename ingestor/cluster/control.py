@@ -1,4 +1,4 @@
-"""What the parent asks a running worker over its standard input, and how the worker answers.
+"""Define the parent's requests to a running worker over its standard input, and the answers.
 
 A request is one JSON line, `{"call": n, "do": ...}`; the answer is one line on standard output,
 `{"answer": n, ...}`. The pipe is the parent's alone, so that a configuration, which may hold
@@ -32,7 +32,7 @@ Streams = list[tuple[str, str, str, str]]  # venue, market, symbol, channel
 
 
 class Dealt(msgspec.Struct, frozen=True):
-    """How the streams of a plan are shared out. mine: this worker's. others: all others'."""
+    """Say how the streams of a plan are shared out. mine: this worker's. others: all others'."""
 
     mine: Streams
     others: Streams
@@ -105,7 +105,9 @@ class WorkerControl:
         mine, others = {*request.dealt.mine}, {*request.dealt.others}
 
         def carries(stream: tuple[str, str, str, str]) -> bool:
-            """What the parent's lists don't have was listed while running: `is_mine` deals it."""
+            """Return True if this worker carries a stream. `is_mine` deals streams that were listed
+            while running.
+            """
             return stream in mine or (stream not in others and plan.is_mine(stream[2]))
 
         configuration = Configuration(

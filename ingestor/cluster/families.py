@@ -1,4 +1,4 @@
-"""What `/metrics` shows of a cluster's worker."""
+"""Make the metrics of a cluster's worker."""
 
 from __future__ import annotations
 

@@ -36,16 +36,34 @@ async def partitions_written(
 async def fence_life(
     client: AIOKafkaClient, settings: KafkaSettings, cluster: str, life: Life
 ) -> None:
-    """Return once Kafka refuses what a life still sends. Raises FenceFailed."""
+    """Return once Kafka refuses what a life still sends.
+
+    Args:
+        client: A connected client.
+        settings: Names of the topics.
+        cluster: Name of the cluster.
+        life: The life to fence.
+
+    Raises:
+        FenceFailed: Kafka refuses.
+    """
     name = transactional_id(cluster, life)
     await fence(client, name, await partitions_written(client, settings))
 
 
 async def fence_member(settings: KafkaSettings, cluster: Cluster, member: str) -> int:
-    """Fence all lives of a member that own something; return how many shards they own.
+    """Fence all lives of a member that own something.
+
+    Args:
+        settings: How to reach Kafka.
+        cluster: What the topics say.
+        member: Name of the member.
+
+    Returns:
+        How many shards they own.
 
     Raises:
-        ClusterError: no member has that name.
+        ClusterError: No member has that name.
         FenceFailed: Kafka refuses.
     """
     check_member(cluster, member)

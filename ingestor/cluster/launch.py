@@ -1,4 +1,4 @@
-"""How a worker process is started: its command, its environment, and what it is planned from.
+"""Start a worker process: its command, its environment, and the files that it is planned from.
 
 All workers, those started again too, are planned from what the parent saw at its start: a copy of
 the configuration file and of the instrument lists. Else a list that changes would leave streams
@@ -136,9 +136,12 @@ def _memory_file(content: bytes) -> int:
 
 
 def worker_environment(config: Config, count: int, cache_dir: Path) -> dict[str, str]:
-    """Return what a worker of `count` is started with: its part of what a machine or venue allows.
+    """Return a worker's environment: its part of what a machine or venue allows.
 
-    cache_dir: of the instrument lists, which a worker never fetches anew.
+    Args:
+        config: The configuration.
+        count: Number of workers.
+        cache_dir: Folder of the instrument lists, which a worker never fetches anew.
     """
     settings: dict[tuple[str, str], object] = {
         ("http", "enabled"): "true",  # on loopback, for the parent

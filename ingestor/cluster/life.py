@@ -184,7 +184,13 @@ class WorkerLife:
             self._do(self.machine.lost(shards))
 
     def record(self, shard: int, key: bytes, value: bytes | None) -> None:
-        """Follow the plan of a shard."""
+        """Follow the plan of a shard.
+
+        Args:
+            shard: Number of the shard.
+            key: Key of the record.
+            value: Value of the record, None where it is deleted.
+        """
         if self.connections.record(shard, key, value):
             self._follow(shard)
 

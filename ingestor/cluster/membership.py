@@ -39,7 +39,13 @@ class Member(Protocol):
         """The group may have given shards to others already."""
 
     def record(self, shard: int, key: bytes, value: bytes | None) -> None:
-        """The next record of a shard's plan."""
+        """Take the next record of a shard's plan.
+
+        Args:
+            shard: Number of the shard.
+            key: Key of the record.
+            value: Value of the record, None where it is deleted.
+        """
 
     def at_end(self, shard: int) -> None:
         """All records of a shard's plan that there are now were told."""

@@ -141,7 +141,7 @@ def _spread(shards: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class PoolLimit:
-    """What an egress address may have of one pool.
+    """Bound what an egress address may have of one pool.
 
     connections: at most at a time; 0 = no limit. connects_per_s: how fast they may be opened.
     """
@@ -152,7 +152,7 @@ class PoolLimit:
 
 @dataclass(frozen=True, slots=True)
 class PoolLoad:
-    """What one pool comes to with one worker fewer.
+    """Say what one pool comes to with one worker fewer.
 
     per_address: connections of the fullest egress address then. takeover_s: how long a survivor
     takes at least to open its part of the lost worker's connections.

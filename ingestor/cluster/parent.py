@@ -60,7 +60,7 @@ log: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How all workers ended. lost: rows that were read and could not be delivered in time."""
+    """Say how all workers ended. lost: rows that were read and could not be delivered in time."""
 
     status: Status
     lost: int

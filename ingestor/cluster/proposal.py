@@ -1,4 +1,4 @@
-"""What `ingestor cluster plan` shows and `apply` writes: the next revision, and what it means."""
+"""Make the next revision of a plan and say what it means: `ingestor cluster plan` and `apply`."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class ShardLog:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the closing record agrees with the connections before it."""
+        """Return True if the closing record agrees with the connections before it."""
         closing = self.closing
         return closing is not None and (closing.count, closing.digest) == (
             len(self.records),

@@ -21,7 +21,7 @@ ANSWER_S: Final = 120.0  # a worker may have to fetch instrument lists
 
 
 class Reloadable(Protocol):
-    """What is needed of a worker. streams: what it was last known to carry."""
+    """Name what is needed of a worker. streams: those that it was last known to carry."""
 
     index: int
     streams: Streams

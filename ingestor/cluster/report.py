@@ -1,4 +1,4 @@
-"""What `ingestor cluster status` shows: the group's members joined with the claims."""
+"""Join the group's members with the claims, for `ingestor cluster status`."""
 
 from __future__ import annotations
 

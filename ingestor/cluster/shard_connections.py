@@ -47,7 +47,7 @@ class _Open:
 
 @dataclass(slots=True)
 class PlanOutcome:
-    """What came of a revision. problem: why it can't be run, "" where it runs."""
+    """Hold the result of a revision. problem: why it can't be run, "" where it runs."""
 
     revision: int = 0
     problem: str = ""
@@ -79,7 +79,16 @@ class ShardConnections:
             self._read.discard(shard)
 
     def record(self, shard: int, key: bytes, value: bytes | None) -> bool:
-        """Take the next record of a shard's plan; return whether a whole revision stands."""
+        """Take the next record of a shard's plan.
+
+        Args:
+            shard: Number of the shard.
+            key: Key of the record.
+            value: Value of the record, None where it is deleted.
+
+        Returns:
+            True if a whole revision stands.
+        """
         plan = self._plans.setdefault(shard, ShardLog())
         return plan.take(key, value) and shard in self._read
 

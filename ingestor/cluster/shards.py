@@ -1,4 +1,4 @@
-"""Who owns which shard: the claims, and what one worker does about them.
+"""Decide who owns which shard: the claims, and what one worker does about them.
 
 Pure: claims, assignments, answers and the time go in, actions come out. Three rules keep two
 workers from publishing one shard:
@@ -21,7 +21,7 @@ from typing import Final
 
 
 class ClaimState(Enum):
-    """What a claim says of its shard."""
+    """Name what a claim says of its shard."""
 
     LIVE = "live"  # I publish it
     OFFERED = "offered"  # I publish it until somebody is ready to go on
@@ -144,7 +144,7 @@ class ClaimTable:
 
 
 class Phase(Enum):
-    """What this worker does with a shard."""
+    """Name what this worker does with a shard."""
 
     OPENING = "opening"  # it opens the connections; somebody else publishes
     WAITING = "waiting"  # it holds rows; the owner is asked to release
@@ -225,7 +225,7 @@ class _Holding:
 
 @dataclass(slots=True)
 class Counts:
-    """What a worker did.
+    """Count what a worker did.
 
     planned: shards that it gave away in order. takeovers, takeover_s: shards that it took from lost
     workers, and seconds from the assignment on. handovers, handover_s: those that it was given in
@@ -299,7 +299,7 @@ class ShardMachine:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left to be given away."""
+        """Return True if nothing is left to be given away."""
         return not self._held
 
     # ------------------------------------------------------------------ the group
@@ -432,7 +432,17 @@ class ShardMachine:
         return self._fence(life)
 
     def refused(self, shard: int, revision: int, reason: str) -> list[Action]:
-        """This worker can't run a revision of a shard, and goes on with the one before."""
+        """Take note that this worker can't run a revision of a shard, and goes on with the one
+        before.
+
+        Args:
+            shard: Number of the shard.
+            revision: The revision.
+            reason: Text for people.
+
+        Returns:
+            Actions to take.
+        """
         claim = Claim(shard, self.me, ClaimState.REFUSED, revision, reason=reason)
         return [Write(claim)]
 

@@ -33,7 +33,7 @@ Changes = Mapping[int, Sequence[tuple[bytes, bytes | None]]]  # records by parti
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the topics say. names: whom each member says it is. where: its address."""
+    """Hold what the topics say. names: of each member. where: its address."""
 
     name: str
     shards: dict[int, ShardLog]
@@ -158,7 +158,16 @@ def check_member(cluster: Cluster, member: str) -> None:
 
 
 async def write_command(settings: KafkaSettings, member: str, what: str) -> None:
-    """Tell a member something. Raises SinkUnavailable."""
+    """Tell a member something.
+
+    Args:
+        settings: How to reach Kafka.
+        member: Name of the member.
+        what: The command.
+
+    Raises:
+        SinkUnavailable: Kafka can't be reached.
+    """
     producer = AIOKafkaProducer(acks="all", **settings.client_options())
     key = COMMAND_PREFIX + member.encode()
     value = orjson.dumps({"member": member, "command": what})

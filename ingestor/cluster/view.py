@@ -1,4 +1,4 @@
-"""What several workers show, as the pages of one program. Pure: text in, families out."""
+"""Join the pages of several workers to those of one program. Pure: text in, families out."""
 
 from __future__ import annotations
 

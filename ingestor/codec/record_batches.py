@@ -71,7 +71,7 @@ class RecordBatchReader:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether the library reads; else there is nothing that could read a batch."""
+        """Return True if the library reads; else nothing could read a batch."""
         return self._reader is not None
 
     def read(

@@ -1,4 +1,4 @@
-"""What our own JSON records look like behind their prefix, for the compiled library."""
+"""Describe our own JSON records behind their prefix, for the compiled library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between two configurations, and which of it a running process can follow."""
+"""Find how two configurations differ, and which changes a running process can follow."""
 
 from __future__ import annotations
 

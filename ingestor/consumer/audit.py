@@ -18,7 +18,7 @@ from ingestor.model.errors import TopicAbsent
 
 @dataclass(slots=True)
 class Audit:
-    """Whether topics hold every row that was numbered.
+    """Hold the result of checking that topics hold every row that was numbered.
 
     holes: missing rows that nobody accounts for. void: sequence ranges that the publisher declared
     will never come (dead-lettered records). foreign_records: those that are none of ours; foreign
@@ -43,10 +43,16 @@ async def audit(
     bootstrap_servers: str, topics: Sequence[str], status_topic: str | None = None, **options: Any
 ) -> Audit:
     """Read topics from start to end and prove each partition's sequence numbers contiguous.
+    A session that a topic's retention has cut begins with what is left of it.
 
-    A session that a topic's retention has cut begins with what is left of it. status_topic: where
-    VOID ranges are; without it a dead-lettered record is a hole. options: as for Consumer (security
-    and, to audit a part, start and end). Raises TopicAbsent.
+    Args:
+        bootstrap_servers: host:port, separated by commas.
+        topics: Their names.
+        status_topic: Where VOID ranges are; without it a dead-lettered record is a hole.
+        **options: As for Consumer: security and, to audit a part, start_ns and until_ns.
+
+    Raises:
+        TopicAbsent: There is no such topic.
     """
     options = {"start": EARLIEST, "stop_at_end": True, **options}
     report = Audit()

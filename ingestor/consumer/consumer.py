@@ -309,7 +309,13 @@ class Consumer:
         return Piece(batch, ends, next_offsets)
 
     def skip(self, partition: TopicPartition, offset: int, reason: str) -> None:
-        """Count and name a record that is none of ours."""
+        """Count and name a record that is none of ours.
+
+        Args:
+            partition: Where it is.
+            offset: Its offset.
+            reason: Text for people.
+        """
         self.foreign_records += 1
         one = ForeignRecord(partition.topic, partition.partition, offset, reason)
         self.foreign.append(one)

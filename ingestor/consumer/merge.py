@@ -32,7 +32,7 @@ _FOR_EVER: Final = 2**63 - 1
 
 
 class Supply(Enum):
-    """What is to be expected of a source."""
+    """Name what is to be expected of a source."""
 
     BEHIND = auto()  # it has more to read
     QUIET = auto()  # it has nothing more now
@@ -167,7 +167,13 @@ class Merge(Generic[Source]):
         self._held.setdefault(source, _Held()).supply = supply
 
     def add(self, source: Source, chunk: Chunk, now_s: float) -> None:
-        """Take rows of a source, at least one. now_s: monotonic."""
+        """Take rows of a source.
+
+        Args:
+            source: The source.
+            chunk: Its rows, at least one.
+            now_s: Monotonic time in seconds.
+        """
         held = self._held.setdefault(source, _Held())
         times_ns = np.maximum.accumulate(chunk.batch.rows["ts_recv"])
         times_ns = np.maximum(times_ns, held.last_ns)

@@ -1,4 +1,4 @@
-"""Where reading begins and ends: a word, a time, or offsets."""
+"""Define where reading begins and ends: a word, a time, or offsets."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ class MissingRange:
 
 @dataclass(slots=True)
 class Progress:
-    """What was seen of one (topic, partition): tells new rows from repeated and missing ones.
+    """Remember what was seen of one (topic, partition), to tell new rows from repeated and missing
+    ones.
 
     A session that is met for the first time in mid-stream begins with what was met.
     """
@@ -34,7 +35,16 @@ class Progress:
     _next: dict[bytes, int] = field(default_factory=dict)
 
     def see(self, session: bytes, first: int, rows: int) -> int:
-        """Take note of a record; return how many of its rows, from its first, were seen before."""
+        """Take note of a record.
+
+        Args:
+            session: 16 bytes of its session.
+            first: Number of its first row.
+            rows: How many rows it has.
+
+        Returns:
+            How many of its rows, from its first, were seen before.
+        """
         expected = self._next.get(session)
         if expected is None:
             expected = first

@@ -44,7 +44,7 @@ _Mask = NDArray[np.bool_]  # of rows whose field means nothing, or None
 
 @dataclass(frozen=True, slots=True)
 class FrameForm:
-    """How numbers and times are written.
+    """Say how numbers and times are written.
 
     prices: "decimal" (exact), "float" (float64) or "raw" (int64 in units of 10^-exponent, beside
     the exponents). times: "utc" (timestamps of ns) or "ns" (int64 since the epoch). control_rows:

@@ -21,7 +21,7 @@ Times = Literal["utc", "ns"]
 
 
 class Form(TypedDict, total=False):
-    """How frames are written: the options of `Readable.to_arrow`."""
+    """Say how frames are written: the options of `Readable.to_arrow`."""
 
     prices: Prices
     times: Times

@@ -170,7 +170,9 @@ class Coordinator:
 
 
 class _Request:
-    """What aiokafka's connection asks of a request. The answer is its body, as bytes."""
+    """Name the members of a request that aiokafka's connection uses. The answer is its body, as
+    bytes.
+    """
 
     def __init__(self, key: int, versions: tuple[int, int], body: bytes) -> None:
         """Args:

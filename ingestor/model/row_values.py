@@ -1,4 +1,4 @@
-"""What the fields of rows that hold a choice may be."""
+"""Name the values of the fields of rows that hold a choice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class FundingState(IntEnum):
-    """Whether a funding rate may still change."""
+    """Say if a funding rate may still change."""
 
     UNKNOWN = 0
     PREDICTED = 1  # changes until it is due
@@ -15,7 +15,7 @@ class FundingState(IntEnum):
 
 
 class InterestUnit(IntEnum):
-    """What open interest is counted in."""
+    """Name the unit of open interest."""
 
     UNKNOWN = 0
     BASE = 1
@@ -33,7 +33,7 @@ class Position(IntEnum):
 
 
 class PriceKind(IntEnum):
-    """What the price of a liquidation is."""
+    """Name the meaning of a liquidation's price."""
 
     UNKNOWN = 0
     ORDER = 1  # the limit of the order that closes the position
@@ -43,7 +43,7 @@ class PriceKind(IntEnum):
 
 
 class CandleState(IntEnum):
-    """Whether a candle may still change."""
+    """Say if a candle may still change."""
 
     UNKNOWN = 0
     OPEN = 1
@@ -51,14 +51,14 @@ class CandleState(IntEnum):
 
 
 class Origin(IntEnum):
-    """Who made a candle."""
+    """Name the maker of a candle."""
 
     VENUE = 0
     TRADES = 1  # this program, from the rows of the channel `trades`
 
 
 class InstrumentState(IntEnum):
-    """What may be done with an instrument."""
+    """Name what may be done with an instrument."""
 
     UNKNOWN = 0
     TRADING = 1
@@ -76,7 +76,7 @@ class InstrumentState(IntEnum):
 
 
 class StatusScope(IntEnum):
-    """What a venue's word of a status was about; each instrument concerned has a row."""
+    """Name the subject of a venue's status; each instrument concerned has a row."""
 
     UNKNOWN = 0
     INSTRUMENT = 1
@@ -85,7 +85,7 @@ class StatusScope(IntEnum):
 
 
 class OrderAction(IntEnum):
-    """What happened to an order."""
+    """Name what happened to an order."""
 
     UNKNOWN = 0
     ADD = 1
@@ -95,7 +95,7 @@ class OrderAction(IntEnum):
 
 
 class OrderReason(IntEnum):
-    """Why an order changed or left."""
+    """Name the reason for which an order changed or left."""
 
     UNKNOWN = 0
     FILLED = 1

@@ -20,7 +20,7 @@ RECORD_FIRST, RECORD_ROWS = 88, 96  # what a record says of itself
 
 
 class Op(IntEnum):
-    """What one step of a shape does."""
+    """Name the steps of a shape."""
 
     LITERAL = 0
     SYMBOL = 1
@@ -84,7 +84,7 @@ OTHER_WIDTH: Final = 3  # offset, length, frame of a frame that no shape takes
 
 
 class CShapes(ctypes.Structure):
-    """What one market's frames look like, and its symbols."""
+    """Describe one market's frames, and its symbols."""
 
     _fields_ = (
         ("operations", ctypes.c_void_p),
@@ -111,7 +111,7 @@ class CRowArray(ctypes.Structure):
 
 
 class COutput(ctypes.Structure):
-    """Where rows go. rows: trades, quotes and updates."""
+    """Say where rows go. rows: trades, quotes and updates."""
 
     _fields_ = (
         ("rows", CRowArray * 3),
@@ -123,7 +123,7 @@ class COutput(ctypes.Structure):
 
 
 class CTake(ctypes.Structure):
-    """What does not change between calls, and what the last one found."""
+    """Hold what does not change between calls, and what the last one found."""
 
     _fields_ = (
         ("shapes", ctypes.c_void_p),
@@ -141,7 +141,7 @@ FIELDS_MAX: Final = 16  # of a record's template
 
 
 class FieldKind(IntEnum):
-    """What the value of a record's field is made of."""
+    """Name the origin of the value of a record's field."""
 
     SEQUENCE = 0
     ROWS = 1
@@ -175,7 +175,7 @@ KNOWN: Final = np.dtype(
 
 
 class WriterResult(IntEnum):
-    """What writing records came to."""
+    """Hold the result of writing records."""
 
     DONE = 0
     ODD_ROW = 1  # a row that a template can't write
@@ -211,7 +211,7 @@ PREFIX: Final = np.dtype(
 
 
 class ReadResult(IntEnum):
-    """Why a run of records is over."""
+    """Name the reason for which a run of records is over."""
 
     ALL = 0
     OTHER = 1  # the record behind it is for Python to read
@@ -221,7 +221,7 @@ class ReadResult(IntEnum):
 
 
 class CReading(ctypes.Structure):
-    """How records begin, where their rows go, and the run that the last call found."""
+    """Hold how records begin, where their rows go, and the run that the last call found."""
 
     _fields_ = (
         *(
@@ -250,7 +250,7 @@ BOOK: Final = np.dtype(
 
 
 class UpdateResult(IntEnum):
-    """What became of an update of a book."""
+    """Name what became of an update of a book."""
 
     LEFT = 0
     DONE = 1

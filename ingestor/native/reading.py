@@ -30,7 +30,7 @@ ROWS_ROOM: Final = 8_192  # of each class, at first
 
 @dataclass(frozen=True, slots=True)
 class KnownPrefix:
-    """How the values of some records begin.
+    """Hold how the values of some records begin.
 
     key: of the records. text: up to the number of their first row. number: of the instrument.
     session: a number for the publisher's session. exponents: of price and size.

@@ -33,7 +33,7 @@ _SPARE: Final = (0,) * 6
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What stands before a value, and what the value is made of. at: bytes from the row's begin."""
+    """Describe the text before a value and the value's origin. at: bytes from the row's begin."""
 
     text: bytes
     kind: FieldKind
@@ -42,7 +42,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What all records of an instrument have in common."""
+    """Hold what all records of an instrument have in common."""
 
     key: bytes
     prefix: bytes

@@ -58,7 +58,7 @@ class Taken:
 
 
 class TakenRows:
-    """Where the library writes rows until they are sealed."""
+    """Hold the rows of the library until they are sealed."""
 
     def __init__(self, rows_room: int = ROWS_ROOM, levels_room: int = LEVELS_ROOM) -> None:
         self._memory = COutput()

@@ -57,7 +57,8 @@ class _Recent:
 
 @dataclass(slots=True)
 class _Numbers:
-    """How far numbered rows have come. begun_ns: time of the last new beginning of the numbers.
+    """Hold how far numbered rows have come. begun_ns: time of the last new beginning of the
+    numbers.
 
     behind: rows in a row that were no first ones. is_lost: both lines were, since the last row.
     """
@@ -69,7 +70,13 @@ class _Numbers:
     is_lost: bool = False
 
     def is_first(self, number: int, ts_event: int, *, has_time: bool) -> bool:
-        """Say whether a row was not seen before; it is now. ts_event: the venue's, ns."""
+        """Return True if a row was not seen before; it is now.
+
+        Args:
+            number: The row's number.
+            ts_event: The venue's time in ns.
+            has_time: The venue gave a time.
+        """
         if number > self.last:
             is_first = not has_time or ts_event >= self.begun_ns  # else from before that
         else:

@@ -10,7 +10,7 @@ from ingestor.model.rows import Rows
 
 
 class Sink(Protocol):
-    """Where sealed rows go."""
+    """Take sealed rows."""
 
     def submit(self, batch: TickBatch, now_ns: int) -> None:
         """Take rows. Never blocks, never raises for a full queue: the overload policy decides."""
@@ -24,8 +24,14 @@ class SinkCounts(Protocol):
     + fenced + pending. Called with the rows themselves, so that the owner can count by feed."""
 
     def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
-        """Kafka has these rows. now_ns: when the ack came; lag is this minus `ts_recv`. since_ns:
-        when the first of them was submitted."""
+        """Count rows that Kafka has.
+
+        Args:
+            row_class: Class of the rows.
+            rows: The rows.
+            now_ns: Time of the acknowledgement; lag is this minus `ts_recv`.
+            since_ns: Time at which the first of them was submitted.
+        """
 
     def conflated(self, row_class: RowClass, rows: Rows) -> None:
         """These quotes gave way to later ones of their instrument."""

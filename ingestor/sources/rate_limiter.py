@@ -49,7 +49,13 @@ class Holds:
         return held_s
 
     def remaining_s(self, venue: str, kind: str, origin: str) -> float:
-        """Return how many seconds a server still holds us off; 0 when it doesn't."""
+        """Return how many seconds a server still holds us off; 0 when it doesn't.
+
+        Args:
+            venue: Name of the venue.
+            kind: What is held: connections or requests.
+            origin: Scheme, host and port.
+        """
         until_s = self._until_s.get((venue, kind, origin))
         return 0.0 if until_s is None else max(0.0, until_s - self._clock())
 

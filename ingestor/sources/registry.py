@@ -33,7 +33,7 @@ _PACKAGE_NAMES: Final = ("ingestor_feeds", "feeds")  # in an installation, in a 
 
 @dataclass(frozen=True, slots=True)
 class FeedSource:
-    """Where an adapter is: `module` or `module:attribute`, and who brings it."""
+    """Say where an adapter is: `module` or `module:attribute`, and who brings it."""
 
     name: str
     target: str
@@ -65,7 +65,16 @@ class FeedRegistry:
         return self._loaded[venue]
 
     def market(self, venue: str, market: str, where: str = "") -> Market:
-        """Return a market of a venue. Raises ConfigError, naming the nearest one."""
+        """Return a market of a venue.
+
+        Args:
+            venue: Name of the venue.
+            market: Name of the market.
+            where: Place in the configuration, for the error.
+
+        Raises:
+            ConfigError: There is none; the text names the nearest one.
+        """
         markets = self.load(venue, where).markets
         if market not in markets:
             what = f"{venue} has no market {market!r}"

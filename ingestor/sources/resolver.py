@@ -51,7 +51,7 @@ class _Answer(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Name:
-    """What is known of one host name. Times are the loop's."""
+    """Remember what is known of one host name. Times are the loop's."""
 
     addresses: list[AddrInfoType] = field(default_factory=list)
     found_s: float = -STALE_S
@@ -184,7 +184,16 @@ class HttpResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return what aiohttp wants to know. Raises socket.gaierror, which it expects."""
+        """Resolve a name for aiohttp.
+
+        Args:
+            host: The name.
+            port: TCP port.
+            family: Not used.
+
+        Raises:
+            socket.gaierror: The name has no address; aiohttp expects this error.
+        """
         found = await Resolver.of(asyncio.get_running_loop()).resolve(host, port)
         return [
             ResolveResult(

@@ -99,7 +99,13 @@ class DevBroker:
         self._ask("create_topic", topic=topic, partitions=partitions)
 
     def set_leader(self, topic: str, partition: int, broker: int) -> None:
-        """Let another broker lead a partition; the one before answers that it does not."""
+        """Let another broker lead a partition; the one before answers that it does not.
+
+        Args:
+            topic: Name of the topic.
+            partition: The partition.
+            broker: Id of the broker.
+        """
         self._ask("set_leader", topic=topic, partition=partition, broker=broker)
 
     def set_down(self) -> None:
@@ -156,7 +162,7 @@ class DevBroker:
 
 
 def library_path() -> str:
-    """Where librdkafka is: bundled with confluent-kafka, else the system's.
+    """Return the path of librdkafka: bundled with confluent-kafka, else the system's.
 
     Raises: ConfigError when there is none; its text names the extra to install.
     """
@@ -214,6 +220,13 @@ class _MockCluster:
         )
 
     def set_leader(self, *, topic: str, partition: int, broker: int) -> None:
+        """Let another broker lead a partition.
+
+        Args:
+            topic: Name of the topic.
+            partition: The partition.
+            broker: Id of the broker.
+        """
         set_leader = self._library.rd_kafka_mock_partition_set_leader
         self._check(set_leader(self._cluster, topic.encode(), partition, broker))
 

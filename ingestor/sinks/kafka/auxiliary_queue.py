@@ -140,7 +140,16 @@ RAW_BYTES_MAX: Final = 64 << 10  # of a refused value, kept in its dead letter
 def dead_letter(
     topic: str, partition: int, session: bytes, first: int, record: Record, reason: str
 ) -> bytes:
-    """Return the value of a record for the topic `deadletter`: who, where, why, and the bytes."""
+    """Return the value of a record for the topic `deadletter`: who, where, why, and the bytes.
+
+    Args:
+        topic: Topic that refused the record.
+        partition: Its partition.
+        session: 16 bytes that identify this run.
+        first: Number of the record's first row.
+        record: The record.
+        reason: Kafka's reason.
+    """
     key, value, ts_ms, rows = record
     return orjson.dumps(
         {
@@ -159,7 +168,16 @@ def dead_letter(
 
 
 def void(topic: str, partition: int, session: bytes, first: int, rows: int, reason: str) -> bytes:
-    """Return the value of a status record: these sequence numbers will never be in the topic."""
+    """Return the value of a status record: these sequence numbers will never be in the topic.
+
+    Args:
+        topic: The topic.
+        partition: Its partition.
+        session: 16 bytes that identify this run.
+        first: First number.
+        rows: How many numbers.
+        reason: Kafka's reason.
+    """
     return orjson.dumps(
         {
             "kind": "void",

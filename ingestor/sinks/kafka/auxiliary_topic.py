@@ -73,7 +73,7 @@ class _Partition:
         self.size_bytes -= self.queue.pop().size
 
     def take_back(self) -> None:
-        """What is under way is to be sent again, first."""
+        """Put the batch that is under way back, to be sent again first."""
         self.queue.extendleft(reversed(self.in_flight))
         self.in_flight = []
 
@@ -137,7 +137,7 @@ class AuxiliaryTopic:
 
     @property
     def reasons(self) -> dict[int, str]:
-        """Why nothing is taken, by partition."""
+        """Return, by partition, why nothing is taken."""
         if self._absence is not None:
             return {one.number: self._absence for one in self._partitions}
         return {one.number: one.reason for one in self._partitions if one.reason is not None}

@@ -77,8 +77,9 @@ _CLOCK_S: Final = 0.001  # uvloop's clock and timers know no less: a shorter wai
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a partition takes nothing. since_s: by the loop's clock. is_own: Kafka itself refuses
-    this topic or partition; else the reason may hold for all of them."""
+    """Say why a partition takes nothing. since_s: by the loop's clock. is_own: Kafka itself refuses
+    this topic or partition; else the reason may hold for all of them.
+    """
 
     since_s: float
     reason: str
@@ -171,7 +172,13 @@ class InFlightWindow:
         return next((one for one in self.in_flight_batches if not one.is_under_way), None)
 
     def start(self, in_flight: InFlightBatch, connection: Connection, now_s: float) -> None:
-        """A flight, the newest one or the only one to be mended, is about to be sent."""
+        """Take note that a batch is about to be sent: the newest one, or the only one to be mended.
+
+        Args:
+            in_flight: The batch.
+            connection: Where it goes.
+            now_s: The loop's time.
+        """
         if now_s - self._beside_s > IDLE_S:
             self._is_known = False
         in_flight.is_under_way = True
@@ -197,11 +204,23 @@ class InFlightWindow:
         self._is_mending = self.is_held = True
 
     def suffer(self, now_s: float, reason: str, *, is_own: bool) -> None:
-        """Note why a batch was not taken; since when stays as it was."""
+        """Note why a batch was not taken; the time of the first failure stays.
+
+        Args:
+            now_s: The loop's time.
+            reason: Text for people.
+            is_own: Kafka itself refuses this topic or partition.
+        """
         self.trouble = _since(self.trouble, now_s, reason, is_own=is_own)
 
     def miss(self, now_s: float, reason: str, *, is_own: bool) -> None:
-        """Note why there is nobody to send to; since when stays as it was."""
+        """Note why there is nobody to send to; the time of the first failure stays.
+
+        Args:
+            now_s: The loop's time.
+            reason: Text for people.
+            is_own: Kafka itself refuses this topic or partition.
+        """
         self.absence = _since(self.absence, now_s, reason, is_own=is_own)
 
     def recover(self) -> None:

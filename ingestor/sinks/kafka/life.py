@@ -72,7 +72,7 @@ class Life:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether so much time has passed that a fence may have been forgotten."""
+        """Return True if so much time has passed that a fence may have been forgotten."""
         return self._monotonic_s() - self._taken_s > self._doubt_s
 
     async def begin(self, client: AIOKafkaClient) -> ProducerIdentity:

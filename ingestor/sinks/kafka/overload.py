@@ -1,4 +1,4 @@
-"""What happens when rows come faster than Kafka takes them: a policy, and what it does to rows.
+"""Decide what happens to rows when they come faster than Kafka takes them.
 
 The steps, in the order in which a growing backlog meets them:
 
@@ -6,7 +6,7 @@ The steps, in the order in which a growing backlog meets them:
 |---|---|---|
 | `low` | CONFLATE: of each instrument's queued quotes only the latest stays | |
 | `high` | PAUSE: stop reading the sockets | RESUME at `low`, or after `pause_max_s` |
-| 1, or `high` once the pause is used up | SHED: quotes first, then whole instruments' trades and \
+| 1, or `high` once the pause is used up | SHED: quotes first, then whole instruments' trades and
 book rows, the largest first, down to `shed_to` | |
 
 `level` is the fullest of the three bounds: bytes, rows, age of the oldest queued row. Whatever is
@@ -64,7 +64,13 @@ class Budget:
         return (self.low + self.high) / 2
 
     def level(self, size_bytes: int, rows: int, age_ns: int = 0) -> float:
-        """Return the fullest bound as a fraction; 1 = full."""
+        """Return the fullest bound as a fraction; 1 = full.
+
+        Args:
+            size_bytes: Bytes that wait.
+            rows: Rows that wait.
+            age_ns: Age of the oldest.
+        """
         age = age_ns / (self.age_max_s * _NS)
         return max(size_bytes / self.bytes_max, rows / self.rows_max, age)
 
@@ -108,7 +114,13 @@ class OverloadPolicy:
         return steps
 
     def took(self, step: Step, level: float, now_ns: int) -> None:
-        """Remember that a step was taken."""
+        """Remember that a step was taken.
+
+        Args:
+            step: The step.
+            level: The fullest bound at that time.
+            now_ns: Monotonic time in ns.
+        """
         self.taken[step] += 1
         self.events.append((now_ns, step, level))
         if step is Step.PAUSE:
@@ -162,10 +174,17 @@ def conflate(row_class: RowClass, rows: Rows) -> tuple[Rows, Rows]:
 
 
 def shed(row_class: RowClass, rows: Rows, victims: NDArray[np.int64]) -> tuple[Rows, Rows, Rows]:
-    """Drop all rows of the instruments `victims`, leaving a GAP mark where the first one was.
+    """Drop all rows of some instruments, leaving a GAP mark where the first one was.
 
-    Returns (rows that stay, with the marks in place; dropped rows; the marks, one for each victim
-    that had rows). An earlier mark of a victim is dropped like a row: the new one covers its hole.
+    Args:
+        row_class: Class of the rows.
+        rows: Rows in order.
+        victims: int64[n], the instruments.
+
+    Returns:
+        The rows that stay with the marks in place, the dropped rows, and the marks, one for each
+        victim that had rows. An earlier mark of a victim is dropped like a row: the new one covers
+        its hole.
     """
     doomed = np.isin(rows["instrument"], victims)
     at = np.flatnonzero(doomed)
@@ -199,8 +218,11 @@ def _gaps(row_class: RowClass, first: Rows, last: Rows) -> Rows:
 def largest(size_of: NDArray[np.int64], excess: int, unit: int) -> NDArray[np.int64]:
     """Return the instruments to shed, largest first, until `excess` is freed.
 
-    size_of: what each instrument holds, indexed by its number, in the unit of `excess`. Each one
-    leaves `unit` behind (its mark): what holds no more than that frees nothing and is left alone.
+    Args:
+        size_of: int64[n], what each instrument holds, in the unit of `excess`.
+        excess: How much to free.
+        unit: What each leaves behind (its mark). An instrument that holds no more than that frees
+            nothing and is left alone.
     """
     order = np.argsort(-size_of, kind="stable")
     gains = size_of[order] - unit

@@ -85,7 +85,7 @@ class Numbering:
 
 
 class Connection(Protocol):
-    """What we ask of aiokafka's connection to a broker."""
+    """Name the calls of aiokafka's connection to a broker that we use."""
 
     def connected(self) -> bool: ...
 
@@ -138,7 +138,7 @@ class ProduceClient:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether Kafka is to be asked before anything more is sent."""
+        """Return True if Kafka is to be asked before anything more is sent."""
         return self._life is not None and self._life.in_doubt
 
     async def confirm(self) -> None:
@@ -269,7 +269,7 @@ def _failure(code: int) -> errors.KafkaError | None:
 
 
 class _Request:
-    """What aiokafka's connection asks of a request."""
+    """Name the members of a request that aiokafka's connection uses."""
 
     API_KEY: Final = _PRODUCE
 

@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class DeliveryAction(Enum):
-    """What a failed delivery means for its batch."""
+    """Name the meaning of a failed delivery for its batch."""
 
     RESEND = "resend"  # the partition's numbering is at fault: begin it again
     BISECT = "bisect"  # one of its records can never be accepted: find it

@@ -210,13 +210,25 @@ class PublishQueue:
         return found
 
     def put(self, partition_queue: PartitionQueue, rows: Rows, now_ns: int) -> None:
-        """Queue rows. `check` must follow before anything else runs."""
+        """Queue rows. `check` must follow before anything else runs.
+
+        Args:
+            partition_queue: Where they wait.
+            rows: The rows.
+            now_ns: Monotonic time in ns.
+        """
         partition_queue.put(rows, now_ns)
         self.rows += len(rows)
         self.bytes += rows.nbytes
 
     def declare(self, partition_queue: PartitionQueue, marks: Rows, now_ns: int) -> None:
-        """Put GAP marks of our own before everything that is queued in a lane."""
+        """Put GAP marks of our own before everything that is queued for a partition.
+
+        Args:
+            partition_queue: The partition's queue.
+            marks: The marks.
+            now_ns: Monotonic time in ns.
+        """
         partition_queue.put_first(marks, now_ns)
         self._add(partition_queue.row_class, marks)
 
@@ -311,7 +323,13 @@ class PublishQueue:
                 self._shed_lanes([partition_queue], _instruments([partition_queue]), now_ns)
 
     def withdraw(self, partition_queue: PartitionQueue, rows: Rows, since_ns: int) -> None:
-        """Put rows that were taken back before the queued ones: they are not under way any more."""
+        """Put rows that were taken back before the queued ones: they are not under way any more.
+
+        Args:
+            partition_queue: The partition's queue.
+            rows: The rows.
+            since_ns: Time since which they have waited, monotonic.
+        """
         self._land(partition_queue, rows)
         partition_queue.put_first(rows, since_ns)
 
@@ -455,7 +473,9 @@ class PublishQueue:
         return self.rows < before
 
     def _excess_bytes(self) -> int:
-        """What must go to come down to `shed_to`; excess rows are reckoned at the widest row."""
+        """Return the bytes that must go to come down to `shed_to`. Rows in excess count as the
+        widest row.
+        """
         budget = self.budget
         apart_bytes, apart_rows = self._apart_held()
         rows_max, bytes_max = budget.rows_max - apart_rows, budget.bytes_max - apart_bytes

@@ -162,7 +162,8 @@ class KafkaSink:
 
     @property
     def is_up(self) -> bool:
-        """Whether Kafka takes rows: it is connected, and acks come while rows wait for them."""
+        """Return True if Kafka takes rows: it is connected, and acks come while rows wait for them.
+        """
         waited_ns = self._monotonic() - self._idle_ns
         return self.failure is None and (not self.queue.rows or waited_ns < ACK_WITHIN_S * 1e9)
 
@@ -198,8 +199,16 @@ class KafkaSink:
         self._keeper.want(row_class)
 
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
-        """Queue one record for a side topic; `topic` without the prefix. Dropped, and counted in
-        `side.dropped`, when the side queue is full."""
+        """Queue one record for an auxiliary topic. It is dropped, and counted in `side.dropped`,
+        when
+        the queue is full.
+
+        Args:
+            topic: Name of the topic without the prefix.
+            key: Key of the record.
+            value: Value of the record.
+            ts_ms: Time of the record in ms since the epoch.
+        """
         name = self.settings.topic(topic)
         self.side.put(AuxiliaryRecord(name, schema_name(topic), key, value, ts_ms))
 

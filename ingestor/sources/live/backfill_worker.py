@@ -37,7 +37,7 @@ log: Final = structlog.get_logger(__name__)
 
 
 class Connections(Protocol):
-    """What fetching trades needs of the supervisor."""
+    """Name what fetching trades uses of the supervisor."""
 
     def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
 

@@ -38,7 +38,7 @@ log: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the comparison of a book with an image came to.
+    """Hold the result of comparing a book with an image.
 
     outcome: a Finding's value, or "failed". shown: what the image has. held: what the book had
     after the update that the image names, None where it names none of those that were seen.
@@ -66,7 +66,7 @@ def is_audited(adapter: type[FeedAdapter]) -> bool:
 
 
 class Connections(Protocol):
-    """What auditing needs of the supervisor."""
+    """Name what auditing uses of the supervisor."""
 
     @property
     def slots(self) -> Iterable[ConnectionSlot]: ...

@@ -23,7 +23,7 @@ from ingestor.telemetry.bulkheads import bulkheads
 
 
 class State(StrEnum):
-    """What a line is doing."""
+    """Name the states of a line."""
 
     WAITING = "waiting"  # for its turn under the venue's connect limit, or for its backoff
     CONNECTING = "connecting"
@@ -66,7 +66,7 @@ class ConnectionSlot:
 
 
 class Owner(Protocol):
-    """What a connection tells the supervisor. clocks: those of the process."""
+    """Hear of a connection's events: the supervisor. clocks: those of the process."""
 
     @property
     def clocks(self) -> Clocks: ...

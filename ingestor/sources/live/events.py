@@ -23,7 +23,9 @@ _CLOSE_CODES: Final = range(1000, 1016)
 
 
 class SupervisorEvents:
-    """What the application may want to publish or log. All are rare; the default does nothing."""
+    """Receive the supervisor's events, to publish or log them. All are rare; the default does
+    nothing.
+    """
 
     def up(self, planned: PlannedConnection, session: Session) -> None:
         """A connection is open; its subscriptions are being sent."""
@@ -31,7 +33,13 @@ class SupervisorEvents:
     def down(
         self, planned: PlannedConnection, session: Session | None, failure: TransportError
     ) -> None:
-        """A connection ended, or (session None) could not be opened."""
+        """A connection ended, or (session None) could not be opened.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            failure: Why.
+        """
 
     def changed(
         self,
@@ -40,18 +48,37 @@ class SupervisorEvents:
         added: Sequence[Subscription],
         removed: Sequence[Subscription],
     ) -> None:
-        """An open connection carries other streams from now on."""
+        """An open connection carries other streams from now on.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            added: Streams that are new.
+            removed: Streams that ended.
+        """
 
     def carries_on(self, planned: PlannedConnection, session: Session) -> None:
         """Another line of the streams of this connection ended."""
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
-        """The venue refuses these streams; their neighbours go on."""
+        """The venue refuses these streams; their neighbours go on.
+
+        Args:
+            planned: The planned connection.
+            streams: Names of the streams.
+            text: The venue's words.
+        """
 
     def silent(
         self, planned: PlannedConnection, subscription: Subscription, silence_s: float
     ) -> None:
-        """A stream says nothing, whatever was tried: a halt, a delisting. Its neighbors go on."""
+        """A stream says nothing, whatever was tried: a halt, a delisting. Its neighbors go on.
+
+        Args:
+            planned: The planned connection.
+            subscription: The stream.
+            silence_s: How long it has been silent.
+        """
 
     def spoke_again(self, planned: PlannedConnection, subscription: Subscription) -> None:
         """A stream that was reported silent spoke."""
@@ -98,6 +125,13 @@ class EventsOfAll(SupervisorEvents):
     def down(
         self, planned: PlannedConnection, session: Session | None, failure: TransportError
     ) -> None:
+        """Take note that a connection ended or could not be opened.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            failure: Why.
+        """
         self._notify(lambda listener: listener.down(planned, session, failure))
 
     def changed(
@@ -107,12 +141,27 @@ class EventsOfAll(SupervisorEvents):
         added: Sequence[Subscription],
         removed: Sequence[Subscription],
     ) -> None:
+        """Take note that an open connection carries other streams.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            added: Streams that are new.
+            removed: Streams that ended.
+        """
         self._notify(lambda listener: listener.changed(planned, session, added, removed))
 
     def carries_on(self, planned: PlannedConnection, session: Session) -> None:
         self._notify(lambda listener: listener.carries_on(planned, session))
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
+        """Take note that the venue refuses streams.
+
+        Args:
+            planned: The planned connection.
+            streams: Names of the streams.
+            text: The venue's words.
+        """
         self._notify(lambda listener: listener.refused(planned, streams, text))
 
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
@@ -121,6 +170,13 @@ class EventsOfAll(SupervisorEvents):
     def silent(
         self, planned: PlannedConnection, subscription: Subscription, silence_s: float
     ) -> None:
+        """Take note that a stream stays silent.
+
+        Args:
+            planned: The planned connection.
+            subscription: The stream.
+            silence_s: How long it has been silent.
+        """
         self._notify(lambda listener: listener.silent(planned, subscription, silence_s))
 
     def spoke_again(self, planned: PlannedConnection, subscription: Subscription) -> None:

@@ -1,4 +1,4 @@
-"""What is due by time on open connections: pings and their pongs, acks, age.
+"""Find what is due by time on open connections: pings and their pongs, acks, age.
 
 One timer for all connections looks at a tenth of them every 100 ms: whether something arrived since
 the last look, and whether something is due. Durations are measured between looks by a clock that is
@@ -31,7 +31,7 @@ _MATTERS: Final = 20  # a pause of a twentieth of the time that a pong may take,
 
 @dataclass(frozen=True, slots=True)
 class HealthTimeouts:
-    """How long a connection may be silent, in seconds.
+    """Set how long a connection may be silent, in seconds.
 
     ping_interval_s: after so much silence a websocket ping is sent. ping_timeout_s: after so much
     more the peer is dead. ack_timeout_s: for the answer to a subscription, once repeated.
@@ -49,7 +49,7 @@ class HealthTimeouts:
 
 
 class Remedies(Protocol):
-    """What the supervisor does about what the sweep finds."""
+    """Act on what the sweep finds: the supervisor does."""
 
     def replace(self, connection: Connection, reason: TransportError) -> None: ...
     def ask_again(self, connection: Connection, streams: Sequence[str]) -> None: ...

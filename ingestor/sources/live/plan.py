@@ -34,7 +34,7 @@ TransportName = Literal["picows", "websockets"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a market is reached, where that differs from what the venue documents.
+    """Say how a market is reached, where that differs from the venue's documents.
 
     origins: scheme, host and port that replace the venue's; connections take them in turn.
     streams_per_connection: lower than the venue's limit; a higher one has no effect.
@@ -361,7 +361,8 @@ def _streams(subscriptions: Iterable[Subscription]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What fits on one connection. most: streams. of_channel: the most streams of some channels."""
+    """Bound what fits on one connection. most: streams. of_channel: most streams of some channels.
+    """
 
     most: int
     of_channel: Mapping[str, int]

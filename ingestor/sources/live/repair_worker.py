@@ -33,7 +33,7 @@ _REST: Final = RestSettings(timeout_s=20.0)
 
 
 class Connections(Protocol):
-    """What repairing needs of the supervisor."""
+    """Name what repairing uses of the supervisor."""
 
     def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
     def sent_again(self, connection: Connection, streams: Iterable[str]) -> None: ...
@@ -89,7 +89,13 @@ class RepairWorker:
     def change_streams(
         self, connection: Connection, subscribe: Sequence[str], unsubscribe: Sequence[str]
     ) -> None:
-        """Unsubscribe from streams and subscribe to others, at the venue's pace."""
+        """Unsubscribe from streams and subscribe to others, at the venue's pace.
+
+        Args:
+            connection: The connection.
+            subscribe: Names of new streams.
+            unsubscribe: Names of streams that end.
+        """
         work = partial(self._change_streams, connection, list(subscribe), list(unsubscribe))
         self._work.append(work)
         self._wake.set()

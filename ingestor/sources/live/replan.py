@@ -1,4 +1,4 @@
-"""What must change on the open connections so that a plan becomes another one.
+"""Find what must change on the open connections so that a plan becomes another one.
 
 Pure. A connection keeps every stream that is still wanted, so that the others on it notice nothing.
 New streams go where their connection has room, an instrument's streams together; the rest gets
@@ -76,7 +76,14 @@ class PlanChange:
 
 
 def without(running: Plan, venue: str, market: str, symbols: Collection[str]) -> Plan:
-    """Return a plan that carries nothing of some symbols of a market."""
+    """Return a plan that carries nothing of some symbols of a market.
+
+    Args:
+        running: The plan.
+        venue: Name of the venue.
+        market: Name of the market.
+        symbols: The venue's names.
+    """
     connections = []
     for planned in running:
         if (planned.venue, planned.market) == (venue, market):

@@ -1,4 +1,4 @@
-"""How fast a connection may send requests: by its own limits and those of its source address."""
+"""Pace the requests of a connection by its own limits and those of its source address."""
 
 from __future__ import annotations
 

@@ -95,7 +95,13 @@ class _Gaps:
                 setattr(self, name, np.concatenate([getattr(self, name), more]))
 
     def learn(self, index: _Index, place: _Numbers, keep: _Numbers) -> None:
-        """Take one event of each of these sequences. keep: how much of the old still counts."""
+        """Take one event of each of these sequences.
+
+        Args:
+            index: The sequences.
+            place: Their times between events.
+            keep: How much of the old still counts.
+        """
         gaps = np.maximum(place - self.last[index], 0.0)
         self._count[index] = self._count[index] * keep + (gaps > 0)
         self._sum[index] = self._sum[index] * keep + gaps
@@ -137,9 +143,13 @@ class Staleness:
     def watch(
         self, connection: int, row_class: RowClass, instruments: Sequence[int], now_ns: int
     ) -> None:
-        """These streams were subscribed to on this connection: their silence counts from now.
+        """Count the silence of streams from now on; what was learned of a stream before is kept.
 
-        What was learned of a stream before is kept.
+        Args:
+            connection: Number of the connection that subscribed to them.
+            row_class: Class of their rows.
+            instruments: Their instruments.
+            now_ns: Monotonic time in ns.
         """
         if not len(instruments):
             return

@@ -33,13 +33,28 @@ log = structlog.get_logger(__name__)
 
 
 class Remedies(Protocol):
-    """Who acts on a silent stream; `Supervisor` does."""
+    """Act on a silent stream; `Supervisor` does."""
 
     @property
     def is_paused(self) -> bool: ...
 
-    def stale(self, instrument: int, channel: str, silence_s: float, *, probed: bool) -> None: ...
-    def silent(self, instrument: int, channel: str, silence_s: float) -> None: ...
+    def stale(self, instrument: int, channel: str, silence_s: float, *, probed: bool) -> None:
+        """Take note of a stream that should have spoken.
+
+        Args:
+            instrument: Number of the instrument.
+            channel: Its channel.
+            silence_s: How long it has been silent.
+            probed: It was probed before.
+        """
+    def silent(self, instrument: int, channel: str, silence_s: float) -> None:
+        """Take note that a stream stays silent.
+
+        Args:
+            instrument: Number of the instrument.
+            channel: Its channel.
+            silence_s: How long it has been silent.
+        """
     def spoke_again(self, instrument: int, channel: str) -> None: ...
 
 
@@ -78,6 +93,14 @@ class StalenessMonitor(SupervisorEvents):
         added: Sequence[Subscription],
         removed: Sequence[Subscription],
     ) -> None:
+        """Take note that an open connection carries other streams.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            added: Streams that are new.
+            removed: Streams that ended.
+        """
         now_ns = self._clock_ns()
         for row_class in ROW_CLASSES:
             self._staleness.forget(row_class, instruments_of(removed, row_class))
@@ -96,9 +119,23 @@ class StalenessMonitor(SupervisorEvents):
     def down(
         self, planned: PlannedConnection, session: Session | None, failure: TransportError
     ) -> None:
+        """Take note that a connection ended or could not be opened.
+
+        Args:
+            planned: The planned connection.
+            session: Its session, None before there is one.
+            failure: Why.
+        """
         self._staleness.unwatch(planned.number)
 
     def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
+        """Take note that the venue refuses streams.
+
+        Args:
+            planned: The planned connection.
+            streams: Names of the streams.
+            text: The venue's words.
+        """
         refused = set(streams)
         gone = [one for one in planned.subscriptions if one.stream in refused]
         for row_class in ROW_CLASSES:

@@ -402,8 +402,15 @@ class Supervisor(SessionEvents):
     def stale(self, instrument: int, channel: str, silence_s: float, *, probed: bool) -> None:
         """Act on a stream that should have spoken.
 
-        It is probed by subscribing again. When that was done before (`probed`), a new connection
-        is opened in the place of its own: first the new one, then the old one ends.
+        It is probed by subscribing again. When that was done before, a new connection is opened in
+        the
+        place of its own: first the new one, then the old one ends.
+
+        Args:
+            instrument: Number of the instrument.
+            channel: Its channel.
+            silence_s: How long it has been silent.
+            probed: It was probed before.
         """
         connection = self.slots.connection_of(instrument, channel)
         found = self.slots.stream_of(instrument, channel)
@@ -417,7 +424,13 @@ class Supervisor(SessionEvents):
             self.resubscribe(connection, [subscription.stream])
 
     def silent(self, instrument: int, channel: str, silence_s: float) -> None:
-        """A stream stays silent whatever is done: it is reported, and looked at rarely."""
+        """A stream stays silent whatever is done: it is reported, and looked at rarely.
+
+        Args:
+            instrument: Number of the instrument.
+            channel: Its channel.
+            silence_s: How long it has been silent.
+        """
         if (found := self.slots.stream_of(instrument, channel)) is not None:
             planned, subscription = found
             self._events.silent(planned, subscription, silence_s)
@@ -451,7 +464,13 @@ class Supervisor(SessionEvents):
     # ------------------------------------------------------------------ what sessions say
 
     def refused(self, session: Session, streams: Sequence[str], text: str) -> None:
-        """Session's callback; the session has dropped the streams already."""
+        """Session's callback; the session has dropped the streams already.
+
+        Args:
+            session: Its session, None before there is one.
+            streams: Names of the streams.
+            text: The venue's words.
+        """
         connection = self._by_session.get(session.connection)
         if connection is not None:
             planned = connection.slot.planned

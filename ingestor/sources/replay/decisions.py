@@ -24,7 +24,13 @@ def named(table: InstrumentTable, decision: Mapping[str, Any]) -> list[int]:
 def concerned(
     table: InstrumentTable, decision: Mapping[str, Any], session: Session
 ) -> list[int] | None:
-    """Return the instruments of a session that a decision names; None where it names none."""
+    """Return the instruments of a session that a decision names; None where it names none.
+
+    Args:
+        table: The instruments.
+        decision: The decision's members as JSON values.
+        session: Its session, None before there is one.
+    """
     keys = decision.get("keys")
     if not isinstance(keys, list):
         return None

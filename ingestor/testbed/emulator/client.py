@@ -25,7 +25,7 @@ _BEAT_S: Final = 1.0
 
 
 class Catalog(Protocol):
-    """What a recording can answer about names."""
+    """Give the answers of a recording about names."""
 
     def resolve(self, stream: str) -> tuple[bool, str | None]:
         """Return whether the venue has such a stream, and the recorded one that stands for it."""
@@ -126,7 +126,13 @@ class Client:
         await self._room.wait()
 
     def deliver(self, payload: bytes, stream: str, fault: Fault | None) -> None:
-        """Queue a recorded frame, or do what its fault says."""
+        """Queue a recorded frame, or do what its fault says.
+
+        Args:
+            payload: The frame's bytes.
+            stream: The stream's name.
+            fault: What goes wrong with it, if anything.
+        """
         frame = self._numbered(self._venue.dress(payload, stream, self))
         held, self._held = self._held, None
         match fault:
@@ -237,7 +243,7 @@ class Client:
 
 
 def _is_text(payload: bytes) -> bool:
-    """Whether a recorded frame came as text: compressed ones and protobuf are no UTF-8."""
+    """Return True if a recorded frame came as text: compressed ones and protobuf are not UTF-8."""
     if payload.isascii():
         return True
     try:

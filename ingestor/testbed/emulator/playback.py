@@ -1,4 +1,4 @@
-"""What the emulator reads out of recordings: one pass to know what is there, one to play it.
+"""Read recordings for the emulator: one pass to know what is there, one to play it.
 
 `survey` reads everything once and returns a `Recording` for each venue and market it finds; its
 `frames` reads again, bounded in memory. Recordings of others don't say whose they are: the name in
@@ -197,7 +197,16 @@ def survey(paths: Iterable[Path], is_over: Callable[[], bool] = lambda: False) -
 
 
 def choose(recordings: Sequence[Recording], venue: str | None, market: str | None) -> Recording:
-    """Return the one that is meant. Raises ConfigError when that is none or several."""
+    """Return the recording that is meant.
+
+    Args:
+        recordings: All of them.
+        venue: Name of the venue, if it was given.
+        market: Name of the market, if it was given.
+
+    Raises:
+        ConfigError: None is meant, or several.
+    """
     fitting = [
         one
         for one in recordings

@@ -154,7 +154,7 @@ class VenueEmulator:
 
     @property
     def recording(self) -> Recording:
-        """What is played: venue, market, streams."""
+        """Return what is played: venue, market, streams."""
         return self._recording
 
     async def __aenter__(self) -> Self:
@@ -401,10 +401,26 @@ async def serve(
     tls: SSLContext | None = None,
     tell: Callable[[VenueEmulator], None] = lambda emulator: None,
 ) -> None:
-    """Play every venue and market found in some recordings, each on a port of its own from `port`
-    upwards (0 = any), until cancelled. `tell` hears of each that is up.
+    """Play every venue and market found in some recordings, until cancelled.
 
-    Raises ConfigError when there is nothing to play, OSError when a port is taken.
+    Args:
+        paths: The recordings.
+        venue: Play this venue alone.
+        market: Play this market alone.
+        speed: 1.0 as recorded.
+        faults: What goes wrong.
+        start_when: Which clients must have subscribed before it starts.
+        start_after_s: Start after so many seconds all the same; None for never.
+        at_end: What happens at the recordings' end.
+        host: Address to listen on.
+        port: Port of the first venue and market, the others follow; 0 = any.
+        stands_in: Fill streams that are not recorded.
+        tls: Serve wss and https.
+        tell: Hears of each emulator that is up.
+
+    Raises:
+        ConfigError: There is nothing to play.
+        OSError: A port is taken.
     """
     found = await _surveyed(paths)
     if venue is not None or market is not None:

@@ -1,4 +1,4 @@
-"""What the emulator needs to know of a venue, and the order book that both speak about.
+"""Define the emulator's view of a venue, and the order book that both speak about.
 
 A stream has the name under which a client subscribes to it, as text: `btcusdt@depth@100ms` where
 the venue has such names, else channel and symbol joined by a colon. A frame is parsed with the
@@ -30,7 +30,7 @@ parse: Final = msgspec.json.Decoder(float_hook=str).decode
 
 @dataclass(slots=True)
 class Change:
-    """What a frame does to one book.
+    """Describe what a frame does to one book.
 
     first, number: first and last update number, 0 = none. depth_max: levels a side beyond which
     the venue forgets, said by an image.
@@ -91,7 +91,7 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What a list says of one instrument; increments are decimal text."""
+    """Hold a list's entry of one instrument; increments are decimal text."""
 
     symbol: str
     base: str
@@ -102,7 +102,7 @@ class Listed:
 
     @property
     def price_decimals(self) -> int:
-        """What a client must take: our recorder knew it, or the digits say it."""
+        """Return the decimals that a client must take: from our recorder, or from the digits."""
         return int(self.known.get("price_exponent", len(self.tick_size.partition(".")[2])))
 
     @property
@@ -121,7 +121,7 @@ class RestReply(NamedTuple):
 
 
 class BookRequest(NamedTuple):
-    """What a GET request for a book asks for. depth: levels a side, None = not a valid number."""
+    """Describe a GET request for a book. depth: levels a side, None = not a valid number."""
 
     symbol: str
     depth: int | None
@@ -262,7 +262,13 @@ class Venue:
         return None
 
     def dress(self, payload: bytes, stream: str, connection: VenueConnection) -> bytes:
-        """Return a recorded frame as this client's connection carries it."""
+        """Return a recorded frame as this client's connection carries it.
+
+        Args:
+            payload: The frame's bytes.
+            stream: Name of the stream.
+            connection: The connection.
+        """
         return payload
 
     # REST ----------------------------------------------------------------------------------
@@ -286,15 +292,29 @@ class Venue:
     def other_answer(
         self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
     ) -> object | None:
-        """Return the answer to what clients ask before they begin (times, currencies), as JSON;
-        None: no such thing is known."""
+        """Return the answer to what clients ask before they begin (times, currencies), as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            instruments: What the recording lists.
+
+        Returns:
+            None where no such thing is known.
+        """
         return None
 
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
     ) -> object | None:
         """Return the answer to a request for past trades, as JSON; None: it asks for something
-        else."""
+        else.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            past_trades: Trades that were recorded.
+        """
         return None
 
     def lists_instruments_at(self, path: str) -> bool:
@@ -308,7 +328,13 @@ class Venue:
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
-        """Return the answer to a request for instruments, as JSON."""
+        """Return the answer to a request for instruments, as JSON.
+
+        Args:
+            instruments: The instruments.
+            query: The request's parameters.
+            market: Name of the market.
+        """
         raise NotImplementedError
 
 
@@ -365,7 +391,14 @@ def now_ms() -> int:
 
 
 def depth_asked(query: Mapping[str, str], name: str, default: int, largest: int) -> int | None:
-    """Return the levels that a request for a book asks for; None where they are no number."""
+    """Return the levels that a request for a book asks for; None where they are no number.
+
+    Args:
+        query: The request's parameters.
+        name: Name of the parameter.
+        default: Levels where it is absent.
+        largest: Most levels.
+    """
     text = query.get(name, str(default))
     return min(int(text), largest) if text.isdecimal() and text.isascii() else None
 

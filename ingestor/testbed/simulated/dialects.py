@@ -34,7 +34,7 @@ class Dialect(Protocol):
 
     def event(self, kind: Kind, event: Event) -> str: ...
     def snapshot(self, state: State) -> str | None:
-        """What the venue sends on subscribing to a book; None = nothing."""
+        """Return what the venue sends on subscribing to a book; None = nothing."""
 
     def instruments(self, symbols: Sequence[str]) -> tuple[str, bytes]:
         """Return path and body of the REST answer that lists the instruments."""
@@ -45,7 +45,14 @@ class Dialect(Protocol):
     def request(self, message: Any) -> tuple[bool, list[str]] | None:
         """Return (subscribe?, streams) of a client's message, None for anything else."""
 
-    def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]: ...
+    def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]:
+        """Return the answers to a request.
+
+        Args:
+            message: The parsed message.
+            good: Streams that exist.
+            bad: Streams that do not.
+        """
 
 
 class SimulatedDialect:
@@ -110,6 +117,13 @@ class SimulatedDialect:
         return None
 
     def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]:
+        """Return the answers to a request.
+
+        Args:
+            message: The parsed message.
+            good: Streams that exist.
+            bad: Streams that do not.
+        """
         answers = [orjson.dumps({"op": "ack", "streams": good})] if good else []
         if bad:
             text = "no such stream"

@@ -1,4 +1,4 @@
-"""What happens on the simulated venue, and frames encoded beforehand, all but a few fields.
+"""Make the events of the simulated venue, and frames encoded beforehand, all but a few fields.
 
 A walk is a seeded random market of n states that are gone through forward and back, so that it
 repeats without a seam: numbers go up for ever, the book returns to where it began, and it is never
@@ -59,7 +59,9 @@ class State:
 
 @dataclass(slots=True)
 class Event:
-    """How one state follows another: the book's delta, its best levels after it, and a print."""
+    """Describe how one state follows another: the book's delta, its best levels after it, and a
+    print.
+    """
 
     bids: Levels
     asks: Levels

@@ -36,7 +36,13 @@ __all__ = ["Faults", "Shape", "Simulator", "SimulatorOptions", "SimulatorStatist
 async def serve(
     options: SimulatorOptions, *, as_json: bool, ssl_context: ssl.SSLContext | None = None
 ) -> None:
-    """Serve until cancelled, or with `as_json` until standard input is closed."""
+    """Serve until cancelled, or with `as_json` until standard input is closed.
+
+    Args:
+        options: The venue's options.
+        as_json: Print the addresses as one JSON object.
+        ssl_context: Serve wss.
+    """
     async with Simulator(options, ssl_context) as simulator:
         about = {
             "addresses": simulator.addresses,

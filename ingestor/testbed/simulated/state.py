@@ -92,7 +92,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong on demand. Counters count down with each event that they spoil."""
+    """Say what goes wrong on demand. Counters count down with each event that they spoil."""
 
     malformed: int = 0  # frames that are cut off
     gaps: int = 0  # book updates that are left out

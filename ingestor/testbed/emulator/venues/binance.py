@@ -112,6 +112,13 @@ class Binance(Venue):
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
     ) -> object | None:
+        """Return the answer to a request for past trades, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            past_trades: Trades that were recorded.
+        """
         name = path.rpartition("/")[2]
         if name not in {"aggTrades", "historicalTrades"}:
             return None
@@ -169,6 +176,13 @@ class Binance(Venue):
                 yield orjson.dumps({"result": None, "id": number})
 
     def dress(self, payload: bytes, stream: str, connection: VenueConnection) -> bytes:
+        """Return a recorded frame as this client's connection carries it.
+
+        Args:
+            payload: The frame's bytes.
+            stream: Name of the stream.
+            connection: The connection.
+        """
         combined = payload.startswith(b'{"stream":')
         wants_combined = not urlsplit(connection.path).path.rstrip("/").partition("/ws")[1]
         if combined == wants_combined:
@@ -203,6 +217,13 @@ class Binance(Venue):
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
+        """Return the answer to a request for instruments, as JSON.
+
+        Args:
+            instruments: The instruments.
+            query: The request's parameters.
+            market: Name of the market.
+        """
         own = _spot_fields if market == "spot" else _futures_fields
         symbols = [_listed_fields(one) | own(one, market) for one in instruments]
         head = {"timezone": "UTC", "serverTime": now_ms()}
@@ -211,6 +232,13 @@ class Binance(Venue):
     def other_answer(
         self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
     ) -> object | None:
+        """Return the answer to what clients ask before they begin, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            instruments: The instruments.
+        """
         match path.rpartition("/")[2]:
             case "ping":
                 return {}
@@ -220,7 +248,7 @@ class Binance(Venue):
 
 
 def _listed_fields(listed: Listed) -> dict[str, Any]:
-    """What spot and futures say alike of a symbol."""
+    """Return the fields of a symbol that spot and futures have in common."""
     sizes = {"minQty": listed.lot_size, "maxQty": _LARGEST_ORDER, "stepSize": listed.lot_size}
     return {
         "symbol": listed.symbol,
@@ -350,6 +378,13 @@ class BinanceDialect(Dialect):
         return None
 
     def answer(self, message: Any, good: list[str], bad: list[str]) -> list[bytes]:
+        """Return the answers to a request.
+
+        Args:
+            message: The parsed message.
+            good: Streams that exist.
+            bad: Streams that do not.
+        """
         if bad:
             error = {"code": 2, "msg": f"Invalid request: unknown stream {bad[0]}"}
             return [orjson.dumps({"error": error, "id": message.get("id")})]

@@ -81,6 +81,13 @@ class Bybit(Venue):
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
     ) -> object | None:
+        """Return the answer to a request for past trades, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            past_trades: Trades that were recorded.
+        """
         if path != "/v5/market/recent-trade":
             return None
         newest = [*past_trades.get(query.get("symbol", ""), ())][-int(query.get("limit", "500")) :]
@@ -134,6 +141,13 @@ class Bybit(Venue):
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
+        """Return the answer to a request for instruments, as JSON.
+
+        Args:
+            instruments: The instruments.
+            query: The request's parameters.
+            market: Name of the market.
+        """
         category = query.get("category", market)
         fitting = [] if category != market or query.get("cursor") else instruments
         symbols = [
@@ -166,6 +180,13 @@ class Bybit(Venue):
     def other_answer(
         self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
     ) -> object | None:
+        """Return the answer to what clients ask before they begin, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            instruments: The instruments.
+        """
         if path != "/v5/market/time":
             return None
         now = now_ms()

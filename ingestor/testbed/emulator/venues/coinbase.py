@@ -94,6 +94,13 @@ class Coinbase(Venue):
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
     ) -> object | None:
+        """Return the answer to a request for past trades, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            past_trades: Trades that were recorded.
+        """
         begin, _, rest = path.partition("/products/")
         symbol, _, end = rest.partition("/")
         if (begin, end) != ("/api/v3/brokerage/market", "ticker"):
@@ -141,7 +148,7 @@ class Coinbase(Venue):
         yield _coinbase_frame("subscriptions", now_text(), {"subscriptions": subscriptions})
 
     def heartbeat(self, connection: VenueConnection) -> bytes | None:
-        """Where the recording has heartbeats, those are played."""
+        """Return a heartbeat, unless the recording has heartbeats: those are played."""
         if "heartbeats:heartbeats" not in connection.subscribed or connection.has_symbol(
             "heartbeats"
         ):
@@ -152,6 +159,13 @@ class Coinbase(Venue):
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
+        """Return the answer to a request for instruments, as JSON.
+
+        Args:
+            instruments: The instruments.
+            query: The request's parameters.
+            market: Name of the market.
+        """
         products = [_product(listed) for listed in instruments]
         return {"products": products, "num_products": len(products)}
 
@@ -174,6 +188,13 @@ class Coinbase(Venue):
     def other_answer(
         self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
     ) -> object | None:
+        """Return the answer to what clients ask before they begin, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            instruments: The instruments.
+        """
         if path == "/api/v3/brokerage/time":
             now = now_ms()
             seconds = str(now // 1_000)

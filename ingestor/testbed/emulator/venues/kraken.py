@@ -89,6 +89,13 @@ class Kraken(Venue):
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
     ) -> object | None:
+        """Return the answer to a request for past trades, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            past_trades: Trades that were recorded.
+        """
         if path != "/0/public/Trades":
             return None
         pair, since = query.get("pair", ""), int(query.get("since", "0"))
@@ -179,6 +186,13 @@ class Kraken(Venue):
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
+        """Return the answer to a request for instruments, as JSON.
+
+        Args:
+            instruments: The instruments.
+            query: The request's parameters.
+            market: Name of the market.
+        """
         wanted = {_pair(name) for name in query.get("pair", "").split(",") if name}
         fitting = [one for one in instruments if not wanted or _pair(one.symbol) in wanted]
         if wanted and not fitting:
@@ -203,6 +217,13 @@ class Kraken(Venue):
     def other_answer(
         self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
     ) -> object | None:
+        """Return the answer to what clients ask before they begin, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            instruments: The instruments.
+        """
         match path.removeprefix("/0/public/"):
             case "Assets":
                 names = dict.fromkeys(name for one in instruments for name in (one.base, one.quote))

@@ -95,6 +95,13 @@ class Okx(Venue):
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
     ) -> object | None:
+        """Return the answer to a request for past trades, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            past_trades: Trades that were recorded.
+        """
         if path != "/api/v5/market/history-trades":
             return None
         before = int(query.get("after") or 1 << 62)
@@ -144,6 +151,13 @@ class Okx(Venue):
     def instrument_list(
         self, instruments: Sequence[Listed], query: Mapping[str, str], market: str
     ) -> object:
+        """Return the answer to a request for instruments, as JSON.
+
+        Args:
+            instruments: The instruments.
+            query: The request's parameters.
+            market: Name of the market.
+        """
         wanted = query.get("instType", "SPOT")
         data = []
         for listed in instruments:
@@ -184,6 +198,13 @@ class Okx(Venue):
     def other_answer(
         self, path: str, query: Mapping[str, str], instruments: Sequence[Listed]
     ) -> object | None:
+        """Return the answer to what clients ask before they begin, as JSON.
+
+        Args:
+            path: Path of the request.
+            query: The request's parameters.
+            instruments: The instruments.
+        """
         if path != "/api/v5/public/time":
             return None
         return {"code": "0", "msg": "", "data": [{"ts": str(now_ms())}]}
