@@ -52,8 +52,8 @@ def offer_named(
         names = adapter_with(adapter, market, {}, offer)
         stream = names.stream("book", _ANY)
         begin, found, end = stream.partition(_ANY)
-        # Quotes that are a book's best levels have its stream, and it is the book's.
-        is_book = are_books or (offer.rule or described.book).quotes_from_book
+        # Where quotes are the best levels of any book, its stream is the book's.
+        is_book = are_books or described.book.quotes_from_book
         if not found or (not is_book and stream == names.stream("quotes", _ANY)):
             continue
         if any(name.startswith(begin) and name.endswith(end) for name in named):
