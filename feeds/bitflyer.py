@@ -176,15 +176,23 @@ class BitFlyer(PlainFeed):
         if head.method != "channelMessage" or head.params is None:
             return self._answer(payload, head)
         channel = head.params.channel
-        prefix = next((one for one in _CHANNEL_OF if channel.startswith(one)), "")
+        prefix = next((item for item in _CHANNEL_OF if channel.startswith(item)), "")
         number_of, message = self._symbols, bytes(head.params.message)
         match _CHANNEL_OF.get(prefix):
             case "executions":
                 number = number_of[channel.removeprefix(prefix)]
-                for one in _parse_executions(message):
-                    row = (one.id, one.price, one.size, _SIDES[one.side], one.id)
-                    flags = _LAST if one.side else _LAST | Flag.AUCTION
-                    out.trade(number, iso_event_ns(one.exec_date), ts_recv, *row, flags=flags)
+                for parse_execution in _parse_executions(message):
+                    row = (
+                        parse_execution.id,
+                        parse_execution.price,
+                        parse_execution.size,
+                        _SIDES[parse_execution.side],
+                        parse_execution.id,
+                    )
+                    flags = _LAST if parse_execution.side else _LAST | Flag.AUCTION
+                    out.trade(
+                        number, iso_event_ns(parse_execution.exec_date), ts_recv, *row, flags=flags
+                    )
             case "ticker":
                 ticker = _parse_ticker(message)
                 number = number_of[channel.removeprefix(prefix)]
@@ -265,7 +273,7 @@ class BitFlyer(PlainFeed):
 
 def _levels(levels: Sequence[_Level]) -> list[tuple[Any, Any]]:
     """Return a side's levels but that of market orders, at price 0."""
-    return [(one.price, one.size) for one in levels if str(one.price).strip("0.")]
+    return [(level.price, level.size) for level in levels if str(level.price).strip("0.")]
 
 
 adapter: type[FeedAdapter] = BitFlyer

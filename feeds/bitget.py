@@ -311,10 +311,10 @@ class Bitget(PlainFeed):
 
     def _tickers(self, message: _Tickers, ts_recv: int, out: ColumnBuffer) -> None:
         number, time = self._symbols[message.arg.symbol], time_ns(message.ts)
-        for one in message.data:
-            rate, interest = said(one.funding_rate), said(one.open_interest)
-            prices = {"mark_price": said(one.mark_price), "index_price": said(one.index_price)}
-            due = said(one.next_funding_time)
+        for item in message.data:
+            rate, interest = said(item.funding_rate), said(item.open_interest)
+            prices = {"mark_price": said(item.mark_price), "index_price": said(item.index_price)}
+            due = said(item.next_funding_time)
             due_ns = time_ns(due) if due is not None and str(due) != "0" else None
             if rate is not None and due_ns is not None:
                 state = FundingState.PREDICTED
@@ -328,15 +328,15 @@ class Bitget(PlainFeed):
                 add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
 
     def _liquidations(self, message: _Liquidations, ts_recv: int, out: ColumnBuffer) -> None:
-        for one in message.data:
+        for item in message.data:
             add_liquidation(
                 out,
-                self._symbols[one.symbol],
+                self._symbols[item.symbol],
                 ts_recv,
-                position=_POSITIONS.get(one.side, Position.UNKNOWN),
-                size=one.amount,
-                price=one.price,
-                ts_event=time_ns(one.ts),
+                position=_POSITIONS.get(item.side, Position.UNKNOWN),
+                size=item.amount,
+                price=item.price,
+                ts_event=time_ns(item.ts),
             )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:

@@ -265,7 +265,7 @@ class Bitmex(PlainFeed):
         if message.error is not None:
             arguments = (message.request or {}).get("args", [])
             named = [arguments] if isinstance(arguments, str) else arguments
-            return Refused(str(message.error), tuple(one for one in named if type(one) is str))
+            return Refused(str(message.error), tuple(item for item in named if type(item) is str))
         if message.info is None and not message.unsubscribe:
             raise UnknownMessage(self.venue, f"{payload[:60]!r}")
         return Notice.INFO
@@ -426,7 +426,10 @@ class Bitmex(PlainFeed):
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """Read an image, which has no number. Sells come first, from the highest price down."""
-        levels = [(one.side, str(one.price), str(one.size)) for one in _parse_levels(body)]
+        levels = [
+            (parse_level.side, str(parse_level.price), str(parse_level.size))
+            for parse_level in _parse_levels(body)
+        ]
         bids = [(price, size) for side, price, size in levels if side == "Buy"]
         asks = [(price, size) for side, price, size in levels if side == "Sell"]
         return RestSnapshot(0, bids, asks[::-1])

@@ -188,9 +188,9 @@ class Bitstamp:
 
     def _refused(self, message: _Message) -> Control:
         text = _parse_error(message.data).message
-        named = [one for one in self._asked if one == message.channel or one in text]
-        for one in named:
-            del self._asked[one]
+        named = [item for item in self._asked if item == message.channel or item in text]
+        for item in named:
+            del self._asked[item]
         return Refused(text, tuple(named))
 
     def _data(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> Control | None:

@@ -206,9 +206,9 @@ class Bitvavo(PlainFeed):
 
     def _refused(self, message: _Message) -> Control:
         text = f"{message.error_code} {message.error}"
-        named = [one for one in self._asked if one.partition(":")[2] in text]
-        for one in named:
-            del self._asked[one]
+        named = [item for item in self._asked if item.partition(":")[2] in text]
+        for item in named:
+            del self._asked[item]
         return Refused(text, tuple(named))
 
     def _trade(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:

@@ -298,7 +298,7 @@ class Bullish(PlainFeed):
         topic, data = _STREAM_OF.get(message["dataType"]), message["data"]
         if topic is None:
             return ()
-        return [f"{topic}:{one['symbol']}" for one in data.get("trades") or [data]]
+        return [f"{topic}:{item['symbol']}" for item in data.get("trades") or [data]]
 
     def _other(self, payload: bytes, head: _Head) -> Control:
         if head.type == "error" or head.dataType == "V1TAErrorResponse":

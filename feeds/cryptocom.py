@@ -277,9 +277,9 @@ class CryptoCom(PlainFeed):
                     self._levels(result.instrument_name, image, 0, sides, ts_recv, out)
             case "book.update":
                 changes = _parse_updates(payload).result
-                for one in changes.data:
-                    sides = one.update.bids, one.update.asks
-                    self._levels(changes.instrument_name, one, one.pu, sides, ts_recv, out)
+                for item in changes.data:
+                    sides = item.update.bids, item.update.asks
+                    self._levels(changes.instrument_name, item, item.pu, sides, ts_recv, out)
             case "funding" | "mark" | "ticker" as name if self._market != "spot":
                 self._derivative(name, payload, ts_recv, out)
             case name if name in _LEFT_OUT:
@@ -328,9 +328,9 @@ class CryptoCom(PlainFeed):
         if name == "ticker":
             tickers = _parse_tickers(payload).result
             number, unit = self._symbols[tickers.instrument_name], InterestUnit.CONTRACT
-            for one in tickers.data:
-                if (interest := said(one.oi)) is not None:
-                    time = one.t * MILLISECOND
+            for item in tickers.data:
+                if (interest := said(item.oi)) is not None:
+                    time = item.t * MILLISECOND
                     add_open_interest(
                         out, number, ts_recv, value=interest, unit=unit, ts_event=time
                     )
@@ -367,7 +367,9 @@ class CryptoCom(PlainFeed):
                 if head.code == 0:
                     return Ack(streams) if streams else Notice.INFO
                 text = f"{head.code} {head.message or ''}".strip()
-                named = tuple(one for one in streams if _is_named(one, f"{text} {head.channel}"))
+                named = tuple(
+                    stream for stream in streams if _is_named(stream, f"{text} {head.channel}")
+                )
                 return Refused(text, named or streams)
             case "unsubscribe" if head.code == 0:
                 return Notice.INFO

@@ -220,12 +220,12 @@ class Dydx(PlainFeed):
     def _refused(self, text: str, message: _Message) -> Control:
         told = f"{message.channel}:{message.id}"
         named = [
-            one
-            for one in self._asked
-            if one == told or all(part in text for part in one.split(":", 1))
+            item
+            for item in self._asked
+            if item == told or all(part in text for part in item.split(":", 1))
         ]
-        for one in named:
-            del self._asked[one]
+        for item in named:
+            del self._asked[item]
         return Refused(text, tuple(named))
 
     def _data(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> Control | None:
@@ -284,7 +284,7 @@ class Dydx(PlainFeed):
         if message.type == "subscribed":
             image = _parse_image(contents)
             bids, asks = (
-                [(one.price, one.size) for one in side] for side in (image.bids, image.asks)
+                [(level.price, level.size) for level in side] for side in (image.bids, image.asks)
             )
             flags = no_time | Flag.SNAPSHOT
             out.levels(number, ts_recv, ts_recv, last, last, bids, asks, 0, flags, are_pairs=True)

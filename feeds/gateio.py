@@ -335,10 +335,10 @@ class Gate(PlainFeed):
 
     def _tickers(self, message: _Tickers, ts_recv: int, out: ColumnBuffer) -> None:
         time = message.time_ms * MILLISECOND
-        for one in message.result:
-            number = self._symbols[one.contract]
-            rate, interest = said(one.funding_rate), said(one.total_size)
-            prices = {"mark_price": said(one.mark_price), "index_price": said(one.index_price)}
+        for item in message.result:
+            number = self._symbols[item.contract]
+            rate, interest = said(item.funding_rate), said(item.total_size)
+            prices = {"mark_price": said(item.mark_price), "index_price": said(item.index_price)}
             if rate is not None:
                 state = FundingState.PREDICTED
                 add_funding(out, number, ts_recv, rate=rate, ts_event=time, state=state)
@@ -349,17 +349,17 @@ class Gate(PlainFeed):
                 add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
 
     def _liquidations(self, message: _Liquidations, ts_recv: int, out: ColumnBuffer) -> None:
-        for one in message.result:
-            size, is_sale = unsigned(one.size)
-            is_fine = one.time_ms is not None
-            time = time_ns(one.time_ms) if is_fine else decimal_ns(one.time, SECOND)
+        for item in message.result:
+            size, is_sale = unsigned(item.size)
+            is_fine = item.time_ms is not None
+            time = time_ns(item.time_ms) if is_fine else decimal_ns(item.time, SECOND)
             add_liquidation(
                 out,
-                self._symbols[one.contract],
+                self._symbols[item.contract],
                 ts_recv,
                 position=Position.LONG if is_sale else Position.SHORT,
                 size=size,
-                price=one.price,
+                price=item.price,
                 price_kind=PriceKind.ORDER,
                 ts_event=time,
             )
@@ -370,7 +370,7 @@ class Gate(PlainFeed):
         match channel:
             case "trades" | "tickers" | "public_liquidates":
                 trades = result if isinstance(result, list) else [result]
-                symbols = [one.get("contract") or one["currency_pair"] for one in trades]
+                symbols = [trade.get("contract") or trade["currency_pair"] for trade in trades]
             case "book_ticker":
                 symbols = [result["s"]]
             case "obu":
@@ -384,8 +384,8 @@ class Gate(PlainFeed):
             return Notice.INFO
         streams = self._requests.answered(head.id)
         if not streams and isinstance(head.payload, list):
-            names = [one for one in head.payload if isinstance(one, str)]
-            symbols = [_symbol_of(one) if channel == "obu" else one for one in names]
+            names = [item for item in head.payload if isinstance(item, str)]
+            symbols = [_symbol_of(name) if channel == "obu" else name for name in names]
             streams = tuple(f"{channel}:{symbol}" for symbol in symbols)
         if head.error is not None:
             text = str(head.error.get("message") if isinstance(head.error, dict) else head.error)

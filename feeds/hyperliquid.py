@@ -206,12 +206,12 @@ class Hyperliquid(PlainFeed):
                 self._trades(_parse_trades(message.data), ts_recv, out)
             case "bbo":
                 best = _parse_best(message.data)
-                bid, ask = ((one.px, one.sz) if one else _EMPTY for one in best.bbo)
+                bid, ask = ((item.px, item.sz) if item else _EMPTY for item in best.bbo)
                 number = self._symbols[best.coin]
                 out.quote(number, best.time * MILLISECOND, ts_recv, 0, *bid, *ask)
             case "l2Book":
                 book = _parse_book(message.data)
-                bids, asks = ([(one.px, one.sz) for one in side] for side in book.levels)
+                bids, asks = ([(level.px, level.sz) for level in side] for side in book.levels)
                 number, time = self._symbols[book.coin], book.time * MILLISECOND
                 out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, _IMAGE, are_pairs=True)
             case "activeAssetCtx":
@@ -259,7 +259,7 @@ class Hyperliquid(PlainFeed):
         kind, data = message["channel"], message["data"]
         if kind not in _TYPES.values():
             return ()
-        coins = [one["coin"] for one in data] if kind == "trades" else [data["coin"]]
+        coins = [item["coin"] for item in data] if kind == "trades" else [data["coin"]]
         return [f"{kind}:{coin}" for coin in coins]
 
     @classmethod

@@ -229,8 +229,8 @@ class KrakenFutures(PlainFeed):
                 self._change(_parse_change(payload), ts_recv, out)
             case "book_snapshot":
                 image = _parse_image(payload)
-                sides = [[(one.price, _absolute(one.qty)) for one in image.bids],
-                         [(one.price, _absolute(one.qty)) for one in image.asks]]  # fmt: skip
+                sides = [[(level.price, _absolute(level.qty)) for level in image.bids],
+                         [(level.price, _absolute(level.qty)) for level in image.asks]]  # fmt: skip
                 self._levels(image, sides, int(Flag.SNAPSHOT), ts_recv, out)
             case "ticker":
                 self._ticker(_parse_ticker(payload), ts_recv, out)

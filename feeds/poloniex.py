@@ -165,11 +165,11 @@ class Poloniex(PlainFeed):
                 book = _parse_book(payload)
                 is_image = book.action == "snapshot"
                 flags = int(Flag.SNAPSHOT) if is_image else 0
-                for one in book.data:
-                    numbers = (one.id, one.id, 0 if is_image else one.lastId)
-                    times = one.createTime * MILLISECOND, ts_recv
-                    number = self._symbols[one.symbol]
-                    append_pairs(out, number, times, numbers, (one.bids, one.asks), flags)
+                for item in book.data:
+                    numbers = (item.id, item.id, 0 if is_image else item.lastId)
+                    times = item.createTime * MILLISECOND, ts_recv
+                    number = self._symbols[item.symbol]
+                    append_pairs(out, number, times, numbers, (item.bids, item.asks), flags)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case name if name.startswith("candles_"):
@@ -183,7 +183,7 @@ class Poloniex(PlainFeed):
         channel = message["channel"]
         if channel not in _CHANNELS.values():
             return ()
-        return [f"{channel}:{one['symbol']}" for one in message["data"]]
+        return [f"{channel}:{item['symbol']}" for item in message["data"]]
 
     def _event(self, head: _Head) -> Control:
         streams = tuple(f"{head.channel}:{symbol}" for symbol in head.symbols)

@@ -130,18 +130,18 @@ _parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book, float_
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[object]]:
-    set_column(rows, "ts_event", [one.t for one in trades])
-    set_column(rows, "sequence", [one.i for one in trades])
-    set_column(rows, "side", [_SIDES[one.m] for one in trades])
+    set_column(rows, "ts_event", [trade.t for trade in trades])
+    set_column(rows, "sequence", [trade.i for trade in trades])
+    set_column(rows, "side", [_SIDES[trade.m] for trade in trades])
     rows["trade_id_low"] = rows["sequence"]
-    return [one.p for one in trades], [one.q for one in trades]
+    return [trade.p for trade in trades], [trade.q for trade in trades]
 
 
 def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[Sequence[object]]:
-    set_column(rows, "ts_event", [one.t for one in quotes])
-    set_column(rows, "sequence", [one.u for one in quotes])
-    bid_prices, bid_sizes = zip(*[one.b for one in quotes], strict=True)
-    ask_prices, ask_sizes = zip(*[one.a for one in quotes], strict=True)
+    set_column(rows, "ts_event", [quote.t for quote in quotes])
+    set_column(rows, "sequence", [quote.u for quote in quotes])
+    bid_prices, bid_sizes = zip(*[quote.b for quote in quotes], strict=True)
+    ask_prices, ask_sizes = zip(*[quote.a for quote in quotes], strict=True)
     return bid_prices, bid_sizes, ask_prices, ask_sizes
 
 
@@ -152,7 +152,7 @@ def _append_many(
     frames: Sequence[int],
     out: ColumnBuffer,
 ) -> None:
-    numbers = [symbols[one.s] for one in parsed]
+    numbers = [symbols[frame.s] for frame in parsed]
     kinds: list[type] = list(map(type, parsed))
     if _Snapshot in kinds:  # it has its place among the updates
         kinds = [_Book if kind is _Snapshot else kind for kind in kinds]

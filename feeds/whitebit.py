@@ -278,7 +278,7 @@ class WhiteBit(PlainFeed):
         if head.error is not None:
             text = f"{head.error['code']} {head.error['message']}"
             words = text.split()
-            named = tuple(one for one in streams if one.partition(":")[2] in words)
+            named = tuple(stream for stream in streams if stream.partition(":")[2] in words)
             for stream in named:
                 method, _, symbol = stream.partition(":")
                 self._carried.get(method, {}).pop(symbol, None)

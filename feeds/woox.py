@@ -349,7 +349,7 @@ class WooX(PlainFeed):
         """
         image = _parse_image(body)
         bids, asks = (
-            [(one.price, one.quantity) for one in side]
+            [(level.price, level.quantity) for level in side]
             for side in (image.data.bids, image.data.asks)
         )
         is_cut = max(len(bids), len(asks)) >= DEPTH

@@ -172,19 +172,19 @@ def _read_trades(
     | list[PastAggregate],
     rows: Rows,
 ) -> Sequence[list[Any]]:
-    rows["ts_event"] = either_ns([one.T for one in trades])
-    set_column(rows, "sequence", [one.t for one in trades])
+    rows["ts_event"] = either_ns([trade.T for trade in trades])
+    set_column(rows, "sequence", [trade.t for trade in trades])
     rows["trade_id_low"] = rows["sequence"]
-    rows["side"] = _AGGRESSORS[np.frombuffer(bytes([one.m for one in trades]), np.uint8)]
-    return [one.p for one in trades], [one.q for one in trades]
+    rows["side"] = _AGGRESSORS[np.frombuffer(bytes([trade.m for trade in trades]), np.uint8)]
+    return [trade.p for trade in trades], [trade.q for trade in trades]
 
 
 def _read_aggregates(
     trades: list[AggregateTrade] | list[PastAggregate], rows: Rows
 ) -> Sequence[list[Any]]:
-    normal = [one.nq for one in trades]
+    normal = [trade.nq for trade in trades]
     if normal.count(None) < len(normal):
-        rows["flags"] = [_LAST_RPI if _has_rpi(one) else _LAST for one in trades]
+        rows["flags"] = [_LAST_RPI if _has_rpi(trade) else _LAST for trade in trades]
     return _read_trades(trades, rows)
 
 
@@ -199,7 +199,7 @@ def _has_rpi(trade: AggregateTrade | PastAggregate) -> bool:
 
 
 def _read_futures_trades(trades: list[FuturesTrade], rows: Rows) -> Sequence[list[Any]]:
-    rows["flags"] = [_LAST | _CONDITIONS.get(one.X, 0) for one in trades]
+    rows["flags"] = [_LAST | _CONDITIONS.get(trade.X, 0) for trade in trades]
     columns = _read_trades(trades, rows)
     rows["trade_id_high"] = rows["sequence"] - 1  # numbered apart from aggregates: no gap to them
     return columns
@@ -208,23 +208,23 @@ def _read_futures_trades(trades: list[FuturesTrade], rows: Rows) -> Sequence[lis
 def _read_quotes(quotes: list[Quote], rows: Rows) -> Sequence[list[Any]]:
     rows["ts_event"] = rows["ts_recv"]
     rows["flags"] = _LAST_UNTIMED
-    set_column(rows, "sequence", [one.u for one in quotes])
+    set_column(rows, "sequence", [quote.u for quote in quotes])
     return (
-        [one.b for one in quotes],
-        [one.B for one in quotes],
-        [one.a for one in quotes],
-        [one.A for one in quotes],
+        [quote.b for quote in quotes],
+        [quote.B for quote in quotes],
+        [quote.a for quote in quotes],
+        [quote.A for quote in quotes],
     )
 
 
 def _read_tickers(quotes: list[BookTicker], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = milliseconds_ns([one.T for one in quotes])
-    set_column(rows, "sequence", [one.u for one in quotes])
+    rows["ts_event"] = milliseconds_ns([quote.T for quote in quotes])
+    set_column(rows, "sequence", [quote.u for quote in quotes])
     return (
-        [one.b for one in quotes],
-        [one.B for one in quotes],
-        [one.a for one in quotes],
-        [one.A for one in quotes],
+        [quote.b for quote in quotes],
+        [quote.B for quote in quotes],
+        [quote.a for quote in quotes],
+        [quote.A for quote in quotes],
     )
 
 
@@ -253,7 +253,7 @@ def append_events(
         out: Takes the rows.
     """
     kind = type(events[0])
-    numbers = [symbols[one.s] for one in events]
+    numbers = [symbols[event.s] for event in events]
     if kind in _TRADE_READERS:
         out.add_trades(_TRADE_READERS[kind], events, numbers, ts_recv, frames)
     elif kind in _QUOTE_READERS:
@@ -261,13 +261,13 @@ def append_events(
     else:
         out.json_updates(
             numbers,
-            either_ns([one.T for one in events]).tolist(),
+            either_ns([event.T for event in events]).tolist(),
             ts_recv,
-            [one.U for one in events],
-            [one.u for one in events],
-            [bytes(side) for one in events for side in (one.b, one.a)],
+            [event.U for event in events],
+            [event.u for event in events],
+            [bytes(side) for event in events for side in (event.b, event.a)],
             frames,
-            [one.pu for one in events],
+            [event.pu for event in events],
         )
 
 
@@ -351,11 +351,11 @@ def futures_decoder(symbols: Mapping[str, int]) -> DecodeMany:
             out: Takes the rows.
         """
         parsed = list(map(parse_wrapped, payloads))
-        events = [one.data for one in parsed]
+        events = [frame.data for frame in parsed]
         kinds = list(map(type, events))
         for kind, part in by_kind(kinds, parsed, events, ts_recv, frames):
             wrapped, some, received, at = part
-            if kind is FuturesDepth and not all(is_whole_book(one.stream) for one in wrapped):
+            if kind is FuturesDepth and not all(is_whole_book(frame.stream) for frame in wrapped):
                 raise ValueError("a partial book")
             append_events(symbols, some, received, at, out)
         return ()

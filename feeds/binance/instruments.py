@@ -41,7 +41,7 @@ def listing(market: str, entry: Any) -> Listing:
 
 def _filters(entry: Any) -> tuple[str, str, str]:
     """Return tick size, lot size and the size of the largest order."""
-    filters = {one["filterType"]: one for one in entry["filters"]}
+    filters = {filter_["filterType"]: filter_ for filter_ in entry["filters"]}
     lot = filters["LOT_SIZE"]
     return filters["PRICE_FILTER"]["tickSize"], lot["stepSize"], lot["maxQty"]
 

@@ -124,13 +124,13 @@ _parse_book: Final = msgspec.json.Decoder(_Book).decode
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = milliseconds_ns([one.T for one in trades])
-    set_column(rows, "sequence", [one.seq for one in trades])
-    set_column(rows, "side", [SIDES.get(one.S, _NONE) for one in trades])
-    if any([one.BT or one.RPI for one in trades]):  # noqa: C419  # a list is faster
-        set_column(rows, "flags", [_LAST | _BLOCK[one.BT] | _RPI[one.RPI] for one in trades])
-    rows["trade_id_high"], rows["trade_id_low"] = _identifiers([one.i for one in trades])
-    return [one.p for one in trades], [one.v for one in trades]
+    rows["ts_event"] = milliseconds_ns([trade.T for trade in trades])
+    set_column(rows, "sequence", [trade.seq for trade in trades])
+    set_column(rows, "side", [SIDES.get(trade.S, _NONE) for trade in trades])
+    if any([trade.BT or trade.RPI for trade in trades]):  # noqa: C419  # a list is faster
+        set_column(rows, "flags", [_LAST | _BLOCK[trade.BT] | _RPI[trade.RPI] for trade in trades])
+    rows["trade_id_high"], rows["trade_id_low"] = _identifiers([trade.i for trade in trades])
+    return [trade.p for trade in trades], [trade.v for trade in trades]
 
 
 def _identifiers(texts: list[str]) -> tuple[Any, Any]:
@@ -195,11 +195,11 @@ def append_history(body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer
         ts_recv: Time of receipt in ns.
         out: Takes the rows.
     """
-    for one in reversed(_parse_history(body).result.entries):
-        time, seq = plain_integers([one.time, one.seq])
+    for entry in reversed(_parse_history(body).result.entries):
+        time, seq = plain_integers([entry.time, entry.seq])
         trade = _Trade(
-            *(time, "", one.side, one.size, one.price, one.execId, seq),
-            *(one.isBlockTrade, one.isRPITrade),
+            *(time, "", entry.side, entry.size, entry.price, entry.execId, seq),
+            *(entry.isBlockTrade, entry.isRPITrade),
         )
         out.add_trade(_read_trades, trade, instrument, ts_recv)
 
@@ -247,7 +247,7 @@ def decoder(symbols: Mapping[str, int]) -> DecodeMany:
             frames: n frame numbers.
             out: Takes the rows.
         """
-        kinds = [KINDS[beginning(one)] for one in payloads]
+        kinds = [KINDS[beginning(payload)] for payload in payloads]
         unchanged = 0
         for kind, (some, received, at) in sorted(by_kind(kinds, payloads, ts_recv, frames)):
             if kind is Kind.TRADES:
@@ -268,9 +268,9 @@ def _append_many_trades(
     frames: Sequence[int],
     out: ColumnBuffer,
 ) -> None:
-    groups = [_parse_trades(one).data for one in payloads]
+    groups = [_parse_trades(payload).data for payload in payloads]
     trades, *columns = flat(groups, ts_recv, frames)
-    out.add_trades(_read_trades, trades, [symbols[one.s] for one in trades], *columns)
+    out.add_trades(_read_trades, trades, [symbols[trade.s] for trade in trades], *columns)
 
 
 def _append_many_books(
@@ -281,16 +281,16 @@ def _append_many_books(
     out: ColumnBuffer,
 ) -> None:
     books = list(map(_parse_book, payloads))
-    updates = [one.data for one in books]
-    numbers = [one.u for one in updates]
+    updates = [book.data for book in books]
+    numbers = [update.u for update in updates]
     out.json_updates(
-        [symbols[one.s] for one in updates],
-        [one.cts * MILLISECOND for one in books],
+        [symbols[update.s] for update in updates],
+        [book.cts * MILLISECOND for book in books],
         ts_recv,
         numbers,
         numbers,
-        [bytes(side) for one in updates for side in (one.b, one.a)],
+        [bytes(side) for update in updates for side in (update.b, update.a)],
         frames,
         flags=list(map(_flags, books)),
-        marks=[one.seq & CHECK_BITS for one in updates],
+        marks=[update.seq & CHECK_BITS for update in updates],
     )

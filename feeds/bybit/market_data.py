@@ -44,7 +44,7 @@ _MINUTE: Final = 60 * SECOND
 _DAY: Final = 1_440 * _MINUTE
 _LETTERS: Final = {"D": _DAY, "W": 7 * _DAY, "M": 30 * _DAY}
 _INTERVALS: Final = {
-    **{str(one): one * _MINUTE for one in (1, 3, 5, 15, 30, 60, 120, 240, 360, 720)},
+    **{str(item): item * _MINUTE for item in (1, 3, 5, 15, 30, 60, 120, 240, 360, 720)},
     **_LETTERS,
 }
 _HOUR: Final = 60 * _MINUTE
@@ -152,47 +152,47 @@ class MarketData:
 
     def _candles(self, message: Any, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[message["topic"].split(".", 2)[2]]
-        for one in message["data"]:
+        for item in message["data"]:
             add_candle(
                 out,
                 number,
                 ts_recv,
-                start_ns=time_ns(one["start"]),
-                interval_ns=_INTERVALS[one["interval"]],
-                end_ns=time_ns(one["end"] + 1),
-                prices=(one["open"], one["high"], one["low"], one["close"]),
-                volume=one["volume"],
-                turnover=one["turnover"],
-                state=_closed(one["confirm"]),
-                ts_event=time_ns(one["timestamp"]),
+                start_ns=time_ns(item["start"]),
+                interval_ns=_INTERVALS[item["interval"]],
+                end_ns=time_ns(item["end"] + 1),
+                prices=(item["open"], item["high"], item["low"], item["close"]),
+                volume=item["volume"],
+                turnover=item["turnover"],
+                state=_closed(item["confirm"]),
+                ts_event=time_ns(item["timestamp"]),
             )
 
     def _liquidations(self, message: Any, ts_recv: int, out: ColumnBuffer) -> None:
-        for one in message["data"]:
+        for item in message["data"]:
             add_liquidation(
                 out,
-                self._symbols[one["s"]],
+                self._symbols[item["s"]],
                 ts_recv,
-                position=_POSITIONS[one["S"]],
-                size=one["v"],
-                price=one["p"],
+                position=_POSITIONS[item["S"]],
+                size=item["v"],
+                price=item["p"],
                 price_kind=PriceKind.BANKRUPTCY,
-                ts_event=time_ns(one["T"]),
+                ts_event=time_ns(item["T"]),
             )
 
     def _status(self, message: Any, ts_recv: int, out: ColumnBuffer) -> None:
         """A maintenance is of whole products: each instrument of the market has a row."""
         ts_event = time_ns(message["ts"])
-        for one in message["data"]:
-            if _PRODUCTS[self._market] not in one["product"]:
+        for item in message["data"]:
+            if _PRODUCTS[self._market] not in item["product"]:
                 continue
-            begin, end = time_ns(one["begin"]), time_ns(one["end"])
+            begin, end = time_ns(item["begin"]), time_ns(item["end"])
             for number in self._symbols.values():
                 add_instrument_status(
                     out,
                     number,
                     ts_recv,
-                    state=_STATES[one["state"]],
+                    state=_STATES[item["state"]],
                     scope=StatusScope.MARKET,
                     effective_ns=begin,
                     until_ns=end,

@@ -203,9 +203,9 @@ def _changed(side: bytes, changes: bytes) -> bytes:
 
 
 def _read_quotes(quotes: list[Best], rows: Rows) -> Lines:
-    rows["ts_event"] = milliseconds_ns([one.cts for one in quotes])
-    set_column(rows, "sequence", [one.number for one in quotes])
-    sides = [side for one in quotes for side in (one.bids, one.asks)]
+    rows["ts_event"] = milliseconds_ns([quote.cts for quote in quotes])
+    set_column(rows, "sequence", [quote.number for quote in quotes])
+    sides = [side for quote in quotes for side in (quote.bids, quote.asks)]
     if _EMPTY in sides:
         sides = [_NOTHING if side == _EMPTY else side for side in sides]
     return Lines(b",".join(sides).translate(_BREAKS, b'[]"'), 4 * len(quotes))

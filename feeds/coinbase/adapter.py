@@ -158,11 +158,11 @@ _NO_TIME: Final = "1970-01-01T00:00:00"  # of levels in a snapshot that has none
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = iso_column_ns([one.time for one in trades])
-    set_column(rows, "sequence", plain_integers([one.trade_id for one in trades]))
-    set_column(rows, "side", [_AGGRESSORS.get(one.side, _NO_SIDE) for one in trades])
+    rows["ts_event"] = iso_column_ns([trade.time for trade in trades])
+    set_column(rows, "sequence", plain_integers([trade.trade_id for trade in trades]))
+    set_column(rows, "side", [_AGGRESSORS.get(trade.side, _NO_SIDE) for trade in trades])
     rows["trade_id_low"] = rows["sequence"]
-    return [one.price for one in trades], [one.size for one in trades]
+    return [trade.price for trade in trades], [trade.size for trade in trades]
 
 
 def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
@@ -295,7 +295,7 @@ class Coinbase:
         if channel == "l2_data":
             return [f"level2:{event['product_id']}" for event in events]
         member, name = _ENTRIES[channel]
-        return [f"{channel}:{one[name]}" for event in events for one in event[member]]
+        return [f"{channel}:{item[name]}" for event in events for item in event[member]]
 
     def _out_of_order(self, number: int, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Declare what was skipped. A message whose number was passed is left out: its numbers are
@@ -326,10 +326,20 @@ class Coinbase:
         number = message.sequence_num
         for event in message.events or ():
             updates = _present(event.updates)
-            bids = [(one.price_level, one.new_quantity) for one in updates if one.side == "bid"]
-            asks = [(one.price_level, one.new_quantity) for one in updates if one.side == "offer"]
+            bids = [
+                (update.price_level, update.new_quantity)
+                for update in updates
+                if update.side == "bid"
+            ]
+            asks = [
+                (update.price_level, update.new_quantity)
+                for update in updates
+                if update.side == "offer"
+            ]
             if len(bids) + len(asks) < len(updates):
-                raise KeyError(next(one.side for one in updates if one.side not in _LEVEL_SIDES))
+                raise KeyError(
+                    next(update.side for update in updates if update.side not in _LEVEL_SIDES)
+                )
             # Levels of one event share their time; where a snapshot has none, it is 1970.
             time = updates[-1].event_time if updates else _NO_TIME
             out.levels(
@@ -377,7 +387,7 @@ class Coinbase:
         if message.type != "error" or text is None:
             raise UnknownMessage(self.venue, f"type {message.type!r:.60} without a channel")
         words = set(_WORD.findall(text))
-        refused = sorted(one for one in self._asked if one.partition(":")[2] in words)
+        refused = sorted(item for item in self._asked if item.partition(":")[2] in words)
         self._asked.difference_update(refused)
         return Refused(text, tuple(refused))
 

@@ -63,15 +63,15 @@ def append_candles(
         out: takes them.
     """
     ts_event, ts_recv = times
-    for one in candles:
+    for candle in candles:
         add_candle(
             out,
-            symbols[one.product_id],
+            symbols[candle.product_id],
             ts_recv,
-            start_ns=seconds_ns(one.start),
+            start_ns=seconds_ns(candle.start),
             interval_ns=_CANDLE_NS,
-            prices=(one.open, one.high, one.low, one.close),
-            volume=one.volume,
+            prices=(candle.open, candle.high, candle.low, candle.close),
+            volume=candle.volume,
             ts_event=ts_event,
             flags=flags,
         )
@@ -94,7 +94,7 @@ def append_statuses(
         out: takes them.
     """
     ts_event, ts_recv = times
-    for one in products:
-        state = _STATES.get(one.status, InstrumentState.UNKNOWN)
-        number = symbols[one.id]
+    for product in products:
+        state = _STATES.get(product.status, InstrumentState.UNKNOWN)
+        number = symbols[product.id]
         add_instrument_status(out, number, ts_recv, state=state, ts_event=ts_event, flags=flags)

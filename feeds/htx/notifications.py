@@ -80,10 +80,10 @@ def take(
     match told.op:
         case "notify" if told.topic.endswith(TOPICS["funding"]):
             time = time_ns(told.ts)
-            for one in _parse_fundings(told.data):
-                due = one.settlement_time
+            for parse_funding in _parse_fundings(told.data):
+                due = parse_funding.settlement_time
                 due_ns = None if due is None else time_ns(due)
-                number, rate = symbols[one.contract_code], one.funding_rate
+                number, rate = symbols[parse_funding.contract_code], parse_funding.funding_rate
                 add_funding(out, number, ts_recv, rate=rate, due_ns=due_ns, ts_event=time)
             return None
         case "notify" if told.topic.endswith(TOPICS["liquidations"]):

@@ -189,11 +189,11 @@ _pair: Final = attrgetter("price", "qty")
 
 
 def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = iso_column_ns([one.timestamp for one in trades])
-    set_column(rows, "sequence", [one.trade_id for one in trades])
-    set_column(rows, "side", [_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
+    rows["ts_event"] = iso_column_ns([trade.timestamp for trade in trades])
+    set_column(rows, "sequence", [trade.trade_id for trade in trades])
+    set_column(rows, "side", [_AGGRESSOR.get(trade.side, _NO_SIDE) for trade in trades])
     rows["trade_id_low"] = rows["sequence"]
-    return [one.price for one in trades], [one.qty for one in trades]
+    return [trade.price for trade in trades], [trade.qty for trade in trades]
 
 
 def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
@@ -205,7 +205,7 @@ _TRADE_READERS: Final[dict[str, ColumnReader]] = {"update": _read_trades, "snaps
 
 
 def _read_tickers(tickers: list[_Ticker], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = iso_column_ns([one.timestamp or "" for one in tickers])
+    rows["ts_event"] = iso_column_ns([ticker.timestamp or "" for ticker in tickers])
     return _quotes(tickers)
 
 
@@ -217,10 +217,10 @@ def _read_untimed(tickers: list[_Ticker], rows: Rows) -> Sequence[list[Any]]:
 
 def _quotes(tickers: list[_Ticker]) -> Sequence[list[Any]]:
     return (
-        [one.bid for one in tickers],
-        [one.bid_qty for one in tickers],
-        [one.ask for one in tickers],
-        [one.ask_qty for one in tickers],
+        [ticker.bid for ticker in tickers],
+        [ticker.bid_qty for ticker in tickers],
+        [ticker.ask for ticker in tickers],
+        [ticker.ask_qty for ticker in tickers],
     )
 
 
@@ -263,10 +263,10 @@ def _append_many(
 ) -> None:
     """Append frames of one kind of data. part: the frames as parsed, ts_recv, their numbers."""
     some, ts_recv, frames = part
-    events, received, at = flat([one.data for one in some], ts_recv, frames)
-    numbers = [symbols[one.symbol] for one in events]
-    times = [one.timestamp for one in events]
-    is_mixed = None in times or {one.type for one in some} != _UPDATES
+    events, received, at = flat([trade.data for trade in some], ts_recv, frames)
+    numbers = [symbols[event.symbol] for event in events]
+    times = [event.timestamp for event in events]
+    is_mixed = None in times or {trade.type for trade in some} != _UPDATES
     if is_mixed or (kind is _Tickers and min(times) < _NO_TIME_END):  # not all have the same flags
         for frame, time, out.frame in zip(some, ts_recv, frames, strict=True):
             _append(frame, symbols, time, out)
@@ -275,7 +275,7 @@ def _append_many(
     elif kind is _Tickers:
         out.add_quotes(_read_tickers, events, numbers, received, at)
     else:
-        sides = [side for one in events for side in (one.bids, one.asks)]
+        sides = [side for event in events for side in (event.bids, event.asks)]
         counts = list(map(len, sides))
         levels = list(chain.from_iterable(sides))
         texts: list[object] = [None] * (2 * len(levels))
@@ -289,7 +289,7 @@ def _append_many(
             counts[1::2],
             texts,
             at,
-            checksums=[one.checksum for one in events],
+            checksums=[event.checksum for event in events],
         )
 
 
@@ -438,8 +438,7 @@ class Kraken:
         return [_stream_of(parameters, symbol) for symbol in parameters["symbol"]]
 
     def _other(self, payload: bytes, failure: msgspec.ValidationError) -> Control:
-        """Read what brings no rows: answers to requests (one for each symbol) and other channels.
-        """
+        """Read what brings no rows: answers (one for each symbol) and other channels."""
         message = orjson.loads(payload)
         match message:
             case {"method": "pong"}:

@@ -79,11 +79,11 @@ def append(venue: str, instrument: int, body: bytes, ts_recv: int, out: ColumnBu
 
 
 def _read(trades: list[_PastTrade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = [_seconds_ns(str(one.time)) for one in trades]
-    set_column(rows, "sequence", [one.number for one in trades])
-    set_column(rows, "side", [_AGGRESSOR.get(one.side, _NO_SIDE) for one in trades])
+    rows["ts_event"] = [_seconds_ns(str(trade.time)) for trade in trades]
+    set_column(rows, "sequence", [trade.number for trade in trades])
+    set_column(rows, "side", [_AGGRESSOR.get(trade.side, _NO_SIDE) for trade in trades])
     rows["trade_id_low"] = rows["sequence"]
-    return [one.price for one in trades], [one.qty for one in trades]
+    return [trade.price for trade in trades], [trade.qty for trade in trades]
 
 
 def _seconds_ns(text: str) -> int:

@@ -87,11 +87,11 @@ def append(
     before = out.rows
     if channel == CANDLES:
         ts_event = iso_event_ns(message["timestamp"])
-        for one in message["data"]:
-            _candle(one, symbols[one["symbol"]], (ts_event, ts_recv), flags, out)
+        for item in message["data"]:
+            _candle(item, symbols[item["symbol"]], (ts_event, ts_recv), flags, out)
     else:
-        for one in message["data"]["pairs"]:
-            number, state = symbols.get(one["symbol"]), _state(one["status"])
+        for entry in message["data"]["pairs"]:
+            number, state = symbols.get(entry["symbol"]), _state(entry["status"])
             if number is not None:
                 add_instrument_status(out, number, ts_recv, state=state, flags=flags)
     return None if out.rows > before else _OTHER_SYMBOL

@@ -251,14 +251,14 @@ class Mexc:
     def _answer(self, channel: str, push: _Push) -> Control:
         text = msgspec.json.decode(push.data)
         if channel == "rs.error":
-            named = [one for one in self._asked if f"[{one.partition(':')[2]}]" in str(text)]
-            for one in named:
-                del self._asked[one]
+            named = [item for item in self._asked if f"[{item.partition(':')[2]}]" in str(text)]
+            for item in named:
+                del self._asked[item]
             return Refused(str(text), tuple(named))
         verb, _, kind = channel.removeprefix("rs.").partition(".")
         if verb != "sub":
             return Notice.INFO
-        stream = next((one for one in self._asked if one.partition(":")[0] == kind), "")
+        stream = next((item for item in self._asked if item.partition(":")[0] == kind), "")
         if not stream:
             return Notice.INFO
         del self._asked[stream]  # answers come in order, and name the kind alone

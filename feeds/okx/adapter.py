@@ -297,7 +297,7 @@ class Okx:
                 frames: n frame numbers.
                 out: Takes the rows.
             """
-            channels = [_CHANNEL_OF[_beginning(one)] for one in payloads]
+            channels = [_CHANNEL_OF[_beginning(payload)] for payload in payloads]
             for channel, (some, received, at) in by_kind(channels, payloads, ts_recv, frames):
                 if channel == "trades":
                     trades = list(map(parse_trades, some))
@@ -369,8 +369,8 @@ class Okx:
             ts_recv,
             image.seqId,
             image.seqId,
-            [(one.price, one.size) for one in image.bids],
-            [(one.price, one.size) for one in image.asks],
+            [(level.price, level.size) for level in image.bids],
+            [(level.price, level.size) for level in image.asks],
             0,
             Flag.SNAPSHOT | Flag.FETCHED | (Flag.PARTIAL if is_cut else 0),
             are_pairs=True,

@@ -116,31 +116,31 @@ _NONE: Final = [_Level("0", "0")]
 
 def read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
     """Fill the rows of trades; return their prices and sizes as text."""
-    rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in trades]))
-    set_column(rows, "sequence", plain_integers([one.tradeId for one in trades]))
-    set_column(rows, "side", [_SIDES.get(one.side, _NO_SIDE) for one in trades])
+    rows["ts_event"] = milliseconds_ns(plain_integers([trade.ts for trade in trades]))
+    set_column(rows, "sequence", plain_integers([trade.tradeId for trade in trades]))
+    set_column(rows, "side", [_SIDES.get(trade.side, _NO_SIDE) for trade in trades])
     rows["trade_id_low"] = rows["sequence"]
-    fills = [one.count for one in trades]
+    fills = [trade.count for trade in trades]
     if fills.count("1") != len(fills):
-        spans = plain_integers([str(one) for one in fills])
-        set_column(rows, "trade_id_high", [max(0, one - 1) for one in spans])
-    sources = [one.source for one in trades]
+        spans = plain_integers([str(fill) for fill in fills])
+        set_column(rows, "trade_id_high", [max(0, span - 1) for span in spans])
+    sources = [trade.source for trade in trades]
     if _RPI in sources:
         set_column(rows, "flags", [_RPI_FLAGS.get(source, _LAST) for source in sources])
-    return [one.px for one in trades], [one.sz for one in trades]
+    return [trade.px for trade in trades], [trade.sz for trade in trades]
 
 
 def read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[Any]]:
     """Fill the rows of quotes; return price and size of bids and asks as text."""
-    rows["ts_event"] = milliseconds_ns(plain_integers([one.ts for one in quotes]))
-    set_column(rows, "sequence", [one.seqId for one in quotes])
-    bids = [(one.bids or _NONE)[0] for one in quotes]
-    asks = [(one.asks or _NONE)[0] for one in quotes]
+    rows["ts_event"] = milliseconds_ns(plain_integers([quote.ts for quote in quotes]))
+    set_column(rows, "sequence", [quote.seqId for quote in quotes])
+    bids = [(quote.bids or _NONE)[0] for quote in quotes]
+    asks = [(quote.asks or _NONE)[0] for quote in quotes]
     return (
-        [one.price for one in bids],
-        [one.size for one in bids],
-        [one.price for one in asks],
-        [one.size for one in asks],
+        [level.price for level in bids],
+        [level.size for level in bids],
+        [level.price for level in asks],
+        [level.size for level in asks],
     )
 
 
@@ -158,8 +158,8 @@ def spread(
         ts_recv: n times of receipt in ns.
         frames: n frame numbers.
     """
-    numbers = [symbols[one.arg.instId] for one in parsed]
-    return flat([one.data for one in parsed], numbers, ts_recv, frames)
+    numbers = [symbols[frame.arg.instId] for frame in parsed]
+    return flat([frame.data for frame in parsed], numbers, ts_recv, frames)
 
 
 def append_book(
@@ -185,8 +185,8 @@ def append_book(
             ts_recv,
             update.seqId,
             update.seqId,
-            [(one.price, one.size) for one in bids],
-            [(one.price, one.size) for one in asks],
+            [(level.price, level.size) for level in bids],
+            [(level.price, level.size) for level in asks],
             0 if previous == -1 else previous,
             flags and image_flags(update),
             update.checksum & _CRC_BITS if update.checksum else None,
@@ -210,12 +210,12 @@ def append_books(
         frames: n frame numbers.
         out: Takes the rows.
     """
-    instruments = [symbols[one.arg.instId] for one in books]
-    kinds: Sequence[int] = [_BOOK_FLAGS[one.action] for one in books]
+    instruments = [symbols[book.arg.instId] for book in books]
+    kinds: Sequence[int] = [_BOOK_FLAGS[book.action] for book in books]
     updates, numbers, received, at, kinds = flat(
-        [one.data for one in books], instruments, ts_recv, frames, kinds
+        [book.data for book in books], instruments, ts_recv, frames, kinds
     )
-    sides = [side for one in updates for side in (one.bids, one.asks)]
+    sides = [side for update in updates for side in (update.bids, update.asks)]
     counts = list(map(len, sides))
     levels = list(chain.from_iterable(sides))
     texts: list[object] = [None] * (2 * len(levels))
@@ -223,19 +223,19 @@ def append_books(
     texts[1::2] = [level.size for level in levels]
     out.updates(
         numbers,
-        milliseconds_ns(plain_integers([one.ts for one in updates])).tolist(),
+        milliseconds_ns(plain_integers([update.ts for update in updates])).tolist(),
         received,
         counts[0::2],
         counts[1::2],
         texts,
         at,
-        numbers=[one.seqId for one in updates],
-        previous=[max(one.prevSeqId, 0) for one in updates],  # -1 of an image
+        numbers=[update.seqId for update in updates],
+        previous=[max(update.prevSeqId, 0) for update in updates],  # -1 of an image
         flags=[
             (kind and image_flags(one)) | (_CHECKSUM if one.checksum else 0)
             for kind, one in zip(kinds, updates, strict=True)
         ],
-        checksums=[one.checksum & _CRC_BITS for one in updates],
+        checksums=[update.checksum & _CRC_BITS for update in updates],
     )
 
 
@@ -264,8 +264,8 @@ def append_images(
             ts_recv,
             image.seqId,
             image.seqId,
-            [(one.price, one.size) for one in image.bids],
-            [(one.price, one.size) for one in image.asks],
+            [(level.price, level.size) for level in image.bids],
+            [(level.price, level.size) for level in image.asks],
             0,
             Flag.SNAPSHOT | Flag.PARTIAL,
             are_pairs=True,

@@ -100,10 +100,10 @@ def _candles(symbols: Mapping[str, int], message: Any, ts_recv: int, out: Column
     symbol, interval_ns = named["instId"], _INTERVALS[named["channel"].removeprefix("candle")]
     is_inverse = "-USD-" in symbol
     number = symbols[symbol]
-    for one in message["data"]:
-        if len(one) < _CANDLE_MEMBERS:
-            raise ValueError(f"a candle of {len(one)} members")
-        start, *prices, volume, of_base, of_quote, confirm = one[:_CANDLE_MEMBERS]
+    for item in message["data"]:
+        if len(item) < _CANDLE_MEMBERS:
+            raise ValueError(f"a candle of {len(item)} members")
+        start, *prices, volume, of_base, of_quote, confirm = item[:_CANDLE_MEMBERS]
         add_candle(
             out,
             number,
@@ -124,22 +124,22 @@ def _fitting(text: object) -> Any:
 
 
 def _mark_prices(symbols: Mapping[str, int], message: Any, ts_recv: int, out: ColumnBuffer) -> None:
-    for one in message["data"]:
+    for item in message["data"]:
         add_mark_price(
             out,
-            symbols[one["instId"]],
+            symbols[item["instId"]],
             ts_recv,
-            mark_price=one["markPx"],
-            ts_event=time_ns(one["ts"]),
+            mark_price=item["markPx"],
+            ts_event=time_ns(item["ts"]),
         )
 
 
 def _funding(symbols: Mapping[str, int], message: Any, ts_recv: int, out: ColumnBuffer) -> None:
-    for one in message["data"]:
-        number, ts_event = symbols[one["instId"]], time_ns(one["ts"])
-        due_ns, after_ns = time_ns(one["fundingTime"]), _time(one["nextFundingTime"])
+    for item in message["data"]:
+        number, ts_event = symbols[item["instId"]], time_ns(item["ts"])
+        due_ns, after_ns = time_ns(item["fundingTime"]), _time(item["nextFundingTime"])
         interval_ns = None if after_ns is None or after_ns <= due_ns else after_ns - due_ns
-        settled = one.get("settFundingRate", "")
+        settled = item.get("settFundingRate", "")
         if settled != "":
             add_funding(
                 out,
@@ -154,7 +154,7 @@ def _funding(symbols: Mapping[str, int], message: Any, ts_recv: int, out: Column
             out,
             number,
             ts_recv,
-            rate=one["fundingRate"],
+            rate=item["fundingRate"],
             due_ns=due_ns,
             interval_ns=interval_ns,
             ts_event=ts_event,
@@ -162,10 +162,10 @@ def _funding(symbols: Mapping[str, int], message: Any, ts_recv: int, out: Column
 
 
 def _interest(symbols: Mapping[str, int], message: Any, ts_recv: int, out: ColumnBuffer) -> None:
-    for one in message["data"]:
-        number, ts_event = symbols[one["instId"]], time_ns(one["ts"])
-        in_base = _fitting(one["oiCcy"])
-        units = [(InterestUnit.CONTRACT, one["oi"]), (InterestUnit.BASE, in_base)]
+    for item in message["data"]:
+        number, ts_event = symbols[item["instId"]], time_ns(item["ts"])
+        in_base = _fitting(item["oiCcy"])
+        units = [(InterestUnit.CONTRACT, item["oi"]), (InterestUnit.BASE, in_base)]
         for unit, value in units:
             if value is not None:
                 add_open_interest(out, number, ts_recv, value=value, unit=unit, ts_event=ts_event)
@@ -176,9 +176,9 @@ def _liquidations(
 ) -> None:
     for group in message["data"]:
         number = symbols.get(group["instId"])
-        for one in group["details"]:
-            side = one["side"]
-            position = _POSITIONS.get(one["posSide"], _CLOSED_BY[side])
+        for item in group["details"]:
+            side = item["side"]
+            position = _POSITIONS.get(item["posSide"], _CLOSED_BY[side])
             if number is None:
                 continue
             add_liquidation(
@@ -187,25 +187,25 @@ def _liquidations(
                 ts_recv,
                 position=position,
                 side=_SIDES[side],
-                size=one["sz"],
-                price=stated(one["bkPx"]),
+                size=item["sz"],
+                price=stated(item["bkPx"]),
                 price_kind=PriceKind.BANKRUPTCY,
-                ts_event=time_ns(one["ts"]),
+                ts_event=time_ns(item["ts"]),
                 flags=int(Flag.SAMPLE),
             )
 
 
 def _instruments(symbols: Mapping[str, int], message: Any, ts_recv: int, out: ColumnBuffer) -> None:
-    for one in message["data"]:
-        number = symbols.get(one["instId"])
+    for item in message["data"]:
+        number = symbols.get(item["instId"])
         if number is None:
             continue
         add_instrument_status(
             out,
             number,
             ts_recv,
-            state=_STATES.get(one["state"], InstrumentState.UNKNOWN),
-            until_ns=_time(one.get("expTime", "")),
+            state=_STATES.get(item["state"], InstrumentState.UNKNOWN),
+            until_ns=_time(item.get("expTime", "")),
         )
 
 

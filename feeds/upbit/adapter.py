@@ -187,8 +187,12 @@ class Upbit(PlainFeed):
 
     def _book(self, book: _Book, ts_recv: int, out: ColumnBuffer) -> None:
         units = book.orderbook_units
-        bids = [(one.bid_price, one.bid_size) for one in units if one.bid_price not in _NOT_THERE]
-        asks = [(one.ask_price, one.ask_size) for one in units if one.ask_price not in _NOT_THERE]
+        bids = [
+            (unit.bid_price, unit.bid_size) for unit in units if unit.bid_price not in _NOT_THERE
+        ]
+        asks = [
+            (unit.ask_price, unit.ask_size) for unit in units if unit.ask_price not in _NOT_THERE
+        ]
         number, time = self._symbols[book.code], _ns(book.timestamp)
         out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, _IMAGE, are_pairs=True)
 

@@ -104,8 +104,8 @@ def difference(old: InstrumentList, new: InstrumentList) -> ListChange:
     ending = [symbol for symbol in old.trading if symbol not in new.trading]
     listed = new.trading.keys() | new.halted.keys() | unreadable
     return ListChange(
-        added=tuple(one for one in starting if one.symbol not in known),
-        resumed=tuple(one for one in starting if one.symbol in known),
+        added=tuple(worker for worker in starting if worker.symbol not in known),
+        resumed=tuple(worker for worker in starting if worker.symbol in known),
         changed=tuple(
             (before, new.trading[symbol])
             for symbol, before in old.trading.items()
@@ -245,7 +245,9 @@ def _words(failure: Exception) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
+    return "".join(
+        character if character.isprintable() else "?" for character in " ".join(text.split())
+    )
 
 
 def _excerpt(entry: object) -> str:

@@ -362,7 +362,7 @@ def _add(
 @cache
 def reader_of(row_class: RowClass) -> ColumnReader:
     """Return what reads the events of this module, by columns."""
-    plain = [one for one in row_class.fields if one not in {*row_class.numbers, "exponent"}]
+    plain = [field for field in row_class.fields if field not in {*row_class.numbers, "exponent"}]
     width = len(plain)
 
     def read(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:

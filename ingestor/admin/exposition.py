@@ -180,7 +180,7 @@ class Exposition:
         yield skew
 
     def _feeds(self) -> list[tuple[str, str, str]]:
-        return [(one.venue, one.market, one.channel) for one in self._metrics.feeds.all]
+        return [(feed.venue, feed.market, feed.channel) for feed in self._metrics.feeds.all]
 
     def _by_feed(self, values: NDArray[np.int64]) -> Iterator[tuple[tuple[str, str, str], int]]:
         yield from zip(self._feeds(), values.tolist(), strict=False)

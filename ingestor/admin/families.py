@@ -200,8 +200,8 @@ def trade_families(
 def recorder_families(found: RecorderStatistics) -> Iterator[Metric]:
     """Yield what the recorder did."""
     state = gauge("recorder_state", "1 for the state that the recorder is in.", ("state",))
-    for one in type(found.state):
-        state.add_metric((one.value,), int(found.state is one))
+    for item in type(found.state):
+        state.add_metric((item.value,), int(found.state is item))
     yield state
     for name, text, count in (
         ("recorder_bytes", "Compressed bytes written.", found.bytes_written),

@@ -38,7 +38,15 @@ class AuxiliarySink(Protocol):
 
     session: bytes
 
-    def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None: ...
+    def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
+        """Queue one record.
+
+        Args:
+            topic: Name of the topic without the prefix.
+            key: Key of the record.
+            value: Value of the record.
+            ts_ms: Time of the record in ms since the epoch.
+        """
 
 
 class AuxiliaryRecords(SupervisorEvents):
@@ -57,14 +65,19 @@ class AuxiliaryRecords(SupervisorEvents):
     def instruments(self, instruments: Iterable[Instrument]) -> None:
         """Publish metadata; the record's key is the instrument's."""
         now_ns = time.time_ns()
-        for one in instruments:
-            record = {"key": one.key, **one.to_json(), "session": self._session, "ts": now_ns}
-            self._publish(INSTRUMENTS, one.key, record, now_ns)
+        for instrument in instruments:
+            record = {
+                "key": instrument.key,
+                **instrument.to_json(),
+                "session": self._session,
+                "ts": now_ns,
+            }
+            self._publish(INSTRUMENTS, instrument.key, record, now_ns)
 
     def quarantine(self, rejected: Sequence[Rejected]) -> None:
         """Publish refused frames: the raw bytes (base64, at most 64 KiB) and the reason."""
-        for one in rejected:
-            session = one.source
+        for frame in rejected:
+            session = frame.source
             where = ("", "")
             if isinstance(session, Session):
                 where = (session.adapter.venue, session.market)
@@ -73,13 +86,13 @@ class AuxiliaryRecords(SupervisorEvents):
                 "market": where[1],
                 "session": self._session,
                 "connection": getattr(session, "connection", 0),
-                "reason": one.reason,
-                "detail": one.detail,
-                "ts_recv": one.ts_recv,
-                "size": len(one.payload),
-                "raw": base64.b64encode(one.payload[:_RAW_BYTES_MAX]).decode(),
+                "reason": frame.reason,
+                "detail": frame.detail,
+                "ts_recv": frame.ts_recv,
+                "size": len(frame.payload),
+                "raw": base64.b64encode(frame.payload[:_RAW_BYTES_MAX]).decode(),
             }
-            self._publish(QUARANTINE, f"{where[0]}:{where[1]}", record, one.ts_recv)
+            self._publish(QUARANTINE, f"{where[0]}:{where[1]}", record, frame.ts_recv)
 
     def book(self, table: InstrumentTable, rows: Rows, position: Mapping[str, Any]) -> None:
         """Publish one book.

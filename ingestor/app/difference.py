@@ -61,7 +61,7 @@ class Difference:
             "unsubscribe": self.unsubscribed,
             "keep": self.kept,
             "steps": [asdict(step) for step in self.steps],
-            "waiting": [asdict(one) for one in self.waiting],
+            "waiting": [asdict(item) for item in self.waiting],
         }
 
 
@@ -84,9 +84,9 @@ def difference_of(
 def _steps(change: PlanChange) -> Iterator[Step]:
     for planned in change.removed:
         yield _step("close", planned, (), planned.subscriptions)
-    for one in change.changed:
-        kept = {*one.planned.subscriptions} - {*one.subscribe}
-        yield _step("change", one.planned, one.subscribe, one.unsubscribe, kept)
+    for item in change.changed:
+        kept = {*item.planned.subscriptions} - {*item.subscribe}
+        yield _step("change", item.planned, item.subscribe, item.unsubscribe, kept)
     for planned in change.added:
         yield _step("open", planned, planned.subscriptions, ())
 
@@ -99,7 +99,7 @@ def _step(
     kept: set[Subscription] | None = None,
 ) -> Step:
     """Channels may share a stream: it is asked for once, and not given up while one needs it."""
-    stay = {one.stream for one in kept or ()}
+    stay = {item.stream for item in kept or ()}
     begin = [name for name in _streams(subscribe) if name not in stay]
     end = [name for name in _streams(unsubscribe) if name not in stay and name not in begin]
     requests = 0
@@ -123,4 +123,4 @@ def _step(
 
 
 def _streams(subscriptions: Sequence[Subscription]) -> list[str]:
-    return list(dict.fromkeys(one.stream for one in subscriptions))
+    return list(dict.fromkeys(subscription.stream for subscription in subscriptions))

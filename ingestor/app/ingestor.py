@@ -104,7 +104,7 @@ class Ingestor:
         self.staleness_monitor = wiring.make_staleness_monitor(config, self.pipeline, clocks)
         self.flusher = Flusher(
             self.pipeline,
-            [one for one in (self.gate or self.sink,) if one is not None],
+            [item for item in (self.gate or self.sink,) if item is not None],
             rows_max=config.batch.rows_max,
             linger=Linger(config.batch.linger_min_ms / 1e3, config.batch.linger_ms / 1e3),
             on_repairs=self._repair,

@@ -174,8 +174,8 @@ class InstrumentChanges:
         """Follow a new plan: add, remove and change connections and streams while running."""
         self._flusher.flush()
         rules = {
-            one.instrument: self._in_force.known_rule_of(one.instrument)
-            for one in change.subscribed
+            item.instrument: self._in_force.known_rule_of(item.instrument)
+            for item in change.subscribed
         }
         self._in_force.apply(change)
         self._supervisor.apply(change)
@@ -184,10 +184,10 @@ class InstrumentChanges:
             one for one, rule in rules.items() if rule not in (None, self._in_force.rule_of(one))
         ]
         needed = {
-            one.instrument
+            subscription.instrument
             for connection in change.plan
-            for one in connection.subscriptions
-            if one.channel in connection.book.channels
+            for subscription in connection.subscriptions
+            if subscription.channel in connection.book.channels
         }
         for subscription in change.unsubscribed:
             number = subscription.instrument
@@ -239,7 +239,9 @@ class InstrumentChanges:
     def _change(self, proposal: Proposal, number_of: Callable[[int], int]) -> PlanChange:
         """number_of: gives an instrument that is not carried a number, by its own there."""
         planned = self._in_force.planned
-        carried = {one.instrument for each in planned.plan for one in each.subscriptions}
+        carried = {
+            subscription.instrument for each in planned.plan for subscription in each.subscriptions
+        }
         numbers = {}
         for number, instrument in enumerate(proposal.planner.table):
             symbols = planned.table.symbols(instrument.venue, instrument.market)

@@ -66,11 +66,11 @@ class Revisions:
     def suspects(self, rejected: Sequence[Rejected]) -> list[tuple[type[FeedAdapter], str]]:
         """Return whom to ask for the sake of these frames, each market at most once an interval."""
         found: list[tuple[type[FeedAdapter], str]] = []
-        for one in rejected:
-            source = one.source
-            if one.reason != BadNumber.reason or not isinstance(source, Session):
+        for frame in rejected:
+            source = frame.source
+            if frame.reason != BadNumber.reason or not isinstance(source, Session):
                 continue
-            self._finer.see(one)
+            self._finer.see(frame)
             market = (source.adapter.venue, source.market)
             now_s = self._clock_s()
             if now_s - self._asked_s.get(market, -INTERVAL_S) >= INTERVAL_S:
@@ -86,7 +86,7 @@ class Revisions:
 
     def revise(self, fresh: Iterable[Instrument]) -> dict[int, int]:
         """Take what changed into the table; return its numbers, old -> new."""
-        return dict(pair for one in fresh if (pair := self._revised(one)) is not None)
+        return dict(pair for instrument in fresh if (pair := self._revised(instrument)) is not None)
 
     def add(self, new: Instrument) -> int:
         """Take an instrument that nothing is subscribed to yet into the table; return its number.

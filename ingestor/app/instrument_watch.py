@@ -82,10 +82,10 @@ class InstrumentWatch:
     async def run(self, source: InstrumentSource) -> None:
         """Read lists until cancelled. source: where they come from, such as an open `Catalog`."""
         async with asyncio.TaskGroup() as group:
-            for one in self._asked:
-                follow = partial(self._follow, source, one)
-                kept = bulkheads.keep(UNIT, follow, venue=one.venue, market=one.market)
-                group.create_task(kept, name=f"list {one.venue} {one.market}")
+            for market in self._asked:
+                follow = partial(self._follow, source, market)
+                kept = bulkheads.keep(UNIT, follow, venue=market.venue, market=market.market)
+                group.create_task(kept, name=f"list {market.venue} {market.market}")
 
     async def _follow(self, source: InstrumentSource, one: ListSource) -> None:
         """Read one list again and again. The sleeps can't be cut short by `request`: they are the

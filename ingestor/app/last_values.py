@@ -35,7 +35,15 @@ class LastSink(Protocol):
 
     session: bytes
 
-    def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None: ...
+    def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
+        """Queue one record.
+
+        Args:
+            topic: Name of the topic without the prefix.
+            key: Key of the record.
+            value: Value of the record.
+            ts_ms: Time of the record in ms since the epoch.
+        """
 
 
 @dataclass(slots=True)

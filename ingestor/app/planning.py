@@ -116,7 +116,11 @@ class Planner:
     @property
     def waiting(self) -> tuple[Waiting, ...]:
         """The configured symbols that don't run, feed by feed."""
-        return tuple(one for index in sorted(self._waiting) for one in self._waiting[index])
+        return tuple(
+            waiting_symbol
+            for index in sorted(self._waiting)
+            for waiting_symbol in self._waiting[index]
+        )
 
     def wanted(self, source: ListSource | None = None, *, strict: bool = False) -> list[Wanted]:
         """Return what the feeds want and was not handed out before, as far as lists are there.
@@ -137,7 +141,10 @@ class Planner:
     def count_waiting(self) -> None:
         """Let the metrics show which configured symbols don't run, as of the last `wanted`."""
         lists.waiting = dict(
-            Counter((one.venue, one.market, one.reason.value) for one in self.waiting)
+            Counter(
+                (waiting_symbol.venue, waiting_symbol.market, waiting_symbol.reason.value)
+                for waiting_symbol in self.waiting
+            )
         )
 
     def retire(self, venue: str, market: str, symbols: Collection[str]) -> None:
@@ -158,10 +165,10 @@ class Planner:
         """Say whether a feed names a symbol that the list of `source`, not fresh, doesn't have."""
         listed = self.lists.get(source)
         return listed is not None and any(
-            one.reason is WaitReason.UNLISTED
+            waiting_symbol.reason is WaitReason.UNLISTED
             for index, feed, own in self._feeds
             if own == source
-            for one in self._resolve(index, feed, listed).waiting
+            for waiting_symbol in self._resolve(index, feed, listed).waiting
         )
 
     def _source(self, index: int, feed: FeedConfig) -> ListSource:
@@ -205,7 +212,10 @@ class Planner:
         self._waiting[index] = found.waiting
         by_channels: dict[tuple[Channel, ...], list[int]] = {}
         for instrument in found.chosen:
-            keys = [(source.venue, source.market, instrument.symbol, one) for one in feed.channels]
+            keys = [
+                (source.venue, source.market, instrument.symbol, channel)
+                for channel in feed.channels
+            ]
             channels = tuple(
                 channel
                 for channel, key in dict(zip(feed.channels, keys, strict=True)).items()
@@ -248,7 +258,7 @@ async def make_planned(config: Config, source: InstrumentSource, file: str = "")
             `limits.connections_max`.
     """
     planner = Planner(config, file)
-    await asyncio.gather(*(load_list(planner, source, one) for one in planner.sources))
+    await asyncio.gather(*(load_list(planner, source, item) for item in planner.sources))
     plan = make_plan(planner.wanted(strict=True), planner.table)
     check_size(plan, config, planner.place)
     planner.count_waiting()
@@ -300,14 +310,14 @@ async def load_list(planner: Planner, source: InstrumentSource, one: ListSource)
 
 def report_waiting(waiting: Iterable[Waiting]) -> None:
     found = list(waiting)
-    for one in found[:SHOWN_MAX]:
+    for symbol in found[:SHOWN_MAX]:
         log.error(
             "symbol.waiting",
-            venue=one.venue,
-            market=one.market,
-            symbol=one.name,
-            reason=one.reason.value,
-            detail=one.detail,
+            venue=symbol.venue,
+            market=symbol.market,
+            symbol=symbol.name,
+            reason=symbol.reason.value,
+            detail=symbol.detail,
         )
     if len(found) > SHOWN_MAX:
         log.error("symbols.waiting", count=len(found), shown=SHOWN_MAX)

@@ -28,9 +28,9 @@ class RejectionLog:
 
     def write(self, rejected: Iterable[Rejected]) -> None:
         """Log frames that were refused."""
-        for one in rejected:
-            if one.reason != UnknownMessage.reason or self._is_first(one):
-                log.warning("frame.rejected", reason=one.reason, detail=one.detail)
+        for frame in rejected:
+            if frame.reason != UnknownMessage.reason or self._is_first(frame):
+                log.warning("frame.rejected", reason=frame.reason, detail=frame.detail)
 
     def _is_first(self, one: Rejected) -> bool:
         venue = one.source.adapter.venue if isinstance(one.source, Session) else ""

@@ -47,7 +47,8 @@ class Configuration:
         """Let logs be as a configuration says. others: whose secrets must not show either."""
         if self.log is not None:
             self.log(
-                config.log, [one for each in (config, *others) for one in settings.secrets(each)]
+                config.log,
+                [secret for each in (config, *others) for secret in settings.secrets(each)],
             )
 
     @property
@@ -95,10 +96,10 @@ async def propose(
         known.setdefault((feed.venue, feed.market), set()).update(feed.symbols)
     fresh = Planner(config, configuration.file, known)
     held = planner.lists if planner is not None else {}
-    for one in fresh.sources:
-        if one in held:
-            fresh.lists[one] = held[one]
-    await asyncio.gather(*(_load(fresh, source, one) for one in fresh.sources))
+    for item in fresh.sources:
+        if item in held:
+            fresh.lists[item] = held[item]
+    await asyncio.gather(*(_load(fresh, source, item) for item in fresh.sources))
     plan = make_plan(fresh.wanted(strict=True), fresh.table)
     check_size(plan, config, configuration.place)
     return Proposal(config, configuration, fresh, configuration.part(plan), tuple(changed))

@@ -76,12 +76,12 @@ class StatusReporter:
             uptime_s=time.monotonic() - self._started_s,
             phase=phase,
             kafka_up=kafka_up,
-            frames=sum(one.frames for one in frames),
+            frames=sum(frame.frames for frame in frames),
             bytes_received=self._pipeline.bytes_received,
-            control=sum(one.control for one in frames),
-            rejected=sum(one.rejected for one in frames),
-            duplicate_frames=sum(one.duplicate for one in frames),
-            filtered_frames=sum(one.filtered for one in frames),
+            control=sum(frame.control for frame in frames),
+            rejected=sum(frame.rejected for frame in frames),
+            duplicate_frames=sum(frame.duplicate for frame in frames),
+            filtered_frames=sum(frame.filtered for frame in frames),
             rows=self._rows(metrics),
             acked=metrics.total("acked"),
             conflated=metrics.total("conflated"),
@@ -91,14 +91,14 @@ class StatusReporter:
             duplicates=ledger.duplicate,
             filtered=ledger.filtered,
             gaps=metrics.total("gaps"),
-            resets=sum(one.resets for one in books),
+            resets=sum(book.resets for book in books),
             feeds=self._feeds(metrics, recent=recent),
             loop_delay_p99_ms=_milliseconds(watch.delay.percentile_ns(0.99)),
             version=ingestor.__version__,
             pids=[os.getpid()],
             books={
-                "valid": sum(one.valid for one in books),
-                "invalid": sum(one.books - one.valid for one in books),
+                "valid": sum(book.valid for book in books),
+                "invalid": sum(book.books - book.valid for book in books),
             },
             events=list(events),
         )
@@ -112,7 +112,7 @@ class StatusReporter:
         status.unaccounted = (
             abs(metrics.unsettled - queued)
             + abs(ledger.unaccounted)
-            + sum(abs(one.unaccounted) for one in frames)
+            + sum(abs(frame.unaccounted) for frame in frames)
         )
         return status
 

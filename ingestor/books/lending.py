@@ -44,7 +44,7 @@ class Lending:
         numbers = updates["instrument"][first:end].astype(np.int64)
         touched = np.unique(numbers)
         self._lent.fit(int(touched[-1]) + 1)
-        lent = [self._lend(self._books.by_instrument[one]) for one in touched.tolist()]
+        lent = [self._lend(self._books.by_instrument[item]) for item in touched.tolist()]
         if not any(lent):
             return []
         sealed = flush.sealed

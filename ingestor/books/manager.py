@@ -420,8 +420,8 @@ class BookManager:
         if self._replace(flush, book, update, Event.SEED):
             held, book.held = book.held, []
             self._held, book.held_levels = self._held - book.held_levels, 0
-            for one in held:
-                self._delta(flush, book, one, update.at + update.levels)
+            for item in held:
+                self._delta(flush, book, item, update.at + update.levels)
 
     def _replace(self, flush: Flush, book: Book, update: Update, event: Event) -> bool:
         """Put a snapshot in the place of whatever the book was; return whether it was right."""

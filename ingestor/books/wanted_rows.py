@@ -39,12 +39,12 @@ class WantedRows:
         if hole.row_class is RowClass.TRADE:
             return []
         quoted = hole.source.instruments(RowClass.QUOTE)
-        needed = [one for one in quoted if self._rule_of(one).quotes_from_book]
+        needed = [channel for channel in quoted if self._rule_of(channel).quotes_from_book]
         if hole.row_class is not RowClass.QUOTE:
             needed += hole.source.instruments(RowClass.LEVEL)
         if hole.instruments is not None:
             named = set(hole.instruments)
-            needed = [one for one in needed if one in named]
+            needed = [channel for channel in needed if channel in named]
         return list(dict.fromkeys(needed))
 
     def is_elsewhere(self, book: Book, source: Source) -> bool:

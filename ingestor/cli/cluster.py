@@ -263,10 +263,11 @@ def _show(found: Proposal, *, as_json: bool) -> None:
     typer.echo(
         f"  busiest worker {found.busiest:.2f} x the mean; expected takeover {found.takeover_s:g} s"
     )
-    for one in found.pools:
-        limit = f"of {one.limit:,}" if one.limit else "without a limit"
+    for pool in found.pools:
+        limit = f"of {pool.limit:,}" if pool.limit else "without a limit"
         typer.echo(
-            f"  {one.pool}: {one.connections:,} connections, at most {one.per_address:,} {limit} "
+            f"  {pool.pool}: {pool.connections:,} connections, "
+            f"at most {pool.per_address:,} {limit} "
             "at one address with one worker fewer"
         )
 

@@ -115,7 +115,9 @@ def time_ns_of(text: str) -> int:
 def part_of(text: str, option: str) -> tuple[int, int]:
     """Return I and N of "I/N", I from 0. option: whose value it is, for the message."""
     index, _, parts = text.partition("/")
-    if all(re.fullmatch(r"[0-9]{1,6}", one) for one in (index, parts)) and int(index) < int(parts):
+    if all(re.fullmatch(r"[0-9]{1,6}", item) for item in (index, parts)) and int(index) < int(
+        parts
+    ):
         return int(index), int(parts)
     what = (
         f"{text[:20]!r} is no I/N with I from 0 and below N: 0/4 is the first of four, 3/4 the last"
@@ -188,12 +190,12 @@ async def unless_signal(work: Coroutine[Any, Any, _Result]) -> _Result:
     nothing was read, so a stop is clean."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
-    for one in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(one, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
         raise typer.Exit(0) from None
     finally:
-        for one in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(one)
+        for item in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(item)

@@ -49,7 +49,9 @@ async def run_demo(config: Config, options: DemoOptions) -> int:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ingestor-demo-"))
         kafka = config.kafka
         if _BROKER not in os.environ:
-            topics = {kafka.topic_prefix + one.topic: kafka.partitions for one in STANDARD_CLASSES}
+            topics = {
+                kafka.topic_prefix + item.topic: kafka.partitions for item in STANDARD_CLASSES
+            }
             broker = stack.enter_context(DevBroker(topics))
             kafka = kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         http = config.http

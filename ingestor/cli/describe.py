@@ -143,7 +143,7 @@ def symbols(
     settings = load_config(config)
     found = asyncio.run(unless_signal(list_symbols(settings, venue, pattern)))
     if as_json:
-        print_json([one.to_json() for one in found])
+        print_json([item.to_json() for item in found])
     else:
         typer.echo(symbols_text(found))
 
@@ -162,11 +162,16 @@ def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:
 
     findings = asyncio.run(examine(load_config(path)))
     if as_json:
-        print_json([{"what": one.what, "state": one.state, "text": one.text} for one in findings])
+        print_json(
+            [
+                {"what": finding.what, "state": finding.state, "text": finding.text}
+                for finding in findings
+            ]
+        )
     else:
-        for one in findings:
-            typer.echo(f"{one.state:<7} {one.what:<16} {one.text}")
-    if any(one.state == "failed" for one in findings):
+        for finding in findings:
+            typer.echo(f"{finding.state:<7} {finding.what:<16} {finding.text}")
+    if any(finding.state == "failed" for finding in findings):
         raise typer.Exit(EXIT_FAILURE)
 
 
@@ -300,8 +305,8 @@ def config_check(path: OptionalConfigFile = None) -> None:
     problems = find_problems(path, markets())
     if not problems:
         problems = book_problems(load_config(path), str(path or "the environment"))
-    for one in problems:
-        complain(str(one))
+    for problem in problems:
+        complain(str(problem))
     if problems:
         raise typer.Exit(EXIT_USAGE)
     typer.echo(f"{path or 'the environment'}: nothing wrong")

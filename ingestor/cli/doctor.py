@@ -52,7 +52,7 @@ async def examine(config: Config) -> list[Finding]:
         _cache(config),
         _http(config),
         *await asyncio.gather(
-            *(_broker(one.strip()) for one in config.kafka.bootstrap_servers.split(","))
+            *(_broker(part.strip()) for part in config.kafka.bootstrap_servers.split(","))
         ),
         *await examine_topics(config),
         *await examine_cluster(config),

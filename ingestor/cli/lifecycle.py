@@ -101,8 +101,8 @@ async def run_until_stopped(
         else:
             ingestor.request_reload()
 
-    for one in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(one, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, hung_up)
     showing = bulkheads.keep("terminal", lambda: live.show(ingestor.status, console))
     view = asyncio.create_task(showing, name="live view")
@@ -114,8 +114,8 @@ async def run_until_stopped(
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.remove_signal_handler(one)
+        for item in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(item)
     return _report(ended, details(), as_json=as_json)
 
 

@@ -44,25 +44,26 @@ class PlanReport:
         return {
             "plan": self.plan.digest,
             "shard": {"index": shown.index, "of": shown.parts, "planned": len(self.plan)},
-            "connections": [_connection_json(one) for one in shown],
+            "connections": [_connection_json(item) for item in shown],
             "unchecked_markets": list(self.assumed),
-            "waiting": [asdict(one) for one in self.waiting],
+            "waiting": [asdict(waiting_symbol) for waiting_symbol in self.waiting],
         }
 
     def to_text(self) -> str:
         shown = self._shown
-        streams = sum(len(one.streams) for one in shown)
+        streams = sum(len(item.streams) for item in shown)
         lines = [f"{len(shown)} connections, {streams} streams (plan {self.plan.digest})"]
         if self.shard is not None:
             part = f"shard {shown.index}/{shown.parts} of {len(self.plan)} connections"
             lines = [f"{part}: {lines[0]}"]
-        for one in shown:
-            first = " ".join(one.streams[:_STREAMS_SHOWN])
-            more = len(one.streams) - _STREAMS_SHOWN
-            source = f" from {one.source_address}" if one.source_address else ""
+        for item in shown:
+            first = " ".join(item.streams[:_STREAMS_SHOWN])
+            more = len(item.streams) - _STREAMS_SHOWN
+            source = f" from {item.source_address}" if item.source_address else ""
             lines += [
-                f"#{one.number} {one.venue} {one.market} {one.url}{source} ({one.route.transport})",
-                f"   why: {one.why}",
+                f"#{item.number} {item.venue} {item.market} {item.url}{source}"
+                + f" ({item.route.transport})",
+                f"   why: {item.why}",
                 f"   streams: {first}{f' and {more} more' if more > 0 else ''}",
             ]
         lines += [
@@ -71,9 +72,10 @@ class PlanReport:
             for market in self.assumed
         ]
         lines += [
-            f"note: {one.venue} {one.market} {one.name} does not run yet "
-            f"({one.reason.replace('_', ' ')}): {one.detail}"
-            for one in self.waiting
+            f"note: {waiting_symbol.venue} {waiting_symbol.market} {waiting_symbol.name} "
+            "does not run yet "
+            f"({waiting_symbol.reason.replace('_', ' ')}): {waiting_symbol.detail}"
+            for waiting_symbol in self.waiting
         ]
         return "\n".join(lines)
 

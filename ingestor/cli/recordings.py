@@ -141,7 +141,7 @@ def replay(
         end_ns=None if end is None else time_ns_of(end),
         venues=frozenset(venues or ()),
         symbols=frozenset(symbols or ()),
-        channels=frozenset(_channel(one) for one in channels or ()),
+        channels=frozenset(_channel(channel) for channel in channels or ()),
         instruments=instruments,
     )
     target = Target(kafka, parquet, prefix, allow_live_topics, config)
@@ -291,11 +291,11 @@ def repair(
 
     reports = repair_all(path)
     if as_json:
-        print_json([{**asdict(one), "bytes_cut": one.bytes_cut} for one in reports])
+        print_json([{**asdict(report), "bytes_cut": report.bytes_cut} for report in reports])
     else:
-        for one in reports:
-            typer.echo(sentence(one), err=bool(one.error))
-    if any(one.error for one in reports):
+        for report in reports:
+            typer.echo(sentence(report), err=bool(report.error))
+    if any(report.error for report in reports):
         raise typer.Exit(EXIT_FAILURE)
 
 

@@ -68,7 +68,7 @@ def address_of(pid: int, proc: Path = PROC) -> str:
     """
     folder = proc / str(pid)
     try:
-        inodes = {_inode(one) for one in (folder / "fd").iterdir()}
+        inodes = {_inode(item) for item in (folder / "fd").iterdir()}
     except FileNotFoundError:
         raise ReloadRefused(f"there is no process {pid}") from None
     except PermissionError:
@@ -86,9 +86,9 @@ def difference_text(content: dict[str, Any]) -> str:
     """Return an answer for people: a line for each step, and the sum at the end."""
     lines = [line for step in content["steps"] for line in _step_lines(step)]
     lines += [
-        f"waits: {one['venue']} {one['market']} {one['name']} "
-        f"({one['reason'].replace('_', ' ')}): {one['detail']}"
-        for one in content["waiting"]
+        f"waits: {item['venue']} {item['market']} {item['name']} "
+        f"({item['reason'].replace('_', ' ')}): {item['detail']}"
+        for item in content["waiting"]
     ]
     if other := [name for name in content["settings"] if name != "feeds"]:
         lines.append(f"settings: {', '.join(other)}")

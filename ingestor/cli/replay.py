@@ -75,8 +75,8 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
             on_file=lambda _: bar.advance(task),
         )
         # Told from here on only: with nothing to replay, the error itself says why, in one line.
-        for one in problems.kept:
-            _tell(one)
+        for problem in problems.kept:
+            _tell(problem)
         problems.tell = _tell
         bar.update(task, total=len(replay.files))
         counting = AuditSink()
@@ -163,7 +163,7 @@ async def _into_kafka(
 def replay_headers(sessions: Iterable[str]) -> Headers:
     """Return what tells a replay's records from live ones: `replay`, and a `recording` for each
     session that is replayed."""
-    return [("replay", b"1"), *(("recording", one.encode()) for one in sessions)]
+    return [("replay", b"1"), *(("recording", session.encode()) for session in sessions)]
 
 
 def _tell(problem: RecordingError) -> None:

@@ -78,8 +78,8 @@ def run(
         workers: Processes that share the connections, one core each.
         shard: Only part I of N of the plan.
         cluster: Run the shards that Kafka gives to this worker.
-        worker: worker
-        dealt: dealt
+        worker: Which worker of a parent this is; hidden.
+        dealt: How the streams are shared out; hidden.
     """
     import uvloop
 

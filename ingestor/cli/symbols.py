@@ -88,11 +88,13 @@ async def list_symbols(config: Config, venue: str | None, pattern: str) -> list[
         adapters = {venue: adapter_of(venue)}
     catalog = Catalog(settings.catalogue_settings(config.catalogue), pools)
     try:
-        found = [one async for one in _all_lists(config, catalog, adapters.values(), venue)]
+        found = [
+            all_list async for all_list in _all_lists(config, catalog, adapters.values(), venue)
+        ]
     finally:
         await pools.aclose()
-    wanted = pattern.upper() if any(one in pattern for one in "*?[") else f"*{pattern.upper()}*"
-    chosen = [one for listed in found for one in _entries(listed) if one.matches(wanted)]
+    wanted = pattern.upper() if any(item in pattern for item in "*?[") else f"*{pattern.upper()}*"
+    chosen = [entry for listed in found for entry in _entries(listed) if entry.matches(wanted)]
     if not found:
         raise ConfigError("no list of instruments is on this machine", hint="name a venue")
     if not chosen:
@@ -123,8 +125,8 @@ async def _all_lists(
     if venue is not None:
         if failed and not count:
             raise failed[0]
-        for one in failed:
-            complain(str(one))
+        for item in failed:
+            complain(str(item))
 
 
 def _entries(listed: InstrumentList) -> Iterator[Listed]:
@@ -136,7 +138,7 @@ def _entries(listed: InstrumentList) -> Iterator[Listed]:
 
 def symbols_text(found: Sequence[Listed]) -> str:
     """Return a table, one line a symbol."""
-    rows = [_COLUMNS, *([str(one.to_json()[name] or "-") for name in _COLUMNS] for one in found)]
+    rows = [_COLUMNS, *([str(item.to_json()[name] or "-") for name in _COLUMNS] for item in found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

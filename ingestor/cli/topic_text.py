@@ -80,7 +80,9 @@ async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start: Time)
     wanted = topics or [kafka.tick_topic(row_class) for row_class in ROW_CLASSES]
     options = {**_client_options(kafka), "start": start}
     if not topics:
-        others = [kafka.tick_topic(one) for one in ROW_CLASSES if not one.is_standard]
+        others = [
+            kafka.tick_topic(row_class) for row_class in ROW_CLASSES if not row_class.is_standard
+        ]
         options["may_be_absent"] = others
     try:
         return await audit(kafka.bootstrap_servers, wanted, kafka.topic(STATUS), **options)
@@ -140,7 +142,7 @@ def rows_of(batch: TickBatch) -> Iterator[dict[str, Any]]:
             "ts_event": int(row["ts_event"]),
             "ts_recv": int(row["ts_recv"]),
             "sequence": int(row["sequence"]),
-            "flags": [one.name.lower() for one in Flag(int(row["flags"])) if one.name],
+            "flags": [flag.name.lower() for flag in Flag(int(row["flags"])) if flag.name],
             **_fields(row, batch.row_class, instrument),
         }
 

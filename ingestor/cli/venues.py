@@ -54,11 +54,15 @@ def _market(
             "market": name,
             "class": row_class.channel,
             "channel": _stream(one, row_class.channel),
-            "urls": [one.url for one in market.endpoints if row_class.channel in one.channels],
+            "urls": [
+                endpoint.url
+                for endpoint in market.endpoints
+                if row_class.channel in endpoint.channels
+            ],
             "book_proof": book_proof(market.book, one),
             "limits": asdict(market.limits),
             "book": market.book.continuity.value,
-            "books": [{"depth": one.depth, "speed_ms": one.speed_ms} for one in market.books],
+            "books": [{"depth": book.depth, "speed_ms": book.speed_ms} for book in market.books],
             "snapshot": market.book.snapshot.value,
             "trade_history": isinstance(one, HasTradeHistory),
             "reference": reference,
@@ -107,7 +111,7 @@ def feeds_text(found: list[Described]) -> str:
         (
             venue,
             market,
-            ",".join(one["class"] for one in classes),
+            ",".join(item["class"] for item in classes),
             str(classes[0]["limits"]["streams_per_connection"]),
             f"{classes[0]['limits']['connects_per_s']:g}",
             f"{classes[0]['book']} ({classes[0]['snapshot']} snapshot)",
@@ -138,7 +142,7 @@ def venues_page(found: list[Described]) -> str:
         cells = [
             venue,
             market,
-            ", ".join(f"`{one['class']}`" for one in classes),
+            ", ".join(f"`{item['class']}`" for item in classes),
             ", ".join(first["book_proof"]) or "nothing",
             f"{first['reference']}, {first['read']}",
             first["recorded"] or "never seen live",
@@ -151,7 +155,7 @@ def venues_page(found: list[Described]) -> str:
         "| venue | market | class | the venue's stream |",
         "|---|---|---|---|",
     ]
-    for one in found:
-        stream = str(one["channel"]).replace("|", "\\|")
-        lines.append(f"| {one['venue']} | {one['market']} | `{one['class']}` | `{stream}` |")
+    for item in found:
+        stream = str(item["channel"]).replace("|", "\\|")
+        lines.append(f"| {item['venue']} | {item['market']} | `{item['class']}` | `{stream}` |")
     return "\n".join(lines) + "\n"

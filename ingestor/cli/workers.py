@@ -149,8 +149,8 @@ async def run_worker(
         history=settings.session_history(config),
     )
     loop = asyncio.get_running_loop()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(one, ingestor.stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ingestor.stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the parent passes reloads on
 
     def started() -> None:

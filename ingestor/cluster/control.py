@@ -51,9 +51,9 @@ class Request(msgspec.Struct, frozen=True):
 def streams_of(plan: Plan) -> Streams:
     """Return all streams of a plan."""
     return [
-        (planned.venue, planned.market, one.symbol, one.channel)
+        (planned.venue, planned.market, subscription.symbol, subscription.channel)
         for planned in plan
-        for one in planned.subscriptions
+        for subscription in planned.subscriptions
     ]
 
 

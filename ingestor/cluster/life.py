@@ -103,8 +103,8 @@ class WorkerLife:
             await self._caught_up()
             member = tasks.create_task(self._group.run(self), name="cluster group")
             await self._until_over(member)
-            for one in (reading, ticking, *self._tasks):
-                one.cancel()
+            for item in (reading, ticking, *self._tasks):
+                item.cancel()
         if self.ingestor.gate is not None:
             self.ingestor.gate.end()
 
@@ -116,8 +116,8 @@ class WorkerLife:
         ending = asyncio.create_task(self._draining.wait())
         catching = asyncio.create_task(self._claims.catch_up())
         await asyncio.wait({ending, catching}, return_when=asyncio.FIRST_COMPLETED)
-        for one in (ending, catching):
-            one.cancel()
+        for item in (ending, catching):
+            item.cancel()
 
     async def _until_over(self, member: asyncio.Task[None]) -> None:
         over = asyncio.create_task(self.over.wait())

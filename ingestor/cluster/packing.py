@@ -83,26 +83,27 @@ def pack(
     """
     everything = list(parcels)
     stay = {
-        one.number: placed[one.number]
-        for one in everything
-        if placed and 0 <= placed.get(one.number, -1) < shards
+        item.number: placed[item.number]
+        for item in everything
+        if placed and 0 <= placed.get(item.number, -1) < shards
     }
     share = {
-        pool: -(-count // shards) for pool, count in Counter(one.pool for one in everything).items()
+        pool: -(-count // shards)
+        for pool, count in Counter(item.pool for item in everything).items()
     }
     held: Counter[tuple[str, int]] = Counter()
     loads = [0.0] * shards
-    for one in everything:
-        shard = stay.get(one.number)
+    for item in everything:
+        shard = stay.get(item.number)
         if shard is not None:
-            held[one.pool, shard] += 1
-            loads[shard] += one.weight
+            held[item.pool, shard] += 1
+            loads[shard] += item.weight
     order = _spread(shards)
     heap = [(loads[shard], place, shard) for place, shard in enumerate(order)]
     heapq.heapify(heap)
-    for one in sorted(everything, key=lambda one: (-one.weight, one.pool, one.number)):
-        if one.number not in stay:
-            stay[one.number] = _place(one, heap, held, share[one.pool])
+    for parcel in sorted(everything, key=lambda one: (-one.weight, one.pool, one.number)):
+        if parcel.number not in stay:
+            stay[parcel.number] = _place(parcel, heap, held, share[parcel.pool])
     return stay
 
 
@@ -121,8 +122,8 @@ def _place(
         passed.append(heapq.heappop(heap))
     load, place, shard = heap[0]
     heapq.heapreplace(heap, (load + parcel.weight, place, shard))
-    for one in passed:
-        heapq.heappush(heap, one)
+    for item in passed:
+        heapq.heappush(heap, item)
     held[parcel.pool, shard] += 1
     return shard
 
@@ -134,7 +135,7 @@ def _spread(shards: int) -> list[int]:
     dealing shards gives the heaviest connections to one worker.
     """
     step = next(
-        one for one in range(round(shards * GOLDEN), 2 * shards + 2) if gcd(one, shards) == 1
+        item for item in range(round(shards * GOLDEN), 2 * shards + 2) if gcd(item, shards) == 1
     )
     return [place * step % shards for place in range(shards)]
 
@@ -191,9 +192,9 @@ def pool_loads(
     lost = -(-shards // max(1, workers))
     totals: Counter[str] = Counter()
     of_shard: Counter[tuple[str, int]] = Counter()
-    for one in parcels:
-        totals[one.pool] += 1
-        of_shard[one.pool, packed[one.number]] += 1
+    for parcel in parcels:
+        totals[parcel.pool] += 1
+        of_shard[parcel.pool, packed[parcel.number]] += 1
     fullest: dict[str, list[int]] = {}
     for (pool, _), count in of_shard.items():
         fullest.setdefault(pool, []).append(count)
@@ -255,7 +256,7 @@ def busiest(
         dealt: the worker of each shard.
     """
     loads: dict[Hashable, float] = dict.fromkeys(dealt.values(), 0.0)
-    for one in parcels:
-        loads[dealt[packed[one.number]]] += one.weight
+    for parcel in parcels:
+        loads[dealt[packed[parcel.number]]] += parcel.weight
     total = sum(loads.values())
     return max(loads.values()) * len(loads) / total if total else 1.0

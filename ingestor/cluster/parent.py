@@ -410,7 +410,9 @@ class Workers:
         if self._stopping.is_set():
             whole.phase = Phase.STOPPED if self._done else Phase.DRAINING
         else:
-            down = [str(one.index) for one in self.workers if one.has_run and not one.is_up]
+            down = [
+                str(worker.index) for worker in self.workers if worker.has_run and not worker.is_up
+            ]
             whole.notes += [f"worker {', '.join(down)} down"] if down else []
         whole.workers = {str(worker.index): worker.state for worker in self.workers}
         return whole
@@ -423,9 +425,9 @@ class Workers:
         )
 
     def families(self) -> Iterator[Metric]:
-        ups = {str(one.index): (one.is_up, one.restarts) for one in self.workers}
+        ups = {str(worker.index): (worker.is_up, worker.restarts) for worker in self.workers}
         yield from worker_families(ups)
-        yield from families_of_workers({str(one.index): one.page for one in self.workers})
+        yield from families_of_workers({str(worker.index): worker.page for worker in self.workers})
 
     def streams(self) -> Iterator[StreamState]:
         for worker in self.workers:

@@ -68,7 +68,7 @@ class Proposal:
     def to_json(self) -> dict[str, Any]:
         """Return all but the records."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name != "changes"}
-        return {**fields, "pools": [asdict(one) | {"holds": one.holds} for one in self.pools]}
+        return {**fields, "pools": [asdict(pool) | {"holds": pool.holds} for pool in self.pools]}
 
 
 def propose(
@@ -97,17 +97,17 @@ def propose(
     after = _cut(wanted, table, weights, shards)
     if len(running):
         after = replan(running, wanted).plan
-    parcels = [_parcel(one, table, weights) for one in after]
+    parcels = [_parcel(item, table, weights) for item in after]
     there = shards_of(cluster)
     packed = pack(parcels, shards, {} if rebalance else there)
-    limits = {_pool(one): _limit(one) for one in after}
+    limits = {_pool(item): _limit(item) for item in after}
     loads = pool_loads(
         parcels, packed, config.cluster.workers, limits, config.cluster.workers_per_egress
     )
     check_limits(loads, config.cluster)
     records: dict[int, dict[bytes, bytes]] = {shard: {} for shard in range(shards)}
-    for one in after:
-        records[packed[one.number]][key_of(one.number)] = connection_record(one, table)
+    for item in after:
+        records[packed[item.number]][key_of(item.number)] = connection_record(item, table)
     revision = cluster.revision + 1
     closing = {
         shard: closing_of(closing_record(revision, found)) for shard, found in records.items()
@@ -120,13 +120,13 @@ def propose(
         revision,
         shards,
         connections=len(after),
-        streams=sum(len(one.streams) for one in after),
+        streams=sum(len(item.streams) for item in after),
         added=len(now.keys() - before.keys()),
         removed=len(before.keys() - now.keys()),
         changed=sum(before[key] != now[key] for key in now.keys() & before.keys()),
         moved=sum(there.get(number, shard) != shard for number, shard in packed.items()),
         busiest=round(busiest(parcels, packed, dealt), 3),
-        takeover_s=round(session_s + max((one.takeover_s for one in loads), default=0.0), 1),
+        takeover_s=round(session_s + max((load.takeover_s for load in loads), default=0.0), 1),
         pools=tuple(loads),
         changes=revision_records(cluster.shards, records, closing),
     )
@@ -134,12 +134,13 @@ def propose(
 
 def check_limits(loads: Iterable[PoolLoad], config: ClusterConfig) -> None:
     """Raise ClusterError where a venue's limit would not hold with one worker fewer."""
-    for one in loads:
-        if not one.holds:
+    for load in loads:
+        if not load.holds:
             raise ClusterError(
-                f"{one.pool}: {one.connections:,} connections come to {one.per_address:,} at one "
+                f"{load.pool}: {load.connections:,} connections come to "
+                f"{load.per_address:,} at one "
                 f"address when one of {config.workers} workers is lost; the venue allows "
-                f"{one.limit:,}",
+                f"{load.limit:,}",
                 "run more workers (cluster.workers), give them addresses of their own "
                 "(cluster.workers_per_egress), or subscribe to less",
             )
@@ -203,16 +204,16 @@ def _cut(plan: Plan, table: InstrumentTable, weights: Weights, shards: int) -> P
     """Give hot instruments connections of their own, so that they can be packed apart."""
     if not weights:
         return plan
-    total = sum(sum(_weights(one, table, weights)) for one in plan)
+    total = sum(sum(_weights(connection, table, weights)) for connection in plan)
     cap = total / shards / PARCELS_PER_SHARD
     found: list[PlannedConnection] = []
-    for one in plan:
+    for connection in plan:
         units: dict[int, list[int]] = {}
-        for place, subscription in enumerate(one.subscriptions):
+        for place, subscription in enumerate(connection.subscriptions):
             units.setdefault(subscription.instrument, []).append(place)
-        each = _weights(one, table, weights)
+        each = _weights(connection, table, weights)
         groups = list(units.values())
         for part in cut([sum(each[place] for place in unit) for unit in groups], cap):
-            held = tuple(one.subscriptions[place] for unit in part for place in groups[unit])
-            found.append(replace(one, number=len(found), subscriptions=held))
+            held = tuple(connection.subscriptions[place] for unit in part for place in groups[unit])
+            found.append(replace(connection, number=len(found), subscriptions=held))
     return replace(plan, connections=tuple(found))

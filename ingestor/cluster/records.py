@@ -62,7 +62,7 @@ def closing_record(revision: int, records: Mapping[bytes, bytes]) -> bytes:
 def connection_record(planned: PlannedConnection, table: InstrumentTable) -> bytes:
     """Return a connection as a record. Proxies and local addresses stay with the worker."""
     offer = planned.offer
-    numbers = dict.fromkeys(one.instrument for one in planned.subscriptions)
+    numbers = dict.fromkeys(subscription.instrument for subscription in planned.subscriptions)
     fields: dict[str, Any] = {
         "number": planned.number,
         "venue": planned.venue,
@@ -74,7 +74,10 @@ def connection_record(planned: PlannedConnection, table: InstrumentTable) -> byt
         "permessage_deflate": planned.route.permessage_deflate,
         "book": None if offer is None else [offer.depth, offer.speed_ms],
         "why": planned.why,
-        "subscriptions": [[one.symbol, one.channel, one.stream] for one in planned.subscriptions],
+        "subscriptions": [
+            [subscription.symbol, subscription.channel, subscription.stream]
+            for subscription in planned.subscriptions
+        ],
         "instruments": [table[number].to_json() for number in numbers],
     }
     return orjson.dumps(fields)
@@ -95,8 +98,8 @@ def read_connection(value: bytes, table: InstrumentTable, routes: Routes) -> Pla
         fields = orjson.loads(value)
         adapter = adapter_of(fields["venue"])
         market = registry().market(fields["venue"], fields["market"])
-        instruments = [Instrument.from_json(one) for one in fields["instruments"]]
-        numbers = {one.symbol: table.add(one) for one in instruments}
+        instruments = [Instrument.from_json(field) for field in fields["instruments"]]
+        numbers = {instrument.symbol: table.add(instrument) for instrument in instruments}
         own = routes.get((fields["venue"], fields["market"]), Route())
         number = int(fields["number"])
         sources = own.source_addresses
@@ -127,9 +130,9 @@ def read_connection(value: bytes, table: InstrumentTable, routes: Routes) -> Pla
 def _offer(offers: Iterable[BookOffer], wanted: list[int] | None) -> BookOffer | None:
     if wanted is None:
         return None
-    for one in offers:
-        if [one.depth, one.speed_ms] == wanted:
-            return one
+    for offer in offers:
+        if [offer.depth, offer.speed_ms] == wanted:
+            return offer
     raise ValueError(f"no book of {wanted[0]} levels at {wanted[1]} ms")
 
 

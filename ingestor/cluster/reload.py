@@ -110,7 +110,7 @@ class WorkersFollower:
         """Ask what a worker carries: it may have followed listings."""
         if worker.is_up:
             answer = await worker.call({"do": "streams"}, ANSWER_S)
-            worker.streams = [(one[0], one[1], one[2], one[3]) for one in answer["streams"]]
+            worker.streams = [(item[0], item[1], item[2], item[3]) for item in answer["streams"]]
 
     async def _tell(self, worker: Reloadable, share: Dealt, *, dry_run: bool) -> dict[str, Any]:
         """Let one worker follow. One that is down begins with its new share; one that does not
@@ -129,7 +129,7 @@ class WorkersFollower:
 
 def _without(streams: Streams, part: Streams) -> Streams:
     mine = {*part}
-    return [one for one in streams if one not in mine]
+    return [stream for stream in streams if stream not in mine]
 
 
 def _raise_first(workers: Sequence[Reloadable], answers: Sequence[Mapping[str, Any]]) -> None:
@@ -153,13 +153,13 @@ def _together(
     }
     waiting = [
         {
-            "venue": one.venue,
-            "market": one.market,
-            "name": one.name,
-            "reason": one.reason.value,
-            "detail": one.detail,
+            "venue": item.venue,
+            "market": item.market,
+            "name": item.name,
+            "reason": item.reason.value,
+            "detail": item.detail,
         }
-        for one in proposal.planner.waiting
+        for item in proposal.planner.waiting
     ]
     return {"settings": list(proposal.settings), **sums, "steps": steps, "waiting": waiting}
 

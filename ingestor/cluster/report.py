@@ -34,7 +34,7 @@ def report_of(cluster: Cluster, members: Mapping[str, Sequence[int]]) -> dict[st
                 "reason": claim.refused.reason if claim.refused else None,
             }
         )
-    owned = Counter(str(one["owner"]) for one in shards if one["owner"])
+    owned = Counter(str(shard["owner"]) for shard in shards if shard["owner"])
     names = sorted({*members, *owned})
     return {
         "cluster": cluster.name,
@@ -49,7 +49,7 @@ def report_of(cluster: Cluster, members: Mapping[str, Sequence[int]]) -> dict[st
             }
             for name in names
         ],
-        "not_live": [one["shard"] for one in shards if one["state"] != "live"],
+        "not_live": [shard["shard"] for shard in shards if shard["state"] != "live"],
         "half_written": [
             shard
             for shard, log in cluster.shards.items()
@@ -66,17 +66,17 @@ def report_text(found: Mapping[str, Any]) -> str:
     lines = [
         f"cluster {found['cluster']} at revision {found['revision']}: {live} of {len(shards)} live"
     ]
-    for one in found["members"]:
-        state = "" if one["in_group"] else ", not in the group"
-        where = f" at {one['where']}" if one["where"] else ""
+    for item in found["members"]:
+        state = "" if item["in_group"] else ", not in the group"
+        where = f" at {item['where']}" if item["where"] else ""
         lines.append(
-            f"  {one['member']}{where}: {one['shards']} shards, given {one['given']}{state}"
+            f"  {item['member']}{where}: {item['shards']} shards, given {item['given']}{state}"
         )
-    for one in shards:
-        if one["state"] != "live":
-            reason = f": {one['reason']}" if one["reason"] else ""
-            owner = f" by {one['owner']}" if one["owner"] else ""
-            lines.append(f"  shard {one['shard']} is {one['state']}{owner}{reason}")
+    for shard in shards:
+        if shard["state"] != "live":
+            reason = f": {shard['reason']}" if shard["reason"] else ""
+            owner = f" by {shard['owner']}" if shard["owner"] else ""
+            lines.append(f"  shard {shard['shard']} is {shard['state']}{owner}{reason}")
     if found["half_written"]:
         which = ", ".join(map(str, found["half_written"][:10]))
         lines.append(f"  half-written plan in shards {which}: run `ingestor cluster apply` again")

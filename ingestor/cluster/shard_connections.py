@@ -27,7 +27,9 @@ from ingestor.sources.live.replan import PlanChange, StreamChange
 log = structlog.get_logger(__name__)
 
 _SETTLE_S: Final = 0.005
-_BY_CHANNEL: Final[Mapping[str, RowClass]] = {one.channel: one for one in ROW_CLASSES}
+_BY_CHANNEL: Final[Mapping[str, RowClass]] = {
+    row_class.channel: row_class for row_class in ROW_CLASSES
+}
 
 
 @dataclass(slots=True)
@@ -107,8 +109,8 @@ class ShardConnections:
         known = len(table)
         try:
             wanted = {
-                one.number: one
-                for one in (
+                item.number: item
+                for item in (
                     read_connection(value, table, self._routes)
                     for value in (plan.complete or {}).values()
                 )
@@ -126,10 +128,10 @@ class ShardConnections:
         newest = {one.key: number for number, one in enumerate(planned.table)}
         numbers = (
             {
-                one.instrument: newest[planned.table[one.instrument].key]
+                subscription.instrument: newest[planned.table[subscription.instrument].key]
                 for connection in planned.plan
-                for one in connection.subscriptions
-                if newest[planned.table[one.instrument].key] != one.instrument
+                for subscription in connection.subscriptions
+                if newest[planned.table[subscription.instrument].key] != subscription.instrument
             }
             if len(planned.table) > known
             else {}
@@ -172,9 +174,9 @@ class ShardConnections:
         held = self._open.pop(shard, None)
         if held is not None and held.connections:
             removed = tuple(self._current(held.connections))
-            gone = {one.number for one in removed}
+            gone = {item.number for item in removed}
             plan = self._ingestor.planned.plan
-            left = tuple(one for one in plan if one.number not in gone)
+            left = tuple(connection for connection in plan if connection.number not in gone)
             new = replace(plan, connections=left)
             self._ingestor.changes.apply(PlanChange(new, (), removed, (), continues=True))
         self._gate.drop(shard)
@@ -194,12 +196,16 @@ class ShardConnections:
 
     def _current(self, connections: Mapping[int, PlannedConnection]) -> list[PlannedConnection]:
         """Return connections as they are now: with the revisions of their instruments."""
-        return [one for one in self._ingestor.planned.plan if one.number in connections]
+        return [
+            connection
+            for connection in self._ingestor.planned.plan
+            if connection.number in connections
+        ]
 
     def _change(self, shard: int, held: _Open, wanted: Mapping[int, PlannedConnection]) -> None:
         """Open, change and close so that a shard has these connections."""
         is_first = held.connections is None
-        now = {one.number: one for one in self._current(held.connections or {})}
+        now = {item.number: item for item in self._current(held.connections or {})}
         added = tuple(one for number, one in wanted.items() if number not in now)
         removed = tuple(one for number, one in now.items() if number not in wanted)
         changed = tuple(
@@ -217,7 +223,11 @@ class ShardConnections:
         elif is_first:
             self._declare(held, wanted.values())
         plan = self._ingestor.planned.plan
-        rest = tuple(one for one in plan if one.number not in now and one.number not in wanted)
+        rest = tuple(
+            connection
+            for connection in plan
+            if connection.number not in now and connection.number not in wanted
+        )
         new = replace(plan, connections=(*rest, *wanted.values()))
         change = PlanChange(new, added, removed, changed, continues=is_first)
         self._ingestor.changes.apply(change)
@@ -260,7 +270,7 @@ def _stands(slot: ConnectionSlot) -> bool:
 def _streams(connections: Iterable[PlannedConnection]) -> set[Stream]:
     """Return what connections bring: quotes too where a venue has them in its books."""
     found = set()
-    for one in connections:
-        for subscription in one.subscriptions:
+    for connection in connections:
+        for subscription in connection.subscriptions:
             found.add((_BY_CHANNEL[subscription.channel], subscription.instrument))
     return found

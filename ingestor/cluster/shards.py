@@ -94,7 +94,7 @@ class ClaimTable:
 
     def lives(self) -> set[Life]:
         """Return who owns something."""
-        return {one.owner for one in self._shards.values() if one.owner is not None}
+        return {shard.owner for shard in self._shards.values() if shard.owner is not None}
 
     def take(self, claim: Claim, ts_ms: int = 0) -> bool:
         """Fold in the next claim of the log; return whether it counts.

@@ -44,7 +44,7 @@ class Cluster:
     def revision(self) -> int:
         """The newest revision that any shard was closed with, whole or not."""
         closed = (log.closing for log in self.shards.values())
-        return max((one.revision for one in closed if one is not None), default=0)
+        return max((item.revision for item in closed if item is not None), default=0)
 
 
 async def read_cluster(settings: KafkaSettings, name: str) -> Cluster:
@@ -234,7 +234,8 @@ async def _read(
         batches = await consumer.getmany(*open_places, timeout_ms=_FETCH_MS)
         for place, records in batches.items():
             found += [
-                (place.partition, one.key or b"", one.value, one.timestamp) for one in records
+                (place.partition, record.key or b"", record.value, record.timestamp)
+                for record in records
             ]
         for place in list(open_places):
             if await consumer.position(place) >= ends[place]:

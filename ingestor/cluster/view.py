@@ -25,7 +25,8 @@ def families_of_workers(pages: Mapping[str, str]) -> Iterator[Metric]:
         for part in text_string_to_metric_families(page):
             whole = families.setdefault(part.name, Metric(part.name, part.documentation, part.type))
             whole.samples += [
-                one._replace(labels={"worker": worker, **one.labels}) for one in part.samples
+                sample._replace(labels={"worker": worker, **sample.labels})
+                for sample in part.samples
             ]
     yield from families.values()
 

@@ -98,7 +98,7 @@ class BinaryEncoder:
             return self._encode(row_class, parts)
         few = iter(self._encode(row_class, list(compress(parts, is_few))))
         many = iter(self._encode(row_class, list(compress(parts, map(not_, is_few)))))
-        return [next(few if one else many) for one in is_few]
+        return [next(few if item else many) for item in is_few]
 
     def _encode(self, row_class: RowClass, parts: Sequence[Part]) -> list[list[Record]]:
         """Encode parts of which all or none have few rows."""

@@ -71,13 +71,17 @@ def json_fields(row_class: RowClass) -> tuple[JsonField, ...]:
 def other_fields(row_class: RowClass) -> tuple[JsonField, ...]:
     """Return the fields behind the numbers."""
     fields = json_fields(row_class)
-    return tuple(one for one in fields if one.form is not Form.NUMBER and one.name != "side")
+    return tuple(
+        field for field in fields if field.form is not Form.NUMBER and field.name != "side"
+    )
 
 
 @cache
 def number_fields(row_class: RowClass) -> tuple[JsonField, ...]:
     """Return the fields that hold decimal numbers."""
-    return tuple(one for one in json_fields(row_class) if one.form is Form.NUMBER)
+    return tuple(
+        json_field for json_field in json_fields(row_class) if json_field.form is Form.NUMBER
+    )
 
 
 def is_whole(row_class: RowClass, field: JsonField) -> bool:

@@ -171,8 +171,8 @@ class JsonEncoder:
             units = row_class.exponents
             exponents = self._exponents[row_class] = np.array(
                 [
-                    [decimals_of(unit, one.price_exponent, one.size_exponent) for unit in units]
-                    for one in known
+                    [decimals_of(unit, item.price_exponent, item.size_exponent) for unit in units]
+                    for item in known
                 ],
                 np.int64,
             )
@@ -397,7 +397,7 @@ def _odd(row_class: RowClass, rows: Rows, numbers: NDArray[np.int64]) -> list[in
     that `whole_texts` doesn't write."""
     whole = whole_numbers(row_class)
     if any(whole):
-        numbers = numbers[:, [not one for one in whole]]
+        numbers = numbers[:, [not item for item in whole]]
     has_negatives = numbers.size and numbers.min() < 0
     if rows["kind"].tobytes().count(row_class.id) == len(rows) and not has_negatives:
         return []

@@ -45,7 +45,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
     which takes ten times as long as its bytes do."""
     if len(parts) == 1:
         return parts[0]
-    return np.frombuffer(b"".join([one.tobytes() for one in parts]), parts[0].dtype)
+    return np.frombuffer(b"".join([part.tobytes() for part in parts]), parts[0].dtype)
 
 
 def keyed(row_class: RowClass, keys: Sequence[bytes], rows: Rows) -> list[bytes]:

@@ -45,7 +45,7 @@ def check_followed(old: Config, new: Config, place: str) -> list[str]:
 
 
 def _is_followed(name: str) -> bool:
-    return any(name == one or name.startswith(f"{one}.") for one in FOLLOWED)
+    return any(name == item or name.startswith(f"{item}.") for item in FOLLOWED)
 
 
 def _differences(old: BaseModel, new: BaseModel, prefix: str) -> Iterator[str]:

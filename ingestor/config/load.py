@@ -227,7 +227,7 @@ def _innermost(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
     places = [error["loc"] for error in errors]
     for error in errors:
         place = error["loc"]
-        if not any(len(one) > len(place) and one[: len(place)] == place for one in places):
+        if not any(len(item) > len(place) and item[: len(place)] == place for item in places):
             yield error
 
 

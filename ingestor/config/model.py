@@ -57,8 +57,8 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _addresses(text: str) -> str:
-    for one in text.split(","):
-        split_address(one.strip())
+    for part in text.split(","):
+        split_address(part.strip())
     return text
 
 
@@ -92,7 +92,7 @@ def _origin(schemes: Sequence[str]) -> AfterValidator:
     def check(url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(f"must begin with {' or '.join(f'{one}://' for one in schemes)}")
+            raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
         if "@" in parts.netloc or parts.query or parts.path.strip("/"):
             raise ValueError("must be a scheme, a host and a port alone")
         _ = parts.port  # raises ValueError when it is none
@@ -171,7 +171,7 @@ class KafkaConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        hosts = [split_address(one.strip())[0] for one in self.bootstrap_servers.split(",")]
+        hosts = [split_address(part.strip())[0] for part in self.bootstrap_servers.split(",")]
         remote = [host for host in hosts if not is_loopback(host)]
         if remote and not self.security_protocol.endswith("SSL") and not self.allow_plaintext:
             raise ValueError(

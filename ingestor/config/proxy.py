@@ -31,7 +31,9 @@ def check_proxy(url: str) -> str:
     except ValueError:
         raise ValueError(f"must be such as {_EXAMPLE}: its host or port can't be read") from None
     if parts.scheme not in SCHEMES:
-        raise ValueError(f"must begin with one of {', '.join(f'{one}://' for one in SCHEMES)}")
+        raise ValueError(
+            f"must begin with one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
+        )
     if parts.path.strip("/") or any(mark in url for mark in "?#"):
         raise ValueError("must end after the port: percent-encode /, ? and # of a password")
     if not _HOST.fullmatch(parts.hostname or ""):

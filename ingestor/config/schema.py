@@ -63,14 +63,14 @@ def to_toml(config: Config) -> str:
 
 def _toml_sections(content: dict[str, Any]) -> Iterator[str]:
     for name, section in content.items():
-        for one in section if isinstance(section, list) else [section]:
-            if one is None:
+        for item in section if isinstance(section, list) else [section]:
+            if item is None:
                 continue
             yield f"[[{name}]]" if isinstance(section, list) else f"[{name}]"
             # Strings, numbers, booleans and lists of them look the same in JSON and in TOML.
             yield from (
                 f"{key} = {orjson.dumps(value).decode()}"
-                for key, value in one.items()
+                for key, value in item.items()
                 if value is not None
             )
             yield ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -87,7 +88,9 @@ async def _read_void(
     async with Consumer(bootstrap_servers, [status_topic], **options | limits) as consumer:
         async for _, _, value in consumer.records():
             # A replaced producer may have declared it twice.
-            report.void += [one for one in void_of(value) if one not in report.void]
+            report.void += [
+                void_range for void_range in void_of(value) if void_range not in report.void
+            ]
 
 
 def void_of(value: bytes) -> list[MissingRange]:
@@ -104,13 +107,17 @@ def remainder(hole: MissingRange, void: Iterable[MissingRange]) -> list[MissingR
     left: list[MissingRange] = []
     first = hole.first
     where = (hole.topic, hole.partition, hole.session)
-    same = [one for one in void if (one.topic, one.partition, one.session) == where]
-    for one in sorted(same, key=lambda one: one.first):
-        if one.last < first or one.first > hole.last:
+    same = [
+        void_range
+        for void_range in void
+        if (void_range.topic, void_range.partition, void_range.session) == where
+    ]
+    for void_range in sorted(same, key=attrgetter("first")):
+        if void_range.last < first or void_range.first > hole.last:
             continue
-        if one.first > first:
-            left.append(MissingRange(*where, first, one.first - 1))
-        first = max(first, one.last + 1)
+        if void_range.first > first:
+            left.append(MissingRange(*where, first, void_range.first - 1))
+        first = max(first, void_range.last + 1)
     if first <= hole.last:
         left.append(MissingRange(*where, first, hole.last))
     return left

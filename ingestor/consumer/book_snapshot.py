@@ -54,7 +54,7 @@ class BookSnapshot:
         received later count: they begin with a RESET.
         """
         rows, instruments = decoded.batch.rows, decoded.batch.instruments
-        numbers = [one for one in range(len(instruments)) if instruments[one].key == self.key]
+        numbers = [item for item in range(len(instruments)) if instruments[item].key == self.key]
         keep = np.isin(rows["instrument"], numbers) & self.is_after(decoded)
         return TickBatch(decoded.batch.row_class, rows[keep], instruments)
 

@@ -284,13 +284,13 @@ class Consumer:
                 self.skip(partition, offset, str(failure))
 
     def _unseen_of_batch(self, partition: TopicPartition, fetched: FetchedBatch) -> Iterator[Piece]:
-        for one in self._batch_reader.read(
+        for item in self._batch_reader.read(
             fetched.batch, fetched.first_offset, fetched.next_offset
         ):
-            if isinstance(one, RefusedRecord):
-                self.skip(partition, one.offset, str(one.failure))
+            if isinstance(item, RefusedRecord):
+                self.skip(partition, item.offset, str(item.failure))
             else:
-                yield self._unseen_of(partition, one.decoded, one.ends, one.next_offsets)
+                yield self._unseen_of(partition, item.decoded, item.ends, item.next_offsets)
 
     def _unseen_of(
         self,
@@ -327,11 +327,11 @@ class Consumer:
         """Forget a partition that another member reads on: it may come back with rows again."""
         if self._merge is not None:
             self._merge.drop(partition)
-        self._taken = deque(one for one in self._taken if one.sources != {partition})
+        self._taken = deque(item for item in self._taken if item.sources != {partition})
         if self._taking is not None and self._taking.sources == {partition}:
             self._batches = iter(())
-        for one in (*self._taken, *([self._taking] if self._taking else [])):
-            one.forget(partition)
+        for item in (*self._taken, *([self._taking] if self._taking else [])):
+            item.forget(partition)
         self._handed.pop(partition, None)
         if partition in self.progress:
             self.progress[partition].forget()

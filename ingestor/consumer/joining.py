@@ -69,9 +69,9 @@ class Joiner:
             yield self._chunk(row_class, list(run))
 
     def _chunk(self, row_class: RowClass, run: Sequence[Piece]) -> Chunk:
-        parts = [one.batch.rows for one in run]
+        parts = [item.batch.rows for item in run]
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        tables = [self._table(one.batch.instruments) for one in run]
+        tables = [self._table(item.batch.instruments) for item in run]
         packed = bytearray().join([part.tobytes() for part in parts])
         rows: Rows = np.frombuffer(packed, row_class.dtype)
         if all(len(table) == 1 for table in tables):
@@ -80,11 +80,11 @@ class Joiner:
             numbers = [table[part["instrument"]] for table, part in zip(tables, parts, strict=True)]
             rows["instrument"] = np.concatenate(numbers)
         ends = lengths.cumsum()
-        if all(len(one.ends) == 1 for one in run):
-            next_offsets = np.fromiter((one.next_offsets[0] for one in run), np.int64, len(run))
+        if all(len(item.ends) == 1 for item in run):
+            next_offsets = np.fromiter((item.next_offsets[0] for item in run), np.int64, len(run))
         else:
             starts = ends - lengths
-            next_offsets = np.concatenate([one.next_offsets for one in run])
+            next_offsets = np.concatenate([item.next_offsets for item in run])
             ends = np.concatenate(
                 [np.asarray(one.ends) + start for one, start in zip(run, starts, strict=True)]
             )

@@ -310,5 +310,9 @@ class LiveBooks(Mapping[str, OrderBook]):
         if due:
             images = await self._images()
             await self._begin(
-                [one for one in images if one.place in due and due[one.place].is_wanted(one)]
+                [
+                    image
+                    for image in images
+                    if image.place in due and due[image.place].is_wanted(image)
+                ]
             )

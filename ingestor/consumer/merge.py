@@ -76,7 +76,7 @@ class Taken(Generic[Source]):
         times_ns: int64, of all rows of the slices.
         """
         self._slices = slices
-        self._lengths = np.array([one.end - one.start for one in slices], np.int64)
+        self._lengths = np.array([part.end - part.start for part in slices], np.int64)
         order = times_ns.argsort(kind="stable") if len(slices) > 1 else np.arange(len(times_ns))
         self._origin = np.arange(len(slices)).repeat(self._lengths)[order]
         self._order = order
@@ -91,7 +91,7 @@ class Taken(Generic[Source]):
 
     @property
     def sources(self) -> set[Source]:
-        return {one.source for one in self._slices}
+        return {part.source for part in self._slices}
 
     def forget(self, source: Source) -> None:
         """Leave a source's offset out of `next_offsets`."""
@@ -99,14 +99,14 @@ class Taken(Generic[Source]):
 
     def __iter__(self) -> Iterator[TickBatch]:
         """Yield the rows, one batch for each run of a class."""
-        classes: list[RowClass] = list(dict.fromkeys(self._class_of(one) for one in self._slices))
+        classes: list[RowClass] = list(dict.fromkeys(self._class_of(part) for part in self._slices))
         if len(self._slices) == 1:
             [only] = self._slices
             self._handed = only.end - only.start
             batch = only.chunk.batch
             yield TickBatch(batch.row_class, batch.rows[only.start : only.end], batch.instruments)
             return
-        numbers = np.array([classes.index(self._class_of(one)) for one in self._slices])
+        numbers = np.array([classes.index(self._class_of(part)) for part in self._slices])
         class_of_row = numbers[self._origin]
         rows = [self._rows_of(row_class, numbers == n) for n, row_class in enumerate(classes)]
         instruments = self._slices[0].chunk.batch.instruments
@@ -136,9 +136,9 @@ class Taken(Generic[Source]):
     def _rows_of(self, row_class: RowClass, is_wanted: NDArray[np.bool_]) -> Rows:
         """Return the rows of one class in order."""
         parts = [
-            one.chunk.batch.rows[one.start : one.end].tobytes()
-            for one in self._slices
-            if self._class_of(one) is row_class
+            part.chunk.batch.rows[part.start : part.end].tobytes()
+            for part in self._slices
+            if self._class_of(part) is row_class
         ]
         # numpy moves opaque items ten times as fast as structured ones.
         opaque = np.frombuffer(b"".join(parts), np.dtype((np.void, row_class.dtype.itemsize)))
@@ -234,9 +234,9 @@ class Merge(Generic[Source]):
     def _arrived_ns(self, until_s: float) -> int:
         """Return the time of the last waiting row that arrived by then."""
         found = [
-            int(one.times_ns[-1])
+            int(item.times_ns[-1])
             for held in self._held.values()
-            for one in held.waiting
-            if one.arrived_s <= until_s
+            for item in held.waiting
+            if item.arrived_s <= until_s
         ]
         return max(found, default=_NEVER)

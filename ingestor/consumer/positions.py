@@ -83,7 +83,10 @@ class OffsetFinder:
         if where.time_ns is None:
             return ends
         if where.offsets:
-            return {one: min(where.offsets.get(one, ends[one]), ends[one]) for one in partitions}
+            return {
+                partition: min(where.offsets.get(partition, ends[partition]), ends[partition])
+                for partition in partitions
+            }
         found = await self._at(partitions, where.time_ns + (self._margin_ns or 0), ends)
         if self._margin_ns is None:
             return found
@@ -103,7 +106,10 @@ class OffsetFinder:
         if not where.offsets:
             return otherwise
         ends = await self._ends(partitions)
-        return {one: min(where.offsets.get(one, otherwise[one]), ends[one]) for one in partitions}
+        return {
+            partition: min(where.offsets.get(partition, otherwise[partition]), ends[partition])
+            for partition in partitions
+        }
 
     async def _at(
         self, partitions: Sequence[TopicPartition], ts_ns: int, fallback: dict[TopicPartition, int]
@@ -115,12 +121,14 @@ class OffsetFinder:
         ts_ms = -(-ts_ns // 1_000_000)
         found = await self._kafka.offsets_for_times(dict.fromkeys(partitions, ts_ms))
         ends = await self._ends(partitions)
-        empty = [one for one in partitions if found.get(one) is None]
+        empty = [partition for partition in partitions if found.get(partition) is None]
         if empty and not await self._knows_times(empty, ends):
             return fallback
         return {
-            one: found[one].offset if found.get(one) is not None else ends[one]
-            for one in partitions
+            partition: found[partition].offset
+            if found.get(partition) is not None
+            else ends[partition]
+            for partition in partitions
         }
 
     async def _knows_times(
@@ -129,7 +137,7 @@ class OffsetFinder:
         """Return whether the broker finds records by time: some brokers answer that there is none,
         whatever the time is."""
         begins = await self._kafka.beginning_offsets(partitions)
-        filled = [one for one in partitions if begins[one] < ends[one]]
+        filled = [partition for partition in partitions if begins[partition] < ends[partition]]
         if not filled:
             return True
         found = await self._kafka.offsets_for_times(dict.fromkeys(filled, 0))

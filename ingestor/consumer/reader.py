@@ -125,8 +125,8 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         found: Records = {}
         for partition, some in (await self.poll_batches(partitions, timeout_ms)).items():
             records = found[partition] = []
-            for one in some:
-                records += one.records() if isinstance(one, FetchedBatch) else [one]
+            for item in some:
+                records += item.records() if isinstance(item, FetchedBatch) else [item]
         return found
 
     async def poll_batches(
@@ -141,7 +141,7 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         """
         if self._failure is not None:
             raise self._failure
-        wanted = [one for one in partitions if one in self.ready]
+        wanted = [partition for partition in partitions if partition in self.ready]
         found: RecordsOrBatches = await self._client.getmany(
             *(wanted or [_NONE]), timeout_ms=timeout_ms if wanted else _JOINING_MS
         )
@@ -149,21 +149,21 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             end = self._ends.get(partition)
             if end is not None:
                 found[partition] = [
-                    before for one in records if (before := until(one, end)) is not None
+                    before for record in records if (before := until(record, end)) is not None
                 ]
         # While it waited, the group may have given one to somebody else.
         return {one: records for one, records in found.items() if one in self.ready and records}
 
     async def supplies(self) -> dict[TopicPartition, Supply]:
         """Return what is to be expected of each partition that is ready."""
-        return {one: await self._supply(one) for one in list(self.ready)}
+        return {item: await self._supply(item) for item in list(self.ready)}
 
     def is_finished(self, supplies: Mapping[TopicPartition, Supply]) -> bool:
         """Return whether everything was read up to the end."""
         is_bounded = (
             self._end is not None and self._is_assigned and len(supplies) == len(self.ready)
         )
-        return is_bounded and all(one is Supply.ENDED for one in supplies.values())
+        return is_bounded and all(supply is Supply.ENDED for supply in supplies.values())
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """Commit offsets; return False where partitions went to another member meanwhile."""
@@ -196,7 +196,7 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     def _require(self, known: Collection[str]) -> None:
         self._topics = [
-            one for one in self._topics if one in known or one not in self._may_be_absent
+            topic for topic in self._topics if topic in known or topic not in self._may_be_absent
         ]
         for topic in self._topics:
             if topic not in known:

@@ -33,7 +33,7 @@ class Lines:
 
     def remove(self, session: Carrier) -> None:
         """Count a session out; one that is not in costs nothing."""
-        self._open = [one for one in self._open if one is not session]
+        self._open = [item for item in self._open if item is not session]
         self.is_used = bool(self._open)
 
     def uncovered(
@@ -41,17 +41,22 @@ class Lines:
     ) -> list[Subscription]:
         """Return which subscriptions of a session no other one carries now."""
         covered = {
-            (one.instrument, one.channel)
+            (subscription.instrument, subscription.channel)
             for other in self._open
             if other is not session
-            for one in other.subscriptions
-            if one.stream not in other.pending and one.stream not in other.interrupted
+            for subscription in other.subscriptions
+            if subscription.stream not in other.pending
+            and subscription.stream not in other.interrupted
         }
-        return [one for one in subscriptions if (one.instrument, one.channel) not in covered]
+        return [
+            subscription
+            for subscription in subscriptions
+            if (subscription.instrument, subscription.channel) not in covered
+        ]
 
     def paired(self, size: int) -> NDArray[np.bool_]:
         """Return by instrument number, bool[size], whether it is on such a line."""
         found = np.zeros(size, np.bool_)
         for session in self._open:
-            found[[one.instrument for one in session.subscriptions]] = True
+            found[[subscription.instrument for subscription in session.subscriptions]] = True
         return found

@@ -67,7 +67,9 @@ def _nothing_waits() -> None: ...
 def instruments_of(subscriptions: Iterable[Subscription], row_class: RowClass) -> list[int]:
     """Return the instruments of which a class of rows is subscribed to."""
     channel = row_class.channel
-    return [one.instrument for one in subscriptions if one.channel == channel]
+    return [
+        subscription.instrument for subscription in subscriptions if subscription.channel == channel
+    ]
 
 
 class _Streams:
@@ -141,7 +143,7 @@ class Session:
     @property
     def streams(self) -> list[str]:
         """The distinct streams of the subscriptions, in order."""
-        return list(dict.fromkeys(one.stream for one in self.subscriptions))
+        return list(dict.fromkeys(subscription.stream for subscription in self.subscriptions))
 
     def instruments(self, row_class: RowClass) -> Sequence[int]:
         return instruments_of(self.subscriptions, row_class)
@@ -150,8 +152,11 @@ class Session:
         """Some instruments have a new revision. numbers: old -> new."""
         self._settle()
         self.subscriptions = [
-            replace(one, instrument=numbers.get(one.instrument, one.instrument))
-            for one in self.subscriptions
+            replace(
+                subscription,
+                instrument=numbers.get(subscription.instrument, subscription.instrument),
+            )
+            for subscription in self.subscriptions
         ]
 
     def change(self, subscriptions: Iterable[Subscription], ts_recv: int) -> None:
@@ -167,10 +172,18 @@ class Session:
         self._settle()
         before, self.subscriptions = self.subscriptions, list(subscriptions)
         kept = {*before} & {*self.subscriptions}
-        changed = [one for one in (*before, *self.subscriptions) if one not in kept]
+        changed = [
+            subscription
+            for subscription in (*before, *self.subscriptions)
+            if subscription not in kept
+        ]
         self.pending.intersection_update(self.streams)
         if self.lines is not None:  # another line must not be given up for what is not confirmed
-            self.expect_acks(one.stream for one in self.subscriptions if one not in kept)
+            self.expect_acks(
+                subscription.stream
+                for subscription in self.subscriptions
+                if subscription not in kept
+            )
         self.interrupted.intersection_update(self.streams)
         self._declare(Cause.DISCONNECT, ts_recv, changed)
 
@@ -190,7 +203,9 @@ class Session:
 
     def _pause_of(self, streams: Collection[str], ts_recv: int) -> None:
         lost = [
-            one for one in self.subscriptions if one.stream in streams and one.channel != "book"
+            subscription
+            for subscription in self.subscriptions
+            if subscription.stream in streams and subscription.channel != "book"
         ]
         self._declare(Cause.STALE, ts_recv, lost)
 
@@ -399,7 +414,11 @@ class Session:
             return
         self.pending.difference_update(streams)
         self.refused_streams.update(streams)
-        self.subscriptions = [one for one in self.subscriptions if one.stream not in streams]
+        self.subscriptions = [
+            subscription
+            for subscription in self.subscriptions
+            if subscription.stream not in streams
+        ]
         self._events.refused(self, streams, text)
 
 

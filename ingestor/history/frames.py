@@ -61,7 +61,7 @@ class FrameForm:
             ("times", self.times, get_args(Times)),
         ):
             if value not in choices:
-                wanted = ", ".join(repr(one) for one in choices)
+                wanted = ", ".join(repr(choice) for choice in choices)
                 raise ConfigError(f"{name} is {value!r}", hint=f"say one of {wanted}")
 
 
@@ -140,10 +140,10 @@ class _Table:
         return pa.table(columns)
 
     def _instrument_columns(self) -> dict[str, pa.Array]:
-        parts = [one.key.split(":", 2) for one in self._instruments]
-        canonical = [self._canonical(one) for one in self._instruments]
+        parts = [instrument.key.split(":", 2) for instrument in self._instruments]
+        canonical = [self._canonical(instrument) for instrument in self._instruments]
         return {
-            "instrument": self._of_instrument([one.key for one in self._instruments]),
+            "instrument": self._of_instrument([instrument.key for instrument in self._instruments]),
             "venue": self._of_instrument([part[0] for part in parts]),
             "market": self._of_instrument([part[1] for part in parts]),
             "symbol": self._of_instrument([part[2] for part in parts]),
@@ -228,7 +228,7 @@ class _Table:
         return np.full(len(self._rows), RATE_EXPONENT, np.int64)
 
     def _exponents(self, name: str) -> NDArray[np.int64]:
-        of_instruments = [getattr(one, name) for one in self._instruments]
+        of_instruments = [getattr(instrument, name) for instrument in self._instruments]
         found: NDArray[np.int64] = np.array(of_instruments, np.int64)[self._numbers]
         return found
 

@@ -196,7 +196,7 @@ class Recording(Readable):
             )
             with source:
                 by_key = _Numbers(_instruments(source))
-                seen.update((one.key, one) for one in by_key.instruments)
+                seen.update((instrument.key, instrument) for instrument in by_key.instruments)
                 names = column_names(row_class)
                 wanted = ["instrument", *names.values(), *by_key.columns]
                 for columns in source.iter_batches(_BATCH_ROWS, columns=wanted):
@@ -218,7 +218,7 @@ class Recording(Readable):
 
     def _within(self, rows: Rows, instruments: Sequence[Instrument]) -> Rows:
         if self.symbols:
-            wanted = [matches_any(one, self.symbols) for one in instruments]
+            wanted = [matches_any(instrument, self.symbols) for instrument in instruments]
             rows = rows[np.array(wanted, np.bool_)[rows["instrument"]]]
         if self.start_ns is not None:
             rows = rows[rows["ts_recv"] >= self.start_ns]
@@ -236,10 +236,12 @@ class _Numbers:
         self.table = InstrumentTable()
         self._by_key: dict[str, int] = {}
         self._by_exponents: dict[tuple[str, int, int], int] = {}
-        for one in instruments:
-            number = self.table.add(one)
-            self._by_key[one.key] = number
-            self._by_exponents[one.key, one.price_exponent, one.size_exponent] = number
+        for instrument in instruments:
+            number = self.table.add(instrument)
+            self._by_key[instrument.key] = number
+            self._by_exponents[
+                instrument.key, instrument.price_exponent, instrument.size_exponent
+            ] = number
         self._is_plain = len(self._by_key) == len(instruments)
 
     @property

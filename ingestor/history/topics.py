@@ -52,7 +52,9 @@ class KafkaRecording(Readable):
     async def __aiter__(self) -> AsyncIterator[TickBatch]:
         row_classes = [ROW_CLASSES.of_channel(kind) for kind in self.kinds]
         is_all = len(self.kinds) == len(ROW_CLASSES)
-        others = [self.prefix + one.topic for one in row_classes if not one.is_standard]
+        others = [
+            self.prefix + row_class.topic for row_class in row_classes if not row_class.is_standard
+        ]
         chosen = _Chosen(
             _time_of(self.start),
             _time_of(self.end),

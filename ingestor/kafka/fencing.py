@@ -111,7 +111,7 @@ async def _mark(
         absent = [place for place, failure in refused.items() if isinstance(failure, _ABSENT)]
         for place in absent:
             del wanted[place]
-        reasons = [one for one in refused.values() if not isinstance(one, _ABSENT)]
+        reasons = [item for item in refused.values() if not isinstance(item, _ABSENT)]
         reasons.sort(key=lambda one: isinstance(one, _PASSING))  # the one that stays goes first
         if reasons:
             raise reasons[0]

@@ -54,7 +54,7 @@ class FetchedBatch:
         found = PartitionRecords(
             *(self.partition, kept, [], self.first_offset, None, None, False, READ_UNCOMMITTED)
         )
-        return [one for one in found if one.offset < self.next_offset]
+        return [item for item in found if item.offset < self.next_offset]
 
 
 def until(

@@ -72,14 +72,22 @@ async def prepare_topics(
         says why it can't.
     """
     report = TopicReport()
-    wanted = [one for one in _new_topics(settings) if topics is None or one.name in set(topics)]
+    wanted = [
+        new_topic
+        for new_topic in _new_topics(settings)
+        if topics is None or new_topic.name in set(topics)
+    ]
     admin = AIOKafkaAdminClient(**settings.client_options())
     try:
         await admin.start()
         if settings.create_topics:
             await _create(admin, wanted, report)
-        ticks = {settings.tick_topic(one) for one in ROW_CLASSES if not one.is_compacted}
-        names = [one.name for one in wanted if one.name in ticks]
+        ticks = {
+            settings.tick_topic(row_class)
+            for row_class in ROW_CLASSES
+            if not row_class.is_compacted
+        }
+        names = [request.name for request in wanted if request.name in ticks]
         report.compacted = await compacted_topics(admin, names)
         report.is_read = True
     except (errors.KafkaError, OSError, TimeoutError) as failure:
@@ -148,7 +156,7 @@ def compaction_text(topics: Iterable[str]) -> str:
 def _new_topics(settings: KafkaSettings) -> list[NewTopic]:
     ticks = [row_class.topic for row_class in ROW_CLASSES]
     wide = {*ticks, BOOK_SNAPSHOT}
-    compacted = COMPACTED | {one.topic for one in ROW_CLASSES if one.is_compacted}
+    compacted = COMPACTED | {row_class.topic for row_class in ROW_CLASSES if row_class.is_compacted}
     retention = {_CLEANUP: "delete", "retention.ms": str(settings.retention_ms)}
     # aiokafka demands an assignment exactly when the replication factor is the broker's default.
     assignments: dict[int, list[int]] | None = {} if settings.replication_factor == -1 else None

@@ -201,8 +201,8 @@ class InstrumentTable:
         self._symbols: dict[tuple[str, str], Symbols] = {}
         self._exponents = np.zeros((64, 4), np.int64)
         self._pairs = self._exponents[:, :2].copy()  # apart, since rows in one piece are read fast
-        for one in instruments:
-            self.add(one)
+        for known_instrument in instruments:
+            self.add(known_instrument)
 
     def __len__(self) -> int:
         return len(self._all)

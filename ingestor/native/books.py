@@ -97,7 +97,7 @@ class LentBooks:
             uint8[n], for each update of the part what became of it, as in `UpdateResult`.
         """
         done = np.full(len(updates), UpdateResult.LEFT, np.uint8)
-        arrays = [np.ascontiguousarray(one) for one in (updates, prices, sizes)]
+        arrays = [np.ascontiguousarray(update) for update in (updates, prices, sizes)]
         self._run(address(self._books), *map(address, arrays), address(done), *part)
         return done
 
@@ -113,8 +113,8 @@ def _with_room(levels: Levels, most: int) -> Levels:
     used = len(levels[0])
     room = max(used, min(max(2 * used, ROOM_MIN), most))
     copies = []
-    for one in levels:
+    for level in levels:
         array = np.empty(room, np.int64)
-        array[:used] = one
+        array[:used] = level
         copies.append(array)
     return copies[0], copies[1]

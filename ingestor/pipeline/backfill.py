@@ -58,11 +58,11 @@ class BackfillPlanner:
         settings = self._settings
         due_ns = now_ns + round(settings.delay_s * SECOND)
         refused = []
-        for one in lost:
-            if one.trades.count > settings.trades_max or len(self) >= settings.ranges_max:
-                refused.append(one)
+        for hole in lost:
+            if hole.trades.count > settings.trades_max or len(self) >= settings.ranges_max:
+                refused.append(hole)
             else:
-                self._put(Wanted(one), due_ns)
+                self._put(Wanted(hole), due_ns)
         return refused
 
     @property
@@ -89,8 +89,8 @@ class BackfillPlanner:
         """
         if list(left) == [wanted.lost]:
             return self.missed(wanted, now_ns)
-        for one in left:
-            self._put(Wanted(one), now_ns)
+        for hole in left:
+            self._put(Wanted(hole), now_ns)
         return []
 
     def missed(self, wanted: Wanted, now_ns: int) -> list[Lost]:

@@ -20,7 +20,7 @@ def concerned(row_class: RowClass, hole: Gap) -> Sequence[int]:
     subscribed = hole.source.instruments(row_class)
     if hole.instruments is None:
         return subscribed
-    return [one for one in hole.instruments if one in set(subscribed)]
+    return [instrument for instrument in hole.instruments if instrument in set(subscribed)]
 
 
 def with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[Mark]) -> Rows:

@@ -83,7 +83,7 @@ class TradeGaps:
         given_up, self._given_up = self._given_up, []
         if not (trades["flags"] & _BACKFILL).any():
             marks = self._look(trades)
-            return _inserted(trades, [(0, one) for one in given_up] + marks), _NOBODY
+            return _inserted(trades, [(0, hole) for hole in given_up] + marks), _NOBODY
         parts, unwanted = [*given_up], []
         is_fetched = (trades["flags"] & _BACKFILL) != 0
         edges = np.flatnonzero(np.diff(is_fetched)) + 1
@@ -106,18 +106,18 @@ class TradeGaps:
         """Return what is still missing of a range."""
         wanted = lost.trades
         return [
-            Lost(lost.instrument, one)
-            for one in self._open.get(lost.instrument, ())
-            if one.first >= wanted.first and one.last <= wanted.last
+            Lost(lost.instrument, hole)
+            for hole in self._open.get(lost.instrument, ())
+            if hole.first >= wanted.first and hole.last <= wanted.last
         ]
 
     def give_up(self, lost: Lost, ts_recv: int) -> None:
         """Declare that what is still missing of a range will not come. ts_recv: ns."""
-        for one in self.left(lost):
-            trades = one.trades
-            self._open[one.instrument].remove(trades)
-            self.unfilled[self._market(one.instrument)] += trades.count
-            self._given_up.append(_gap(one.instrument, ts_recv, Cause.UNFILLED, trades))
+        for hole in self.left(lost):
+            trades = hole.trades
+            self._open[hole.instrument].remove(trades)
+            self.unfilled[self._market(hole.instrument)] += trades.count
+            self._given_up.append(_gap(hole.instrument, ts_recv, Cause.UNFILLED, trades))
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Let new revisions of instruments go on where the old ones were. numbers: old -> new."""
@@ -230,14 +230,14 @@ class TradeGaps:
             return 0
         (first, last), (first_ns, last_ns) = numbers, times_ns
         found, left = 0, []
-        for one in open_ranges:
-            if one.last < first or one.first > last:
-                left.append(one)
+        for open_range in open_ranges:
+            if open_range.last < first or open_range.first > last:
+                left.append(open_range)
                 continue
-            below = LostTrades(one.first, first - 1, one.after_ns, first_ns)
-            above = LostTrades(last + 1, one.last, last_ns, one.before_ns)
+            below = LostTrades(open_range.first, first - 1, open_range.after_ns, first_ns)
+            above = LostTrades(last + 1, open_range.last, last_ns, open_range.before_ns)
             parts = [part for part in (below, above) if part.count > 0]
-            found += one.count - sum(part.count for part in parts)
+            found += open_range.count - sum(part.count for part in parts)
             left += parts
         open_ranges[:] = left
         return found
@@ -262,7 +262,10 @@ class TradeGaps:
         """Take an answer, which holds every trade between its first and its last; return which of
         them were missing."""
         open_ranges = self._open.get(instrument, [])
-        wanted = [any(one.first <= number <= one.last for one in open_ranges) for number in numbers]
+        wanted = [
+            any(open_range.first <= number <= open_range.last for open_range in open_ranges)
+            for number in numbers
+        ]
         (least, least_ns), *_ = ordered = sorted(zip(numbers, times_ns, strict=True))
         most, most_ns = ordered[-1]
         self._cut(instrument, (least, most), (least_ns, most_ns))

@@ -238,7 +238,7 @@ def lost_line(
 
 def revision(instruments: Sequence[Instrument]) -> dict[str, Any]:
     """Return the decision to take new metadata. instruments: of one venue, at least one."""
-    rows = [one.to_json() for one in instruments]
+    rows = [instrument.to_json() for instrument in instruments]
     return {"action": REVISE, "key": instruments[0].key, "instruments": rows}
 
 
@@ -256,7 +256,10 @@ def streams_changed(
         subscriptions: all that it carries from now on.
         instruments: those of the new ones.
     """
-    texts = [(one.symbol, one.channel, one.stream) for one in subscriptions]
+    texts = [
+        (subscription.symbol, subscription.channel, subscription.stream)
+        for subscription in subscriptions
+    ]
     rows = [instrument.to_json() for instrument in instruments]
     return {"action": STREAMS, "subscriptions": texts, "instruments": rows}
 

@@ -88,17 +88,20 @@ def to_table(rows: Rows, row_class: RowClass, table: InstrumentTable) -> pa.Tabl
     ranks = rank[rows["instrument"]]
     order = np.lexsort((rows["ts_recv"], ranks))  # stable: ties stay as they came
     ranks, rows = ranks[order], rows[order]
-    instruments = [table[int(one)] for one in numbers]
+    instruments = [table[int(number)] for number in numbers]
     columns: list[Any] = [
         pa.DictionaryArray.from_arrays(
-            pa.array(ranks, pa.int32()), pa.array([one.key for one in instruments], pa.string())
+            pa.array(ranks, pa.int32()),
+            pa.array([instrument.key for instrument in instruments], pa.string()),
         )
     ]
     columns += [_column(row_class, rows, name) for name in column_names(row_class)]
     for exponents in (table.price_exponents, table.size_exponents):
         by_rank = exponents[numbers].astype(np.int8)
         columns.append(pa.array(by_rank[ranks]))
-    metadata = {TABLE_KEY: json.dumps([one.to_json() for one in instruments]).encode()}
+    metadata = {
+        TABLE_KEY: json.dumps([instrument.to_json() for instrument in instruments]).encode()
+    }
     return pa.Table.from_arrays(columns, schema=schema(row_class).with_metadata(metadata))
 
 
@@ -243,7 +246,7 @@ class ParquetSink:
 def by_unit(rows: Rows, table: InstrumentTable) -> Iterable[tuple[Unit, Rows]]:
     """Split rows by venue and hour of receipt, each part in the order it came."""
     hours = rows["ts_recv"] // HOUR_NS
-    names = [one.venue for one in table]
+    names = [instrument.venue for instrument in table]
     venues = sorted(set(names))
     codes = np.array([venues.index(name) for name in names], np.int64)[rows["instrument"]]
     keys: NDArray[np.int64] = hours * len(venues) + codes
@@ -309,9 +312,9 @@ def _scales(files: Iterable[Path]) -> dict[Exponent, int]:
     scales[Exponent.PRICE] = scales[Exponent.SIZE] = 0
     for file in files:
         metadata = pq.read_schema(file).metadata or {}
-        for one in json.loads(metadata[TABLE_KEY]):
+        for load in json.loads(metadata[TABLE_KEY]):
             for unit in (Exponent.PRICE, Exponent.SIZE):
-                scales[unit] = max(scales[unit], one[_EXPONENT_COLUMNS[unit]])
+                scales[unit] = max(scales[unit], load[_EXPONENT_COLUMNS[unit]])
     return scales
 
 

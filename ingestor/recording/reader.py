@@ -141,12 +141,12 @@ def find_files(paths: Iterable[Path], problems: Problems) -> list[Path]:
             else:
                 problems.add(path, 0, "no such file or folder")
             continue
-        for one in regular_files(path, lambda path, what: problems.add(path, 0, what)):
-            name = one.name.removesuffix(UNFINISHED)
+        for regular_file in regular_files(path, lambda path, what: problems.add(path, 0, what)):
+            name = regular_file.name.removesuffix(UNFINISHED)
             if name.endswith((SUFFIX, ".jsonl")):
-                found[one] = None
+                found[regular_file] = None
             elif not name.endswith((INDEX, ".tmp", ".md", ".parquet", "manifest.json")):
-                problems.add(one, 0, f"is no recording (no name in {SUFFIX} or .jsonl)")
+                problems.add(regular_file, 0, f"is no recording (no name in {SUFFIX} or .jsonl)")
     return list(found)
 
 

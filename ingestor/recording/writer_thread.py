@@ -216,7 +216,10 @@ class RecorderWorker:
         self._by_connection[entry.connection] = writer
         line = Connect(entry.ts_ns, entry.connection, entry.url, entry.venue, entry.market)
         line.lines = entry.lines
-        line.subscriptions = [(one.symbol, one.channel, one.stream) for one in entry.subscriptions]
+        line.subscriptions = [
+            (subscription.symbol, subscription.channel, subscription.stream)
+            for subscription in entry.subscriptions
+        ]
         writer.encode(time.monotonic())
         line.instruments = self._new_instruments(writer, entry.subscriptions)
         _put(writer, line)
@@ -242,7 +245,10 @@ class RecorderWorker:
         for connection, entry in self._open.items():
             if entry.venue == writer.venue:
                 subscriptions = self._subscriptions(connection)
-                texts = [(one.symbol, one.channel, one.stream) for one in subscriptions]
+                texts = [
+                    (subscription.symbol, subscription.channel, subscription.stream)
+                    for subscription in subscriptions
+                ]
                 opened = Open(connection, entry.market, entry.url, texts, entry.lines)
                 header.connections.append(opened)
                 header.instruments += self._new_instruments(writer, subscriptions)
@@ -251,7 +257,7 @@ class RecorderWorker:
     def _new_instruments(
         self, writer: SegmentWriter, subscriptions: Sequence[Subscription]
     ) -> list[dict[str, Any]]:
-        numbers = dict.fromkeys(one.instrument for one in subscriptions)
+        numbers = dict.fromkeys(subscription.instrument for subscription in subscriptions)
         new = [number for number in numbers if number not in writer.named]
         writer.named.update(new)
         return [self._instruments[number].to_json() for number in new]

@@ -90,7 +90,7 @@ class Digest:
 
 def combined(digests: Iterable[str]) -> str:
     """Return the digest of all from the digests of disjoint parts (workers, or streams)."""
-    return f"{sum(int(one, 16) for one in digests) % _MODULUS:064x}"
+    return f"{sum(int(digest, 16) for digest in digests) % _MODULUS:064x}"
 
 
 def _add_with_gaps(stream: _Stream, row_class: RowClass, rows: Rows) -> None:

@@ -56,7 +56,7 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({one for one in secrets if len(one) >= 4}, key=len, reverse=True)
+        known = sorted({secret for secret in secrets if len(secret) >= 4}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def text(self, text: str) -> str:
@@ -80,7 +80,7 @@ class Redactor:
             case (str() as name, hidden) if hidden and _SENSITIVE_FIELD.search(name):
                 return [name, STARS]  # a header
             case list() | tuple() | set() | frozenset():
-                return [self.value(one) for one in value]
+                return [self.value(item) for item in value]
         return self.text(
             value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
         )

@@ -76,7 +76,7 @@ class Feeds:
         number = self._markets.get((venue, market))
         if number is None:
             number = self._markets[venue, market] = len(self._markets)
-            self.all += [FeedKey(venue, market, one.channel) for one in ROW_CLASSES]
+            self.all += [FeedKey(venue, market, row_class.channel) for row_class in ROW_CLASSES]
         return number
 
     def of_rows(self, row_class: RowClass, instruments: NDArray[np.uint32]) -> NDArray[np.intp]:
@@ -89,7 +89,9 @@ class Feeds:
 
     def _learn(self) -> dict[RowClass, NDArray[np.intp]]:
         more = range(len(self._feed_of[RowClass.TRADE]), len(self._table))
-        markets = [self.market(self._table[one].venue, self._table[one].market) for one in more]
+        markets = [
+            self.market(self._table[number].venue, self._table[number].market) for number in more
+        ]
         first = np.array(markets, np.intp) * len(self._feed_of)
         for place, (row_class, known) in enumerate(self._feed_of.items()):
             self._feed_of[row_class] = np.concatenate([known, first + place])
@@ -143,10 +145,10 @@ class LastSeen:
     def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
         """settle: called before anything is read."""
         self._settle = settle
-        self._rows = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
-        self._ts_recv = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
-        self._ts_event = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
-        self._unpublished = {one: np.zeros(0, np.int64) for one in ROW_CLASSES}
+        self._rows = {row_class: np.zeros(0, np.int64) for row_class in ROW_CLASSES}
+        self._ts_recv = {row_class: np.zeros(0, np.int64) for row_class in ROW_CLASSES}
+        self._ts_event = {row_class: np.zeros(0, np.int64) for row_class in ROW_CLASSES}
+        self._unpublished = {row_class: np.zeros(0, np.int64) for row_class in ROW_CLASSES}
         self._gaps: Counter[tuple[RowClass, int]] = Counter()
 
     def count_gaps(self, row_class: RowClass, numbers: NDArray[np.uint32]) -> None:

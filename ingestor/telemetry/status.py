@@ -152,7 +152,7 @@ class Status:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Return what `to_json` was made of. Raises KeyError, TypeError, ValueError."""
-        known = {one.name: content[one.name] for one in fields(cls)}
+        known = {field.name: content[field.name] for field in fields(cls)}
         known["phase"] = Phase(known["phase"])
         known["feeds"] = [FeedStatus(**feed) for feed in known["feeds"]]
         known["events"] = [RecentEvent(**event) for event in known["events"]]
@@ -210,16 +210,16 @@ def merged(statuses: Iterable[Status]) -> Status:
     every = list(statuses)
     if not every:
         return Status()
-    whole = Status(phase=max((one.phase for one in every), key=_WORST_LAST.index))
+    whole = Status(phase=max((status.phase for status in every), key=_WORST_LAST.index))
     for name in _SUMMED:
-        setattr(whole, name, sum(getattr(one, name) for one in every))
+        setattr(whole, name, sum(getattr(status, name) for status in every))
     for name in _LARGEST:
-        setattr(whole, name, _largest(getattr(one, name) for one in every))
+        setattr(whole, name, _largest(getattr(status, name) for status in every))
     for total, parts in (
-        (whole.connections, [one.connections for one in every]),
-        (whole.rows, [one.rows for one in every]),
-        (whole.auxiliary, [one.auxiliary for one in every]),
-        (whole.books, [one.books for one in every]),
+        (whole.connections, [status.connections for status in every]),
+        (whole.rows, [status.rows for status in every]),
+        (whole.auxiliary, [status.auxiliary for status in every]),
+        (whole.books, [status.books for status in every]),
     ):
         _add_up(total, parts)
     for venue in dict.fromkeys(venue for status in every for venue in status.venues):
@@ -241,9 +241,9 @@ def merged(statuses: Iterable[Status]) -> Status:
             whole.queue_fill[name] = max(whole.queue_fill.get(name, 0.0), fill)
     known = [status.kafka_up for status in every if status.kafka_up is not None]
     whole.kafka_up = all(known) if known else None
-    whole.feeds = _merged_feeds(feed for one in every for feed in one.feeds)
-    whole.held = list(dict.fromkeys(text for one in every for text in one.held))
-    whole.notes = list(dict.fromkeys(note for one in every for note in one.notes))
+    whole.feeds = _merged_feeds(feed for status in every for feed in status.feeds)
+    whole.held = list(dict.fromkeys(text for status in every for text in status.held))
+    whole.notes = list(dict.fromkeys(note for status in every for note in status.notes))
     return whole
 
 
@@ -261,12 +261,12 @@ def _merged_feeds(feeds: Iterable[FeedStatus]) -> list[FeedStatus]:
             parts[0].venue,
             parts[0].market,
             parts[0].channel,
-            rows=sum(one.rows for one in parts),
-            lag_p50_ms=_largest(one.lag_p50_ms for one in parts),
-            lag_p99_ms=_largest(one.lag_p99_ms for one in parts),
-            venue_lag_p99_ms=_largest(one.venue_lag_p99_ms for one in parts),
+            rows=sum(part.rows for part in parts),
+            lag_p50_ms=_largest(part.lag_p50_ms for part in parts),
+            lag_p99_ms=_largest(part.lag_p99_ms for part in parts),
+            venue_lag_p99_ms=_largest(part.venue_lag_p99_ms for part in parts),
             skew_ms=max(
-                (one.skew_ms for one in parts if one.skew_ms is not None), key=abs, default=None
+                (part.skew_ms for part in parts if part.skew_ms is not None), key=abs, default=None
             ),
         )
         for parts in by_name.values()
@@ -274,7 +274,7 @@ def _merged_feeds(feeds: Iterable[FeedStatus]) -> list[FeedStatus]:
 
 
 def _largest(values: Iterable[float | None]) -> float | None:
-    return max((one for one in values if one is not None), default=None)
+    return max((value for value in values if value is not None), default=None)
 
 
 READY_SHARE: Final = 0.9  # of the planned connections must be connected

@@ -48,7 +48,9 @@ def make_certificate(folder: Path, host: str) -> tuple[ssl.SSLContext, Path]:
 def _signed(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ingestor serve")])
     now = dt.datetime.now(dt.UTC)
-    hosts = [_general_name(one) for one in dict.fromkeys(("localhost", "127.0.0.1", "::1", host))]
+    hosts = [
+        _general_name(fromkey) for fromkey in dict.fromkeys(("localhost", "127.0.0.1", "::1", host))
+    ]
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     usage = x509.KeyUsage(
         digital_signature=True, key_cert_sign=True, crl_sign=False, content_commitment=False,

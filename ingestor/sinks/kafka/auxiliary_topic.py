@@ -91,7 +91,7 @@ class _Partition:
     def settle(self) -> int:
         """Forget the batch; return how many records it had."""
         settled, self.in_flight = self.in_flight, []
-        self.size_bytes -= sum(one.size for one in settled)
+        self.size_bytes -= sum(batch.size for batch in settled)
         return len(settled)
 
     def fail(self, reason: str, now_s: float) -> None:
@@ -139,8 +139,12 @@ class AuxiliaryTopic:
     def reasons(self) -> dict[int, str]:
         """Return, by partition, why nothing is taken."""
         if self._absence is not None:
-            return {one.number: self._absence for one in self._partitions}
-        return {one.number: one.reason for one in self._partitions if one.reason is not None}
+            return {partition.number: self._absence for partition in self._partitions}
+        return {
+            partition.number: partition.reason
+            for partition in self._partitions
+            if partition.reason is not None
+        }
 
     def put(self, record: AuxiliaryRecord) -> None:
         """Queue a record. Where the topic is full, the partition that holds most pays for it."""
@@ -164,7 +168,7 @@ class AuxiliaryTopic:
         self._partitions = [_Partition(0)]
 
     def _is_full(self, record: AuxiliaryRecord) -> bool:
-        size_bytes = sum(one.size_bytes for one in self._partitions)
+        size_bytes = sum(partition.size_bytes for partition in self._partitions)
         return len(self) >= SIDE_RECORDS_MAX or size_bytes + record.size > SIDE_BYTES_MAX
 
     def _partition_of(self, record: AuxiliaryRecord) -> _Partition:
@@ -194,14 +198,14 @@ class AuxiliaryTopic:
         try:
             while True:
                 self._wake.clear()
-                if any(one.queue for one in self._partitions):
+                if any(partition.queue for partition in self._partitions):
                     await self._deal(produce, is_idle=not sending)
                 if self._is_dealt(produce):
-                    sending |= {self._start(produce, one) for one in self._due()}
+                    sending |= {self._start(produce, partition) for partition in self._due()}
                     await self._rest(self._next_due_s())
                 elif sending:
                     await self._rest(None)
-                for task in [one for one in sending if one.done()]:
+                for task in [batch for batch in sending if batch.done()]:
                     sending.discard(task)
                     task.result()
         finally:
@@ -229,23 +233,27 @@ class AuxiliaryTopic:
             self._absence, self._absences = None, 0
             if is_idle and count != len(self._partitions):
                 before = self._partitions
-                numberings = {one.number: one.numbering for one in before}
+                numberings = {batch.number: batch.numbering for batch in before}
                 self._partitions = [
                     _Partition(number, numbering=numberings.get(number, Numbering()))
                     for number in range(count)
                 ]
-                for record in (record for one in before for record in one.queue):
+                for record in (record for batch in before for record in batch.queue):
                     self._partition_of(record).put(record)
 
     def _waiting(self) -> list[_Partition]:
-        return [one for one in self._partitions if one.queue and not one.in_flight]
+        return [
+            partition
+            for partition in self._partitions
+            if partition.queue and not partition.in_flight
+        ]
 
     def _due(self) -> list[_Partition]:
         now_s = asyncio.get_running_loop().time()
-        return [one for one in self._waiting() if one.due_s <= now_s]
+        return [partition for partition in self._waiting() if partition.due_s <= now_s]
 
     def _next_due_s(self) -> float | None:
-        return min((one.due_s for one in self._waiting()), default=None)
+        return min((partition.due_s for partition in self._waiting()), default=None)
 
     def _start(self, produce: ProduceClient, partition: _Partition) -> asyncio.Task[None]:
         partition.take(self._bytes_max // 2)
@@ -298,12 +306,12 @@ class AuxiliaryTopic:
         made: list[Record] = [
             # A time that is far from the clock's would be refused, and is in the value anyway.
             (
-                one.key,
-                one.value,
-                one.ts_ms if abs(one.ts_ms - now_ms) < _TIME_SLACK_MS else now_ms,
+                batch.key,
+                batch.value,
+                batch.ts_ms if abs(batch.ts_ms - now_ms) < _TIME_SLACK_MS else now_ms,
                 1,
             )
-            for one in partition.in_flight
+            for batch in partition.in_flight
         ]
         batch, count, _ = produce.build(
             partition.numbering, made, self._headers, self._bytes_max * 2

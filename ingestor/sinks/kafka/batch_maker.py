@@ -89,7 +89,7 @@ class BatchMaker:
 
     def _make(self, produce: ProduceClient, row_class: RowClass, started: Started) -> None:
         if self._json_batches is not None:
-            started = [one for one in started if not self._write(produce, *one)]
+            started = [batch for batch in started if not self._write(produce, *batch)]
             if not started:
                 return
         parts = [in_flight.part() for _, in_flight in started]

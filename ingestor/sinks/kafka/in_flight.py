@@ -169,7 +169,14 @@ class InFlightWindow:
 
     def next(self) -> InFlightBatch | None:
         """Return the oldest flight that isn't under way, None when new rows are to be taken."""
-        return next((one for one in self.in_flight_batches if not one.is_under_way), None)
+        return next(
+            (
+                in_flight_batch
+                for in_flight_batch in self.in_flight_batches
+                if not in_flight_batch.is_under_way
+            ),
+            None,
+        )
 
     def start(self, in_flight: InFlightBatch, connection: Connection, now_s: float) -> None:
         """Take note that a batch is about to be sent: the newest one, or the only one to be mended.

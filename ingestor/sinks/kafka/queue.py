@@ -353,7 +353,9 @@ class PublishQueue:
         """
         waiting: list[tuple[int, Rows]] = []
         for partition_queue in [
-            one for one in self.partition_queues.values() if one.row_class is row_class
+            partition_queue
+            for partition_queue in self.partition_queues.values()
+            if partition_queue.row_class is row_class
         ]:
             if partition_queue.rows_in_flight:
                 raise LedgerBroken(

@@ -42,7 +42,9 @@ _NS_PER_MS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Say what happens next. delay_s: until the batch is tried again. replaces: the producer ends.
+    """Say what happens next.
+
+    delay_s: until the batch is tried again. replaces: the producer ends.
     """
 
     reason: str

@@ -480,7 +480,7 @@ class Sender:
             elif window in self._withdrawn and self.produce is not None:
                 self._spawn(self._again(self.produce, [window]))
             self._withdrawn.discard(window)
-        self.wake(one for one in known if one.row_class is row_class)
+        self.wake(item for item in known if item.row_class is row_class)
 
     def _of(self, row_class: RowClass) -> list[InFlightWindow]:
         windows = list(self._windows.values())

@@ -162,8 +162,7 @@ class KafkaSink:
 
     @property
     def is_up(self) -> bool:
-        """Return True if Kafka takes rows: it is connected, and acks come while rows wait for them.
-        """
+        """Return True if Kafka takes rows: it is connected, and acks come while rows wait."""
         waited_ns = self._monotonic() - self._idle_ns
         return self.failure is None and (not self.queue.rows or waited_ns < ACK_WITHIN_S * 1e9)
 
@@ -238,8 +237,8 @@ class KafkaSink:
     def statistics(self) -> QueueStatistics:
         """Return what waits for Kafka, and what Kafka refuses."""
         apart = [
-            (self._topics[one.row_class], one.partition, self._sender.reason(one))
-            for one in self.queue.apart
+            (self._topics[item.row_class], item.partition, self._sender.reason(item))
+            for item in self.queue.apart
         ]
         held, partitions = refused_now(apart, self.refused_topics, self.side.topics)
         return replace(

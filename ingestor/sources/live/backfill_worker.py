@@ -86,8 +86,8 @@ class BackfillWorker:
 
     def submit(self, lost: Sequence[Lost]) -> None:
         """Fetch these, where the venue gives past trades."""
-        for one in lost:
-            connection = self._connections.connection_of(one.instrument, "trades")
+        for hole in lost:
+            connection = self._connections.connection_of(hole.instrument, "trades")
             if connection is None or not _has_history(connection):
                 continue
             origin = connection.slot.planned.rest_url
@@ -95,7 +95,7 @@ class BackfillWorker:
                 self._planners[origin] = BackfillPlanner(self._settings)
                 self._wake[origin] = asyncio.Event()
                 self._fresh.set()
-            refused = self._planners[origin].submit([one], self._clocks.steady_ns())
+            refused = self._planners[origin].submit([hole], self._clocks.steady_ns())
             if refused:
                 asyncio.get_running_loop().call_soon(
                     bulkheads.guard("backfill", self._give_up), refused
@@ -206,14 +206,14 @@ class BackfillWorker:
 
     def _give_up(self, lost: Iterable[Lost]) -> None:
         """Declare ranges as not to be had: between two flushes, so that a replay does it there."""
-        for one in lost:
+        for hole in lost:
             self._flush()
             now_ns = self._clocks.wall_ns()
-            key = self._table[one.instrument].key
+            key = self._table[hole.instrument].key
             if self._tap is not None:
-                self._tap.record_decision(None, now_ns, unfilled(key, one.trades))
-            log.warning("trades.unfilled", key=key, first=one.trades.first, last=one.trades.last)
-            self._gaps.give_up(one, now_ns)
+                self._tap.record_decision(None, now_ns, unfilled(key, hole.trades))
+            log.warning("trades.unfilled", key=key, first=hole.trades.first, last=hole.trades.last)
+            self._gaps.give_up(hole, now_ns)
             self._flush()
 
 
@@ -223,7 +223,7 @@ def _has_history(connection: Connection) -> bool:
 
 def _symbol(connection: Connection, instrument: int) -> str:
     return next(
-        one.symbol
-        for one in connection.session.subscriptions
-        if (one.instrument, one.channel) == (instrument, "trades")
+        subscription.symbol
+        for subscription in connection.session.subscriptions
+        if (subscription.instrument, subscription.channel) == (instrument, "trades")
     )

@@ -135,9 +135,9 @@ class BookAuditor:
             if not is_audited(slot.planned.adapter) or has_proof(slot.planned.book):
                 continue
             needed = dict.fromkeys(
-                (one.symbol, one.instrument)
-                for one in slot.planned.subscriptions
-                if one.channel in slot.planned.book.channels
+                (subscription.symbol, subscription.instrument)
+                for subscription in slot.planned.subscriptions
+                if subscription.channel in slot.planned.book.channels
             )
             for symbol, instrument in needed:
                 connection = slot.connection

@@ -117,7 +117,7 @@ class Dialers:
         dialer = self._dialers.get(at)
         if dialer is None:
             plans = [other.planned for other in slots]
-            limits = [one.limits for one in plans if (one.venue, one.source_address) == at]
+            limits = [plan.limits for plan in plans if (plan.venue, plan.source_address) == at]
             rate = min(limit.connects_per_s for limit in limits)
             burst = min(limit.connects_burst for limit in limits)
             rate, burst = self._settings.connects or (rate, burst)

@@ -129,15 +129,18 @@ class PlannedConnection:
     @property
     def streams(self) -> list[str]:
         """The distinct streams, in order."""
-        return list(dict.fromkeys(one.stream for one in self.subscriptions))
+        return list(dict.fromkeys(subscription.stream for subscription in self.subscriptions))
 
     def renumbered(self, numbers: Mapping[int, int]) -> PlannedConnection:
         """Return the same with new revisions of some instruments. numbers: old -> new."""
-        if not any(one.instrument in numbers for one in self.subscriptions):
+        if not any(subscription.instrument in numbers for subscription in self.subscriptions):
             return self
         subscriptions = tuple(
-            replace(one, instrument=numbers.get(one.instrument, one.instrument))
-            for one in self.subscriptions
+            replace(
+                subscription,
+                instrument=numbers.get(subscription.instrument, subscription.instrument),
+            )
+            for subscription in self.subscriptions
         )
         return replace(self, subscriptions=subscriptions)
 
@@ -169,9 +172,14 @@ class Plan:
     def digest(self) -> str:
         """Eight hexadecimal digits that two machines agree on if they made the same plan."""
         whole = hashlib.sha256()
-        for one in self.connections:
-            place = (str(one.number), one.venue, one.market, urlsplit(one.url).path)
-            whole.update("\n".join((*place, *one.streams, "")).encode())
+        for subscription in self.connections:
+            place = (
+                str(subscription.number),
+                subscription.venue,
+                subscription.market,
+                urlsplit(subscription.url).path,
+            )
+            whole.update("\n".join((*place, *subscription.streams, "")).encode())
         return whole.hexdigest()[:8]
 
     def share(self, index: int, parts: int, *, one_address: bool = True) -> Plan:
@@ -191,18 +199,22 @@ class Plan:
         if not 0 <= index < parts:
             raise ValueError(f"no part {index} among {parts}")
         groups: dict[tuple[str, str, str], list[PlannedConnection]] = {}
-        for one in self.connections:
-            groups.setdefault((one.venue, one.market, urlsplit(one.url).path), []).append(one)
+        for subscription in self.connections:
+            groups.setdefault(
+                (subscription.venue, subscription.market, urlsplit(subscription.url).path), []
+            ).append(subscription)
         # The lines of a stream stay together: what one of them lost, the other has.
         dealt: list[list[PlannedConnection]] = []
-        for one in (one for group in groups.values() for one in group):
-            if one.line and dealt and dealt[-1][-1].subscriptions == one.subscriptions:
-                dealt[-1].append(one)
+        for item in (subscription for group in groups.values() for subscription in group):
+            if item.line and dealt and dealt[-1][-1].subscriptions == item.subscriptions:
+                dealt[-1].append(item)
             else:
-                dealt.append([one])
+                dealt.append([item])
         return replace(
             self,
-            connections=tuple(one for lines in dealt[index::parts] for one in lines),
+            connections=tuple(
+                subscription for lines in dealt[index::parts] for subscription in lines
+            ),
             workers=self.workers * (parts if one_address else 1),
             parts=self.parts * parts,
             index=self.index * parts + index,
@@ -218,7 +230,9 @@ class Plan:
         for planned in self.connections:
             market = planned.venue, planned.market
             mine = tuple(
-                one for one in planned.subscriptions if carries((*market, one.symbol, one.channel))
+                subscription
+                for subscription in planned.subscriptions
+                if carries((*market, subscription.symbol, subscription.channel))
             )
             if mine:
                 connections.append(replace(planned, subscriptions=mine))
@@ -231,7 +245,10 @@ class Plan:
 
     def trade_numbers(self) -> dict[tuple[str, str], TradeNumbers]:
         """Return what the trade numbers of each (venue, market) say."""
-        return {(one.venue, one.market): one.rules.trade_numbers for one in self.connections}
+        return {
+            (subscription.venue, subscription.market): subscription.rules.trade_numbers
+            for subscription in self.connections
+        }
 
     def book_rules(self) -> dict[tuple[str, str, str], BookRule]:
         """Return the book rule by (venue, market, symbol); symbol "" is of those without a book.
@@ -240,17 +257,17 @@ class Plan:
         need be remembered.
         """
         quoted = {
-            (one.venue, one.market)
-            for one in self.connections
-            if any(subscription.channel == "quotes" for subscription in one.subscriptions)
+            (item.venue, item.market)
+            for item in self.connections
+            if any(subscription.channel == "quotes" for subscription in item.subscriptions)
         }
         rules: dict[tuple[str, str, str], BookRule] = {}
-        for one in self.connections:
-            rule, market = one.book, (one.venue, one.market)
+        for item in self.connections:
+            rule, market = item.book, (item.venue, item.market)
             if market not in quoted:
                 rule = replace(rule, verify_with_quotes=False)
             rules.setdefault((*market, ""), rule)
-            for subscription in one.subscriptions:
+            for subscription in item.subscriptions:
                 if subscription.channel in rule.channels:
                     rules[(*market, subscription.symbol)] = rule
         return rules
@@ -304,7 +321,9 @@ def _endpoint(rules: Market, channel: str, wish: Wanted) -> Endpoint:
     for endpoint in rules.endpoints:
         if endpoint.url == url or (not url and channel in endpoint.channels):
             return endpoint
-    known = sorted({one for endpoint in rules.endpoints for one in endpoint.channels})
+    known = sorted(
+        {subscription for endpoint in rules.endpoints for subscription in endpoint.channels}
+    )
     raise ConfigError(
         f"{wish.adapter.venue} {wish.market} has no channel {channel!r}",
         hint=f"it has {', '.join(known)}",
@@ -322,7 +341,7 @@ def _spread(
     allowed = rules.limits.streams_per_connection
     most = min(allowed, wish.route.streams_per_connection or allowed)
     room = Room(most, rules.limits.streams_of_channel)
-    units = [part for one in instruments for part in _fitting(one, room)]
+    units = [part for subscription in instruments for part in _fitting(subscription, room)]
     total = sum(_streams(unit) for unit in units)
     bins = _fill(units, room, -(-total // room.connections(units)))
     reason = f"{total} streams of {len(instruments)} instruments"
@@ -332,9 +351,9 @@ def _spread(
     if most < allowed:
         limit = f"configured: {most} streams on a connection ({limit})"
     for place, held in enumerate(bins):
-        subscriptions = tuple(one for unit in held for one in unit)
+        subscriptions = tuple(subscription for unit in held for subscription in unit)
         origins = wish.route.origins
-        channels = ", ".join(dict.fromkeys(one.channel for one in subscriptions))
+        channels = ", ".join(dict.fromkeys(subscription.channel for subscription in subscriptions))
         url = at_origin(endpoint.url, origins[place % len(origins)] if origins else None)
         for line in range(wish.route.lines):
             of_lines = f", line {line + 1} of {wish.route.lines}" if wish.route.lines > 1 else ""
@@ -356,12 +375,14 @@ def _spread(
 
 
 def _streams(subscriptions: Iterable[Subscription]) -> int:
-    return len({one.stream for one in subscriptions})
+    return len({subscription.stream for subscription in subscriptions})
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bound what fits on one connection. most: streams. of_channel: most streams of some channels.
+    """Bound what fits on one connection.
+
+    most: streams. of_channel: most streams of some channels.
     """
 
     most: int
@@ -370,17 +391,26 @@ class Room:
     def holds(self, subscriptions: Sequence[Subscription]) -> bool:
         """Say whether a connection may carry all of these."""
         return _streams(subscriptions) <= self.most and all(
-            _streams(one for one in subscriptions if one.channel == channel) <= limit
+            _streams(
+                subscription for subscription in subscriptions if subscription.channel == channel
+            )
+            <= limit
             for channel, limit in self.of_channel.items()
         )
 
     def connections(self, units: Sequence[list[Subscription]]) -> int:
         """Return how many connections are needed at least."""
-        flat = [one for unit in units for one in unit]
+        flat = [subscription for unit in units for subscription in unit]
         needed = -(-sum(_streams(unit) for unit in units) // self.most)
         for channel, limit in self.of_channel.items():
             needed = max(
-                needed, -(-_streams(one for one in flat if one.channel == channel) // limit)
+                needed,
+                -(
+                    -_streams(
+                        subscription for subscription in flat if subscription.channel == channel
+                    )
+                    // limit
+                ),
             )
         return needed
 
@@ -395,11 +425,11 @@ def room_of(planned: PlannedConnection) -> Room:
 def _fitting(subscriptions: list[Subscription], room: Room) -> Iterator[list[Subscription]]:
     """Cut an instrument with more streams than a connection may have; else leave it whole."""
     part: list[Subscription] = []
-    for one in subscriptions:
-        if part and not room.holds([*part, one]):
+    for subscription in subscriptions:
+        if part and not room.holds([*part, subscription]):
             yield part
             part = []
-        part.append(one)
+        part.append(subscription)
     if part:
         yield part
 
@@ -414,7 +444,9 @@ def _fill(
     for unit in units:
         size = _streams(unit)
         of_channel = {
-            channel: _streams(one for one in unit if one.channel == channel)
+            channel: _streams(
+                subscription for subscription in unit if subscription.channel == channel
+            )
             for channel in room.of_channel
         }
         is_full = size > left or any(of_channel[name] > left_of.get(name, 0) for name in of_channel)

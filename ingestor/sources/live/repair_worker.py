@@ -179,9 +179,9 @@ class RepairWorker:
             connection = self._connections.connection_of(instrument, channel)
             if connection is None or channel not in connection.slot.planned.book.channels:
                 continue
-            for one in connection.session.subscriptions:
-                if (one.instrument, one.channel) == (instrument, channel):
-                    return connection, one
+            for subscription in connection.session.subscriptions:
+                if (subscription.instrument, subscription.channel) == (instrument, channel):
+                    return connection, subscription
         return None, None
 
     async def _resubscribe(self, connection: Connection, streams: list[str]) -> None:

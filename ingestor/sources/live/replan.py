@@ -59,16 +59,26 @@ class PlanChange:
     @property
     def subscribed(self) -> list[Subscription]:
         """Every subscription that is new, or moved."""
-        added = [one for planned in self.added for one in planned.subscriptions]
-        return added + [one for change in self.changed for one in change.subscribe]
+        added = [subscription for planned in self.added for subscription in planned.subscriptions]
+        return added + [
+            subscription for change in self.changed for subscription in change.subscribe
+        ]
 
     @property
     def unsubscribed(self) -> list[Subscription]:
         """Every subscription that the new plan does not have at all."""
-        removed = [one for planned in self.removed for one in planned.subscriptions]
-        removed += [one for change in self.changed for one in change.unsubscribe]
-        moved = {(one.instrument, one.channel) for one in self.subscribed}
-        return [one for one in removed if (one.instrument, one.channel) not in moved]
+        removed = [
+            subscription for planned in self.removed for subscription in planned.subscriptions
+        ]
+        removed += [subscription for change in self.changed for subscription in change.unsubscribe]
+        moved = {
+            (subscription.instrument, subscription.channel) for subscription in self.subscribed
+        }
+        return [
+            subscription
+            for subscription in removed
+            if (subscription.instrument, subscription.channel) not in moved
+        ]
 
     @property
     def is_empty(self) -> bool:
@@ -87,7 +97,11 @@ def without(running: Plan, venue: str, market: str, symbols: Collection[str]) ->
     connections = []
     for planned in running:
         if (planned.venue, planned.market) == (venue, market):
-            stay = tuple(one for one in planned.subscriptions if one.symbol not in symbols)
+            stay = tuple(
+                subscription
+                for subscription in planned.subscriptions
+                if subscription.symbol not in symbols
+            )
             planned = replace(planned, subscriptions=stay)  # noqa: PLW2901
         if planned.subscriptions:
             connections.append(planned)
@@ -112,17 +126,17 @@ def replan(running: Plan, wanted: Plan) -> PlanChange:
         group = _place_of(planned), planned.offer
         model.setdefault(group, planned)
         wishes = missing.setdefault(group, {})
-        for one in planned.subscriptions:
-            wishes[one.symbol, one.channel] = one
-            where[_needed(planned, one), one.symbol, one.channel] = group
+        for subscription in planned.subscriptions:
+            wishes[subscription.symbol, subscription.channel] = subscription
+            where[_needed(planned, subscription), subscription.symbol, subscription.channel] = group
     kept: dict[_Group, list[tuple[PlannedConnection, list[Subscription]]]] = {}
     removed: list[PlannedConnection] = []
     for planned in running:
         stay = []
-        for one in planned.subscriptions:
-            wish = where.get((_needed(planned, one), one.symbol, one.channel))
-            if wish and missing[wish].pop((one.symbol, one.channel), None) is not None:
-                stay.append(one)
+        for item in planned.subscriptions:
+            wish = where.get((_needed(planned, item), item.symbol, item.channel))
+            if wish and missing[wish].pop((item.symbol, item.channel), None) is not None:
+                stay.append(item)
         if stay:
             kept.setdefault((_place_of(planned), planned.offer), []).append((planned, stay))
         else:
@@ -187,19 +201,24 @@ class _Bin:
 
     def has_room(self, part: Sequence[Subscription], room: Room) -> bool:
         """Say what `Room.holds` says, at the cost of the part alone."""
-        if len(self.streams) + len({one.stream for one in part} - self.streams) > room.most:
+        if (
+            len(self.streams) + len({subscription.stream for subscription in part} - self.streams)
+            > room.most
+        ):
             return False
         for channel, most in room.of_channel.items():
             held = self.channels.get(channel, set())
-            new = {one.stream for one in part if one.channel == channel} - held
+            new = {
+                subscription.stream for subscription in part if subscription.channel == channel
+            } - held
             if len(held) + len(new) > most:
                 return False
         return True
 
     def _count(self, part: Iterable[Subscription]) -> None:
-        for one in part:
-            self.streams.add(one.stream)
-            self.channels.setdefault(one.channel, set()).add(one.stream)
+        for subscription in part:
+            self.streams.add(subscription.stream)
+            self.channels.setdefault(subscription.channel, set()).add(subscription.stream)
 
 
 class _Bins:
@@ -216,13 +235,18 @@ class _Bins:
 
     def put(self, part: Sequence[Subscription]) -> None:
         """Add streams that belong together to the first connection with room."""
-        chosen = next((one for one in self._open if self._may_take(one, part)), None)
+        chosen = next(
+            (subscription for subscription in self._open if self._may_take(subscription, part)),
+            None,
+        )
         if chosen is None:
             chosen = _Bin([])
             self.fresh.append(chosen.subscriptions)
             self._open.append(chosen)
         chosen.put(part)
-        self._open = [one for one in self._open if one.refusals < _REFUSALS_MAX]
+        self._open = [
+            subscription for subscription in self._open if subscription.refusals < _REFUSALS_MAX
+        ]
 
     def _may_take(self, one: _Bin, part: Sequence[Subscription]) -> bool:
         if one.has_room(part, self._room):
@@ -237,8 +261,12 @@ def _change(planned: PlannedConnection, subscriptions: list[Subscription]) -> St
         return None
     return StreamChange(
         replace(planned, subscriptions=tuple(subscriptions)),
-        subscribe=tuple(one for one in subscriptions if one not in before),
-        unsubscribe=tuple(one for one in planned.subscriptions if one not in after),
+        subscribe=tuple(
+            subscription for subscription in subscriptions if subscription not in before
+        ),
+        unsubscribe=tuple(
+            subscription for subscription in planned.subscriptions if subscription not in after
+        ),
     )
 
 

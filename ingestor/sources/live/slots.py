@@ -49,7 +49,7 @@ class ConnectionSlots:
     def connection_of(self, instrument: int, channel: str) -> Connection | None:
         """Return the open connection that carries a channel of an instrument."""
         slots = self.slots_of(instrument, channel)
-        return next((one.connection for one in slots if one.connection is not None), None)
+        return next((slot.connection for slot in slots if slot.connection is not None), None)
 
     def slots_of(self, instrument: int, channel: str) -> list[ConnectionSlot]:
         """Return the slots that carry a channel of an instrument: one for each line."""
@@ -61,8 +61,8 @@ class ConnectionSlots:
             return []
         slots = {
             slot.planned.number: slot
-            for one in planned.subscriptions
-            for slot in self.slots_of(one.instrument, one.channel)
+            for subscription in planned.subscriptions
+            for slot in self.slots_of(subscription.instrument, subscription.channel)
             if slot.planned.line != planned.line
         }
         return [slot.connection for slot in slots.values() if slot.connection is not None]
@@ -75,9 +75,11 @@ class ConnectionSlots:
         if not slots:
             return None
         wanted = (instrument, channel)
-        planned = next((one for one in slots if one.connection is not None), slots[0]).planned
+        planned = next((slot for slot in slots if slot.connection is not None), slots[0]).planned
         return planned, next(
-            one for one in planned.subscriptions if (one.instrument, one.channel) == wanted
+            subscription
+            for subscription in planned.subscriptions
+            if (subscription.instrument, subscription.channel) == wanted
         )
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
@@ -88,13 +90,19 @@ class ConnectionSlots:
                 self.change(renumbered)
 
     def _index(self, slot: ConnectionSlot) -> None:
-        for one in slot.planned.subscriptions:
-            self._of_stream.setdefault((one.instrument, one.channel), []).append(slot)
+        for subscription in slot.planned.subscriptions:
+            self._of_stream.setdefault((subscription.instrument, subscription.channel), []).append(
+                slot
+            )
 
     def _forget(self, slot: ConnectionSlot) -> None:
-        for one in slot.planned.subscriptions:
-            left = [held for held in self.slots_of(one.instrument, one.channel) if held is not slot]
+        for subscription in slot.planned.subscriptions:
+            left = [
+                held
+                for held in self.slots_of(subscription.instrument, subscription.channel)
+                if held is not slot
+            ]
             if left:
-                self._of_stream[one.instrument, one.channel] = left
+                self._of_stream[subscription.instrument, subscription.channel] = left
             else:
-                self._of_stream.pop((one.instrument, one.channel), None)
+                self._of_stream.pop((subscription.instrument, subscription.channel), None)

@@ -47,6 +47,7 @@ class Remedies(Protocol):
             silence_s: How long it has been silent.
             probed: It was probed before.
         """
+
     def silent(self, instrument: int, channel: str, silence_s: float) -> None:
         """Take note that a stream stays silent.
 
@@ -55,6 +56,7 @@ class Remedies(Protocol):
             channel: Its channel.
             silence_s: How long it has been silent.
         """
+
     def spoke_again(self, instrument: int, channel: str) -> None: ...
 
 
@@ -137,7 +139,9 @@ class StalenessMonitor(SupervisorEvents):
             text: The venue's words.
         """
         refused = set(streams)
-        gone = [one for one in planned.subscriptions if one.stream in refused]
+        gone = [
+            subscription for subscription in planned.subscriptions if subscription.stream in refused
+        ]
         for row_class in ROW_CLASSES:
             self._staleness.forget(row_class, instruments_of(gone, row_class))
 

@@ -347,9 +347,9 @@ class Supervisor(SessionEvents):
         planned, session = connection.slot.planned, connection.session
         connection.slot.is_new = False
         refused = session.refused_streams
-        wanted = [one for one in planned.subscriptions if one.stream not in refused]
-        added = [one for one in wanted if one not in session.subscriptions]
-        removed = [one for one in session.subscriptions if one not in wanted]
+        wanted = [wish for wish in planned.subscriptions if wish.stream not in refused]
+        added = [wish for wish in wanted if wish not in session.subscriptions]
+        removed = [wish for wish in session.subscriptions if wish not in wanted]
         if not added and not removed:
             return
         now_ns = self.clocks.wall_ns()
@@ -359,7 +359,7 @@ class Supervisor(SessionEvents):
         subscribe, unsubscribe = sorted(after - before), sorted(before - after)
         self._repair_worker.change_streams(connection, subscribe, unsubscribe)
         if self._tap is not None:
-            instruments = [self._table[number] for number in {one.instrument for one in added}]
+            instruments = [self._table[number] for number in {wish.instrument for wish in added}]
             decision = streams_changed(session.subscriptions, instruments)
             self._tap.record_decision(session.connection, now_ns, decision)
         self._request_flush()

@@ -33,6 +33,7 @@ class FrameTap(Protocol):
             ts_ns: Time in ns since the epoch.
             reason: Text for people.
         """
+
     def received(self, connection: int, ts_ns: int, payload: bytes) -> None:
         """Take a frame of the venue.
 
@@ -41,6 +42,7 @@ class FrameTap(Protocol):
             ts_ns: Time in ns since the epoch.
             payload: The frame's bytes.
         """
+
     def sent(self, connection: int, ts_ns: int, payload: bytes) -> None:
         """Take a message to the venue.
 

@@ -120,7 +120,7 @@ def _venue(
 
     def finish(hour: int) -> None:
         """Put the units before an hour in place: a segment may begin while another ends."""
-        for unit in [one for one in writers if one.hour < hour]:
+        for unit in [writer for writer in writers if writer.hour < hour]:
             writer = writers.pop(unit)
             report.files += writer.close()
             report.rows += writer.rows

@@ -34,6 +34,6 @@ def concerned(
     keys = decision.get("keys")
     if not isinstance(keys, list):
         return None
-    numbers = dict.fromkeys(one.instrument for one in session.subscriptions)
+    numbers = dict.fromkeys(subscription.instrument for subscription in session.subscriptions)
     wanted = set(map(str, keys))
     return [number for number in numbers if table[number].key in wanted]

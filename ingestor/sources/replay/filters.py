@@ -26,8 +26,10 @@ def check_symbols(wanted: Iterable[str], instruments: Iterable[Instrument]) -> N
     """
     present = list(instruments)
     for symbol in wanted:
-        if not any(matches_any(one, (symbol,)) for one in present):
-            refuse_symbol(symbol, {name for one in present for name in (one.symbol, one.canonical)})
+        if not any(matches_any(name, (symbol,)) for name in present):
+            refuse_symbol(
+                symbol, {name for item in present for name in (item.symbol, item.canonical)}
+            )
 
 
 def refuse_symbol(symbol: str, names: Iterable[str]) -> None:

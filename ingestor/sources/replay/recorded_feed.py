@@ -134,7 +134,9 @@ class RecordedFeed:
         """
         session = self.sessions.get(connection)
         if session is not None:
-            session.interrupt([one for one in session.streams if one in set(streams)], ts_ns)
+            session.interrupt(
+                [stream for stream in session.streams if stream in set(streams)], ts_ns
+            )
 
     def open_surveyed(self, connection: Connection, ts_ns: int) -> Session | None:
         """Begin a connection of a recording that does not say what it carries; return None where
@@ -180,11 +182,13 @@ class RecordedFeed:
 
     def header(self, header: Header) -> None:
         """A segment begins: bring the connections to what it says was open."""
-        for one in header.connections:
-            if one.conn not in self.sessions:
-                self.open(one.conn, one.market, header.ts_ns, one.subscriptions, lines=one.lines)
-        open_now = {one.conn for one in header.connections}
-        for connection in [one for one in self.sessions if one not in open_now]:
+        for item in header.connections:
+            if item.conn not in self.sessions:
+                self.open(
+                    item.conn, item.market, header.ts_ns, item.subscriptions, lines=item.lines
+                )
+        open_now = {connection.conn for connection in header.connections}
+        for connection in [session for session in self.sessions if session not in open_now]:
             self.close(connection, header.ts_ns)
 
     def add_instruments(self, rows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
@@ -197,9 +201,9 @@ class RecordedFeed:
         except (LookupError, TypeError) as failure:
             raise ValueError(f"no instrument: {failure}") from None
         numbers = {}
-        for one in instruments:
-            old = self._table.symbols(one.venue, one.market).get(one.symbol)
-            new = self._table.add(one)
+        for instrument in instruments:
+            old = self._table.symbols(instrument.venue, instrument.market).get(instrument.symbol)
+            new = self._table.add(instrument)
             if old is not None and old != new:
                 numbers[old] = new
         return numbers
@@ -225,15 +229,21 @@ class RecordedFeed:
         session = self.sessions.get(line.conn) if line.conn is not None else None
         if session is None or self.chain.is_foreign:
             return False
-        traded = [one.symbol for one in session.subscriptions if one.channel == "trades"]
+        traded = [
+            subscription.symbol
+            for subscription in session.subscriptions
+            if subscription.channel == "trades"
+        ]
         symbol = history_symbol(session.adapter, line.url, traded)
         return symbol is not None and session.history(symbol, line.payload, line.ts_ns)
 
     def _seed(self, line: Http, market: str, symbol: str) -> None:
         session = self.sessions.get(line.conn) if line.conn is not None else None
         if session is None:
-            taking = (one for one in self.sessions.values() if one.market == market)
-            session = next((one for one in taking if _carries(one, symbol)), None)
+            taking = (session for session in self.sessions.values() if session.market == market)
+            session = next(
+                (connection for connection in taking if _carries(connection, symbol)), None
+            )
         if session is not None:
             session.snapshot(symbol, line.payload, line.ts_ns)
         elif self.chain.is_foreign:
@@ -264,7 +274,10 @@ class RecordedFeed:
 
 def _carries(session: Session, symbol: str) -> bool:
     channels = session.adapter.markets[session.market].book.channels
-    return any(one.symbol == symbol and one.channel in channels for one in session.subscriptions)
+    return any(
+        subscription.symbol == symbol and subscription.channel in channels
+        for subscription in session.subscriptions
+    )
 
 
 def load_instruments(path: Path) -> list[Instrument]:

@@ -91,8 +91,8 @@ class Replay:
         self._now_ns = 0
         self._found: set[str] = set()  # channels that have rows, before the filters
         self._kept_any = False
-        for one in load_instruments(options.instruments) if options.instruments else ():
-            self.table.add(one)
+        for instrument in load_instruments(options.instruments) if options.instruments else ():
+            self.table.add(instrument)
         chains = find_chains(options.paths, self.problems)
         self._feeds = [feed for chain in chains if (feed := self._feed_or_none(chain)) is not None]
         if not self._feeds:
@@ -294,8 +294,8 @@ class Replay:
         if not numbers:
             return
         yield self._flush()
-        for one in self._feeds:
-            one.replace_instruments(numbers)
+        for item in self._feeds:
+            item.replace_instruments(numbers)
         self.pipeline.replace_instruments(numbers, self._now_ns)
 
     def _late(self, feed: RecordedFeed, line: Recv) -> None:
@@ -353,8 +353,8 @@ class Replay:
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
         if self.options.filters:
-            self._found.update(one.row_class.channel for one in result.batches if len(one))
-            result.batches = [kept for one in result.batches if len(kept := self._kept(one))]
+            self._found.update(batch.row_class.channel for batch in result.batches if len(batch))
+            result.batches = [kept for batch in result.batches if len(kept := self._kept(batch))]
             self._kept_any |= bool(result.batches)
         return result
 
@@ -386,7 +386,9 @@ class Replay:
         if options.start_ns:
             rows = rows[rows["ts_recv"] >= options.start_ns]
         if options.symbols and len(rows):
-            wanted = np.array([matches_any(one, options.symbols) for one in self.table], np.bool_)
+            wanted = np.array(
+                [matches_any(instrument, options.symbols) for instrument in self.table], np.bool_
+            )
             rows = rows[wanted[rows["instrument"]]]
         return TickBatch(batch.row_class, rows, batch.instruments)
 

@@ -31,30 +31,30 @@ def report(replay: Replay, sink: AuditSink) -> dict[str, Any]:
     rows = sink.rows
     reasons: Counter[str] = Counter()
     rules: Counter[str] = Counter()
-    for one in counts:
-        reasons.update(one.rejected_by_reason)
-        rules.update(one.filtered_by_rule)
+    for count in counts:
+        reasons.update(count.rejected_by_reason)
+        rules.update(count.filtered_by_rule)
     return {
-        "frames": sum(one.frames for one in counts),
-        "decoded": sum(one.decoded for one in counts),
-        "control": sum(one.control for one in counts),
+        "frames": sum(count.frames for count in counts),
+        "decoded": sum(count.decoded for count in counts),
+        "control": sum(count.control for count in counts),
         "rows": rows,
-        "rejected": sum(one.rejected for one in counts),
+        "rejected": sum(count.rejected for count in counts),
         "rejected_by_reason": dict(reasons),
-        "filtered": sum(one.filtered for one in counts),
+        "filtered": sum(count.filtered for count in counts),
         "filtered_by_rule": dict(rules),
         "filtered_rows": ledger.filtered,
-        "duplicates": sum(one.duplicate for one in counts),
+        "duplicates": sum(count.duplicate for count in counts),
         "duplicate_rows": ledger.duplicate,
         "held_rows": ledger.held,
         "gaps": rows["gap"],
         "resets": rows["reset"],
         "books": {
-            name: sum(getattr(one, name) for one in books)
+            name: sum(getattr(book, name) for book in books)
             for name in ("verified", "mismatched", "unverifiable", "crossed")
         },
         "digest": sink.digest.hexdigest(),
-        "unaccounted": sum(one.unaccounted for one in counts) + ledger.unaccounted,
+        "unaccounted": sum(count.unaccounted for count in counts) + ledger.unaccounted,
         "late_frames": replay.totals.late,
         "instruments": {origin: sorted(set(s)) for origin, s in replay.totals.origins.items()},
         "problems": replay.problems.count,

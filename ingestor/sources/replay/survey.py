@@ -514,7 +514,11 @@ def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> st
     query = {*parse_qsl(parts.query)}
     for symbol in symbols:
         requests = [adapter.history_request(symbol, lost) for lost in _TWO_LOSSES]
-        same = [{*one.query.items()} for one in requests if one and one.path == parts.path]
+        same = [
+            {*request.query.items()}
+            for request in requests
+            if request and request.path == parts.path
+        ]
         if len(same) == len(requests) and set.intersection(*same) <= query:
             return symbol
     return None
@@ -532,7 +536,7 @@ def inferred(
         digits: Those of prices and of sizes, None if it has shown none.
     """
     prices, sizes = digits or (Digits(8), Digits(8))
-    tick, lot = (f"0.{'1':0>{one.exponent}}" if one.exponent else "1" for one in (prices, sizes))
+    tick, lot = (f"0.{'1':0>{of.exponent}}" if of.exponent else "1" for of in (prices, sizes))
     return instrument(venue, market, symbol, symbol, symbol, "", tick, lot)
 
 

@@ -210,7 +210,9 @@ class Catalog:
             return None
         with suppress(TransportError, DecodeError):
             found = await asyncio.to_thread(read_list, adapter, market, kept.bodies)
-            older = InstrumentList(adapter.venue, market, {one.symbol: one for one in kept.carried})
+            older = InstrumentList(
+                adapter.venue, market, {symbol.symbol: symbol for symbol in kept.carried}
+            )
             listed = replace(carry(older, found), fresh=False)
             lists.report(listed)
             if listed.readable:
@@ -241,7 +243,7 @@ class Catalog:
 def _fault(found: InstrumentList, old: _Old | None) -> str:
     """Return why a list must not replace the kept one, or be used at all; "" for a good one."""
     if not found.readable:
-        reasons = [f"{one.symbol} {one.reason}".strip() for one in found.unreadable[:1]]
+        reasons = [f"{entry.symbol} {entry.reason}".strip() for entry in found.unreadable[:1]]
         return ": ".join(["has no entry that can be read", *reasons])
     if old is not None and 0 <= old.age_s < _TRUSTED_S:
         before = old.listed.readable
@@ -258,7 +260,9 @@ def _read(path: Path, rest_url: str) -> _Kept | None:
     return _Kept(
         int(content["fetched_ns"]),
         [body.encode() for body in content["bodies"]],
-        tuple(check_instrument(Instrument.from_json(one)) for one in content.get("carried", ())),
+        tuple(
+            check_instrument(Instrument.from_json(symbol)) for symbol in content.get("carried", ())
+        ),
     )
 
 
@@ -269,7 +273,7 @@ def _write(path: Path, rest_url: str, kept: _Kept) -> None:
         "rest_url": rest_url,
         "fetched_ns": kept.fetched_ns,
         "bodies": [body.decode() for body in kept.bodies],
-        "carried": [one.to_json() for one in kept.carried],
+        "carried": [symbol.to_json() for symbol in kept.carried],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = mkstemp(dir=path.parent, prefix=f".{path.name}.")

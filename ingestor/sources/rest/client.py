@@ -229,7 +229,7 @@ async def _refusal(url: URL, response: aiohttp.ClientResponse) -> RequestRefused
     except (aiohttp.ClientError, OSError, ValueError, zlib.error):
         begin = b""
     words = begin.decode("utf-8", "replace").split()
-    text = "".join(one if one.isprintable() else "?" for one in " ".join(words))
+    text = "".join(character if character.isprintable() else "?" for character in " ".join(words))
     wait_s = retry_after_s(response.headers.get("Retry-After"))
     return RequestRefused(_shown(url), response.status, text, retry_after_s=wait_s)
 

@@ -62,7 +62,7 @@ def resolve(listed: InstrumentList, wanted: Iterable[str], where: str = "") -> R
     Raises:
         ConfigError: for names that can never be right, with the nearest symbols.
     """
-    trading = _by_name((one.symbol, one) for one in listed.instruments)
+    trading = _by_name((instrument.symbol, instrument) for instrument in listed.instruments)
     halted = _by_name((symbol, one.instrument) for symbol, one in listed.halted.items())
     found: dict[str, Instrument] = {}
     waiting: list[Waiting] = []
@@ -96,14 +96,22 @@ def _by_name(entries: Iterable[tuple[str, Instrument | None]]) -> dict[str, list
 def _matching(pattern: str, instruments: Iterable[Instrument]) -> list[str]:
     if not _WILDCARDS & set(pattern):
         return []
-    return [one.symbol for one in instruments if fnmatchcase(one.canonical.upper(), pattern)]
+    return [
+        instrument.symbol
+        for instrument in instruments
+        if fnmatchcase(instrument.canonical.upper(), pattern)
+    ]
 
 
 def _why(
     name: str, listed: InstrumentList, halted: Mapping[str, Sequence[str]]
 ) -> tuple[WaitReason, str] | None:
     """Return why a name has no instrument that trades; None where it can never be right."""
-    known = [one.instrument for one in listed.halted.values() if one.instrument is not None]
+    known = [
+        instrument.instrument
+        for instrument in listed.halted.values()
+        if instrument.instrument is not None
+    ]
     symbols = halted.get(name) or _matching(name, known)
     if symbols:
         states = dict.fromkeys(_state(listed.halted[symbol]) for symbol in symbols[:_NAMED_MAX])

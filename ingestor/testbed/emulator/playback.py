@@ -126,9 +126,9 @@ class Recording:
                 query = dict(parse_qsl(parts.query))
                 self.answers.append(RestAnswer(parts.path, query, line.payload))
             case Header(instruments=instruments) | Connect(instruments=instruments):
-                for one in instruments:
-                    if one.get("market") == self.market or not self.market:
-                        self.instruments[one["symbol"]] = one
+                for instrument in instruments:
+                    if instrument.get("market") == self.market or not self.market:
+                        self.instruments[instrument["symbol"]] = instrument
 
     def _note_frame(self, line: Recv) -> None:
         frame = self.frame(line)
@@ -208,13 +208,14 @@ def choose(recordings: Sequence[Recording], venue: str | None, market: str | Non
         ConfigError: None is meant, or several.
     """
     fitting = [
-        one
-        for one in recordings
-        if venue in {None, one.venue} and (market in {None, one.market} or not one.market)
+        recording
+        for recording in recordings
+        if venue in {None, recording.venue}
+        and (market in {None, recording.market} or not recording.market)
     ]
     if len(fitting) == 1:
         return fitting[0]
-    there = ", ".join(":".join(one.key).rstrip(":") for one in recordings)
+    there = ", ".join(":".join(recording.key).rstrip(":") for recording in recordings)
     wanted = ":".join(part or "any" for part in (venue, market))
     problem = "is in none" if not fitting else "is more than one"
     raise ConfigError(f"{wanted} {problem} of the recordings", hint=f"there are {there}")
@@ -242,9 +243,9 @@ def _keys(
     """Return whom a line of our own format concerns, and learn what connections are."""
     match line:
         case Header(venue=venue):
-            for one in line.connections:
-                owners[chain.name, one.conn] = _own_key(venue, one.market)
-            return {_own_key(venue, one["market"]) for one in line.instruments}
+            for connection in line.connections:
+                owners[chain.name, connection.conn] = _own_key(venue, connection.market)
+            return {_own_key(venue, instrument["market"]) for instrument in line.instruments}
         case Connect():
             key = _own_key(line.venue or chain.venue, line.market)
             owners[chain.name, line.conn] = key

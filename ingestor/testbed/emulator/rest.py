@@ -160,7 +160,7 @@ class RestDesk:
         if (book := self._books.get(request.symbol)) is not None:
             return RestReply(HTTPStatus.OK, book.answer(request.depth, self._snapshots))
         name = self._venue.rest_symbol
-        played = [one for one in self._played() if name(one.symbol) == request.symbol]
+        played = [trade for trade in self._played() if name(trade.symbol) == request.symbol]
         if not played:
             return self._venue.refused_book
         deepest = max(played, key=len)
@@ -171,10 +171,10 @@ def _closest(answers: Iterable[RestAnswer], path: str, query: dict[str, str]) ->
     """Return the last answer to the same question: equal in what tells questions apart."""
     asked = {key: query[key] for key in _TELLING if key in query}
     fitting = [
-        one
-        for one in answers
-        if one.path == path
-        and {key: one.query[key] for key in _TELLING if key in one.query} == asked
+        answer
+        for answer in answers
+        if answer.path == path
+        and {key: answer.query[key] for key in _TELLING if key in answer.query} == asked
     ]
     return fitting[-1] if fitting else None
 

@@ -223,7 +223,9 @@ class VenueEmulator:
         symbol, kind = venue.channel(stream)
         if stream in streams:
             return True, stream
-        standing_in = next((one for one in streams if venue.channel(one) == (symbol, kind)), None)
+        standing_in = next(
+            (stream for stream in streams if venue.channel(stream) == (symbol, kind)), None
+        )
         exists = not venue.refuses_unknown or stream in venue.always or self.has_symbol(symbol)
         if standing_in is not None and not self._stands_in:
             exists, standing_in = False, None
@@ -298,7 +300,7 @@ class VenueEmulator:
         client.fresh.clear()
         if self._started.is_set() or self._start_when == "manual":
             return
-        streams = set().union(*(one.recorded for one in self._clients))
+        streams = set().union(*(client.recorded for client in self._clients))
         if len(streams) >= self._streams_to_start:
             self.start()
         elif streams and self._start_after_s is not None and self._timer is None:

@@ -375,7 +375,7 @@ def request_of(text: bytes) -> dict[str, Any] | None:
 
 def texts(value: Any) -> list[str] | None:
     """Return a list of texts when it is one and holds nothing else."""
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
     return None
 

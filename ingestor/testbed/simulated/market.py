@@ -52,8 +52,10 @@ class State:
         return bid, self.bids[bid], ask, self.asks[ask]
 
     def levels(self) -> tuple[Levels, Levels]:
-        bids = [(_price(one), _size(self.bids[one])) for one in sorted(self.bids, reverse=True)]
-        asks = [(_price(one), _size(self.asks[one])) for one in sorted(self.asks)]
+        bids = [
+            (_price(level), _size(self.bids[level])) for level in sorted(self.bids, reverse=True)
+        ]
+        asks = [(_price(level), _size(self.asks[level])) for level in sorted(self.asks)]
         return bids, asks
 
 
@@ -150,7 +152,7 @@ def _event(before: State, after: State, random: Random) -> Event:
 def _delta(before: dict[int, int], after: dict[int, int]) -> Levels:
     changed = [price for price, size in after.items() if before.get(price) != size]
     gone = [price for price in before if price not in after]
-    return [(_price(one), _size(after.get(one, 0))) for one in (*gone, *changed)]
+    return [(_price(level), _size(after.get(level, 0))) for level in (*gone, *changed)]
 
 
 def _lots(random: Random) -> int:

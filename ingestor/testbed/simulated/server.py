@@ -308,7 +308,9 @@ class Simulator:
     def _in_turn(self) -> list[Stream]:
         if self._turn is None:
             halted = self.faults.halted
-            self._turn = [one for one in self._heard if one.symbol.name.decode() not in halted]
+            self._turn = [
+                client for client in self._heard if client.symbol.name.decode() not in halted
+            ]
         return self._turn
 
     # ------------------------------------------------------------------ sending

@@ -123,20 +123,22 @@ class Binance(Venue):
         if name not in {"aggTrades", "historicalTrades"}:
             return None
         first = int(query.get("fromId", "0"))
-        found = [one for one in past_trades.get(query.get("symbol", ""), ()) if one.number >= first]
+        found = [
+            trade for trade in past_trades.get(query.get("symbol", ""), ()) if trade.number >= first
+        ]
         some = found[: int(query.get("limit", "500"))]
         if name == "aggTrades":
-            return [{key: one.trade[key] for key in "apqTm"} for one in some]
+            return [{key: trade.trade[key] for key in "apqTm"} for trade in some]
         return [
             {
-                "id": one.number,
-                "price": one.trade["p"],
-                "qty": one.trade["q"],
-                "time": one.trade["T"],
-                "isBuyerMaker": one.trade["m"],
+                "id": trade.number,
+                "price": trade.trade["p"],
+                "qty": trade.trade["q"],
+                "time": trade.trade["T"],
+                "isBuyerMaker": trade.trade["m"],
                 "isBestMatch": True,
             }
-            for one in some
+            for trade in some
         ]
 
     def opening(self, connection: VenueConnection, path: str) -> Iterator[bytes]:
@@ -160,7 +162,7 @@ class Binance(Venue):
         if not isinstance(number, int | str | None):
             yield _binance_error(2, "Invalid request: request ID must be an unsigned integer", None)
         elif method not in self._METHODS:
-            known = ", ".join(f"`{one}`" for one in self._METHODS)
+            known = ", ".join(f"`{method}`" for method in self._METHODS)
             problem = f"Invalid request: unknown variant `{method}`, expected one of {known}"
             yield _binance_error(2, problem, number)
         elif streams is None:
@@ -225,7 +227,9 @@ class Binance(Venue):
             market: Name of the market.
         """
         own = _spot_fields if market == "spot" else _futures_fields
-        symbols = [_listed_fields(one) | own(one, market) for one in instruments]
+        symbols = [
+            _listed_fields(instrument) | own(instrument, market) for instrument in instruments
+        ]
         head = {"timezone": "UTC", "serverTime": now_ms()}
         return head | {"rateLimits": [], "exchangeFilters": [], "symbols": symbols}
 

@@ -70,13 +70,15 @@ class Bybit(Venue):
     def prints(self, message: Any) -> Iterator[Print]:
         yield from super().prints(message)
         if message.get("topic", "").startswith("publicTrade."):
-            for one in message["data"]:
-                yield one["s"], one["p"], one["v"]
+            for entry in message["data"]:
+                yield entry["s"], entry["p"], entry["v"]
 
     def trades(self, message: Any) -> Iterator[PastTrade]:
         if message.get("topic", "").startswith("publicTrade."):
-            for one in message["data"]:
-                yield PastTrade(one["s"], int(one.get("seq", 0)), one["T"] * MILLISECOND, one)
+            for entry in message["data"]:
+                yield PastTrade(
+                    entry["s"], int(entry.get("seq", 0)), entry["T"] * MILLISECOND, entry
+                )
 
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
@@ -93,17 +95,17 @@ class Bybit(Venue):
         newest = [*past_trades.get(query.get("symbol", ""), ())][-int(query.get("limit", "500")) :]
         found = [
             {
-                "execId": one.trade["i"],
-                "symbol": one.symbol,
-                "price": one.trade["p"],
-                "size": one.trade["v"],
-                "side": one.trade["S"],
-                "time": str(one.trade["T"]),
-                "isBlockTrade": one.trade.get("BT", False),
-                "isRPITrade": one.trade.get("RPI", False),
-                "seq": str(one.number),
+                "execId": level.trade["i"],
+                "symbol": level.symbol,
+                "price": level.trade["p"],
+                "size": level.trade["v"],
+                "side": level.trade["S"],
+                "time": str(level.trade["T"]),
+                "isBlockTrade": level.trade.get("BT", False),
+                "isRPITrade": level.trade.get("RPI", False),
+                "seq": str(level.number),
             }
-            for one in reversed(newest)
+            for level in reversed(newest)
         ]
         return {"retCode": 0, "retMsg": "OK", "result": {"category": "", "list": found}}
 

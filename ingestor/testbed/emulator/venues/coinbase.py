@@ -64,7 +64,7 @@ class Coinbase(Venue):
             if "product_id" in event:
                 found[event["product_id"]] = None
             for kind in self._LISTS:
-                found.update(dict.fromkeys(one["product_id"] for one in event.get(kind, ())))
+                found.update(dict.fromkeys(entry["product_id"] for entry in event.get(kind, ())))
         return [f"{name}:{symbol}" for symbol in found]
 
     def changes(self, message: Any) -> Iterator[Change]:
@@ -72,8 +72,8 @@ class Coinbase(Venue):
             return
         for event in message["events"]:
             sides: dict[str, list[tuple[str, str]]] = {"bid": [], "offer": []}
-            for one in event["updates"]:
-                sides[one["side"]].append((one["price_level"], one["new_quantity"]))
+            for entry in event["updates"]:
+                sides[entry["side"]].append((entry["price_level"], entry["new_quantity"]))
             yield Change(
                 f"level2:{event['product_id']}", event["product_id"], event["type"] == "snapshot",
                 sides["bid"], sides["offer"], details=message["timestamp"],
@@ -82,14 +82,14 @@ class Coinbase(Venue):
     def prints(self, message: Any) -> Iterator[Print]:
         yield from super().prints(message)
         for event in message.get("events", ()):
-            for one in event.get("trades", ()):
-                yield one["product_id"], one["price"], one["size"]
+            for entry in event.get("trades", ()):
+                yield entry["product_id"], entry["price"], entry["size"]
 
     def trades(self, message: Any) -> Iterator[PastTrade]:
         for event in message.get("events", ()) if message.get("channel") == "market_trades" else ():
-            for one in reversed(event.get("trades", ())):
-                ts_ns = iso_event_ns(one["time"])
-                yield PastTrade(one["product_id"], int(one["trade_id"]), ts_ns, one)
+            for item in reversed(event.get("trades", ())):
+                ts_ns = iso_event_ns(item["time"])
+                yield PastTrade(item["product_id"], int(item["trade_id"]), ts_ns, item)
 
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
@@ -109,9 +109,15 @@ class Coinbase(Venue):
             int(query.get(name, default)) * SECOND
             for name, default in (("start", "0"), ("end", "9000000000"))
         )
-        found = [one for one in past_trades.get(symbol, ()) if start_ns <= one.ts_ns <= end_ns]
+        found = [
+            trade for trade in past_trades.get(symbol, ()) if start_ns <= trade.ts_ns <= end_ns
+        ]
         newest = found[-int(query.get("limit", "100")) :]
-        return {"trades": [one.trade for one in reversed(newest)], "best_bid": "", "best_ask": ""}
+        return {
+            "trades": [level.trade for level in reversed(newest)],
+            "best_bid": "",
+            "best_ask": "",
+        }
 
     def image(self, stream: str, book: Book) -> bytes | None:
         sides = (("bid", book.bids()), ("offer", book.asks()))
@@ -135,12 +141,14 @@ class Coinbase(Venue):
             return
         wanted = ["heartbeats"] if channel == "heartbeats" else symbols
         if kind == "subscribe":
-            unknown = [one for one in wanted if not connection.subscribe(f"{channel}:{one}")]
+            unknown = [
+                request for request in wanted if not connection.subscribe(f"{channel}:{request}")
+            ]
             if unknown:
                 yield _coinbase_error(f"{', '.join(unknown)} is not a valid product")
         else:
-            for one in wanted:
-                connection.unsubscribe(f"{channel}:{one}")
+            for item in wanted:
+                connection.unsubscribe(f"{channel}:{item}")
         subscriptions: dict[str, list[str]] = {}
         for stream in connection.subscribed:
             name, _, symbol = stream.partition(":")
@@ -206,7 +214,10 @@ class Coinbase(Venue):
         folder, _, product = path.rpartition("/")
         if folder != f"{_PUBLIC}/products":
             return None
-        return next((_product(one) for one in instruments if one.symbol == product), None)
+        return next(
+            (_product(instrument) for instrument in instruments if instrument.symbol == product),
+            None,
+        )
 
 
 def _product(listed: Listed) -> dict[str, Any]:

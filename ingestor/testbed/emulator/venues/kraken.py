@@ -57,18 +57,19 @@ class Kraken(Venue):
         channel = message.get("channel")
         if channel not in self._DATA:
             return ()
-        return dict.fromkeys(f"{channel}:{one['symbol']}" for one in message["data"])
+        return dict.fromkeys(f"{channel}:{entry['symbol']}" for entry in message["data"])
 
     def changes(self, message: Any) -> Iterator[Change]:
         if message.get("channel") != "book":
             return
-        for one in message["data"]:
-            bids, asks = ([(str(x["price"]), str(x["qty"])) for x in one[y]] for y in _SIDES)
+        for entry in message["data"]:
+            bids, asks = ([(str(x["price"]), str(x["qty"])) for x in entry[y]] for y in _SIDES)
             widest = max(len(bids), len(asks))
             depth = next((offered for offered in self._DEPTHS if offered >= widest), None)
             yield Change(
-                f"book:{one['symbol']}", one["symbol"], message["type"] == "snapshot", bids, asks,
-                depth_max=depth, details=(one["checksum"], one.get("timestamp")),
+                f"book:{entry['symbol']}", entry["symbol"], message["type"] == "snapshot",
+                bids, asks,
+                depth_max=depth, details=(entry["checksum"], entry.get("timestamp")),
             )  # fmt: skip
 
     def depths(self, message: Any) -> Iterator[tuple[str, int]]:
@@ -78,13 +79,13 @@ class Kraken(Venue):
 
     def prints(self, message: Any) -> Iterator[Print]:
         yield from super().prints(message)
-        for one in message.get("data", ()) if message.get("channel") == "trade" else ():
-            yield one["symbol"], str(one["price"]), str(one["qty"])
+        for entry in message.get("data", ()) if message.get("channel") == "trade" else ():
+            yield entry["symbol"], str(entry["price"]), str(entry["qty"])
 
     def trades(self, message: Any) -> Iterator[PastTrade]:
-        for one in message.get("data", ()) if message.get("channel") == "trade" else ():
-            ts_ns = iso_event_ns(one["timestamp"])
-            yield PastTrade(one["symbol"], one["trade_id"], ts_ns, one)
+        for entry in message.get("data", ()) if message.get("channel") == "trade" else ():
+            ts_ns = iso_event_ns(entry["timestamp"])
+            yield PastTrade(entry["symbol"], entry["trade_id"], ts_ns, entry)
 
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
@@ -99,20 +100,20 @@ class Kraken(Venue):
         if path != "/0/public/Trades":
             return None
         pair, since = query.get("pair", ""), int(query.get("since", "0"))
-        symbol = next((one for one in past_trades if _rest_pair(one) == pair), "")
-        later = [one for one in past_trades.get(symbol, ()) if one.ts_ns > since]
+        symbol = next((trade for trade in past_trades if _rest_pair(trade) == pair), "")
+        later = [trade for trade in past_trades.get(symbol, ()) if trade.ts_ns > since]
         some = later[: int(query.get("count", "1000"))]
         found = [
             [
-                str(one.trade["price"]),
-                str(one.trade["qty"]),
-                one.ts_ns / SECOND,
-                one.trade["side"][0],
-                one.trade["ord_type"][0],
+                str(trade.trade["price"]),
+                str(trade.trade["qty"]),
+                trade.ts_ns / SECOND,
+                trade.trade["side"][0],
+                trade.trade["ord_type"][0],
                 "",
-                one.number,
+                trade.number,
             ]
-            for one in some
+            for trade in some
         ]
         last = str(some[-1].ts_ns if some else since)
         return {"error": [], "result": {pair: found, "last": last}}
@@ -194,10 +195,14 @@ class Kraken(Venue):
             market: Name of the market.
         """
         wanted = {_pair(name) for name in query.get("pair", "").split(",") if name}
-        fitting = [one for one in instruments if not wanted or _pair(one.symbol) in wanted]
+        fitting = [
+            instrument
+            for instrument in instruments
+            if not wanted or _pair(instrument.symbol) in wanted
+        ]
         if wanted and not fitting:
             return {"error": ["EQuery:Unknown asset pair"]}
-        return {"error": [], "result": {_pair(one.symbol): _pair_fields(one) for one in fitting}}
+        return {"error": [], "result": {_pair(size.symbol): _pair_fields(size) for size in fitting}}
 
     def rest_symbol(self, symbol: str) -> str:
         return _pair(symbol)
@@ -211,7 +216,7 @@ class Kraken(Venue):
     def write_book(self, book: Book, depth: int) -> bytes:
         now_s = now_ms() // 1_000
         sides = {"asks": book.asks(depth), "bids": book.bids(depth)}
-        levels = {side: [[*one, now_s] for one in some] for side, some in sides.items()}
+        levels = {side: [[*trade, now_s] for trade in some] for side, some in sides.items()}
         return orjson.dumps({"error": [], "result": {_pair(book.symbol): levels}})
 
     def other_answer(
@@ -226,7 +231,11 @@ class Kraken(Venue):
         """
         match path.removeprefix("/0/public/"):
             case "Assets":
-                names = dict.fromkeys(name for one in instruments for name in (one.base, one.quote))
+                names = dict.fromkeys(
+                    name
+                    for instrument in instruments
+                    for name in (instrument.base, instrument.quote)
+                )
                 return {"error": [], "result": {name: _asset(name) for name in names if name}}
             case "Time":
                 return {"error": [], "result": {"unixtime": now_ms() // 1_000, "rfc1123": ""}}

@@ -71,26 +71,26 @@ class Okx(Venue):
     def changes(self, message: Any) -> Iterator[Change]:
         match message:
             case {"arg": {"channel": "books", "instId": symbol}, "action": action, "data": books}:
-                for one in books:
-                    bids, asks = map(pairs, (one["bids"], one["asks"]))
+                for book in books:
+                    bids, asks = map(pairs, (book["bids"], book["asks"]))
                     yield Change(
                         f"books:{symbol}", symbol, action == "snapshot", bids, asks,
-                        number=one.get("seqId", 0), details=one,
+                        number=book.get("seqId", 0), details=book,
                     )  # fmt: skip
 
     def prints(self, message: Any) -> Iterator[Print]:
         yield from super().prints(message)
         match message:
             case {"arg": {"channel": "trades"}, "data": trades}:
-                for one in trades:
-                    yield one["instId"], one["px"], one["sz"]
+                for trade in trades:
+                    yield trade["instId"], trade["px"], trade["sz"]
 
     def trades(self, message: Any) -> Iterator[PastTrade]:
         match message:
             case {"arg": {"channel": "trades"}, "data": trades}:
-                for one in trades:
-                    ts_ns = int(one["ts"]) * MILLISECOND
-                    yield PastTrade(one["instId"], int(one["tradeId"]), ts_ns, one)
+                for trade in trades:
+                    ts_ns = int(trade["ts"]) * MILLISECOND
+                    yield PastTrade(trade["instId"], int(trade["tradeId"]), ts_ns, trade)
 
     def history(
         self, path: str, query: Mapping[str, str], past_trades: PastTrades
@@ -105,13 +105,15 @@ class Okx(Venue):
         if path != "/api/v5/market/history-trades":
             return None
         before = int(query.get("after") or 1 << 62)
-        found = [one for one in past_trades.get(query.get("instId", ""), ()) if one.number < before]
+        found = [
+            trade for trade in past_trades.get(query.get("instId", ""), ()) if trade.number < before
+        ]
         newest = found[-int(query.get("limit", "100")) :]
-        return {"code": "0", "msg": "", "data": [one.trade for one in reversed(newest)]}
+        return {"code": "0", "msg": "", "data": [level.trade for level in reversed(newest)]}
 
     def image(self, stream: str, book: Book) -> bytes | None:
         """The number of orders at a level is not kept: it is said to be 1."""
-        bids, asks = ([[*one, "0", "1"] for one in side] for side in (book.bids(), book.asks()))
+        bids, asks = ([[*level, "0", "1"] for level in side] for side in (book.bids(), book.asks()))
         data = book.details | {"bids": bids, "asks": asks}
         if "prevSeqId" in data:
             data["prevSeqId"] = -1
@@ -189,7 +191,7 @@ class Okx(Venue):
 
     def write_book(self, book: Book, depth: int) -> bytes:
         sides = {"asks": book.asks(depth), "bids": book.bids(depth)}
-        levels = {side: [[*one, "0", "1"] for one in some] for side, some in sides.items()}
+        levels = {side: [[*trade, "0", "1"] for trade in some] for side, some in sides.items()}
         data = levels | {"ts": book.details.get("ts", str(now_ms()))}
         if book.number:
             data["seqId"] = book.number

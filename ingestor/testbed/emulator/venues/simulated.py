@@ -101,14 +101,14 @@ class Simulated(Venue):
         """
         listed = [
             {
-                "symbol": one.symbol,
-                "base": one.base,
-                "quote": one.quote,
-                "tick_size": one.tick_size,
-                "lot_size": one.lot_size,
+                "symbol": instrument.symbol,
+                "base": instrument.base,
+                "quote": instrument.quote,
+                "tick_size": instrument.tick_size,
+                "lot_size": instrument.lot_size,
                 "trading": True,
             }
-            for one in instruments
+            for instrument in instruments
         ]
         return {"instruments": listed}
 
