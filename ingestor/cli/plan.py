@@ -61,8 +61,10 @@ class PlanReport:
             more = len(item.streams) - _STREAMS_SHOWN
             source = f" from {item.source_address}" if item.source_address else ""
             lines += [
-                f"#{item.number} {item.venue} {item.market} {item.url}{source}"
-                + f" ({item.route.transport})",
+                (
+                    f"#{item.number} {item.venue} {item.market} {item.url}{source} "
+                    f"({item.route.transport})"
+                ),
                 f"   why: {item.why}",
                 f"   streams: {first}{f' and {more} more' if more > 0 else ''}",
             ]
