@@ -95,7 +95,9 @@ async def test_rows_of_every_class_come_back(kafka: KafkaEndpoint, encoding: str
     for row_class, make in MAKERS.items():
         expected = by_key([TickBatch(row_class, make(2_000), TABLE)])
         assert by_key(await read(sink, row_class)) == expected
-    assert ledger.unexplained(2_000 + 2_000 + 6_000, 0) == 0
+    rows = sum(len(make(2_000)) for make in MAKERS.values())
+    assert rows >= 2_000 * len(MAKERS)
+    assert ledger.unexplained(rows, 0) == 0
 
 
 async def test_topics_are_created_as_configured(kafka: KafkaEndpoint) -> None:

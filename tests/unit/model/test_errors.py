@@ -10,6 +10,18 @@ from ingestor.model import errors
 from ingestor.model.errors import IngestError, Recovery
 
 EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
+    (errors.ReloadRefused("it is stopping"), Recovery.KEEP, "not reloaded: it is stopping"),
+    (
+        errors.FenceFailed("g.m.1", "no coordinator"),
+        Recovery.HOLD,
+        "g.m.1 could not be fenced: no coordinator",
+    ),
+    (errors.PlanUnusable("unknown venue"), Recovery.HOLD, "unknown venue"),
+    (
+        errors.ClusterError("no member is named x", "did you mean y?"),
+        Recovery.EXIT,
+        "no member is named x; did you mean y?",
+    ),
     (
         errors.ConfigError(
             "unknown key 'tpoic'", where="a.toml: kafka", hint="did you mean 'topic'?"
