@@ -1,3 +1,3 @@
 """Real-time market-data ingestor: exchange websockets to Kafka, exactly and accountably."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
