@@ -18,7 +18,7 @@ import pytest
 
 from ingestor.config.model import Config
 from ingestor.model.batch import TickBatch
-from ingestor.model.row_classes import RowClass
+from ingestor.model.row_classes import STANDARD_CLASSES, RowClass
 from ingestor.model.rows import Cause, Flag, Kind, Rows
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.pipeline import FlushResult
@@ -44,6 +44,7 @@ ONE_OF_EACH_VENUE = sorted({venue: name for name, (venue, _) in CAPTURES.items()
 NO_BROKER = "127.0.0.1:1"
 # Coinbase numbers the messages of a connection, book updates carry that number, and whoever
 # subscribes to less than was recorded gets other numbers from the emulator.
+CHANNELS = frozenset(row_class.channel for row_class in STANDARD_CLASSES)
 NUMBERED_PER_CLIENT = {"coinbase"}
 
 
@@ -290,6 +291,7 @@ def capture_itself(path: Path, run: Running, folder: Path) -> Seen:
             venue=venue_of(path.name),
             market=market,
             symbols=keys,
+            channels=CHANNELS,  # a capture may have more than a run asks for
             instruments=listed,
         )
     return seen

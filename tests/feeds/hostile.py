@@ -124,7 +124,7 @@ def received(fixture: Fixture, frames: list[bytes]) -> Outcome:
     connection.counts.seal()
     fields = [name for name in UPDATE.names or () if name not in {"frame", "spare"}]
     columns = (sealed.trades, sealed.quotes, sealed.updates[fields], sealed.prices, sealed.sizes)
-    others = [part.rows.tolist() for part in sealed.others.values()]
+    others = [part.rows.tolist() for part in sealed.others.values() if len(part.rows)]
     return Outcome(
         [*(column.tolist() for column in columns), *others],
         {id(rejected.payload) for rejected in sealed.rejected},
