@@ -464,7 +464,8 @@ class BookManager:
             book = self._books.book(instrument, flush.now_ns)
             if is_down and self._wanted.is_elsewhere(book, hole.source):
                 continue
-            self._wanted.carry(book, hole.source)
+            if not hole.is_part:
+                self._wanted.carry(book, hole.source)
             event = Event.DISCONNECT if is_down else Event.BREAK
             at = flush.start(hole.update)
             self._break(flush, book, at, hole.ts_recv, hole.cause, hole.first, hole.last, event)

@@ -514,6 +514,8 @@ class ColumnBuffer:
         instruments: Sequence[int] | None = None,
         source: Source | None = None,
         row_class: RowClass | None = None,
+        *,
+        is_part: bool = False,
     ) -> None:
         """Declare that rows may be missing here.
 
@@ -525,6 +527,7 @@ class ColumnBuffer:
             instruments: whose rows; None for all that the source carries.
             source: the connection; None for that of the current frame.
             row_class: the class of the rows; None for each that the source carries.
+            is_part: the source is some streams of a connection that carries others too.
         """
         self.holes.append(
             Gap(
@@ -539,6 +542,7 @@ class ColumnBuffer:
                 last=last,
                 instruments=instruments,
                 row_class=row_class,
+                is_part=is_part,
                 others={one: len(kept) // DEFERRED_WIDTH for one, kept in self.kept_rows.items()},
                 after=self.frame,
             )

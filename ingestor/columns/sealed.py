@@ -30,7 +30,8 @@ class Gap:
     update, trade, quote: rows of each class that were appended before it. ts_recv: ns. after: the
     last frame that began before it.
     instruments: who is concerned; None = every instrument of the source. row_class: the class of
-    rows that may be lost; None = each that the source carries. others: as `trade`, for classes that
+    rows that may be lost; None = each that the source carries. is_part: the source is some streams
+    of a connection, which say nothing of what else it carries. others: as `trade`, for classes that
     have no member of their own.
     """
 
@@ -45,6 +46,7 @@ class Gap:
     last: int = 0
     instruments: Sequence[int] | None = None
     row_class: RowClass | None = None
+    is_part: bool = False
     after: int = -1
     others: dict[RowClass, int] = field(default_factory=dict)
 

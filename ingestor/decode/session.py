@@ -207,14 +207,21 @@ class Session:
             for subscription in self.subscriptions
             if subscription.stream in streams and subscription.channel != "book"
         ]
-        self._declare(Cause.STALE, ts_recv, lost)
+        self._declare(Cause.STALE, ts_recv, lost, is_part=True)
 
-    def _declare(self, cause: Cause, ts_recv: int, lost: Sequence[Subscription]) -> None:
+    def _declare(
+        self,
+        cause: Cause,
+        ts_recv: int,
+        lost: Sequence[Subscription],
+        *,
+        is_part: bool = False,
+    ) -> None:
         """Declare a hole of some streams, as far as no other line carries them."""
         if self.lines is not None:
             lost = self.lines.uncovered(self, lost)
         if lost:
-            self._buffer.hole(cause, ts_recv, source=_Streams(lost))
+            self._buffer.hole(cause, ts_recv, source=_Streams(lost), is_part=is_part)
 
     def opened(self) -> Iterable[bytes]:
         """The connection is up: return the frames that subscribe to everything."""

@@ -37,7 +37,7 @@ from tests.e2e.harness import Running, make_config, running
 from tests.reference.reader import CAPTURES, read
 
 LEVEL = RowClass.LEVEL
-PLAYED_S = 1.5
+PLAYED_S = 4.0
 OUTAGE_PLAYED_S = 4.0
 LEVEL_BYTES = 48
 ONE_OF_EACH_VENUE = sorted({venue: name for name, (venue, _) in CAPTURES.items()}.values())
