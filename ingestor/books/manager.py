@@ -464,8 +464,7 @@ class BookManager:
             book = self._books.book(instrument, flush.now_ns)
             if is_down and self._wanted.is_elsewhere(book, hole.source):
                 continue
-            if not hole.is_part:
-                self._wanted.carry(book, hole.source)
+            self._wanted.note(book, hole)
             event = Event.DISCONNECT if is_down else Event.BREAK
             at = flush.start(hole.update)
             self._break(flush, book, at, hole.ts_recv, hole.cause, hole.first, hole.last, event)

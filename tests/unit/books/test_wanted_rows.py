@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from ingestor.adapter import BookRule, Continuity
+from ingestor.books.book import open_book
+from ingestor.books.statistics import BookCounters
+from ingestor.books.wanted_rows import WantedRows
+from ingestor.columns.sealed import Gap
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Kind
 from tests.fakes.books import BookHarness
@@ -111,3 +115,15 @@ def test_a_new_revision_has_what_the_old_one_had() -> None:
     output = harness.flush()
     assert len(output.rows) == 0
     assert output.quotes["instrument"].tolist() == [1]
+
+
+def test_a_hole_of_some_streams_says_nothing_of_the_others() -> None:
+    """A stream of quotes was subscribed to again: the book's levels are wanted all the same."""
+    wanted = WantedRows(lambda _instrument: RULE)
+    book = open_book(0, RULE, BookCounters(), 10, 0)
+    both, quotes = Subscribed(RowClass.QUOTE, RowClass.LEVEL), Subscribed(RowClass.QUOTE)
+    wanted.carry(book, both)
+    for is_part, without in ((True, frozenset[int]()), (False, frozenset({0}))):
+        hole = Gap(quotes, Cause.STALE, 1, 0, 0, 0, is_part=is_part)
+        wanted.note(book, hole)
+        assert wanted.without_levels == without
