@@ -18,7 +18,8 @@ from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText
 from ingestor.recording.reader import SegmentChain
-from ingestor.sources.replay.survey import Survey, history_symbol, snapshot_symbol
+from ingestor.sources.replay.rest_addresses import history_symbol, snapshot_symbol
+from ingestor.sources.replay.survey import Survey
 
 
 class RecordedFeed:
