@@ -6,13 +6,12 @@ import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from struct import pack, unpack, unpack_from
 from typing import Any, Final, Self
 
-from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 from confluent_kafka import ElectionType, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from ingestor.kafka.aiokafka_compat import AIOKafkaClient
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint
 
 NODES: Final = (1, 2, 3)
@@ -79,16 +78,16 @@ class ThreeBrokers(KafkaEndpoint):
             node: Leads from now on.
         """
         order = [node, *(one for one in NODES if one != node)]
-        request = AlterPartitionReassignmentsRequest(
-            int(_ANSWER_S * 1e3), [(topic, [(partition, order, {})], {})], {}
-        )
-        client = AIOKafkaClient(bootstrap_servers=self.bootstrap_servers)
-        await client.bootstrap()
+        host, _, port = self.nodes[node].address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
         try:
-            answer = await client.send(client.get_random_node(), request)
+            writer.write(_reassignment(topic, partition, order))
+            [size] = unpack(">i", await reader.readexactly(4))
+            # Correlation id, no tags, throttled for ms, error code.
+            [code] = unpack_from(">h", await reader.readexactly(size), 9)
         finally:
-            await client.close()
-        assert answer.error_code == 0, answer
+            writer.close()
+        assert code == 0, f"Kafka refuses with error code {code}"
         await asyncio.to_thread(self._elect, TopicPartition(topic, partition))
         async with asyncio.timeout(_ANSWER_S):
             while self.leaders(topic)[partition] != node:
@@ -105,3 +104,21 @@ class ThreeBrokers(KafkaEndpoint):
             "log_level": 0,
         }
         return AdminClient(options)
+
+
+def _reassignment(topic: str, partition: int, replicas: list[int]) -> bytes:
+    """Return AlterPartitionReassignments 0, of Kafka's protocol guide: no client has it in public.
+
+    Lengths of the compact arrays and strings are one more than those of what follows.
+    """
+    name = topic.encode()
+    parts = (
+        pack(">hhihB", 45, 0, 1, -1, 0),  # header 2: key, version, correlation id, no client id
+        pack(">iBB", int(_ANSWER_S * 1e3), 2, len(name) + 1),
+        name,
+        pack(">BiB", 2, partition, len(replicas) + 1),
+        pack(f">{len(replicas)}i", *replicas),
+        b"\0\0\0",  # no tags, of partition, topic and request
+    )
+    body = b"".join(parts)
+    return pack(">i", len(body)) + body
