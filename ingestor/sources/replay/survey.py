@@ -7,9 +7,11 @@ own REST answers list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
@@ -21,6 +23,7 @@ from ingestor.adapter import (
     HasTradeHistory,
     LostTrades,
     RestRequest,
+    TellsMarkets,
     parse_levels,
 )
 from ingestor.adapter.addresses import markets_at
@@ -51,15 +54,22 @@ _TWO_LOSSES: Final = (
 class Finder(dict[str, int]):
     """A symbol table that knows every symbol, and keeps which were asked for."""
 
+    def __init__(self, may_be: Callable[[str], bool] = lambda symbol: True) -> None:
+        """may_be: says of a symbol whether it may be of the market."""
+        super().__init__()
+        self._may_be = may_be
+
     def __missing__(self, symbol: str) -> int:
+        if not self._may_be(symbol):
+            raise KeyError(symbol)
         self[symbol] = len(self)
         return self[symbol]
 
     def __contains__(self, symbol: object) -> bool:
-        return isinstance(symbol, str)
+        return isinstance(symbol, str) and self._may_be(symbol)
 
     def get(self, symbol: str, default: Any = None) -> Any:  # knows every symbol
-        return self[symbol]
+        return self[symbol] if self._may_be(symbol) else default
 
 
 @dataclass(slots=True)
@@ -254,7 +264,13 @@ class Survey:
         return list(dict.fromkeys(market for market, _ in self.digits))
 
 
-def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Survey:
+class UntoldMarket(ConfigError):
+    """Nothing says of which market a connection is."""
+
+
+def survey(
+    chain: SegmentChain, adapter: type[FeedAdapter], market: str, *, is_shared: bool = False
+) -> Survey:
     """Read a foreign recording once. Frames that can't be decoded are passed over.
 
     Args:
@@ -262,11 +278,13 @@ def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Surv
         adapter: of its venue.
         market: of connections whose addresses don't say theirs; those of other markets are left
             out. "" = all, and every address must say.
+        is_shared: symbols of other markets of the address are left out, else they are taken for the
+        market's.
 
     Raises:
-        ConfigError: where a connection's market can't be told.
+        UntoldMarket: where a connection's market can't be told.
     """
-    surveyor = _Surveyor(chain, adapter, market)
+    surveyor = _Surveyor(chain, adapter, market, is_shared=is_shared)
     for path in chain.files:
         for lines in read_lines(path, Problems()):
             for line in lines:
@@ -276,18 +294,25 @@ def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Surv
 
 @dataclass(slots=True)
 class _Reading:
-    """One market of a recording: its symbols, their numbers, and a reader of its REST answers."""
+    """One market of a recording: its symbols, their numbers, and a reader of its REST answers.
+
+    doubtful: symbols that came first in a frame that can't be decoded.
+    """
 
     finder: Finder
     probe: Probe
     reader: FeedAdapter
     forms: BookForms
+    doubtful: set[str] = field(default_factory=set)
 
 
 class _Surveyor:
     """The first pass, line by line."""
 
-    def __init__(self, chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> None:
+    def __init__(
+        self, chain: SegmentChain, adapter: type[FeedAdapter], market: str, *, is_shared: bool
+    ) -> None:
+        self._is_shared = is_shared
         self._chain = chain
         self._adapter = adapter
         self._market = market
@@ -326,6 +351,9 @@ class _Surveyor:
             prices, sizes = reading.probe.prices, reading.probe.sizes
             for number, digits in prices.items():
                 found.digits[market, names[number]] = digits, sizes[number]
+            if found.found:
+                for symbol in reading.finder.keys() - reading.doubtful:  # quiet ones too
+                    found.digits.setdefault((market, symbol), (Digits(8), Digits(8)))
             found.offers |= reading.forms.finish()
         self._add_book_channels()
         if self._untold:
@@ -359,10 +387,13 @@ class _Surveyor:
         probe, payload = reading.probe, line.payload
         probe.begin(_NOBODY, b"")
         probe.image_levels = -1
-        with suppress(Exception):  # the second pass refuses the frame, and says why
+        known = len(reading.finder)
+        try:
             control = adapter.decode(payload, line.ts_ns, probe)
             if control is not None and reading.forms.answered(line.conn, adapter, payload, control):
                 adapter.decode(payload, line.ts_ns, probe)
+        except Exception:  # noqa: BLE001  # the second pass refuses the frame, and says why
+            reading.doubtful.update(islice(reading.finder, known, None))
         if probe.image_levels >= 0:
             reading.forms.book(line.conn, probe.image_levels)
         probe.settle()
@@ -397,6 +428,8 @@ class _Surveyor:
         reading = self._readings.get(market)
         if reading is None:
             finder = Finder()
+            if self._is_shared:
+                finder = Finder(partial(may_be_of, self._adapter, market))
             forms = BookForms(self._adapter, market)
             reading = _Reading(finder, Probe(), self._adapter(market, finder), forms)
             self._readings[market] = reading
@@ -429,7 +462,7 @@ class _Surveyor:
                 reading.probe.channels.clear()
 
     def _complain(self) -> None:
-        """Raises ConfigError, which names what was found."""
+        """Raises UntoldMarket, which names what was found."""
         carried: dict[str, None] = {}
         for connection in self._untold:
             for symbol, _ in self._survey.subscriptions.get(connection, ()):
@@ -439,7 +472,7 @@ class _Surveyor:
         symbols = list(carried) or ["nothing that is known"]
         names = ", ".join(symbols[:_NAMED_MAX]) + (", ..." if symbols[_NAMED_MAX:] else "")
         choices = dict.fromkeys(name for open_ in self._untold.values() for name in open_)
-        raise ConfigError(
+        raise UntoldMarket(
             f"the recording does not say its market; it holds {names}",
             where=str(self._chain.files[0]),
             hint=f"say --market {' or '.join(choices)}",
@@ -455,6 +488,17 @@ class _Nobody:
 
 
 _NOBODY: Final = _Nobody()
+
+
+def may_be_of(adapter: type[FeedAdapter], market: str, symbol: str) -> bool:
+    """Return False if a symbol is of another market than a connection's.
+
+    Args:
+        adapter: Its venue.
+        market: The connection's.
+        symbol: The venue's own name.
+    """
+    return not issubclass(adapter, TellsMarkets) or adapter.is_of_market(market, symbol)
 
 
 def matches(url: str, request: RestRequest) -> bool:
