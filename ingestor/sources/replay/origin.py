@@ -41,6 +41,31 @@ def venue_of(chain: SegmentChain, adapters: Callable[[str], type[FeedAdapter]]) 
     return named
 
 
+def market_of(chain: SegmentChain, adapter: type[FeedAdapter], wanted: str) -> str:
+    """Return the market of connections that don't say theirs; "" where all of them must.
+
+    Args:
+        chain: The recording.
+        adapter: Of its venue.
+        wanted: The market that was asked for; "" = none.
+
+    Raises:
+        ConfigError: The venue has no such market.
+    """
+    is_single = len(adapter.markets) == 1
+    if chain.venue and wanted not in adapter.markets and is_single:
+        wanted = ""  # said of other venues' recordings
+    if not wanted and chain.is_foreign and is_single:
+        wanted = next(iter(adapter.markets))
+    if wanted and wanted not in adapter.markets:
+        raise ConfigError(
+            f"{adapter.venue} has no market {wanted!r}",
+            where=str(chain.files[0]),
+            hint=f"its markets are {', '.join(adapter.markets)}",
+        )
+    return wanted
+
+
 def _addresses(chain: SegmentChain) -> Iterator[str]:
     """Yield the addresses at the beginning of a recording. One of this machine is a proxy's."""
     for path in chain.files:

@@ -18,7 +18,8 @@ from ingestor.model.errors import MALFORMED, ConfigError, UnknownInstrument
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText
 from ingestor.recording.reader import SegmentChain
-from ingestor.sources.replay.survey import Survey, history_symbol, may_be_of, snapshot_symbol
+from ingestor.sources.replay.requests import history_symbol, snapshot_symbol
+from ingestor.sources.replay.survey import Survey, may_be_of
 
 
 class _Surveyed(Session):

@@ -49,7 +49,7 @@ from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.decisions import concerned, named, number_of
 from ingestor.sources.replay.filters import check_symbols, matches_any
 from ingestor.sources.replay.options import ReplayOptions, ReplayTotals
-from ingestor.sources.replay.origin import venue_of
+from ingestor.sources.replay.origin import market_of, venue_of
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
 from ingestor.sources.replay.survey import UntoldMarket, add_surveyed, survey
 from ingestor.telemetry.bulkheads import bulkheads
@@ -455,7 +455,7 @@ class Replay:
                 hint="say it with --venue and --market",
             )
         adapter = self._adapters(venue)
-        market = self._market(chain, adapter, wanted)
+        market = market_of(chain, adapter, wanted)
         feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.frame_queues)
         if chain.is_foreign:
             found = feed.survey = survey(chain, adapter, market, is_shared=is_shared)
@@ -468,20 +468,6 @@ class Replay:
                     hint="leave --market out to read them all",
                 )
         return feed
-
-    def _market(self, chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> str:
-        """Return the market of connections that don't say theirs; "" where all of them must."""
-        if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:
-            market = ""  # said of other venues' recordings
-        if not market and chain.is_foreign and len(adapter.markets) == 1:
-            market = next(iter(adapter.markets))
-        if market and market not in adapter.markets:
-            raise ConfigError(
-                f"{adapter.venue} has no market {market!r}",
-                where=str(chain.files[0]),
-                hint=f"its markets are {', '.join(adapter.markets)}",
-            )
-        return market
 
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]
