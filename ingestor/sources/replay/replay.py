@@ -14,11 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import numpy as np
-
 from ingestor.adapter import BookRule, FeedAdapter, TellsMarkets, TradeNumbers
 from ingestor.books.settings import BookSettings
-from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause
@@ -47,7 +44,7 @@ from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.decisions import concerned, named, number_of
-from ingestor.sources.replay.filters import check_symbols, matches_any
+from ingestor.sources.replay.filters import check_symbols, kept_of
 from ingestor.sources.replay.options import ReplayOptions, ReplayTotals
 from ingestor.sources.replay.origin import market_of, venue_of
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
@@ -357,7 +354,11 @@ class Replay:
             bulkheads.bug("frame", failure)
         if self.options.filters:
             self._found.update(batch.row_class.channel for batch in result.batches if len(batch))
-            result.batches = [kept for batch in result.batches if len(kept := self._kept(batch))]
+            result.batches = [
+                kept
+                for batch in result.batches
+                if len(kept := kept_of(batch, self.options, self.table))
+            ]
             self._kept_any |= bool(result.batches)
         return result
 
@@ -380,20 +381,6 @@ class Replay:
         first = iso_text(min(times)) if times else "?"
         last = iso_text(self._now_ns) if self._now_ns else first
         return f"what was read is of {first} to {last}"
-
-    def _kept(self, batch: TickBatch) -> TickBatch:
-        options = self.options
-        rows = batch.rows
-        if options.channels and batch.row_class.channel not in options.channels:
-            return TickBatch(batch.row_class, rows[:0], batch.instruments)
-        if options.start_ns:
-            rows = rows[rows["ts_recv"] >= options.start_ns]
-        if options.symbols and len(rows):
-            wanted = np.array(
-                [matches_any(instrument, options.symbols) for instrument in self.table], np.bool_
-            )
-            rows = rows[wanted[rows["instrument"]]]
-        return TickBatch(batch.row_class, rows, batch.instruments)
 
     # Feeds ---------------------------------------------------------------------------------------
 
