@@ -22,7 +22,7 @@ _LOCAL: Final = frozenset({None, "localhost", "127.0.0.1", "::1"})
 def venue_of(chain: SegmentChain, adapters: Callable[[str], type[FeedAdapter]]) -> str:
     """Return the venue of a foreign recording, as its addresses say, else as its header does.
 
-    A header may name a family ("KRAKEN_FUTURES"), or a venue by another name than ours.
+    A header may name a family of venues, or a venue by another name than ours.
 
     Args:
         chain: The recording.
