@@ -84,13 +84,12 @@ def arrays_of(shapes: Sequence[CompiledShape]) -> ShapeArrays:
 
 
 def as_printed(shapes: Sequence[CompiledShape]) -> list[CompiledShape]:
-    """Return shapes that take no number with more decimals than the exponent, zeros or not."""
-    return [
-        replace(
-            shape,
-            steps=tuple(
-                replace(step, at2=1) if step.kind is Op.DECIMAL else step for step in shape.steps
-            ),
-        )
-        for shape in shapes
-    ]
+    """Return shapes that take no number with more decimals than the exponent, zeros or not, and
+    each frame whatever its number."""
+    return [replace(shape, steps=tuple(map(_as_printed, shape.steps))) for shape in shapes]
+
+
+def _as_printed(step: Step) -> Step:
+    if step.kind is Op.DECIMAL:
+        return replace(step, at2=1)
+    return Step(Op.DIGITS) if step.kind is Op.COUNT else step

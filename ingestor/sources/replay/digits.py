@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
@@ -13,6 +14,7 @@ CONFIRMED: Final = 3  # distinct numbers that make a count of digits certain
 _DIGITS_MAX: Final = 18
 _BEYOND_MAX: Final = 4  # digits beyond what is certain that a single number is believed
 _MANY: Final = 20  # numbers: with fewer, nothing stands out
+_WITH_EXPONENT: Final = re.compile(r"-?\d{1,20}(\.\d{1,20})?[eE][+-]?\d{1,2}")
 
 
 @dataclass(slots=True)
@@ -49,16 +51,16 @@ class Digits:
     def see(self, text: object) -> None:
         if not isinstance(text, str):
             return
+        if "e" in text or "E" in text:
+            text = _plain(text)
+            if not text:
+                return
+        if len(self._few) < _MANY:
+            self._few.add(text)
         before, _, after = text.partition(".")
         printed = len(after)
         if printed <= self._certain and len(before) <= self._certain_whole:
-            if len(self._few) < _MANY:
-                self._few.add(text)
             return  # the usual case: nothing new
-        if "e" in text or "E" in text:
-            return
-        if len(self._few) < _MANY:
-            self._few.add(text)
         needed = len(after.rstrip("0"))
         if needed > self._certain:
             self._see_finer(text, needed, printed)
@@ -136,3 +138,8 @@ def _pattern(printed: int, needed: int, whole: int) -> re.Pattern[str]:
     """Return what finds the lines that are no number of so many digits at most."""
     zeros = printed - needed
     return re.compile(rf"(?m)^(?!\d{{1,{whole}}}(?:\.\d{{0,{needed}}}0{{0,{zeros}}})?$).+$")
+
+
+def _plain(text: str) -> str:
+    """Return a number with an exponent without it; "" for what is none, or absurd."""
+    return f"{Decimal(text):f}" if _WITH_EXPONENT.fullmatch(text) else ""

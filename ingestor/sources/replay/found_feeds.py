@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
-from ingestor.adapter import FeedAdapter
+from ingestor.adapter import FeedAdapter, TellsMarkets
 from ingestor.decode.frame_queue import FrameQueues
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.recording.reader import KeptLines, Problems, SegmentChain
 from ingestor.sources.replay.inferred import add_surveyed
 from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.origin import market_of, venue_of
 from ingestor.sources.replay.recorded_feed import RecordedFeed
-from ingestor.sources.replay.survey import survey
+from ingestor.sources.replay.survey import UntoldMarket, survey
 
 _KEPT_BYTES_MAX: Final = 32 << 20  # of small recordings of others, which are read but once
 
@@ -42,21 +45,45 @@ class FoundFeeds:
         self._frame_queues = frame_queues
         self._kept_bytes = _KEPT_BYTES_MAX
 
-    def feed(self, chain: SegmentChain) -> RecordedFeed | None:
-        """Return what a chain holds; None where it can't be told, which is a problem."""
+    def feeds_of(self, chain: SegmentChain) -> list[RecordedFeed]:
+        """Return whose frames a chain holds; none when they are not wanted or unknown."""
         try:
-            return self._feed(chain)
+            feed = self._feed(chain, self._options.market)
+        except UntoldMarket as failure:
+            return self._shared(chain, failure)
         except ConfigError as failure:
-            hint = f"; {failure.hint}" if failure.hint else ""
-            self._problems.add(chain.files[0], 0, f"{failure.what}{hint}")
-            return None
+            self._add_problem(chain, failure)
+            return []
+        return [feed] if feed is not None else []
 
-    def _feed(self, chain: SegmentChain) -> RecordedFeed | None:
-        """Return whose frames a chain holds, or None when they are not wanted or unknown."""
+    def _shared(self, chain: SegmentChain, failure: UntoldMarket) -> list[RecordedFeed]:
+        """Return a feed for each market of a chain whose markets share an address: each reads the
+        whole chain, and leaves out what is of others."""
+        adapter = self._adapters(self._options.venue or venue_of(chain, self._adapters))
+        found = []
+        if issubclass(adapter, TellsMarkets):
+            for market in adapter.markets:
+                with suppress(ConfigError):
+                    feed = self._feed(replace(chain), market, is_shared=True)
+                    if feed is not None and feed.survey is not None and feed.survey.found:
+                        found.append(feed)
+        if not found:
+            self._add_problem(chain, failure)
+        return found
+
+    def _add_problem(self, chain: SegmentChain, failure: ConfigError) -> None:
+        hint = f"; {failure.hint}" if failure.hint else ""
+        self._problems.add(chain.files[0], 0, f"{failure.what}{hint}")
+
+    def _feed(
+        self, chain: SegmentChain, wanted: str, *, is_shared: bool = False
+    ) -> RecordedFeed | None:
+        """wanted: the market of connections that don't say theirs; "" where all of them must.
+        is_shared: they carry other markets besides."""
         options = self._options
         venue = chain.venue
         if chain.is_foreign:
-            venue = options.venue or venue.lower().partition("_")[0]
+            venue = options.venue or venue_of(chain, self._adapters)
             if options.venue and chain.venue and venue not in chain.venue.lower():
                 what = f"the header says {chain.venue}, read as {options.venue} all the same"
                 self._problems.add(chain.files[0], 0, what)
@@ -64,9 +91,9 @@ class FoundFeeds:
             self._problems.add(chain.files[0], 0, f"records {venue}, not {options.venue}")
             return None
         if options.venues and venue not in options.venues:
-            wanted = " and ".join(sorted(options.venues))
+            venues = " and ".join(sorted(options.venues))
             self._problems.add(
-                chain.files[0], 0, f"records {venue or 'no known venue'}, not {wanted}"
+                chain.files[0], 0, f"records {venue or 'no known venue'}, not {venues}"
             )
             return None
         if not venue:
@@ -76,11 +103,12 @@ class FoundFeeds:
                 hint="say it with --venue and --market",
             )
         adapter = self._adapters(venue)
-        market = self._market(chain, adapter)
+        market = market_of(chain, adapter, wanted)
         feed = RecordedFeed(chain, adapter, market, self._table, self._frame_queues)
         if chain.is_foreign:
             kept = KeptLines(self._kept_bytes)
-            found = feed.survey = survey(chain, adapter, market, kept)
+            found = survey(chain, adapter, market, kept, is_shared=is_shared)
+            feed.survey = found
             if kept.are_all:
                 chain.kept, self._kept_bytes = kept, kept.bytes_max
             for origin, symbols in add_surveyed(found, venue, self._table).items():
@@ -92,18 +120,3 @@ class FoundFeeds:
                     hint="leave --market out to read them all",
                 )
         return feed
-
-    def _market(self, chain: SegmentChain, adapter: type[FeedAdapter]) -> str:
-        """Return the market of connections that don't say theirs; "" where all of them must."""
-        market = self._options.market
-        if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:
-            market = ""  # said of other venues' recordings
-        if not market and chain.is_foreign and len(adapter.markets) == 1:
-            market = next(iter(adapter.markets))
-        if market and market not in adapter.markets:
-            raise ConfigError(
-                f"{adapter.venue} has no market {market!r}",
-                where=str(chain.files[0]),
-                hint=f"its markets are {', '.join(adapter.markets)}",
-            )
-        return market

@@ -38,16 +38,20 @@ Numbers = tuple[Digits, Digits]  # the digits of prices and sizes
 
 
 class EverySymbol(Mapping[str, int]):
-    """Numbers each symbol as it is asked for first: here every text is one."""
+    """Numbers each symbol as it is asked for first: here every text is one that may be."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_be: Callable[[str], bool] | None = None) -> None:
+        """may_be: says of a symbol whether it may be of the market; None = any may."""
+        self._may_be = may_be
         self.names: list[str] = []
         self._numbers: dict[str, int] = {}
 
-    def __getitem__(self, symbol: str) -> int:
+    def __getitem__(self, symbol: object) -> int:
+        if not isinstance(symbol, str):
+            raise KeyError(symbol)
         number = self._numbers.get(symbol)
         if number is None:
-            if not isinstance(symbol, str):
+            if self._may_be is not None and not self._may_be(symbol):
                 raise KeyError(symbol)
             number = self._numbers[symbol] = len(self.names)
             self.names.append(symbol)
@@ -96,9 +100,19 @@ class MarketReading:
     forms: the forms of books.
     """
 
-    def __init__(self, adapter: type[FeedAdapter], market: str) -> None:
+    def __init__(
+        self,
+        adapter: type[FeedAdapter],
+        market: str,
+        may_be: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Args:
+        adapter: Of the venue.
+        market: Its name.
+        may_be: As of `EverySymbol`.
+        """
         self.forms = BookForms(adapter, market)
-        self._symbols = EverySymbol()
+        self._symbols = EverySymbol(may_be)
         self._make = partial(adapter, market, self._symbols)
         self.adapter = self._make()
         self._buffer = ColumnBuffer()
@@ -111,6 +125,7 @@ class MarketReading:
         self._connections: dict[Connection, int] = {}
         self._carried: dict[tuple[int, str, int], None] = {}  # connection, channel, instrument
         self._waiting: list[Frame] = []
+        self._doubtful: set[str] = set()  # came first in a frame that can't be decoded
 
     def route(self, connection: Connection) -> Route:
         """Return what takes a connection's frames from now on."""
@@ -162,6 +177,10 @@ class MarketReading:
         for number in self._digits.numbers:
             yield self._symbols.names[number], self._digits.of(number)
 
+    def quiet(self) -> Iterator[str]:
+        """Yield the symbols that frames and answers named, but for those in bad ones alone."""
+        return (symbol for symbol in self.symbols if symbol not in self._doubtful)
+
     def carried(self) -> dict[Connection, list[tuple[str, str]]]:
         """Return symbols and channels by connection."""
         connections = list(self._connections)
@@ -177,7 +196,7 @@ class MarketReading:
         others: Iterable[int] = range(len(frames))
         if taker is not None:
             self._teach(taker, len(frames))
-            others = taker.take_each(payloads, ts_recv, 0)
+            others = [place for some in taker.take_each(payloads, ts_recv, 0) for place in some]
             self._note_taken(taker.rows.take_out(), routes)
         self._buffer.begin_many([_NOBODY] * len(frames), payloads)
         for place in others:
@@ -192,6 +211,7 @@ class MarketReading:
 
     def _decode(self, place: int, route: Route, payload: bytes, ts_recv: int) -> None:
         self._buffer.resume(place, payload)
+        known = len(self._symbols)
         try:
             control = route.adapter.decode(payload, ts_recv, self._buffer)
             if control is not None and self.forms.answered(
@@ -200,6 +220,7 @@ class MarketReading:
                 route.adapter.decode(payload, ts_recv, self._buffer)
         except Exception:  # noqa: BLE001  # the second pass refuses the frame, and says why
             self._buffer.roll_back(place)
+            self._doubtful.update(self.symbols[known:])
 
     def _teach(self, taker: FrameTaker, frames: int) -> None:
         """Let the library know what is usual now, but not for each of many symbols at once."""

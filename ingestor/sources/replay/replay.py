@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import numpy as np
-
 from ingestor.adapter import BookRule, TradeNumbers
 from ingestor.books.settings import BookSettings
-from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause
@@ -45,7 +42,7 @@ from ingestor.recording.reader import Problems, chain_lines, find_chains, merge
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.decisions import concerned, named, number_of
-from ingestor.sources.replay.filters import check_symbols, matches_any
+from ingestor.sources.replay.filters import check_symbols, kept_of
 from ingestor.sources.replay.found_feeds import AdapterOf, FoundFeeds
 from ingestor.sources.replay.options import ReplayOptions, ReplayTotals
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
@@ -94,7 +91,7 @@ class Replay:
             self.table.add(instrument)
         chains = find_chains(options.paths, self.problems)
         found = FoundFeeds(options, self.problems, adapters, self.table, self.pipeline.frame_queues)
-        self._feeds = [feed for chain in chains if (feed := found.feed(chain)) is not None]
+        self._feeds = [feed for chain in chains for feed in found.feeds_of(chain)]
         self.totals.origins = found.origins
         if not self._feeds:
             where = ", ".join(str(path) for path in options.paths)
@@ -104,7 +101,7 @@ class Replay:
 
     @property
     def files(self) -> list[Path]:
-        return [path for feed in self._feeds for path in feed.chain.files]
+        return list(dict.fromkeys(path for feed in self._feeds for path in feed.chain.files))
 
     @property
     def sessions(self) -> list[str]:
@@ -355,7 +352,11 @@ class Replay:
             bulkheads.bug("frame", failure)
         if self.options.filters:
             self._found.update(batch.row_class.channel for batch in result.batches if len(batch))
-            result.batches = [kept for batch in result.batches if len(kept := self._kept(batch))]
+            result.batches = [
+                kept
+                for batch in result.batches
+                if len(kept := kept_of(batch, self.options, self.table))
+            ]
             self._kept_any |= bool(result.batches)
         return result
 
@@ -378,20 +379,6 @@ class Replay:
         first = iso_text(min(times)) if times else "?"
         last = iso_text(self._now_ns) if self._now_ns else first
         return f"what was read is of {first} to {last}"
-
-    def _kept(self, batch: TickBatch) -> TickBatch:
-        options = self.options
-        rows = batch.rows
-        if options.channels and batch.row_class.channel not in options.channels:
-            return TickBatch(batch.row_class, rows[:0], batch.instruments)
-        if options.start_ns:
-            rows = rows[rows["ts_recv"] >= options.start_ns]
-        if options.symbols and len(rows):
-            wanted = np.array(
-                [matches_any(instrument, options.symbols) for instrument in self.table], np.bool_
-            )
-            rows = rows[wanted[rows["instrument"]]]
-        return TickBatch(batch.row_class, rows, batch.instruments)
 
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]

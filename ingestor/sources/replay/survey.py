@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from ingestor.adapter import BookOffer, FeedAdapter
+from ingestor.adapter import BookOffer, FeedAdapter, TellsMarkets
 from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.instrument_list import entries_of, read_entries
 from ingestor.model.errors import ConfigError, DecodeError, VenueError
@@ -20,7 +21,7 @@ from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Sen
 from ingestor.recording.reader import KeptLines, Problems, SegmentChain, read_lines
 from ingestor.sources.replay.digits import Digits
 from ingestor.sources.replay.market_reading import MarketReading, Route
-from ingestor.sources.replay.rest_addresses import matches, snapshot_symbol
+from ingestor.sources.replay.requests import matches, snapshot_symbol
 
 _NAMED_MAX: Final = 12
 
@@ -46,8 +47,17 @@ class Survey:
         return list(dict.fromkeys(market for market, _ in self.digits))
 
 
+class UntoldMarket(ConfigError):
+    """Nothing says of which market a connection is."""
+
+
 def survey(
-    chain: SegmentChain, adapter: type[FeedAdapter], market: str, kept: KeptLines | None = None
+    chain: SegmentChain,
+    adapter: type[FeedAdapter],
+    market: str,
+    kept: KeptLines | None = None,
+    *,
+    is_shared: bool = False,
 ) -> Survey:
     """Read a foreign recording once. Frames that can't be decoded are passed over.
 
@@ -57,11 +67,13 @@ def survey(
         market: of connections whose addresses don't say theirs; those of other markets are left
             out. "" = all, and every address must say.
         kept: keeps lines for whoever reads them next.
+        is_shared: symbols of other markets of the address are left out, else they are taken for the
+            market's.
 
     Raises:
-        ConfigError: where a connection's market can't be told.
+        UntoldMarket: where a connection's market can't be told.
     """
-    surveyor = _Surveyor(chain, adapter, market)
+    surveyor = _Surveyor(chain, adapter, market, is_shared=is_shared)
     for path in chain.files:
         for lines in kept.read(path) if kept is not None else read_lines(path, Problems()):
             surveyor.take(lines)
@@ -71,7 +83,10 @@ def survey(
 class _Surveyor:
     """The first pass, line by line."""
 
-    def __init__(self, chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> None:
+    def __init__(
+        self, chain: SegmentChain, adapter: type[FeedAdapter], market: str, *, is_shared: bool
+    ) -> None:
+        self._is_shared = is_shared
         self._chain = chain
         self._adapter = adapter
         self._market = market
@@ -119,6 +134,9 @@ class _Surveyor:
         for market, reading in self._readings.items():
             for symbol, digits in reading.digits():
                 found.digits[market, symbol] = digits
+            if found.found:
+                for symbol in reading.quiet():
+                    found.digits.setdefault((market, symbol), (Digits(8), Digits(8)))
             for connection, pairs in reading.carried().items():
                 subscriptions = found.subscriptions.setdefault(connection, [])
                 subscriptions += [pair for pair in pairs if pair not in subscriptions]
@@ -174,7 +192,8 @@ class _Surveyor:
     def _reading(self, market: str) -> MarketReading:
         reading = self._readings.get(market)
         if reading is None:
-            reading = self._readings[market] = MarketReading(self._adapter, market)
+            may_be = partial(may_be_of, self._adapter, market) if self._is_shared else None
+            reading = self._readings[market] = MarketReading(self._adapter, market, may_be)
         return reading
 
     def _take_list(self, line: Http, symbols: Container[str]) -> None:
@@ -205,7 +224,7 @@ class _Surveyor:
                 reading.take_snapshot(symbol, line.payload, line.ts_ns)
 
     def _complain(self) -> None:
-        """Raises ConfigError, which names what was found."""
+        """Raises UntoldMarket, which names what was found."""
         carried: dict[str, None] = {}
         for connection in self._untold:
             for symbol, _ in self._survey.subscriptions.get(connection, ()):
@@ -215,8 +234,19 @@ class _Surveyor:
         symbols = list(carried) or ["nothing that is known"]
         names = ", ".join(symbols[:_NAMED_MAX]) + (", ..." if symbols[_NAMED_MAX:] else "")
         choices = dict.fromkeys(name for open_ in self._untold.values() for name in open_)
-        raise ConfigError(
+        raise UntoldMarket(
             f"the recording does not say its market; it holds {names}",
             where=str(self._chain.files[0]),
             hint=f"say --market {' or '.join(choices)}",
         )
+
+
+def may_be_of(adapter: type[FeedAdapter], market: str, symbol: str) -> bool:
+    """Return False if a symbol is of another market than a connection's.
+
+    Args:
+        adapter: Its venue.
+        market: The connection's.
+        symbol: The venue's own name.
+    """
+    return not issubclass(adapter, TellsMarkets) or adapter.is_of_market(market, symbol)

@@ -1,10 +1,12 @@
+"""Recorded REST addresses and the requests that they are of."""
+
 from __future__ import annotations
 
 import pytest
 
 from feeds.simulated import Simulated
 from ingestor.adapter import RestRequest
-from ingestor.sources.replay.rest_addresses import matches, snapshot_symbol
+from ingestor.sources.replay.requests import matches, snapshot_symbol
 
 REQUEST = RestRequest("/api/v3/depth", {"symbol": "A", "limit": "1000"})
 

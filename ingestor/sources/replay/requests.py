@@ -1,4 +1,4 @@
-"""Which request a recorded address of REST is: of instruments, of a book, or of past trades."""
+"""Know a recorded REST address again: which request of an adapter it is, and of which symbol."""
 
 from __future__ import annotations
 
