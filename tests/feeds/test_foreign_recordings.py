@@ -108,3 +108,28 @@ def test_a_book_that_begins_over_rest(market: str, tmp_path: Path) -> None:
     assert (found["rejected"], found["unaccounted"], found["problems"]) == (0, 0, 0)
     assert (found["resets"], found["gaps"]) == (1, 1), "numbers 14 and 15 are missing"
     assert found["rows"]["level"] == 2 + 1 + 1
+
+
+def test_whole_books_of_a_depth_that_is_not_ours(tmp_path: Path) -> None:
+    """Crypto.com's snapshots of 150 levels: what differs from the one before is published."""
+
+    def image(number: int, bids: list[list[str]]) -> str:
+        book = {"bids": bids, "asks": [["91", "2", "1"]], "t": TS_NS // 10**6, "u": number}
+        names = {"instrument_name": "BTC_USD", "subscription": "book.BTC_USD.150"}
+        result = {**names, "channel": "book", "depth": 150, "data": [book]}
+        return json.dumps({"id": -1, "method": "subscribe", "code": 0, "result": result})
+
+    frames = [
+        image(5, [["90", "1", "1"], ["89", "2", "1"]]),
+        image(6, [["90", "3", "1"], ["89", "2", "1"]]),
+        image(7, [["89", "2", "1"]]),
+    ]
+    url = "wss://stream.crypto.com/exchange/v1/market"
+    lines: list[dict[str, Any]] = [{"t": "connect", "ts_ns": TS_NS, "conn": "c", "url": url}]
+    lines += [{"t": "recv", "ts_ns": TS_NS, "conn": "c", "data": frame} for frame in frames]
+    path = tmp_path / "one.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = audit(Replay(ReplayOptions((path,))))
+    assert (found["rejected"], found["gaps"], found["resets"]) == (0, 0, 1)
+    assert found["rows"]["level"] == 3 + 1 + 1
+    assert found["rows"]["quote"] == 3
