@@ -35,7 +35,7 @@ from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Sen
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
 from ingestor.sources.replay.book_forms import BookForms
 from ingestor.sources.replay.digits import Digits
-from ingestor.sources.replay.requests import matches, snapshot_symbol
+from ingestor.sources.replay.requests import matches, readers_of_images, snapshot_symbol
 
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
 _TEXTS_MAX: Final = 5_000  # distinct numbers of a column that wait to be looked at
@@ -285,14 +285,14 @@ def survey(
 
 @dataclass(slots=True)
 class _Reading:
-    """One market of a recording: its symbols, their numbers, and a reader of its REST answers.
+    """One market of a recording: its symbols, their numbers, and readers of its REST answers.
 
     doubtful: symbols that came first in a frame that can't be decoded.
     """
 
     finder: Finder
     probe: Probe
-    reader: FeedAdapter
+    readers: Sequence[FeedAdapter]
     forms: BookForms
     doubtful: set[str] = field(default_factory=set)
 
@@ -422,7 +422,8 @@ class _Surveyor:
             if self._is_shared:
                 finder = Finder(partial(may_be_of, self._adapter, market))
             forms = BookForms(self._adapter, market)
-            reading = _Reading(finder, Probe(), self._adapter(market, finder), forms)
+            readers = readers_of_images(self._adapter, market, finder)
+            reading = _Reading(finder, Probe(), readers, forms)
             self._readings[market] = reading
         return reading
 
@@ -445,12 +446,15 @@ class _Surveyor:
                     for listed in read_list(self._adapter, market, [line.payload]).instruments:
                         self._survey.listed[market, listed.symbol] = listed
         for market, reading in self._readings.items():
-            symbol = snapshot_symbol(reading.reader, line.url)
-            if symbol and (not told or market in told):
-                reading.probe.begin(_NOBODY, b"")
-                with suppress(Exception):
-                    reading.reader.decode_snapshot(symbol, line.payload, line.ts_ns, reading.probe)
-                reading.probe.channels.clear()
+            if told and market not in told:
+                continue
+            for reader in reading.readers:
+                if symbol := snapshot_symbol(reader, line.url):
+                    reading.probe.begin(_NOBODY, b"")
+                    with suppress(Exception):
+                        reader.decode_snapshot(symbol, line.payload, line.ts_ns, reading.probe)
+                    reading.probe.channels.clear()
+                    break
 
     def _complain(self) -> None:
         """Raises UntoldMarket, which names what was found."""
