@@ -130,6 +130,7 @@ class BookOffer:
     rule: of such a book; None = the market's, with this depth where the venue keeps that many.
     is_plain: its frames go to `decode` alone, since what reads many together knows the first form.
     url: of the endpoint that carries it; "" = the one whose channels have `book`.
+    is_recorded: it is of an address that nothing connects to, and comes from recordings alone.
     """
 
     depth: int
@@ -137,6 +138,7 @@ class BookOffer:
     rule: BookRule | None = None
     is_plain: bool = False
     url: str = ""
+    is_recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from ingestor.recording.format import Connection
 from ingestor.sources.replay.book_forms import BookForms
 from ingestor.sources.replay.column_digits import ColumnDigits
 from ingestor.sources.replay.digits import Digits
+from ingestor.sources.replay.requests import readers_of_images
 
 _ALONE_MAX: Final = 100  # frames without a book, after which a connection needs no more care
 _PATIENCE: Final = 4  # frames for each symbol, until the library learns what changed
@@ -96,8 +97,9 @@ Frame = tuple[Route, bytes, int]  # payload, recorded time in ns
 
 
 class MarketReading:
-    """Keeps whose rows each connection brings, and their digits. adapter: reads REST answers.
-    forms: the forms of books.
+    """Keeps whose rows each connection brings, and their digits.
+
+    readers: read images that came over REST. forms: the forms of books.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class MarketReading:
         self.forms = BookForms(adapter, market)
         self._symbols = EverySymbol(may_be)
         self._make = partial(adapter, market, self._symbols)
-        self.adapter = self._make()
+        self.readers = readers_of_images(adapter, market, self._symbols)
         self._buffer = ColumnBuffer()
         self._digits = ColumnDigits()
         self._taker: FrameTaker | None = None
@@ -154,17 +156,18 @@ class MarketReading:
         if waiting:
             self._read(waiting, self._taker)
 
-    def take_snapshot(self, symbol: str, body: bytes, ts_recv: int) -> None:
+    def take_snapshot(self, reader: FeedAdapter, symbol: str, body: bytes, ts_recv: int) -> None:
         """Take an answer to a request for a book.
 
         Args:
+            reader: One of `readers`.
             symbol: Whose book.
             body: The answer.
             ts_recv: Recorded time in ns.
         """
         self._buffer.begin(_NOBODY, body)
         with suppress(Exception):  # the second pass refuses it, and says why
-            self.adapter.decode_snapshot(symbol, body, ts_recv, self._buffer)
+            reader.decode_snapshot(symbol, body, ts_recv, self._buffer)
         self._digits.take(self._buffer.take_out())
 
     @property

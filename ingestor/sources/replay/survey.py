@@ -219,9 +219,12 @@ class _Surveyor:
         """Take an answer, if it is a book."""
         told = markets_at(self._adapter, line.url)
         for market, reading in self._readings.items():
-            symbol = snapshot_symbol(reading.adapter, line.url)
-            if symbol and (not told or market in told):
-                reading.take_snapshot(symbol, line.payload, line.ts_ns)
+            if told and market not in told:
+                continue
+            for reader in reading.readers:
+                if symbol := snapshot_symbol(reader, line.url):
+                    reading.take_snapshot(reader, symbol, line.payload, line.ts_ns)
+                    break
 
     def _complain(self) -> None:
         """Raises UntoldMarket, which names what was found."""
