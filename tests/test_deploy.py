@@ -34,7 +34,7 @@ def exported() -> set[str]:
     machine = ShardMachine(Life("node7", "01"), lambda: 0.0)
     machine.assigned([0])
     machine.read(Claim(0, machine.me, ClaimState.LIVE))
-    clustered = cluster_families(machine, 1, 0)
+    clustered = cluster_families(machine, 1, 0, {0: 1})
     families = [*App().exposition.families(), *worker_families({}), *clustered]
     names = {family.name + suffixes.get(family.type, "") for family in families}
     return {name for name in names if name.startswith("ingestor_")}

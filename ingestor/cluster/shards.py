@@ -181,6 +181,7 @@ class ClaimTable:
 class Phase(Enum):
     """Name what this worker does with a shard."""
 
+    QUEUED = "queued"  # its owner offers it, and other shards are opened first
     OPENING = "opening"  # it opens the connections; somebody else publishes
     WAITING = "waiting"  # it holds rows; the owner is asked to release
     FENCING = "fencing"  # it holds rows; the owner is being fenced
@@ -188,6 +189,9 @@ class Phase(Enum):
     LIVE = "live"  # it publishes
     OFFERED = "offered"  # it publishes for somebody else to go on
     RELEASING = "releasing"  # it waits for the last acknowledgments
+
+
+_NOT_YET: Final = (Phase.QUEUED, Phase.OPENING, Phase.WAITING, Phase.FENCING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +242,7 @@ Action = Open | Write | Fence | Publish | Release | Drop
 
 HANDOVER_S: Final = 5.0  # from `ready` until the owner is taken for dead
 OPEN_S: Final = 30.0  # connections that don't stand by then hold up no handover
+PARALLEL: Final = 8  # shards opened at a time whose owners live
 DOUBT_S: Final = 3.0  # how long an owner may take to offer, where it may not have been asked yet
 
 
@@ -291,6 +296,7 @@ class ShardMachine:
         asks_first: bool = False,
         handover_s: float = HANDOVER_S,
         open_s: float = OPEN_S,
+        handover_parallel: int = PARALLEL,
     ) -> None:
         """Args:
         me: this life.
@@ -299,6 +305,7 @@ class ShardMachine:
             that call a member lost while it still is one.
         handover_s: how long an owner may take to release a shard.
         open_s: how long connections may take before their shard is claimed all the same.
+        handover_parallel: how many shards are taken from living owners at a time.
         """
         self.me = me
         self.table = ClaimTable()
@@ -307,6 +314,7 @@ class ShardMachine:
         self._asks_first = asks_first
         self._handover_s = handover_s
         self._open_s = open_s
+        self._parallel = handover_parallel
         self._held: dict[int, _Holding] = {}
         self._asked_s: dict[int, float] = {}
         self._fencing: set[Life] = set()
@@ -366,7 +374,7 @@ class ShardMachine:
             if held.phase is Phase.LIVE:
                 self._set(held, Phase.OFFERED)
                 actions.append(self._claim(shard, ClaimState.OFFERED))
-            elif held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+            elif held.phase in _NOT_YET:
                 del self._held[shard]
                 actions.append(Drop(shard))
         return actions
@@ -379,7 +387,7 @@ class ShardMachine:
             held = self._held.get(shard)
             if held is not None:
                 held.assigned = False
-                if held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+                if held.phase in _NOT_YET:
                     del self._held[shard]
                     actions.append(Drop(shard))
         return actions
@@ -409,7 +417,7 @@ class ShardMachine:
             self.is_fenced = True  # nobody takes a shard from a life that can still publish
             del self._held[shard]
             return [Drop(shard)]
-        if held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+        if held.phase in _NOT_YET:
             return self._proceed(shard, held)
         return []
 
@@ -458,7 +466,8 @@ class ShardMachine:
         self.counts.fences += 1
         actions: list[Action] = []
         for shard, held in list(self._held.items()):
-            if held.phase is Phase.FENCING and held.rival == life:
+            # What it offered, too: it will release nothing any more.
+            if held.phase in _NOT_YET and life in (held.rival, self.table[shard].owner):
                 actions += self._proceed(shard, held)
         return actions
 
@@ -510,7 +519,9 @@ class ShardMachine:
         actions: list[Action] = []
         for shard, held in list(self._held.items()):
             waited_s = now_s - held.since_s
-            if held.phase is Phase.OPENING and waited_s >= self._open_s:
+            if held.phase is Phase.QUEUED:
+                actions += self._proceed(shard, held)
+            elif held.phase is Phase.OPENING and waited_s >= self._open_s:
                 actions += self._ready(shard, held)
             elif held.phase is Phase.WAITING and waited_s >= held.patience_s:
                 self.counts.timeouts += 1
@@ -522,12 +533,18 @@ class ShardMachine:
     def _begin(self, shard: int) -> list[Action]:
         """Take a shard that the group gives to this worker."""
         entry = self.table[shard]
-        held = self._held[shard] = _Holding(Phase.OPENING, self._clock_s(), gap=entry.had_owner)
-        return [Open(shard), *self._proceed(shard, held)]
+        held = self._held[shard] = _Holding(Phase.QUEUED, self._clock_s(), gap=entry.had_owner)
+        return self._proceed(shard, held)
 
     def _proceed(self, shard: int, held: _Holding) -> list[Action]:
         """Go on with a shard that is not published here yet, as the claims have it now."""
         entry = self.table[shard]
+        if held.phase is Phase.QUEUED:
+            is_given = entry.offered and entry.owner not in (None, self.me, *self._fenced)
+            if is_given and self._handovers() >= self._parallel:
+                return []  # its owner publishes it meanwhile
+            self._set(held, Phase.OPENING)
+            return [Open(shard), *self._proceed(shard, held)]
         if entry.owner is None or entry.owner == self.me or entry.owner in self._fenced:
             return self._own_it(shard, held)
         if held.phase is Phase.FENCING:
@@ -543,6 +560,13 @@ class ShardMachine:
         if entry.offered and entry.ready is None:
             return self._ready(shard, held)  # it was waited for
         return []
+
+    def _handovers(self) -> int:
+        """Count the shards that are being taken from owners who offer them."""
+        return sum(
+            held.phase in (Phase.OPENING, Phase.WAITING) and self.table[shard].offered
+            for shard, held in self._held.items()
+        )
 
     def _own_it(self, shard: int, held: _Holding) -> list[Action]:
         owner = self.table[shard].owner

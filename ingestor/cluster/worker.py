@@ -131,7 +131,9 @@ class ClusterWorker:
         group = self._make_group(self.config, topic, self.member)
         life = WorkerLife(self.config, me, ingestor, group, self._where)
         fenced = self.lives - 1
-        ingestor.view.show(lambda: cluster_families(life.machine, self._shards, fenced))
+        ingestor.view.show(
+            lambda: cluster_families(life.machine, self._shards, fenced, life.rows_by_shard())
+        )
         if ingestor.http is not None:
             ingestor.http.cluster = lambda: overview(
                 self.config.cluster.name, life.machine, self._shards, life.connections.revision

@@ -68,7 +68,12 @@ class World:
             name = f"w{self.names}"
         self.sessions += 1
         life = Life(name, f"{self.sessions:02x}")
-        machine = ShardMachine(life, lambda: self.now_s, asks_first=self.asks_first)
+        machine = ShardMachine(
+            life,
+            lambda: self.now_s,
+            asks_first=self.asks_first,
+            handover_parallel=1 + self.sessions % 3,
+        )
         self.workers[name] = Worker(machine)
         self.rebalance()
 

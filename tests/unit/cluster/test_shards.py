@@ -202,3 +202,33 @@ def test_a_log_that_was_compacted_is_taken_as_it_begins() -> None:
     table = ClaimTable()
     assert table.take(Claim(1, B, ClaimState.READY, over=A))
     assert table[1].owner == A
+
+
+def test_only_so_many_shards_are_taken_from_a_living_owner_at_a_time(clock: Clock) -> None:
+    machine = ShardMachine(B, clock, handover_parallel=2)
+    for shard in range(4):
+        machine.read(live(shard, A))
+        machine.read(Claim(shard, A, ClaimState.OFFERED))
+    machine.read(live(4, C))  # which was lost: a takeover waits for nobody
+    actions = machine.assigned(range(5))
+    assert actions == [Open(0), Open(1), Open(4), Fence(C)]
+    assert machine.phases[2] is machine.phases[3] is Phase.QUEUED
+    assert machine.tick() == []
+    machine.opened(0)
+    assert machine.tick() == []  # its owner has not released it yet
+    machine.read(Claim(0, A, ClaimState.RELEASED))
+    assert machine.tick() == [Open(2)]
+    assert machine.revoked([3]) == [Drop(3)]
+    assert 3 not in machine.phases
+
+
+def test_all_that_a_dead_owner_offered_is_taken_once_it_is_fenced(clock: Clock) -> None:
+    machine = ShardMachine(B, clock, handover_parallel=1)
+    for shard in range(2):
+        machine.read(live(shard, A))
+        machine.read(Claim(shard, A, ClaimState.OFFERED))
+    machine.assigned([0, 1])
+    machine.opened(0)
+    clock.now_s += HANDOVER_S
+    assert machine.tick() == [Fence(A), Open(1)]
+    assert machine.fenced_other(A) == [Write(live(0, B, over=A)), Write(live(1, B, over=A))]
