@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from ingestor.admin.exposition import STREAM_FAMILIES
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.families import cluster_families
-from ingestor.cluster.shards import Claim, ClaimState, Life, ShardMachine
+from ingestor.cluster.shards import ShardMachine
 from ingestor.cluster.view import worker_families
 from ingestor.config.load import load
 from ingestor.sources.registry import GROUP

@@ -8,8 +8,8 @@ from typing import Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
 
+from ingestor.cluster.claims import Life
 from ingestor.cluster.records import transactional_id
-from ingestor.cluster.shards import Life
 from ingestor.cluster.store import Cluster, check_member
 from ingestor.kafka.aiokafka_compat import AIOKafkaClient
 from ingestor.kafka.error_codes import error_name

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.app import settings
 from ingestor.app.ingestor import Ingestor
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.claims_log import ClaimsLog
 from ingestor.cluster.fencing import fence_life
 from ingestor.cluster.list_keeper import ListKeeper
@@ -29,11 +30,8 @@ from ingestor.cluster.records import claim_key, claim_record
 from ingestor.cluster.shard_connections import ShardConnections
 from ingestor.cluster.shards import (
     Action,
-    Claim,
-    ClaimState,
     Drop,
     Fence,
-    Life,
     Open,
     Phase,
     Publish,

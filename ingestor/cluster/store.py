@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 
+from ingestor.cluster.claims import ClaimTable
 from ingestor.cluster.rates import ShardRates, read_rates
 from ingestor.cluster.records import (
     CLUSTER_KEY,
@@ -21,7 +22,6 @@ from ingestor.cluster.records import (
     ShardLog,
     read_claim,
 )
-from ingestor.cluster.shards import ClaimTable
 from ingestor.kafka.aiokafka_compat import topics_of, wait_for_metadata
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.settings import CLAIMS, KafkaSettings

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ingestor.cluster.claims import Claim, ClaimTable, Life
 from ingestor.cluster.packing import deal
 from ingestor.cluster.shards import (
     Action,
-    Claim,
-    ClaimTable,
     Drop,
     Fence,
-    Life,
     Open,
     Phase,
     Publish,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.families import cluster_families
-from ingestor.cluster.shards import Claim, ClaimState, Life, ShardMachine
+from ingestor.cluster.shards import ShardMachine
 
 ME, OTHER = Life("node7", "01"), Life("node8", "02")
 

@@ -12,11 +12,12 @@ import pytest
 
 from ingestor.app.ingestor import Ingestor
 from ingestor.app.planning import Planned
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.life import WorkerLife
 from ingestor.cluster.membership import Group
 from ingestor.cluster.rates import read_rates
 from ingestor.cluster.records import PLAN_KEY, closing_record
-from ingestor.cluster.shards import Claim, ClaimState, Life, Open, Phase
+from ingestor.cluster.shards import Open, Phase
 from ingestor.config.model import Config
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass

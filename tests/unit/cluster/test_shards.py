@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.shards import (
     HANDOVER_S,
     OPEN_S,
-    Claim,
-    ClaimState,
-    ClaimTable,
     Drop,
     Fence,
-    Life,
     Open,
     Phase,
     Publish,
@@ -180,28 +177,6 @@ def test_a_new_revision_is_claimed_and_a_bad_one_refused(clock: Clock) -> None:
     machine.read(refusal)
     assert machine.table[1].state == "refused"
     assert machine.publishes(1)
-
-
-def test_an_operator_reads_the_state_of_a_shard() -> None:
-    table = ClaimTable()
-    states = [table[1].state]
-    for claim in (
-        live(1, A),
-        Claim(1, A, ClaimState.OFFERED),
-        Claim(1, B, ClaimState.READY, over=A),
-        Claim(1, C, ClaimState.RELEASED),  # it was never C's
-        Claim(1, A, ClaimState.RELEASED),
-    ):
-        table.take(claim)
-        states.append(table[1].state)
-    assert states == ["unclaimed", "live", "offered", "ready", "ready", "released"]
-    assert table.lives() == set()
-
-
-def test_a_log_that_was_compacted_is_taken_as_it_begins() -> None:
-    table = ClaimTable()
-    assert table.take(Claim(1, B, ClaimState.READY, over=A))
-    assert table[1].owner == A
 
 
 def test_only_so_many_shards_are_taken_from_a_living_owner_at_a_time(clock: Clock) -> None:
