@@ -313,7 +313,7 @@ class HttpConfig(Section):
 
 
 class LastConfig(Section):
-    """The last trade and quote of each instrument."""
+    """The last rows of each instrument, of every class but book levels."""
 
     enabled: bool = False
     """Publish them to the topic `last`, and serve them at `/last/KEY` of the status port."""
