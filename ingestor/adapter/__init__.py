@@ -3,6 +3,7 @@
 from ingestor.adapter.compression import gunzipped, inflated
 from ingestor.adapter.contract import (
     OTHER_BOOK,
+    OTHER_MARKET,
     Ack,
     Acks,
     Audited,
@@ -35,6 +36,7 @@ from ingestor.adapter.contract import (
     SaysHowItAcks,
     SnapshotSource,
     Subscription,
+    TellsMarkets,
     TradeNumbers,
 )
 from ingestor.adapter.market_rows import (
@@ -138,6 +140,7 @@ __all__ = [
     "MILLISECOND",
     "NO_SIDE",
     "OTHER_BOOK",
+    "OTHER_MARKET",
     "ROW_CLASSES",
     "SECOND",
     "TAKER_SIDES",
@@ -206,6 +209,7 @@ __all__ = [
     "SnapshotSource",
     "StatusScope",
     "Subscription",
+    "TellsMarkets",
     "TradeNumbers",
     "UnknownInstrument",
     "UnknownMessage",
