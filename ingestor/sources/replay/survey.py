@@ -20,7 +20,6 @@ from ingestor.adapter import (
     BookOffer,
     FeedAdapter,
     TellsMarkets,
-    parse_levels,
 )
 from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.instrument_list import read_list
@@ -35,7 +34,7 @@ from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Sen
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
 from ingestor.sources.replay.book_forms import BookForms
 from ingestor.sources.replay.digits import Digits
-from ingestor.sources.replay.requests import matches, snapshot_symbol
+from ingestor.sources.replay.requests import matches, readers_of_images, snapshot_symbol
 
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
 _TEXTS_MAX: Final = 5_000  # distinct numbers of a column that wait to be looked at
@@ -154,38 +153,6 @@ class Probe(ColumnBuffer):
         """
         self._see_book(instrument, bids, asks, flags)
 
-    def json_levels(
-        self,
-        instrument: int,
-        ts_event: int,
-        ts_recv: int,
-        first: int,
-        last: int,
-        bids: bytes,
-        asks: bytes,
-        previous: int = 0,
-        flags: int = 0,
-        *_: object,
-        **__: object,
-    ) -> bool:
-        """Take note of the digits of a book event whose sides are JSON.
-
-        Args:
-            instrument: Number of the instrument.
-            ts_event: Not used.
-            ts_recv: Not used.
-            first: Not used.
-            last: Not used.
-            bids: JSON array of pairs of plain decimal text.
-            asks: As `bids`.
-            previous: Not used.
-            flags: Bits of `Flag`.
-            *_: Not used.
-            **__: Not used.
-        """
-        self._see_book(instrument, parse_levels(bids), parse_levels(asks), flags)
-        return True
-
     def hole(self, *_: object, **__: object) -> None:
         return
 
@@ -285,14 +252,14 @@ def survey(
 
 @dataclass(slots=True)
 class _Reading:
-    """One market of a recording: its symbols, their numbers, and a reader of its REST answers.
+    """One market of a recording: its symbols, their numbers, and readers of its REST answers.
 
     doubtful: symbols that came first in a frame that can't be decoded.
     """
 
     finder: Finder
     probe: Probe
-    reader: FeedAdapter
+    readers: Sequence[FeedAdapter]
     forms: BookForms
     doubtful: set[str] = field(default_factory=set)
 
@@ -422,7 +389,8 @@ class _Surveyor:
             if self._is_shared:
                 finder = Finder(partial(may_be_of, self._adapter, market))
             forms = BookForms(self._adapter, market)
-            reading = _Reading(finder, Probe(), self._adapter(market, finder), forms)
+            readers = readers_of_images(self._adapter, market, finder)
+            reading = _Reading(finder, Probe(), readers, forms)
             self._readings[market] = reading
         return reading
 
@@ -445,12 +413,15 @@ class _Surveyor:
                     for listed in read_list(self._adapter, market, [line.payload]).instruments:
                         self._survey.listed[market, listed.symbol] = listed
         for market, reading in self._readings.items():
-            symbol = snapshot_symbol(reading.reader, line.url)
-            if symbol and (not told or market in told):
-                reading.probe.begin(_NOBODY, b"")
-                with suppress(Exception):
-                    reading.reader.decode_snapshot(symbol, line.payload, line.ts_ns, reading.probe)
-                reading.probe.channels.clear()
+            if told and market not in told:
+                continue
+            for reader in reading.readers:
+                if symbol := snapshot_symbol(reader, line.url):
+                    reading.probe.begin(_NOBODY, b"")
+                    with suppress(Exception):
+                        reader.decode_snapshot(symbol, line.payload, line.ts_ns, reading.probe)
+                    reading.probe.channels.clear()
+                    break
 
     def _complain(self) -> None:
         """Raises UntoldMarket, which names what was found."""
