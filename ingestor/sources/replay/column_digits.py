@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.adapter import parse_levels
 from ingestor.columns.narrowing import Appended
 from ingestor.columns.sealing import read_deferred
 from ingestor.model.decimals import EXPONENT_MAX, INT64_MAX, format_decimal
 from ingestor.model.row_classes import Exponent, RowClass
-from ingestor.model.rows import LevelFormat, Rows
+from ingestor.model.rows import Rows
 from ingestor.native import Taken
 from ingestor.sources.replay.digits import Digits
 
@@ -79,19 +78,12 @@ class ColumnDigits:
             self._see(number, prices, sizes)
 
     def _read_levels(self, appended: Appended) -> None:
-        updates, at, side = appended.updates, 0, 0
-        columns = [updates[name].tolist() for name in ("instrument", "bids", "asks")]
-        formats = updates["level_format"].tolist()
-        for number, bids, asks, level_format in zip(*columns, formats, strict=True):
-            if level_format == LevelFormat.JSON:
-                for text in appended.json_levels[side : side + 2]:
-                    levels = parse_levels(text)
-                    self._see(number, [pair[0] for pair in levels], [pair[1] for pair in levels])
-                side += 2
-            else:
-                texts = appended.level_texts[at : at + 2 * (bids + asks)]
-                self._see(number, texts[0::2], texts[1::2])
-                at += len(texts)
+        columns = (appended.updates[name].tolist() for name in ("instrument", "bids", "asks"))
+        at = 0
+        for number, bids, asks in zip(*columns, strict=True):
+            texts = appended.level_texts[at : at + 2 * (bids + asks)]
+            self._see(number, texts[0::2], texts[1::2])
+            at += len(texts)
 
     def usual(self) -> list[Known]:
         """Return the instruments of which enough was seen, with the decimals that are usual: from

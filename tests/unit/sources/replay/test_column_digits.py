@@ -30,15 +30,6 @@ def test_each_class_shows_the_digits_of_its_numbers() -> None:
     assert buffer.is_empty
 
 
-def test_levels_that_are_json_show_theirs() -> None:
-    buffer, found = begun(), ColumnDigits()
-    assert buffer.json_levels(3, 1, 1, 1, 1, b'[["1.25","0.5"]]', b"[]")
-    buffer.levels(2, 1, 1, 1, 1, [["1", "2"]], [])
-    assert buffer.json_levels(3, 1, 1, 1, 1, b"[]", b'[["1.125","0.5"]]')
-    found.take(buffer.take_out())
-    assert exponents(found) == {2: (0, 0), 3: (3, 1)}
-
-
 def test_an_instrument_is_usual_once_enough_of_its_numbers_were_seen() -> None:
     buffer, found = begun(), ColumnDigits()
     buffer.trade(4, 1, 1, 5, "1.5", "2", 1)
