@@ -102,9 +102,7 @@ class _Error(msgspec.Struct, gc=False):
 
 _parse_error: Final = msgspec.json.Decoder(_Error).decode
 
-_RULE: Final = BookRule(
-    Continuity.NONE, SnapshotSource.REST, may_cross=True, quotes_from_book=True
-)
+_RULE: Final = BookRule(Continuity.NONE, SnapshotSource.REST, may_cross=True, quotes_from_book=True)
 
 
 class Bitstamp:
