@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ingestor.adapter import (
     INT64_MAX,
+    optional_ns,
     parse_decimal,
     scaled_text,
     unsigned,
