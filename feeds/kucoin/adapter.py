@@ -20,7 +20,7 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 import orjson
@@ -35,6 +35,7 @@ from ingestor.adapter import (
     ColumnBuffer,
     Continuity,
     Control,
+    DecodeError,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -159,6 +160,7 @@ class _Image(msgspec.Struct, gc=False):
     bids: list[list[Any]]
     time: Any = None  # of spot, ms
     ts: Any = None  # of futures, ns
+    symbol: str | None = None  # of futures
 
 
 class _Best(msgspec.Struct, gc=False):
@@ -183,7 +185,7 @@ class _Message(msgspec.Struct, gc=False):
 
 
 class _Answer(msgspec.Struct, gc=False):
-    code: str
+    code: Literal["200000"]
     data: _Image
 
 
@@ -460,6 +462,8 @@ class Kucoin:
             out: Takes the rows.
         """
         image = _parse_image(body).data
+        if image.symbol not in {None, symbol}:
+            raise DecodeError(self.venue, f"a book of {image.symbol!r:.60} for {symbol}")
         number = whole_number(image.sequence)
         time = time_ns(image.ts, _NS) if image.time is None else time_ns(image.time)
         bids, asks = pairs_of(image.bids), pairs_of(image.asks)
