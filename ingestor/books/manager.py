@@ -462,12 +462,24 @@ class BookManager:
         is_down = hole.cause in _NOTHING_TO_REPAIR
         for instrument in self._wanted.carried(hole):
             book = self._books.book(instrument, flush.now_ns)
+            if hole.is_part:
+                self._interrupt(flush, book, hole)
+                continue
             if is_down and self._wanted.is_elsewhere(book, hole.source):
                 continue
-            self._wanted.note(book, hole)
+            self._wanted.carry(book, hole.source)
             event = Event.DISCONNECT if is_down else Event.BREAK
             at = flush.start(hole.update)
             self._break(flush, book, at, hole.ts_recv, hole.cause, hole.first, hole.last, event)
+
+    def _interrupt(self, flush: Flush, book: Book, hole: Gap) -> None:
+        """Declare a hole in the quotes that are made of a book whose stream begins again.
+
+        The book needs none: a snapshot follows, or has come already.
+        """
+        if self._wanted.has_quotes(book) and not book.gap_open:
+            flush.quote_gap(book.instrument, hole.ts_recv, hole.cause)
+            book.shown = None
 
     def _refuse(self, flush: Flush, book: Book, update: Update, at: int, cause: Cause) -> None:
         """Leave an update out and break the book that it contradicts."""

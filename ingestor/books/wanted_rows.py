@@ -53,11 +53,6 @@ class WantedRows:
             return False
         return self.carry(book, book.source)
 
-    def note(self, book: Book, hole: Gap) -> None:
-        """Note who carries a book that a hole concerns, if the hole tells."""
-        if not hole.is_part:
-            self.carry(book, hole.source)
-
     def carry(self, book: Book, source: Source) -> bool:
         """Note who carries a book and which rows of it were asked for; return whether any."""
         book.source, instrument = source, book.instrument
