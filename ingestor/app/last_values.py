@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import orjson
 
+from ingestor.app.auxiliary_records import AuxiliarySink
 from ingestor.codec.json_encoder import row_values
 from ingestor.kafka.settings import LAST
 from ingestor.model.batch import TickBatch
@@ -29,22 +30,6 @@ SLICE: Final = 64  # records made between two turns of the loop
 PAUSE_S: Final = 0.02
 _MILLISECOND_NS: Final = 1_000_000
 _FIELDS: Final = {RowClass.TRADE: "trade", RowClass.QUOTE: "quote"}
-
-
-class LastSink(Protocol):
-    """Take records of the topic; `KafkaSink` is one."""
-
-    session: bytes
-
-    def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
-        """Queue one record.
-
-        Args:
-            topic: Name of the topic without the prefix.
-            key: Key of the record.
-            value: Value of the record.
-            ts_ms: Time of the record in ms since the epoch.
-        """
 
 
 @dataclass(slots=True)
@@ -128,7 +113,7 @@ class LastValues:
 class LastValuePublisher:
     """Publishes what changed to the topic `last`, a few records at a time."""
 
-    def __init__(self, last: LastValues, sink: LastSink, interval_s: float) -> None:
+    def __init__(self, last: LastValues, sink: AuxiliarySink, interval_s: float) -> None:
         """Args:
         last: The values.
         sink: Takes the records. What it has no room for it drops and counts.

@@ -237,7 +237,7 @@ UPDATE: Final = np.dtype(
         ("instrument", "<u4"),
         ("bids", "<u4"),  # number of bid levels
         ("asks", "<u4"),
-        ("check_value", "<u4"),  # a checksum with Flag.CHECKSUM, else what a REST image names; 0 = none
+        ("check_value", "<u4"),  # checksum (Flag.CHECKSUM), or what a REST image names; 0 = none
         ("frame", "<u4"),  # index of the frame in the sealed buffer
         ("flags", "<u2"),
         ("level_format", "<u2"),  # LevelFormat
