@@ -398,7 +398,7 @@ class Metrics:
             is_tick = _column(parts, "bids") + _column(parts, "asks") > 0
         else:
             is_tick = _column(parts, "kind") == row_class.id
-            if row_class is RowClass.LEVEL:
+            if row_class.has_levels:
                 is_tick &= (flags & _LAST) != 0
         fields = (_column(parts, name) for name in ("instrument", "ts_recv", "ts_event"))
         sealed_ns = np.repeat([now_ns for _, now_ns in batches], list(map(len, parts)))
@@ -437,7 +437,7 @@ class Metrics:
         feeds = self._feeds.of_rows(row_class, _column(parts, "instrument"))
         counts = np.bincount(feeds, minlength=self._fit())
         self._counters["acked"] += counts
-        if row_class is RowClass.LEVEL:
+        if row_class.has_levels:
             ends = [(rows["flags"] & _LAST) != 0 for rows in parts]
             feeds = feeds[np.concatenate(ends)]
             parts = [rows[is_end] for rows, is_end in zip(parts, ends, strict=True)]

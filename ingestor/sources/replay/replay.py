@@ -51,6 +51,7 @@ from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
 from ingestor.sources.replay.survey import UntoldMarket, add_surveyed, survey
 from ingestor.telemetry.bulkheads import bulkheads
 
+_PAUSE_NS: Final = 10 * SECOND  # between two sessions: nobody looked at the time meanwhile
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
 _HOLES: Final = {LOST: Cause.SHED, RESTART: Cause.RESTART}  # by the action that declares one
 _Part = TypeVar("_Part")
@@ -263,6 +264,9 @@ class Replay:
             case Decided():
                 yield from self._decided(feed, line)
             case Header() if line.format:
+                if self.pipeline.derived is not None and line.ts_ns - self._now_ns > _PAUSE_NS:
+                    yield self._flush()
+                    self.pipeline.derived.skip_to(line.ts_ns)
                 yield from self._add_instruments(feed, line.instruments)
                 yield from self._end_books(feed, line.ts_ns)
                 feed.header(line)
