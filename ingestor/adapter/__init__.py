@@ -13,8 +13,6 @@ from ingestor.adapter.contract import (
     Control,
     CountsFrames,
     DecimalLevels,
-    DecodeMany,
-    DecodesMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -41,10 +39,6 @@ from ingestor.adapter.contract import (
     TellsMarkets,
     TradeNumbers,
 )
-from ingestor.adapter.grouping import (
-    by_kind,
-    flat,
-)
 from ingestor.adapter.market_rows import (
     add_candle,
     add_funding,
@@ -65,7 +59,6 @@ from ingestor.adapter.numbers import (
     Sequential,
     decimal_ns,
     parse_levels,
-    plain_integers,
     scaled_text,
     seconds_ns,
     time_ns,
@@ -100,7 +93,6 @@ from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealing import ColumnReader, set_column
 from ingestor.model.decimals import (
     INT64_MAX,
-    Lines,
     format_decimal,
     parse_decimal,
 )
@@ -137,10 +129,8 @@ from ingestor.model.timestamps import (
     TIME_MAX,
     TIME_MIN,
     either_ns,
-    iso_column_ns,
     iso_event_ns,
     iso_text,
-    milliseconds_ns,
 )
 from ingestor.native import CompiledShape
 
@@ -174,8 +164,6 @@ __all__ = [
     "CountsFrames",
     "DecimalLevels",
     "DecodeError",
-    "DecodeMany",
-    "DecodesMany",
     "Endpoint",
     "FeedAdapter",
     "Filtered",
@@ -189,7 +177,6 @@ __all__ = [
     "InstrumentState",
     "InterestUnit",
     "Limits",
-    "Lines",
     "Listing",
     "LostTrades",
     "Market",
@@ -236,29 +223,24 @@ __all__ = [
     "add_order",
     "append_pairs",
     "best_of",
-    "by_kind",
     "check_together",
     "decimal_ns",
     "either_ns",
-    "flat",
     "format_decimal",
     "gunzipped",
     "inflated",
     "instrument",
     "integer_of",
-    "iso_column_ns",
     "iso_event_ns",
     "iso_text",
     "level_pairs",
     "message_of",
     "messages_of",
-    "milliseconds_ns",
     "order_id_of",
     "pairs_of",
     "parse_decimal",
     "parse_levels",
     "parse_message",
-    "plain_integers",
     "said",
     "scaled_text",
     "seconds_ns",

@@ -80,13 +80,6 @@ class Flag(IntFlag):
     FETCHED = 1 << 14  # book updates before the books only: a REST snapshot (SnapshotSource.EITHER)
 
 
-class LevelFormat(IntEnum):
-    """Name the form in which the buffer holds the levels of a book update."""
-
-    TEXT = 0  # a price and a size in turn, each a decimal text
-    JSON = 1  # two JSON arrays of pairs, bids and asks
-
-
 class Cause(IntEnum):
     """Name the reason of a GAP; the mark has it in its `side` field."""
 
@@ -244,7 +237,7 @@ UPDATE: Final = np.dtype(
         ("check_value", "<u4"),  # checksum (Flag.CHECKSUM), or what a REST image names; 0 = none
         ("frame", "<u4"),  # index of the frame in the sealed buffer
         ("flags", "<u2"),
-        ("level_format", "<u2"),  # LevelFormat
+        ("spare", "<u2"),
     ]
 )
 

@@ -20,7 +20,6 @@ from ingestor.adapter import (
     BookOffer,
     FeedAdapter,
     TellsMarkets,
-    parse_levels,
 )
 from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.instrument_list import read_list
@@ -153,38 +152,6 @@ class Probe(ColumnBuffer):
             **__: Not used.
         """
         self._see_book(instrument, bids, asks, flags)
-
-    def json_levels(
-        self,
-        instrument: int,
-        ts_event: int,
-        ts_recv: int,
-        first: int,
-        last: int,
-        bids: bytes,
-        asks: bytes,
-        previous: int = 0,
-        flags: int = 0,
-        *_: object,
-        **__: object,
-    ) -> bool:
-        """Take note of the digits of a book event whose sides are JSON.
-
-        Args:
-            instrument: Number of the instrument.
-            ts_event: Not used.
-            ts_recv: Not used.
-            first: Not used.
-            last: Not used.
-            bids: JSON array of pairs of plain decimal text.
-            asks: As `bids`.
-            previous: Not used.
-            flags: Bits of `Flag`.
-            *_: Not used.
-            **__: Not used.
-        """
-        self._see_book(instrument, parse_levels(bids), parse_levels(asks), flags)
-        return True
 
     def hole(self, *_: object, **__: object) -> None:
         return
