@@ -107,6 +107,7 @@ _LEFT_OUT: Final = {
 _KINDS: Final = ("future", "option", "spot")
 _PERPETUAL: Final = "perpetual"
 _OPTION_TYPES: Final = {"call": "C", "put": "P"}
+_OPTION_ENDS: Final = ("-C", "-P")
 _BOOK_DOTS: Final = 2  # in book.BTC-PERPETUAL.100ms
 _LAST: Final = int(Flag.LAST)
 _ACTIONS: Final = frozenset({"new", "change", "delete"})
@@ -225,6 +226,7 @@ def _endpoint(kind: str) -> Endpoint:
 _MARKET: Final = Market(
     endpoints=(_endpoint("future"),),
     rest_url="https://www.deribit.com",
+    other_hosts=("drb.coinbase.com",),
     limits=Limits(
         streams_per_connection=500,
         streams_per_subscribe=50,  # 500 are allowed
@@ -277,7 +279,8 @@ class Deribit(PlainFeed):
             return self._other(head)
         match head.params.channel.partition(".")[0]:
             case "trades":
-                for trade in _parse_trades(payload).params.data:
+                trades = _parse_trades(payload).params.data
+                for trade in sorted(trades, key=lambda one: one.trade_seq):
                     self._trade(trade, ts_recv, out)
             case "quote":
                 self._quote(_parse_quotes(payload).params.data, ts_recv, out)
@@ -400,6 +403,12 @@ class Deribit(PlainFeed):
             raise UnknownMessage(self.venue, f"a result {head.result!r:.60}")
         standing = tuple(stream for stream in asked if stream in head.result)
         return Ack(standing) if standing else Refused("no such channel", asked)
+
+    @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        if symbol.endswith(_OPTION_ENDS):
+            return market == "option"
+        return market == ("future" if "-" in symbol else "spot")
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

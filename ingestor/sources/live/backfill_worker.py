@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -22,6 +22,7 @@ from ingestor.model.errors import RequestRefused, TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.backfill import DEFAULTS, BackfillPlanner, BackfillSettings, Wanted
+from ingestor.pipeline.pipeline import FlushResult
 from ingestor.pipeline.trade_gaps import Lost, TradeGaps
 from ingestor.recording.format import unfilled
 from ingestor.sources.live.connection import Connection
@@ -30,16 +31,14 @@ from ingestor.sources.rest.client import RestSettings, address
 from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
+
+
 _REST: Final = RestSettings(timeout_s=20.0, body_bytes_max=8 << 20, attempts_max=1)
 _LASTING: Final = frozenset({400, 401, 403, 404, 405, 410, 451})  # another request can't help
 
 log: Final = structlog.get_logger(__name__)
-
-
-class Connections(Protocol):
-    """Name what fetching trades uses of the supervisor."""
-
-    def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
 
 
 class BackfillWorker:
@@ -50,7 +49,7 @@ class BackfillWorker:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: Supervisor,
         gaps: TradeGaps,
         table: InstrumentTable,
         flush: Callable[[], None],
@@ -84,9 +83,9 @@ class BackfillWorker:
         self._wake: dict[str, asyncio.Event] = {}
         self._fresh = asyncio.Event()
 
-    def submit(self, lost: Sequence[Lost]) -> None:
-        """Fetch these, where the venue gives past trades."""
-        for hole in lost:
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
+        """Fetch the trades that a flush missed, where the venue gives past trades."""
+        for hole in result.lost:
             connection = self._connections.connection_of(hole.instrument, "trades")
             if connection is None or not _has_history(connection):
                 continue

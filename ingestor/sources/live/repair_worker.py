@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
@@ -20,6 +20,7 @@ from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND
+from ingestor.pipeline.pipeline import FlushResult
 from ingestor.recording.format import RESUBSCRIBE
 from ingestor.sources.live.connection import Connection, PlannedReconnect
 from ingestor.sources.live.tap import FrameTap
@@ -27,17 +28,13 @@ from ingestor.sources.rest.client import RestSettings, address
 from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
+
+
 _NEVER_BROKE: Final = frozenset({None, Cause.DISCONNECT})
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
 _REST: Final = RestSettings(timeout_s=20.0)
-
-
-class Connections(Protocol):
-    """Name what repairing uses of the supervisor."""
-
-    def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
-    def sent_again(self, connection: Connection, streams: Iterable[str]) -> None: ...
-    def replace(self, connection: Connection, reason: TransportError) -> None: ...
 
 
 class RepairWorker:
@@ -49,7 +46,7 @@ class RepairWorker:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: Supervisor,
         tap: FrameTap | None,
         request_flush: Callable[[], None],
         pools: RestPools,
@@ -70,9 +67,9 @@ class RepairWorker:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._wake = asyncio.Event()
 
-    def submit(self, repairs: Iterable[Repair]) -> None:
-        """Do each when it is due; an instrument that waits already keeps its place."""
-        for repair in repairs:
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
+        """Do each repair when it is due; an instrument that waits already keeps its place."""
+        for repair in result.repairs:
             waiting = self._waiting.get(repair.instrument)
             if waiting is None or not waiting.is_needed:
                 self._waiting[repair.instrument] = repair
@@ -117,7 +114,7 @@ class RepairWorker:
                 self._wake.clear()
                 while self._work:
                     await self._slots.acquire()
-                    self._start(group, self._work.pop()())
+                    self._start(group, _bounded(self._work.pop()))
                 now_ns = self._clocks.steady_ns()
                 while self._schedule and self._schedule[0][0] <= now_ns:
                     await self._slots.acquire()
@@ -136,7 +133,7 @@ class RepairWorker:
                         timer.cancel()
 
     def _start(self, group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
-        task = group.create_task(_bounded(work))
+        task = group.create_task(work)
         task.add_done_callback(lambda _task: self._slots.release())
 
     def _is_fetched(self, instrument: int, source: SnapshotSource, cause: Cause | None) -> bool:
@@ -152,15 +149,34 @@ class RepairWorker:
         return source is SnapshotSource.REST
 
     async def _repair(self, repair: Repair) -> None:
-        instrument, cause = repair.instrument, repair.cause
-        if not repair.is_needed:
-            self.counts["needless"] += 1
-            return
-        connection, subscription = self._carrier(instrument)
-        if connection is None or subscription is None:
-            self.counts["dropped"] += 1
-            return
-        planned = connection.slot.planned
+        """Do one repair; an error that is ours costs that repair, which the book asks for again."""
+        try:
+            if not repair.is_needed:
+                self.counts["needless"] += 1
+                return
+            connection, subscription = self._carrier(repair.instrument)
+            if connection is None or subscription is None:
+                self.counts["dropped"] += 1
+                return
+            request = self._request(connection, subscription, repair.cause)
+            if request is None:
+                await self._resubscribe(connection, [subscription.stream])
+            else:
+                await self._fetch(connection, subscription.symbol, request)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a repair
+            bulkheads.bug("repair", failure)
+
+    def _request(
+        self, connection: Connection, subscription: Subscription, cause: Cause | None
+    ) -> RestRequest | None:
+        """Decide how a book is repaired: return the request for a snapshot, None to resubscribe.
+
+        Args:
+            connection: It carries the book.
+            subscription: That of the book.
+            cause: Why the book broke, None where it never had a snapshot.
+        """
+        planned, instrument = connection.slot.planned, subscription.instrument
         request = None
         if self._is_fetched(instrument, planned.book.snapshot, cause):
             request = connection.session.adapter.snapshot_request(subscription.symbol)
@@ -175,10 +191,7 @@ class RepairWorker:
                     "by": "subscribe" if request is None else "rest",
                 },
             )
-        if request is None:
-            await self._resubscribe(connection, [subscription.stream])
-        else:
-            await self._fetch(connection, subscription.symbol, request)
+        return request
 
     def _carrier(self, instrument: int) -> tuple[Connection | None, Subscription | None]:
         """Return what brings an instrument's book: the connection and the subscription."""
@@ -251,9 +264,9 @@ class RepairWorker:
         self._request_flush()
 
 
-async def _bounded(work: Coroutine[None, None, None]) -> None:
-    """Run one repair; an error that is ours costs that repair, which the book asks for again."""
+async def _bounded(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run what was asked for; an error that is ours costs that alone."""
     try:
-        await work
+        await work()
     except Exception as failure:  # noqa: BLE001  # the boundary of a repair
         bulkheads.bug("repair", failure)

@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import numpy as np
-
-from ingestor.adapter import BookRule, FeedAdapter, TradeNumbers
+from ingestor.adapter import BookRule, TradeNumbers
 from ingestor.books.settings import BookSettings
-from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause
@@ -41,20 +38,20 @@ from ingestor.recording.format import (
     cause_of,
     unfilled_of,
 )
-from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
+from ingestor.recording.reader import Problems, chain_lines, find_chains, merge
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.decisions import concerned, named, number_of
-from ingestor.sources.replay.filters import check_symbols, matches_any
+from ingestor.sources.replay.filters import check_symbols, kept_of
+from ingestor.sources.replay.found_feeds import AdapterOf, FoundFeeds
 from ingestor.sources.replay.options import ReplayOptions, ReplayTotals
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
-from ingestor.sources.replay.survey import add_surveyed, survey
 from ingestor.telemetry.bulkheads import bulkheads
 
+_PAUSE_NS: Final = 10 * SECOND  # between two sessions: nobody looked at the time meanwhile
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
 _HOLES: Final = {LOST: Cause.SHED, RESTART: Cause.RESTART}  # by the action that declares one
 _Part = TypeVar("_Part")
-AdapterOf = Callable[[str], type[FeedAdapter]]
 
 
 class Gate(Protocol):
@@ -94,7 +91,9 @@ class Replay:
         for instrument in load_instruments(options.instruments) if options.instruments else ():
             self.table.add(instrument)
         chains = find_chains(options.paths, self.problems)
-        self._feeds = [feed for chain in chains if (feed := self._feed_or_none(chain)) is not None]
+        found = FoundFeeds(options, self.problems, adapters, self.table, self.pipeline.frame_queues)
+        self._feeds = [feed for chain in chains for feed in found.feeds_of(chain)]
+        self.totals.origins = found.origins
         if not self._feeds:
             where = ", ".join(str(path) for path in options.paths)
             raise ConfigError("there is nothing to replay", where=where, hint=self._hint())
@@ -103,7 +102,7 @@ class Replay:
 
     @property
     def files(self) -> list[Path]:
-        return [path for feed in self._feeds for path in feed.chain.files]
+        return list(dict.fromkeys(path for feed in self._feeds for path in feed.chain.files))
 
     @property
     def sessions(self) -> list[str]:
@@ -263,6 +262,9 @@ class Replay:
             case Decided():
                 yield from self._decided(feed, line)
             case Header() if line.format:
+                if self.pipeline.derived is not None and line.ts_ns - self._now_ns > _PAUSE_NS:
+                    yield self._flush()
+                    self.pipeline.derived.skip_to(line.ts_ns)
                 yield from self._add_instruments(feed, line.instruments)
                 yield from self._end_books(feed, line.ts_ns)
                 feed.header(line)
@@ -354,7 +356,11 @@ class Replay:
             bulkheads.bug("frame", failure)
         if self.options.filters:
             self._found.update(batch.row_class.channel for batch in result.batches if len(batch))
-            result.batches = [kept for batch in result.batches if len(kept := self._kept(batch))]
+            result.batches = [
+                kept
+                for batch in result.batches
+                if len(kept := kept_of(batch, self.options, self.table))
+            ]
             self._kept_any |= bool(result.batches)
         return result
 
@@ -377,84 +383,6 @@ class Replay:
         first = iso_text(min(times)) if times else "?"
         last = iso_text(self._now_ns) if self._now_ns else first
         return f"what was read is of {first} to {last}"
-
-    def _kept(self, batch: TickBatch) -> TickBatch:
-        options = self.options
-        rows = batch.rows
-        if options.channels and batch.row_class.channel not in options.channels:
-            return TickBatch(batch.row_class, rows[:0], batch.instruments)
-        if options.start_ns:
-            rows = rows[rows["ts_recv"] >= options.start_ns]
-        if options.symbols and len(rows):
-            wanted = np.array(
-                [matches_any(instrument, options.symbols) for instrument in self.table], np.bool_
-            )
-            rows = rows[wanted[rows["instrument"]]]
-        return TickBatch(batch.row_class, rows, batch.instruments)
-
-    # Feeds ---------------------------------------------------------------------------------------
-
-    def _feed_or_none(self, chain: SegmentChain) -> RecordedFeed | None:
-        try:
-            return self._feed(chain)
-        except ConfigError as failure:
-            hint = f"; {failure.hint}" if failure.hint else ""
-            self.problems.add(chain.files[0], 0, f"{failure.what}{hint}")
-            return None
-
-    def _feed(self, chain: SegmentChain) -> RecordedFeed | None:
-        """Return whose frames a chain holds, or None when they are not wanted or unknown."""
-        options = self.options
-        venue = chain.venue
-        if chain.is_foreign:
-            venue = options.venue or venue.lower().partition("_")[0]
-            if options.venue and chain.venue and venue not in chain.venue.lower():
-                what = f"the header says {chain.venue}, read as {options.venue} all the same"
-                self.problems.add(chain.files[0], 0, what)
-        elif options.venue and venue != options.venue:
-            self.problems.add(chain.files[0], 0, f"records {venue}, not {options.venue}")
-            return None
-        if options.venues and venue not in options.venues:
-            wanted = " and ".join(sorted(options.venues))
-            self.problems.add(
-                chain.files[0], 0, f"records {venue or 'no known venue'}, not {wanted}"
-            )
-            return None
-        if not venue:
-            raise ConfigError(
-                "the recording does not say its venue",
-                where=str(chain.files[0]),
-                hint="say it with --venue and --market",
-            )
-        adapter = self._adapters(venue)
-        market = self._market(chain, adapter)
-        feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.frame_queues)
-        if chain.is_foreign:
-            found = feed.survey = survey(chain, adapter, market)
-            for origin, symbols in add_surveyed(found, venue, self.table).items():
-                self.totals.origins.setdefault(origin, []).extend(symbols)
-            if market and not found.found and "" in found.markets.values():
-                raise ConfigError(
-                    f"its addresses are of other markets than {market}",
-                    where=str(chain.files[0]),
-                    hint="leave --market out to read them all",
-                )
-        return feed
-
-    def _market(self, chain: SegmentChain, adapter: type[FeedAdapter]) -> str:
-        """Return the market of connections that don't say theirs; "" where all of them must."""
-        market = self.options.market
-        if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:
-            market = ""  # said of other venues' recordings
-        if not market and chain.is_foreign and len(adapter.markets) == 1:
-            market = next(iter(adapter.markets))
-        if market and market not in adapter.markets:
-            raise ConfigError(
-                f"{adapter.venue} has no market {market!r}",
-                where=str(chain.files[0]),
-                hint=f"its markets are {', '.join(adapter.markets)}",
-            )
-        return market
 
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]
