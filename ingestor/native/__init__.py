@@ -1,6 +1,7 @@
 """Turn frequent frames into rows in C, where a library was compiled; README.md explains it."""
 
 from ingestor.native.books import LentBooks
+from ingestor.native.flush import PYTHON_WAY, Durations, Tally, TradeFollower, take_highest
 from ingestor.native.layouts import (
     RECORD_FIRST,
     RECORD_ROWS,
@@ -16,9 +17,11 @@ from ingestor.native.steps import CompiledShape, Step
 from ingestor.native.taker import FrameCounter, FrameTaker, Taken, TakenRows
 
 __all__ = [
+    "PYTHON_WAY",
     "RECORD_FIRST",
     "RECORD_ROWS",
     "CompiledShape",
+    "Durations",
     "Field",
     "FieldKind",
     "FrameCounter",
@@ -34,8 +37,11 @@ __all__ = [
     "Step",
     "Taken",
     "TakenRows",
+    "Tally",
+    "TradeFollower",
     "UpdateResult",
     "Written",
     "crc32c",
     "native",
+    "take_highest",
 ]

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
 from ingestor.model.rows import LEVEL, TRADE, Cause, Flag, Kind, Rows
+from ingestor.telemetry.feeds import FeedKey
 from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram
-from ingestor.telemetry.metrics import FeedKey, LastSeen, Metrics, Skew, Stage
+from ingestor.telemetry.last_seen import LastSeen
+from ingestor.telemetry.metrics import Metrics
+from ingestor.telemetry.row_lags import Skew, Stage
 
 SECOND = 1_000_000_000
 
