@@ -1,7 +1,7 @@
 """Turn frequent frames into rows in C, where a library was compiled; README.md explains it."""
 
 from ingestor.native.books import LentBooks
-from ingestor.native.flush import PYTHON_WAY, Durations, Tally, TradeFollower, take_highest
+from ingestor.native.flush import PYTHON_WAY, Durations, RowCounts, TradeFollower, take_highest
 from ingestor.native.layouts import (
     RECORD_FIRST,
     RECORD_ROWS,
@@ -34,10 +34,10 @@ __all__ = [
     "ReadRun",
     "RecordReader",
     "RecordWriter",
+    "RowCounts",
     "Step",
     "Taken",
     "TakenRows",
-    "Tally",
     "TradeFollower",
     "UpdateResult",
     "Written",

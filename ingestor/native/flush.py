@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.model.rows import TRADE, UPDATE, Rows
-from ingestor.native.layouts import CDurations, CTally, address
+from ingestor.native.layouts import CDurations, CRowCounts, address
 
 PYTHON_WAY: Final = 4  # of an instrument whose trades Python looks at; as in `src/flush.h`
 
@@ -83,7 +83,7 @@ class Durations:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class RowCounts:
     """What rows of one class are counted into, and which of them are ticks. None: nobody asks.
 
     feed_of: int64, by instrument. lag: from ts_recv to the time of counting. waited: in the sink.
@@ -105,8 +105,12 @@ class Tally:
     no_raw: int = 0
 
     def take(self, library: ctypes.CDLL, parts: Sequence[tuple[Rows, int, int]]) -> None:
-        """Count rows. parts: of one dtype, which may be UPDATE, with the time in ns of each, and how
-        long in ns it was in the sink.
+        """Count rows.
+
+        Args:
+            library: the compiled one.
+            parts: rows of one dtype, which may be UPDATE; the time in ns; how long in ns they were
+                in the sink.
 
         Raises:
             IndexError: For an instrument that has no feed.
@@ -114,8 +118,8 @@ class Tally:
         memory = self._memory(parts[0][0].dtype)
         for part, *times_ns in parts:
             rows = np.ascontiguousarray(part)
-            end = library.native_tally(ctypes.byref(memory), address(rows), len(rows), *times_ns)
-            if end < len(rows):
+            given = address(rows), len(rows), *times_ns
+            if library.native_count_rows(ctypes.byref(memory), *given) < len(rows):
                 raise IndexError("a row has an instrument that is not known")
 
     def take_ways(
@@ -133,13 +137,13 @@ class Tally:
         rest = address(least_ns), ctypes.byref(durations)
         for part in parts:
             rows = np.ascontiguousarray(part)
-            library.native_tally_way(ctypes.byref(memory), address(rows), len(rows), *rest)
+            library.native_count_ways(ctypes.byref(memory), address(rows), len(rows), *rest)
 
-    def _memory(self, dtype: np.dtype[np.void]) -> CTally:
+    def _memory(self, dtype: np.dtype[np.void]) -> CRowCounts:
         def at(array: Integers | None) -> int | None:
             return None if array is None else address(array)
 
-        return CTally(
+        return CRowCounts(
             address(self.feed_of),
             len(self.feed_of),
             *map(at, self.seen or (None, None, None)),

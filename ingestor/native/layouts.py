@@ -271,7 +271,7 @@ class CDurations(ctypes.Structure):
     )
 
 
-class CTally(ctypes.Structure):
+class CRowCounts(ctypes.Structure):
     """What rows are counted into."""
 
     _fields_ = (
@@ -306,7 +306,7 @@ SIZES: Final = (
     BOOK.itemsize,
     UPDATE.itemsize,
     np.dtype(HEADER).itemsize,
-    ctypes.sizeof(CTally),
+    ctypes.sizeof(CRowCounts),
 )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import UPDATE, Flag, Rows
-from ingestor.native import Tally
+from ingestor.native import RowCounts
 from ingestor.telemetry.feeds import Feeds
 from ingestor.telemetry.histogram import EDGES_NS, Histogram
 from ingestor.telemetry.last_seen import LastSeen
@@ -145,7 +145,7 @@ class RowLags:
     ) -> None:
         feed_of = self._feeds.by_instrument(row_class)
         is_update = batches[0][0].dtype == UPDATE
-        tally = Tally(
+        row_counts = RowCounts(
             feed_of,
             self.lag[_SEAL].durations,
             seen=self._last_seen.arrays(row_class, len(self._table)),
@@ -155,10 +155,10 @@ class RowLags:
             wanted=0 if is_update or row_class is not RowClass.LEVEL else _LAST,
             no_raw=_NO_LAG,
         )
-        tally.take(library, [(rows, now_ns, 0) for rows, now_ns in batches])
+        row_counts.take(library, [(rows, now_ns, 0) for rows, now_ns in batches])
         self.skew.settle()
         parts = [rows for rows, _ in batches]
-        tally.take_ways(library, parts, self.skew.minimum_ns, self.lag[_VENUE].durations)
+        row_counts.take_ways(library, parts, self.skew.minimum_ns, self.lag[_VENUE].durations)
 
     def _sealed(self, row_class: RowClass, batches: Sequence[Sealed]) -> None:
         parts = [rows for rows, _ in batches]
@@ -189,14 +189,14 @@ class RowLags:
         self, library: ctypes.CDLL, row_class: RowClass, answers: Sequence[Acked]
     ) -> NDArray[np.int64]:
         counts = np.zeros(len(self.last_recv_ns), np.int64)
-        tally = Tally(
+        row_counts = RowCounts(
             self._feeds.by_instrument(row_class),
             self.lag[_TOTAL].durations,
             waited=self.lag[_PUBLISH].durations,
             rows=counts,
             wanted=_LAST if row_class is RowClass.LEVEL else 0,
         )
-        tally.take(library, [(rows, now, now - since) for rows, now, since in answers])
+        row_counts.take(library, [(rows, now, now - since) for rows, now, since in answers])
         return counts
 
     def _acked(self, row_class: RowClass, answers: Sequence[Acked]) -> NDArray[np.int64]:

@@ -76,53 +76,53 @@ typedef struct {
     int is_tick;
 } Seen;
 
-static inline Seen seen_of(const Tally *tally, const uint8_t *rows, int64_t index) {
-    if (tally->are_updates) {
+static inline Seen seen_of(const RowCounts *into, const uint8_t *rows, int64_t index) {
+    if (into->are_updates) {
         const Update *row = (const Update *)(const void *)(rows + (uint64_t)index * sizeof(Update));
         return (Seen){row->ts_event, row->ts_recv, row->instrument, row->flags, row->bids || row->asks};
     }
-    const Head *row = head_of(rows, index, tally->row_bytes);
-    int is_tick = (!tally->kind || row->kind == tally->kind) && (row->flags & tally->wanted) == tally->wanted;
+    const Head *row = head_of(rows, index, into->row_bytes);
+    int is_tick = (!into->kind || row->kind == into->kind) && (row->flags & into->wanted) == into->wanted;
     return (Seen){row->ts_event, row->ts_recv, row->instrument, row->flags, is_tick};
 }
 
 /* Count rows and their lags; return how many: it stops at an instrument that nobody knows.
  * now_ns: ns since the epoch. waited_ns: how long all of them were in the sink. */
-int64_t native_tally(const Tally *tally, const uint8_t *rows, int64_t count, int64_t now_ns,
+int64_t native_count_rows(const RowCounts *into, const uint8_t *rows, int64_t count, int64_t now_ns,
                      int64_t waited_ns) {
     uint64_t near = 0, waited = 0;
     int64_t index = 0;
     for (; index < count; index++) {
-        Seen row = seen_of(tally, rows, index);
-        if (row.instrument >= tally->instruments) break;
-        int64_t feed = tally->feed_of[row.instrument];
-        if (tally->rows) tally->rows[feed]++;
+        Seen row = seen_of(into, rows, index);
+        if (row.instrument >= into->instruments) break;
+        int64_t feed = into->feed_of[row.instrument];
+        if (into->rows) into->rows[feed]++;
         if (!row.is_tick) continue;
-        near = count_duration(&tally->lag, feed, now_ns - row.ts_recv, near);
-        if (tally->waited.counts) waited = count_duration(&tally->waited, feed, waited_ns, waited);
-        if (tally->last_recv) tally->last_recv[feed] = row.ts_recv;
-        if (tally->seen_rows) {
-            tally->seen_rows[row.instrument]++;
-            tally->seen_recv[row.instrument] = row.ts_recv;
-            tally->seen_event[row.instrument] = row.ts_event;
+        near = count_duration(&into->lag, feed, now_ns - row.ts_recv, near);
+        if (into->waited.counts) waited = count_duration(&into->waited, feed, waited_ns, waited);
+        if (into->last_recv) into->last_recv[feed] = row.ts_recv;
+        if (into->seen_rows) {
+            into->seen_rows[row.instrument]++;
+            into->seen_recv[row.instrument] = row.ts_recv;
+            into->seen_event[row.instrument] = row.ts_event;
         }
-        if (tally->least_raw && !(row.flags & tally->no_raw)) {
+        if (into->least_raw && !(row.flags & into->no_raw)) {
             int64_t raw = row.ts_recv - row.ts_event;
-            if (raw < tally->least_raw[feed]) tally->least_raw[feed] = raw;
+            if (raw < into->least_raw[feed]) into->least_raw[feed] = raw;
         }
     }
     return index;
 }
 
-/* Count how long rows that `native_tally` has counted were on their way from the venue: ts_recv -
+/* Count how long rows that `native_count_rows` has counted were on their way from the venue: ts_recv -
  * ts_event, above the least of their feed. least_ns: by feed. into: the durations. */
-void native_tally_way(const Tally *tally, const uint8_t *rows, int64_t count, const int64_t *least_ns,
-                      const Durations *into) {
+void native_count_ways(const RowCounts *counts, const uint8_t *rows, int64_t count,
+                       const int64_t *least_ns, const Durations *into) {
     uint64_t near = 0;
     for (int64_t index = 0; index < count; index++) {
-        Seen row = seen_of(tally, rows, index);
-        if (!row.is_tick || row.flags & tally->no_raw) continue;
-        int64_t feed = tally->feed_of[row.instrument];
+        Seen row = seen_of(counts, rows, index);
+        if (!row.is_tick || row.flags & counts->no_raw) continue;
+        int64_t feed = counts->feed_of[row.instrument];
         near = count_duration(into, feed, row.ts_recv - row.ts_event - least_ns[feed], near);
     }
 }

@@ -47,6 +47,6 @@ typedef struct {
     uint8_t kind;                                /* that a tick has; 0: any */
     uint8_t are_updates;                         /* 1: the rows are updates (books.h), ticks have a level */
     uint8_t spare[6];
-} Tally;
+} RowCounts;
 
 #endif

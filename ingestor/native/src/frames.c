@@ -103,7 +103,7 @@ uint64_t native_size(int which) {
     static const uint64_t sizes[] = {sizeof(Operation), sizeof(Shape), sizeof(Symbol), sizeof(Shapes),
                                      sizeof(Output), sizeof(Take), sizeof(Field), sizeof(Known),
                                      sizeof(Writer), sizeof(Prefix), sizeof(Reading), sizeof(Book),
-                                     sizeof(Update), sizeof(Head), sizeof(Tally)};
+                                     sizeof(Update), sizeof(Head), sizeof(RowCounts)};
     return which >= 0 && which < (int)(sizeof sizes / sizeof sizes[0]) ? sizes[which] : 0;
 }
 

@@ -1,4 +1,4 @@
-"""What a flush looks at row by row is the same with the compiled library and with numpy."""
+"""Numbers that go on are found alike by the compiled library and by numpy."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ from hypothesis import strategies as st
 
 from ingestor.adapter import TradeNumbers
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
-from ingestor.model.rows import TRADE, UPDATE, Flag, Kind, Rows
+from ingestor.model.rows import TRADE, Flag, Kind, Rows
 from ingestor.native import native
 from ingestor.native.library import Native
 from ingestor.pipeline import resent_rows, trade_gaps
 from ingestor.pipeline.resent_rows import ResentRows
 from ingestor.pipeline.trade_gaps import TradeGaps
-from ingestor.telemetry.feeds import Feeds
-from ingestor.telemetry.histogram import EDGES_NS
-from ingestor.telemetry.last_seen import LastSeen
-from ingestor.telemetry.row_lags import RowLags, Stage
 
 WAYS = list(TradeNumbers)
 NOW = 1_700_000_000_000_000_000
@@ -87,64 +82,3 @@ def test_trade_numbers(flushes: list[list[tuple[int, int, int, int, bool]]]) -> 
         assert results[0] == results[1]
     assert [gaps.lost for gaps, _ in (compiled, plain)] == [plain[0].lost] * 2
     assert compiled[0].filled == plain[0].filled
-
-
-def random_rows(row_class: RowClass, dtype: np.dtype[np.void], seed: int) -> Rows:
-    random = np.random.default_rng(seed)
-    rows = np.zeros(int(random.integers(1, 60)), dtype)
-    count = len(rows)
-    rows["instrument"] = random.integers(0, 2 * len(WAYS), count)
-    rows["ts_recv"] = NOW + random.integers(-(10**10), 10**10, count)
-    lag = random.choice(EDGES_NS, count) + random.integers(-1, 2, count)
-    rows["ts_event"] = rows["ts_recv"] - lag
-    rows["flags"] = random.choice([1, 0, 1, int(Flag.SNAPSHOT) | 1, int(Flag.NO_VENUE_TIME)], count)
-    if dtype == UPDATE:
-        rows["bids"], rows["asks"] = random.integers(0, 2, count), random.integers(0, 2, count)
-    else:
-        rows["kind"] = random.choice([row_class.id, row_class.id, int(Kind.GAP)], count)
-    return rows
-
-
-@pytest.mark.parametrize("row_class", list(ROW_CLASSES), ids=lambda one: one.name)
-@pytest.mark.parametrize("seed", range(8))
-def test_lags(row_class: RowClass, seed: int) -> None:
-    table = some_table()
-    both = []
-    for library in (native().library, None):
-        feeds, last_seen = Feeds(table), LastSeen()
-        lags = RowLags(table, feeds, last_seen, library)
-        lags.fit(len(feeds.all))
-        counts = []
-        for turn in range(3):
-            is_update = row_class is RowClass.LEVEL and turn == 1
-            dtype = UPDATE if is_update else row_class.dtype
-            parts = [random_rows(row_class, dtype, 10 * seed + part) for part in range(turn + 1)]
-            lags.sealed(row_class, [(rows, NOW + turn) for rows in parts])
-            if not is_update:
-                answers = [(rows, NOW + 10**9, NOW + place) for place, rows in enumerate(parts)]
-                counts.append(lags.acked(row_class, answers).tolist())
-        both.append(
-            (
-                counts,
-                {stage: lags.lag[stage].counts.tolist() for stage in Stage},
-                {stage: lags.lag[stage].sums_ns.tolist() for stage in Stage},
-                lags.last_recv_ns.tolist(),
-                lags.skew.minimum_ns.tolist(),
-                [last_seen.of(row_class, number) for number in range(len(table))],
-            )
-        )
-    assert both[0] == both[1]
-
-
-def test_a_row_of_nobody_is_refused_by_both() -> None:
-    table = some_table()
-    rows = np.zeros(1, TRADE)
-    rows["instrument"], rows["kind"] = len(table), Kind.TRADE
-    for library in (native().library, None):
-        feeds = Feeds(table)
-        lags = RowLags(table, feeds, LastSeen(), library)
-        lags.fit(len(feeds.all))
-        with pytest.raises(IndexError):
-            lags.sealed(RowClass.TRADE, [(rows, NOW)])
-        with pytest.raises(IndexError):
-            lags.acked(RowClass.TRADE, [(rows, NOW, NOW)])
