@@ -295,6 +295,10 @@ class Backpack(PlainFeed):
         raise UnknownMessage(self.venue, f"{payload[:60]!r}")
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return symbol.endswith("_PERP") == (market == "perp")
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest("/api/v1/markets")]
 
@@ -377,7 +381,7 @@ class Backpack(PlainFeed):
 
 def _due_ns(value: Any) -> int:
     """Return when funding is next exchanged, which comes in us, once in ms."""
-    return int(either_ns([whole_number(value)])[0])
+    return either_ns(whole_number(value))
 
 
 def _price(level: tuple[str, str]) -> float:

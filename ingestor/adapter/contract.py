@@ -128,8 +128,9 @@ class BookOffer:
     depth: levels a side: of the stream, or of the snapshot where that comes over REST.
     speed_ms: between two updates; 0 = each change at once.
     rule: of such a book; None = the market's, with this depth where the venue keeps that many.
-    is_plain: its frames go to `decode` alone, since what reads many together knows the first form.
+    is_plain: its frames go to `decode` alone, since the shapes know the first form.
     url: of the endpoint that carries it; "" = the one whose channels have `book`.
+    is_recorded: it is of an address that nothing connects to, and comes from recordings alone.
     """
 
     depth: int
@@ -137,6 +138,7 @@ class BookOffer:
     rule: BookRule | None = None
     is_plain: bool = False
     url: str = ""
+    is_recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ class Market:
     an adapter has without being told, and what `book` is the rule of.
     recorded: the recorded traffic of the venue that the adapter was tried with, and its year; "" =
     it was written from documents and never saw any.
+    other_hosts: where the same is to be had: other regions, former names, newer forms. Recordings
+    of those are known by them; nothing connects there unless the configuration says so.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -213,6 +217,7 @@ class Market:
     books: tuple[BookOffer, ...] = ()
     trade_numbers: TradeNumbers = TradeNumbers.NONE
     recorded: str = ""
+    other_hosts: tuple[str, ...] = ()
 
     def rule_of(self, offer: BookOffer | None) -> BookRule:
         """Return the rule of books in a form; None = the first one."""
@@ -332,6 +337,8 @@ class Filtered:
 
 # A message of a book in another form than the connection's, such as another depth.
 OTHER_BOOK: Final = Filtered("other_book")
+# A message of another market that shares the address.
+OTHER_MARKET: Final = Filtered("other_market")
 
 
 class Notice(Enum):
@@ -528,6 +535,19 @@ class NamesStreams(Protocol):
 
 
 @runtime_checkable
+class TellsMarkets(Protocol):
+    """Tell symbols of markets apart that share an address: an adapter may do that too.
+
+    A recording of such an address may hold several markets. Where frames say theirs, `decode`
+    leaves out those of others (OTHER_MARKET).
+    """
+
+    @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        """Return False if a symbol can't be of a market, by its name alone."""
+
+
+@runtime_checkable
 class CountsFrames(Protocol):
     """Follow the numbers that a venue gives to the frames of a connection: an adapter does, whose
     shapes have `<next>`.
@@ -536,27 +556,6 @@ class CountsFrames(Protocol):
     next_number: int
     """The number that the next frame should have. `decode` declares what was skipped, and goes on
     with the number behind the one that it found; a frame that a shape takes moves it by one."""
-
-
-# Decodes frames of several connections: payloads, ts_recv (ns), the frames' numbers, and the buffer
-# that it appends to with the calls that take many. Returns what those frames were that are no data:
-# notices and filtered ones, in any order. It takes these and plain data alone: it raises what
-# `decode` may raise, or DecodeError, when any of the frames is something else, such as an ack; they
-# then go to `decode`, one by one, and nothing of them stays in the buffer. A frame's session is
-# `out.sources[number]`; state in its `adapter` is written last, when nothing can fail any more.
-DecodeMany = Callable[[list[bytes], list[int], Sequence[int], ColumnBuffer], Sequence[Control]]
-
-
-@runtime_checkable
-class DecodesMany(Protocol):
-    """Decode many frames at once, for speed: the same events in the same order as `decode`."""
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany | None:
-        """Return what decodes a market's frames together, None where nothing does.
-
-        symbols: venue symbol -> instrument number, live.
-        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@
 | CANDLE | 128 | one state of a candle |
 | INSTRUMENT_STATUS | 56 | what may be done with an instrument |
 | ORDER | 72 | one change of one order in a book |
+| BOOK_TOP, BOOK_TOP_LAST | 48 | one of the best levels of a book at a fixed time |
 
 Every class begins with the same 32-byte header. Prices and sizes are int64 in units of
 10^-exponent, the exponents belonging to the instrument. Times are ns since the Unix epoch (UTC).
@@ -47,6 +48,8 @@ class Kind(IntEnum):
     CANDLE = 12
     INSTRUMENT_STATUS = 13
     ORDER = 14
+    BOOK_TOP = 15
+    BOOK_TOP_LAST = 16
 
 
 class Side(IntEnum):
@@ -77,13 +80,6 @@ class Flag(IntFlag):
     FETCHED = 1 << 14  # book updates before the books only: a REST snapshot (SnapshotSource.EITHER)
 
 
-class LevelFormat(IntEnum):
-    """Name the form in which the buffer holds the levels of a book update."""
-
-    TEXT = 0  # a price and a size in turn, each a decimal text
-    JSON = 1  # two JSON arrays of pairs, bids and asks
-
-
 class Cause(IntEnum):
     """Name the reason of a GAP; the mark has it in its `side` field."""
 
@@ -98,6 +94,7 @@ class Cause(IntEnum):
     RESTART = 9  # a session before this one ended; what came in between is not known
     UNFILLED = 10  # the venue doesn't give the trades that a GAP before declares missing
     TAKEOVER = 11  # another worker had the stream and was lost
+    LATE = 12  # candles: trades came too late to be counted
 
 
 HEADER: Final = [
@@ -240,7 +237,7 @@ UPDATE: Final = np.dtype(
         ("checksum", "<u4"),  # with Flag.CHECKSUM; else the mark that a REST image names, 0 = none
         ("frame", "<u4"),  # index of the frame in the sealed buffer
         ("flags", "<u2"),
-        ("level_format", "<u2"),  # LevelFormat
+        ("spare", "<u2"),
     ]
 )
 

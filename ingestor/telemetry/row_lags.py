@@ -152,7 +152,7 @@ class RowLags:
             last_recv=self.last_recv_ns,
             least_raw=self.skew.slot(len(self.last_recv_ns), batches[-1][1]),
             kind=0 if is_update else row_class.id,
-            wanted=0 if is_update or row_class is not RowClass.LEVEL else _LAST,
+            wanted=0 if is_update or not row_class.has_levels else _LAST,
             no_raw=_NO_LAG,
         )
         row_counts.take(library, [(rows, now_ns, 0) for rows, now_ns in batches])
@@ -167,7 +167,7 @@ class RowLags:
             is_tick = _column(parts, "bids") + _column(parts, "asks") > 0
         else:
             is_tick = _column(parts, "kind") == row_class.id
-            if row_class is RowClass.LEVEL:
+            if row_class.has_levels:
                 is_tick &= (flags & _LAST) != 0
         fields = (_column(parts, name) for name in ("instrument", "ts_recv", "ts_event"))
         sealed_ns = np.repeat([now_ns for _, now_ns in batches], list(map(len, parts)))
@@ -194,7 +194,7 @@ class RowLags:
             self.lag[_TOTAL].durations,
             waited=self.lag[_PUBLISH].durations,
             rows=counts,
-            wanted=_LAST if row_class is RowClass.LEVEL else 0,
+            wanted=_LAST if row_class.has_levels else 0,
         )
         row_counts.take(library, [(rows, now, now - since) for rows, now, since in answers])
         return counts
@@ -203,7 +203,7 @@ class RowLags:
         parts = [rows for rows, _, _ in answers]
         feeds = self._feeds.of_rows(row_class, _column(parts, "instrument"))
         counts = np.bincount(feeds, minlength=len(self.last_recv_ns))
-        if row_class is RowClass.LEVEL:
+        if row_class.has_levels:
             ends = [(rows["flags"] & _LAST) != 0 for rows in parts]
             feeds = feeds[np.concatenate(ends)]
             parts = [rows[is_end] for rows, is_end in zip(parts, ends, strict=True)]
