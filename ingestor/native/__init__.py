@@ -13,7 +13,7 @@ from ingestor.native.layouts import (
 from ingestor.native.library import Native, native
 from ingestor.native.reading import KnownPrefix, ReadRun, RecordReader
 from ingestor.native.records import Field, RecordWriter, Written, crc32c
-from ingestor.native.steps import CompiledShape, Step
+from ingestor.native.steps import CompiledShape, Step, as_printed
 from ingestor.native.taker import FrameCounter, FrameTaker, Taken, TakenRows
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "TradeFollower",
     "UpdateResult",
     "Written",
+    "as_printed",
     "crc32c",
     "native",
     "take_highest",
