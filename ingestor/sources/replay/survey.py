@@ -121,35 +121,27 @@ class Probe(ColumnBuffer):
         for side in (bids, asks):
             self._see(number, [pair[0] for pair in side], [pair[1] for pair in side])
 
-    def levels(
+    def add_book_update(
         self,
         instrument: int,
         ts_event: int,
         ts_recv: int,
-        first: int,
-        last: int,
         bids: Sequence[Sequence[object]],
         asks: Sequence[Sequence[object]],
-        previous: int = 0,
+        *,
         flags: int = 0,
-        *_: object,
-        **__: object,
+        **_: object,
     ) -> None:
-        """Take note of the digits of a book event; the arguments are those of
-        `ColumnBuffer.levels`.
+        """Take note of the digits of a book event, as `ColumnBuffer.add_book_update` takes it.
 
         Args:
             instrument: Number of the instrument.
             ts_event: Not used.
             ts_recv: Not used.
-            first: Not used.
-            last: Not used.
             bids: Levels that begin with price text and size text.
             asks: As `bids`.
-            previous: Not used.
             flags: Bits of `Flag`.
-            *_: Not used.
-            **__: Not used.
+            **_: Not used.
         """
         self._see_book(instrument, bids, asks, flags)
 

@@ -50,7 +50,7 @@ def test_a_probe_sees_channels_and_digits() -> None:
 def test_a_probe_sees_levels_that_are_json() -> None:
     probe = Probe()
     probe.begin(None, b"")  # type: ignore[arg-type]
-    probe.levels(3, 1, 1, 1, 1, [["1.25", "0.5"]], [])
+    probe.add_book_update(3, 1, 1, [["1.25", "0.5"]], [], first=1, last=1)
     probe.read()
     assert list(probe.channels) == [(3, "book")]
     assert (probe.prices[3].exponent, probe.sizes[3].exponent) == (2, 1)
