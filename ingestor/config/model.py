@@ -313,7 +313,7 @@ class HttpConfig(Section):
 
 
 class LastConfig(Section):
-    """The last trade and quote of each instrument."""
+    """The last rows of each instrument, of every class but book levels."""
 
     enabled: bool = False
     """Publish them to the topic `last`, and serve them at `/last/KEY` of the status port."""
@@ -503,6 +503,11 @@ class ClusterConfig(Section):
     """A worker that is not seen for so long has lost its shards."""
     heartbeat_interval_ms: Annotated[int, Field(ge=100, le=60_000)] = 1_000
     """How often a worker is seen."""
+    handover_parallel: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Shards that a worker takes over from a living one at a time: each has two connections for
+    every stream meanwhile."""
+    rates_interval_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 300.0
+    """How often a worker tells the rates of its shards (`cluster plan --weights measured`)."""
 
 
 class Config(BaseSettings):

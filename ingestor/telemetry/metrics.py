@@ -220,6 +220,11 @@ class LastSeen:
         lag_ns = ts_recv - int(self._ts_event[row_class][instrument])
         return int(self._rows[row_class][instrument]), ts_recv, lag_ns
 
+    def rows(self, row_class: RowClass) -> NDArray[np.int64]:
+        """Return how many rows of each instrument came; a live array, only to be read."""
+        self._settle()
+        return self._rows[row_class]
+
 
 _Sealed = tuple[Rows, int]  # and when, ns
 _Acked = tuple[Rows, int, int]  # and when, and since when they were on their way, ns
