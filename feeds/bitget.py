@@ -67,6 +67,7 @@ from ingestor.adapter import (
     best_of,
     instrument,
     iso_text,
+    optional_ns,
     said,
     time_ns,
     whole_number,
@@ -396,8 +397,7 @@ class Bitget(PlainFeed):
             rate = said(item.funding_rate)
             interest = said(item.open_interest) or said(item.holding_amount)
             prices = {"mark_price": said(item.mark_price), "index_price": said(item.index_price)}
-            due = said(item.next_funding_time)
-            due_ns = time_ns(due) if due is not None and str(due) != "0" else None
+            due_ns = optional_ns(item.next_funding_time)
             if rate is not None and due_ns is not None:
                 state = FundingState.PREDICTED
                 add_funding(
