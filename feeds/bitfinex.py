@@ -233,8 +233,11 @@ class Bitfinex(PlainFeed):
         return None
 
     def _event(self, event: _Event) -> Control:
-        symbol = event.symbol.removeprefix("t") or event.key.removeprefix(_STATUS_KEY)
-        stream = f"{event.channel}:{symbol}" if event.channel in _CHANNELS.values() else ""
+        name, begin = (event.key, _STATUS_KEY) if event.channel == "status" else (event.symbol, "t")
+        symbol = name.removeprefix(begin)
+        is_pair = name.startswith(begin) or event.event == "error"  # else funding, liq:global
+        is_known = event.channel in _CHANNELS.values() and is_pair
+        stream = f"{event.channel}:{symbol}" if is_known else ""
         match event.event:
             case "subscribed":
                 is_ours = stream and event.prec == _BOOK["prec"]
@@ -327,7 +330,7 @@ def _append_trades(
     for identifier, time, amount, price in trades:
         size, is_sold = unsigned(amount)
         trade_id = whole_number(identifier)
-        out.trade(
+        out.add_trade(
             number,
             time_ns(time),
             ts_recv,
@@ -382,7 +385,9 @@ def _append_levels(message: list[Any], number: int, ts_recv: int, out: ColumnBuf
     is_timed = type(last) is int and last >= _TIMES_MIN
     time = time_ns(last, MILLISECOND) if is_timed else ts_recv
     flags |= 0 if is_timed else int(Flag.NO_VENUE_TIME)
-    out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, flags, checksum, are_pairs=True)
+    out.add_book_update(
+        number, time, ts_recv, bids, asks, flags=flags, checksum=checksum, are_pairs=True
+    )
 
 
 adapter: type[FeedAdapter] = Bitfinex

@@ -8,6 +8,7 @@ Traps:
 - `diff_order_book` gives absolute sizes since the message before, without number; its image is
   over REST. `microtimestamp` orders both: what is not newer than the image is in it already.
   Nothing tells of a message that was lost but the next image.
+- A book may be crossed, the document says, while the engine matches.
 - `order_book` is the whole book of 100 levels each time.
 - `type` of a trade is the taker's side: 0 bought, 1 sold.
 - Channels are named by pairs in lower case without separator: btcusd.
@@ -101,7 +102,7 @@ class _Error(msgspec.Struct, gc=False):
 
 _parse_error: Final = msgspec.json.Decoder(_Error).decode
 
-_RULE: Final = BookRule(Continuity.NONE, SnapshotSource.REST, quotes_from_book=True)
+_RULE: Final = BookRule(Continuity.NONE, SnapshotSource.REST, may_cross=True, quotes_from_book=True)
 
 
 class Bitstamp:
@@ -173,7 +174,7 @@ class Bitstamp:
             case "bts:subscription_succeeded":
                 self._asked.pop(message.channel, None)
                 return Ack((message.channel,))
-            case "bts:unsubscription_succeeded":
+            case "bts:unsubscription_succeeded" | "bts:connection_established":
                 return Notice.INFO
             case "bts:heartbeat":
                 return Notice.HEARTBEAT
@@ -211,7 +212,7 @@ class Bitstamp:
         return None
 
     def _trade(self, symbol: str, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
-        out.trade(
+        out.add_trade(
             self._symbols[symbol],
             time_ns(trade.microtimestamp, _MICROSECOND),
             ts_recv,
@@ -228,7 +229,9 @@ class Bitstamp:
         number = whole_number(levels.microtimestamp)
         time = time_ns(number, _MICROSECOND)
         sides = levels.bids, levels.asks
-        out.levels(self._symbols[symbol], time, ts_recv, number, number, *sides, 0, flags)
+        out.add_book_update(
+            self._symbols[symbol], time, ts_recv, *sides, first=number, last=number, flags=flags
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)

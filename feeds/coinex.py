@@ -66,6 +66,7 @@ from ingestor.adapter import (
     add_open_interest,
     inflated,
     instrument,
+    optional_ns,
     time_ns,
 )
 
@@ -131,9 +132,9 @@ class _State(msgspec.Struct, gc=False):
     mark_price: Any = None
     index_price: Any = None
     latest_funding_rate: Any = None
-    latest_funding_time: Milliseconds | None = None
+    latest_funding_time: Any = None
     next_funding_rate: Any = None
-    next_funding_time: Milliseconds | None = None
+    next_funding_time: Any = None
     open_interest_size: Any = None
 
 
@@ -258,7 +259,7 @@ class Coinex(PlainFeed):
         number, fresh = self._symbols[deals.market], deals.market in self._fresh
         flags = int(Flag.LAST | Flag.SNAPSHOT if fresh else Flag.LAST)
         for deal in sorted(deals.deal_list, key=_number_of):
-            out.trade(
+            out.add_trade(
                 number,
                 deal.created_at * MILLISECOND,
                 ts_recv,
@@ -278,7 +279,7 @@ class Coinex(PlainFeed):
         number = self._symbols[best.market]
         bid = _side(best.best_bid_price, best.best_bid_size)
         ask = _side(best.best_ask_price, best.best_ask_size)
-        out.quote(number, time_ns(time, unit), ts_recv, 0, *bid, *ask)
+        out.add_quote(number, time_ns(time, unit), ts_recv, 0, *bid, *ask)
 
     def _state(self, state: _State, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[state.market]
@@ -286,12 +287,10 @@ class Coinex(PlainFeed):
         if mark is not None or index is not None:
             add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index)
         if state.next_funding_rate is not None:
-            due = state.next_funding_time
-            due_ns = None if due is None else due * MILLISECOND
+            due_ns = optional_ns(state.next_funding_time)
             add_funding(out, number, ts_recv, rate=state.next_funding_rate, due_ns=due_ns)
         if state.latest_funding_rate is not None:
-            due = state.latest_funding_time
-            due_ns = None if due is None else due * MILLISECOND
+            due_ns = optional_ns(state.latest_funding_time)
             settled = FundingState.SETTLED
             rate = state.latest_funding_rate
             add_funding(out, number, ts_recv, rate=rate, due_ns=due_ns, state=settled)
@@ -305,7 +304,9 @@ class Coinex(PlainFeed):
             _check(levels)
         number, time = self._symbols[update.market], levels.updated_at * MILLISECOND
         flags = _IMAGE if update.is_full else 0
-        out.levels(number, time, ts_recv, 0, 0, levels.bids, levels.asks, 0, flags, are_pairs=True)
+        out.add_book_update(
+            number, time, ts_recv, levels.bids, levels.asks, flags=flags, are_pairs=True
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(inflated(payload, _FRAME_BYTES_MAX))

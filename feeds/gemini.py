@@ -169,11 +169,11 @@ class Gemini(PlainFeed):
             trade = _parse_trade(payload)
             side = _ASK if trade.m else _BID
             row = (trade.t, trade.p, trade.q, side, trade.t)
-            out.trade(self._symbols[trade.s.upper()], trade.E, ts_recv, *row)
+            out.add_trade(self._symbols[trade.s.upper()], trade.E, ts_recv, *row)
         elif head.u is not None:
             quote = _parse_quote(payload)
             prices = (quote.b, quote.B, quote.a, quote.A)
-            out.quote(self._symbols[quote.s.upper()], quote.E, ts_recv, quote.u, *prices)
+            out.add_quote(self._symbols[quote.s.upper()], quote.E, ts_recv, quote.u, *prices)
         else:
             return self._answer(payload, head)
         return None
@@ -206,6 +206,10 @@ class Gemini(PlainFeed):
         if "lastUpdateId" in orjson.loads(payload):
             return _LEFT_OUT  # a partial book
         raise UnknownMessage(self.venue, f"{payload[:60]!r}")
+
+    @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return symbol.upper().endswith("PERP") == (market == "perpetual")
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

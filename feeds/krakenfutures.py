@@ -12,6 +12,7 @@ Traps:
   price.
 - A trade that liquidates is a row of liquidations too: its taker's position is closed.
 - A refusal is an `error` or `alert` without a name, or `subscribed_failed` with products.
+- Lists may have symbols in lower case, messages have none.
 - Both markets have a perpetual of BTC and USD: they are apart, since canonical names are.
 - A connection that is silent for a minute ends: the feed `heartbeat` comes every second.
 """
@@ -32,6 +33,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -55,6 +57,7 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     SizeUnit,
     TradeNumbers,
@@ -67,6 +70,8 @@ from ingestor.adapter import (
     instrument,
     iso_event_ns,
     iso_text,
+    optional_ns,
+    shape,
     unsigned,
     uuid_halves,
 )
@@ -147,7 +152,7 @@ class _Ticker(msgspec.Struct, gc=False):
     index: Any = None
     relative_funding_rate: Any = None
     relative_funding_rate_prediction: Any = None
-    next_funding_rate_time: Milliseconds | None = None
+    next_funding_rate_time: Any = None
     openInterest: Any = None  # noqa: N815  # the venue's name
 
 
@@ -184,6 +189,22 @@ _MARKET: Final = Market(
 )
 
 
+# The texts of frequent frames. What is no plain fill goes to `decode`.
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"feed":"book","product_id":"<symbol>","side":"<side:buy=1|sell=2>",'
+        '"seq":<int:first,last>=1>,"price":<price>,"qty":<size><level>,"timestamp":<ms:ts_event>}',
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"feed":"trade","product_id":"<symbol>","uid":"<uuid>","side":"<side:buy=1|sell=2>",'
+        '"type":"fill","seq":<int:sequence>,"time":<ms:ts_event>,"qty":<size:size>,'
+        '"price":<price:price>}',
+    ),
+)
+
+
 class KrakenFutures(PlainFeed):
     venue: ClassVar[str] = "krakenfutures"
     reference: ClassVar[str] = "Kraken Futures WebSocket API v1, read 2026-11-30"
@@ -193,6 +214,10 @@ class KrakenFutures(PlainFeed):
         self._market = market
         self._symbols = symbols
         self._requests = Requests(1)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_FEEDS[channel]}:{symbol}"
@@ -258,7 +283,7 @@ class KrakenFutures(PlainFeed):
                 ts_event=time,
                 sequence=trade.seq,
             )
-        out.trade(
+        out.add_trade(
             number,
             time,
             ts_recv,
@@ -267,15 +292,13 @@ class KrakenFutures(PlainFeed):
             trade.qty,
             TAKER_SIDES.get(trade.side, NO_SIDE),
             low,
-            high,
-            flags | _CONDITIONS.get(trade.type, 0),
+            trade_id_high=high,
+            flags=flags | _CONDITIONS.get(trade.type, 0),
         )
 
     def _ticker(self, one: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
         number, time = self._symbols[one.product_id], one.time * MILLISECOND
-        due_ns = None
-        if one.next_funding_rate_time is not None:
-            due_ns = one.next_funding_rate_time * MILLISECOND
+        due_ns = optional_ns(one.next_funding_rate_time)
         rates = (
             (one.relative_funding_rate, due_ns, FundingState.SETTLED),
             (
@@ -320,16 +343,15 @@ class KrakenFutures(PlainFeed):
         out: ColumnBuffer,
     ) -> None:
         time = message.timestamp
-        out.levels(
+        out.add_book_update(
             self._symbols[message.product_id],
             ts_recv if time is None else time * MILLISECOND,
             ts_recv,
-            message.seq,
-            message.seq,
             sides[0],
             sides[1],
-            0,
-            flags if time is not None else flags | Flag.NO_VENUE_TIME,
+            first=message.seq,
+            last=message.seq,
+            flags=flags if time is not None else flags | Flag.NO_VENUE_TIME,
             are_pairs=True,
         )
 
@@ -376,7 +398,9 @@ class KrakenFutures(PlainFeed):
             return None
         is_trading = entry["tradeable"] is True
         status = "post_only" if entry.get("postOnly") is True else "tradeable"
-        return Listing(entry["symbol"], is_trading, status if is_trading else "not_tradeable")
+        return Listing(
+            entry["symbol"].upper(), is_trading, status if is_trading else "not_tradeable"
+        )
 
     @classmethod
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
@@ -387,7 +411,7 @@ class KrakenFutures(PlainFeed):
         return instrument(
             cls.venue,
             market,
-            entry["symbol"],
+            entry["symbol"].upper(),
             f"{base}-{quote}-{suffix}".upper(),
             base,
             quote,

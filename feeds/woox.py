@@ -28,6 +28,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -47,6 +48,7 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Side,
     SnapshotSource,
     UnknownMessage,
@@ -55,6 +57,8 @@ from ingestor.adapter import (
     add_mark_price,
     append_pairs,
     instrument,
+    optional_ns,
+    shape,
 )
 
 DEPTH: Final = 50
@@ -128,7 +132,7 @@ class _Value(msgspec.Struct, gc=False):
     ts: Milliseconds | None = None
     px: Any = None
     r: Any = None
-    ft: Milliseconds | None = None
+    ft: Any = None
 
 
 class _Values(msgspec.Struct, gc=False):
@@ -188,6 +192,16 @@ _MARKET: Final = Market(
 )
 
 
+# The text of plain trades.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"topic":"trade@<text>","ts":<ms:ts_event>,"data":{"s":"<symbol>","px":"<price:price>",'
+        '"sx":"<size:size>","sd":"<side:BUY=1|SELL=2>","ts":<ms:ts_event>,"src":0,"rpi":false}}',
+    ),
+)
+
+
 class WooX(PlainFeed):
     venue: ClassVar[str] = "woox"
     reference: ClassVar[str] = "WOO X Websocket API V3, read 2026-11-30"
@@ -200,6 +214,10 @@ class WooX(PlainFeed):
         self._market = market
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return _STREAMS[channel].format(symbol)
@@ -234,7 +252,7 @@ class WooX(PlainFeed):
                 quote = message.data
                 time = (message.ts if quote.ts is None else quote.ts) * MILLISECOND
                 sides = quote.bp or "0", quote.bq or "0", quote.ap or "0", quote.aq or "0"
-                out.quote(self._symbols[quote.s], time, ts_recv, 0, *sides)
+                out.add_quote(self._symbols[quote.s], time, ts_recv, 0, *sides)
             case "orderbookupdate":
                 depth = _parse_depths(payload).data
                 times, numbers = (
@@ -253,7 +271,7 @@ class WooX(PlainFeed):
     def _trade(self, message: _Trades, ts_recv: int, out: ColumnBuffer) -> None:
         trade = message.data
         flags = _LAST | (Flag.LIQUIDATION if trade.src == _LIQUIDATION else 0)
-        out.trade(
+        out.add_trade(
             self._symbols[trade.s],
             (message.ts if trade.ts is None else trade.ts) * MILLISECOND,
             ts_recv,
@@ -271,7 +289,7 @@ class WooX(PlainFeed):
         if one.r is None:
             add_mark_price(out, number, ts_recv, mark_price=one.px, ts_event=time)
             return
-        due_ns = None if one.ft is None else one.ft * MILLISECOND
+        due_ns = optional_ns(one.ft)
         state = FundingState.PREDICTED
         add_funding(out, number, ts_recv, rate=one.r, ts_event=time, due_ns=due_ns, state=state)
 
@@ -357,14 +375,14 @@ class WooX(PlainFeed):
             for side in (image.data.bids, image.data.asks)
         )
         is_cut = max(len(bids), len(asks)) >= DEPTH
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             image.timestamp * MILLISECOND,
             ts_recv,
-            image.timestamp,
-            image.timestamp,
             bids,
             asks,
+            first=image.timestamp,
+            last=image.timestamp,
             flags=Flag.SNAPSHOT | Flag.PARTIAL if is_cut else Flag.SNAPSHOT,
             are_pairs=True,
         )

@@ -55,6 +55,11 @@ def time_ns(value: object, unit: int = MILLISECOND) -> int:
     return time
 
 
+def optional_ns(value: object, unit: int = MILLISECOND) -> int | None:
+    """Return a time as `time_ns` does; None for a null, an empty text and a zero."""
+    return None if value in {None, "", "0", 0} else time_ns(value, unit)
+
+
 def decimal_ns(value: object, unit_ns: int) -> int:
     """Return a decimal time as ns since the epoch, exactly; what is finer than that is cut.
 
