@@ -17,6 +17,7 @@ Traps:
 - `liquidation` is of a type of instruments, without a symbol; its side is the position's.
 - Messages of API v2 (recordings of /v2/ws/public) name `channel` and `instId`, and say `asks`,
   `tradeId`, `holdingAmount` and so on; they are read too.
+- A candle does not say whether it is closed.
 - The client sends the text `ping`, no JSON, and gets `pong`; two minutes without end a connection.
 """
 
@@ -59,6 +60,7 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_candle,
     add_funding,
     add_liquidation,
     add_mark_price,
@@ -69,6 +71,7 @@ from ingestor.adapter import (
     iso_text,
     optional_ns,
     said,
+    span_ns,
     time_ns,
     whole_number,
 )
@@ -81,8 +84,11 @@ _TOPICS: Final = {
     "mark_price": "ticker",
     "open_interest": "ticker",
     "liquidations": "liquidation",
+    "candles": "kline",
 }
-_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book", "candles"})
+_INTERVAL: Final = "1m"  # of candles
+_MEMBERS: Final = 7  # of a candle that is an array
 _OF_ALL_SYMBOLS: Final = "liquidation"
 # What messages of API v2 call it.
 _CLASSIC: Final = {"trade": "publicTrade"}
@@ -98,7 +104,7 @@ _TYPES: Final = {
 }
 _LEFT_OUT: Final = {
     name: Filtered(name)
-    for name in ("ticker", "kline", "liquidation", "books5", "books50", "books15", "rpiBooks")
+    for name in ("ticker", "liquidation", "books5", "books50", "books15", "rpiBooks")
 }
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _IS_RPI: Final = frozenset({True, "yes", "YES", "true"})
@@ -112,6 +118,7 @@ class _Argument(msgspec.Struct, rename="camel", gc=False):
     inst_type: str
     topic: str = ""
     symbol: str = ""
+    interval: str = ""
     channel: str = ""
     inst_id: str = ""
 
@@ -120,6 +127,8 @@ class _Argument(msgspec.Struct, rename="camel", gc=False):
         """Topic and symbol, as API v3 has them."""
         if self.topic:
             return self.topic, self.symbol
+        if self.channel.startswith(_CANDLE):
+            return "kline", self.inst_id
         return _CLASSIC.get(self.channel, self.channel), self.inst_id
 
     @property
@@ -231,6 +240,24 @@ class _Tickers(msgspec.Struct, gc=False):
     ts: Any
 
 
+class _Candle(msgspec.Struct, gc=False):
+    start: Any
+    open: Any
+    high: Any
+    low: Any
+    close: Any
+    volume: Any
+    turnover: Any = None
+
+
+class _Candles(msgspec.Struct, gc=False):
+    """Hold candles: objects, or arrays of the same in this order."""
+
+    arg: _Argument
+    data: list[Any]
+    ts: Any
+
+
 class _Liquidation(msgspec.Struct, gc=False):
     symbol: str
     side: str
@@ -259,6 +286,7 @@ _parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
 _parse_classic_trades: Final = msgspec.json.Decoder(_ClassicTrades, float_hook=str).decode
 _parse_classic_book: Final = msgspec.json.Decoder(_ClassicBook).decode
 _parse_classic_quotes: Final = msgspec.json.Decoder(_ClassicQuotes, float_hook=str).decode
+_parse_candles: Final = msgspec.json.Decoder(_Candles, float_hook=str).decode
 _parse_liquidations: Final = msgspec.json.Decoder(_Liquidations, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 
@@ -309,7 +337,9 @@ class Bitget(PlainFeed):
         for start in range(0, len(streams), size):
             pairs = [stream.partition(":") for stream in streams[start : start + size]]
             arguments = [
-                {"instType": self._type, "topic": topic} | ({"symbol": symbol} if symbol else {})
+                {"instType": self._type, "topic": topic}
+                | ({"symbol": symbol} if symbol else {})
+                | ({"interval": _INTERVAL} if topic == "kline" else {})
                 for topic, _, symbol in pairs
             ]
             yield orjson.dumps({"op": operation, "args": arguments})
@@ -345,14 +375,14 @@ class Bitget(PlainFeed):
             case "books":
                 parse_book = _parse_classic_book if is_classic else _parse_book
                 self._book(parse_book(payload), ts_recv, out)
+            case "kline":
+                self._candles(_parse_candles(payload), ts_recv, out)
             case "ticker" if self._market != "spot":
                 self._tickers(_parse_tickers(payload), ts_recv, out)
             case "liquidation" if self._market != "spot":
                 self._liquidations(_parse_liquidations(payload), ts_recv, out)
             case topic if topic in _LEFT_OUT:
                 return _LEFT_OUT[topic]
-            case topic if is_classic and topic.startswith(_CANDLE):
-                return _LEFT_OUT["kline"]
             case topic:
                 raise UnknownMessage(self.venue, f"topic {topic!r:.60}")
         return None
@@ -408,6 +438,25 @@ class Bitget(PlainFeed):
             if interest is not None:
                 unit = InterestUnit.BASE
                 add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
+
+    def _candles(self, message: _Candles, ts_recv: int, out: ColumnBuffer) -> None:
+        named = message.arg
+        interval_ns = span_ns(named.interval or named.channel.removeprefix(_CANDLE))
+        number, time = self._symbols[named.names[1]], time_ns(message.ts)
+        for item in message.data:
+            is_object = isinstance(item, dict)
+            candle = msgspec.convert(item, _Candle) if is_object else _Candle(*item[:_MEMBERS])
+            add_candle(
+                out,
+                number,
+                ts_recv,
+                start_ns=time_ns(candle.start),
+                interval_ns=interval_ns,
+                prices=(candle.open, candle.high, candle.low, candle.close),
+                volume=candle.volume,
+                turnover=candle.turnover,
+                ts_event=time,
+            )
 
     def _liquidations(self, message: _Liquidations, ts_recv: int, out: ColumnBuffer) -> None:
         for item in message.data:

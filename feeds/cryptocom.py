@@ -13,6 +13,7 @@ Traps:
 - `tt` is the time of the book's last change, `t` that of the message.
 - Trades are newest first. The first message holds past ones: it has the id of the request, later
   ones have -1.
+- A candle does not say whether it is closed; `ut` is when it changed.
 - `s` of a trade is the taker's side.
 - `funding` is the hour's rate, fixed; `mark` the mark price. Index prices are of instruments of
   their own. Open interest comes with `ticker`, in contracts.
@@ -63,13 +64,16 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_candle,
     add_funding,
     add_mark_price,
     add_open_interest,
     instrument,
     iso_text,
+    optional_ns,
     pairs_of,
     said,
+    span_ns,
     time_ns,
     whole_number,
 )
@@ -80,8 +84,9 @@ _STREAMS: Final = {
     "funding": "funding.{}",
     "mark_price": "mark.{}",
     "open_interest": "ticker.{}",
+    "candles": "candlestick.1m.{}",
 }
-_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book", "candles"})
 _HOUR_NS: Final = 3_600 * SECOND
 _SIDES: Final = {"BUY": int(Side.BID), "SELL": int(Side.ASK)}
 _UPDATES: Final = -1  # the id of messages that answer no request
@@ -93,7 +98,7 @@ _TYPES: Final = {
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
-        *("ticker", "candlestick", "otc_book", "index", "mark", "settlement", "funding"),
+        *("ticker", "otc_book", "index", "mark", "settlement", "funding"),
         *("estimatedfunding", "liquidation"),
     )
 }
@@ -187,6 +192,26 @@ class _Tickers(msgspec.Struct, gc=False):
     result: _TickerResult
 
 
+class _Candle(msgspec.Struct, gc=False):
+    t: Milliseconds
+    o: Any
+    h: Any
+    l: Any  # noqa: E741  # the venue's name
+    c: Any
+    v: Any
+    ut: Any = None
+
+
+class _CandleResult(msgspec.Struct, gc=False):
+    instrument_name: str
+    interval: str
+    data: list[_Candle]
+
+
+class _Candles(msgspec.Struct, gc=False):
+    result: _CandleResult
+
+
 class _Channel(msgspec.Struct, gc=False):
     channel: str
     subscription: str = ""
@@ -207,6 +232,7 @@ _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_values: Final = msgspec.json.Decoder(_Values, float_hook=str).decode
 _parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
+_parse_candles: Final = msgspec.json.Decoder(_Candles, float_hook=str).decode
 _parse_images: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
 _parse_updates: Final = msgspec.json.Decoder(_Updates, float_hook=str).decode
 
@@ -298,6 +324,8 @@ class CryptoCom(PlainFeed):
                 for item in changes.data:
                     sides = item.update.bids, item.update.asks
                     self._levels(changes.instrument_name, item, item.pu, sides, ts_recv, out)
+            case "candlestick":
+                self._candles(_parse_candles(payload).result, ts_recv, out)
             case "funding" | "mark" | "ticker" as name if self._market != "spot":
                 self._derivative(name, payload, ts_recv, out)
             case name if name in _LEFT_OUT:
@@ -319,6 +347,20 @@ class CryptoCom(PlainFeed):
             side = _SIDES.get(trade.s, NO_SIDE)
             row = (identifier, trade.p, trade.q, side, identifier)
             out.trade(number, time, ts_recv, *row, flags=flags)
+
+    def _candles(self, result: _CandleResult, ts_recv: int, out: ColumnBuffer) -> None:
+        number, interval_ns = self._symbols[result.instrument_name], span_ns(result.interval)
+        for candle in result.data:
+            add_candle(
+                out,
+                number,
+                ts_recv,
+                start_ns=candle.t * MILLISECOND,
+                interval_ns=interval_ns,
+                prices=(candle.o, candle.h, candle.l, candle.c),
+                volume=candle.v,
+                ts_event=optional_ns(candle.ut),
+            )
 
     def _levels(
         self,

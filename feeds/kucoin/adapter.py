@@ -12,6 +12,7 @@ Traps:
   with price 0 only moves the number. The public image of spot is of 100 levels a side.
 - A futures' change is one text: price, side, size.
 - The side of a trade is the taker's. Older trade ids are 24 hex digits.
+- A candle does not say whether it is closed.
 - `level2Depth50` is the whole book of 50 levels each time; that of 5 levels is left out.
 - Recordings of the addresses of the unified account (x-push-spot) are read too: unified.py.
 - A contract of an inverse market is -1 in the list: one dollar. XBT is BTC.
@@ -28,6 +29,7 @@ import orjson
 from ingestor.adapter import (
     NO_SIDE,
     OTHER_BOOK,
+    SECOND,
     TAKER_SIDES,
     Ack,
     BookOffer,
@@ -52,10 +54,12 @@ from ingestor.adapter import (
     SnapshotSource,
     TradeNumbers,
     UnknownMessage,
+    add_candle,
     add_funding,
     add_mark_price,
     best_of,
     pairs_of,
+    span_ns,
     time_ns,
     whole_number,
 )
@@ -63,13 +67,19 @@ from ingestor.adapter import (
 from . import instruments, unified
 
 _TOPICS: Final = {
-    "spot": {"trades": "/market/match", "quotes": "/spotMarket/level1", "book": "/market/level2"},
+    "spot": {
+        "trades": "/market/match",
+        "quotes": "/spotMarket/level1",
+        "book": "/market/level2",
+        "candles": "/market/candles",
+    },
     "futures": {
         "trades": "/contractMarket/execution",
         "quotes": "/contractMarket/tickerV2",
         "book": "/contractMarket/level2",
         "funding": "/contract/instrument",
         "mark_price": "/contract/instrument",
+        "candles": "/contractMarket/limitCandle",
     },
 }
 _DEPTH: Final = 50
@@ -82,9 +92,9 @@ _BOOKS: Final = {market: topics["book"] for market, topics in _TOPICS.items()}
 _LEFT_OUT: Final = {
     name: Filtered(name.rpartition("/")[2])
     for name in (
-        *("/market/ticker", "/market/snapshot", "/market/candles", "/spotMarket/level2Depth5"),
+        *("/market/ticker", "/market/snapshot", "/spotMarket/level2Depth5"),
         *("/indicator/index", "/indicator/markPrice", "/contractMarket/ticker"),
-        *("/contractMarket/level2Depth5", "/contractMarket/limitCandle", "/contract/announcement"),
+        *("/contractMarket/level2Depth5", "/contract/announcement"),
         *("/contractMarket/snapshot", "/contractMarket/tradeOrders"),
     )
 }
@@ -94,6 +104,8 @@ _SNAPSHOTS: Final = {
 }
 _IMAGE: Final = {"spot": int(Flag.SNAPSHOT | Flag.PARTIAL), "futures": int(Flag.SNAPSHOT)}
 _NO_PRICE: Final = frozenset({"0", 0})
+_INTERVAL: Final = "1min"  # of candles
+_CANDLE_MEMBERS: Final = 7
 _HEX_ID: Final = 24  # digits of an older trade id
 _CHANGE_PARTS: Final = 3
 _NS: Final = 1
@@ -132,6 +144,14 @@ class _Instrument(msgspec.Struct, rename="camel", gc=False):
     mark_price: Any = None
     index_price: Any = None
     funding_rate: Any = None
+
+
+class _Candle(msgspec.Struct, gc=False):
+    """start (s), open, close, high, low, volume, turnover."""
+
+    symbol: str
+    candles: list[Any]
+    time: Any  # ns
 
 
 class _Sides(msgspec.Struct, gc=False):
@@ -192,6 +212,7 @@ _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_level1: Final = msgspec.json.Decoder(_Level1, float_hook=str).decode
 _parse_ticker: Final = msgspec.json.Decoder(_Ticker, float_hook=str).decode
 _parse_instrument: Final = msgspec.json.Decoder(_Instrument, float_hook=str).decode
+_parse_candle: Final = msgspec.json.Decoder(_Candle, float_hook=str).decode
 _parse_increment: Final = msgspec.json.Decoder(_Increment, float_hook=str).decode
 _parse_change: Final = msgspec.json.Decoder(_Change, float_hook=str).decode
 _parse_best: Final = msgspec.json.Decoder(_Best, float_hook=str).decode
@@ -250,7 +271,8 @@ class Kucoin:
         self._channels = {topic: channel for channel, topic in self._topics.items()}
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{self._topics[channel]}:{symbol}"
+        stream = f"{self._topics[channel]}:{symbol}"
+        return f"{stream}_{_INTERVAL}" if channel == "candles" else stream
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return self._operations("subscribe", streams)
@@ -333,6 +355,9 @@ class Kucoin:
         match channel:
             case "trades":
                 self._trade(_parse_trade(message.data), ts_recv, out)
+            case "candles":
+                interval_ns = span_ns(symbol.rpartition("_")[2])
+                self._candle(_parse_candle(message.data), interval_ns, ts_recv, out)
             case "funding" | "mark_price":
                 self._instrument(symbol, _parse_instrument(message.data), ts_recv, out)
             case "quotes" if is_spot:
@@ -384,6 +409,20 @@ class Kucoin:
         if mark is not None or index is not None:
             add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)
 
+    def _candle(self, candle: _Candle, interval_ns: int, ts_recv: int, out: ColumnBuffer) -> None:
+        start, opened, close, high, low, volume, turnover = candle.candles[:_CANDLE_MEMBERS]
+        add_candle(
+            out,
+            self._symbols[candle.symbol],
+            ts_recv,
+            start_ns=time_ns(start, SECOND),
+            interval_ns=interval_ns,
+            prices=(opened, high, low, close),
+            volume=volume,
+            turnover=turnover,
+            ts_event=time_ns(candle.time, _NS),
+        )
+
     def _increment(self, increment: _Increment, ts_recv: int, out: ColumnBuffer) -> None:
         bids, asks = (
             [pair for pair in pairs_of(side) if pair[0] not in _NO_PRICE]
@@ -423,8 +462,12 @@ class Kucoin:
         if message.T:
             push = unified.parse(payload)
             channel = unified.channel_of(push)
-            topic = unified.BOOK if channel == "book" else self._topics.get(channel, "")
-            return (f"{topic}:{unified.symbol_of(push)}",) if topic else ()
+            if channel not in self._topics:
+                return ()
+            symbol = unified.symbol_of(push)
+            return (
+                f"{unified.BOOK}:{symbol}" if channel == "book" else self.stream(channel, symbol),
+            )
         stream = message.topic
         topic = stream.partition(":")[0]
         return (stream,) if topic in self._channels or topic in _IMAGES.values() else ()
