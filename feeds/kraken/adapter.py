@@ -96,7 +96,7 @@ _SHAPES: Final = (
         RowClass.LEVEL,
         '{"channel":"book","type":"update","data":<[>{"symbol":"<symbol>",'
         f'"bids":<[*>{_PAIR}<level:bids><]>,"asks":<[*>{_PAIR}<level:asks><]>,'
-        '"checksum":<int:checksum>,"timestamp":"<iso:ts_event>"}<row><]>}',
+        '"checksum":<int:check_value>,"timestamp":"<iso:ts_event>"}<row><]>}',
         flags=int(Flag.CHECKSUM),
     ),
     shape(

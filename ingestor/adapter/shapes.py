@@ -51,7 +51,7 @@ _INT_MAX: Final = 2**63 - 1
 _OPTIONAL: Final = {
     RowClass.TRADE: {"ts_event", "sequence", "trade_id_high", "trade_id_low"},
     RowClass.QUOTE: {"ts_event", "sequence", "side"},
-    RowClass.LEVEL: {"ts_event", "first", "last", "previous", "checksum"},
+    RowClass.LEVEL: {"ts_event", "first", "last", "previous", "check_value"},
 }
 # What no hole fills: it comes from elsewhere.
 _OURS: Final = {"ts_recv", "flags", "kind", "bids", "asks", "frame", "spare"}

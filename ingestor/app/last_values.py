@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from ingestor.app.auxiliary_records import AuxiliarySink
 from ingestor.codec.json_encoder import row_values
 from ingestor.kafka.settings import LAST
 from ingestor.model.batch import TickBatch
@@ -42,22 +43,6 @@ _KEYS: Final = {
     for row_class in ROW_CLASSES
     if row_class.key_fields
 }
-
-
-class LastSink(Protocol):
-    """Take records of the topic; `KafkaSink` is one."""
-
-    session: bytes
-
-    def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
-        """Queue one record.
-
-        Args:
-            topic: Name of the topic without the prefix.
-            key: Key of the record.
-            value: Value of the record.
-            ts_ms: Time of the record in ms since the epoch.
-        """
 
 
 _Named = tuple[str, tuple[int, ...]]  # the kind, and the values of `_KEYS` of the class
@@ -180,7 +165,7 @@ def _event_start(rows: Rows, index: int) -> int:
 class LastValuePublisher:
     """Publishes what changed to the topic `last`, a few records at a time."""
 
-    def __init__(self, last: LastValues, sink: LastSink, interval_s: float) -> None:
+    def __init__(self, last: LastValues, sink: AuxiliarySink, interval_s: float) -> None:
         """Args:
         last: The values.
         sink: Takes the records. What it has no room for it drops and counts.

@@ -386,6 +386,11 @@ class ColumnBuffer:
         or out of its field's range, and a price or size that can't be. Such frames are in
         `rejected` and their instruments in `holes`.
         """
+        appended = self.take_out()  # first: what can't be sealed is not sealed again
+        return seal(appended, table)
+
+    def take_out(self) -> Appended:
+        """Return all that was appended as it is, and start anew."""
         appended = Appended(
             trades=self.kept_trades,
             quotes=self.kept_quotes,
@@ -400,8 +405,8 @@ class ColumnBuffer:
             others=self.kept_rows,
             taken=self.taken.take_out() if self.taken is not None else None,
         )
-        self._start()  # first, so that what can't be sealed is not sealed again with every flush
-        return seal(appended, table)
+        self._start()
+        return appended
 
 
 def _last_update(rows: bytearray) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -235,6 +236,7 @@ def _text_of_number(number: object) -> str:
     raise ValueError(f"{type(number).__name__} is no decimal number")
 
 
+@lru_cache(maxsize=1_024)  # a list of thousands of instruments has a few dozen increments
 def exponent_of(increment: str) -> int:
     """Return the number of decimals that an increment needs: "0.0500" -> 2, "10" -> 0, "1e-7" -> 7.
 
@@ -255,6 +257,7 @@ def exponent_of(increment: str) -> int:
     return max(-exponent, 0)
 
 
+@lru_cache(maxsize=1_024)
 def plain_decimal(text: str) -> str:
     """Return decimal text without an exponent, a plus, or a bare point: "1e-8" -> "0.00000001".
 

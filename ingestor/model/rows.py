@@ -67,7 +67,7 @@ class Flag(IntFlag):
     SNAPSHOT = 2  # part of a full image (levels), or resent on subscribe (trades)
     NO_VENUE_TIME = 4  # the venue gives no event time; ts_event equals ts_recv
     PARTIAL = 8  # the snapshot is cut: the book is deeper than what is shown
-    CHECKSUM = 16  # book updates before the books only: `checksum` is set
+    CHECKSUM = 16  # book updates before the books only: `check_value` is the checksum
     # What a trade was, where the venue says it.
     BLOCK = 32  # negotiated away from the book
     RPI = 64  # all or a part of it against retail price improvement orders
@@ -234,7 +234,7 @@ UPDATE: Final = np.dtype(
         ("instrument", "<u4"),
         ("bids", "<u4"),  # number of bid levels
         ("asks", "<u4"),
-        ("checksum", "<u4"),  # with Flag.CHECKSUM; else the mark that a REST image names, 0 = none
+        ("check_value", "<u4"),  # checksum (Flag.CHECKSUM), or what a REST image names; 0 = none
         ("frame", "<u4"),  # index of the frame in the sealed buffer
         ("flags", "<u2"),
         ("spare", "<u2"),

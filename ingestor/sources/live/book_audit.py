@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -24,10 +24,14 @@ from ingestor.books.rest_check import AUDIT_DEPTH, Finding, RestCheck
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import MALFORMED, DecodeError, TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
-from ingestor.sources.live.connection import Connection, ConnectionSlot
+from ingestor.sources.live.connection import Connection
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.rest.client import RestSettings
 from ingestor.sources.rest.pool import RestPools
+
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
+
 
 _REST: Final = RestSettings(timeout_s=10.0, body_bytes_max=1 << 20, attempts_max=1)
 _BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)  # after failures in a row: refused, blocked
@@ -64,15 +68,6 @@ def is_audited(adapter: type[FeedAdapter]) -> bool:
     return issubclass(adapter, Audited)
 
 
-class Connections(Protocol):
-    """Name what auditing uses of the supervisor."""
-
-    @property
-    def slots(self) -> Iterable[ConnectionSlot]: ...
-    @property
-    def is_paused(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
     """interval_s: between two comparisons, at least. lead_s: how long before the request a book's
@@ -90,7 +85,7 @@ class BookAuditor:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: Supervisor,
         books: BookManager,
         table: InstrumentTable,
         settings: AuditSettings,
