@@ -29,7 +29,6 @@ import orjson
 from ingestor.adapter import (
     NO_SIDE,
     OTHER_BOOK,
-    SECOND,
     TAKER_SIDES,
     Ack,
     BookOffer,
@@ -54,17 +53,13 @@ from ingestor.adapter import (
     SnapshotSource,
     TradeNumbers,
     UnknownMessage,
-    add_candle,
-    add_funding,
-    add_mark_price,
     best_of,
     pairs_of,
-    span_ns,
     time_ns,
     whole_number,
 )
 
-from . import instruments, unified
+from . import instruments, market_data, unified
 
 _TOPICS: Final = {
     "spot": {
@@ -104,8 +99,6 @@ _SNAPSHOTS: Final = {
 }
 _IMAGE: Final = {"spot": int(Flag.SNAPSHOT | Flag.PARTIAL), "futures": int(Flag.SNAPSHOT)}
 _NO_PRICE: Final = frozenset({"0", 0})
-_INTERVAL: Final = "1min"  # of candles
-_CANDLE_MEMBERS: Final = 7
 _HEX_ID: Final = 24  # digits of an older trade id
 _CHANGE_PARTS: Final = 3
 _NS: Final = 1
@@ -137,21 +130,6 @@ class _Ticker(msgspec.Struct, rename="camel", gc=False):
     best_ask_size: Any
     ts: Any
     sequence: Any = 0
-
-
-class _Instrument(msgspec.Struct, rename="camel", gc=False):
-    timestamp: Any
-    mark_price: Any = None
-    index_price: Any = None
-    funding_rate: Any = None
-
-
-class _Candle(msgspec.Struct, gc=False):
-    """start (s), open, close, high, low, volume, turnover."""
-
-    symbol: str
-    candles: list[Any]
-    time: Any  # ns
 
 
 class _Sides(msgspec.Struct, gc=False):
@@ -211,8 +189,6 @@ _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_level1: Final = msgspec.json.Decoder(_Level1, float_hook=str).decode
 _parse_ticker: Final = msgspec.json.Decoder(_Ticker, float_hook=str).decode
-_parse_instrument: Final = msgspec.json.Decoder(_Instrument, float_hook=str).decode
-_parse_candle: Final = msgspec.json.Decoder(_Candle, float_hook=str).decode
 _parse_increment: Final = msgspec.json.Decoder(_Increment, float_hook=str).decode
 _parse_change: Final = msgspec.json.Decoder(_Change, float_hook=str).decode
 _parse_best: Final = msgspec.json.Decoder(_Best, float_hook=str).decode
@@ -272,7 +248,7 @@ class Kucoin:
 
     def stream(self, channel: str, symbol: str) -> str:
         stream = f"{self._topics[channel]}:{symbol}"
-        return f"{stream}_{_INTERVAL}" if channel == "candles" else stream
+        return f"{stream}_{market_data.INTERVAL}" if channel == "candles" else stream
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return self._operations("subscribe", streams)
@@ -356,10 +332,9 @@ class Kucoin:
             case "trades":
                 self._trade(_parse_trade(message.data), ts_recv, out)
             case "candles":
-                interval_ns = span_ns(symbol.rpartition("_")[2])
-                self._candle(_parse_candle(message.data), interval_ns, ts_recv, out)
+                market_data.candle(self._symbols, symbol, message.data, ts_recv, out)
             case "funding" | "mark_price":
-                self._instrument(symbol, _parse_instrument(message.data), ts_recv, out)
+                market_data.instrument(self._symbols[symbol], message.data, ts_recv, out)
             case "quotes" if is_spot:
                 level1 = _parse_level1(message.data)
                 bid, ask = (best_of([side] if side else []) for side in (level1.bids, level1.asks))
@@ -399,29 +374,6 @@ class Kucoin:
         )
         number, sequence = self._symbols[ticker.symbol], whole_number(ticker.sequence)
         out.quote(number, time_ns(ticker.ts, _NS), ts_recv, sequence, *bid, *ask)
-
-    def _instrument(self, symbol: str, told: _Instrument, ts_recv: int, out: ColumnBuffer) -> None:
-        """Append what a message of two kinds says: mark and index price, or the funding rate."""
-        number, time = self._symbols[symbol], time_ns(told.timestamp)
-        if told.funding_rate is not None:
-            add_funding(out, number, ts_recv, rate=told.funding_rate, ts_event=time)
-        mark, index = told.mark_price, told.index_price
-        if mark is not None or index is not None:
-            add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)
-
-    def _candle(self, candle: _Candle, interval_ns: int, ts_recv: int, out: ColumnBuffer) -> None:
-        start, opened, close, high, low, volume, turnover = candle.candles[:_CANDLE_MEMBERS]
-        add_candle(
-            out,
-            self._symbols[candle.symbol],
-            ts_recv,
-            start_ns=time_ns(start, SECOND),
-            interval_ns=interval_ns,
-            prices=(opened, high, low, close),
-            volume=volume,
-            turnover=turnover,
-            ts_event=time_ns(candle.time, _NS),
-        )
 
     def _increment(self, increment: _Increment, ts_recv: int, out: ColumnBuffer) -> None:
         bids, asks = (
