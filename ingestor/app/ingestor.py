@@ -163,6 +163,9 @@ class Ingestor:
         self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
         self.last = wiring.make_last_values(self.config, self.pipeline.table, self.sink)
         self.view = self._make_view()
+        self.refill = wiring.make_refill(self.config, self.sink, self.pipeline)
+        if self.refill is not None:
+            self.view.show(self.refill.families)
         self.http = wiring.make_http(self.config, self.view, self.reloads.reload, self.last)
         self._shed_books: set[int] = set()
         self.flusher.observe(self._observe)
@@ -294,6 +297,8 @@ class Ingestor:
             yield "book snapshots", self.book_snapshots.run
         if self.last is not None:
             yield from self.last.tasks()
+        if self.refill is not None:
+            yield "refill", self.refill.run
         if self.auditor is not None:
             yield "book audit", self.auditor.run
         if self.backfill is not None:

@@ -12,6 +12,7 @@ from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.instrument_changes import PlanInForce
 from ingestor.app.last_values import LastValueParts, LastValuePublisher, LastValues
+from ingestor.app.refill_worker import RefillWorker
 from ingestor.books.manager import BookManager
 from ingestor.config.model import Config
 from ingestor.kafka.settings import CLAIMS
@@ -275,6 +276,24 @@ def make_backfill(
 def backfill_counts(worker: BackfillWorker | None) -> Mapping[tuple[str, str, str], int]:
     """Return the requests of what fetches lost trades, if there is one."""
     return worker.counts if worker is not None else {}
+
+
+def make_refill(config: Config, sink: KafkaSink | None, pipeline: Pipeline) -> RefillWorker | None:
+    """Build what publishes shed rows from the recording, None where that is switched off.
+
+    Args:
+        config: of the process.
+        sink: sheds rows.
+        pipeline: counts them.
+    """
+    if sink is None or config.recorder is None or not config.recorder.refill:
+        return None
+    return RefillWorker(
+        config,
+        config.recorder.path.expanduser(),
+        lambda: pipeline.metrics.total("shed"),
+        lambda: sink.is_up and not sink.queue.pressed,
+    )
 
 
 def make_auditor(

@@ -351,6 +351,8 @@ class RecorderConfig(Section):
     """Finished segments older than this are removed."""
     retention_bytes: Bytes | None = None
     """The oldest finished segments are removed beyond this size of all."""
+    refill: bool = False
+    """After an outage, publish the trades that were shed, from here: see `ingestor refill`."""
 
 
 class CatalogueConfig(Section):

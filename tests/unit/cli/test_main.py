@@ -42,6 +42,7 @@ COMMANDS = {
     "feeds": [],
     "profile": [],
     "record": [],
+    "refill": [],
     "repair": [],
     "replay": [],
     "run": [],
