@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.app.refill import RefillReport, refill_text, refillable
 from ingestor.consumer import in_place
 from ingestor.history.shed_rows import MissingRows, PublishedRows, ShedRange, contents
 from ingestor.model.batch import TickBatch
-from ingestor.model.errors import ConfigError
 from ingestor.model.row_classes import RowClass, control_row
 from ingestor.model.rows import Cause, Flag, Kind, Rows
 from ingestor.sinks.kafka.overload import shed
@@ -104,22 +101,3 @@ def test_without_a_later_row_the_end_is_not_known() -> None:
     topic = topic_of(some, recorded)[:-2]
     filled = refill(topic, recorded)
     assert not (filled["kind"] == Kind.GAP).any()
-
-
-@pytest.mark.parametrize("kind", ["book", "orders", "trade"])
-def test_kinds_that_are_not_filled(kind: str) -> None:
-    with pytest.raises(ConfigError, match="can be filled; kinds are trades, quotes"):
-        refillable([kind])
-
-
-def test_the_report() -> None:
-    report = RefillReport()
-    assert "nothing is missing" in refill_text(report, dry_run=False)
-    report.ranges, report.filled, report.sessions = 3, 2, {"s": 3}
-    report.rows["trades"] += 5
-    assert report.to_json()["rows"] == {"trades": 5}
-    assert report.to_json()["open"] == 1
-    text = refill_text(report, dry_run=False)
-    assert "5 trades" in text
-    assert "2 of 3 GAPs" in text
-    assert "run it again later" in text
