@@ -110,10 +110,20 @@ def _no_bugs(expected_bugs: Counter[str]) -> Iterator[None]:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """`call(*arguments, env=...)` runs a command to its end in this process, which is quicker."""
+def own_logging() -> Iterator[None]:
+    """Undo what a test, or a command that it runs, sets up for logs."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_logging: None
+) -> Call:
+    """`call(*arguments, env=...)` runs a command to its end in this process, which is quicker."""
 
     def run(*arguments: str, env: dict[str, str]) -> CompletedProcess[str]:
         for name, value in env.items():
@@ -124,9 +134,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         said = capsys.readouterr()
         return CompletedProcess(arguments, status, said.out, said.err)
 
-    yield run
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,8 @@ from typing import Any
 
 import orjson
 
-from benchmarks.harness.frames import SHAPES, Shape, connection, receive, table
+from benchmarks.harness.frames import SHAPES, Connections, Shape, receive, table
 from ingestor.app.ingestor import GC_THRESHOLDS
-from ingestor.columns.buffer import ColumnBuffer
 
 BATCH_ROWS = 2_000
 
@@ -45,14 +44,15 @@ class Case:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self._instruments = table([shape])
+        self._connections = Connections(shape, self._instruments)
         self._frames = shape.frames(max(BATCH_ROWS // shape.rows, 1))
         self._rows = len(self._frames) * shape.rows
         self._best_s = self._floor_s = float("inf")
 
     def turn(self) -> None:
         """Decode and seal one batch on a session of its own."""
-        shape, buffer = self.shape, ColumnBuffer()
-        frame_queue, session = connection(shape, self._instruments, buffer)
+        shape, session = self.shape, self._connections.open()
+        frame_queue, buffer = self._connections.frame_queue, self._connections.buffer
         fresh = [bytes(memoryview(frame)) for frame in self._frames]
         start = time.process_time()
         for frame in fresh:

@@ -26,10 +26,9 @@ import msgspec
 import numpy as np
 import orjson
 
-from benchmarks.harness.frames import SHAPES, Shape, connection, receive, table
+from benchmarks.harness.frames import SHAPES, Connections, Shape, receive, table
 from benchmarks.harness.processes import Child, LoadServer
 from ingestor.codec import Record, encoder
-from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Sealed
 from ingestor.kafka.aiokafka_compat import DefaultRecordBatchBuilder, use_fast_compression
 from ingestor.kafka.partitions import Partitions
@@ -162,8 +161,8 @@ def _time_batch(
     watch.lap("parse")
     del kept
 
-    buffer = ColumnBuffer()
-    frame_queue, session = connection(shape, instruments, buffer)
+    connections = Connections(shape, instruments, is_compiled=False)
+    frame_queue, buffer, session = connections.frame_queue, connections.buffer, connections.open()
     watch.start()
     receive(frame_queue, session, frames, ts_recv)
     watch.lap("decode")

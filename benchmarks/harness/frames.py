@@ -45,18 +45,25 @@ def table(shapes: Sequence[Shape]) -> InstrumentTable:
     )
 
 
-def connection(
-    shape: Shape, instruments: InstrumentTable, buffer: ColumnBuffer
-) -> tuple[FrameQueue, Session]:
-    """Return one connection to a shape's market, and the frame queue that its frames go to."""
-    adapter = adapter_of(shape.venue)
-    symbols = instruments.symbols(shape.venue, shape.market)
-    frame_queue = FrameQueue(adapter, shape.market, symbols, buffer)
-    session = Session(
-        *(0, adapter(shape.market, symbols), [], buffer, frame_queue.counts),
-        *(SessionEvents(), shape.market, frame_queue.decode),
-    )
-    return frame_queue, session
+class Connections:
+    """Connections to a shape's market, one after the other, with the queue of their frames."""
+
+    def __init__(
+        self, shape: Shape, instruments: InstrumentTable, *, is_compiled: bool = True
+    ) -> None:
+        """is_compiled: whether the library is used, where it is there."""
+        self.buffer = ColumnBuffer(instruments if is_compiled else None)
+        self._adapter, self._market = adapter_of(shape.venue), shape.market
+        self._symbols = instruments.symbols(shape.venue, shape.market)
+        self.frame_queue = FrameQueue(self._adapter, shape.market, self._symbols, self.buffer)
+
+    def open(self) -> Session:
+        """Return a new connection."""
+        adapter, queue = self._adapter(self._market, self._symbols), self.frame_queue
+        return Session(
+            *(0, adapter, [], self.buffer, queue.counts),
+            *(SessionEvents(), self._market, queue.decode),
+        )
 
 
 def receive(

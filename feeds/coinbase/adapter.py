@@ -30,6 +30,7 @@ from ingestor.adapter import (
     Cause,
     ColumnBuffer,
     ColumnReader,
+    CompiledShape,
     Continuity,
     Control,
     DecodeError,
@@ -62,6 +63,7 @@ from ingestor.adapter import (
 )
 
 from .market_data import Candle, Product, append_candles, append_statuses
+from .shapes import SHAPES
 
 _CHANNELS: Final = {
     "trades": "market_trades",
@@ -200,7 +202,7 @@ class Coinbase:
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
-        self._next = 0  # the sequence_num that the next message should carry
+        self.next_number = 0  # the sequence_num that the next message should carry
         self._late = (0, 0)  # late messages in a row, and what was expected meanwhile
         self._asked: set[str] = set()  # streams asked for and neither confirmed nor refused
         self._decoders: dict[str, Callable[[_Message, int, ColumnBuffer], None]] = {
@@ -235,6 +237,10 @@ class Coinbase:
     def ping(self) -> bytes | None:
         return None
 
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return SHAPES
+
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Append the rows of a frame, or return what else it was.
 
@@ -252,7 +258,7 @@ class Coinbase:
             return self._error(message)
         if number < 0:
             raise DecodeError(self.venue, f"{channel:.60} without sequence_num")
-        if number != self._next:
+        if number != self.next_number:
             passed = self._out_of_order(number, ts_recv, out)
             if passed is not None:
                 return passed
@@ -261,7 +267,7 @@ class Coinbase:
         except Exception:
             self._use_up(number)
             raise
-        self._next = number + 1
+        self.next_number = number + 1
         return control
 
     def _content(
@@ -278,8 +284,8 @@ class Coinbase:
     def _use_up(self, number: int) -> None:
         """A message is refused: it costs its own streams. Where it was the next one, it is nothing
         that the connection lost; what lies before a later one is declared with the next message."""
-        if number == self._next:
-            self._next = number + 1
+        if number == self.next_number:
+            self.next_number = number + 1
 
     def _unreadable(self, payload: bytes, failure: msgspec.ValidationError) -> Control:
         """Count a message of another shape, so that only its own streams are concerned."""
@@ -300,7 +306,7 @@ class Coinbase:
     def _out_of_order(self, number: int, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Declare what was skipped. A message whose number was passed is left out: its numbers are
         declared missing already, and an old level must not overwrite a newer one."""
-        expected = self._next
+        expected = self.next_number
         if number > expected:
             out.hole(Cause.SEQUENCE, ts_recv, expected, number - 1)
             return None

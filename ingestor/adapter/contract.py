@@ -527,6 +527,17 @@ class NamesStreams(Protocol):
         names none. May raise anything for what is no message at all."""
 
 
+@runtime_checkable
+class CountsFrames(Protocol):
+    """Follow the numbers that a venue gives to the frames of a connection: an adapter does, whose
+    shapes have `<next>`.
+    """
+
+    next_number: int
+    """The number that the next frame should have. `decode` declares what was skipped, and goes on
+    with the number behind the one that it found; a frame that a shape takes moves it by one."""
+
+
 # Decodes frames of several connections: payloads, ts_recv (ns), the frames' numbers, and the buffer
 # that it appends to with the calls that take many. Returns what those frames were that are no data:
 # notices and filtered ones, in any order. It takes these and plain data alone: it raises what

@@ -7,6 +7,7 @@
 | `<same:F>` | the number that the hole of price or size F took | nothing |
 | `<int:F>`, `<int:F,G>`, `<int:F>=2>` | digits, at least so much | the fields |
 | `<low:F>` | digits below 2^63 | the low 32 bits |
+| `<next>`, `<next:F,G>` | the number that the connection's next frame has | nothing; the fields |
 | `<ms:F>`, `<iso:F>` | milliseconds, RFC 3339 in UTC: 2010 to 2100 | ns since the epoch |
 | `<uuid>` | a lower-case UUID | the two halves of a trade id |
 | `<F:a=1|b=2>` | one of these texts | a byte |
@@ -21,6 +22,8 @@ Inside a level, `<price>`, `<size>` and `<side:bid=1|offer=2>` belong to the lev
 only if it is exactly such a text, without any blank, sign, exponent, escape or leading zero. Every
 other frame goes to the adapter's `decode`, which stays the reference for what a frame means: it
 must give the same rows for each frame that a shape takes. `tests/feeds/test_shapes.py` compares.
+
+Where one shape of a market has `<next>`, all have it, and the adapter is one that `CountsFrames`.
 """
 
 from __future__ import annotations
@@ -146,6 +149,8 @@ class _Compiler:
                 self._same(rest)
             case "int" | "low":
                 self._integer(name, rest)
+            case "next":
+                self._count(rest)
             case "ms" | "iso":
                 kind, unit = _TIMES[name]
                 least, most = TIME_MIN // unit, TIME_MAX // unit
@@ -158,10 +163,9 @@ class _Compiler:
                 self.steps.append(Step(Op.EACH, width=int(name == "[")))
             case "]":
                 self._close()
-            case "level":
-                self.steps.append(Step(Op.LEVEL, width=_SIDES[rest]))
-            case "row":
-                self.steps.append(Step(Op.ROW))
+            case "level" | "row":
+                is_row = name == "row"
+                self.steps.append(Step(Op.ROW) if is_row else Step(Op.LEVEL, width=_SIDES[rest]))
             case _:
                 self._choice(name, rest)
 
@@ -215,6 +219,14 @@ class _Compiler:
         self.steps.append(
             Step(Op.INTEGER, width=width, at=at, at2=at2, least=int(least or 0), most=most)
         )
+
+    def _count(self, rest: str) -> None:
+        """Take the number that is expected. rest: up to two fields of 8 bytes."""
+        places = [self._at(field) for field in rest.split(",") if rest]
+        if any(self._dtype[field].itemsize != 8 for field in rest.split(",") if rest):
+            raise ValueError("fields of 8 bytes")
+        at, at2 = (*places, 0, 0)[:2]
+        self.steps.append(Step(Op.COUNT, width=8 * bool(places), at=at, at2=at2))
 
     def _choice(self, field: str, rest: str) -> None:
         pairs = [choice.rpartition("=") for choice in rest.split("|")]

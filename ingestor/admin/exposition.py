@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ SAMPLES_A_SLICE: Final = 200
 STREAMS_MAX: Final = 10_000
 NS: Final = 1e-9
 
+Labels = TypeVar("Labels", bound=Sequence[str])
 _FEED_LABELS: Final = ("venue", "market", "channel")
 _MARKET_LABELS: Final = ("venue", "market")
 _ROW_COUNTERS: Final = {
@@ -149,10 +150,12 @@ class Exposition:
             received.add_metric(place, counts.frames)
             control.add_metric(place, counts.control)
             duplicate.add_metric(place, counts.duplicate)
-            for reason, count in list(counts.rejected_by_reason.items()):
-                rejected.add_metric((*place, reason), count)
-            for rule, count in list(counts.filtered_by_rule.items()):
-                filtered.add_metric((*place, rule), count)
+            for family, by_name in (
+                (rejected, counts.rejected_by_reason),
+                (filtered, counts.filtered_by_rule),
+            ):
+                named = {(*place, name): count for name, count in by_name.items()}
+                counted(family, named, [] if named else [(*place, "")])
         yield from (received, control, duplicate, rejected, filtered, read)
 
     def _row_families(self) -> Iterator[Metric]:
@@ -206,6 +209,26 @@ def gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily
         labels: Names of its labels.
     """
     return GaugeMetricFamily(f"ingestor_{name}", text, labels=labels)
+
+
+def counted(
+    family: CounterMetricFamily | GaugeMetricFamily,
+    counts: Mapping[Labels, float],
+    known: Iterable[Sequence[str]] = (),
+) -> Metric:
+    """Add counts to a family, and return it.
+
+    Args:
+        family: A counter or gauge.
+        counts: By label values.
+        known: Label values that are shown from the start, with 0: `increase()` doesn't see the
+            first event of a series that begins with it.
+    """
+    found = dict.fromkeys((tuple(labels) for labels in known), 0.0)
+    found.update((tuple(labels), count) for labels, count in counts.items())
+    for labels, count in found.items():
+        family.add_metric(labels, count)
+    return family
 
 
 def histogram(

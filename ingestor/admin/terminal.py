@@ -153,8 +153,9 @@ def ledger(status: Status) -> str:
 def _verdict(status: Status) -> str:
     if status.unaccounted:
         return f"  UNACCOUNTED: {status.unaccounted:,}"
-    if status.pending:
-        return f"  balanced, but {status.pending:,} rows were not delivered"
+    undelivered = status.pending + status.shed + status.dead_lettered
+    if undelivered:
+        return f"  balanced, but {undelivered:,} rows were not delivered"
     return "  balanced"
 
 

@@ -18,6 +18,7 @@ import orjson
 from ingestor.adapter.contract import Subscription
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
+from ingestor.kafka.settings import BOOK_SNAPSHOT, INSTRUMENTS, QUARANTINE, STATUS
 from ingestor.model.decimals import format_decimal
 from ingestor.model.errors import TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
@@ -25,10 +26,6 @@ from ingestor.model.rows import Flag, Rows, Side
 from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.plan import PlannedConnection
 
-STATUS: Final = "status.v1"
-INSTRUMENTS: Final = "instruments.v1"
-BOOK_SNAPSHOT: Final = "book_snapshot.v1"
-QUARANTINE: Final = "quarantine.v1"
 _RAW_BYTES_MAX: Final = 64 << 10
 _MILLISECOND_NS: Final = 1_000_000
 

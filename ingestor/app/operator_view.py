@@ -80,14 +80,15 @@ class OperatorView:
 
     def _parts(self) -> Iterable[Metric]:
         """Yield the families of the parts that count for themselves."""
+        places = list(self._supervisor.counts)
         yield from bug_families(bulkheads.bugs)
         yield from reload_families(self._reload_counts)
         yield from last_value_families(self._last_counts())
-        yield from list_families(lists, holds.longest_s())
+        yield from list_families(lists, holds.longest_s(), places)
         yield from output_families(output.lines_dropped())
         yield from connection_families(self._supervisor.statistics())
-        yield from book_families(self._pipeline.books.statistics())
-        yield from trade_families(self._pipeline.trade_gaps, self._backfill_counts)
+        yield from book_families(self._pipeline.books.statistics(), places)
+        yield from trade_families(self._pipeline.trade_gaps, self._backfill_counts, places)
         if self._sink is not None:
             yield from kafka_families(
                 self._sink.statistics(),

@@ -404,7 +404,8 @@ class LogConfig(Section):
     format: Literal["json", "console"] = "console"
     """`json`: one object a line."""
     per_cause_per_minute: Count = 10
-    """Lines of one event and cause; the rest is counted in the next one."""
+    """Lines of one event and cause; the rest is counted in the next one. A cause that goes on has
+    one line a minute after that."""
 
 
 class FeedConfig(Section):

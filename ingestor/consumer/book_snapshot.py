@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ingestor.codec import CodecError, Decoded, WireInstrument
 from ingestor.model.batch import TickBatch
 from ingestor.model.decimals import parse_decimal
+from ingestor.model.errors import MALFORMED
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import LEVEL, Flag, Kind, Side
 
@@ -73,7 +74,7 @@ def book_snapshot(value: bytes) -> BookSnapshot:
     """Read a record of the topic `book_snapshot`. Raises CodecError."""
     try:
         return _book_image(orjson.loads(value))
-    except (LookupError, TypeError, ValueError) as failure:
+    except MALFORMED as failure:
         raise CodecError(f"no book image: {failure!r}") from failure
 
 

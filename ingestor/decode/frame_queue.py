@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
-from ingestor.adapter import BookOffer, DecodeMany, DecodesMany, FeedAdapter
+from ingestor.adapter import BookOffer, CountsFrames, DecodeMany, DecodesMany, FeedAdapter
 from ingestor.adapter.shapes import shapes_of
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
@@ -22,7 +22,7 @@ from ingestor.decode.lines import Lines
 from ingestor.decode.session import Session
 from ingestor.model.errors import MALFORMED, DecodeError
 from ingestor.model.instruments import InstrumentTable
-from ingestor.native import FrameTaker, TakenRows, native
+from ingestor.native import FrameCounter, FrameTaker, TakenRows, native
 
 Arrival = tuple[Session, bytes, int]  # whose, payload, ts_recv in ns since the epoch
 Arrive = Callable[[Arrival], None]
@@ -118,9 +118,12 @@ class FrameQueue:
         assert taker is not None, "nothing declares shapes"
         self.decode()
         self._refresh(taker)
+        counter = cast("CountsFrames", session.adapter) if taker.is_counted else None
         while True:
             frame = buffer.frame + 1
-            end, taken, is_full, others = taker.take_read(data, at, longest, ts_recv, frame)
+            end, taken, is_full, others = taker.take_read(
+                data, at, longest, ts_recv, frame, counter
+            )
             if end > at or not is_full:
                 break
             taker.rows.grow()  # one frame has more than an empty array holds
@@ -167,16 +170,19 @@ class FrameQueue:
         self._refresh(taker)
         buffer, counts = self.buffer, self.counts
         frames = buffer.begin_many(sessions, payloads)
-        others = taker.take_each(payloads, ts_recv, frames.start)
-        counts.frames += len(payloads) - len(others)
-        counts.pending += len(payloads) - len(others)
-        if others:
+        adapters = [session.adapter for session in sessions] if taker.is_counted else []
+        counters = cast("list[FrameCounter]", adapters)
+        taken = len(payloads)
+        for others in taker.take_each(payloads, ts_recv, frames.start, counters):
+            taken -= len(others)
             self._others(
                 [sessions[place] for place in others],
                 [payloads[place] for place in others],
                 [ts_recv[place] for place in others],
                 [frames[place] for place in others],
             )
+        counts.frames += taken
+        counts.pending += taken
 
     def _others(
         self,

@@ -27,7 +27,7 @@ import numpy as np
 from ingestor.consumer.positions import Where, position_of
 from ingestor.history.readable import Readable
 from ingestor.model.batch import TickBatch
-from ingestor.model.errors import ConfigError, RecordingError
+from ingestor.model.errors import MALFORMED, ConfigError, RecordingError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import ABSENT, Rows
@@ -46,7 +46,6 @@ _BATCH_ROWS: Final = 1 << 16
 _GROUP_BYTES_MAX: Final = 64 << 20  # `compact` writes groups of at most 20 MiB
 _METADATA_BYTES_MAX: Final = 8 << 20
 _METADATA_ITEMS_MAX: Final = 100_000
-_FOREIGN: Final = (LookupError, TypeError, ValueError, RecursionError)  # of metadata not ours
 _NAME: Final = re.compile(
     r"date=(?P<date>\d{4}-\d{2}-\d{2})/(?P<hour>[01]\d|2[0-3])-(?P<part>\d{1,6})\.parquet"
 )
@@ -210,7 +209,7 @@ class Recording(Readable):
                     rows = self._within(rows, by_key.instruments)
                     if len(rows):
                         yield TickBatch(row_class, rows, by_key.table)
-        except (pa.ArrowException, OSError, *_FOREIGN) as failure:
+        except (pa.ArrowException, OSError, *MALFORMED) as failure:
             if isinstance(failure, OSError) and failure.errno is not None:
                 raise  # the disk's fault, not the file's
             what = " ".join(f"is no file that `compact` wrote: {failure}".split())
@@ -272,7 +271,7 @@ def _place(file: Path) -> tuple[str, str, int] | None:
 def _instruments(source: pq.ParquetFile) -> list[Instrument]:
     """Return the instruments that a file's metadata name.
 
-    Raises ValueError, TypeError or LookupError when it is none of ours, or made to take memory.
+    Raises one of MALFORMED when it is none of ours, or made to take memory.
     """
     from ingestor.recording.parquet import TABLE_KEY  # noqa: PLC0415  # needs an extra
 

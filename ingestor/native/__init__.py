@@ -13,7 +13,7 @@ from ingestor.native.library import Native, native
 from ingestor.native.reading import KnownPrefix, ReadRun, RecordReader
 from ingestor.native.records import Field, RecordWriter, Written, crc32c
 from ingestor.native.steps import CompiledShape, Step
-from ingestor.native.taker import FrameTaker, Taken, TakenRows
+from ingestor.native.taker import FrameCounter, FrameTaker, Taken, TakenRows
 
 __all__ = [
     "RECORD_FIRST",
@@ -21,6 +21,7 @@ __all__ = [
     "CompiledShape",
     "Field",
     "FieldKind",
+    "FrameCounter",
     "FrameTaker",
     "KnownPrefix",
     "LentBooks",

@@ -43,7 +43,8 @@ class Op(IntEnum):
     ID = 18
     LEVEL_ROW = 19
     LEVELS_END = 20
-    END = 21
+    COUNT = 21
+    END = 22
 
 
 _CHOICE: Final = np.dtype([("text_at", "<u4"), ("length", "<u2"), ("value", "u1"), ("spare", "u1")])
@@ -96,6 +97,8 @@ class CShapes(ctypes.Structure):
         ("taken", ctypes.c_void_p),
         ("shape_count", ctypes.c_uint32),
         ("last", ctypes.c_uint32),
+        ("is_counted", ctypes.c_uint64),
+        ("next", ctypes.c_uint64),
     )
 
 
@@ -134,6 +137,8 @@ class CTake(ctypes.Structure):
         ("frames", ctypes.c_uint64),
         ("bytes", ctypes.c_uint64),
         ("is_full", ctypes.c_uint64),
+        ("connections", ctypes.c_void_p),
+        ("next", ctypes.c_void_p),
     )
 
 

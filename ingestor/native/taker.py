@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from ingestor.native.layouts import (
     COutput,
     CShapes,
     CTake,
+    Op,
     address,
 )
 from ingestor.native.steps import CompiledShape, arrays_of
@@ -33,6 +34,12 @@ _DTYPES: Final = (TRADE, QUOTE, UPDATE)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 NameOf = tuple[str, int, int, int]  # symbol, number, exponents of price and size
+
+
+class FrameCounter(Protocol):
+    """Follow the numbers of a connection's frames. next_number: that of the next one."""
+
+    next_number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,11 @@ def _enlarged(array: NDArray[_Scalar], length: int) -> NDArray[_Scalar]:
 
 
 class FrameTaker:
-    """Reads one market's frames. frames: how many were taken since the start."""
+    """Reads one market's frames.
+
+    frames: how many were taken since the start. is_counted: whether each frame of a connection has
+    a number, so that one is taken only if it has the next one.
+    """
 
     def __init__(
         self, library: ctypes.CDLL, shapes: Sequence[CompiledShape], rows: TakenRows
@@ -143,19 +154,25 @@ class FrameTaker:
         self._take = library.native_take
         self._take_each = library.native_take_each
         self._counts = np.zeros(len(shapes), np.uint64)
-        self._others = np.zeros((OTHERS_MAX, OTHER_WIDTH), np.int64)
+        counted = [any(step.kind is Op.COUNT for step in shape.steps) for shape in shapes]
+        self.is_counted = any(counted)
+        if self.is_counted and not all(counted):
+            raise ValueError("some shapes of a market have <next>, others have not")
+        self._others_max = 1 if self.is_counted else OTHERS_MAX
+        self._others = np.zeros((self._others_max, OTHER_WIDTH), np.int64)
         self._shapes = CShapes(
             operations=address(self._arrays.operations),
             shapes=address(self._arrays.shapes),
             texts=address(self._arrays.texts),
             taken=address(self._counts),
             shape_count=len(shapes),
+            is_counted=self.is_counted,
         )
         self._block = CTake(
             shapes=ctypes.addressof(self._shapes),
             output=rows.address,
             others=address(self._others),
-            others_max=OTHERS_MAX,
+            others_max=self._others_max,
         )
         self._address = ctypes.addressof(self._block)
         self.frames = 0
@@ -186,37 +203,56 @@ class FrameTaker:
         self._table.show(self._shapes)
 
     def take_each(
-        self, payloads: Sequence[bytes], ts_recv: Sequence[int], first_frame: int
-    ) -> list[int]:
-        """Take payloads; return the places of those that no shape takes.
+        self,
+        payloads: Sequence[bytes],
+        ts_recv: Sequence[int],
+        first_frame: int,
+        counters: Sequence[FrameCounter] = (),
+    ) -> Iterator[list[int]]:
+        """Take payloads; yield the places of those that no shape takes, some at a time.
+
+        Where frames are counted, each of these must be decoded before the next is asked for: it
+        changes the number that is expected.
 
         Args:
             payloads: whole messages.
             ts_recv: of each, ns since the epoch.
             first_frame: the number of the first one's frame; others follow.
+            counters: of each, that of its connection, where frames are counted.
         """
         count = len(payloads)
+        assert len(counters) == count * self.is_counted, "a counter for each"
         try:
             times = array("q", ts_recv)
         except (OverflowError, TypeError):
-            return list(range(count))  # no times: the Python way says so
+            yield list(range(count))  # no times: the Python way says so
+            return
         sizes = array("q", map(len, payloads))
         data = b"".join(payloads)
         addresses = sizes.buffer_info()[0], times.buffer_info()[0]
-        others: list[int] = []
+        numbers = _Numbers(counters)
         block, at = self._block, 0
         while True:
+            numbers.lend(block)
             at = self._take_each(self._address, data, *addresses, at, count, first_frame)
+            numbers.take_back()
             self.frames += block.frames
-            if block.others_count:
-                others += self._others[: block.others_count, 0].tolist()
-            if not block.is_full:
-                return others
-            if block.others_count < OTHERS_MAX:
+            is_full, others_count = block.is_full, block.others_count
+            if others_count:
+                yield self._others[:others_count, 0].tolist()
+            if not is_full:
+                return
+            if others_count < self._others_max:
                 self.rows.grow()
 
     def take_read(
-        self, data: bytes, at: int, longest: int, ts_recv: int, frame: int
+        self,
+        data: bytes,
+        at: int,
+        longest: int,
+        ts_recv: int,
+        frame: int,
+        counter: FrameCounter | None = None,
     ) -> tuple[int, int, bool, list[list[int]]]:
         """Take the whole frames of a read.
 
@@ -226,15 +262,47 @@ class FrameTaker:
             longest: the most bytes that a payload may have.
             ts_recv: when it was read, ns since the epoch.
             frame: the number of the frames that are taken, as of `frame` + 2k after k others.
+            counter: the connection's, where frames are counted.
 
         Returns:
-            Where that ended; how many frames were taken; whether it ended for want of room; and
-            offset, length and frame number of each frame that no shape takes.
+            Where that ended; how many frames were taken; whether it ended for want of room, or
+            since one that is counted must be decoded first; and offset, length and frame number of
+            each frame that no shape takes.
         """
         block = self._block
+        if counter is not None:
+            self._shapes.next = counter.next_number
         end = self._take(self._address, data, len(data), at, longest, ts_recv, frame)
+        if counter is not None:
+            counter.next_number = self._shapes.next
         taken = block.frames
         self.frames += taken
         self.rows.payload_bytes += block.bytes
         others = self._others[: block.others_count].tolist() if block.others_count else []
         return end, taken, bool(block.is_full), others
+
+
+class _Numbers:
+    """The numbers that some connections expect, in memory that the library reads and writes."""
+
+    def __init__(self, counters: Sequence[FrameCounter]) -> None:
+        """counters: of each payload."""
+        distinct = {id(counter): counter for counter in counters}
+        places = {key: place for place, key in enumerate(distinct)}
+        self._counters = list(distinct.values())
+        self._connections = array("Q", [places[id(counter)] for counter in counters])
+        self._next = array("Q", bytes(8 * len(distinct)))
+
+    def lend(self, block: CTake) -> None:
+        """Write what is expected now."""
+        if not self._counters:
+            return
+        for place, counter in enumerate(self._counters):
+            self._next[place] = counter.next_number
+        block.connections = self._connections.buffer_info()[0]
+        block.next = self._next.buffer_info()[0]
+
+    def take_back(self) -> None:
+        """Let the connections know what is expected now."""
+        for counter, number in zip(self._counters, self._next, strict=True):
+            counter.next_number = number

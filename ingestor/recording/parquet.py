@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ingestor.model.batch import TickBatch
 from ingestor.model.decimals import EXPONENT_MAX
-from ingestor.model.errors import RecordingError
+from ingestor.model.errors import MALFORMED, RecordingError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RATE_EXPONENT, ROW_CLASSES, Exponent, RowClass
 from ingestor.model.rows import ABSENT, Rows
@@ -264,7 +264,7 @@ def load_manifest(root: Path) -> Manifest:
         with open_regular(root / "ticks" / MANIFEST) as file:
             content: Mapping[str, Any] = json.loads(file.read(MANIFEST_BYTES_MAX))
         return dict(content["units"]) if content["version"] == VERSION else {}
-    except (OSError, RecordingError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, RecordingError, *MALFORMED):
         return {}
 
 

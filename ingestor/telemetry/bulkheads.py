@@ -34,6 +34,16 @@ RESTART: Final = Backoff(base_s=0.5, cap_s=30.0, floor_s=0.1)
 STABLE_S: Final = 60.0  # a task that ran so long begins again without delay
 PLACES_MAX: Final = 256  # places that were logged are remembered, so that each is logged once
 
+# As in docs/bulkheads.md. Each is counted from the start: an alert sees no first bug of a series
+# that begins with it.
+UNITS: Final = (
+    *("HTTP client", "backfill", "book", "book audit", "book snapshots", "cluster"),
+    *("cluster claims", "connection", "flush", "frame", "health", "instrument", "instrument list"),
+    *("last values", "listener", "loop lag", "partition", "producer", "quarantine", "record"),
+    *("recorder", "redis", "reload", "repair", "report", "service manager", "sink", "staleness"),
+    *("terminal", "topic", "venue"),
+)
+
 Parameters = ParamSpec("Parameters")
 
 

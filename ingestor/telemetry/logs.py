@@ -26,6 +26,8 @@ from ingestor.telemetry.output import printable, printable_json, writer_of
 STARS: Final = "***"
 WINDOW_S: Final = 60.0
 CAUSES_MAX: Final = 1_000  # remembered at once; beyond it the oldest window is forgotten
+_CAUSE_CHARS: Final = 200
+_NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]+|\d+\.\d+|\d{4,}")  # not codes, such as HTTP 503
 
 _labels: Final[dict[str, object]] = {}
 
@@ -93,30 +95,33 @@ class Redactor:
 
 
 class RateLimit:
-    """Lets some lines of an event and cause pass per minute; the next line says how many weren't.
+    """Lets few lines of an event and cause pass; the next line says how many weren't.
 
-    The cause is the event's `cause`, else its `reason`.
+    A cause has its lines for a minute. One that overran them has a single line in each minute that
+    follows, until a minute passes in which it keeps to them: an outage is told, not transcribed.
     """
 
     def __init__(self, per_minute: int, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock_s = clock_s
-        self._windows: dict[tuple[object, str], _Window] = {}
+        self._windows: dict[tuple[object, ...], _Window] = {}
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        key = (event.get("event"), str(event.get("cause", event.get("reason", ""))))
-        now_s = self._clock_s()
+        key, now_s = cause_key(event), self._clock_s()
         window = self._windows.get(key)
         if window is None:
             if len(self._windows) >= CAUSES_MAX:
                 self._windows.pop(next(iter(self._windows)))
-            window = self._windows[key] = _Window(now_s)
-        if now_s - window.start_s >= WINDOW_S:
-            window.start_s, window.passed = now_s, 0
-        if window.passed >= self._per_minute:
+            window = self._windows[key] = _Window(now_s, self._per_minute)
+        elif now_s - window.start_s >= WINDOW_S:
+            goes_on = window.overran and now_s - window.start_s < 2 * WINDOW_S
+            window.start_s, window.overran = now_s, False
+            window.left = 1 if goes_on else self._per_minute
+        if not window.left:
+            window.overran = True
             window.suppressed += 1
             raise structlog.DropEvent
-        window.passed += 1
+        window.left -= 1
         if window.suppressed:
             event["suppressed"] = window.suppressed
             window.suppressed = 0
@@ -124,12 +129,23 @@ class RateLimit:
 
 
 class _Window:
-    __slots__ = ("passed", "start_s", "suppressed")
+    __slots__ = ("left", "overran", "start_s", "suppressed")
 
-    def __init__(self, start_s: float) -> None:
+    def __init__(self, start_s: float, left: int) -> None:
         self.start_s = start_s
-        self.passed = 0
+        self.left = left
+        self.overran = False
         self.suppressed = 0
+
+
+def cause_key(event: EventDict) -> tuple[object, ...]:
+    """Return what lines of the same event and cause have in common.
+
+    The cause is the event's `cause`, else its `reason`, whatever ports, times and addresses of
+    objects it quotes. A venue's lines are its own, so that it takes none from another.
+    """
+    cause = str(event.get("cause", event.get("reason", "")))[:_CAUSE_CHARS]
+    return event.get("event"), event.get("venue"), _NUMBERS.sub("#", cause)
 
 
 class _Forward(logging.Handler):

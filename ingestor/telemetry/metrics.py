@@ -70,13 +70,20 @@ class Feeds:
         self._markets: dict[tuple[str, str], int] = {}
         nothing = np.zeros(0, np.intp)
         self._feed_of = dict.fromkeys(ROW_CLASSES, nothing)  # by instrument
-        self.all: list[FeedKey] = []
+        self._all: list[FeedKey] = []
+
+    @property
+    def all(self) -> list[FeedKey]:
+        """Those of every instrument that there is, whether it has spoken or not."""
+        if len(self._feed_of[RowClass.TRADE]) < len(self._table):
+            self._learn()
+        return self._all
 
     def market(self, venue: str, market: str) -> int:
         number = self._markets.get((venue, market))
         if number is None:
             number = self._markets[venue, market] = len(self._markets)
-            self.all += [FeedKey(venue, market, row_class.channel) for row_class in ROW_CLASSES]
+            self._all += [FeedKey(venue, market, row_class.channel) for row_class in ROW_CLASSES]
         return number
 
     def of_rows(self, row_class: RowClass, instruments: NDArray[np.uint32]) -> NDArray[np.intp]:

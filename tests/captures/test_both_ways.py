@@ -17,8 +17,8 @@ pytestmark = [
     pytest.mark.captures,
     pytest.mark.skipif(native().library is None, reason=native().reason),
 ]
-# Of these the texts are older than the shapes, or there is no shape for what they hold.
-NO_SHAPES = {"coinbase", "okx"}
+# Of these the texts are older than the shapes.
+NO_SHAPES = {"okx"}
 
 
 def replayed(captures: Path, name: str) -> tuple[str, dict[tuple[str, str], FrameCounts]]:

@@ -9,19 +9,23 @@ import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ingestor.app import Ingestor, load_plan
 from ingestor.cli.demo import free_port
-from tests.e2e.processes import Command, command, environment, until
+from ingestor.telemetry.bulkheads import UNITS
+from tests.e2e.harness import make_config
+from tests.e2e.processes import Command, command, environment, simulated_venue, until
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
-# They have no value while nothing goes wrong, or without a recorder.
-MAY_BE_EMPTY = {"Reconnects", "Messages rejected", "Recorder"}
+MAY_BE_EMPTY = {"Recorder"}  # without one
+# Before the first message there is no time of one, and no lag.
+OF_MESSAGES = re.compile(r"ingestor_(\w+_latency_seconds|last_message_.+|venue_clock_skew_.+)")
 
 
 class Prometheus:
@@ -86,6 +90,20 @@ def page_of(running: Command) -> str:
     found = re.search(r"^page +http://([^/\s]+)", running.err, re.MULTILINE)
     assert found is not None
     return found[1]
+
+
+async def test_every_family_has_a_value_from_the_start(tmp_path: Path) -> None:
+    with simulated_venue(symbols=2, rate_per_s=1.0) as venue:
+        config = make_config("127.0.0.1:1", [venue.feed], tmp_path)
+        ingestor = Ingestor(config, await load_plan(config))
+    async with aclosing(ingestor.rest):
+        families = list(ingestor.view.families())
+    empty = {family.name for family in families if not family.samples}
+    assert {name for name in empty if not OF_MESSAGES.fullmatch(name)} == set()
+    [bugs] = [family for family in families if family.name == "ingestor_bugs"]
+    assert {sample.labels["unit"]: sample.value for sample in bugs.samples} == dict.fromkeys(
+        UNITS, 0
+    )
 
 
 def test_dashboard_and_alerts_work_with_a_real_prometheus(tmp_path: Path) -> None:

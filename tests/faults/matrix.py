@@ -62,7 +62,7 @@ _TABLE: Final = (
         "record too large or dated ahead; topic unknown or denied",
         "others unaffected",
     ),
-    ("K9", "short", "log storm in an outage", "<= 1 line a second and cause"),
+    ("K9", "short", "log storm in an outage", "<= 10 lines a minute and cause"),
     ("X1", "long", "all connections closed within 1 s", "99 % back <= 60 s, limits kept"),
     ("X2", "long", "half-open connections", "found <= ping interval + timeout + 1 s"),
     ("X3", "short", "open connection, pongs answered, no data", "stale at the stream's limit"),

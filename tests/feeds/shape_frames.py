@@ -35,8 +35,9 @@ def table_of(venue: str, market: str) -> InstrumentTable:
     )
 
 
-def make(shape: CompiledShape, random: Random) -> bytes:
-    """Return a frame of this shape, or nearly one: its numbers need not fit their symbol."""
+def make(shape: CompiledShape, random: Random, number: int = 0) -> bytes:
+    """Return a frame of this shape, or nearly one: its numbers need not fit their symbol.
+    number: of the frame, where frames are counted."""
     made: list[bytes] = []
     decimals: dict[int, bytes] = {}
     steps, at = shape.steps, 0
@@ -55,6 +56,8 @@ def make(shape: CompiledShape, random: Random) -> bytes:
                 at = step.jump
         elif step.kind is Op.SYMBOL:
             made.append(symbol[0].encode())
+        elif step.kind is Op.COUNT:
+            made.append(b"%d" % number)
         elif step.kind is Op.SAME and random.random() < 0.8:
             made.append(decimals[step.at])
         else:

@@ -7,7 +7,7 @@ FOLDER/corpus has a few frames and records to begin with.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ingestor.adapter.shapes import shapes_of
 from ingestor.codec.json_encoder import value_prefix
 from ingestor.codec.record_shapes import READ, record_shape
-from ingestor.native import KnownPrefix, RecordReader, native
+from ingestor.native import CompiledShape, KnownPrefix, Op, RecordReader, native
 from ingestor.native.steps import ShapeArrays, arrays_of
 from ingestor.native.symbols import SymbolTable
 from ingestor.sources.registry import adapter_of, registry
@@ -47,7 +47,7 @@ def main() -> None:
                 for index, one in enumerate(table_of(venue, market))
             )
             lines += _declared(number, arrays_of(shapes), table)
-            markets.append(_initializer(number, len(shapes), table))
+            markets.append(_initializer(number, len(shapes), table, is_counted=_counts(shapes)))
             for index, frame in enumerate(mixed(shapes, FRAMES, random)):
                 text = bytes([number, index % 2]) + (header(frame) if index % 2 else frame)
                 (folder / "corpus" / f"{number}-{index}").write_bytes(text)
@@ -101,10 +101,14 @@ def _arrays(suffix: str, arrays: Mapping[str, NDArray[np.generic]]) -> list[str]
     ]
 
 
-def _initializer(number: int, shapes: int, table: SymbolTable) -> str:
+def _counts(shapes: Sequence[CompiledShape]) -> bool:
+    return any(step.kind is Op.COUNT for shape in shapes for step in shape.steps)
+
+
+def _initializer(number: int, shapes: int, table: SymbolTable, *, is_counted: bool = False) -> str:
     names = ("operations", "shapes", "texts", "symbols", "names")
     pointers = ", ".join(f"{name}_{number}" for name in names)
-    return f"{{{pointers}, {len(table.slots) - 1}, {shapes}}}"
+    return f"{{{pointers}, {len(table.slots) - 1}, {shapes}, {int(is_counted)}}}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@
 typedef struct {
     const uint8_t *operations, *shapes, *texts, *symbols, *names;
     uint64_t mask;
-    uint32_t count;
+    uint32_t count, is_counted;
 } Market;
 
 #include "inputs.h"
@@ -36,7 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint64_t taken[64] = {0};
     Shapes shapes = {(const Operation *)market->operations, (const Shape *)market->shapes,
                      (const char *)market->texts, (const Symbol *)market->symbols,
-                     (const char *)market->names, market->mask, taken, market->count, 0};
+                     (const char *)market->names, market->mask, taken, market->count, 0,
+                     market->is_counted, 0};
     Output output = {.levels_room = LEVELS};
     /* Arrays of their own on the heap, so that a step beside them is found. */
     for (int index = 0; index < ROW_CLASSES; index++) {
@@ -61,7 +62,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             if (result == READ_ALL || result == READ_BROKEN || (result == READ_CUT && !reading.records)) break;
         }
     } else {
-        Take take = {.shapes = &shapes, .output = &output, .others = others, .others_max = OTHERS};
+        uint64_t connection = 0, next = 0;
+        Take take = {.shapes = &shapes, .output = &output, .others = others, .others_max = OTHERS,
+                     .connections = &connection, .next = &next};
         if (how % 2) {
             int64_t end = native_take(&take, text, (int64_t)(size - 2), 0, 1 << 16, 1, 0);
             require(end >= 0 && (size_t)end <= size - 2, "a read beyond its end");

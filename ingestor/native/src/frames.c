@@ -59,22 +59,27 @@ int64_t native_take(Take *take, const uint8_t *data, int64_t size, int64_t at, i
             take->bytes += length;
         } else {
             note_other(take, payload - data, length, number + 1);
+            take->is_full = take->shapes->is_counted;
         }
         place = payload + length;
+        if (take->is_full) break;
     }
     return place - data;
 }
 
 /* Take payloads that stand one after the other in `data`, from number `first` of `count` on; return
  * the number of the first that was not looked at. sizes: bytes of each. times: ts_recv of each, ns
- * since the epoch. Payload i is frame `frame` + i. */
+ * since the epoch. Payload i is frame `frame` + i, of connection take->connections[i] where frames are
+ * counted. */
 int64_t native_take_each(Take *take, const char *data, const int64_t *sizes, const int64_t *times,
                          int64_t first, int64_t count, int64_t frame) {
     int64_t offset = 0, index = 0;
+    Shapes *shapes = take->shapes;
     begin(take);
     for (; index < first; index++) offset += sizes[index];
-    for (; index < count; offset += sizes[index++]) {
-        int taken = native_match(take->shapes, take->output, data + offset, (size_t)sizes[index],
+    for (; index < count && !take->is_full; offset += sizes[index++]) {
+        if (shapes->is_counted) shapes->next = take->next[take->connections[index]];
+        int taken = native_match(shapes, take->output, data + offset, (size_t)sizes[index],
                                  times[index], frame + index);
         if (taken < 0 || (taken == 0 && take->others_count == take->others_max)) {
             take->is_full = 1;
@@ -85,7 +90,9 @@ int64_t native_take_each(Take *take, const char *data, const int64_t *sizes, con
             take->bytes += (uint64_t)sizes[index];
         } else {
             note_other(take, index, (uint64_t)sizes[index], frame + index);
+            take->is_full = shapes->is_counted;
         }
+        if (shapes->is_counted) take->next[take->connections[index]] = shapes->next;
     }
     return index;
 }

@@ -36,6 +36,7 @@ enum {
     OP_ID,       /* digits or a lower-case UUID up to a quote, stored in two fields of 64 bits */
     OP_LEVEL_ROW, /* appends a row of a level of `width` 1 bids, 2 asks */
     OP_LEVELS_END, /* there are as many of these rows as was said, one at least; flags the last one */
+    OP_COUNT,    /* the number that the connection's next frame has; `width` 8: stored as OP_INTEGER does */
     OP_END       /* the frame must end here */
 };
 
@@ -90,6 +91,7 @@ typedef struct {
     uint64_t symbols_mask;                       /* slots - 1, a power of two less one */
     uint64_t *taken;                             /* frames taken, by shape */
     uint32_t shape_count, last;                  /* last: the shape that matched last */
+    uint64_t is_counted, next;                   /* 1: each frame has a number; the one that is expected */
 } Shapes;
 
 /* An array of rows, and the frame that each came with. */
@@ -107,7 +109,8 @@ typedef struct {
 } Output;
 
 /* What does not change between calls that read a market's frames, and what the last one found.
- * others: (offset, length, frame) of each frame that no shape takes. */
+ * others: (offset, length, frame) of each frame that no shape takes. Where frames are counted, the first
+ * one ends the call: only its decoder knows which number comes next. */
 typedef struct {
     Shapes *shapes;
     Output *output;
@@ -115,6 +118,8 @@ typedef struct {
     uint64_t others_max, others_count;
     uint64_t frames, bytes;                      /* taken by the call, and their payload */
     uint64_t is_full;                            /* 1: an array is full, `take` again with room */
+    const uint64_t *connections;                 /* of each payload, where frames are counted */
+    uint64_t *next;                              /* the number that is expected, by connection */
 } Take;
 
 /* Match one payload; 1: taken, 0: none of the shapes, -1: no room. ts_recv: ns since the epoch. */

@@ -225,6 +225,11 @@ int native_match_shape(const Shapes *shapes, const Shape *shape, Output *output,
         case OP_LEVELS_END:
             if (!end_levels(rows, rows_before, row)) goto other;
             break;
+        case OP_COUNT:
+            if ((at = read_integer(at, end, &value)) == NULL || value != shapes->next) goto other;
+            if (operation->width) memcpy(row + operation->at, &value, 8);
+            if (operation->at2) memcpy(row + operation->at2, &value, 8);
+            break;
         case OP_ROW:
             if ((result = add_row(output, shape->row_class, row, counts, frame)) < 0) goto full;
             if (result == 0) goto other;
@@ -262,6 +267,7 @@ int native_match(Shapes *shapes, Output *output, const char *text, size_t size, 
         if (taken > 0) {
             shapes->last = index;
             shapes->taken[index]++;
+            shapes->next += shapes->is_counted;
         }
         if (taken) return taken;
     }

@@ -8,8 +8,6 @@ epoch (`Numbering.renew`); other partitions of the producer don't notice.
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, Final
@@ -187,38 +185,3 @@ def leaves_of(group: BaseExceptionGroup[Any]) -> list[Any]:
     for failure in group.exceptions:
         found += leaves_of(failure) if isinstance(failure, BaseExceptionGroup) else [failure]
     return found
-
-
-class OncePerSecond(logging.Filter):
-    """Lets one line a second pass for each cause (the place that logs), and says what it held.
-
-    In an outage aiokafka writes some 70 lines a second.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next_s: dict[tuple[str, int], float] = {}
-        self._held: dict[tuple[str, int], int] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        place = record.pathname, record.lineno
-        now_s = time.monotonic()  # not the record's time: a clock that is set back would hold all
-        if now_s < self._next_s.get(place, 0.0):
-            self._held[place] = self._held.get(place, 0) + 1
-            return False
-        self._next_s[place] = now_s + 1.0
-        held = self._held.pop(place, 0)
-        if held:
-            record.msg = f"{record.getMessage()} ({held} more like this)"
-            record.args = ()
-        return True
-
-
-_limit: Final = OncePerSecond()
-
-
-def limit_logging() -> None:
-    """Hold aiokafka to one line a second and cause. May be called again."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.partition(".")[0] == "aiokafka":
-            logging.getLogger(name).addFilter(_limit)

@@ -25,7 +25,7 @@ from ingestor.kafka.aiokafka_compat import end_of_background_tasks, end_producer
 from ingestor.kafka.diagnosis import Reason, explain_connection_failure
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.partitions import Partitions
-from ingestor.kafka.settings import DEAD_LETTER, STATUS, KafkaSettings
+from ingestor.kafka.settings import AUXILIARY_TOPICS, DEAD_LETTER, STATUS, KafkaSettings
 from ingestor.kafka.transactions import ProducerIdentity
 from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.errors import LedgerBroken, SinkUnavailable
@@ -45,7 +45,6 @@ from ingestor.sinks.kafka.producer import (
     end_quietly,
     identify,
     leaves_of,
-    limit_logging,
     start_producer,
     while_alive,
 )
@@ -121,6 +120,7 @@ class KafkaSink:
         self._steps = ClockSteps(clock, monotonic)
         self._encoder = encoder(settings.encoding, instruments, session)
         self._topics = {cls: settings.tick_topic(cls) for cls in ROW_CLASSES}
+        self._no_records = {(settings.topic(name), "acked"): 0 for name in AUXILIARY_TOPICS}
         self._partitions = {
             cls: Partitions(instruments, settings.partitions) for cls in ROW_CLASSES
         }
@@ -244,8 +244,8 @@ class KafkaSink:
         return replace(
             self.queue.statistics(self._monotonic()),
             held=held,
-            held_partitions=partitions,
-            side=self.side.outcomes(),
+            held_partitions=dict.fromkeys(self._topics.values(), 0) | partitions,
+            side=self._no_records | self.side.outcomes(),
         )
 
     async def wait_connected(self, timeout_s: float) -> None:
@@ -292,7 +292,6 @@ class KafkaSink:
             LedgerBroken: when rows are unaccounted for; no other exception ends it.
         """
         self._running = asyncio.current_task()
-        limit_logging()
         ticking = asyncio.create_task(bulkheads.keep("sink", self._tick))
         attempt = 0
         try:

@@ -22,7 +22,7 @@ from ingestor.books.book import Book, BookState
 from ingestor.books.manager import BookManager
 from ingestor.books.rest_check import AUDIT_DEPTH, Finding
 from ingestor.model.backoff import Backoff
-from ingestor.model.errors import DecodeError, TransportError
+from ingestor.model.errors import MALFORMED, DecodeError, TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.live.connection import Connection, ConnectionSlot
 from ingestor.sources.live.plan import PlannedConnection
@@ -31,7 +31,6 @@ from ingestor.sources.rest.pool import RestPools
 
 _REST: Final = RestSettings(timeout_s=10.0, body_bytes_max=1 << 20, attempts_max=1)
 _BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)  # after failures in a row: refused, blocked
-_UNREADABLE: Final = (DecodeError, LookupError, TypeError, ValueError, AttributeError)
 
 log: Final = structlog.get_logger(__name__)
 
@@ -188,7 +187,7 @@ class BookAuditor:
             body = await client.get(planned.rest_url, request, _REST)
             image = adapter.decode_audit(symbol, body)
             shown = book_audit.read(image, one.price_exponent, one.size_exponent, depth)
-        except (TransportError, *_UNREADABLE) as failure:
+        except (TransportError, DecodeError, *MALFORMED) as failure:
             self._failures += 1
             reason = str(failure) or repr(failure)
             log.warning("book.audit.failed", cause=type(failure).__name__, reason=reason)

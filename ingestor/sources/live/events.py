@@ -107,6 +107,7 @@ _CAUSES: Final[dict[type[TransportError], str]] = {
     FeedStale: "stale",
     CallbackFailed: "bug",
 }
+CAUSES: Final = (*_CAUSES.values(), "transport")  # besides those of HTTP and of close frames
 
 
 class EventsOfAll(SupervisorEvents):

@@ -14,7 +14,7 @@ from ingestor.adapter.book_offers import adapter_with, choose, offer_named
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.frame_queue import Arrive, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
-from ingestor.model.errors import ConfigError
+from ingestor.model.errors import MALFORMED, ConfigError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText
 from ingestor.recording.reader import SegmentChain
@@ -292,7 +292,7 @@ def load_instruments(path: Path) -> list[Instrument]:
         return [Instrument.from_json(row) for row in rows]
     except OSError as failure:
         raise ConfigError("can't be read", where=str(path), hint=str(failure)) from failure
-    except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as failure:
+    except (msgspec.MsgspecError, *MALFORMED) as failure:
         raise ConfigError("is no list of instruments", where=str(path), hint=str(failure)) from (
             failure
         )

@@ -28,7 +28,7 @@ from ingestor.adapter.instrument_list import (
     read_entries,
     read_list,
 )
-from ingestor.model.errors import DecodeError, TransportError
+from ingestor.model.errors import MALFORMED, DecodeError, TransportError
 from ingestor.model.instruments import Instrument, check_instrument
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.rest.client import RestSettings, value_at
@@ -36,7 +36,6 @@ from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.rest.statistics import lists
 
 _FORMAT: Final = 1
-_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError)
 _SMALLER: Final = 0.5  # a list with less than this share of the kept one's symbols is worse,
 _SMALL: Final = 20  # unless the kept one is as small as this
 _TRUSTED_S: Final = 86_400.0  # a kept list of this age is no argument against a smaller one
@@ -225,7 +224,7 @@ class Catalog:
             return await asyncio.to_thread(_read, path, rest_url)
         except FileNotFoundError:
             return None
-        except (OSError, *_MALFORMED) as failure:
+        except (OSError, *MALFORMED) as failure:
             _log.warning("catalogue.unreadable", path=str(path), reason=str(failure))
             return None
 
@@ -253,7 +252,7 @@ def _fault(found: InstrumentList, old: _Old | None) -> str:
 
 
 def _read(path: Path, rest_url: str) -> _Kept | None:
-    """Raises OSError or one of _MALFORMED. None: kept in another format, or of another server."""
+    """Raises OSError or one of MALFORMED. None: kept in another format, or of another server."""
     content: Any = orjson.loads(path.read_bytes())
     if content["format"] != _FORMAT or content["rest_url"] != rest_url:
         return None

@@ -24,7 +24,7 @@ from yarl import URL
 
 from ingestor.adapter import RestRequest
 from ingestor.model.backoff import Backoff
-from ingestor.model.errors import RequestRefused, TransportError, VenueError
+from ingestor.model.errors import MALFORMED, RequestRefused, TransportError, VenueError
 from ingestor.model.retry_after import retry_after_s
 from ingestor.sources.resolver import HttpResolver
 from ingestor.sources.rest.budget import RestBudget
@@ -308,7 +308,7 @@ def value_at(body: bytes, keys: tuple[str, ...]) -> object:
         place: Any = orjson.loads(body)
         for key in keys:
             place = place[key]
-    except (LookupError, TypeError, ValueError):
+    except MALFORMED:
         return None
     found: object = place
     return found

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from ingestor.model.errors import ConfigError
+from ingestor.model.errors import MALFORMED, ConfigError
 from ingestor.recording.format import Connect, Connection, Header, Http, Line, Recv
 from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
 from ingestor.testbed.emulator.registry import venue_names, venue_of
@@ -26,7 +26,7 @@ from ingestor.testbed.emulator.venue import Change, PastTrade, Print, Venue, par
 
 Key = tuple[str, str]  # venue, market; "" where all markets come on one connection
 
-_UNREADABLE: Final = (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError)
+_UNREADABLE: Final = (msgspec.DecodeError, *MALFORMED)
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ REST = '"p":"<price:price>","q":"<size:size>","m":<side:b=1|s=2>}'
         ('{"s":"<symbol>",' + REST.replace("side:", "price:"), "price:b=1"),
         ('{"n":<int:nothing>,"s":"<symbol>",' + REST, "no field 'nothing'"),
         ('{"n":<int:sequence,flags>,"s":"<symbol>",' + REST, "different sizes"),
+        ('{"n":<next:kind>,"s":"<symbol>",' + REST, "fields of 8 bytes"),
         ('<[>{"s":"<symbol>",' + REST, "an array without its end"),
         ('{"s":"<symbol>",' + REST + "<]>", "the end of no array"),
         ('{"s":"<symbol>",' + REST + "<", "no hole"),

@@ -140,14 +140,15 @@ class App:
         lists = ListStatistics(waiting={("okx", "swap", "unreadable"): 1})
         lists.reads["okx", "swap", "kept"] += 1
         lists.unreadable["okx", "swap"] += 1
-        yield from list_families(lists, {("okx", "rest"): 12.5})
+        yield from list_families(lists, {("okx", "rest"): 12.5}, [("okx", "swap")])
         lost = TradeGaps(InstrumentTable(()), None)
         lost.lost["okx", "spot"] += 3
-        yield from trade_families(lost, {("okx", "spot", "answered"): 1})
+        yield from trade_families(lost, {("okx", "spot", "answered"): 1}, [])
         yield from output_families(2)
         yield from kafka_families(channel, {"OutOfOrder": 1}, connected=True)
         counters = BookCounters(updates=9, verified=7, repairs={"checksum": 4})
-        yield from book_families({("kraken", "spot"): counters.reading(3, 2, 0, 1_000_000_000)})
+        reading = counters.reading(3, 2, 0, 1_000_000_000)
+        yield from book_families({("kraken", "spot"): reading}, [])
         yield from recorder_families(
             RecorderStatistics(RecorderState.FAILED, "disk full", 1, 2, 3, 4, 6, 7, 8, 9)
         )

@@ -106,6 +106,8 @@ def test_the_ledger_adds_up() -> None:
     assert "rows            6,010 = 5,990 acknowledged + 0 duplicate" in text
     assert text.endswith("balanced, but 20 rows were not delivered")
     assert ledger(Status()).endswith("balanced")
+    lost = Status(shed=2, dead_lettered=1)
+    assert ledger(lost).endswith("balanced, but 3 rows were not delivered")
     assert "UNACCOUNTED: 3" in ledger(Status(unaccounted=3))
 
 

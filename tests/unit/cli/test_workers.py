@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tests.unit.cli import test_main
 
@@ -30,14 +28,12 @@ run = test_main.run
 Run = Callable[..., tuple[int, str, str]]
 
 
+pytestmark = pytest.mark.usefixtures("own_logging")
+
+
 @pytest.fixture(autouse=True)
-def _own_cache_and_logging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("INGESTOR__CATALOGUE__CACHE_DIR", str(tmp_path))
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("command", [["run"], ["run", "--workers", "2"], ["check"]], ids=" ".join)

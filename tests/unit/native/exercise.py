@@ -6,6 +6,7 @@ from random import Random
 
 import numpy as np
 
+from ingestor.adapter import CountsFrames
 from ingestor.adapter.shapes import shapes_of
 from ingestor.codec import headers
 from ingestor.codec.json_batches import JsonBatches
@@ -36,7 +37,10 @@ def main() -> None:
                 for number, one in enumerate(table)
             )
             frames = mixed(shapes, FRAMES, random)
-            taker.take_each(frames, range(len(frames)), 0)
+            adapters = [adapter_of(venue)(market, {}) for _ in frames if taker.is_counted]
+            counters = [one for one in adapters if isinstance(one, CountsFrames)]
+            for _ in taker.take_each(frames, range(len(frames)), 0, counters):
+                pass
             data = b"".join(header(frame) for frame in frames if len(frame) < 1 << 16)
             for _ in range(FRAMES // 4):
                 # A copy of its own: to read behind its end is an error that is found.

@@ -8,6 +8,7 @@ from ingestor.adapter.shapes import level_pairs, shape
 from ingestor.model.row_classes import RowClass
 from ingestor.native import CompiledShape, FrameTaker, TakenRows, native
 from ingestor.native.taker import OTHERS_MAX
+from tests.feeds.shape_frames import header
 
 LIBRARY = native().library
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason=native().reason)
@@ -28,11 +29,16 @@ def taker_of(*shapes: CompiledShape, rows: TakenRows | None = None) -> FrameTake
     return taker
 
 
+def others_of(taker: FrameTaker, payloads: list[bytes], ts_recv: list[int]) -> list[int]:
+    """Take payloads; return the places of those that no shape takes."""
+    return [place for some in taker.take_each(payloads, ts_recv, 0) for place in some]
+
+
 def price_of(text: str, symbol: str = "A") -> int | None:
     """Return what a price becomes, None where the frame is not taken."""
     taker = taker_of(TRADE)
     frame = f'{{"s":"{symbol}","p":"{text}","q":"1","m":b}}'.encode()
-    if taker.take_each([frame], [TS], 0):
+    if others_of(taker, [frame], [TS]):
         return None
     return int(taker.rows.take_out().trades["price"][0])
 
@@ -60,11 +66,9 @@ def test_prices(text: str, expected: int | None) -> None:
 def test_the_finest_exponent() -> None:
     taker = taker_of(TRADE)
     frame = b'{"s":"WIDE","p":"0.000000000000000001","q":"0.000000000000000009","m":s}'
-    assert taker.take_each([frame], [TS], 0) == [0], (
-        "18 digits at most, and the one before the point"
-    )
+    assert others_of(taker, [frame], [TS]) == [0], "18 digits at most, and the one before the point"
     frame = b'{"s":"WIDE","p":"0.00000000000000001","q":"0.00000000000000009","m":s}'
-    assert taker.take_each([frame], [TS], 0) == [0], "a digit before the point makes it 19"
+    assert others_of(taker, [frame], [TS]) == [0], "a digit before the point makes it 19"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +105,7 @@ def test_numbers_and_times(hole: str, text: str, expected: int | None) -> None:
         )
     )
     frame = f'{text}|A","p":"1","q":"1","m":b'.encode()
-    others = taker.take_each([frame], [TS], 0)
+    others = others_of(taker, [frame], [TS])
     rows = taker.rows.take_out().trades
     assert (None if others else int(rows["sequence"][0])) == expected
 
@@ -115,7 +119,7 @@ def test_a_frame_is_taken_whole_or_not_at_all() -> None:
     taker = taker_of(BOOK)
     good = b'{"s":"A","b":[["1","2"],["3","0"]],"a":[]}'
     frames = [good, *(good[:end] for end in range(len(good))), good + b" ", good]
-    assert taker.take_each(frames, [TS] * len(frames), 0) == list(range(1, len(frames) - 1))
+    assert others_of(taker, frames, [TS] * len(frames)) == list(range(1, len(frames) - 1))
     taken = taker.rows.take_out()
     assert taken.updates["frame"].tolist() == [0, len(frames) - 1]
     assert taken.updates["bids"].tolist() == [2, 2]
@@ -128,14 +132,14 @@ def test_a_frame_is_taken_whole_or_not_at_all() -> None:
 )
 def test_levels_that_are_none(pairs: bytes) -> None:
     frame = b'{"s":"A","b":[%b],"a":[]}' % pairs
-    assert taker_of(BOOK).take_each([frame], [TS], 0) == [0]
+    assert others_of(taker_of(BOOK), [frame], [TS]) == [0]
 
 
 def test_arrays_grow_when_one_batch_has_no_end() -> None:
     rows = TakenRows(2, 2)
     taker = taker_of(BOOK, rows=rows)
     frame = b'{"s":"A","b":[["1","2"],["3","4"],["5","6"]],"a":[["7","8"]]}'
-    assert not taker.take_each([frame] * 50, [TS] * 50, 0)
+    assert not others_of(taker, [frame] * 50, [TS] * 50)
     assert rows.rows == 200
     taken = rows.take_out()
     assert taken.levels.tolist() == [[100, 2], [300, 4], [500, 6], [700, 8]] * 50
@@ -146,14 +150,14 @@ def test_more_others_than_one_call_notes() -> None:
     taker, count = taker_of(TRADE), 2 * OTHERS_MAX + 10
     good = b'{"s":"A","p":"1","q":"1","m":b}'
     frames = [b"nonsense" if number % 3 else good for number in range(count)]
-    others = taker.take_each(frames, [TS] * count, 0)
+    others = others_of(taker, frames, [TS] * count)
     assert others == [number for number in range(count) if number % 3]
     assert taker.rows.take_out().trade_frames.tolist() == list(range(0, count, 3))
 
 
 def test_times_that_are_none_leave_all_to_python() -> None:
     good = b'{"s":"A","p":"1","q":"1","m":b}'
-    assert taker_of(TRADE).take_each([good] * 2, [TS, 2**63], 0) == [0, 1]
+    assert others_of(taker_of(TRADE), [good] * 2, [TS, 2**63]) == [0, 1]
 
 
 def test_newest_first_turns_the_rows_of_a_frame_around() -> None:
@@ -162,5 +166,61 @@ def test_newest_first_turns_the_rows_of_a_frame_around() -> None:
     frame = b"[" + b",".join(one % number for number in (3, 2, 1)) + b"]"
     for newest_first, expected in ((True, [100, 200, 300]), (False, [300, 200, 100])):
         taker = taker_of(shape(RowClass.TRADE, text, newest_first=newest_first))
-        assert not taker.take_each([frame], [TS], 0)
+        assert not others_of(taker, [frame], [TS])
         assert taker.rows.take_out().trades["price"].tolist() == expected
+
+
+class Counter:
+    """A connection that expects a number."""
+
+    def __init__(self, next_number: int) -> None:
+        self.next_number = next_number
+
+
+COUNTED = shape(
+    RowClass.LEVEL, f'{{"n":<next:first,last>,"s":"<symbol>","b":{level_pairs("bids")}}}'
+)
+
+
+def counted(number: int) -> bytes:
+    return b'{"n":%d,"s":"A","b":[["1","2"]]}' % number
+
+
+def test_a_number_that_is_not_the_next_one_is_left_before_what_follows_is_looked_at() -> None:
+    """The numbers of two connections; what is left moves its own connection's."""
+    taker, first, second = taker_of(COUNTED), Counter(4), Counter(2**63 - 1)
+    frames = [counted(number) for number in (4, 2**63 - 1, 6, 7, 7, 8)]
+    counters = [first, second, first, first, second, first]
+    seen = []
+    for others in taker.take_each(frames, [TS] * 6, 0, counters):
+        seen.append((others, first.next_number, second.next_number))
+        if others == [2]:
+            first.next_number = 7  # as its decoder, which found what was skipped
+    assert seen == [([2], 5, 2**63), ([4], 8, 2**63)]
+    assert (first.next_number, second.next_number) == (9, 2**63)
+    updates = taker.rows.take_out().updates
+    assert updates["first"].tolist() == updates["last"].tolist() == [4, 2**63 - 1, 7, 8]
+
+
+def test_a_read_ends_at_a_frame_that_is_not_the_next_one() -> None:
+    taker, counter = taker_of(COUNTED), Counter(1)
+    data = b"".join(map(header, map(counted, (1, 2, 2, 3))))
+    size = len(data) // 4
+    end, taken, is_more, others = taker.take_read(data, 0, 1 << 16, TS, 0, counter)
+    assert (end, taken, is_more, counter.next_number) == (3 * size, 2, True, 3)
+    assert others == [[2 * size + 2, size - 2, 1]]
+    assert taker.take_read(data, end, 1 << 16, TS, 3, counter) == (4 * size, 1, False, [])
+    assert counter.next_number == 4
+
+
+def test_numbers_move_when_arrays_are_full() -> None:
+    counter = Counter(0)
+    taker = taker_of(COUNTED, rows=TakenRows(2, 2))
+    frames = [counted(number) for number in range(50)]
+    assert not [*taker.take_each(frames, [TS] * 50, 0, [counter] * 50)]
+    assert counter.next_number == taker.frames == 50
+
+
+def test_all_shapes_of_a_market_count_or_none() -> None:
+    with pytest.raises(ValueError, match="<next>"):
+        taker_of(COUNTED, BOOK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
 
 import orjson
 import pytest
@@ -13,14 +12,7 @@ import structlog
 from ingestor.config.model import LogConfig
 from ingestor.telemetry.logs import RateLimit, Redactor, configure, label
 
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 def lines_of(stream: io.BytesIO) -> list[dict[str, object]]:
@@ -82,23 +74,69 @@ def test_libraries_log_through_us_from_warning_on() -> None:
     )
 
 
-@pytest.mark.rows("K9")
-def test_a_cause_that_repeats_is_counted() -> None:
-    now_s = 0.0
-    limit = RateLimit(2, lambda: now_s)
+class Limited:
+    """Counts what passes a limit at times of a test's own."""
 
-    def passes(**event: object) -> dict[str, object] | None:
+    def __init__(self, per_minute: int) -> None:
+        self.now_s = 0.0
+        self.passed: list[dict[str, object]] = []
+        self._limit = RateLimit(per_minute, lambda: self.now_s)
+
+    def log(self, event: str, **fields: object) -> dict[str, object] | None:
+        """Return what is written of an event, None where the limit holds it."""
         try:
-            return dict(limit(None, "info", {"event": "reconnect", **event}))
+            written = dict(self._limit(None, "info", {"event": event, **fields}))
         except structlog.DropEvent:
             return None
+        self.passed.append(written)
+        return written
 
-    assert [bool(passes(cause="closed")) for _ in range(5)] == [True, True, False, False, False]
-    assert passes(cause="timeout") == {"event": "reconnect", "cause": "timeout"}
-    assert passes(reason="other")
-    now_s = 60.0
-    assert passes(cause="closed") == {"event": "reconnect", "cause": "closed", "suppressed": 3}
-    assert passes(cause="closed") == {"event": "reconnect", "cause": "closed"}
+
+@pytest.mark.rows("K9")
+def test_a_cause_that_repeats_is_counted() -> None:
+    limited = Limited(2)
+    written = [bool(limited.log("reconnect", cause="closed")) for _ in range(5)]
+    assert written == [True, True, False, False, False]
+    assert limited.log("reconnect", cause="timeout") == {"event": "reconnect", "cause": "timeout"}
+    assert limited.log("reconnect", reason="other")
+    limited.now_s = 60.0
+    again = {"event": "reconnect", "cause": "closed"}
+    assert limited.log("reconnect", cause="closed") == again | {"suppressed": 3}
+    assert limited.log("reconnect", cause="closed") is None  # it goes on: one line a minute
+    limited.now_s = 180.0  # a minute without overrunning it
+    assert limited.log("reconnect", cause="closed") == again | {"suppressed": 1}
+    assert limited.log("reconnect", cause="closed") == again
+
+
+@pytest.mark.rows("K9")
+def test_an_outage_of_345_seconds_takes_few_lines() -> None:
+    """As in an outage of Kafka: two causes of the client's, and two of ours that vary."""
+    limited = Limited(10)
+    for tenth in range(3_450):
+        limited.now_s = tenth / 10
+        for place in range(3):
+            limited.log("library", cause=f"aiokafka: place {place}", message=f"{tenth} more")
+        if not tenth % 20:
+            lost = f"KafkaConnectionError('connection to 127.0.0.1:{20_000 + tenth} lost')"
+            limited.log("kafka.unavailable", reason=lost, retry_s=tenth / 100)
+    assert len(limited.passed) == 4 * (10 + 5)
+    told = sum(int(str(line.get("suppressed", 0))) for line in limited.passed)
+    assert told + len(limited.passed) > 5 / 6 * 3 * 3_450
+
+
+def test_a_cause_is_the_same_whatever_numbers_it_quotes() -> None:
+    limited = Limited(1)
+    assert limited.log("a", reason="<object at 0x7f00aa>, port 45012 after 1.25 s")
+    assert limited.log("a", reason="<object at 0x7f11bb>, port 45013 after 0.75 s") is None
+    assert limited.log("a", reason="HTTP 429")
+    assert limited.log("a", reason="HTTP 503")
+
+
+def test_a_venue_takes_no_lines_from_another() -> None:
+    limited = Limited(1)
+    assert limited.log("connection.down", venue="okx", cause="closed")
+    assert limited.log("connection.down", venue="okx", cause="closed") is None
+    assert limited.log("connection.down", venue="kraken", cause="closed")
 
 
 def test_causes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from ingestor.config.model import LogConfig
 from ingestor.telemetry.logs import configure
 from ingestor.telemetry.output import LineWriter, printable, writer_of
 
+pytestmark = pytest.mark.usefixtures("own_logging")
+
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
@@ -126,24 +128,21 @@ def test_a_text_of_a_venue_is_one_line(text: str, style: str, place: str) -> Non
     stream = io.BytesIO()
     configure(LogConfig(format=style), stream=stream)  # type: ignore[arg-type]
     log = structlog.get_logger()
-    try:
-        if place == "value":
-            log.warning("feed.refused", reason=text)
-        elif place == "name":
-            log.warning("feed.refused", **{text: 1})
-        elif place == "event":
-            log.warning(text)
-        elif place == "nested":
-            log.warning(
-                "feed.refused", streams=[text], by={"a": text}, raw=text.encode("utf-8", "replace")
-            )
-        else:
-            try:
-                raise ValueError(text)
-            except ValueError:
-                log.exception("bug")
-    finally:
-        structlog.reset_defaults()
+    if place == "value":
+        log.warning("feed.refused", reason=text)
+    elif place == "name":
+        log.warning("feed.refused", **{text: 1})
+    elif place == "event":
+        log.warning(text)
+    elif place == "nested":
+        log.warning(
+            "feed.refused", streams=[text], by={"a": text}, raw=text.encode("utf-8", "replace")
+        )
+    else:
+        try:
+            raise ValueError(text)
+        except ValueError:
+            log.exception("bug")
     raw = stream.getvalue()
     lines = raw.decode().split("\n")
     assert lines.pop() == ""
@@ -157,10 +156,7 @@ def test_a_text_of_a_venue_is_one_line(text: str, style: str, place: str) -> Non
 def test_integers_of_any_size_are_logged() -> None:
     stream = io.BytesIO()
     configure(LogConfig(format="json"), stream=stream)
-    try:
-        structlog.get_logger().warning("odd", number=1 << 80)
-    finally:
-        structlog.reset_defaults()
+    structlog.get_logger().warning("odd", number=1 << 80)
     assert str(1 << 80).encode() in stream.getvalue()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
+import io
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,6 +16,7 @@ import orjson
 import pytest
 from aiokafka import errors
 
+from ingestor.config.model import LogConfig
 from ingestor.consumer import EARLIEST, Consumer, audit
 from ingestor.kafka.diagnosis import Reason, explain_connection_failure
 from ingestor.kafka.partitions import partition_of_key
@@ -24,6 +26,7 @@ from ingestor.model.errors import SinkUnavailable, TopicAbsent
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Cause, Kind
 from ingestor.sinks.kafka.sink import KafkaSink
+from ingestor.telemetry.logs import configure
 from ingestor.testbed.broker import DISCONNECT, DevBroker
 from tests.fakes.rows import MAKERS, Ledger, by_key, table_of, trades
 
@@ -279,10 +282,10 @@ async def test_no_broker_is_one_clear_line() -> None:
 
 
 @pytest.mark.rows("K9")
-async def test_an_outage_logs_one_line_a_second_and_cause(
-    broker: DevBroker, caplog: pytest.LogCaptureFixture
-) -> None:
-    """K9."""
+@pytest.mark.usefixtures("own_logging")
+async def test_an_outage_logs_ten_lines_a_minute_and_cause(broker: DevBroker) -> None:
+    stream, config = io.BytesIO(), LogConfig(format="json")
+    configure(config, stream=stream)
     sink = sink_of(broker, Ledger())
     async with running(sink):
         await sink.wait_connected(60)
@@ -291,14 +294,10 @@ async def test_an_outage_logs_one_line_a_second_and_cause(
         await asyncio.sleep(2.2)
         broker.set_up()
         await sink.drain(60)
-    lines = [
-        (record.pathname, record.lineno, int(record.created - caplog.records[0].created))
-        for record in caplog.records
-        if record.name.startswith("aiokafka") and record.levelno >= logging.WARNING
-    ]
-    assert lines
-    for place in {line[:2] for line in lines}:
-        assert sum(line[:2] == place for line in lines) <= 4
+    lines = [orjson.loads(line) for line in stream.getvalue().splitlines()]
+    causes = Counter(line["cause"] for line in lines if line["event"] == "library")
+    assert causes
+    assert max(causes.values()) == config.per_cause_per_minute
 
 
 @pytest.mark.rows("K8")
