@@ -295,6 +295,10 @@ class Backpack(PlainFeed):
         raise UnknownMessage(self.venue, f"{payload[:60]!r}")
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return symbol.endswith("_PERP") == (market == "perp")
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest("/api/v1/markets")]
 

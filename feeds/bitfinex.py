@@ -261,6 +261,10 @@ class Bitfinex(PlainFeed):
         return (stream,) if stream else ()
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return ("F0:" in symbol) == (market == "derivatives")
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest(f"/v2/conf/{_LISTS[market]}")]
 

@@ -230,6 +230,10 @@ class BitFlyer(PlainFeed):
         raise UnknownMessage(self.venue, f"{payload[:60]!r}")
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return symbol.startswith("FX_") == (market == "fx")
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest("/v1/getmarkets")]
 

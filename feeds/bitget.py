@@ -29,6 +29,7 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     NO_SIDE,
+    OTHER_MARKET,
     TAKER_SIDES,
     Ack,
     BookRule,
@@ -91,7 +92,6 @@ _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in ("ticker", "kline", "liquidation", "books5", "books50", "books15", "rpiBooks")
 }
-_OTHER_MARKET: Final = Filtered("other_market")
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _IS_RPI: Final = frozenset({True, "yes", "YES", "true"})
 # System errors, too many requests, and the service's own limits.
@@ -258,7 +258,7 @@ class Bitget(PlainFeed):
         if head.arg is None:
             raise DecodeError(self.venue, "data without arg")
         if head.arg.inst_type.lower() != self._type:
-            return _OTHER_MARKET
+            return OTHER_MARKET
         match head.arg.topic:
             case "publicTrade":
                 self._trades(_parse_trades(payload), ts_recv, out)
@@ -363,6 +363,10 @@ class Bitget(PlainFeed):
                 text = f"{message.get('code', '')} {message.get('msg', '')}"
                 return Refused(text.strip(), streams)
         raise UnknownMessage(self.venue, f"{payload[:60]!r}")
+
+    @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return True  # frames say theirs
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

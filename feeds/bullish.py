@@ -317,6 +317,11 @@ class Bullish(PlainFeed):
         raise UnknownMessage(self.venue, f"{payload[:60]!r}")
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        end = symbol.rpartition("-")[2] if "-" in symbol else ""
+        return market == {"": "spot", "PERP": "perpetual"}.get(end, "future")
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest("/trading-api/v1/markets")]
 

@@ -378,6 +378,10 @@ class CryptoCom(PlainFeed):
         raise UnknownMessage(self.venue, f"method {head.method!r:.60}")
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return ("-" in symbol) == (market == "derivatives")
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest("/exchange/v1/public/get-instruments")]
 

@@ -107,6 +107,7 @@ _LEFT_OUT: Final = {
 _KINDS: Final = ("future", "option", "spot")
 _PERPETUAL: Final = "perpetual"
 _OPTION_TYPES: Final = {"call": "C", "put": "P"}
+_OPTION_ENDS: Final = ("-C", "-P")
 _BOOK_DOTS: Final = 2  # in book.BTC-PERPETUAL.100ms
 _LAST: Final = int(Flag.LAST)
 _ACTIONS: Final = frozenset({"new", "change", "delete"})
@@ -400,6 +401,12 @@ class Deribit(PlainFeed):
             raise UnknownMessage(self.venue, f"a result {head.result!r:.60}")
         standing = tuple(stream for stream in asked if stream in head.result)
         return Ack(standing) if standing else Refused("no such channel", asked)
+
+    @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        if symbol.endswith(_OPTION_ENDS):
+            return market == "option"
+        return market == ("future" if "-" in symbol else "spot")
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

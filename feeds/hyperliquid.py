@@ -263,6 +263,10 @@ class Hyperliquid(PlainFeed):
         return [f"{kind}:{coin}" for coin in coins]
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return (symbol.startswith("@") or "/" in symbol) == (market == "spot")
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         body = orjson.dumps({"type": _LISTS[market]})
         return [RestRequest("/info", weight=20, body=body)]

@@ -92,6 +92,7 @@ _CONDITIONS: Final = {
     "termination": int(Flag.ADL),
     "block": int(Flag.BLOCK),
 }
+_INVERSE: Final = ("PI_", "FI_")
 _MARKET_OF: Final = {
     "flexible_futures": "linear",
     "futures_vanilla": "linear",
@@ -351,6 +352,10 @@ class KrakenFutures(PlainFeed):
             case "unsubscribed" | "unsubscribed_failed" | "info":
                 return Notice.INFO
         raise UnknownMessage(self.venue, f"event {head.event!r:.60}")
+
+    @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return symbol.upper().startswith(_INVERSE) == (market == "inverse")
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -26,6 +26,7 @@ import msgspec
 import orjson
 
 from ingestor.adapter import (
+    OTHER_MARKET,
     Ack,
     BookRule,
     ColumnBuffer,
@@ -201,7 +202,7 @@ class Phemex(PlainFeed):
         if message.method.endswith(".update"):
             return Filtered(message.method.removesuffix(".update"))
         if message.symbol:
-            return Filtered("other_market")
+            return OTHER_MARKET
         if message.result == "pong":
             return Notice.HEARTBEAT
         if message.id is None or (message.result is None and message.error is None):
@@ -253,6 +254,10 @@ class Phemex(PlainFeed):
         )
         kind = "trade" if has.startswith("trades") else "orderbook"
         return (f"{kind}{self._suffix}:{message['symbol']}",)
+
+    @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return symbol.startswith("s") == (market == "spot")  # frames say whether it is linear
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -300,6 +300,10 @@ class WooX(PlainFeed):
         raise UnknownMessage(self.venue, f"cmd {head.cmd!r:.60}")
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return _PREFIXES.get(symbol.partition("_")[0]) == market
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest("/v3/public/instruments")]
 

@@ -334,6 +334,10 @@ class Okx:
         raise UnknownMessage(self.venue, f"{message!r:.60}")
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return instruments.is_of_market(market, symbol)
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest("/api/v5/public/instruments", {"instType": instruments.TYPES[market]})]
 

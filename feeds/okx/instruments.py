@@ -21,6 +21,7 @@ from ingestor.adapter import (
 
 TYPES: Final = {"spot": "SPOT", "swap": "SWAP", "futures": "FUTURES"}
 # In `post_only` orders are taken and none is matched yet, as before a swap opens.
+_PAIR: Final = 2  # parts of the name of one
 _TRADING: Final = {"live", "post_only"}
 _PERPETUAL_RULE: Final = "xperp"  # a future by its type, and without an end in fact
 # Errors of the list that the venue calls temporary: service unavailable, timeout, too many
@@ -43,6 +44,14 @@ def listing(market: str, entry: Any) -> Listing | None:
     if entry["instType"] != TYPES[market]:
         return None
     return Listing(entry["instId"], entry["state"] in _TRADING, entry["state"])
+
+
+def is_of_market(market: str, symbol: str) -> bool:
+    """Tell by a symbol's name: BTC-USDT, BTC-USDT-SWAP or BTC-USD-261225."""
+    parts = symbol.split("-")
+    if len(parts) == _PAIR:
+        return market == "spot"
+    return market == ("swap" if parts[-1] == "SWAP" else "futures")
 
 
 def parse(market: str, entry: Any) -> Instrument:

@@ -3,6 +3,7 @@
 from ingestor.adapter.compression import gunzipped, inflated
 from ingestor.adapter.contract import (
     OTHER_BOOK,
+    OTHER_MARKET,
     Ack,
     Acks,
     Audited,
@@ -37,6 +38,7 @@ from ingestor.adapter.contract import (
     SaysHowItAcks,
     SnapshotSource,
     Subscription,
+    TellsMarkets,
     TradeNumbers,
 )
 from ingestor.adapter.grouping import (
@@ -148,6 +150,7 @@ __all__ = [
     "MILLISECOND",
     "NO_SIDE",
     "OTHER_BOOK",
+    "OTHER_MARKET",
     "ROW_CLASSES",
     "SECOND",
     "TAKER_SIDES",
@@ -219,6 +222,7 @@ __all__ = [
     "SnapshotSource",
     "StatusScope",
     "Subscription",
+    "TellsMarkets",
     "TradeNumbers",
     "UnknownInstrument",
     "UnknownMessage",

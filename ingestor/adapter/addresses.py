@@ -19,7 +19,7 @@ def markets_at(adapter: type[FeedAdapter], url: str) -> list[str]:
     found: dict[str, list[str]] = {}
     for name, market in adapter.markets.items():
         for own in (*(endpoint.url for endpoint in market.endpoints), market.rest_url):
-            if urlsplit(own).hostname == parts.hostname:
+            if parts.hostname in {urlsplit(own).hostname, *market.other_hosts}:
                 found.setdefault(name, []).append(urlsplit(own).path.rstrip("/"))
     path = parts.path.rstrip("/")
     exact = [name for name, paths in found.items() if path in paths]

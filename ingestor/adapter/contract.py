@@ -204,6 +204,8 @@ class Market:
     an adapter has without being told, and what `book` is the rule of.
     recorded: the recorded traffic of the venue that the adapter was tried with, and its year; "" =
     it was written from documents and never saw any.
+    other_hosts: where the same is to be had: other regions, former names, newer forms. Recordings
+    of those are known by them; nothing connects there unless the configuration says so.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -213,6 +215,7 @@ class Market:
     books: tuple[BookOffer, ...] = ()
     trade_numbers: TradeNumbers = TradeNumbers.NONE
     recorded: str = ""
+    other_hosts: tuple[str, ...] = ()
 
     def rule_of(self, offer: BookOffer | None) -> BookRule:
         """Return the rule of books in a form; None = the first one."""
@@ -332,6 +335,8 @@ class Filtered:
 
 # A message of a book in another form than the connection's, such as another depth.
 OTHER_BOOK: Final = Filtered("other_book")
+# A message of another market that shares the address.
+OTHER_MARKET: Final = Filtered("other_market")
 
 
 class Notice(Enum):
@@ -525,6 +530,19 @@ class NamesStreams(Protocol):
     def streams_of(self, payload: bytes) -> Sequence[str]:
         """Return the streams, as `stream` gives them, that a refused frame names; empty where it
         names none. May raise anything for what is no message at all."""
+
+
+@runtime_checkable
+class TellsMarkets(Protocol):
+    """Tell symbols of markets apart that share an address: an adapter may do that too.
+
+    A recording of such an address may hold several markets. Where frames say theirs, `decode`
+    leaves out those of others (OTHER_MARKET).
+    """
+
+    @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        """Return False if a symbol can't be of a market, by its name alone."""
 
 
 @runtime_checkable

@@ -255,9 +255,13 @@ class UnknownMessage(DecodeError):
 
 
 class UnknownInstrument(DecodeError):
-    """A message for an instrument that is not in the instrument table."""
+    """A message for an instrument that is not in the instrument table. symbol: the venue's name."""
 
     reason = "unknown_instrument"
+
+    def __init__(self, venue: str, symbol: str) -> None:
+        super().__init__(venue, f"{symbol!r:.60}")
+        self.symbol = symbol
 
 
 class BadNumber(DecodeError):

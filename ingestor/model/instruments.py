@@ -186,7 +186,7 @@ class Symbols(dict[str, int]):
         self.venue = venue
 
     def __missing__(self, symbol: str) -> int:
-        raise UnknownInstrument(self.venue, f"{symbol!r:.60}")
+        raise UnknownInstrument(self.venue, symbol)
 
 
 class InstrumentTable:

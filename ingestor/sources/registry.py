@@ -15,6 +15,7 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Final
 
 from ingestor.adapter import FeedAdapter, Market
+from ingestor.adapter.addresses import markets_at
 from ingestor.model.errors import ConfigError
 from ingestor.model.suggest import nearest
 
@@ -165,6 +167,19 @@ def markets() -> dict[str, list[str]]:
     Imports all adapters. Raises ConfigError for the first bad one.
     """
     return {venue: list(adapter.markets) for venue, adapter in registry().load_all().items()}
+
+
+def venues_at(url: str) -> list[str]:
+    """Return the venues that have an address; a module that can't be imported has none.
+
+    Imports all adapters. Raises ConfigError as `registry` does.
+    """
+    found = []
+    for venue in registry().sources:
+        with suppress(ConfigError):
+            if markets_at(adapter_of(venue), url):
+                found.append(venue)
+    return found
 
 
 def _import(source: FeedSource, where: str) -> type[FeedAdapter]:

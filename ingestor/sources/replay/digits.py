@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 CONFIRMED: Final = 3  # distinct numbers that make a count of digits certain
 _DIGITS_MAX: Final = 18
 _BEYOND_MAX: Final = 4  # digits beyond what is certain that a single number is believed
 _MANY: Final = 20  # numbers: with fewer, nothing stands out
+_WITH_EXPONENT: Final = re.compile(r"-?\d{1,20}(\.\d{1,20})?[eE][+-]?\d{1,2}")
 
 
 @dataclass(slots=True)
@@ -49,6 +52,9 @@ class Digits:
             self._seen += 1  # the usual case: nothing new
             return
         if "e" in text or "E" in text:
+            plain = _plain(text)
+            if plain:
+                self.see(plain)
             return
         self._seen += 1
         needed = len(after.rstrip("0"))
@@ -111,3 +117,8 @@ class Digits:
         if self._seen < _MANY:
             return room + 1  # 19 digits may fit, and each of so few numbers counts
         return min(certain + _BEYOND_MAX, room)
+
+
+def _plain(text: str) -> str:
+    """Return a number with an exponent without it; "" for what is none, or absurd."""
+    return f"{Decimal(text):f}" if _WITH_EXPONENT.fullmatch(text) else ""

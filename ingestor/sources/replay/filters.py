@@ -1,12 +1,16 @@
-"""Symbols that rows are asked for by, and what to say where nothing has that name."""
+"""Rows that a replay is asked for, and what to say where nothing has the name of a symbol."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import numpy as np
+
+from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
-from ingestor.model.instruments import Instrument
+from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.suggest import nearest
+from ingestor.sources.replay.options import ReplayOptions
 
 
 def matches_any(one: Instrument, wanted: Collection[str]) -> bool:
@@ -40,3 +44,22 @@ def refuse_symbol(symbol: str, names: Iterable[str]) -> None:
 def _bare(symbol: str) -> str:
     """Return BTC-USDT, BTC/USDT and btcusdt as one."""
     return "".join(filter(str.isalnum, symbol)).upper()
+
+
+def kept_of(batch: TickBatch, options: ReplayOptions, table: InstrumentTable) -> TickBatch:
+    """Return the rows of a batch that a replay's options ask for.
+
+    Args:
+        batch: Rows of one class.
+        options: The replay's.
+        table: The instruments of its rows.
+    """
+    rows = batch.rows
+    if options.channels and batch.row_class.channel not in options.channels:
+        return TickBatch(batch.row_class, rows[:0], batch.instruments)
+    if options.start_ns:
+        rows = rows[rows["ts_recv"] >= options.start_ns]
+    if options.symbols and len(rows):
+        wanted = np.array([matches_any(one, options.symbols) for one in table], np.bool_)
+        rows = rows[wanted[rows["instrument"]]]
+    return TickBatch(batch.row_class, rows, batch.instruments)

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ingestor.adapter import BookOffer, BookRule, FeedAdapter
+from ingestor.adapter import OTHER_MARKET, BookOffer, BookRule, FeedAdapter
 from ingestor.adapter.addresses import markets_at
 from ingestor.adapter.book_offers import adapter_with, choose, offer_named
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.frame_queue import Arrive, FrameQueues
 from ingestor.decode.session import Session, SessionEvents
-from ingestor.model.errors import MALFORMED, ConfigError
+from ingestor.model.errors import MALFORMED, ConfigError, UnknownInstrument
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText
 from ingestor.recording.reader import SegmentChain
-from ingestor.sources.replay.survey import Survey, history_symbol, snapshot_symbol
+from ingestor.sources.replay.requests import history_symbol, snapshot_symbol
+from ingestor.sources.replay.survey import Survey, may_be_of
+
+
+class _Surveyed(Session):
+    """A connection of others: its data said what it carries, and its requests had other numbers
+    than an adapter gives them, so a refusal is of none of its streams."""
+
+    __slots__ = ()
+
+    def _refused(self, text: str, streams: Sequence[str]) -> None:
+        self.pending.difference_update(streams)
+
+    def _reject(self, payload: bytes, failure: Exception, ts_recv: int) -> None:
+        """Refuse the current frame, or leave it out where it is of another market that shares the
+        address."""
+        is_other = isinstance(failure, UnknownInstrument) and not may_be_of(
+            type(self.adapter), self.market, failure.symbol
+        )
+        if not is_other:
+            super()._reject(payload, failure, ts_recv)
+            return
+        self._buffer.roll_back(self._buffer.frame)
+        self.counts.leave_out(OTHER_MARKET)
 
 
 class RecordedFeed:
@@ -75,7 +98,7 @@ class RecordedFeed:
         self._note_books(market, subscriptions, offer)
         adapter = adapter_with(self.adapter, market, symbols, offer)
         frame_queue = self._frame_queues.of(self.adapter, market, offer)
-        session = Session(
+        session = (_Surveyed if self.chain.is_foreign else Session)(
             len(self.sessions),
             adapter,
             self._subscriptions(market, subscriptions),

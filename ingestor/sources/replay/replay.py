@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-import numpy as np
-
-from ingestor.adapter import BookRule, FeedAdapter, TradeNumbers
+from ingestor.adapter import BookRule, FeedAdapter, TellsMarkets, TradeNumbers
 from ingestor.books.settings import BookSettings
-from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause
@@ -45,10 +44,11 @@ from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.decisions import concerned, named, number_of
-from ingestor.sources.replay.filters import check_symbols, matches_any
+from ingestor.sources.replay.filters import check_symbols, kept_of
 from ingestor.sources.replay.options import ReplayOptions, ReplayTotals
+from ingestor.sources.replay.origin import market_of, venue_of
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
-from ingestor.sources.replay.survey import add_surveyed, survey
+from ingestor.sources.replay.survey import UntoldMarket, add_surveyed, survey
 from ingestor.telemetry.bulkheads import bulkheads
 
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
@@ -94,7 +94,7 @@ class Replay:
         for instrument in load_instruments(options.instruments) if options.instruments else ():
             self.table.add(instrument)
         chains = find_chains(options.paths, self.problems)
-        self._feeds = [feed for chain in chains if (feed := self._feed_or_none(chain)) is not None]
+        self._feeds = [feed for chain in chains for feed in self._feeds_of(chain)]
         if not self._feeds:
             where = ", ".join(str(path) for path in options.paths)
             raise ConfigError("there is nothing to replay", where=where, hint=self._hint())
@@ -103,7 +103,7 @@ class Replay:
 
     @property
     def files(self) -> list[Path]:
-        return [path for feed in self._feeds for path in feed.chain.files]
+        return list(dict.fromkeys(path for feed in self._feeds for path in feed.chain.files))
 
     @property
     def sessions(self) -> list[str]:
@@ -359,7 +359,11 @@ class Replay:
             bulkheads.bug("frame", failure)
         if self.options.filters:
             self._found.update(batch.row_class.channel for batch in result.batches if len(batch))
-            result.batches = [kept for batch in result.batches if len(kept := self._kept(batch))]
+            result.batches = [
+                kept
+                for batch in result.batches
+                if len(kept := kept_of(batch, self.options, self.table))
+            ]
             self._kept_any |= bool(result.batches)
         return result
 
@@ -383,36 +387,47 @@ class Replay:
         last = iso_text(self._now_ns) if self._now_ns else first
         return f"what was read is of {first} to {last}"
 
-    def _kept(self, batch: TickBatch) -> TickBatch:
-        options = self.options
-        rows = batch.rows
-        if options.channels and batch.row_class.channel not in options.channels:
-            return TickBatch(batch.row_class, rows[:0], batch.instruments)
-        if options.start_ns:
-            rows = rows[rows["ts_recv"] >= options.start_ns]
-        if options.symbols and len(rows):
-            wanted = np.array(
-                [matches_any(instrument, options.symbols) for instrument in self.table], np.bool_
-            )
-            rows = rows[wanted[rows["instrument"]]]
-        return TickBatch(batch.row_class, rows, batch.instruments)
-
     # Feeds ---------------------------------------------------------------------------------------
 
-    def _feed_or_none(self, chain: SegmentChain) -> RecordedFeed | None:
+    def _feeds_of(self, chain: SegmentChain) -> list[RecordedFeed]:
+        """Return whose frames a chain holds; none when they are not wanted or unknown."""
         try:
-            return self._feed(chain)
+            feed = self._feed(chain, self.options.market)
+        except UntoldMarket as failure:
+            return self._shared(chain, failure)
         except ConfigError as failure:
-            hint = f"; {failure.hint}" if failure.hint else ""
-            self.problems.add(chain.files[0], 0, f"{failure.what}{hint}")
-            return None
+            self._add_problem(chain, failure)
+            return []
+        return [feed] if feed is not None else []
 
-    def _feed(self, chain: SegmentChain) -> RecordedFeed | None:
-        """Return whose frames a chain holds, or None when they are not wanted or unknown."""
+    def _shared(self, chain: SegmentChain, failure: UntoldMarket) -> list[RecordedFeed]:
+        """Return a feed for each market of a chain whose markets share an address: each reads the
+        whole chain, and leaves out what is of others."""
+        adapter = self._adapters(self.options.venue or venue_of(chain, self._adapters))
+        found = []
+        if issubclass(adapter, TellsMarkets):
+            for market in adapter.markets:
+                with suppress(ConfigError):
+                    feed = self._feed(replace(chain), market, is_shared=True)
+                    if feed is not None and feed.survey is not None and feed.survey.found:
+                        found.append(feed)
+        if not found:
+            self._add_problem(chain, failure)
+        return found
+
+    def _add_problem(self, chain: SegmentChain, failure: ConfigError) -> None:
+        hint = f"; {failure.hint}" if failure.hint else ""
+        self.problems.add(chain.files[0], 0, f"{failure.what}{hint}")
+
+    def _feed(
+        self, chain: SegmentChain, wanted: str, *, is_shared: bool = False
+    ) -> RecordedFeed | None:
+        """wanted: the market of connections that don't say theirs; "" where all of them must.
+        is_shared: they carry other markets besides."""
         options = self.options
         venue = chain.venue
         if chain.is_foreign:
-            venue = options.venue or venue.lower().partition("_")[0]
+            venue = options.venue or venue_of(chain, self._adapters)
             if options.venue and chain.venue and venue not in chain.venue.lower():
                 what = f"the header says {chain.venue}, read as {options.venue} all the same"
                 self.problems.add(chain.files[0], 0, what)
@@ -420,9 +435,9 @@ class Replay:
             self.problems.add(chain.files[0], 0, f"records {venue}, not {options.venue}")
             return None
         if options.venues and venue not in options.venues:
-            wanted = " and ".join(sorted(options.venues))
+            venues = " and ".join(sorted(options.venues))
             self.problems.add(
-                chain.files[0], 0, f"records {venue or 'no known venue'}, not {wanted}"
+                chain.files[0], 0, f"records {venue or 'no known venue'}, not {venues}"
             )
             return None
         if not venue:
@@ -432,10 +447,10 @@ class Replay:
                 hint="say it with --venue and --market",
             )
         adapter = self._adapters(venue)
-        market = self._market(chain, adapter)
+        market = market_of(chain, adapter, wanted)
         feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.frame_queues)
         if chain.is_foreign:
-            found = feed.survey = survey(chain, adapter, market)
+            found = feed.survey = survey(chain, adapter, market, is_shared=is_shared)
             for origin, symbols in add_surveyed(found, venue, self.table).items():
                 self.totals.origins.setdefault(origin, []).extend(symbols)
             if market and not found.found and "" in found.markets.values():
@@ -445,21 +460,6 @@ class Replay:
                     hint="leave --market out to read them all",
                 )
         return feed
-
-    def _market(self, chain: SegmentChain, adapter: type[FeedAdapter]) -> str:
-        """Return the market of connections that don't say theirs; "" where all of them must."""
-        market = self.options.market
-        if chain.venue and market not in adapter.markets and len(adapter.markets) == 1:
-            market = ""  # said of other venues' recordings
-        if not market and chain.is_foreign and len(adapter.markets) == 1:
-            market = next(iter(adapter.markets))
-        if market and market not in adapter.markets:
-            raise ConfigError(
-                f"{adapter.venue} has no market {market!r}",
-                where=str(chain.files[0]),
-                hint=f"its markets are {', '.join(adapter.markets)}",
-            )
-        return market
 
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]

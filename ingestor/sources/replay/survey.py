@@ -7,20 +7,19 @@ own REST answers list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from typing import Any, Final
-from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import numpy as np
 
 from ingestor.adapter import (
     BookOffer,
     FeedAdapter,
-    HasTradeHistory,
-    LostTrades,
-    RestRequest,
+    TellsMarkets,
     parse_levels,
 )
 from ingestor.adapter.addresses import markets_at
@@ -32,34 +31,36 @@ from ingestor.model.errors import ConfigError, DecodeError, VenueError
 from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.row_classes import Exponent, RowClass
 from ingestor.model.rows import Flag
-from ingestor.model.timestamps import SECOND
 from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Send
 from ingestor.recording.reader import Problems, SegmentChain, read_lines
 from ingestor.sources.replay.book_forms import BookForms
 from ingestor.sources.replay.digits import Digits
+from ingestor.sources.replay.requests import matches, snapshot_symbol
 
 _UNREAD_MAX: Final = 2_000  # events whose digits are read together
 _TEXTS_MAX: Final = 5_000  # distinct numbers of a column that wait to be looked at
 _NAMED_MAX: Final = 12
-# What a request says of both is what it says of a symbol.
-_TWO_LOSSES: Final = (
-    LostTrades(1, 2, 3 * SECOND, 4 * SECOND),
-    LostTrades(50_000, 60_000, 70_000 * SECOND, 80_000 * SECOND),
-)
 
 
 class Finder(dict[str, int]):
     """A symbol table that knows every symbol, and keeps which were asked for."""
 
+    def __init__(self, may_be: Callable[[str], bool] = lambda symbol: True) -> None:
+        """may_be: says of a symbol whether it may be of the market."""
+        super().__init__()
+        self._may_be = may_be
+
     def __missing__(self, symbol: str) -> int:
+        if not self._may_be(symbol):
+            raise KeyError(symbol)
         self[symbol] = len(self)
         return self[symbol]
 
     def __contains__(self, symbol: object) -> bool:
-        return isinstance(symbol, str)
+        return isinstance(symbol, str) and self._may_be(symbol)
 
     def get(self, symbol: str, default: Any = None) -> Any:  # knows every symbol
-        return self[symbol]
+        return self[symbol] if self._may_be(symbol) else default
 
 
 @dataclass(slots=True)
@@ -254,7 +255,13 @@ class Survey:
         return list(dict.fromkeys(market for market, _ in self.digits))
 
 
-def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Survey:
+class UntoldMarket(ConfigError):
+    """Nothing says of which market a connection is."""
+
+
+def survey(
+    chain: SegmentChain, adapter: type[FeedAdapter], market: str, *, is_shared: bool = False
+) -> Survey:
     """Read a foreign recording once. Frames that can't be decoded are passed over.
 
     Args:
@@ -262,11 +269,13 @@ def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Surv
         adapter: of its venue.
         market: of connections whose addresses don't say theirs; those of other markets are left
             out. "" = all, and every address must say.
+        is_shared: symbols of other markets of the address are left out, else they are taken for the
+        market's.
 
     Raises:
-        ConfigError: where a connection's market can't be told.
+        UntoldMarket: where a connection's market can't be told.
     """
-    surveyor = _Surveyor(chain, adapter, market)
+    surveyor = _Surveyor(chain, adapter, market, is_shared=is_shared)
     for path in chain.files:
         for lines in read_lines(path, Problems()):
             for line in lines:
@@ -276,18 +285,25 @@ def survey(chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> Surv
 
 @dataclass(slots=True)
 class _Reading:
-    """One market of a recording: its symbols, their numbers, and a reader of its REST answers."""
+    """One market of a recording: its symbols, their numbers, and a reader of its REST answers.
+
+    doubtful: symbols that came first in a frame that can't be decoded.
+    """
 
     finder: Finder
     probe: Probe
     reader: FeedAdapter
     forms: BookForms
+    doubtful: set[str] = field(default_factory=set)
 
 
 class _Surveyor:
     """The first pass, line by line."""
 
-    def __init__(self, chain: SegmentChain, adapter: type[FeedAdapter], market: str) -> None:
+    def __init__(
+        self, chain: SegmentChain, adapter: type[FeedAdapter], market: str, *, is_shared: bool
+    ) -> None:
+        self._is_shared = is_shared
         self._chain = chain
         self._adapter = adapter
         self._market = market
@@ -326,6 +342,9 @@ class _Surveyor:
             prices, sizes = reading.probe.prices, reading.probe.sizes
             for number, digits in prices.items():
                 found.digits[market, names[number]] = digits, sizes[number]
+            if found.found:
+                for symbol in reading.finder.keys() - reading.doubtful:  # quiet ones too
+                    found.digits.setdefault((market, symbol), (Digits(8), Digits(8)))
             found.offers |= reading.forms.finish()
         self._add_book_channels()
         if self._untold:
@@ -359,10 +378,13 @@ class _Surveyor:
         probe, payload = reading.probe, line.payload
         probe.begin(_NOBODY, b"")
         probe.image_levels = -1
-        with suppress(Exception):  # the second pass refuses the frame, and says why
+        known = len(reading.finder)
+        try:
             control = adapter.decode(payload, line.ts_ns, probe)
             if control is not None and reading.forms.answered(line.conn, adapter, payload, control):
                 adapter.decode(payload, line.ts_ns, probe)
+        except Exception:  # noqa: BLE001  # the second pass refuses the frame, and says why
+            reading.doubtful.update(islice(reading.finder, known, None))
         if probe.image_levels >= 0:
             reading.forms.book(line.conn, probe.image_levels)
         probe.settle()
@@ -397,6 +419,8 @@ class _Surveyor:
         reading = self._readings.get(market)
         if reading is None:
             finder = Finder()
+            if self._is_shared:
+                finder = Finder(partial(may_be_of, self._adapter, market))
             forms = BookForms(self._adapter, market)
             reading = _Reading(finder, Probe(), self._adapter(market, finder), forms)
             self._readings[market] = reading
@@ -429,7 +453,7 @@ class _Surveyor:
                 reading.probe.channels.clear()
 
     def _complain(self) -> None:
-        """Raises ConfigError, which names what was found."""
+        """Raises UntoldMarket, which names what was found."""
         carried: dict[str, None] = {}
         for connection in self._untold:
             for symbol, _ in self._survey.subscriptions.get(connection, ()):
@@ -439,7 +463,7 @@ class _Surveyor:
         symbols = list(carried) or ["nothing that is known"]
         names = ", ".join(symbols[:_NAMED_MAX]) + (", ..." if symbols[_NAMED_MAX:] else "")
         choices = dict.fromkeys(name for open_ in self._untold.values() for name in open_)
-        raise ConfigError(
+        raise UntoldMarket(
             f"the recording does not say its market; it holds {names}",
             where=str(self._chain.files[0]),
             hint=f"say --market {' or '.join(choices)}",
@@ -457,71 +481,15 @@ class _Nobody:
 _NOBODY: Final = _Nobody()
 
 
-def matches(url: str, request: RestRequest) -> bool:
-    """Say whether a recorded address may be a request's: its path, and no query that contradicts.
-
-    A relative address ("/depth") is compared with the end of the path.
-    """
-    parts = urlsplit(url)
-    if parts.netloc:
-        if parts.path != request.path:
-            return False
-    elif not parts.path.strip("/") or not request.path.endswith(parts.path):
-        return False
-    query = parse_qs(parts.query)
-    return all(
-        query.get(name, [value]) == [value]
-        for name, value in request.query.items()
-        if name != "limit"
-    )
-
-
-def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
-    """Return whose book snapshot an address asks for; "" when it doesn't say, None when it is no
-    such address."""
-    request = adapter.snapshot_request("?")
-    if request is None:
-        return None
-    if "?" in request.path:
-        return _symbol_in_path(request.path, url)
-    name = next((name for name, value in request.query.items() if value == "?"), "")
-    others = {key: value for key, value in request.query.items() if key != name}
-    if not matches(url, RestRequest(request.path, others)):
-        return None
-    return parse_qs(urlsplit(url).query).get(name, [""])[0]
-
-
-def _symbol_in_path(asked: str, url: str) -> str | None:
-    """Return what an address has in the place of "?" in a path; None for another path."""
-    begin, _, end = asked.partition("?")
-    path = unquote(urlsplit(url).path)
-    if not path.startswith(begin) or not path.endswith(end) or len(path) < len(asked):
-        return None
-    return path[len(begin) : len(path) - len(end)]
-
-
-def history_symbol(adapter: FeedAdapter, url: str, symbols: Iterable[str]) -> str | None:
-    """Return the symbol whose past trades an address asks for, None for another address.
+def may_be_of(adapter: type[FeedAdapter], market: str, symbol: str) -> bool:
+    """Return False if a symbol is of another market than a connection's.
 
     Args:
-        adapter: The venue's adapter.
-        url: The address.
-        symbols: Symbols to choose from.
+        adapter: Its venue.
+        market: The connection's.
+        symbol: The venue's own name.
     """
-    if not isinstance(adapter, HasTradeHistory):
-        return None
-    parts = urlsplit(url)
-    query = {*parse_qsl(parts.query)}
-    for symbol in symbols:
-        requests = [adapter.history_request(symbol, lost) for lost in _TWO_LOSSES]
-        same = [
-            {*request.query.items()}
-            for request in requests
-            if request and request.path == parts.path
-        ]
-        if len(same) == len(requests) and set.intersection(*same) <= query:
-            return symbol
-    return None
+    return not issubclass(adapter, TellsMarkets) or adapter.is_of_market(market, symbol)
 
 
 def inferred(

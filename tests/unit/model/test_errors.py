@@ -99,7 +99,7 @@ EXAMPLES: list[tuple[IngestError, Recovery, str]] = [
     ),
     (errors.DecodeError("acme", "cut"), Recovery.SKIP_FRAME, "acme: malformed: cut"),
     (errors.UnknownMessage("acme", "{}"), Recovery.SKIP_FRAME, "acme: unknown_message: {}"),
-    (errors.UnknownInstrument("acme", "X"), Recovery.SKIP_FRAME, "acme: unknown_instrument: X"),
+    (errors.UnknownInstrument("acme", "X"), Recovery.SKIP_FRAME, "acme: unknown_instrument: 'X'"),
     (errors.BadNumber("acme", "NaN"), Recovery.SKIP_FRAME, "acme: bad_number: NaN"),
     (errors.SinkUnavailable("kafka", "down"), Recovery.HOLD, "kafka is unavailable: down"),
     (

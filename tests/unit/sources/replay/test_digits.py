@@ -15,7 +15,7 @@ from ingestor.sources.replay.digits import Digits
         (["61737.63000000"], 8),
         (["26000000000000.00000000"], 4),  # int64 has no room for what is printed
         (["26000000000000.00000001"], 0),  # fits nowhere, and takes no room from others
-        (["1e-3", 5, None], 0),
+        (["1e-3", 5, None], 3),
     ],
 )
 def test_digits_become_an_exponent(texts: list[object], exponent: int) -> None:
@@ -83,3 +83,11 @@ def test_what_is_listed_is_raised_to_what_is_needed() -> None:
     digits = Digits()
     digits.see_all([*PRICES, POISON])
     assert (digits.fitted(0), digits.fitted(2)) == (1, 2)
+
+
+def test_numbers_with_an_exponent_have_digits_too() -> None:
+    digits = Digits()
+    digits.see_all(["0.5", "1E-08", "2.5e-3", "3e2"])
+    assert (digits.needed, digits.exponent, digits.whole) == (8, 8, 3)
+    digits.see_all(["1e400", "1e-400", "e5", "1e5000000000"])
+    assert digits.exponent == 8

@@ -4,6 +4,7 @@ nothing say so."""
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import Any
 import pytest
 
 from feeds.binance import adapter as Binance
+from feeds.bitget import adapter as Bitget
 from feeds.bybit import adapter as Bybit
-from feeds.okx import adapter as Okx
+from feeds.gateio import adapter as Gate
+from feeds.hyperliquid import adapter as Hyperliquid
+from feeds.krakenfutures import adapter as KrakenFutures
+from feeds.lighter import adapter as Lighter
 from ingestor import history
 from ingestor.adapter import FeedAdapter
 from ingestor.model.errors import ConfigError
@@ -101,7 +106,7 @@ def test_each_market_is_served(
     [
         (Binance, "usdm", ""),
         (Binance, "usdm", "ws://127.0.0.1:8765/stream"),
-        (Okx, "swap", None),
+        (Lighter, "perp", None),
     ],
     ids=["none", "proxy", "shared"],
 )
@@ -114,6 +119,60 @@ def test_where_the_market_is_not_told_it_is_asked_for(
         Replay(ReplayOptions((path,)))
     assert f"say --market {' or '.join(adapter.markets)}" in str(found.value)
     assert counted(ReplayOptions((path,), market=market))
+
+
+def on_one_connection(path: Path) -> None:
+    text = re.sub(r'"conn": "[a-z]*"', '"conn": "one"', path.read_text())
+    path.write_text("\n".join(dict.fromkeys(text.splitlines())))
+
+
+SHARED = [
+    pytest.param(KrakenFutures, ("linear", "inverse"), id="names"),
+    pytest.param(Hyperliquid, ("perp", "spot"), id="coins"),
+    pytest.param(Bitget, ("spot", "usdt", "usdc", "coin"), id="frames"),
+]
+
+
+@pytest.mark.parametrize(("adapter", "markets"), SHARED)
+def test_markets_of_one_connection_are_told_apart_by_symbols(
+    adapter: AdapterType, markets: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = written(tmp_path / "several.jsonl", adapter, markets)
+    on_one_connection(path)
+    alone = Counter[str]()
+    for market in markets:
+        alone += counted(
+            ReplayOptions((written(tmp_path / "alone.jsonl", adapter, [market]),), market=market)
+        )
+    assert len(alone) == len(markets)
+    assert counted(ReplayOptions((path,))) == alone
+
+
+def test_what_is_of_another_market_is_left_out_and_counted(tmp_path: Path) -> None:
+    path = written(tmp_path / "several.jsonl", Hyperliquid, ("perp", "spot"))
+    on_one_connection(path)
+    replay = Replay(ReplayOptions((path,)))
+    rows = sum(len(batch) for result in replay.results() for batch in result.batches)
+    assert rows
+    left_out = {key: one.filtered_by_rule["other_market"] for key, one in replay.counts.items()}
+    assert set(left_out) == {("hyperliquid", "perp"), ("hyperliquid", "spot")}
+    assert all(left_out.values())
+    assert not any(one.unaccounted for one in replay.counts.values())
+    assert replay.files == [path]
+
+
+def test_a_refusal_to_others_costs_no_stream(tmp_path: Path) -> None:
+    """The numbers of their requests are not ours."""
+    path = written(tmp_path / "one.jsonl", Gate, ["spot"])
+    rows = counted(ReplayOptions((path,)))
+    refusal = {"channel": "spot.trades", "event": "subscribe", "error": {"code": 2, "message": "x"}}
+    frames = [json.dumps(refusal | {"id": number}) for number in range(1, 9)]
+    lines = path.read_text().splitlines()
+    refusals = [
+        json.dumps({"t": "recv", "ts_ns": TS_NS, "conn": "spot", "data": frame}) for frame in frames
+    ]
+    path.write_text("\n".join([*lines[:2], *refusals, *lines[2:]]))
+    assert counted(ReplayOptions((path,))) == rows
 
 
 def test_a_market_that_no_address_names(tmp_path: Path) -> None:
