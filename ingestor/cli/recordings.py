@@ -322,8 +322,8 @@ def refill(
 
     \b
     Examples:
-      ingestor refill config/kraken.toml --dry-run
-      ingestor refill config/kraken.toml --kind trades --kind quotes
+      ingestor refill config.toml --dry-run
+      ingestor refill config.toml --kind trades --kind quotes
 
     \f
     Args:
