@@ -44,6 +44,7 @@ from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Phase, Status
+from ingestor.telemetry.tracing import tracing
 
 CONNECT_KAFKA_S: Final = 15.0
 REPORT_S: Final = 1.0  # also a flush of nothing, for books to ask again for what is overdue
@@ -246,6 +247,7 @@ class Ingestor:
         """
         self.supervisor.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
+            wiring.begin_tracing(self.config, stack)
             stack.push_async_callback(self.rest.aclose)
             if self.http is not None:
                 await stack.enter_async_context(self.http)
@@ -324,7 +326,9 @@ class Ingestor:
         self._announce("session_end")
         lost = 0
         if self.sink is not None:
-            lost = await self.sink.drain(self.config.limits.drain_s)
+            with tracing.span("drain") as span:
+                lost = await self.sink.drain(self.config.limits.drain_s)
+                span.note(rows_lost=lost)
         if self.history is not None:
             self.history.save(self._sequences(), ended=not lost)
         status = self._status(recent=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from ingestor.adapter.contract import Subscription
@@ -33,6 +35,7 @@ from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.rest.pool import RestPools
+from ingestor.telemetry.tracing import tracing
 
 
 def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
@@ -45,6 +48,18 @@ def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
     )
     pipeline.buffer.carried_only = True
     return pipeline
+
+
+def begin_tracing(config: Config, stack: AsyncExitStack) -> None:
+    """Send spans to the collector, where there is one, until the stack unwinds.
+
+    Args:
+        config: of the process.
+        stack: ends it.
+    """
+    traced = settings.tracing_settings(config)
+    if traced is not None and tracing.begin(traced):
+        stack.push_async_callback(asyncio.to_thread, tracing.end)
 
 
 def make_sink(

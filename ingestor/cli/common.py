@@ -53,6 +53,7 @@ _EXTRA_OF: Final = {
     "duckdb": "parquet",
     "pandas": "parquet",
     "polars": "parquet",
+    "opentelemetry": "otel",
     "pyarrow": "parquet",
     "redis": "redis",
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ingestor.app.republishing import Room, publisher
-from ingestor.app.settings import book_settings, kafka_settings
+from ingestor.app.settings import book_settings, kafka_settings, tracing_settings
 from ingestor.cli.common import complain, load_config
 from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.recording.reader import Problems
@@ -22,9 +23,11 @@ from ingestor.sinks.interface import Sink, Tee
 from ingestor.sources.replay.options import ReplayOptions
 from ingestor.sources.replay.replay import Replay
 from ingestor.sources.replay.report import report
+from ingestor.telemetry.tracing import tracing
 
 if TYPE_CHECKING:
     from ingestor.codec import Headers
+    from ingestor.config.model import Config
 
 DRAIN_S: Final = 60.0
 REPLAY_PREFIX: Final = "replay."
@@ -60,7 +63,7 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
     if target.kafka:
         _check_prefix(target, config.kafka.topic_prefix)
     problems = Problems()
-    with _progress() as bar:
+    with _traced(config), _progress() as bar:
         task = bar.add_task("replay", total=None)
         replay = Replay(
             options,
@@ -82,6 +85,19 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
             asyncio.run(_into_sinks(replay, counting, target, speed))
     replay.check_filters()
     return report(replay, counting)
+
+
+@contextmanager
+def _traced(config: Config) -> Iterator[None]:
+    """Make a span of what is done, where there is a collector."""
+    settings = tracing_settings(config)
+    has_begun = settings is not None and tracing.begin(settings)
+    try:
+        with tracing.span("replay"):
+            yield
+    finally:
+        if has_begun:
+            tracing.end()
 
 
 def _check_prefix(target: Target, live: str) -> None:

@@ -355,6 +355,19 @@ class RecorderConfig(Section):
     """After an outage, publish the trades that were shed, from here: see `ingestor refill`."""
 
 
+class TracingConfig(Section):
+    """Spans to an OpenTelemetry collector; needs the extra `otel`. Without this section, none."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] = (
+        "http://localhost:4318"
+    )
+    """OTLP over HTTP, without `/v1/traces`."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Of the batches to Kafka that get a span; all else is rare and always has one."""
+    headers: dict[str, SecretStr] = {}
+    """Of each request, such as a token."""
+
+
 class CatalogueConfig(Section):
     """Instrument metadata from the venues' REST endpoints."""
 
@@ -501,6 +514,7 @@ class Config(BaseSettings):
     http: HttpConfig = HttpConfig()
     last: LastConfig = LastConfig()
     recorder: RecorderConfig | None = None
+    tracing: TracingConfig | None = None
     catalogue: CatalogueConfig = CatalogueConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()

@@ -103,7 +103,7 @@ class BatchMaker:
         """Make a batch with the compiled library; return whether that was possible."""
         assert self._json_batches is not None
         row_class = window.partition_queue.row_class
-        if window.clamps_times:
+        if window.clamps_times or in_flight.span is not None:
             return False
         rows, first_sequence = in_flight.part()
         found = self._json_batches.write(
@@ -153,7 +153,11 @@ class BatchMaker:
         if window.clamps_times:
             records = self._refusals.clamp_times(records)
         payload, count, size_bytes = produce.build(
-            window.numbering, records, self._headers[row_class], self._bytes_max
+            window.numbering,
+            records,
+            self._headers[row_class],
+            self._bytes_max,
+            [in_flight.span.header] if in_flight.span is not None else (),
         )
         rows = sum([record[3] for record in records[:count]])
         if count < len(records):

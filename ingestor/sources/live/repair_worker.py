@@ -26,6 +26,7 @@ from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rest.client import RestSettings, address
 from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.tracing import tracing
 
 _NEVER_BROKE: Final = frozenset({None, Cause.DISCONNECT})
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
@@ -168,10 +169,12 @@ class RepairWorker:
                     "by": "subscribe" if request is None else "rest",
                 },
             )
-        if request is None:
-            await self._resubscribe(connection, [subscription.stream])
-        else:
-            await self._fetch(connection, subscription.symbol, request)
+        about = {"venue": planned.venue, "market": planned.market, "symbol": subscription.symbol}
+        with tracing.span("repair", cause=cause.name.lower() if cause else "new", **about):
+            if request is None:
+                await self._resubscribe(connection, [subscription.stream])
+            else:
+                await self._fetch(connection, subscription.symbol, request)
 
     def _carrier(self, instrument: int) -> tuple[Connection | None, Subscription | None]:
         """Return what brings an instrument's book: the connection and the subscription."""
@@ -226,8 +229,9 @@ class RepairWorker:
     async def _fetch(self, connection: Connection, symbol: str, request: RestRequest) -> None:
         planned = connection.slot.planned
         try:
-            client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
-            body = await client.get(planned.rest_url, request, _REST)
+            with tracing.span("snapshot", venue=planned.venue, symbol=symbol):
+                client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
+                body = await client.get(planned.rest_url, request, _REST)
         except TransportError:
             self.counts["failed"] += 1
             return
