@@ -16,13 +16,13 @@ import numpy as np
 import orjson
 
 from ingestor.adapter.contract import Subscription
-from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
 from ingestor.kafka.settings import BOOK_SNAPSHOT, INSTRUMENTS, QUARANTINE, STATUS
 from ingestor.model.decimals import format_decimal
 from ingestor.model.errors import TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.model.rows import Flag, Rows, Side
+from ingestor.pipeline.pipeline import FlushResult
 from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.plan import PlannedConnection
 
@@ -71,9 +71,9 @@ class AuxiliaryRecords(SupervisorEvents):
             }
             self._publish(INSTRUMENTS, instrument.key, record, now_ns)
 
-    def quarantine(self, rejected: Sequence[Rejected]) -> None:
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
         """Publish refused frames: the raw bytes (base64, at most 64 KiB) and the reason."""
-        for frame in rejected:
+        for frame in result.rejected:
             session = frame.source
             where = ("", "")
             if isinstance(session, Session):

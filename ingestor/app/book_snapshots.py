@@ -8,11 +8,11 @@ from typing import Final
 
 from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.books.manager import BookManager
-from ingestor.model.batch import TickBatch
 from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Kind
+from ingestor.pipeline.pipeline import FlushResult
 from ingestor.sinks.kafka.sink import KafkaSink
 
 SLICE: Final = 8  # books published between two turns of the loop
@@ -43,12 +43,13 @@ class BookSnapshotPublisher:
         self._known: set[int] = set()
         self._due: dict[int, None] = {}  # in order
 
-    def observe(self, batch: TickBatch) -> None:
-        """A flush brought these rows: books that began anew are due."""
-        if batch.row_class is RowClass.LEVEL:
-            resets = batch.rows["instrument"][batch.rows["kind"] == Kind.RESET].tolist()
-            self._known.update(resets)
-            self._due.update(dict.fromkeys(resets))
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
+        """Books that began anew with a flush are due."""
+        for batch in result.batches:
+            if batch.row_class is RowClass.LEVEL:
+                resets = batch.rows["instrument"][batch.rows["kind"] == Kind.RESET].tolist()
+                self._known.update(resets)
+                self._due.update(dict.fromkeys(resets))
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Follow new revisions of instruments. numbers: old -> new."""

@@ -10,6 +10,7 @@ import structlog
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.session import Session
 from ingestor.model.errors import TransportError
+from ingestor.pipeline.pipeline import FlushResult
 from ingestor.sources.live.events import SupervisorEvents, cause_of
 from ingestor.sources.live.plan import PlannedConnection
 
@@ -20,6 +21,11 @@ log = structlog.get_logger(__name__)
 
 class EventLog(SupervisorEvents):
     """Logs what the supervisor reports; `ingestor.telemetry.logs` limits the lines of one cause."""
+
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
+        """Log the books that broke in a flush."""
+        for error in result.errors:
+            log.warning("book.broken", cause=error.cause, detail=str(error))
 
     def up(self, planned: PlannedConnection, session: Session) -> None:
         log.info("connection.up", **_where(planned), streams=len(session.streams))

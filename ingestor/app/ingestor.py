@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from ingestor.app.descriptors import descriptor_budget
 from ingestor.app.difference import Difference, difference_of
 from ingestor.app.event_log import EventLog
 from ingestor.app.instrument_changes import InstrumentChanges, PlanInForce
+from ingestor.app.invalid_books import InvalidBooks
 from ingestor.app.operator_view import OperatorView
 from ingestor.app.planning import Planned, report_waiting
 from ingestor.app.recent_events import RecentEvents
@@ -28,19 +29,12 @@ from ingestor.app.rejection_log import RejectionLog
 from ingestor.app.reload import Configuration, Proposal, Reloads, propose
 from ingestor.app.session_history import RestartMarks, SessionHistory
 from ingestor.app.status_report import StatusReporter
-from ingestor.books.repair_planner import Repair
-from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
 from ingestor.model.clocks import Clocks
-from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import Cause
-from ingestor.pipeline.flusher import Flusher
-from ingestor.pipeline.linger import Linger
-from ingestor.pipeline.pipeline import FlushResult
-from ingestor.pipeline.trade_gaps import Lost
+from ingestor.sinks.backpressure import Backpressure
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sources.live.connection import State
-from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
+from ingestor.sources.live.events import SupervisorEvents
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Phase, Status
@@ -95,48 +89,62 @@ class Ingestor:
         self.session = session or (history.session if history is not None else os.urandom(16))
         self.phase, self._stop = Phase.STARTING, asyncio.Event()
         self.reloads = Reloads(self, configuration)
-        self.loop_lag, self._rejections = LoopLag(), RejectionLog()
-        table, self._recent_events = planned.table, RecentEvents(clocks)
-        self.pipeline = wiring.make_pipeline(config, self._in_force)
-        self.sink = wiring.make_sink(config, self.pipeline, self.session, life) if publish else None
-        self.gate = wiring.make_gate(self.sink, self.pipeline) if life is not None else None
+        self.loop_lag = LoopLag()
+        self._event_log, self._recent_events = EventLog(), RecentEvents(clocks)
+        table = planned.table
+        self.pipeline = pipeline = wiring.make_pipeline(config, self._in_force)
+        backpressure = Backpressure()
+        self.sink = (
+            wiring.make_sink(config, pipeline, self.session, backpressure, self.stop, life)
+            if publish
+            else None
+        )
+        self.gate = wiring.make_gate(self.sink, pipeline) if life is not None else None
         self.publishing = AuxiliaryRecords(self.sink) if self.sink is not None else None
         self.recorder = wiring.make_recorder(config, self.session, table, self._subscriptions_of)
-        self.staleness_monitor = wiring.make_staleness_monitor(config, self.pipeline, clocks)
-        self.flusher = Flusher(
-            self.pipeline,
-            [item for item in (self.gate or self.sink,) if item is not None],
-            rows_max=config.batch.rows_max,
-            linger=Linger(config.batch.linger_min_ms / 1e3, config.batch.linger_ms / 1e3),
-            on_repairs=self._repair,
-            on_rejected=self._quarantine,
-            on_lost=self._backfill_lost,
-            clocks=clocks,
-        )
+        self.staleness_monitor = wiring.make_staleness_monitor(config, pipeline, clocks)
+        self.flusher = wiring.make_flusher(config, pipeline, self.gate or self.sink, clocks)
         self.rest = wiring.make_rest_pools(config, planned.plan, clocks)
         self.supervisor = wiring.make_supervisor(
             config,
             planned.plan,
-            self.pipeline,
+            pipeline,
             self.flusher,
             self.recorder,
-            EventsOfAll(self._listeners()),
+            self._listeners(),
+            backpressure,
             clocks,
             self.rest,
         )
+        self._wire_beside(backpressure)
+        self._observe_flushes()
+        self._follow_revisions()
+
+    def _wire_beside(self, backpressure: Backpressure) -> None:
+        """Build what stands beside the data's way: it repairs, fetches, keeps and shows."""
+        config, clocks, table, pipeline = (
+            self.config,
+            self.clocks,
+            self.planned.table,
+            self.pipeline,
+        )
+        self.invalid_books = InvalidBooks(
+            pipeline.books, table, self.flusher.flush, self.recorder, clocks
+        )
+        backpressure.observe_shed(self.invalid_books.shed)
         self.book_snapshots = wiring.make_book_snapshots(
-            config, self.pipeline.books, table, self.sink, self.publishing, clocks
+            config, pipeline.books, table, self.sink, self.publishing, clocks
         )
         self.backfill = wiring.make_backfill(
-            config, self.supervisor, self.pipeline, self.flusher, self.recorder, self.rest, clocks
+            config, self.supervisor, pipeline, self.flusher, self.recorder, self.rest, clocks
         )
         self.auditor = wiring.make_auditor(
-            config, self.supervisor, self.pipeline, self._contradicted, self.rest
+            config, self.supervisor, pipeline, self.invalid_books.contradicted, self.rest
         )
         self.changes = InstrumentChanges(
             config,
             self._in_force,
-            self.pipeline,
+            pipeline,
             self.flusher,
             self.supervisor,
             self.recorder,
@@ -144,7 +152,42 @@ class Ingestor:
             clocks,
             self.rest,
         )
-        self._connect()
+        self.last = wiring.make_last_values(config, table, self.sink)
+        self.reporter = StatusReporter(pipeline, self.supervisor.counts)
+        self.view = self._make_view()
+        self.refill = wiring.make_refill(config, self.sink, pipeline)
+        if self.refill is not None:
+            self.view.show(self.refill.families)
+        self.http = wiring.make_http(config, self.view, self.reloads.reload, self.last)
+
+    def _observe_flushes(self) -> None:
+        """Let each part take from a flush what concerns it."""
+        flusher = self.flusher
+        flusher.observe(RejectionLog().observe, "quarantine", "rejected")
+        if self.publishing is not None:
+            flusher.observe(self.publishing.observe, "quarantine", "rejected")
+        flusher.observe(self.changes.observe_rejected, "quarantine", "rejected")
+        flusher.observe(self.supervisor.repair_worker.observe, "repair", "repairs")
+        if self.backfill is not None:
+            flusher.observe(self.backfill.observe, "backfill", "lost")
+        flusher.observe(self._event_log.observe, concern="errors")
+        flusher.observe(self.changes.observe_broken, concern="errors")
+        if self.book_snapshots is not None:
+            flusher.observe(self.book_snapshots.observe)
+        if self.last is not None:
+            flusher.observe(self.last.values.observe)
+
+    def _follow_revisions(self) -> None:
+        """Let each part that keeps numbers of instruments follow their new revisions."""
+        followers = (
+            self.invalid_books,
+            self.staleness_monitor,
+            self.backfill,
+            self.book_snapshots,
+        )
+        for follower in followers:
+            if follower is not None:
+                self.changes.revisions.subscribe(follower.replace_instruments)
 
     def _make_view(self) -> OperatorView:
         return OperatorView(
@@ -158,31 +201,6 @@ class Ingestor:
             self.reloads.counts,
             self.last.counts if self.last is not None else dict,
         )
-
-    def _connect(self) -> None:
-        """Show the parts; let those later on the data's way tell the ones before them."""
-        self.reporter = StatusReporter(self.pipeline, self.supervisor.counts)
-        self.last = wiring.make_last_values(self.config, self.pipeline.table, self.sink)
-        self.view = self._make_view()
-        self.refill = wiring.make_refill(self.config, self.sink, self.pipeline)
-        if self.refill is not None:
-            self.view.show(self.refill.families)
-        self.http = wiring.make_http(self.config, self.view, self.reloads.reload, self.last)
-        self._shed_books: set[int] = set()
-        self.flusher.observe(self._observe)
-        revisions = self.changes.revisions
-        revisions.subscribe(self._follow_shed_books)
-        if self.staleness_monitor is not None:
-            revisions.subscribe(self.staleness_monitor.replace_instruments)
-        if self.backfill is not None:
-            revisions.subscribe(self.backfill.replace_instruments)
-        if self.book_snapshots is not None:
-            revisions.subscribe(self.book_snapshots.replace_instruments)
-        if self.sink is not None:
-            self.sink.on_pause = self._pause
-            self.sink.on_resume = self._resume
-            self.sink.on_shed = self._shed
-            self.sink.on_fenced = self.stop
 
     @property
     def planned(self) -> Planned:
@@ -361,19 +379,6 @@ class Ingestor:
             if self.pipeline.is_empty:
                 self.flusher.idle()
 
-    # ------------------------------------------------------------------ what flushes bring
-
-    def _observe(self, result: FlushResult, _now_ns: int) -> None:
-        for error in result.errors:
-            log.warning("book.broken", cause=error.cause, detail=str(error))
-            self.changes.broken(error)
-        if self.book_snapshots is not None:
-            for batch in result.batches:
-                self.book_snapshots.observe(batch)
-        if self.last is not None:
-            for batch in result.batches:
-                self.last.values.observe(batch)
-
     def _listeners(self) -> list[SupervisorEvents]:
         marks = (
             RestartMarks(
@@ -383,7 +388,7 @@ class Ingestor:
             else None
         )
         listeners = (
-            EventLog(),
+            self._event_log,
             self._recent_events,
             self.publishing,
             self.staleness_monitor,
@@ -391,59 +396,8 @@ class Ingestor:
         )
         return [listener for listener in listeners if listener is not None]
 
-    def _pause(self) -> None:
-        self.supervisor.pause()
-        if self.staleness_monitor is not None:
-            self.staleness_monitor.paused()
-
-    def _resume(self) -> None:
-        self.supervisor.resume()
-        if self.staleness_monitor is not None:
-            self.staleness_monitor.resumed()
-
-    def _repair(self, repairs: Sequence[Repair]) -> None:
-        self.supervisor.repair(repairs)
-
-    def _backfill_lost(self, lost: Sequence[Lost]) -> None:
-        if self.backfill is not None:
-            self.backfill.submit(lost)
-
-    def _quarantine(self, rejected: Sequence[Rejected]) -> None:
-        self._rejections.write(rejected)
-        if self.publishing is not None:
-            self.publishing.quarantine(rejected)
-        self.changes.rejected(rejected)
-
-    def _follow_shed_books(self, numbers: Mapping[int, int]) -> None:
-        self._shed_books = {numbers.get(instrument, instrument) for instrument in self._shed_books}
-
-    def _shed(self, row_class: RowClass, instrument: int) -> None:
-        """The sink dropped rows of an instrument: its book is of no use to consumers now."""
-        if row_class is RowClass.LEVEL:
-            if not self._shed_books:
-                asyncio.get_running_loop().call_soon(self._invalidate_shed)
-            self._shed_books.add(instrument)
-
-    def _invalidate_shed(self) -> None:
-        shed, self._shed_books = self._shed_books, set()  # the flush may shed more: next time
-        self._invalidate(sorted(shed), Cause.SHED)
-
-    def _contradicted(self, instrument: int) -> None:
-        """Begin a book anew that a REST image proved wrong."""
-        self._invalidate([instrument], Cause.CHECKSUM)
-
-    def _invalidate(self, instruments: Sequence[int], cause: Cause) -> None:
-        """Between two flushes, so that a replay, which reads the decision, takes it there too."""
-        self.flusher.flush()
-        now_ns = self.clocks.wall_ns()
-        for instrument in instruments:
-            if self.recorder is not None:
-                key, why = self.planned.table[instrument].key, cause.name.lower()
-                decision = {"action": "invalidate", "key": key, "cause": why}
-                self.recorder.record_decision(None, now_ns, decision)
-            self.pipeline.books.invalidate(instrument, cause, now_ns)
-
     def _subscriptions_of(self, connection: int) -> Sequence[Subscription]:
+        """Ask the supervisor, which is built after the recorder that wants to know."""
         return self.supervisor.subscriptions_of(connection)
 
     # ------------------------------------------------------------------ what is shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -18,13 +18,11 @@ from ingestor.app.instrument_revisions import Revisions
 from ingestor.app.instrument_watch import InstrumentWatch, WatchPace
 from ingestor.app.planning import InstrumentSource, ListSource, Planned, Planner
 from ingestor.app.reload import Proposal
-from ingestor.columns.sealed import Rejected
 from ingestor.config.model import Config
 from ingestor.model.clocks import Clocks
-from ingestor.model.errors import SequenceGap
 from ingestor.model.rows import Cause
 from ingestor.pipeline.flusher import Flusher
-from ingestor.pipeline.pipeline import Pipeline
+from ingestor.pipeline.pipeline import FlushResult, Pipeline
 from ingestor.recording.format import forgotten, revision
 from ingestor.recording.recorder import Recorder
 from ingestor.sources.live.plan import make_plan
@@ -156,15 +154,16 @@ class InstrumentChanges:
         pace = WatchPace(self._config.catalogue.ttl_s)
         return InstrumentWatch(planner, pace, self._follow_list)
 
-    def broken(self, error: SequenceGap) -> None:
-        """A book broke: where checksums fail, metadata may have changed without a word."""
-        if error.cause == Cause.CHECKSUM.name.lower() and self._lists is not None:
-            venue, market, _ = error.instrument.split(":", 2)
-            self._lists.request(venue, market)
+    def observe_broken(self, result: FlushResult, _now_ns: int) -> None:
+        """Ask for new metadata where checksums fail: they may have changed without a word."""
+        for error in result.errors:
+            if error.cause == Cause.CHECKSUM.name.lower() and self._lists is not None:
+                venue, market, _ = error.instrument.split(":", 2)
+                self._lists.request(venue, market)
 
-    def rejected(self, frames: Sequence[Rejected]) -> None:
-        """Frames were refused: numbers that are too fine ask for the venue's new metadata."""
-        for adapter, market in self.revisions.suspects(frames):
+    def observe_rejected(self, result: FlushResult, _now_ns: int) -> None:
+        """Ask for new metadata where frames were refused for numbers that are too fine."""
+        for adapter, market in self.revisions.suspects(result.rejected):
             refresh = bulkheads.once("instrument list", partial(self._refresh, adapter, market))
             task = asyncio.get_running_loop().create_task(refresh, name="instruments")
             self._refreshing.add(task)

@@ -22,6 +22,7 @@ from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass, is_control
 from ingestor.model.rows import Rows
+from ingestor.pipeline.pipeline import FlushResult
 from ingestor.sinks.changes import Changes
 
 SLICE: Final = 64  # records made between two turns of the loop
@@ -71,8 +72,12 @@ class LastValues:
         self._changes.append(changes)
         return changes
 
-    def observe(self, batch: TickBatch) -> None:
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
         """Note the last trade and quote of each instrument. A GAP ends what is known of a quote."""
+        for batch in result.batches:
+            self._observe(batch)
+
+    def _observe(self, batch: TickBatch) -> None:
         name = _FIELDS.get(batch.row_class)
         if name is None:
             return

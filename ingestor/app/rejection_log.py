@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -11,6 +10,7 @@ import structlog
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
 from ingestor.model.errors import UnknownMessage
+from ingestor.pipeline.pipeline import FlushResult
 
 KINDS_MAX: Final = 100  # of unknown messages that are told apart, in all
 _KIND_CHARACTERS: Final = 40  # of what is said of a message; what follows is mostly data
@@ -26,9 +26,9 @@ class RejectionLog:
     def __init__(self) -> None:
         self._kinds: set[tuple[str, str]] = set()
 
-    def write(self, rejected: Iterable[Rejected]) -> None:
-        """Log frames that were refused."""
-        for frame in rejected:
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
+        """Log the frames that a flush refused."""
+        for frame in result.rejected:
             if frame.reason != UnknownMessage.reason or self._is_first(frame):
                 log.warning("frame.rejected", reason=frame.reason, detail=frame.detail)
 

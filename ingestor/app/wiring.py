@@ -22,8 +22,11 @@ from ingestor.model.clocks import Clocks
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.flusher import Flusher
+from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import Pipeline
 from ingestor.recording.recorder import Recorder
+from ingestor.sinks.backpressure import Backpressure
+from ingestor.sinks.interface import Sink
 from ingestor.sinks.kafka.sink import KafkaSink
 from ingestor.sinks.row_gate import RowGate
 from ingestor.sources.live.backfill_worker import BackfillWorker
@@ -63,7 +66,12 @@ def begin_tracing(config: Config, stack: AsyncExitStack) -> None:
 
 
 def make_sink(
-    config: Config, pipeline: Pipeline, session: bytes, life: str | None = None
+    config: Config,
+    pipeline: Pipeline,
+    session: bytes,
+    backpressure: Backpressure,
+    on_fenced: Callable[[], None],
+    life: str | None = None,
 ) -> KafkaSink:
     """Build the sink of the process.
 
@@ -71,6 +79,8 @@ def make_sink(
         config: of the process.
         pipeline: whose rows it takes.
         session: 16 bytes.
+        backpressure: stops reading while Kafka is slow.
+        on_fenced: called once another process has fenced this life.
         life: transactional id of this run, None where nothing may fence it.
     """
     kafka = settings.kafka_settings(config.kafka)
@@ -81,6 +91,8 @@ def make_sink(
         session=session,
         life=life,
         budget=settings.budget(config.budget),
+        backpressure=backpressure,
+        on_fenced=on_fenced,
     )
     want_topics(sink, config)
     return sink
@@ -151,7 +163,8 @@ def make_supervisor(
     pipeline: Pipeline,
     flusher: Flusher,
     recorder: Recorder | None,
-    events: SupervisorEvents,
+    listeners: Sequence[SupervisorEvents],
+    backpressure: Backpressure,
     clocks: Clocks,
     pools: RestPools,
 ) -> Supervisor:
@@ -163,11 +176,12 @@ def make_supervisor(
         pipeline: whose frame queues the connections fill.
         flusher: told of each read.
         recorder: keeps what is sent and received.
-        events: told of what happens to connections and streams.
+        listeners: told of what happens to connections and streams.
+        backpressure: says when reading must stop and may go on.
         clocks: of the process.
         pools: ask the venues over REST.
     """
-    return Supervisor(
+    supervisor = Supervisor(
         plan,
         pipeline.table,
         pipeline.frame_queues,
@@ -180,9 +194,29 @@ def make_supervisor(
             backoff=settings.backoff(config.limits),
             connects=settings.connects(config.limits),
         ),
-        events=events,
+        listeners=listeners,
         clocks=clocks,
         pools=pools,
+    )
+    backpressure.add_reader(supervisor.pause, supervisor.resume)
+    return supervisor
+
+
+def make_flusher(config: Config, pipeline: Pipeline, sink: Sink | None, clocks: Clocks) -> Flusher:
+    """Build what takes the rows to the sink.
+
+    Args:
+        config: of the process.
+        pipeline: whose rows they are.
+        sink: takes them; None where nothing is published.
+        clocks: of the process.
+    """
+    return Flusher(
+        pipeline,
+        [] if sink is None else [sink],
+        rows_max=config.batch.rows_max,
+        linger=Linger(config.batch.linger_min_ms / 1e3, config.batch.linger_ms / 1e3),
+        clocks=clocks,
     )
 
 

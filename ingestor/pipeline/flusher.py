@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Literal
 
-from ingestor.books.repair_planner import Repair
-from ingestor.columns.sealed import Rejected
 from ingestor.decode.frame_queue import FrameQueue
 from ingestor.model.batch import TickBatch
 from ingestor.model.clocks import Clocks
 from ingestor.pipeline.linger import Linger
 from ingestor.pipeline.pipeline import FlushResult, Pipeline
-from ingestor.pipeline.trade_gaps import Lost
 from ingestor.sinks.interface import Sink
 from ingestor.telemetry.bulkheads import bulkheads
+
+Concern = Literal["rejected", "repairs", "lost", "errors"]
+FlushObserver = Callable[[FlushResult, int], None]  # the result, and ns since the epoch
 
 
 class Flusher:
@@ -33,9 +34,6 @@ class Flusher:
         *,
         rows_max: int,
         linger: Linger,
-        on_repairs: Callable[[Sequence[Repair]], None],
-        on_rejected: Callable[[Sequence[Rejected]], None],
-        on_lost: Callable[[Sequence[Lost]], None] | None = None,
         clocks: Clocks | None = None,
     ) -> None:
         """rows_max: rows that make a batch full. linger: how long a row waits for others."""
@@ -44,19 +42,24 @@ class Flusher:
         self._sinks = tuple(sinks)
         self._rows_max = rows_max
         self._linger = linger
-        self._on_repairs = bulkheads.guard("repair", on_repairs)
-        self._on_rejected = bulkheads.guard("quarantine", on_rejected)
-        self._on_lost = bulkheads.guard("backfill", on_lost) if on_lost is not None else None
         self._clocks = clocks or Clocks()
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0  # when it is over, by the loop's clock
-        self._observers: list[Callable[[FlushResult, int], None]] = []
+        self._observers: list[tuple[FlushObserver, str, Concern | None]] = []
         self._read_completes: dict[FrameQueue, Callable[[], None]] = {}
         self.flushes = 0
 
-    def observe(self, observer: Callable[[FlushResult, int], None]) -> None:
-        """Call `observer(result, now_ns)` after each flush, before the next frame is read."""
-        self._observers.append(bulkheads.guard("listener", observer))
+    def observe(
+        self, observer: FlushObserver, unit: str = "listener", concern: Concern | None = None
+    ) -> None:
+        """Call `observer(result, now_ns)` after each flush, before the next frame is read.
+
+        Args:
+            observer: takes what concerns it; those added first are called first.
+            unit: its name in docs/bulkheads.md.
+            concern: call it for flushes alone that have something in this field.
+        """
+        self._observers.append((observer, unit, concern))
 
     def read_complete_of(self, frame_queue: FrameQueue) -> Callable[[], None]:
         """Return what is called after each burst of frames into `frame_queue`: always the same."""
@@ -131,14 +134,12 @@ class Flusher:
                 self._submit(sink, batch, now_ns)
         for instrument, failure in result.bugs:
             bulkheads.bug("book", failure, key=self._pipeline.table[instrument].key)
-        if result.rejected:
-            self._on_rejected(result.rejected)
-        if result.repairs:
-            self._on_repairs(result.repairs)
-        if result.lost and self._on_lost is not None:
-            self._on_lost(result.lost)
-        for observer in self._observers:
-            observer(result, now_ns)
+        for observer, unit, concern in self._observers:
+            try:
+                if concern is None or getattr(result, concern):
+                    observer(result, now_ns)
+            except Exception as failure:  # noqa: BLE001  # the boundary of an observer
+                bulkheads.bug(unit, failure)
 
     def _submit(self, sink: Sink, batch: TickBatch, now_ns: int) -> None:
         """Hand rows to a sink; what it can't take is shed, and counted as that."""

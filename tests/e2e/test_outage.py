@@ -155,14 +155,10 @@ async def test_a_small_budget_meets_every_step_in_order(
     async with running(config) as run:
         sink, shed = run.ingestor.sink, set[tuple[RowClass, int]]()
         assert sink is not None
-        take_notice = sink.on_shed
         events = sink.queue.policy.events
-
-        def on_shed(row_class: RowClass, instrument: int) -> None:
-            shed.add((row_class, instrument))
-            take_notice(row_class, instrument)
-
-        sink.on_shed = on_shed
+        sink.backpressure.observe_shed(
+            lambda row_class, instrument: shed.add((row_class, instrument))
+        )
         await run.subscribed()
         await load(run, 1)
         private_kafka.pause()

@@ -86,7 +86,7 @@ def test_ticks_frames_and_books(adapter: type[FeedAdapter], market: str, tmp_pat
     values: defaultdict[RowClass, list[bytes]] = defaultdict(list)
     letters = []
     for result in replay.results():
-        side.quarantine(result.rejected)
+        side.observe(result, 0)
         for batch in result.batches:
             for record in writer.encode(batch.row_class, batch.rows, 0):
                 values[batch.row_class].append(record[1])

@@ -137,7 +137,7 @@ async def test_a_topic_that_is_denied_delays_its_own_rows(
     broker, ledger = guarded_kafka, Ledger()
     sink = sink_of(broker, ledger, metadata_max_age_ms=1_000)
     paused: list[str] = []
-    sink.on_pause = lambda: paused.append("pause")
+    sink.backpressure.add_reader(lambda: paused.append("pause"), lambda: None)
     topic = sink.settings.tick_topic(RowClass.TRADE)
     async with running(sink):
         submit(sink, RowClass.TRADE, trades(100))
@@ -169,7 +169,7 @@ async def test_rows_of_a_refused_topic_are_shed_beyond_their_share(
     broker, ledger = guarded_kafka, Ledger()
     sink = sink_of(broker, ledger, Budget(bytes_max=400_000))
     paused: list[str] = []
-    sink.on_pause = lambda: paused.append("pause")
+    sink.backpressure.add_reader(lambda: paused.append("pause"), lambda: None)
     topic = sink.settings.tick_topic(RowClass.TRADE)
     async with running(sink):
         await deny(broker, topic, AclOperation.WRITE)

@@ -195,9 +195,8 @@ async def test_a_small_budget_meets_every_step_in_order(private_kafka: KafkaBrok
     sink = sink_of(private_kafka, ledger, budget, request_timeout_ms=5_000)
     heard: list[str] = []
     shed: set[tuple[RowClass, int]] = set()
-    sink.on_pause = lambda: heard.append("pause")
-    sink.on_resume = lambda: heard.append("resume")
-    sink.on_shed = lambda row_class, number: shed.add((row_class, number))
+    sink.backpressure.add_reader(lambda: heard.append("pause"), lambda: heard.append("resume"))
+    sink.backpressure.observe_shed(lambda row_class, number: shed.add((row_class, number)))
     makers: dict[RowClass, Callable[..., Rows]] = {
         RowClass.QUOTE: quotes,
         RowClass.TRADE: trades,

@@ -19,7 +19,7 @@ from ingestor.model.errors import TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.sources.live.events import EventsOfAll, SupervisorEvents
+from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.health import HealthTimeouts
 from ingestor.sources.live.plan import Plan, PlannedConnection, Route, Wanted, make_plan
 from ingestor.sources.live.settings import SupervisorSettings
@@ -75,14 +75,6 @@ class Heard(SupervisorEvents):
         self.unanswered.extend(streams)
 
 
-class Several(EventsOfAll):
-    """Notifies listeners of a list that may grow."""
-
-    def __init__(self, listeners: list[SupervisorEvents]) -> None:
-        super().__init__([])
-        self._listeners = listeners  # type: ignore[assignment]
-
-
 @dataclass
 class Bench:
     """A running supervisor; `flush` takes what arrived through the pipeline."""
@@ -92,7 +84,6 @@ class Bench:
     pipeline: Pipeline
     heard: Heard
     task: asyncio.Task[None]
-    listeners: list[SupervisorEvents]
     plan: Plan
     kinds: dict[tuple[int, int], int] = field(default_factory=dict)
     observe: Callable[[TickBatch], None] = lambda _batch: None
@@ -102,14 +93,14 @@ class Bench:
 
     def listen(self, events: SupervisorEvents) -> None:
         """Let others be notified too, from now on."""
-        self.listeners.append(events)
+        self.supervisor.listeners.add(events)
 
     def take(self) -> list[TickBatch]:
         """Flush; return what was published."""
         result = self.pipeline.flush(time_ns(), monotonic_ns())
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
-        self.supervisor.repair(result.repairs)
+        self.supervisor.repair_worker.observe(result, 0)
         for batch in result.batches:
             self.observe(batch)
             for kind in batch.rows["kind"].tolist():
@@ -184,7 +175,6 @@ async def bench(
         rule = adapter.markets["spot"].book
         pipeline = Pipeline(table, lambda _instrument: rule)
         heard = Heard()
-        listeners: list[SupervisorEvents] = [heard]
         supervisor = Supervisor(
             plan,
             table,
@@ -193,14 +183,14 @@ async def bench(
             lambda: None,
             tap=tap,
             settings=settings(**more),
-            events=Several(listeners),
+            listeners=[heard],
         )
         if paused:
             supervisor.pause()
         before(simulator)
         task = asyncio.create_task(supervisor.run())
         try:
-            yield Bench(simulator, supervisor, pipeline, heard, task, listeners, plan)
+            yield Bench(simulator, supervisor, pipeline, heard, task, plan)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -111,7 +111,7 @@ async def supervised(
             lambda: None,
             tap=recorder,
             settings=settings(),
-            events=heard,
+            listeners=[heard],
         )
         task = asyncio.create_task(supervisor.run())
         try:

@@ -54,7 +54,8 @@ async def monitored(one: Bench) -> AsyncIterator[tuple[StalenessMonitor, Reports
     """Let a monitor with short times watch the streams, once it has learned what is usual."""
     reports = Reports()
     monitor = StalenessMonitor(Staleness(SETTINGS), one.pipeline.metrics.last_seen)
-    one.listeners += [monitor, reports]
+    one.listen(monitor)
+    one.listen(reports)
     await until(lambda: one.connected == len(one.supervisor.slots))
     for slot in one.supervisor.slots:
         assert slot.connection is not None

@@ -160,7 +160,7 @@ def supervisor_of(server: Server, **more: Any) -> tuple[Supervisor, Heard]:
         lambda frame_queue: frame_queue.decode,
         lambda: None,
         settings=settings(**more),
-        events=heard,
+        listeners=[heard],
     )
     return supervisor, heard
 

@@ -226,13 +226,9 @@ class World:
         )
 
     def _make_ingestor(self, planned: Planned) -> Ingestor:
-        trace, venue = self.trace, self.venue
-
-        class Heard(Ingestor):
-            def _listeners(self) -> list[SupervisorEvents]:
-                return [*super()._listeners(), trace]
-
-        ingestor = Heard(self._config, planned, session=bytes(16), clocks=self.time.clocks)
+        venue = self.venue
+        ingestor = Ingestor(self._config, planned, session=bytes(16), clocks=self.time.clocks)
+        ingestor.supervisor.listeners.add(self.trace)
 
         async def refresh(adapter: type[FeedAdapter], market: str) -> list[Instrument]:
             listed = await venue.refresh(adapter, market)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ingestor.model.errors import LedgerBroken
 from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.model.rows import Rows
+from ingestor.sinks.backpressure import Backpressure
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.overload import (
     Budget,
@@ -162,21 +163,22 @@ class PartitionQueue:
 
 
 class PublishQueue:
-    """All lanes under one budget.
+    """The queues of all partitions under one budget.
 
-    `on_pause` and `on_resume` are called when reading has to stop and may go on, whether the policy
-    or the throttle wants it.
+    Reading stops when the policy or the throttle wants it, and goes on when neither does.
     """
 
     def __init__(
         self,
         budget: Budget,
         counts: SinkCounts,
-        *,
-        on_shed: Callable[[RowClass, int], None],
-        on_pause: Callable[[], None],
-        on_resume: Callable[[], None],
+        backpressure: Backpressure,
     ) -> None:
+        """Args:
+        budget: bounds of what waits.
+        counts: told what becomes of rows.
+        backpressure: stops reading, and is told of instruments whose rows are shed.
+        """
         self.budget = budget
         self.policy = OverloadPolicy(budget)
         self.partition_queues: dict[tuple[RowClass, int], PartitionQueue] = {}
@@ -184,9 +186,7 @@ class PublishQueue:
         self.rows = 0
         self.rows_in_flight = 0
         self.throttle = Throttle(budget)
-        self.on_shed = on_shed
-        self.on_pause = on_pause
-        self.on_resume = on_resume
+        self._backpressure = backpressure
         self._counts = counts
         self._bytes_peak = 0
         self._rows_peak = 0
@@ -279,7 +279,10 @@ class PublishQueue:
     def _read(self, goes_on: bool) -> None:
         if goes_on != self._is_reading:
             self._is_reading = goes_on
-            (self.on_resume if goes_on else self.on_pause)()
+            if goes_on:
+                self._backpressure.resume()
+            else:
+                self._backpressure.pause()
         self.pressed |= not goes_on
 
     def _apart_held(self) -> tuple[int, int]:
@@ -502,7 +505,7 @@ class PublishQueue:
             self._add(partition_queue.row_class, marks)
             self._counts.shed(partition_queue.row_class, dropped)
             for instrument in marks["instrument"].tolist():
-                self.on_shed(partition_queue.row_class, instrument)
+                self._backpressure.shed(partition_queue.row_class, instrument)
 
     def _add(self, row_class: RowClass, marks: Rows) -> None:
         self.rows += len(marks)

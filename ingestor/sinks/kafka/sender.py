@@ -19,6 +19,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, NoReturn
 
 import structlog
@@ -173,7 +174,7 @@ class Sender:
                 self._start_requests(produce)
         except Exception as failure:  # noqa: BLE001  # the boundary
             bulkheads.bug("partition", failure)
-            self._spawn(self.give_up(failure, 0.0))
+            self._spawn(partial(self.give_up, failure, 0.0))
 
     def _start_requests(self, produce: ProduceClient) -> None:
         loads: dict[int, list[InFlightWindow]] = {}
@@ -206,7 +207,7 @@ class Sender:
                 size_bytes[node] += self.batches.size_bytes(window)
         for node, windows in loads.items():
             self._requests[node] += 1
-            self._spawn(self._request(produce, node, windows))
+            self._spawn(partial(self._request, produce, node, windows))
         if is_too_much:
             self._wake(())  # after the loop has looked at its sockets
 
@@ -232,19 +233,18 @@ class Sender:
         self._timer = None
         self._pump()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         bounded = self._bounded(work)
         try:
             assert self._group is not None, "not started"
             self._group.create_task(bounded)
         except RuntimeError:  # the group's tasks are being cancelled: `stop` is next
             bounded.close()
-            work.close()
 
-    async def _bounded(self, work: Coroutine[None, None, None]) -> None:
+    async def _bounded(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Let an exception cost the producer, and nothing else."""
         try:
-            await work
+            await work()
         except (ProducerFailed, LifeEnded):
             raise
         except (errors.KafkaError, OSError) as failure:
@@ -256,7 +256,7 @@ class Sender:
     def _reach(self, produce: ProduceClient, node: int | None) -> None:
         if node not in self._reaching:
             self._reaching.add(node)
-            self._spawn(self._connect(produce, node))
+            self._spawn(partial(self._connect, produce, node))
 
     async def _connect(self, produce: ProduceClient, node: int | None) -> None:
         """Connect to a broker; where that fails, or none is known, ask who leads, and wait."""
@@ -336,10 +336,10 @@ class Sender:
         """Let lanes whose batches have all landed go on, each at its time."""
         passing = [window for window in windows if window.retry_s is None]
         if passing:
-            self._spawn(self._again(produce, passing))
+            self._spawn(partial(self._again, produce, passing))
         for window in windows:
             if window.retry_s is not None:
-                self._spawn(self._again(produce, [window]))
+                self._spawn(partial(self._again, produce, [window]))
 
     def _flights(
         self,
@@ -486,7 +486,7 @@ class Sender:
             if window.partition_queue not in known:
                 del self._windows[window.partition_queue]
             elif window in self._withdrawn and self.produce is not None:
-                self._spawn(self._again(self.produce, [window]))
+                self._spawn(partial(self._again, self.produce, [window]))
             self._withdrawn.discard(window)
         self.wake(item for item in known if item.row_class is row_class)
 

@@ -31,6 +31,7 @@ from ingestor.model.batch import Instruments, TickBatch
 from ingestor.model.errors import LedgerBroken, SinkUnavailable
 from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
 from ingestor.model.rows import Cause, Kind
+from ingestor.sinks.backpressure import Backpressure
 from ingestor.sinks.interface import SinkCounts
 from ingestor.sinks.kafka.auxiliary_queue import AuxiliaryQueue, dead_letter, void
 from ingestor.sinks.kafka.auxiliary_topic import AuxiliaryRecord
@@ -69,7 +70,7 @@ class KafkaSink:
     """Publishes batches of all three classes, and records on the side topics.
 
     `run` owns all tasks; `submit` and `publish` may be called before and while it runs, from the
-    loop's thread. `on_shed`, `on_pause`, `on_resume` and `on_fenced` may be set after construction.
+    loop's thread.
 
     Once another has fenced its life, it drops and counts whatever it holds and is given, calls
     `on_fenced`, and never publishes again. `voids` then has what its next life is to publish on the
@@ -85,6 +86,8 @@ class KafkaSink:
         session: bytes,
         life: str | None = None,
         budget: Budget | None = None,
+        backpressure: Backpressure | None = None,
+        on_fenced: Callable[[], None] = lambda: None,
         more_headers: Headers | None = None,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], int] = time.monotonic_ns,
@@ -97,16 +100,16 @@ class KafkaSink:
         life: transactional id of this run alone, by which others can fence it; None where
             nobody else publishes the same.
         budget: bounds of what waits for Kafka.
+        backpressure: stops reading, and is told of instruments whose rows are dropped.
+        on_fenced: called once another has fenced this life. Who runs several may set it later.
         more_headers: of every record of rows, beside `schema`.
         clock: ns since the epoch, for timestamps alone.
         monotonic: ns since any time, for all durations.
         """
         self.settings = settings
         self.session = session
-        self.on_shed: Callable[[RowClass, int], None] = lambda _row_class, _instrument: None
-        self.on_pause: Callable[[], None] = lambda: None
-        self.on_resume: Callable[[], None] = lambda: None
-        self.on_fenced: Callable[[], None] = lambda: None
+        self.backpressure = backpressure or Backpressure()
+        self.on_fenced = on_fenced
         self.has_ended = False
         self.voids: list[bytes] = []
         self.life = None if life is None else Life(life)
@@ -126,13 +129,7 @@ class KafkaSink:
             cls: Partitions(instruments, settings.partitions) for cls in ROW_CLASSES
         }
         self._idle_ns = monotonic()  # when no row waited, or one was acked, last
-        self.queue = PublishQueue(
-            budget or Budget(),
-            counts,
-            on_shed=self._was_shed,
-            on_pause=self._pause,
-            on_resume=self._resume,
-        )
+        self.queue = PublishQueue(budget or Budget(), counts, self.backpressure)
         self._sender = self._sender_of(more_headers or [])
         self.refused = self._sender.refused  # batches that were refused for good, by reason
         self.refused_topics = self._sender.refused_topics  # must not be written to, and why
@@ -337,17 +334,6 @@ class KafkaSink:
         log.warning("kafka.unavailable", reason=self.failure, retry_s=round(delay_s, 2))
         await asyncio.sleep(delay_s)
 
-    # The hooks may be set at any time, hence the detour.
-
-    def _was_shed(self, row_class: RowClass, instrument: int) -> None:
-        bulkheads.guard("sink", self.on_shed)(row_class, instrument)
-
-    def _pause(self) -> None:
-        bulkheads.guard("sink", self.on_pause)()
-
-    def _resume(self) -> None:
-        bulkheads.guard("sink", self.on_resume)()
-
     async def _tick(self) -> None:
         """Do what time alone brings about: ages, ends of pauses, partitions that fail alone."""
         while True:
@@ -510,4 +496,4 @@ class KafkaSink:
                 partition_queue.row_class, Kind.GAP, instrument, ts_recv, cause=Cause.DEAD_LETTER
             )
             self.queue.declare(partition_queue, gap, self._monotonic())
-        self._was_shed(partition_queue.row_class, instrument)
+        self.backpressure.shed(partition_queue.row_class, instrument)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from ingestor.model.errors import RequestRefused, TransportError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.backfill import DEFAULTS, BackfillPlanner, BackfillSettings, Wanted
+from ingestor.pipeline.pipeline import FlushResult
 from ingestor.pipeline.trade_gaps import Lost, TradeGaps
 from ingestor.recording.format import unfilled
 from ingestor.sources.live.connection import Connection
@@ -84,9 +85,9 @@ class BackfillWorker:
         self._wake: dict[str, asyncio.Event] = {}
         self._fresh = asyncio.Event()
 
-    def submit(self, lost: Sequence[Lost]) -> None:
-        """Fetch these, where the venue gives past trades."""
-        for hole in lost:
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
+        """Fetch the trades that a flush missed, where the venue gives past trades."""
+        for hole in result.lost:
             connection = self._connections.connection_of(hole.instrument, "trades")
             if connection is None or not _has_history(connection):
                 continue

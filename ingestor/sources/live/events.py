@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Concatenate, Final, ParamSpec
 
 from ingestor.adapter.contract import Subscription
 from ingestor.decode.session import Session
@@ -18,6 +18,8 @@ from ingestor.sources.websocket.interface import (
     TlsFailed,
 )
 from ingestor.telemetry.bulkheads import bulkheads
+
+Parameters = ParamSpec("Parameters")
 
 _CLOSE_CODES: Final = range(1000, 1016)
 
@@ -86,6 +88,12 @@ class SupervisorEvents:
     def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
         """These streams were subscribed to twice and the venue said nothing."""
 
+    def paused(self) -> None:
+        """No socket is read from now on."""
+
+    def resumed(self) -> None:
+        """All sockets are read again."""
+
 
 def cause_of(failure: TransportError) -> str:
     """Return a label of few values for why a connection ended."""
@@ -110,75 +118,31 @@ _CAUSES: Final[dict[type[TransportError], str]] = {
 CAUSES: Final = (*_CAUSES.values(), "transport")  # besides those of HTTP and of close frames
 
 
-class EventsOfAll(SupervisorEvents):
+class Listeners:
     """Notifies several listeners, in order; one that raises costs itself alone."""
 
-    def __init__(self, listeners: Sequence[SupervisorEvents]) -> None:
-        self._listeners = tuple(listeners)
+    def __init__(self, listeners: Iterable[SupervisorEvents] = ()) -> None:
+        self._listeners = list(listeners)
 
-    def _notify(self, call: Callable[[SupervisorEvents], None]) -> None:
-        for listener in self._listeners:
-            bulkheads.guard("listener", call)(listener)
+    def add(self, listener: SupervisorEvents) -> None:
+        """Notify another one from now on."""
+        self._listeners.append(listener)
 
-    def up(self, planned: PlannedConnection, session: Session) -> None:
-        self._notify(lambda listener: listener.up(planned, session))
-
-    def down(
-        self, planned: PlannedConnection, session: Session | None, failure: TransportError
-    ) -> None:
-        """Take note that a connection ended or could not be opened.
-
-        Args:
-            planned: The planned connection.
-            session: Its session, None before there is one.
-            failure: Why.
-        """
-        self._notify(lambda listener: listener.down(planned, session, failure))
-
-    def changed(
+    def notify(
         self,
-        planned: PlannedConnection,
-        session: Session,
-        added: Sequence[Subscription],
-        removed: Sequence[Subscription],
+        event: Callable[Concatenate[SupervisorEvents, Parameters], None],
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
     ) -> None:
-        """Take note that an open connection carries other streams.
+        """Call a method of each listener.
 
         Args:
-            planned: The planned connection.
-            session: Its session, None before there is one.
-            added: Streams that are new.
-            removed: Streams that ended.
+            event: the method as `SupervisorEvents` has it.
+            args: what it is called with.
+            kwargs: the same, by name.
         """
-        self._notify(lambda listener: listener.changed(planned, session, added, removed))
-
-    def carries_on(self, planned: PlannedConnection, session: Session) -> None:
-        self._notify(lambda listener: listener.carries_on(planned, session))
-
-    def refused(self, planned: PlannedConnection, streams: Sequence[str], text: str) -> None:
-        """Take note that the venue refuses streams.
-
-        Args:
-            planned: The planned connection.
-            streams: Names of the streams.
-            text: The venue's words.
-        """
-        self._notify(lambda listener: listener.refused(planned, streams, text))
-
-    def unacknowledged(self, planned: PlannedConnection, streams: Sequence[str]) -> None:
-        self._notify(lambda listener: listener.unacknowledged(planned, streams))
-
-    def silent(
-        self, planned: PlannedConnection, subscription: Subscription, silence_s: float
-    ) -> None:
-        """Take note that a stream stays silent.
-
-        Args:
-            planned: The planned connection.
-            subscription: The stream.
-            silence_s: How long it has been silent.
-        """
-        self._notify(lambda listener: listener.silent(planned, subscription, silence_s))
-
-    def spoke_again(self, planned: PlannedConnection, subscription: Subscription) -> None:
-        self._notify(lambda listener: listener.spoke_again(planned, subscription))
+        for listener in self._listeners:
+            try:
+                getattr(listener, event.__name__)(*args, **kwargs)
+            except Exception as failure:  # noqa: BLE001  # the boundary of a listener
+                bulkheads.bug("listener", failure)

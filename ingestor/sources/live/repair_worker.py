@@ -15,11 +15,11 @@ from typing import Final, Protocol
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
-from ingestor.books.repair_planner import Repair
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.model.rows import Cause
 from ingestor.model.timestamps import SECOND
+from ingestor.pipeline.pipeline import FlushResult
 from ingestor.recording.format import RESUBSCRIBE
 from ingestor.sources.live.connection import Connection, PlannedReconnect
 from ingestor.sources.live.tap import FrameTap
@@ -69,9 +69,9 @@ class RepairWorker:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._wake = asyncio.Event()
 
-    def submit(self, repairs: Iterable[Repair]) -> None:
-        """Do each when it is due; an instrument that waits already keeps its place."""
-        for repair in repairs:
+    def observe(self, result: FlushResult, _now_ns: int) -> None:
+        """Do each repair when it is due; an instrument that waits already keeps its place."""
+        for repair in result.repairs:
             if repair.instrument not in self._waiting:
                 self._waiting[repair.instrument] = repair.cause
                 heapq.heappush(self._schedule, (repair.due_ns, repair.instrument))
@@ -116,7 +116,7 @@ class RepairWorker:
                 self._wake.clear()
                 while self._work:
                     await self._slots.acquire()
-                    self._start(group, self._work.pop()())
+                    self._start(group, _bounded(self._work.pop()))
                 now_ns = self._clocks.steady_ns()
                 while self._schedule and self._schedule[0][0] <= now_ns:
                     await self._slots.acquire()
@@ -134,7 +134,7 @@ class RepairWorker:
                         timer.cancel()
 
     def _start(self, group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
-        task = group.create_task(_bounded(work))
+        task = group.create_task(work)
         task.add_done_callback(lambda _task: self._slots.release())
 
     def _is_fetched(self, instrument: int, source: SnapshotSource, cause: Cause | None) -> bool:
@@ -150,11 +150,34 @@ class RepairWorker:
         return source is SnapshotSource.REST
 
     async def _repair(self, instrument: int, cause: Cause | None) -> None:
-        connection, subscription = self._carrier(instrument)
-        if connection is None or subscription is None:
-            self.counts["dropped"] += 1
-            return
-        planned = connection.slot.planned
+        """Do one repair; an error that is ours costs that repair, which the book asks for again."""
+        try:
+            connection, subscription = self._carrier(instrument)
+            if connection is None or subscription is None:
+                self.counts["dropped"] += 1
+                return
+            request = self._request(connection, subscription, cause)
+            planned, why = connection.slot.planned, cause.name.lower() if cause else "new"
+            about = {"venue": planned.venue, "market": planned.market, "cause": why}
+            with tracing.span("repair", symbol=subscription.symbol, **about):
+                if request is None:
+                    await self._resubscribe(connection, [subscription.stream])
+                else:
+                    await self._fetch(connection, subscription.symbol, request)
+        except Exception as failure:  # noqa: BLE001  # the boundary of a repair
+            bulkheads.bug("repair", failure)
+
+    def _request(
+        self, connection: Connection, subscription: Subscription, cause: Cause | None
+    ) -> RestRequest | None:
+        """Decide how a book is repaired: return the request for a snapshot, None to resubscribe.
+
+        Args:
+            connection: It carries the book.
+            subscription: That of the book.
+            cause: Why the book broke, None where it never had a snapshot.
+        """
+        planned, instrument = connection.slot.planned, subscription.instrument
         request = None
         if self._is_fetched(instrument, planned.book.snapshot, cause):
             request = connection.session.adapter.snapshot_request(subscription.symbol)
@@ -169,12 +192,7 @@ class RepairWorker:
                     "by": "subscribe" if request is None else "rest",
                 },
             )
-        about = {"venue": planned.venue, "market": planned.market, "symbol": subscription.symbol}
-        with tracing.span("repair", cause=cause.name.lower() if cause else "new", **about):
-            if request is None:
-                await self._resubscribe(connection, [subscription.stream])
-            else:
-                await self._fetch(connection, subscription.symbol, request)
+        return request
 
     def _carrier(self, instrument: int) -> tuple[Connection | None, Subscription | None]:
         """Return what brings an instrument's book: the connection and the subscription."""
@@ -248,9 +266,9 @@ class RepairWorker:
         self._request_flush()
 
 
-async def _bounded(work: Coroutine[None, None, None]) -> None:
-    """Run one repair; an error that is ours costs that repair, which the book asks for again."""
+async def _bounded(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run what was asked for; an error that is ours costs that alone."""
     try:
-        await work
+        await work()
     except Exception as failure:  # noqa: BLE001  # the boundary of a repair
         bulkheads.bug("repair", failure)

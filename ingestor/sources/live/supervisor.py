@@ -22,7 +22,6 @@ from typing import Final
 import structlog
 
 from ingestor.adapter.contract import Subscription
-from ingestor.books.repair_planner import Repair
 from ingestor.decode.frame_queue import FrameQueue, FrameQueues, take_reads
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.clocks import Clocks
@@ -37,7 +36,7 @@ from ingestor.sources.live.connection import (
     TappedConnection,
 )
 from ingestor.sources.live.dialer import Dialer, Dialers
-from ingestor.sources.live.events import SupervisorEvents, cause_of
+from ingestor.sources.live.events import Listeners, SupervisorEvents, cause_of
 from ingestor.sources.live.handshakes import Handshakes
 from ingestor.sources.live.health import HealthChecker
 from ingestor.sources.live.plan import Plan
@@ -80,7 +79,7 @@ class Supervisor(SessionEvents):
         *,
         tap: FrameTap | None = None,
         settings: SupervisorSettings | None = None,
-        events: SupervisorEvents | None = None,
+        listeners: Iterable[SupervisorEvents] = (),
         ssl_context: ssl.SSLContext | None = None,
         pools: RestPools | None = None,
         random: Callable[[], float] = random_module.random,
@@ -93,6 +92,7 @@ class Supervisor(SessionEvents):
         read_complete_of: returns what is called after each read of a queue's frames.
         request_flush: called after what is put into the buffer out of turn.
         tap: records what is sent and received.
+        listeners: told of what happens to connections and streams.
         ssl_context: None means the system's trusted certificates.
         pools: ask venues over REST; whoever gives them closes them.
         random: returns numbers uniform in [0, 1).
@@ -106,7 +106,7 @@ class Supervisor(SessionEvents):
         self._request_flush = request_flush
         self._tap = tap
         self._settings = settings or SupervisorSettings()
-        self._events = events or SupervisorEvents()
+        self.listeners = Listeners(listeners)
         self._ssl_context = ssl_context
         self._random = random
         self._sessions = 0
@@ -116,7 +116,7 @@ class Supervisor(SessionEvents):
         self._health = HealthChecker(self._settings.patience, self, random, self.clocks.steady_ns)
         rest = pools or RestPools(ssl_context=ssl_context, workers=plan.workers, clocks=self.clocks)
         self._owned = rest if pools is None else None
-        self._repair_worker = RepairWorker(self, tap, request_flush, rest, self.clocks)
+        self.repair_worker = RepairWorker(self, tap, request_flush, rest, self.clocks)
         self._handshakes = Handshakes(rest, self.clocks)
         for planned in plan:
             frame_queues.of(planned.adapter, planned.market)
@@ -139,7 +139,7 @@ class Supervisor(SessionEvents):
                     for slot in self.slots:
                         self._schedule(slot, 0.0)
                     group.create_task(bulkheads.keep("health", self._check_health))
-                    await bulkheads.keep("repair", self._repair_worker.run)
+                    await bulkheads.keep("repair", self.repair_worker.run)
                 finally:  # before attempts under way are cancelled: a socket they drop is no loss
                     self._stopping = True
                     self._group = None
@@ -233,7 +233,7 @@ class Supervisor(SessionEvents):
             return
         if slot.connection is None:  # else the one to be replaced goes on
             slot.state = State.WAITING
-            self._events.down(slot.planned, None, failure)
+            self.listeners.notify(SupervisorEvents.down, slot.planned, None, failure)
         self._again(slot, failure)
 
     def _make_connection(self, slot: ConnectionSlot) -> Connection:
@@ -275,7 +275,7 @@ class Supervisor(SessionEvents):
         self._health.started(connection)
         if connection.link is not None and (self.is_paused or self._stopping):
             connection.link.pause_reading()
-        self._events.up(slot.planned, connection.session)
+        self.listeners.notify(SupervisorEvents.up, slot.planned, connection.session)
 
     # ------------------------------------------------------------------ ending
 
@@ -293,20 +293,20 @@ class Supervisor(SessionEvents):
 
     def _end(self, connection: Connection, failure: TransportError, *, hole: bool = True) -> None:
         """Everything on it has a hole from here, unless another goes on. The first call counts."""
-        number = connection.session.connection
-        if self._by_session.pop(number, None) is None:
+        planned, session = connection.slot.planned, connection.session
+        if self._by_session.pop(session.connection, None) is None:
             return
         if self._stopping:
             return  # nothing follows: a recording ends as the rows do, without a hole
         now_ns = self.clocks.wall_ns()
         if self._tap is not None:
-            self._tap.disconnected(number, now_ns, str(failure))
+            self._tap.disconnected(session.connection, now_ns, str(failure))
         if hole:
-            connection.session.closed(now_ns)
+            session.closed(now_ns)
         self._request_flush()
-        self._events.down(connection.slot.planned, connection.session, failure)
-        for other in self.slots.other_lines(connection.slot.planned):
-            self._events.carries_on(other.slot.planned, other.session)
+        self.listeners.notify(SupervisorEvents.down, planned, session, failure)
+        for other in self.slots.other_lines(planned):
+            self.listeners.notify(SupervisorEvents.carries_on, other.slot.planned, other.session)
 
     def _again(self, slot: ConnectionSlot, failure: TransportError) -> None:
         """Schedule a line after a failure."""
@@ -365,13 +365,13 @@ class Supervisor(SessionEvents):
         session.change(wanted, now_ns)
         after = set(session.streams)
         subscribe, unsubscribe = sorted(after - before), sorted(before - after)
-        self._repair_worker.change_streams(connection, subscribe, unsubscribe)
+        self.repair_worker.change_streams(connection, subscribe, unsubscribe)
         if self._tap is not None:
             instruments = [self._table[number] for number in {wish.instrument for wish in added}]
             decision = streams_changed(session.subscriptions, instruments)
             self._tap.record_decision(session.connection, now_ns, decision)
         self._request_flush()
-        self._events.changed(planned, session, added, removed)
+        self.listeners.notify(SupervisorEvents.changed, planned, session, added, removed)
 
     # ------------------------------------------------------------------ remedies
 
@@ -385,11 +385,11 @@ class Supervisor(SessionEvents):
 
     def resubscribe(self, connection: Connection, streams: Sequence[str]) -> None:
         """Unsubscribe and subscribe again, at the venue's pace."""
-        self._repair_worker.resubscribe(connection, streams)
+        self.repair_worker.resubscribe(connection, streams)
 
     def ask_again(self, connection: Connection, streams: Sequence[str]) -> None:
         """Subscribe one by one to what the venue did not confirm."""
-        self._repair_worker.subscribe_singly(connection, streams)
+        self.repair_worker.subscribe_singly(connection, streams)
 
     def ask_refused(self, connection: Connection) -> None:
         """Subscribe again to the streams that the venue refused, as far as they are in the plan."""
@@ -405,7 +405,7 @@ class Supervisor(SessionEvents):
         """The venue answered neither of two subscriptions."""
         planned = connection.slot.planned
         self._statistics.unacknowledged[planned.venue] += len(streams)
-        self._events.unacknowledged(planned, streams)
+        self.listeners.notify(SupervisorEvents.unacknowledged, planned, streams)
 
     def stale(self, instrument: int, channel: str, silence_s: float, *, probed: bool) -> None:
         """Act on a stream that should have spoken.
@@ -441,17 +441,13 @@ class Supervisor(SessionEvents):
         """
         if (found := self.slots.stream_of(instrument, channel)) is not None:
             planned, subscription = found
-            self._events.silent(planned, subscription, silence_s)
+            self.listeners.notify(SupervisorEvents.silent, planned, subscription, silence_s)
 
     def spoke_again(self, instrument: int, channel: str) -> None:
         """A stream that was marked silent spoke."""
         if (found := self.slots.stream_of(instrument, channel)) is not None:
             planned, subscription = found
-            self._events.spoke_again(planned, subscription)
-
-    def repair(self, repairs: Iterable[Repair]) -> None:
-        """Bring books their snapshots: by subscribing again or over REST, as the venue has it."""
-        self._repair_worker.submit(repairs)
+            self.listeners.notify(SupervisorEvents.spoke_again, planned, subscription)
 
     def connection_of(self, instrument: int, channel: str = "book") -> Connection | None:
         """Return the open connection that carries a channel of an instrument."""
@@ -460,7 +456,7 @@ class Supervisor(SessionEvents):
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Follow new revisions of instruments. numbers: old -> new."""
         self.slots.replace_instruments(numbers)
-        self._repair_worker.replace_instruments(numbers)
+        self.repair_worker.replace_instruments(numbers)
         for connection in self._by_session.values():
             connection.session.replace_instruments(numbers)
 
@@ -483,14 +479,14 @@ class Supervisor(SessionEvents):
         if connection is not None:
             planned = connection.slot.planned
             self._statistics.refused[planned.venue] += max(1, len(streams))
-            self._events.refused(planned, streams, text)
+            self.listeners.notify(SupervisorEvents.refused, planned, streams, text)
             self._health.refused(connection)
 
     def refused_together(self, session: Session, streams: Sequence[str]) -> None:
         """Session's callback: one of them is bad, its neighbours must not pay for it."""
         connection = self._by_session.get(session.connection)
         if connection is not None:
-            self._repair_worker.subscribe_singly(connection, streams)
+            self.repair_worker.subscribe_singly(connection, streams)
 
     def reconnect(self, session: Session, reason: str) -> None:
         """Session's callback: the venue will close this connection."""
@@ -520,6 +516,7 @@ class Supervisor(SessionEvents):
                 connection.link.pause_reading()
         if self._tap is not None:
             self._tap.record_decision(None, self.clocks.wall_ns(), {"action": "pause"})
+        self.listeners.notify(SupervisorEvents.paused)
 
     def resume(self) -> None:
         """Read on."""
@@ -532,6 +529,7 @@ class Supervisor(SessionEvents):
                 connection.link.resume_reading()
         if self._tap is not None:
             self._tap.record_decision(None, self.clocks.wall_ns(), {"action": "resume"})
+        self.listeners.notify(SupervisorEvents.resumed)
 
     # ------------------------------------------------------------------ numbers
 
@@ -544,5 +542,5 @@ class Supervisor(SessionEvents):
         statistics.pending = sum(
             len(connection.session.pending) for connection in self._by_session.values()
         )
-        statistics.repairs = self._repair_worker.counts
+        statistics.repairs = self.repair_worker.counts
         return statistics

@@ -15,6 +15,7 @@ from ingestor.kafka.settings import LAST
 from ingestor.model.batch import TickBatch
 from ingestor.model.row_classes import RowClass, control_row
 from ingestor.model.rows import Cause, Kind
+from ingestor.pipeline.pipeline import FlushResult
 from tests.fakes.rows import START_NS, levels, quotes, table_of, trades
 from tests.fakes.schemas import check
 
@@ -25,7 +26,7 @@ KEY = TABLE[1].key
 def last_of(*batches: tuple[RowClass, Any]) -> LastValues:
     last = LastValues(TABLE)
     for row_class, rows in batches:
-        last.observe(TickBatch(row_class, rows, TABLE))
+        last.observe(FlushResult([TickBatch(row_class, rows, TABLE)]), 0)
     return last
 
 
@@ -81,7 +82,10 @@ async def test_what_changed_is_published_once_an_interval() -> None:
     last, kept = last_of((RowClass.TRADE, trades(12))), Kept()
     publisher = LastValuePublisher(last, kept, 0.05)
     for first in range(1, 100):
-        last.observe(TickBatch(RowClass.TRADE, trades(1, first=first, instruments=1), TABLE))
+        last.observe(
+            FlushResult([TickBatch(RowClass.TRADE, trades(1, first=first, instruments=1), TABLE)]),
+            0,
+        )
     task = asyncio.create_task(publisher.run())
     await asyncio.sleep(0.5)
     assert {len(values) for values in kept.records.values()} == {1}
@@ -89,7 +93,7 @@ async def test_what_changed_is_published_once_an_interval() -> None:
     assert publisher.changes.replaced == 99
     [value] = kept.records[TABLE[0].key.encode()]
     assert orjson.loads(value)["trade"]["sequence"] == 99
-    last.observe(TickBatch(RowClass.QUOTE, quotes(1), TABLE))
+    last.observe(FlushResult([TickBatch(RowClass.QUOTE, quotes(1), TABLE)]), 0)
     await asyncio.sleep(0.3)
     assert len(kept.records[KEY.encode()]) == 2
     task.cancel()

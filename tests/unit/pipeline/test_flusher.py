@@ -54,8 +54,6 @@ class Bench:
             [self],
             rows_max=self.rows_max,
             linger=Linger(LINGER_S, LINGER_S),
-            on_repairs=lambda _repairs: None,
-            on_rejected=lambda _rejected: None,
         )
         self.frame_queue: FrameQueue = self.pipeline.frame_queues.of(self.adapter, "spot")
         symbols = table.symbols("simulated", "spot")

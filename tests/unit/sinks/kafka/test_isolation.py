@@ -248,7 +248,7 @@ async def test_a_broken_ledger_ends_the_sink(broker: DevBroker) -> None:
             await running_sink
 
 
-async def test_hooks_that_raise_stop_nothing(
+async def test_followers_that_raise_stop_nothing(
     broker: DevBroker, found_bugs: Callable[[], Counter[str]]
 ) -> None:
     ledger = Ledger()
@@ -257,7 +257,8 @@ async def test_hooks_that_raise_stop_nothing(
     def fail(*_given: object) -> None:
         raise ArithmeticError
 
-    sink.on_shed = sink.on_pause = sink.on_resume = fail
+    sink.backpressure.add_reader(fail, fail)
+    sink.backpressure.observe_shed(fail)
     async with running(sink):
         await sink.wait_connected(60)
         broker.push_errors([10, 10])
@@ -283,8 +284,7 @@ async def test_steps_of_the_clock_shed_nothing_and_end_no_pause(
         clock=lambda: time.time_ns() + ahead_ns,
     )
     heard: list[str] = []
-    sink.on_pause = lambda: heard.append("pause")
-    sink.on_resume = lambda: heard.append("resume")
+    sink.backpressure.add_reader(lambda: heard.append("pause"), lambda: heard.append("resume"))
     async with running(sink):
         await sink.wait_connected(60)
         broker.set_down()

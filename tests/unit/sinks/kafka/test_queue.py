@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
 from ingestor.model.rows import Cause, Kind, Rows
+from ingestor.sinks.backpressure import Backpressure
 from ingestor.sinks.kafka.overload import Budget, Step
 from ingestor.sinks.kafka.queue import CHUNK_BYTES, PartitionQueue, PublishQueue
 from tests.effort import tried
@@ -29,12 +30,17 @@ class Owner:
         self.shed: list[tuple[RowClass, int]] = []
         self.heard: list[str] = []
         self.rows_in = 0
+        backpressure = Backpressure()
+        backpressure.observe_shed(
+            lambda row_class, instrument: self.shed.append((row_class, instrument))
+        )
+        backpressure.add_reader(
+            lambda: self.heard.append("pause"), lambda: self.heard.append("resume")
+        )
         self.queue = PublishQueue(
             budget,
             self.ledger,
-            on_shed=lambda row_class, instrument: self.shed.append((row_class, instrument)),
-            on_pause=lambda: self.heard.append("pause"),
-            on_resume=lambda: self.heard.append("resume"),
+            backpressure,
         )
 
     def put(self, row_class: RowClass, rows: Rows, now_ns: int = 0, partition: int = 0) -> None:

@@ -17,6 +17,7 @@ from ingestor.codec import encoder
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.row_classes import RowClass
+from ingestor.sinks.backpressure import Backpressure
 from ingestor.sinks.kafka import in_flight as in_flight_module
 from ingestor.sinks.kafka import refusals as refusals_module
 from ingestor.sinks.kafka import sender as module
@@ -54,9 +55,7 @@ class Bench:
         self.queue = PublishQueue(
             Budget(),
             self.ledger,
-            on_shed=lambda _row_class, _instrument: None,
-            on_pause=lambda: None,
-            on_resume=lambda: None,
+            Backpressure(),
         )
         self.submitted: Counter[int] = Counter()  # rows, by lane
         self.resets: Counter[str] = Counter()

@@ -152,7 +152,9 @@ async def test_a_record_that_is_refused_for_ever_is_found(broker: DevBroker) -> 
     ledger = Ledger()
     sink = sink_of(broker, ledger)
     shed: list[tuple[RowClass, int]] = []
-    sink.on_shed = lambda row_class, instrument: shed.append((row_class, instrument))
+    sink.backpressure.observe_shed(
+        lambda row_class, instrument: shed.append((row_class, instrument))
+    )
     async with running(sink):
         await sink.wait_connected(60)
         broker.push_errors([MESSAGE_TOO_LARGE] * 4)

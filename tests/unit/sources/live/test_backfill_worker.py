@@ -52,7 +52,7 @@ class Bench:
                 else:
                     self.published.append((Cause(int(row["side"])).name, int(row["price"])))
         if result.lost:
-            self.worker.submit(result.lost)
+            self.worker.observe(result, 0)
 
     def come(self, *numbers: int) -> None:
         for number in numbers:
