@@ -10,6 +10,7 @@
 | /streams.json | the worst streams, or those of a name: `?text=btc&order=lag&limit=50` |
 | /last/KEY | the last trade and quote of an instrument (`last.enabled`) |
 | / | the status page, which shows these |
+| /cluster, /cluster.json | the page of a cluster's worker: who has which shard |
 | /reload (POST) | follows the configuration file, or with `?dry_run=1` says what would change |
 
 Loopback unless configured, no CORS; a request must call us by a name that is ours, so that a web
@@ -102,6 +103,7 @@ class AdminServer:
         self._beat_s = time.monotonic()
         self._rendering = asyncio.Lock()  # two scrapes at once would hold the loop twice
         self.port = config.port
+        self.cluster: Callable[[], dict[str, Any]] | None = None  # of a cluster's worker
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -116,7 +118,7 @@ class AdminServer:
             middlewares=[self._limits.track, self._guard], client_max_size=1024
         )
         for path, respond in (
-            ("/", _file("index.html", "text/html")),
+            ("/", _file("index.html", "text/html", cluster=self.cluster is not None)),
             ("/status.js", _file("status.js", "text/javascript")),
             ("/status.css", _file("status.css", "text/css")),
             ("/favicon.svg", _file("favicon.svg", "image/svg+xml")),
@@ -130,6 +132,10 @@ class AdminServer:
             ("/startupz", self._started),
         ):
             application.router.add_get(path, respond)
+        if self.cluster is not None:
+            application.router.add_get("/cluster", _file("cluster.html", "text/html"))
+            application.router.add_get("/cluster.js", _file("cluster.js", "text/javascript"))
+            application.router.add_get("/cluster.json", partial(self._overview, self.cluster))
         if self._last is not None:
             application.router.add_get("/last/{key:.+}", partial(self._last_values, self._last))
         if self._reload is not None:
@@ -228,6 +234,11 @@ class AdminServer:
     async def _status(self, _: web.Request) -> web.Response:
         return _json(self._source.status().to_json())
 
+    async def _overview(
+        self, overview: Callable[[], dict[str, Any]], _: web.Request
+    ) -> web.Response:
+        return _json(overview())
+
     async def _reloaded(self, reload: Reload, request: web.Request) -> web.Response:
         if (reason := _why_refused(request)) is not None:
             return _json({"error": reason}, 403)
@@ -269,8 +280,13 @@ class AdminServer:
         return _verdict(startup(self._source.status()))
 
 
-def _file(name: str, content_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _file(
+    name: str, content_type: str, *, cluster: bool = False
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Serve a file of the page. cluster: whether there is a page of a cluster to lead to."""
     content = (PAGE / name).read_bytes()
+    if cluster:
+        content = content.replace(b"<footer>", b'<footer><a href="cluster">cluster</a> \xc2\xb7 ')
 
     async def respond(_: web.Request) -> web.Response:
         return web.Response(body=content, content_type=content_type, charset="utf-8")

@@ -21,6 +21,7 @@ from ingestor.app import settings
 from ingestor.app.ingestor import Ingestor
 from ingestor.cluster.claims_log import ClaimsLog
 from ingestor.cluster.fencing import fence_life
+from ingestor.cluster.list_keeper import ListKeeper
 from ingestor.cluster.membership import Membership
 from ingestor.cluster.records import claim_key, claim_record
 from ingestor.cluster.shard_connections import ShardConnections
@@ -86,6 +87,7 @@ class WorkerLife:
         self._claims = ClaimsLog(
             self._kafka, self._kafka.topic(CLAIMS), self._read, self._commanded
         )
+        self._lists = ListKeeper(config, lambda: self.machine.phases.get(0) is Phase.LIVE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()  # of the group's events
         self._started_ms = int(time.time() * 1e3)
@@ -103,9 +105,10 @@ class WorkerLife:
             reading = tasks.create_task(bulkheads.keep("cluster claims", self._claims.run))
             ticking = tasks.create_task(bulkheads.keep("cluster", self._tick))
             await self._caught_up()
+            keeping = tasks.create_task(bulkheads.keep("cluster lists", self._lists.run))
             member = tasks.create_task(self._group.run(self), name="cluster group")
             await self._until_over(member)
-            for item in (reading, ticking, *self._tasks):
+            for item in (reading, ticking, keeping, *self._tasks):
                 item.cancel()
         if self.ingestor.gate is not None:
             self.ingestor.gate.end()

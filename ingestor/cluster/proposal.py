@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -35,6 +36,8 @@ from ingestor.sources.live.plan import Plan, PlannedConnection
 from ingestor.sources.live.replan import replan
 
 SESSION_MARGIN_S: Final = 1.0  # from the end of a session until its shards are claimed
+
+_OF_THE_MACHINE: Final = {"source_addresses", "proxy", "allow_plaintext"}
 
 Weights = Mapping[str, float]  # messages per second by instrument key; every other stream counts 1
 
@@ -78,6 +81,7 @@ def propose(
     weights: Weights,
     *,
     rebalance: bool = False,
+    keep: Callable[[Plan, Plan], Plan] = lambda _running, wanted: wanted,
 ) -> Proposal:
     """Return what the next revision of the plan is.
 
@@ -87,16 +91,19 @@ def propose(
         config: of any worker.
         weights: of instruments that differ much.
         rebalance: pack all connections anew, instead of new ones alone.
+        keep: returns what is wanted, by what runs and what the lists say.
 
     Raises:
         ClusterError: one worker fewer would break a limit of a venue.
     """
-    table, shards = planned.table, len(cluster.shards)
+    table, shards = InstrumentTable(), len(cluster.shards)
     running = running_plan(cluster, table, settings.routes(config))
-    wanted = planned.plan
+    # What the lists say comes after what the topics have: it is the newer revision.
+    numbers = {old: table.add(instrument) for old, instrument in enumerate(planned.table)}
+    wanted = keep(running, planned.plan.renumbered(numbers))
     after = _cut(wanted, table, weights, shards)
     if len(running):
-        after = replan(running, wanted).plan
+        after = replan(running, wanted).plan.renumbered(newest(table))
     parcels = [_parcel(item, table, weights) for item in after]
     there = shards_of(cluster)
     packed = pack(parcels, shards, {} if rebalance else there)
@@ -110,7 +117,8 @@ def propose(
         records[packed[item.number]][key_of(item.number)] = connection_record(item, table)
     revision = cluster.revision + 1
     closing = {
-        shard: closing_of(closing_record(revision, found)) for shard, found in records.items()
+        shard: closing_of(closing_record(revision, found, feeds_digest(config)))
+        for shard, found in records.items()
     }
     before = {key: value for log in cluster.shards.values() for key, value in log.records.items()}
     now = {key: value for found in records.values() for key, value in found.items()}
@@ -130,6 +138,24 @@ def propose(
         pools=tuple(loads),
         changes=revision_records(cluster.shards, records, closing),
     )
+
+
+def newest(table: InstrumentTable) -> dict[int, int]:
+    """Return the revision in force of each instrument that has a newer one, by number."""
+    found = {}
+    for number, instrument in enumerate(table):
+        latest = table.symbols(instrument.venue, instrument.market)[instrument.symbol]
+        if latest != number:
+            found[number] = latest
+    return found
+
+
+def feeds_digest(config: Config) -> str:
+    """Return a digest of what a plan is made of: equal for all workers of one configuration."""
+    found = hashlib.sha256()
+    for feed in config.feeds:
+        found.update(feed.model_dump_json(exclude=_OF_THE_MACHINE).encode())
+    return found.hexdigest()[:16]
 
 
 def check_limits(loads: Iterable[PoolLoad], config: ClusterConfig) -> None:

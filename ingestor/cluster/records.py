@@ -33,11 +33,15 @@ _UNREADABLE: Final = (ValueError, KeyError, TypeError, DecodeError, ConfigError)
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """The closing record of a shard. count: connections of the shard. digest: of their records."""
+    """The closing record of a shard. count: connections of the shard. digest: of their records.
+
+    config: digest of the feeds that the plan was made of.
+    """
 
     revision: int
     count: int
     digest: str
+    config: str = ""
 
 
 def key_of(number: int) -> bytes:
@@ -53,10 +57,30 @@ def digest_of(records: Mapping[bytes, bytes]) -> str:
     return found.hexdigest()[:32]
 
 
-def closing_record(revision: int, records: Mapping[bytes, bytes]) -> bytes:
-    """Return the record that closes a revision of a shard. records: its connections."""
-    fields = {"revision": revision, "count": len(records), "digest": digest_of(records)}
-    return orjson.dumps(fields)
+def closing_record(revision: int, records: Mapping[bytes, bytes], config: str = "") -> bytes:
+    """Return the record that closes a revision of a shard.
+
+    Args:
+        revision: Its number.
+        records: The shard's connections.
+        config: Digest of the feeds.
+    """
+    closing = Revision(revision, len(records), digest_of(records), config)
+    return orjson.dumps(closing)
+
+
+def read_closing(value: bytes | None) -> Revision | None:
+    """Return what a closing record says, None where it can't be read."""
+    try:
+        fields = orjson.loads(value or b"{}")
+        return Revision(
+            int(fields["revision"]),
+            int(fields["count"]),
+            str(fields["digest"]),
+            str(fields.get("config", "")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def connection_record(planned: PlannedConnection, table: InstrumentTable) -> bytes:
@@ -158,10 +182,7 @@ class ShardLog:
             else:
                 self.records[key] = value
             return False
-        try:
-            self.closing = Revision(**orjson.loads(value or b"{}"))
-        except (ValueError, TypeError):
-            self.closing = None
+        self.closing = read_closing(value)
         if not self.is_whole or self.closing is None:
             return False
         self.complete, self.revision = dict(self.records), self.closing.revision
@@ -214,6 +235,7 @@ def read_claim(key: bytes | None, value: bytes | None) -> Claim | None:
             int(fields["revision"]),
             None if over is None else Life(*over),
             str(fields.get("reason", "")),
+            str(fields.get("where", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # of a later version, or somebody else's

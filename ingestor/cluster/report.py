@@ -45,7 +45,7 @@ def report_of(cluster: Cluster, members: Mapping[str, Sequence[int]]) -> dict[st
                 "in_group": name in members,
                 "shards": owned[name],
                 "given": len(members.get(name, ())),
-                "where": cluster.where.get(name, ""),
+                "where": cluster.claims.where.get(name, ""),
             }
             for name in names
         ],

@@ -133,7 +133,8 @@ def group_members(config: Config) -> dict[str, list[int]]:
     """Return the shards that the group gives to each member, by its name."""
     topic = kafka_settings(config.kafka).topic(SHARDS)
     name = config.cluster.name
-    groups = _admin(config).describe_consumer_groups([name], request_timeout=TIMEOUT_S)
+    admin = _admin(config)  # kept: without it no answer comes
+    groups = admin.describe_consumer_groups([name], request_timeout=TIMEOUT_S)
     found: dict[str, list[int]] = {}
     for member in groups[name].result(TIMEOUT_S).members:
         places = member.assignment.topic_partitions if member.assignment else ()

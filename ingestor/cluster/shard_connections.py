@@ -190,6 +190,11 @@ class ShardConnections:
         return all(_stands(slot) for slot in slots if slot.planned.number in held.connections)
 
     @property
+    def revision(self) -> int:
+        """The newest whole revision that was read of any shard's plan."""
+        return max((plan.revision for plan in self._plans.values()), default=0)
+
+    @property
     def shards(self) -> Mapping[int, int]:
         """The open shards, and how many connections each has."""
         return {shard: len(held.connections or ()) for shard, held in self._open.items()}

@@ -14,10 +14,13 @@ workers from publishing one shard:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
+
+MOVES_KEPT: Final = 50  # of which the cluster's page tells
 
 
 class ClaimState(Enum):
@@ -40,7 +43,10 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One record of the claims topic. over: whom it replaces, where it says `live`."""
+    """One record of the claims topic.
+
+    over: whom it replaces, where it says `live`. where: the worker's address, for people.
+    """
 
     shard: int
     life: Life
@@ -48,6 +54,18 @@ class Claim:
     revision: int = 0
     over: Life | None = None
     reason: str = ""
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One shard that came to another life. before: whose it was. takeover: that one was fenced."""
+
+    ts_ms: int
+    shard: int
+    before: Life | None
+    owner: Life
+    takeover: bool
 
 
 @dataclass(slots=True)
@@ -55,14 +73,15 @@ class Ownership:
     """A shard as the claims so far have it.
 
     owner: who publishes it, None for nobody. offered: it gives the shard away. ready: who waits for
-    it. had_owner: somebody published it once. refused: the last refusal of a revision, if the
-    owner has not run one since.
+    it. had_owner: somebody published it once. last: the last owner. refused: the last refusal of a
+    revision, if the owner has not run one since.
     """
 
     owner: Life | None = None
     offered: bool = False
     ready: Life | None = None
     had_owner: bool = False
+    last: Life | None = None
     revision: int = 0
     since_ms: int = 0
     refused: Claim | None = None
@@ -80,10 +99,16 @@ class Ownership:
 
 
 class ClaimTable:
-    """All claims, folded in the order of their log."""
+    """All claims, folded in the order of their log.
+
+    moves: the last ones, oldest first. takeovers: how many there were. where: of each member.
+    """
 
     def __init__(self) -> None:
         self._shards: dict[int, Ownership] = {}
+        self.moves: deque[Move] = deque(maxlen=MOVES_KEPT)
+        self.takeovers = 0
+        self.where: dict[str, str] = {}
 
     def __getitem__(self, shard: int) -> Ownership:
         return self._shards.setdefault(shard, Ownership())
@@ -106,10 +131,20 @@ class ClaimTable:
         is_first = claim.shard not in self._shards
         entry = self[claim.shard]
         counts = self._counts(entry, claim, is_first=is_first)
+        if claim.where:
+            self.where[claim.life.member] = claim.where
         if counts:
+            if claim.state is ClaimState.LIVE and claim.life != entry.last:
+                self._moved(entry, claim, ts_ms)
             self._apply(entry, claim)
             entry.since_ms = ts_ms
+            entry.last = entry.owner or entry.last
         return counts
+
+    def _moved(self, entry: Ownership, claim: Claim, ts_ms: int) -> None:
+        is_takeover = claim.over not in (None, claim.life)
+        self.takeovers += is_takeover
+        self.moves.append(Move(ts_ms, claim.shard, entry.last, claim.life, is_takeover))
 
     @staticmethod
     def _counts(entry: Ownership, claim: Claim, *, is_first: bool) -> bool:

@@ -16,6 +16,7 @@ from ingestor.cluster.records import (
     COMMAND_PREFIX,
     PLAN_KEY,
     SHARDS,
+    Revision,
     ShardLog,
     read_claim,
 )
@@ -33,18 +34,26 @@ Changes = Mapping[int, Sequence[tuple[bytes, bytes | None]]]  # records by parti
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Hold what the topics say. names: of each member. where: its address."""
+    """Hold what the topics say."""
 
     name: str
     shards: dict[int, ShardLog]
     claims: ClaimTable
-    where: dict[str, str]
 
     @property
     def revision(self) -> int:
         """The newest revision that any shard was closed with, whole or not."""
-        closed = (log.closing for log in self.shards.values())
-        return max((item.revision for item in closed if item is not None), default=0)
+        return 0 if self._newest is None else self._newest.revision
+
+    @property
+    def config(self) -> str:
+        """The digest of the feeds that the newest revision was made of."""
+        return "" if self._newest is None else self._newest.config
+
+    @property
+    def _newest(self) -> Revision | None:
+        closed = [log.closing for log in self.shards.values() if log.closing is not None]
+        return max(closed, key=lambda item: item.revision, default=None)
 
 
 async def read_cluster(settings: KafkaSettings, name: str) -> Cluster:
@@ -68,14 +77,13 @@ async def read_cluster(settings: KafkaSettings, name: str) -> Cluster:
                 )
                 hint = f"run `ingestor cluster init`, which creates {plan} and {claims}"
                 raise ClusterError(f"no cluster {where}", hint)
-            table, where_is, found = ClaimTable(), dict[str, str](), ""
+            table, found = ClaimTable(), ""
             for _, key, value, ts_ms in await _read(consumer, claims):
                 if key == CLUSTER_KEY and value is not None:
                     found = str(orjson.loads(value)["name"])
                 claim = read_claim(key, value)
                 if claim is not None:
                     table.take(claim, ts_ms)
-                    where_is[claim.life.member] = orjson.loads(value or b"{}").get("where", "")
             check_name(name, found)
             shards: dict[int, ShardLog] = {}
             for partition, key, value, _ in await _read(consumer, plan):
@@ -84,7 +92,7 @@ async def read_cluster(settings: KafkaSettings, name: str) -> Cluster:
                 shards.setdefault(partition, ShardLog())
         except (errors.KafkaError, OSError, TimeoutError) as failure:
             raise SinkUnavailable("Kafka", error_name(failure)) from failure
-    return Cluster(found, dict(sorted(shards.items())), table, where_is)
+    return Cluster(found, dict(sorted(shards.items())), table)
 
 
 def check_name(configured: str, found: str) -> None:

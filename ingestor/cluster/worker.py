@@ -23,6 +23,7 @@ from ingestor.app.settings import kafka_settings
 from ingestor.cluster.families import cluster_families
 from ingestor.cluster.life import WorkerLife
 from ingestor.cluster.membership import Group, Membership
+from ingestor.cluster.overview import overview
 from ingestor.cluster.records import SHARDS, transactional_id
 from ingestor.cluster.shards import Life
 from ingestor.config.model import Config
@@ -131,6 +132,10 @@ class ClusterWorker:
         life = WorkerLife(self.config, me, ingestor, group, self._where)
         fenced = self.lives - 1
         ingestor.view.show(lambda: cluster_families(life.machine, self._shards, fenced))
+        if ingestor.http is not None:
+            ingestor.http.cluster = lambda: overview(
+                self.config.cluster.name, life.machine, self._shards, life.connections.revision
+            )
         return life
 
     def _where(self) -> str:

@@ -17,6 +17,8 @@ from ingestor.admin import live
 from ingestor.admin.exposition import StreamState
 from ingestor.admin.server import AdminServer
 from ingestor.admin.streams import StreamPage, StreamQuery, page_of
+from ingestor.cluster.overview import overview
+from ingestor.cluster.shards import Claim, ClaimState, Life, ShardMachine
 from ingestor.config.model import HttpConfig
 from ingestor.telemetry.status import FeedStatus, Health, Phase, RecentEvent, Status
 from tests.e2e.processes import command, environment
@@ -214,6 +216,63 @@ async def test_a_phone_scrolls_in_one_direction() -> None:
         widths = await page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert widths[0] <= widths[1]
         await picture(page, "status-phone")
+
+
+def cluster_of(shards: int) -> ShardMachine:
+    """A machine that has read of two workers, one of which took a shard over."""
+    lives = [
+        Life(name, f"{number:032x}") for number, name in enumerate(("node1", "node2", HOSTILE))
+    ]
+    machine = ShardMachine(lives[0], lambda: 0.0)
+    now_ms = NOW_NS // 1_000_000
+    for shard in range(shards):
+        owner = lives[shard % 2]
+        where = f"{owner.member}:9464"
+        machine.read(Claim(shard, owner, ClaimState.LIVE, 7, where=where), now_ms)
+    machine.read(Claim(1, lives[0], ClaimState.LIVE, 7, over=lives[1]), now_ms)
+    machine.read(Claim(2, lives[0], ClaimState.OFFERED, 7), now_ms)
+    machine.read(Claim(2, lives[2], ClaimState.READY, 7, over=lives[0]), now_ms)
+    machine.read(Claim(3, lives[1], ClaimState.REFUSED, 8, reason=HOSTILE), now_ms)
+    return machine
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_the_page_of_a_cluster_shows_workers_shards_and_moves(dark: bool) -> None:
+    machine = cluster_of(16)
+    server = AdminServer(HttpConfig(port=0), Source())
+    server.cluster = lambda: overview("prod", machine, 17, 8)
+    async with (
+        server,
+        browser_page(f"http://127.0.0.1:{server.port}/", dark=dark) as page,
+    ):
+        await page.click("text=cluster")
+        state = page.locator("#state")
+        await expect(state).to_have_text("14 of 17 shards live; 1 takeovers", timeout=PATIENCE_MS)
+        await expect(state).to_have_class("bad")
+        await expect(page.locator("#name")).to_have_text("prod")
+        await expect(page.locator("#workers tr")).to_have_count(2)
+        await expect(page.locator("#workers tr").first).to_contain_text("node1:9464")
+        await expect(page.locator("#shards tr")).to_have_count(17)
+        await expect(page.locator("#moves .bad")).to_contain_text(
+            "shard 1 taken over from node2 to node1"
+        )
+        assert await page.locator("img").count() == 0
+        await picture(page, f"cluster-{'dark' if dark else 'light'}")
+        await page.select_option("#which", "odd")
+        await expect(page.locator("#shards tr")).to_have_count(3)
+        machine.read(Claim(2, machine.me, ClaimState.LIVE, 8, over=machine.me), 1)
+        await expect(page.locator("#shards tr")).to_have_count(2, timeout=PATIENCE_MS)
+
+
+async def test_the_page_of_a_cluster_fits_a_phone() -> None:
+    machine = cluster_of(64)
+    server = AdminServer(HttpConfig(port=0), Source())
+    server.cluster = lambda: overview("prod", machine, 64, 8)
+    async with server, browser_page(f"http://127.0.0.1:{server.port}/cluster", width=360) as page:
+        await expect(page.locator("#shards tr")).to_have_count(64, timeout=PATIENCE_MS)
+        widths = await page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert widths[0] <= widths[1]
+        await picture(page, "cluster-phone")
 
 
 async def test_only_so_many_pages_are_served_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,13 +64,19 @@ class Ended:
 class Command:
     """A running command whose output goes to files, so that it never waits for a reader."""
 
-    def __init__(self, arguments: Sequence[str], env: dict[str, str], descriptors: int = 0) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        env: dict[str, str],
+        descriptors: int = 0,
+        program: Sequence[str] = ("-m", "ingestor"),
+    ) -> None:
         """descriptors: soft and hard limit of open files; 0 = those of this process."""
         limit = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] if descriptors else []
         self._out = tempfile.TemporaryFile()  # noqa: SIM115
         self._err = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [*limit, sys.executable, "-m", "ingestor", *arguments],
+            [*limit, sys.executable, *program, *arguments],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=self._out,

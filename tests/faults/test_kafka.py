@@ -24,6 +24,7 @@ from tests.faults.proxy import FaultProxy
 from tests.faults.results import RowRecorder
 from tests.kafka.broker import KafkaBroker, KafkaEndpoint
 from tests.kafka.test_sink import TABLE, feed, running, sink_of, submit
+from tests.kafka.three_brokers import ThreeBrokers
 
 MOVES = 30
 MESSAGE_BYTES_MAX = 65_536
@@ -100,6 +101,38 @@ async def test_thirty_leader_moves_lose_nothing(row: RowRecorder) -> None:
         promised="nothing lost, nothing twice",
         measured=f"{MOVES} moves, {submitted:,} rows: 0 lost, {twice} twice, "
         f"longest wait {ledger.worst_s:.2f} s (embedded broker)",
+    )
+
+
+@pytest.mark.rows("K3")
+@pytest.mark.timeout(240)
+@pytest.mark.long(minutes=2)
+async def test_thirty_leader_moves_of_three_brokers_lose_nothing(
+    kafka_tools: None, row: RowRecorder
+) -> None:
+    """Leaders of three real brokers, each a move to another one."""
+    ledger, stop = TimedLedger(), asyncio.Event()
+    with ThreeBrokers() as cluster:
+        sink = sink_of(cluster, ledger, replication_factor=3, retry_backoff_ms=20)
+        topic = sink.settings.tick_topic(RowClass.TRADE)
+        async with running(sink):
+            feeding = asyncio.create_task(feed(sink, 3_000, stop))
+            started_s, leaders = time.monotonic(), cluster.leaders(topic)
+            for partition, turn in zip(itertools.cycle(range(3)), range(MOVES), strict=False):
+                leaders[partition] = leaders[partition] % 3 + 1
+                await cluster.move_leader(topic, partition, leaders[partition])
+                await asyncio.sleep(max(0.0, started_s + (turn + 1) * 0.5 - time.monotonic()))
+            took_s = time.monotonic() - started_s
+            stop.set()
+            submitted = await feeding
+            assert await sink.drain(60) == 0
+        twice = await assert_all_there(sink, ledger, submitted)
+        assert twice == 0
+    row(
+        "K3",
+        promised="nothing lost, nothing twice",
+        measured=f"{MOVES} moves of three brokers in {took_s:.0f} s, {submitted:,} rows: 0 lost, "
+        f"{twice} twice, longest wait {ledger.worst_s:.2f} s",
     )
 
 

@@ -100,8 +100,13 @@ class KafkaBroker(KafkaEndpoint):
     `tls_bootstrap_servers`, which trusts clients with a certificate of the same authority, such as
     `client_cert` and `client_key`; both together add SASL_SSL at `sasl_tls_bootstrap_servers`.
     `advertised` is the address of a proxy that clients are sent to instead of `address`; it must
-    listen before the broker starts.
+    listen before the broker starts. `through` adds a listener at `proxied_address` for clients
+    of a proxy alone: they begin at its address, and are sent there. `node` and `voters` make
+    it one of several (tests/kafka/three_brokers.py).
     """
+
+    node = 1
+    voters = ""  # "1@host:port,...": the controllers of all nodes
 
     def __init__(
         self,
@@ -110,16 +115,17 @@ class KafkaBroker(KafkaEndpoint):
         sasl: bool = False,
         tls: bool = False,
         advertised: str = "",
+        through: str = "",
     ) -> None:
         self._overrides = dict(overrides or {})
-        self._advertised = advertised
+        self._advertised = {"PLAINTEXT": advertised, "PROXIED": through}
         self.directory = Path(tempfile.mkdtemp(prefix="ingestor-kafka-"))
         self.log_file = self.directory / "kafka.log"
         self.ca_file = self.directory / "ca.pem"
         self.client_cert = self.directory / "client.pem"
         self.client_key = self.directory / "client.key"
         names = ["PLAINTEXT", "CONTROLLER", *["SASL_PLAINTEXT"] * sasl, *["SSL"] * tls]
-        names += ["SASL_SSL"] * (sasl and tls)
+        names += ["SASL_SSL"] * (sasl and tls) + ["PROXIED"] * bool(through)
         self._addresses = dict(
             zip(names, (f"{HOST}:{port}" for port in free_ports(len(names))), strict=True)
         )
@@ -129,6 +135,8 @@ class KafkaBroker(KafkaEndpoint):
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
         self.address = self._addresses["PLAINTEXT"]
+        self.controller = self._addresses["CONTROLLER"]
+        self.proxied_address = self._addresses.get("PROXIED", "")
         super().__init__(
             advertised or self.address, f"Apache Kafka {kafka_version()} from Maven, one node"
         )
@@ -211,7 +219,8 @@ class KafkaBroker(KafkaEndpoint):
             self._write_certificates()
         lines = (f"{key}={value}\n" for key, value in self._settings().items())
         Path(self._properties).write_text("".join(lines), encoding="utf-8")
-        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]
+        tool = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID]
+        tool += [] if self.voters else ["--standalone"]
         if self.sasl_bootstrap_servers:
             user = f"SCRAM-SHA-512=[name={SASL_USER},password={SASL_PASSWORD}]"
             tool += ["--add-scram", user]
@@ -246,12 +255,13 @@ class KafkaBroker(KafkaEndpoint):
     def _settings(self) -> dict[str, str]:
         listeners = {name: f"{name}://{address}" for name, address in self._addresses.items()}
         advertised = {name: url for name, url in listeners.items() if name != "CONTROLLER"}
-        if self._advertised:
-            advertised["PLAINTEXT"] = f"PLAINTEXT://{self._advertised}"
+        for name, address in self._advertised.items():
+            if address:
+                advertised[name] = f"{name}://{address}"
         settings = {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.bootstrap.servers": self._addresses["CONTROLLER"],
+            "node.id": str(self.node),
+            "controller.quorum.bootstrap.servers": self.controller,
             "controller.listener.names": "CONTROLLER",
             "listeners": ",".join(listeners.values()),
             "advertised.listeners": ",".join(advertised.values()),
@@ -276,10 +286,10 @@ class KafkaBroker(KafkaEndpoint):
         if self.sasl_bootstrap_servers:
             settings["sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-512"
             logins = "org.apache.kafka.common.security"
-            plain = f'{logins}.plain.PlainLoginModule required user_{SASL_USER}="{SASL_PASSWORD}";'
+            login = f'{logins}.plain.PlainLoginModule required user_{SASL_USER}="{SASL_PASSWORD}";'
             scram = f"{logins}.scram.ScramLoginModule required;"
             for name in ("sasl_plaintext", "sasl_ssl"):
-                settings[f"listener.name.{name}.plain.sasl.jaas.config"] = plain
+                settings[f"listener.name.{name}.plain.sasl.jaas.config"] = login
                 settings[f"listener.name.{name}.scram-sha-512.sasl.jaas.config"] = scram
         if self.tls_bootstrap_servers:
             settings |= {
@@ -288,7 +298,11 @@ class KafkaBroker(KafkaEndpoint):
                 "ssl.truststore.type": "PEM",
                 "ssl.truststore.location": str(self.ca_file),
             }
-        names = ",".join(f"{n}:{'PLAINTEXT' if n == 'CONTROLLER' else n}" for n in listeners)
+        if self.voters:
+            settings["controller.quorum.voters"] = self.voters
+            del settings["controller.quorum.bootstrap.servers"]
+        plain = ("CONTROLLER", "PROXIED")
+        names = ",".join(f"{name}:{'PLAINTEXT' if name in plain else name}" for name in listeners)
         return settings | {"listener.security.protocol.map": names} | self._overrides
 
     def _wait_until_ready(self, deadline_s: float) -> None:

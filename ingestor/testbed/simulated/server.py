@@ -204,7 +204,7 @@ class Simulator:
         return Client(self)
 
     def _answer(self, path: str, query: dict[str, list[str]]) -> bytes | None:
-        listing, body = self._book.dialect.instruments(self.symbols)
+        listing, body = self._book.dialect.instruments(self.symbols[: self.faults.listed or None])
         if path == listing:
             return body
         if path.startswith("/control/"):
@@ -229,6 +229,8 @@ class Simulator:
                 self.stall(values.get("for_s", 10.0))
             case "burst":
                 self.faults.rate_factor = values.get("factor", 5.0)
+            case "list":
+                self.faults.listed = int(values.get("count", 0))
             case "malformed" | "gaps" | "duplicates" | "refuse":
                 setattr(self.faults, name, int(values.get("count", 1)))
                 self.faults.status = int(values.get("status", 503))

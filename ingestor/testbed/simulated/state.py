@@ -102,6 +102,7 @@ class Faults:
     retry_after_s: int | None = None
     stalled_until_s: float = 0.0  # open, silent but for heartbeats; the clock of time()
     deaf: bool = False  # requests are not answered
+    listed: int = 0  # only so many of its symbols are in its list; 0 = all
     halted: frozenset[str] = frozenset()  # symbols that say nothing
     rate_factor: float = 1.0  # of the rate: a burst above 1
     bad_symbols: set[str] = field(default_factory=set)  # refused when subscribed to

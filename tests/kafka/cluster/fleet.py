@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,16 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from ingestor.app.settings import kafka_settings
+from ingestor.cluster.records import read_claim
 from ingestor.cluster.store import Cluster, read_cluster
 from ingestor.config.load import load
+from ingestor.kafka.settings import CLAIMS
 from ingestor.sources.registry import markets
 from tests.e2e.processes import Command, Venue, ingestor
 
 SESSION_S = 3.0  # as `write_config` has it
 PATIENCE_S = 45.0
+PROGRAM = ("-m", "ingestor")
 
 
 def feed_of(venue: Venue, channels: str = '"trades", "book"', streams: int = 4) -> str:
@@ -44,6 +49,7 @@ class Fleet:
     def __init__(self, config: Path) -> None:
         self.config = config
         self.workers: dict[str, Command] = {}
+        self.watching = threading.Event()  # `kill_at` misses no claim from here on
         self._settings = kafka_settings(load(config, markets()).kafka)
 
     def prepare(self, shards: int) -> None:
@@ -56,10 +62,22 @@ class Fleet:
             done = ingestor("cluster", *arguments, env=env)
             assert done.returncode == 0, done.stderr
 
-    def start(self, *names: str) -> None:
+    def start(self, *names: str, program: Sequence[str] = PROGRAM, servers: str = "") -> None:
+        """Start workers.
+
+        Args:
+            names: Of the workers.
+            program: What Python runs.
+            servers: Where they reach Kafka, if not where the configuration says.
+        """
         for name in names:
             env = {**os.environ, "INGESTOR__CLUSTER__MEMBER": name}
-            self.workers[name] = Command(("run", str(self.config), "--cluster", "--json"), env)
+            if servers:
+                env["INGESTOR__KAFKA__BOOTSTRAP_SERVERS"] = servers
+            arguments = ("run", str(self.config), "--cluster", "--json")
+            if name in self.workers:
+                self.workers[name].close()
+            self.workers[name] = Command(arguments, env, program=program)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         self.workers[name].process.send_signal(number)
@@ -67,6 +85,13 @@ class Fleet:
     def close(self) -> None:
         for worker in self.workers.values():
             worker.close()
+
+    def page(self, name: str) -> dict[str, Any]:
+        """Return what the cluster's page of a worker is told."""
+        port = self.cluster().claims.where[name].rpartition(":")[2]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/cluster.json", timeout=10) as answer:
+            told: dict[str, Any] = orjson.loads(answer.read())
+        return told
 
     # ------------------------------------------------------------------ claims
 
@@ -104,6 +129,31 @@ class Fleet:
             return sum(counts) == shards and min(counts) >= least
 
         self.until(is_dealt)
+
+    def kill_at(self, member: str, state: str) -> None:
+        """Kill a worker (SIGKILL) as soon as its next claim that says so is there."""
+        asyncio.run(self._kill_at(member, state))
+
+    async def _kill_at(self, member: str, state: str) -> None:
+        settings = self._settings
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap_servers, fetch_max_wait_ms=5
+        )
+        await consumer.start()
+        try:
+            place = TopicPartition(settings.topic(CLAIMS), 0)
+            consumer.assign([place])
+            await consumer.seek_to_end(place)
+            await consumer.position(place)
+            self.watching.set()
+            async with asyncio.timeout(PATIENCE_S):
+                async for record in consumer:
+                    claim = read_claim(record.key, record.value)
+                    if claim and (claim.life.member, claim.state.value) == (member, state):
+                        self.signal(member, signal.SIGKILL)
+                        return
+        finally:
+            await consumer.stop()
 
     # ------------------------------------------------------------------ rows
 

@@ -94,6 +94,11 @@ def test_a_cluster_that_is_not_there_is_named(call: Call, config: Path) -> None:
         1,
         "ingestor: cluster 'prd' is unknown; did you mean 'prod'?\n",
     )
+    done = call("run", str(config), "--cluster", env={})
+    assert (done.returncode, done.stderr) == (
+        1,
+        "ingestor: cluster 'prd' is unknown; did you mean 'prod'?\n",
+    )
     done = call("cluster", "init", str(config), "--shards", "8", env={})
     assert done.returncode == 1
     assert "has 4 shards, not 8" in done.stderr
@@ -151,6 +156,26 @@ def test_of_two_who_apply_at_once_one_fails(call: Call, config: Path) -> None:
     assert len(failed) == 1, outcomes
     assert isinstance(failed[0], ClusterError)
     assert "at the same time" in str(failed[0])
+
+
+def test_a_broker_without_the_protocol_is_refused(
+    call: Call, tmp_path: Path, kafka_factory: object
+) -> None:
+    """As Kafka before 4.0. The classic protocol of `cluster.protocol` works there."""
+    assert callable(kafka_factory)
+    broker = kafka_factory({"group.coordinator.rebalance.protocols": "classic"})
+    config = write_config(tmp_path, broker.bootstrap_servers, cluster="")
+    done = call("cluster", "init", str(config), "--shards", "4", env={})
+    assert done.returncode == 1
+    assert done.stderr == (
+        "ingestor: the broker has no group protocol `consumer` (KIP-848, Kafka 4.0); set "
+        'cluster.protocol = "classic"\n'
+    )
+    status = call("cluster", "status", str(config), env={})
+    assert "no cluster at" in status.stderr  # nothing was created
+    text = config.read_text().replace("3_000", "6_000")
+    config.write_text(text.replace("[cluster]", '[cluster]\nprotocol = "classic"'))
+    assert call("cluster", "init", str(config), "--shards", "4", env={}).returncode == 0
 
 
 def test_a_floor_that_is_too_high_is_told_by_init_and_doctor(

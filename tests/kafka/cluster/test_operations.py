@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,62 @@ def test_plans_are_followed_and_workers_obey(workers: Fleet) -> None:
     workers.until(lambda owners: len(owners) == SHARDS and not before & lives(workers))
     time.sleep(1.0)
     assert late_rows(workers.rows()) == []
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.long(minutes=2)
+def test_whoever_has_shard_0_keeps_the_plan_up_to_the_lists(
+    tmp_path: Path, cluster_kafka: KafkaBroker, venue: Venue
+) -> None:
+    """Symbols are listed, delisted, and listed again after its owner was killed."""
+    venue.control("list", "count=10")
+    config = write_config(
+        tmp_path,
+        cluster_kafka.bootstrap_servers,
+        feeds=feed_of(venue),
+        lists="ttl_s = 1",
+    )
+    with fleet(config) as workers:
+        workers.prepare(SHARDS)
+        workers.start("a", "b")
+        workers.settle(SHARDS, "a", "b")
+        assert subscribed(workers) == 10
+        assert workers.cluster().revision == 1
+        venue.control("list", "count=16")
+        workers.until(lambda _owners: subscribed(workers) == 16 and revisions(workers) == {2})
+        time.sleep(1.0)
+        assert len(by_key(workers.rows())) == 16
+
+        venue.control("list", "count=12")
+        workers.until(lambda _owners: subscribed(workers) == 12)
+        assert workers.cluster().revision == 3
+        workers.until(lambda _owners: revisions(workers) == {3})
+        # Another configuration is applied, which these workers don't have: they leave it alone.
+        text = workers.config.read_text()
+        workers.config.write_text(text.replace('["*"]', '["S00000-USD", "S00001-USD"]'))
+        run("apply", str(workers.config))
+        venue.control("list", "count=16")
+        time.sleep(4.0)
+        assert (workers.cluster().revision, subscribed(workers)) == (4, 2)
+        workers.config.write_text(text)
+        venue.control("list", "count=12")
+        run("apply", str(workers.config))
+        workers.settle(SHARDS, "a", "b")
+        assert [row for row in workers.rows() if row.cause in ("takeover", "restart")] == []
+
+        owner = workers.owners()[0]
+        workers.signal(owner, signal.SIGKILL)
+        venue.control("list", "count=16")
+        workers.until(lambda _owners: subscribed(workers) == 16)
+        other = ({"a", "b"} - {owner}).pop()
+        workers.settle(SHARDS, other)
+        assert late_rows(workers.rows()) == []
+
+
+def subscribed(workers: Fleet) -> int:
+    """Count the instruments of the plan."""
+    records = [value for log in workers.cluster().shards.values() for value in log.records.values()]
+    return len({one["symbol"] for value in records for one in orjson.loads(value)["instruments"]})
 
 
 def lives(workers: Fleet) -> set[object]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from feeds.simulated import Simulated
 from ingestor.app.planning import Planned
-from ingestor.cluster.proposal import Proposal, propose
+from ingestor.cluster.proposal import Proposal, feeds_digest, propose, running_plan
 from ingestor.cluster.records import ShardLog
 from ingestor.cluster.report import report_of, report_text
 from ingestor.cluster.shards import Claim, ClaimState, ClaimTable, Life
@@ -46,7 +48,7 @@ def config(**cluster: object) -> Config:
 
 
 def empty(shards: int) -> Cluster:
-    return Cluster("prod", {shard: ShardLog() for shard in range(shards)}, ClaimTable(), {})
+    return Cluster("prod", {shard: ShardLog() for shard in range(shards)}, ClaimTable())
 
 
 def follow(cluster: Cluster, proposal: Proposal) -> None:
@@ -80,6 +82,39 @@ def test_each_stream_is_in_one_shard_and_stays_there() -> None:
     assert len(streams(cluster)) == 11
 
 
+def test_metadata_that_changed_are_a_revision_and_move_nothing() -> None:
+    cluster = empty(4)
+    symbols = [f"S{number}" for number in range(10)]
+    follow(cluster, propose(planned(*symbols), cluster, config(), {}))
+    revised = planned(*symbols)
+    number = revised.table.symbols("simulated", "spot")["S3"]
+    plain = replace(revised.table[number], tick_size="0.001")
+    finer = InstrumentTable([plain, *(one for one in revised.table if one.symbol != "S3")])
+    wish = Wanted(Simulated, "spot", range(10), ["trades"], Route(streams_per_connection=2))
+    second = propose(Planned(finer, make_plan([wish], finer)), cluster, config(), {})
+    assert (second.added, second.removed, second.changed, second.moved) == (0, 0, 1, 0)
+    follow(cluster, second)
+    assert propose(Planned(finer, make_plan([wish], finer)), cluster, config(), {}).is_empty
+    table = InstrumentTable()
+    running_plan(cluster, table, {})
+    found = table[table.symbols("simulated", "spot")["S3"]]
+    assert (found.tick_size, found.revision) == ("0.001", plain.revision + 1)
+
+
+def test_the_plan_says_of_which_feeds_it_was_made() -> None:
+    cluster = empty(2)
+    assert cluster.config == ""
+    follow(cluster, propose(planned("A", "B"), cluster, config(), {}))
+    assert cluster.config == feeds_digest(config(name="other", workers=9))
+    fields = config().model_dump()
+    own = Config.model_validate(
+        {"feeds": [{**fields["feeds"][0], "source_addresses": ["127.0.0.1"]}]}
+    )
+    assert feeds_digest(own) == cluster.config
+    other = Config.model_validate({"feeds": [{**fields["feeds"][0], "symbols": ["A"]}]})
+    assert feeds_digest(other) != cluster.config
+
+
 def test_a_hot_instrument_gets_a_connection_of_its_own() -> None:
     cluster = empty(2)
     follow(
@@ -103,8 +138,6 @@ def test_rebalance_packs_anew() -> None:
 
 
 def test_a_limit_that_would_break_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     market = Simulated.markets["spot"]
     limited = replace(market, limits=replace(market.limits, connections_per_address=2))
     monkeypatch.setattr(Simulated, "markets", {"spot": limited})

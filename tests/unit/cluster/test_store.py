@@ -37,9 +37,9 @@ def test_names_are_checked() -> None:
         check_name("zzz", "prod")
     table = ClaimTable()
     table.take(Claim(0, Life("node7", "01"), ClaimState.LIVE))
-    cluster = Cluster("prod", {}, table, {})
+    cluster = Cluster("prod", {}, table)
     check_member(cluster, "node7")
     with pytest.raises(ClusterError, match="did you mean 'node7'"):
         check_member(cluster, "node8")
     with pytest.raises(ClusterError, match="there are none"):
-        check_member(Cluster("prod", {}, ClaimTable(), {}), "x")
+        check_member(Cluster("prod", {}, ClaimTable()), "x")
