@@ -221,6 +221,15 @@ def refill_families(rows: Mapping[str, int], outcomes: Mapping[str, int]) -> Ite
     yield refills
 
 
+def trace_families(exports: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield what became of requests to the collector of spans. exports: by outcome."""
+    text = "Requests to the collector of spans by outcome."
+    family = counter("trace_exports", text, ("outcome",))
+    for outcome, count in exports.items():
+        family.add_metric((outcome,), count)
+    yield family
+
+
 def recorder_families(found: RecorderStatistics) -> Iterator[Metric]:
     """Yield what the recorder did."""
     state = gauge("recorder_state", "1 for the state that the recorder is in.", ("state",))

@@ -126,7 +126,7 @@ class Tracing:
 
     def __init__(self) -> None:
         self.is_on = False
-        self.exports: Counter[str] = Counter()
+        self.exports: Counter[str] = Counter(sent=0, failed=0)
         self._tracer: trace.Tracer | None = None
         self._provider: TracerProvider | None = None
         self._every = 0
