@@ -149,7 +149,7 @@ def symbols(
 
 
 def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:
-    """Look at this machine: versions, limits, the cache folder, the port, the broker.
+    """Look at this machine and around: versions, limits, disk, the port, Kafka, venues, the clock.
 
     Exit status 1 if something would keep the program from running.
 

@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from ingestor.cli import common as cli_common
-from ingestor.cli import doctor
+from ingestor.cli import doctor, surroundings
 from ingestor.cli import main as cli
 from ingestor.model.errors import ConfigError, ListenFailed
 from ingestor.model.timestamps import SECOND
@@ -315,10 +315,12 @@ def test_doctor_finds_a_broker_and_a_port_in_use(run: Run, monkeypatch: pytest.M
         port = listener.getsockname()[1]
         monkeypatch.setenv("INGESTOR__KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
         monkeypatch.setenv("INGESTOR__HTTP__PORT", str(port))
+        monkeypatch.setattr(surroundings, "_LOGIN_S", 0.1)  # it accepts, and says nothing
         status, out, _ = run("doctor", "--json")
     states = {one["what"]: one for one in json.loads(out)}
     assert status == 1
     assert states["broker"]["state"] == "ok"
+    assert states["kafka login"]["state"] == "failed"
     assert states["http port"]["state"] == "failed"
     assert states["http port"]["text"].endswith("Address already in use")
 
