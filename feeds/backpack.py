@@ -381,7 +381,7 @@ class Backpack(PlainFeed):
 
 def _due_ns(value: Any) -> int:
     """Return when funding is next exchanged, which comes in us, once in ms."""
-    return int(either_ns([whole_number(value)])[0])
+    return either_ns(whole_number(value))
 
 
 def _price(level: tuple[str, str]) -> float:

@@ -233,8 +233,11 @@ class Bitfinex(PlainFeed):
         return None
 
     def _event(self, event: _Event) -> Control:
-        symbol = event.symbol.removeprefix("t") or event.key.removeprefix(_STATUS_KEY)
-        stream = f"{event.channel}:{symbol}" if event.channel in _CHANNELS.values() else ""
+        name, begin = (event.key, _STATUS_KEY) if event.channel == "status" else (event.symbol, "t")
+        symbol = name.removeprefix(begin)
+        is_pair = name.startswith(begin) or event.event == "error"  # else funding, liq:global
+        is_known = event.channel in _CHANNELS.values() and is_pair
+        stream = f"{event.channel}:{symbol}" if is_known else ""
         match event.event:
             case "subscribed":
                 is_ours = stream and event.prec == _BOOK["prec"]

@@ -15,6 +15,8 @@ Traps:
   order.
 - `ticker` has mark and index price, the funding rate until it is due, and open interest in base.
 - `liquidation` is of a type of instruments, without a symbol; its side is the position's.
+- Messages of API v2 (recordings of /v2/ws/public) name `channel` and `instId`, and say `asks`,
+  `tradeId`, `holdingAmount` and so on; they are read too.
 - The client sends the text `ping`, no JSON, and gets `pong`; two minutes without end a connection.
 """
 
@@ -65,6 +67,7 @@ from ingestor.adapter import (
     best_of,
     instrument,
     iso_text,
+    optional_ns,
     said,
     time_ns,
     whole_number,
@@ -81,6 +84,11 @@ _TOPICS: Final = {
 }
 _SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
 _OF_ALL_SYMBOLS: Final = "liquidation"
+# What messages of API v2 call it.
+_CLASSIC: Final = {"trade": "publicTrade"}
+_CLASSIC_TRADE: Final = {"i": "tradeId", "p": "price", "v": "size", "S": "side", "T": "ts"}
+_CLASSIC_SIDES: Final = {"a": "asks", "b": "bids"}
+_CANDLE: Final = "candle"  # candle1m and so on
 _POSITIONS: Final = {"buy": Position.LONG, "sell": Position.SHORT}
 _TYPES: Final = {
     "spot": "spot",
@@ -99,14 +107,41 @@ _TEMPORARY: Final = frozenset({"429", "40010", "40015", "40200", "40725", "45001
 
 
 class _Argument(msgspec.Struct, rename="camel", gc=False):
+    """Name a stream; `channel` and `inst_id` do in the messages of API v2."""
+
     inst_type: str
-    topic: str
+    topic: str = ""
     symbol: str = ""
+    channel: str = ""
+    inst_id: str = ""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Topic and symbol, as API v3 has them."""
+        if self.topic:
+            return self.topic, self.symbol
+        return _CLASSIC.get(self.channel, self.channel), self.inst_id
+
+    @property
+    def stream(self) -> str:
+        topic, symbol = self.names
+        return f"{topic}:{symbol}" if symbol else topic
 
 
 class _Trade(msgspec.Struct, gc=False):
     i: Any
     p: Any  # as text or bare: `float_hook` keeps the digits
+    v: Any
+    S: str
+    T: Any
+    isRPI: Any = None  # noqa: N815  # the venue's name
+
+
+class _ClassicTrade(msgspec.Struct, rename=_CLASSIC_TRADE, gc=False):
+    """The same in API v2."""
+
+    i: Any
+    p: Any
     v: Any
     S: str
     T: Any
@@ -119,7 +154,23 @@ class _Trades(msgspec.Struct, gc=False):
     data: list[_Trade]
 
 
+class _ClassicTrades(msgspec.Struct, gc=False):
+    action: Literal["snapshot", "update"]
+    arg: _Argument
+    data: list[_ClassicTrade]
+
+
 class _Levels(msgspec.Struct, gc=False):
+    a: msgspec.Raw
+    b: msgspec.Raw
+    ts: Any
+    seq: Any = 0
+    pseq: Any = 0
+
+
+class _ClassicLevels(msgspec.Struct, rename=_CLASSIC_SIDES, gc=False):
+    """The same in API v2."""
+
     a: msgspec.Raw
     b: msgspec.Raw
     ts: Any
@@ -133,7 +184,22 @@ class _Book(msgspec.Struct, gc=False):
     data: list[_Levels]
 
 
+class _ClassicBook(msgspec.Struct, gc=False):
+    action: Literal["snapshot", "update"]
+    arg: _Argument
+    data: list[_ClassicLevels]
+
+
 class _Best(msgspec.Struct, gc=False):
+    a: list[list[Any]]
+    b: list[list[Any]]
+    ts: Any
+    seq: Any = 0
+
+
+class _ClassicBest(msgspec.Struct, rename=_CLASSIC_SIDES, gc=False):
+    """The same in API v2."""
+
     a: list[list[Any]]
     b: list[list[Any]]
     ts: Any
@@ -145,12 +211,18 @@ class _Quotes(msgspec.Struct, gc=False):
     data: list[_Best]
 
 
+class _ClassicQuotes(msgspec.Struct, gc=False):
+    arg: _Argument
+    data: list[_ClassicBest]
+
+
 class _Ticker(msgspec.Struct, rename="camel", gc=False):
     mark_price: Any = None
     index_price: Any = None
     funding_rate: Any = None
     next_funding_time: Any = None
     open_interest: Any = None
+    holding_amount: Any = None  # the same in API v2
 
 
 class _Tickers(msgspec.Struct, gc=False):
@@ -184,6 +256,9 @@ _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book).decode
 _parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
+_parse_classic_trades: Final = msgspec.json.Decoder(_ClassicTrades, float_hook=str).decode
+_parse_classic_book: Final = msgspec.json.Decoder(_ClassicBook).decode
+_parse_classic_quotes: Final = msgspec.json.Decoder(_ClassicQuotes, float_hook=str).decode
 _parse_liquidations: Final = msgspec.json.Decoder(_Liquidations, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 
@@ -259,27 +334,34 @@ class Bitget(PlainFeed):
             raise DecodeError(self.venue, "data without arg")
         if head.arg.inst_type.lower() != self._type:
             return OTHER_MARKET
-        match head.arg.topic:
+        is_classic = not head.arg.topic
+        match head.arg.names[0]:
             case "publicTrade":
-                self._trades(_parse_trades(payload), ts_recv, out)
+                parse_trades = _parse_classic_trades if is_classic else _parse_trades
+                self._trades(parse_trades(payload), ts_recv, out)
             case "books1":
-                self._quotes(_parse_quotes(payload), ts_recv, out)
+                parse_quotes = _parse_classic_quotes if is_classic else _parse_quotes
+                self._quotes(parse_quotes(payload), ts_recv, out)
             case "books":
-                self._book(_parse_book(payload), ts_recv, out)
+                parse_book = _parse_classic_book if is_classic else _parse_book
+                self._book(parse_book(payload), ts_recv, out)
             case "ticker" if self._market != "spot":
                 self._tickers(_parse_tickers(payload), ts_recv, out)
             case "liquidation" if self._market != "spot":
                 self._liquidations(_parse_liquidations(payload), ts_recv, out)
             case topic if topic in _LEFT_OUT:
                 return _LEFT_OUT[topic]
+            case topic if is_classic and topic.startswith(_CANDLE):
+                return _LEFT_OUT["kline"]
             case topic:
                 raise UnknownMessage(self.venue, f"topic {topic!r:.60}")
         return None
 
-    def _trades(self, message: _Trades, ts_recv: int, out: ColumnBuffer) -> None:
-        number = self._symbols[message.arg.symbol]
+    def _trades(self, message: _Trades | _ClassicTrades, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[message.arg.names[1]]
         flags = int(Flag.LAST) | _FLAGS[message.action]
-        for trade in reversed(message.data):  # newest first
+        trades: Sequence[_Trade | _ClassicTrade] = message.data
+        for trade in reversed(trades):  # newest first
             identifier = whole_number(trade.i)
             out.trade(
                 number,
@@ -293,15 +375,15 @@ class Bitget(PlainFeed):
                 flags=flags | Flag.RPI if trade.isRPI in _IS_RPI else flags,
             )
 
-    def _quotes(self, message: _Quotes, ts_recv: int, out: ColumnBuffer) -> None:
-        number = self._symbols[message.arg.symbol]
+    def _quotes(self, message: _Quotes | _ClassicQuotes, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[message.arg.names[1]]
         for best in message.data:
             sequence = whole_number(best.seq)
             prices = (*best_of(best.b), *best_of(best.a))
             out.quote(number, time_ns(best.ts), ts_recv, sequence, *prices)
 
-    def _book(self, message: _Book, ts_recv: int, out: ColumnBuffer) -> None:
-        number = self._symbols[message.arg.symbol]
+    def _book(self, message: _Book | _ClassicBook, ts_recv: int, out: ColumnBuffer) -> None:
+        number = self._symbols[message.arg.names[1]]
         flags = _FLAGS[message.action]
         for update in message.data:
             last = whole_number(update.seq)
@@ -310,12 +392,12 @@ class Bitget(PlainFeed):
             append_pairs(out, number, times, (last, last, previous), (update.b, update.a), flags)
 
     def _tickers(self, message: _Tickers, ts_recv: int, out: ColumnBuffer) -> None:
-        number, time = self._symbols[message.arg.symbol], time_ns(message.ts)
+        number, time = self._symbols[message.arg.names[1]], time_ns(message.ts)
         for item in message.data:
-            rate, interest = said(item.funding_rate), said(item.open_interest)
+            rate = said(item.funding_rate)
+            interest = said(item.open_interest) or said(item.holding_amount)
             prices = {"mark_price": said(item.mark_price), "index_price": said(item.index_price)}
-            due = said(item.next_funding_time)
-            due_ns = time_ns(due) if due is not None and str(due) != "0" else None
+            due_ns = optional_ns(item.next_funding_time)
             if rate is not None and due_ns is not None:
                 state = FundingState.PREDICTED
                 add_funding(
@@ -340,19 +422,13 @@ class Bitget(PlainFeed):
             )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
-        argument = orjson.loads(payload)["arg"]
-        if argument["instType"].lower() != self._type:
+        argument = _parse_head(payload).arg
+        if argument is None or argument.inst_type.lower() != self._type:
             return ()
-        topic, symbol = argument["topic"], argument.get("symbol")
-        if topic not in _TOPICS.values():
-            return ()
-        return (f"{topic}:{symbol}" if symbol else topic,)
+        return (argument.stream,) if argument.names[0] in _TOPICS.values() else ()
 
     def _event(self, payload: bytes, head: _Head) -> Control:
-        streams: tuple[str, ...] = ()
-        if head.arg is not None:
-            topic, symbol = head.arg.topic, head.arg.symbol
-            streams = (f"{topic}:{symbol}" if symbol else topic,)
+        streams = (head.arg.stream,) if head.arg is not None else ()
         match head.event or head.op:
             case "subscribe":
                 return Ack(streams)

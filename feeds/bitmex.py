@@ -135,7 +135,7 @@ class _Instrument(msgspec.Struct, rename="camel", gc=False):
     """Hold what changed of an instrument; `partial` has all of it."""
 
     symbol: str
-    timestamp: str
+    timestamp: str = ""
     mark_price: Any = None
     indicative_settle_price: Any = None
     funding_rate: Any = None
@@ -298,7 +298,8 @@ class Bitmex(PlainFeed):
             out.quote(number, time, ts_recv, 0, *bid, *ask)
 
     def _instrument(self, told: _Instrument, ts_recv: int, out: ColumnBuffer) -> None:
-        number, time = self._symbols[told.symbol], iso_event_ns(told.timestamp)
+        number = self._symbols[told.symbol]
+        time = iso_event_ns(told.timestamp) if told.timestamp else None
         mark, index = told.mark_price, told.indicative_settle_price
         if mark is not None or index is not None:
             add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)

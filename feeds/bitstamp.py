@@ -8,6 +8,7 @@ Traps:
 - `diff_order_book` gives absolute sizes since the message before, without number; its image is
   over REST. `microtimestamp` orders both: what is not newer than the image is in it already.
   Nothing tells of a message that was lost but the next image.
+- A book may be crossed, the document says, while the engine matches.
 - `order_book` is the whole book of 100 levels each time.
 - `type` of a trade is the taker's side: 0 bought, 1 sold.
 - Channels are named by pairs in lower case without separator: btcusd.
@@ -101,7 +102,7 @@ class _Error(msgspec.Struct, gc=False):
 
 _parse_error: Final = msgspec.json.Decoder(_Error).decode
 
-_RULE: Final = BookRule(Continuity.NONE, SnapshotSource.REST, quotes_from_book=True)
+_RULE: Final = BookRule(Continuity.NONE, SnapshotSource.REST, may_cross=True, quotes_from_book=True)
 
 
 class Bitstamp:
@@ -173,7 +174,7 @@ class Bitstamp:
             case "bts:subscription_succeeded":
                 self._asked.pop(message.channel, None)
                 return Ack((message.channel,))
-            case "bts:unsubscription_succeeded":
+            case "bts:unsubscription_succeeded" | "bts:connection_established":
                 return Notice.INFO
             case "bts:heartbeat":
                 return Notice.HEARTBEAT

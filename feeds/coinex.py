@@ -66,6 +66,7 @@ from ingestor.adapter import (
     add_open_interest,
     inflated,
     instrument,
+    optional_ns,
     time_ns,
 )
 
@@ -131,9 +132,9 @@ class _State(msgspec.Struct, gc=False):
     mark_price: Any = None
     index_price: Any = None
     latest_funding_rate: Any = None
-    latest_funding_time: Milliseconds | None = None
+    latest_funding_time: Any = None
     next_funding_rate: Any = None
-    next_funding_time: Milliseconds | None = None
+    next_funding_time: Any = None
     open_interest_size: Any = None
 
 
@@ -286,12 +287,10 @@ class Coinex(PlainFeed):
         if mark is not None or index is not None:
             add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index)
         if state.next_funding_rate is not None:
-            due = state.next_funding_time
-            due_ns = None if due is None else due * MILLISECOND
+            due_ns = optional_ns(state.next_funding_time)
             add_funding(out, number, ts_recv, rate=state.next_funding_rate, due_ns=due_ns)
         if state.latest_funding_rate is not None:
-            due = state.latest_funding_time
-            due_ns = None if due is None else due * MILLISECOND
+            due_ns = optional_ns(state.latest_funding_time)
             settled = FundingState.SETTLED
             rate = state.latest_funding_rate
             add_funding(out, number, ts_recv, rate=rate, due_ns=due_ns, state=settled)

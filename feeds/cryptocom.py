@@ -8,6 +8,7 @@ Traps:
 - A subscribe request waits a second after connecting, or its rate counts for the part of a second.
 - `book` is an image, `book.update` changes it: `pu` is `u` of the update before. An update without
   levels says that the book is quiet, and goes on with the chain.
+- A depth of 10 or 150 is the whole book each time, twice a second.
 - Levels have three members: price, size, number of orders. `cs` is not documented and not read.
 - `tt` is the time of the book's last change, `t` that of the message.
 - Trades are newest first. The first message holds past ones: it has the id of the request, later
@@ -28,8 +29,10 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     NO_SIDE,
+    OTHER_BOOK,
     SECOND,
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     Continuity,
@@ -74,8 +77,6 @@ from ingestor.adapter import (
 DEPTH: Final = 50
 _STREAMS: Final = {
     "trades": "trade.{}",
-    "quotes": f"book.{{}}.{DEPTH}",
-    "book": f"book.{{}}.{DEPTH}",
     "funding": "funding.{}",
     "mark_price": "mark.{}",
     "open_interest": "ticker.{}",
@@ -210,8 +211,14 @@ _parse_images: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
 _parse_updates: Final = msgspec.json.Decoder(_Updates, float_hook=str).decode
 
 
+def _images(depth: int) -> BookOffer:
+    """Return the form in which the whole book comes each time."""
+    rule = BookRule(Continuity.NONE, depth_max=depth, images_only=True, quotes_from_book=True)
+    return BookOffer(depth, 500, rule, is_plain=True)
+
+
 def _market(name: str) -> Market:
-    channels = _SPOT_CHANNELS if name == "spot" else frozenset(_STREAMS)
+    channels = _SPOT_CHANNELS if name == "spot" else _SPOT_CHANNELS | frozenset(_STREAMS)
     return Market(
         endpoints=(Endpoint("wss://stream.crypto.com/exchange/v1/market", channels),),
         rest_url="https://api.crypto.com",
@@ -223,6 +230,7 @@ def _market(name: str) -> Market:
             rest=RestLimit("http", weight_per_s=10.0, weight_burst=10),  # 100 a second
         ),
         book=BookRule(Continuity.PREVIOUS, depth_max=DEPTH, quotes_from_book=True),
+        books=(BookOffer(DEPTH, 10), *map(_images, (150, 10))),
         trade_numbers=TradeNumbers.ASCENDING,
     )
 
@@ -238,17 +246,25 @@ class CryptoCom(PlainFeed):
         self._market = market
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
+        self._depth = DEPTH
+        self._form: dict[str, object] = {
+            "book_subscription_type": "SNAPSHOT_AND_UPDATE",
+            "book_update_frequency": 10,
+        }
+
+    def choose_book(self, offer: BookOffer) -> None:
+        self._depth = offer.depth
+        if offer.rule is not None:
+            self._form = {"book_subscription_type": "SNAPSHOT"}
 
     def stream(self, channel: str, symbol: str) -> str:
+        if channel in {"book", "quotes"}:
+            return f"book.{symbol}.{self._depth}"
         return _STREAMS[channel].format(symbol)
 
     def subscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
         for number, part in self._requests.parts(streams):
-            parameters = {
-                "channels": part,
-                "book_subscription_type": "SNAPSHOT_AND_UPDATE",
-                "book_update_frequency": 10,
-            }
+            parameters = {"channels": part, **self._form}
             yield orjson.dumps({"id": number, "method": "subscribe", "params": parameters})
 
     def unsubscribe(self, streams: Sequence[str]) -> Iterator[bytes]:
@@ -270,6 +286,8 @@ class CryptoCom(PlainFeed):
         match head.result.channel:
             case "trade":
                 self._trades(_parse_trades(payload), ts_recv, out)
+            case "book" | "book.update" if not self._is_ours(head.result.subscription):
+                return OTHER_BOOK
             case "book":
                 result = _parse_images(payload).result
                 for image in result.data:
@@ -287,6 +305,10 @@ class CryptoCom(PlainFeed):
             case name:
                 raise UnknownMessage(self.venue, f"channel {name!r:.60}")
         return None
+
+    def _is_ours(self, subscription: str) -> bool:
+        depth = subscription.rpartition(".")[2]
+        return not depth.isdecimal() or int(depth) == self._depth
 
     def _trades(self, message: _Trades, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[message.result.instrument_name]
@@ -309,7 +331,7 @@ class CryptoCom(PlainFeed):
     ) -> None:
         is_image = isinstance(one, _Image)
         bids, asks = pairs_of(sides[0]), pairs_of(sides[1])
-        is_cut = is_image and max(len(bids), len(asks)) >= DEPTH
+        is_cut = is_image and max(len(bids), len(asks)) >= self._depth
         out.levels(
             self._symbols[symbol],
             (one.t if one.tt is None else one.tt) * MILLISECOND,

@@ -226,6 +226,7 @@ def _endpoint(kind: str) -> Endpoint:
 _MARKET: Final = Market(
     endpoints=(_endpoint("future"),),
     rest_url="https://www.deribit.com",
+    other_hosts=("drb.coinbase.com",),
     limits=Limits(
         streams_per_connection=500,
         streams_per_subscribe=50,  # 500 are allowed
@@ -278,7 +279,8 @@ class Deribit(PlainFeed):
             return self._other(head)
         match head.params.channel.partition(".")[0]:
             case "trades":
-                for trade in _parse_trades(payload).params.data:
+                trades = _parse_trades(payload).params.data
+                for trade in sorted(trades, key=lambda one: one.trade_seq):
                     self._trade(trade, ts_recv, out)
             case "quote":
                 self._quote(_parse_quotes(payload).params.data, ts_recv, out)

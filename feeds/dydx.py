@@ -58,6 +58,7 @@ from ingestor.adapter import (
     add_open_interest,
     instrument,
     iso_event_ns,
+    pairs_of,
 )
 
 _MARKETS: Final = "v4_markets"
@@ -129,8 +130,8 @@ class _Markets(msgspec.Struct, rename="camel", gc=False):
 
 
 class _Update(msgspec.Struct, gc=False):
-    bids: list[tuple[Any, Any]] = []
-    asks: list[tuple[Any, Any]] = []
+    bids: list[list[Any]] = []
+    asks: list[list[Any]] = []
 
 
 _parse: Final = msgspec.json.Decoder(_Message).decode
@@ -297,8 +298,8 @@ class Dydx(PlainFeed):
                 ts_recv,
                 last,
                 last,
-                part.bids,
-                part.asks,
+                pairs_of(part.bids),
+                pairs_of(part.asks),
                 0,
                 no_time,
                 are_pairs=True,

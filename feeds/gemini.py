@@ -208,6 +208,10 @@ class Gemini(PlainFeed):
         raise UnknownMessage(self.venue, f"{payload[:60]!r}")
 
     @classmethod
+    def is_of_market(cls, market: str, symbol: str) -> bool:
+        return symbol.upper().endswith("PERP") == (market == "perpetual")
+
+    @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
         return [RestRequest("/v1/symbols/details/all")]
 

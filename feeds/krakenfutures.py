@@ -12,6 +12,7 @@ Traps:
   price.
 - A trade that liquidates is a row of liquidations too: its taker's position is closed.
 - A refusal is an `error` or `alert` without a name, or `subscribed_failed` with products.
+- Lists may have symbols in lower case, messages have none.
 - Both markets have a perpetual of BTC and USD: they are apart, since canonical names are.
 - A connection that is silent for a minute ends: the feed `heartbeat` comes every second.
 """
@@ -67,6 +68,7 @@ from ingestor.adapter import (
     instrument,
     iso_event_ns,
     iso_text,
+    optional_ns,
     unsigned,
     uuid_halves,
 )
@@ -147,7 +149,7 @@ class _Ticker(msgspec.Struct, gc=False):
     index: Any = None
     relative_funding_rate: Any = None
     relative_funding_rate_prediction: Any = None
-    next_funding_rate_time: Milliseconds | None = None
+    next_funding_rate_time: Any = None
     openInterest: Any = None  # noqa: N815  # the venue's name
 
 
@@ -273,9 +275,7 @@ class KrakenFutures(PlainFeed):
 
     def _ticker(self, one: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
         number, time = self._symbols[one.product_id], one.time * MILLISECOND
-        due_ns = None
-        if one.next_funding_rate_time is not None:
-            due_ns = one.next_funding_rate_time * MILLISECOND
+        due_ns = optional_ns(one.next_funding_rate_time)
         rates = (
             (one.relative_funding_rate, due_ns, FundingState.SETTLED),
             (
@@ -376,7 +376,9 @@ class KrakenFutures(PlainFeed):
             return None
         is_trading = entry["tradeable"] is True
         status = "post_only" if entry.get("postOnly") is True else "tradeable"
-        return Listing(entry["symbol"], is_trading, status if is_trading else "not_tradeable")
+        return Listing(
+            entry["symbol"].upper(), is_trading, status if is_trading else "not_tradeable"
+        )
 
     @classmethod
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
@@ -387,7 +389,7 @@ class KrakenFutures(PlainFeed):
         return instrument(
             cls.venue,
             market,
-            entry["symbol"],
+            entry["symbol"].upper(),
             f"{base}-{quote}-{suffix}".upper(),
             base,
             quote,

@@ -284,7 +284,7 @@ class Lighter(PlainFeed):
         flags = int(Flag.SNAPSHOT) if is_first else 0
         out.levels(
             self._number(message.channel),
-            ts_recv if time is None else int(either_ns([time])[0]),
+            ts_recv if time is None else either_ns(time),
             ts_recv,
             book.nonce,
             book.nonce,

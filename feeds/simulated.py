@@ -36,7 +36,6 @@ from ingestor.adapter import (
     Continuity,
     Control,
     DecodeError,
-    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -52,14 +51,11 @@ from ingestor.adapter import (
     RestLimit,
     RestRequest,
     RowClass,
-    Rows,
     Sequential,
     Side,
     UnknownMessage,
-    by_kind,
     instrument,
     level_pairs,
-    set_column,
     shape,
 )
 
@@ -67,7 +63,6 @@ _PREFIXES: Final = {"trades": "trade", "quotes": "quote", "book": "book"}
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
 _STATUS: Final = Filtered("status")
-_HEARTBEAT: Final = b'{"op":"heartbeat"}'
 
 
 # The texts of frequent frames.
@@ -129,51 +124,14 @@ class _Book(msgspec.Struct, gc=False, tag_field="ch", tag="book"):
 _parse: Final = msgspec.json.Decoder(_Trade | _Quote | _Snapshot | _Book, float_hook=str).decode
 
 
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[Sequence[object]]:
-    set_column(rows, "ts_event", [trade.t for trade in trades])
-    set_column(rows, "sequence", [trade.i for trade in trades])
-    set_column(rows, "side", [_SIDES[trade.m] for trade in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    return [trade.p for trade in trades], [trade.q for trade in trades]
-
-
-def _read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[Sequence[object]]:
-    set_column(rows, "ts_event", [quote.t for quote in quotes])
-    set_column(rows, "sequence", [quote.u for quote in quotes])
-    bid_prices, bid_sizes = zip(*[quote.b for quote in quotes], strict=True)
-    ask_prices, ask_sizes = zip(*[quote.a for quote in quotes], strict=True)
-    return bid_prices, bid_sizes, ask_prices, ask_sizes
-
-
-def _append_many(
-    parsed: list[_Trade | _Quote | _Snapshot | _Book],
-    symbols: Mapping[str, int],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: ColumnBuffer,
-) -> None:
-    numbers = [symbols[frame.s] for frame in parsed]
-    kinds: list[type] = list(map(type, parsed))
-    if _Snapshot in kinds:  # it has its place among the updates
-        kinds = [_Book if kind is _Snapshot else kind for kind in kinds]
-    for kind, (events, *columns) in by_kind(kinds, parsed, numbers, ts_recv, frames):
-        if kind is _Trade:
-            out.add_trades(_read_trades, events, *columns)
-        elif kind is _Quote:
-            out.add_quotes(_read_quotes, events, *columns)
-        else:
-            for event, number, received, out.frame in zip(events, *columns, strict=True):
-                _append(event, number, received, out)
-
-
 def _append(
     event: _Trade | _Quote | _Snapshot | _Book, number: int, ts_recv: int, out: ColumnBuffer
 ) -> None:
     match event:
         case _Trade():
-            out.add_trade(_read_trades, event, number, ts_recv)
+            out.trade(number, event.t, ts_recv, event.i, event.p, event.q, _SIDES[event.m], event.i)
         case _Quote():
-            out.add_quote(_read_quotes, event, number, ts_recv)
+            out.quote(number, event.t, ts_recv, event.u, *event.b, *event.a)
         case _Book(t=time, U=first, u=last, b=bids, a=asks):
             out.levels(number, time, ts_recv, first, last, bids, asks, are_pairs=True)
         case _Snapshot(t=time, u=last, b=bids, a=asks):
@@ -261,31 +219,6 @@ class Simulated:
         message = orjson.loads(payload)
         kind, symbol = message["ch"], message["s"]
         return (f"{'book' if kind == 'snapshot' else kind}:{symbol}",)
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
-        def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
-        ) -> Sequence[Control]:
-            """Append the rows of a frame, or return what else it was.
-
-            Args:
-                payloads: n frames.
-                ts_recv: n times of receipt in ns.
-                frames: n frame numbers.
-                out: Takes the rows.
-            """
-            notices = payloads.count(_HEARTBEAT)
-            if notices:
-                data = [place for place, one in enumerate(payloads) if one != _HEARTBEAT]
-                payloads = [payloads[place] for place in data]
-                ts_recv = [ts_recv[place] for place in data]
-                frames = [frames[place] for place in data]
-            if payloads:
-                _append_many(list(map(_parse, payloads)), symbols, ts_recv, frames, out)
-            return [Notice.HEARTBEAT] * notices
-
-        return decode
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -55,6 +55,7 @@ from ingestor.adapter import (
     add_mark_price,
     append_pairs,
     instrument,
+    optional_ns,
 )
 
 DEPTH: Final = 50
@@ -128,7 +129,7 @@ class _Value(msgspec.Struct, gc=False):
     ts: Milliseconds | None = None
     px: Any = None
     r: Any = None
-    ft: Milliseconds | None = None
+    ft: Any = None
 
 
 class _Values(msgspec.Struct, gc=False):
@@ -271,7 +272,7 @@ class WooX(PlainFeed):
         if one.r is None:
             add_mark_price(out, number, ts_recv, mark_price=one.px, ts_event=time)
             return
-        due_ns = None if one.ft is None else one.ft * MILLISECOND
+        due_ns = optional_ns(one.ft)
         state = FundingState.PREDICTED
         add_funding(out, number, ts_recv, rate=one.r, ts_event=time, due_ns=due_ns, state=state)
 

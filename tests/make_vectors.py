@@ -22,7 +22,7 @@ from ingestor.model.row_classes import (
     control_row,
 )
 from ingestor.model.rows import Cause, Flag, Kind, Rows
-from tests.fakes.rows import levels, others, quotes, trades
+from tests.fakes.rows import MAKERS, levels, quotes, trades
 
 FOLDER = Path(__file__).parent / "vectors"
 SESSION = bytes(range(16))
@@ -69,7 +69,7 @@ def cases() -> dict[str, tuple[RowClass, Rows]]:
 
 
 def _others(row_class: RowClass) -> Rows:
-    rows = others(row_class, 4, instruments=3)
+    rows = MAKERS[row_class](4, instruments=3)
     for name, unit in row_class.numbers.items():
         if unit is Exponent.OWN:
             rows[name][1] = -5

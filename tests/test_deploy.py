@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from ingestor.admin.exposition import STREAM_FAMILIES
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.families import cluster_families
-from ingestor.cluster.shards import Claim, ClaimState, Life, ShardMachine
+from ingestor.cluster.shards import ShardMachine
 from ingestor.cluster.view import worker_families
 from ingestor.config.load import load
 from ingestor.sources.registry import GROUP
@@ -34,7 +35,7 @@ def exported() -> set[str]:
     machine = ShardMachine(Life("node7", "01"), lambda: 0.0)
     machine.assigned([0])
     machine.read(Claim(0, machine.me, ClaimState.LIVE))
-    clustered = cluster_families(machine, 1, 0)
+    clustered = cluster_families(machine, 1, 0, {0: 1})
     families = [*App().exposition.families(), *worker_families({}), *clustered]
     names = {family.name + suffixes.get(family.type, "") for family in families}
     return {name for name in names if name.startswith("ingestor_")}

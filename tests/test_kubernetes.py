@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import typer.main
@@ -21,6 +22,7 @@ from ingestor.config.load import load
 from ingestor.config.model import Config
 from ingestor.sources.registry import markets
 from tests.e2e.processes import environment, ingestor
+from tests.test_deploy import exported
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -28,6 +30,38 @@ VERSIONS = ("1.30", "1.37")
 KUSTOMIZATIONS = sorted(path.parent for path in FOLDER.rglob("kustomization.yaml"))
 SHARDED = {"shards": "statefulset.yaml", "shards-job": "job.yaml"}
 INDEX_OF = {"StatefulSet": "SHARD", "Job": "JOB_COMPLETION_INDEX"}
+
+
+def _object(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+_LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
+_TEXT, _DURATION = {"type": "string"}, {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}
+# Of https://prometheus-operator.dev/docs/api-reference/api: what is used of it, and no other field.
+POD_MONITOR = _object(
+    ("apiVersion", "kind", "metadata", "spec"),
+    apiVersion={"const": "monitoring.coreos.com/v1"},
+    kind={"const": "PodMonitor"},
+    metadata=_object(("name",), name=_TEXT, labels=_LABELS),
+    spec=_object(
+        ("selector", "podMetricsEndpoints"),
+        jobLabel=_TEXT,
+        selector=_object((), matchLabels=_LABELS),
+        podMetricsEndpoints={
+            "type": "array",
+            "minItems": 1,
+            "items": _object(
+                (), port=_TEXT, path=_TEXT, interval=_DURATION, scrapeTimeout=_DURATION
+            ),
+        },
+    ),
+)
 
 
 @pytest.fixture
@@ -63,6 +97,9 @@ def _value(values: Mapping[str, str], name: re.Match[str]) -> str:
 
 
 def validate(resource: dict[str, Any], version: str) -> None:
+    if resource["kind"] == "PodMonitor":  # not of Kubernetes itself
+        jsonschema.validate(resource, POD_MONITOR)
+        return
     kubernetes_validate.validate(resource, version, strict=True)
 
 
@@ -86,7 +123,8 @@ def test_a_kustomization_names_every_file_of_its_folder(folder: Path) -> None:
     wanted = yaml.safe_load((folder / "kustomization.yaml").read_text())
     files = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
     generated = {name for one in wanted.get("configMapGenerator", ()) for name in one["files"]}
-    assert {*wanted["resources"], *generated} == files
+    own = {name for name in wanted["resources"] if not name.startswith("../")}
+    assert {*own, *generated} == files
     if (kubectl := shutil.which("kubectl")) is not None:
         command = [kubectl, "kustomize", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
@@ -120,6 +158,27 @@ def test_the_shards_of_a_manifest_are_the_plan(
         assert (done.returncode, done.stderr) == (0, "")
         shards.append(done.stdout.split(" of ")[0])
     assert shards == [f"shard {index}/{count}" for index in range(count)]
+
+
+def test_the_autoscaler_follows_a_metric_and_keeps_what_the_plan_was_checked_for(
+    secrets: dict[str, str],
+) -> None:
+    autoscaled, base = FOLDER / "cluster-autoscaled", FOLDER / "cluster"
+    [scaler] = [one for one in resources(autoscaled) if one["kind"] == "HorizontalPodAutoscaler"]
+    [deployment] = [one for one in resources(base) if one["kind"] == "Deployment"]
+    target = scaler["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+    config = load(base / "ingestor.toml", markets())
+    assert scaler["spec"]["minReplicas"] == config.cluster.workers == deployment["spec"]["replicas"]
+    names_used = {one["pods"]["metric"]["name"] for one in scaler["spec"]["metrics"]}
+    assert names_used <= exported()
+    [monitor] = [one for one in resources(autoscaled) if one["kind"] == "PodMonitor"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert labels[monitor["spec"]["jobLabel"]] == "ingestor"
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    ports = {one["name"] for one in container["ports"]}
+    assert {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]} <= ports
 
 
 def test_the_manifests_name_commands_and_options_that_exist() -> None:

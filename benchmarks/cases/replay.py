@@ -5,7 +5,9 @@ Frames are trades of Binance spot; rates are per CPU second.
 them with a recorder: rows acked per CPU second of the process, and the part of them that recording
 costs, its thread included (`cost`; quick: JSON only).
 `raw to rows`: a recording through decoder and pipeline to nothing. `parquet to batches`: through
-the reading API. `replay at 1x`: error of the gaps between frames, recorded 0.5 to 30 ms apart.
+the reading API. `foreign`: recordings of others through books, and the part of the CPU time that
+the first pass takes, which finds out what they carry. `replay at 1x`: error of the gaps between
+frames, recorded 0.5 to 30 ms apart.
 `disk full`: lag from the load server's send time to the broker's ack at 20,000 messages/s before,
 while and after a tmpfs of 8 MiB refuses the recorder. Not in quick; none where none may be mounted.
 """
@@ -23,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.cases import disk_full, recording_cost
+from benchmarks.cases import disk_full, first_pass, recording_cost
 from benchmarks.harness.frames import SHAPES, START_MS, SYMBOLS, Shape, table
 from ingestor import history as recordings
 from ingestor.adapter.contract import Subscription
@@ -50,15 +52,17 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         raw = _raw(shape, folder / "raw", 3 if quick else 10)
         parquet = _parquet(folder / "parquet", repeats=2 if quick else 5)
         pace = _pace(shape, folder / "paced", 100 if quick else 400)
+    foreign = first_pass.measure(quick=quick)
     full = [] if quick else disk_full.measure()
     costs = {f"recording_cost_{row['path'].split()[-1]}": row["cost"] for row in live}
     lags = {f"lag_p99_ms_disk_{row['path'].split()[-1]}": row["lag_p99_ms"] for row in full}
     return {
-        "results": [*live, raw, parquet, pace, *full],
+        "results": [*live, raw, parquet, *foreign, pace, *full],
         "headline": {
             **costs,
             "replay_frames_per_s": raw["per_s"],
             "parquet_rows_per_s": parquet["per_s"],
+            "first_pass_share": foreign[0]["first_pass_share"],
             "replay_1x_gap_error_ms_p99": pace["gap_error_ms_p99"],
             **lags,
         },

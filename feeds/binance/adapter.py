@@ -41,7 +41,6 @@ from ingestor.adapter import (
     Control,
     Counted,
     DecodeError,
-    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -64,7 +63,7 @@ from ingestor.adapter import (
 )
 
 from . import instruments, market_data, shapes
-from .batch_decoder import (
+from .events import (
     NO_TRADE,
     AggregateTrade,
     BookTicker,
@@ -75,11 +74,9 @@ from .batch_decoder import (
     Trade,
     append_event,
     append_history,
-    futures_decoder,
     is_whole_book,
     parse_wrapped,
     parser_of,
-    spot_decoder,
 )
 
 _SNAPSHOT: Final = int(Flag.SNAPSHOT)
@@ -159,13 +156,13 @@ _PARSERS: Final[Parsers] = {
 }
 SPOT_PARSERS: Final[Parsers] = {
     **_PARSERS,
-    "depthUpdate": msgspec.json.Decoder(Depth).decode,
+    "depthUpdate": msgspec.json.Decoder(Depth, float_hook=str).decode,
     None: msgspec.json.Decoder(Quote, float_hook=str).decode,
 }
 FUTURES_PARSERS: Final[Parsers] = {
     **_PARSERS,
     "trade": msgspec.json.Decoder(FuturesTrade, float_hook=str).decode,
-    "depthUpdate": msgspec.json.Decoder(FuturesDepth).decode,
+    "depthUpdate": msgspec.json.Decoder(FuturesDepth, float_hook=str).decode,
 }
 _CHANNEL_OF_EVENT: Final = {
     "trade": "trades",
@@ -292,10 +289,6 @@ class Binance:
 
     def ping(self) -> bytes | None:
         return None  # the server pings with websocket frames, which the transport answers
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
-        return (spot_decoder if market == "spot" else futures_decoder)(symbols)
 
     @classmethod
     def shapes(cls, market: str) -> Sequence[CompiledShape]:

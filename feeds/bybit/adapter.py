@@ -33,7 +33,6 @@ from ingestor.adapter import (
     Continuity,
     Contract,
     Control,
-    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -65,7 +64,6 @@ from .decoder import (
     append_history,
     append_trades,
     beginning,
-    decoder,
 )
 from .market_data import CANDLES, STATUS, MarketData
 from .quotes import UNCHANGED, Quotes, append_quote
@@ -233,10 +231,6 @@ class Bybit:
     def streams_of(self, payload: bytes) -> Sequence[str]:
         topic = orjson.loads(payload)["topic"]
         return (topic,) if topic.startswith(_NAMED) else ()
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
-        return decoder(symbols)
 
     def _kind(self, name: str, rest: str) -> Kind | None:
         """Return the kind of a topic, `name.rest`; None for another book than the connection's."""

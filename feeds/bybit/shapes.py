@@ -17,7 +17,7 @@ _IDS: Final = {"spot": "<int:trade_id_low>"}  # elsewhere a UUID
 _BOOK: Final = (
     f'{{"topic":"orderbook.{DEPTH}.<text>","type":"delta","ts":<n>,"data":{{"s":"<symbol>",'
     f'"b":{level_pairs("bids")},"a":{level_pairs("asks")},"u":<int:first,last>=2>,'
-    '"seq":<low:checksum>},"cts":<ms:ts_event>}'
+    '"seq":<low:check_value>},"cts":<ms:ts_event>}'
 )
 
 

@@ -29,7 +29,6 @@ from ingestor.adapter import (
     BookRule,
     Cause,
     ColumnBuffer,
-    ColumnReader,
     CompiledShape,
     Continuity,
     Control,
@@ -49,17 +48,14 @@ from ingestor.adapter import (
     RestLimit,
     RestRequest,
     RestSnapshot,
-    Rows,
     Sequential,
     Side,
     TradeNumbers,
     UnknownMessage,
     VenueError,
     instrument,
-    iso_column_ns,
     iso_event_ns,
-    plain_integers,
-    set_column,
+    whole_number,
 )
 
 from .market_data import Candle, Product, append_candles, append_statuses
@@ -159,20 +155,21 @@ _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _NO_TIME: Final = "1970-01-01T00:00:00"  # of levels in a snapshot that has none
 
 
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = iso_column_ns([trade.time for trade in trades])
-    set_column(rows, "sequence", plain_integers([trade.trade_id for trade in trades]))
-    set_column(rows, "side", [_AGGRESSORS.get(trade.side, _NO_SIDE) for trade in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    return [trade.price for trade in trades], [trade.size for trade in trades]
-
-
-def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    rows["flags"] = Flag.LAST | Flag.SNAPSHOT
-    return _read_trades(trades, rows)
-
-
-_TRADE_READERS: Final[dict[str, ColumnReader]] = {"update": _read_trades, "snapshot": _read_resent}
+def _append_trade(
+    trade: _Trade, instrument: int, ts_recv: int, flags: int, out: ColumnBuffer
+) -> None:
+    number, side = whole_number(trade.trade_id), _AGGRESSORS.get(trade.side, _NO_SIDE)
+    out.trade(
+        instrument,
+        iso_event_ns(trade.time),
+        ts_recv,
+        number,
+        trade.price,
+        trade.size,
+        side,
+        number,
+        flags=flags,
+    )
 
 
 class Coinbase:
@@ -324,9 +321,9 @@ class Coinbase:
     def _trades(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         symbols = self._symbols
         for event in message.events or ():
-            reader = _TRADE_READERS[event.type]
+            flags = int(Flag.LAST) | _BOOK_FLAGS[event.type]
             for trade in reversed(_present(event.trades)):
-                out.add_trade(reader, trade, symbols[trade.product_id], ts_recv)
+                _append_trade(trade, symbols[trade.product_id], ts_recv, flags, out)
 
     def _levels(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
         number = message.sequence_num
@@ -476,7 +473,7 @@ class Coinbase:
             out: Takes the rows.
         """
         for trade in reversed(_parse_history(body).trades):
-            out.add_trade(_read_trades, trade, self._symbols[symbol], ts_recv)
+            _append_trade(trade, self._symbols[symbol], ts_recv, int(Flag.LAST), out)
 
     def audit_request(self, symbol: str, depth: int) -> RestRequest:
         query = {"product_id": symbol, "limit": str(depth)}

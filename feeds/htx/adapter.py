@@ -190,6 +190,7 @@ class Htx(PlainFeed):
                 Endpoint("wss://api.huobi.pro/feed", frozenset({"book"})),
             ),
             rest_url="https://api.huobi.pro",
+            other_hosts=("api.htx.com", "api-aws.huobi.pro"),
             limits=_LIMITS,
             book=_SPOT_RULE,
             books=(

@@ -17,8 +17,7 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Final, Literal
 from zlib import crc32
 
@@ -31,12 +30,10 @@ from ingestor.adapter import (
     BookOffer,
     BookRule,
     ColumnBuffer,
-    ColumnReader,
     CompiledShape,
     Continuity,
     Control,
     DecodeError,
-    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -52,16 +49,11 @@ from ingestor.adapter import (
     RestRequest,
     RestSnapshot,
     RowClass,
-    Rows,
     Sequential,
     Side,
     TradeNumbers,
     UnknownMessage,
-    by_kind,
-    flat,
-    iso_column_ns,
     iso_event_ns,
-    set_column,
     shape,
 )
 
@@ -72,9 +64,7 @@ _BOOKS: Final = tuple(BookOffer(depth) for depth in (BOOK_DEPTH, 25, 100, 500, 1
 
 _UNTIMED: Final = int(Flag.NO_VENUE_TIME)
 _LAST_UNTIMED: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
-_UPDATES: Final = {"update"}
 _NO_TIME: Final = "1970-01-01T00:00:00"
-_NO_TIME_END: Final = "1971"
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _AGGRESSOR: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _NO_SIDE: Final = int(Side.NONE)
@@ -106,7 +96,7 @@ _SHAPES: Final = (
         RowClass.LEVEL,
         '{"channel":"book","type":"update","data":<[>{"symbol":"<symbol>",'
         f'"bids":<[*>{_PAIR}<level:bids><]>,"asks":<[*>{_PAIR}<level:asks><]>,'
-        '"checksum":<int:checksum>,"timestamp":"<iso:ts_event>"}<row><]>}',
+        '"checksum":<int:check_value>,"timestamp":"<iso:ts_event>"}<row><]>}',
         flags=int(Flag.CHECKSUM),
     ),
     shape(
@@ -181,64 +171,41 @@ class _Heartbeat(msgspec.Struct, gc=False, tag_field="channel", tag="heartbeat")
 _Data = _Trades | _Tickers | _Books
 
 _parse: Final = msgspec.json.Decoder(_Data | _Heartbeat, float_hook=str).decode
-# Whatever belongs to a channel begins with {"channel": as Kraken sends it. Should that change,
-# frames are still read one by one.
-_third: Final = itemgetter(2)
-_CHANNEL_BEGINS: Final = {ord("c")}
 _pair: Final = attrgetter("price", "qty")
-
-
-def _read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = iso_column_ns([trade.timestamp for trade in trades])
-    set_column(rows, "sequence", [trade.trade_id for trade in trades])
-    set_column(rows, "side", [_AGGRESSOR.get(trade.side, _NO_SIDE) for trade in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    return [trade.price for trade in trades], [trade.qty for trade in trades]
-
-
-def _read_resent(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    rows["flags"] = Flag.LAST | Flag.SNAPSHOT
-    return _read_trades(trades, rows)
-
-
-_TRADE_READERS: Final[dict[str, ColumnReader]] = {"update": _read_trades, "snapshot": _read_resent}
-
-
-def _read_tickers(tickers: list[_Ticker], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = iso_column_ns([ticker.timestamp or "" for ticker in tickers])
-    return _quotes(tickers)
-
-
-def _read_untimed(tickers: list[_Ticker], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = rows["ts_recv"]
-    rows["flags"] = _LAST_UNTIMED
-    return _quotes(tickers)
-
-
-def _quotes(tickers: list[_Ticker]) -> Sequence[list[Any]]:
-    return (
-        [ticker.bid for ticker in tickers],
-        [ticker.bid_qty for ticker in tickers],
-        [ticker.ask for ticker in tickers],
-        [ticker.ask_qty for ticker in tickers],
-    )
-
-
-def _is_untimed(timestamp: str | None) -> bool:
-    """Return True if a ticker has no time. It may be 1970, before the first quote of a symbol."""
-    return timestamp is None or timestamp.startswith(_NO_TIME)
 
 
 def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer) -> None:
     match frame:
         case _Trades():
-            reader = _TRADE_READERS[frame.type]
+            flags = int(Flag.LAST) | _FLAGS[frame.type]
             for trade in frame.data:
-                out.add_trade(reader, trade, symbols[trade.symbol], ts_recv)
+                number, side = trade.trade_id, _AGGRESSOR.get(trade.side, _NO_SIDE)
+                out.trade(
+                    symbols[trade.symbol],
+                    iso_event_ns(trade.timestamp),
+                    ts_recv,
+                    number,
+                    trade.price,
+                    trade.qty,
+                    side,
+                    number,
+                    flags=flags,
+                )
         case _Tickers():
             for ticker in frame.data:
-                reader = _read_untimed if _is_untimed(ticker.timestamp) else _read_tickers
-                out.add_quote(reader, ticker, symbols[ticker.symbol], ts_recv)
+                time = ticker.timestamp
+                is_untimed = time is None or time.startswith(_NO_TIME)  # before the first quote
+                out.quote(
+                    symbols[ticker.symbol],
+                    ts_recv if is_untimed else iso_event_ns(time or ""),
+                    ts_recv,
+                    0,
+                    ticker.bid,
+                    ticker.bid_qty,
+                    ticker.ask,
+                    ticker.ask_qty,
+                    _LAST_UNTIMED if is_untimed else int(Flag.LAST),
+                )
         case _Books():
             flags = _FLAGS[frame.type]
             for book in frame.data:
@@ -256,41 +223,6 @@ def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnB
                     book.checksum,
                     are_pairs=True,
                 )
-
-
-def _append_many(
-    kind: type, part: Sequence[Sequence[Any]], symbols: Mapping[str, int], out: ColumnBuffer
-) -> None:
-    """Append frames of one kind of data. part: the frames as parsed, ts_recv, their numbers."""
-    some, ts_recv, frames = part
-    events, received, at = flat([trade.data for trade in some], ts_recv, frames)
-    numbers = [symbols[event.symbol] for event in events]
-    times = [event.timestamp for event in events]
-    is_mixed = None in times or {trade.type for trade in some} != _UPDATES
-    if is_mixed or (kind is _Tickers and min(times) < _NO_TIME_END):  # not all have the same flags
-        for frame, time, out.frame in zip(some, ts_recv, frames, strict=True):
-            _append(frame, symbols, time, out)
-    elif kind is _Trades:
-        out.add_trades(_read_trades, events, numbers, received, at)
-    elif kind is _Tickers:
-        out.add_quotes(_read_tickers, events, numbers, received, at)
-    else:
-        sides = [side for event in events for side in (event.bids, event.asks)]
-        counts = list(map(len, sides))
-        levels = list(chain.from_iterable(sides))
-        texts: list[object] = [None] * (2 * len(levels))
-        texts[0::2] = [level.price for level in levels]
-        texts[1::2] = [level.qty for level in levels]
-        out.updates(
-            numbers,
-            iso_column_ns(times).tolist(),
-            received,
-            counts[0::2],
-            counts[1::2],
-            texts,
-            at,
-            checksums=[event.checksum for event in events],
-        )
 
 
 class Kraken:
@@ -403,32 +335,6 @@ class Kraken:
             if channel == market_data.PAIRS
             else [f"{channel}:{entry['symbol']}" for entry in message["data"]]
         )
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
-        def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
-        ) -> Sequence[Control]:
-            """Append the rows of a frame, or return what else it was.
-
-            Args:
-                payloads: n frames.
-                ts_recv: n times of receipt in ns.
-                frames: n frame numbers.
-                out: Takes the rows.
-            """
-            if {*map(_third, payloads)} != _CHANNEL_BEGINS:
-                raise DecodeError(cls.venue, "answers to requests are among them")
-            parsed = list(map(_parse, payloads))
-            notices: Sequence[Control] = ()
-            for kind, part in by_kind(list(map(type, parsed)), parsed, ts_recv, frames):
-                if kind is _Heartbeat:
-                    notices = [Notice.HEARTBEAT] * len(part[0])
-                else:
-                    _append_many(kind, part, symbols, out)
-            return notices
-
-        return decode
 
     def streams_asked(self, payload: bytes) -> Sequence[str]:
         request = orjson.loads(payload)

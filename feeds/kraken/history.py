@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from ingestor.adapter import (
     SECOND,
-    TIME_MAX,
-    TIME_MIN,
     ColumnBuffer,
     LostTrades,
     RestRequest,
-    Rows,
     Sequential,
     Side,
     VenueError,
-    plain_integers,
-    set_column,
+    time_ns,
+    whole_number,
 )
 
 from .instruments import REST_ASSETS
@@ -75,22 +71,14 @@ def append(venue: str, instrument: int, body: bytes, ts_recv: int, out: ColumnBu
     for name, trades in answer.result.items():
         if name != "last":
             for trade in msgspec.convert(trades, list[_PastTrade]):
-                out.add_trade(_read, trade, instrument, ts_recv)
-
-
-def _read(trades: list[_PastTrade], rows: Rows) -> Sequence[list[Any]]:
-    rows["ts_event"] = [_seconds_ns(str(trade.time)) for trade in trades]
-    set_column(rows, "sequence", [trade.number for trade in trades])
-    set_column(rows, "side", [_AGGRESSOR.get(trade.side, _NO_SIDE) for trade in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    return [trade.price for trade in trades], [trade.qty for trade in trades]
+                time, number = _seconds_ns(str(trade.time)), trade.number
+                side = _AGGRESSOR.get(trade.side, _NO_SIDE)
+                numbers = number, trade.price, trade.qty
+                out.trade(instrument, time, ts_recv, *numbers, side, number)
 
 
 def _seconds_ns(text: str) -> int:
     """Return a time in ns, as exact as those of the websocket: to a microsecond."""
     whole, _, fraction = text.partition(".")
-    seconds, micros = plain_integers([whole, f"{fraction:0<6.6}"])
-    time_ns = seconds * SECOND + micros * 1_000
-    if not TIME_MIN <= time_ns <= TIME_MAX:
-        raise ValueError(f"{text!r:.40} s is no time between 2010 and 2100")
-    return time_ns
+    seconds, micros = whole_number(whole), whole_number(f"{fraction:0<6.6}")
+    return time_ns(seconds * SECOND + micros * 1_000, 1)

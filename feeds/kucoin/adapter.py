@@ -13,6 +13,7 @@ Traps:
 - A futures' change is one text: price, side, size.
 - The side of a trade is the taker's. Older trade ids are 24 hex digits.
 - `level2Depth50` is the whole book of 50 levels each time; that of 5 levels is left out.
+- Recordings of the addresses of the unified account (x-push-spot) are read too: unified.py.
 - A contract of an inverse market is -1 in the list: one dollar. XBT is BTC.
 """
 
@@ -59,7 +60,7 @@ from ingestor.adapter import (
     whole_number,
 )
 
-from . import instruments
+from . import instruments, unified
 
 _TOPICS: Final = {
     "spot": {"trades": "/market/match", "quotes": "/spotMarket/level1", "book": "/market/level2"},
@@ -170,11 +171,15 @@ class _Best(msgspec.Struct, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
-    type: str
+    type: str = ""
     topic: str = ""
     data: msgspec.Raw = msgspec.Raw(b"null")
     id: Any = None
     code: Any = None
+    T: str = ""  # this and the following: of the unified account
+    result: Any = None
+    message: Any = None
+    reason: Any = None
 
 
 class _Answer(msgspec.Struct, gc=False):
@@ -209,8 +214,13 @@ def _market(name: str, host: str, rest_host: str, continuity: Continuity) -> Mar
             frame_bytes_max=4 << 20,
         ),
         book=BookRule(continuity, SnapshotSource.REST),
-        books=(BookOffer(_FIRST[name]), BookOffer(_DEPTH, 100, of_images, is_plain=True)),
+        books=(
+            BookOffer(_FIRST[name]),
+            BookOffer(_DEPTH, 100, of_images, is_plain=True),
+            unified.OFFER,
+        ),
         trade_numbers=TradeNumbers.ASCENDING,
+        other_hosts=(f"x-push-{name}.kucoin.com",),
     )
 
 
@@ -235,8 +245,8 @@ class Kucoin:
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
 
     def choose_book(self, offer: BookOffer) -> None:
-        has_images = offer.depth == _DEPTH
-        self._topics["book"] = (_IMAGES if has_images else _BOOKS)[self._market]
+        names = {_DEPTH: _IMAGES[self._market], unified.DEPTH: unified.BOOK}
+        self._topics["book"] = names.get(offer.depth, _BOOKS[self._market])
         self._channels = {topic: channel for channel, topic in self._topics.items()}
 
     def stream(self, channel: str, symbol: str) -> str:
@@ -278,6 +288,10 @@ class Kucoin:
             out: Takes the rows.
         """
         message = _parse(payload)
+        if message.T:
+            has_book = self._topics["book"] == unified.BOOK
+            push = unified.parse(payload)
+            return unified.take(push, self._market, self._symbols, ts_recv, out, has_book=has_book)
         match message.type:
             case "message":
                 return self._data(message, ts_recv, out)
@@ -291,7 +305,20 @@ class Kucoin:
             case "error":
                 text = f"{message.code} {msgspec.json.decode(message.data)}"
                 return Refused(text, self._requests.answered(message.id))
+            case "":
+                return self._answer(message)
         raise UnknownMessage(self.venue, f"type {message.type!r:.60}")
+
+    def _answer(self, message: _Message) -> Control:
+        """Return what an answer of the unified account says."""
+        if message.message == "welcome":
+            return Notice.INFO
+        if message.result is None:
+            raise UnknownMessage(self.venue, "neither data nor an answer")
+        streams = self._requests.answered(message.id)
+        if message.result not in {True, "true"}:
+            return Refused(str(message.reason or message.message), streams)
+        return Ack(streams) if streams else Notice.INFO
 
     def _data(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> Control | None:
         topic, _, symbol = message.topic.partition(":")
@@ -392,7 +419,13 @@ class Kucoin:
         out.levels(instrument, time, ts_recv, number, number, bids, asks, 0, flags, are_pairs=True)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
-        stream = orjson.loads(payload)["topic"]
+        message = _parse(payload)
+        if message.T:
+            push = unified.parse(payload)
+            channel = unified.channel_of(push)
+            topic = unified.BOOK if channel == "book" else self._topics.get(channel, "")
+            return (f"{topic}:{unified.symbol_of(push)}",) if topic else ()
+        stream = message.topic
         topic = stream.partition(":")[0]
         return (stream,) if topic in self._channels or topic in _IMAGES.values() else ()
 

@@ -43,7 +43,6 @@ from ingestor.adapter import (
     Continuity,
     Control,
     DecimalLevels,
-    DecodeMany,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -62,24 +61,18 @@ from ingestor.adapter import (
     SnapshotSource,
     TradeNumbers,
     UnknownMessage,
-    by_kind,
+    time_ns,
 )
 
 from . import instruments, market_data
 from .decoder import (
     DEPTH,
     append_book,
-    append_books,
+    append_history,
     append_images,
-    parse_book,
-    parse_history,
+    append_quotes,
+    append_trades,
     parse_image,
-    parse_quotes,
-    parse_trades,
-    read_quotes,
-    read_trades,
-    spread,
-    time_ns,
 )
 from .shapes import SHAPES
 
@@ -236,15 +229,9 @@ class Okx:
             return self._book(channel, payload, ts_recv, out)
         match channel:
             case "trades":
-                trades = parse_trades(payload)
-                number = symbols[trades.arg.instId]
-                for trade in trades.data:
-                    out.add_trade(read_trades, trade, number, ts_recv)
+                append_trades(payload, symbols, ts_recv, out)
             case "bbo-tbt":
-                quotes = parse_quotes(payload)
-                number = symbols[quotes.arg.instId]
-                for quote in quotes.data:
-                    out.add_quote(read_quotes, quote, number, ts_recv)
+                append_quotes(payload, symbols, ts_recv, out)
             case _ if market_data.takes(channel):
                 return market_data.append(channel, symbols, payload, ts_recv, out)
             case _:
@@ -281,35 +268,7 @@ class Okx:
             ts_recv: Time of receipt in ns.
             out: Takes the rows.
         """
-        for trade in reversed(parse_history(body).data):
-            out.add_trade(read_trades, trade, self._symbols[symbol], ts_recv)
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
-        def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
-        ) -> Sequence[Control]:
-            """Append the rows of a frame, or return what else it was.
-
-            Args:
-                payloads: n frames.
-                ts_recv: n times of receipt in ns.
-                frames: n frame numbers.
-                out: Takes the rows.
-            """
-            channels = [_CHANNEL_OF[_beginning(payload)] for payload in payloads]
-            for channel, (some, received, at) in by_kind(channels, payloads, ts_recv, frames):
-                if channel == "trades":
-                    trades = list(map(parse_trades, some))
-                    out.add_trades(read_trades, *spread(trades, symbols, received, at))
-                elif channel == "bbo-tbt":
-                    quotes = list(map(parse_quotes, some))
-                    out.add_quotes(read_quotes, *spread(quotes, symbols, received, at))
-                else:
-                    append_books(list(map(parse_book, some)), symbols, received, at, out)
-            return ()
-
-        return decode
+        append_history(body, self._symbols[symbol], ts_recv, out)
 
     def _left_out(self, channel: str) -> Control:
         if channel.startswith("candle"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -11,28 +10,21 @@ from msgspec import Meta
 
 from ingestor.adapter import (
     INT64_MAX,
-    MILLISECOND,
-    TIME_MAX,
-    TIME_MIN,
     ColumnBuffer,
     Counted,
     Flag,
-    Rows,
     Sequential,
     Side,
-    flat,
-    milliseconds_ns,
-    plain_integers,
-    set_column,
+    time_ns,
+    whole_number,
 )
 
-_CHECKSUM: Final = int(Flag.CHECKSUM)
 _CRC_BITS: Final = 0xFFFFFFFF  # a checksum is signed
 _SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 _NO_SIDE: Final = int(Side.NONE)
 _LAST: Final = int(Flag.LAST)
 _RPI: Final = "1"  # the source of a trade: against a retail price improvement order
-_RPI_FLAGS: Final = {_RPI: int(Flag.LAST | Flag.RPI)}
+_LAST_RPI: Final = int(Flag.LAST | Flag.RPI)
 _BOOK_FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 DEPTH: Final = 400
 
@@ -107,59 +99,75 @@ class _Images(msgspec.Struct, gc=False):
 
 
 parse_image: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
-parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
-parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
+_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
+_parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
-parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
+_parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
 _NONE: Final = [_Level("0", "0")]
 
 
-def read_trades(trades: list[_Trade], rows: Rows) -> Sequence[list[Any]]:
-    """Fill the rows of trades; return their prices and sizes as text."""
-    rows["ts_event"] = milliseconds_ns(plain_integers([trade.ts for trade in trades]))
-    set_column(rows, "sequence", plain_integers([trade.tradeId for trade in trades]))
-    set_column(rows, "side", [_SIDES.get(trade.side, _NO_SIDE) for trade in trades])
-    rows["trade_id_low"] = rows["sequence"]
-    fills = [trade.count for trade in trades]
-    if fills.count("1") != len(fills):
-        spans = plain_integers([str(fill) for fill in fills])
-        set_column(rows, "trade_id_high", [max(0, span - 1) for span in spans])
-    sources = [trade.source for trade in trades]
-    if _RPI in sources:
-        set_column(rows, "flags", [_RPI_FLAGS.get(source, _LAST) for source in sources])
-    return [trade.px for trade in trades], [trade.sz for trade in trades]
+def append_trades(
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
+) -> None:
+    """Append one frame of the channel `trades`.
+
+    Args:
+        payload: The frame's bytes.
+        symbols: Numbers of the instruments by symbol.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
+    message = _parse_trades(payload)
+    for trade in message.data:
+        _append_trade(trade, symbols[message.arg.instId], ts_recv, out)
 
 
-def read_quotes(quotes: list[_Quote], rows: Rows) -> Sequence[list[Any]]:
-    """Fill the rows of quotes; return price and size of bids and asks as text."""
-    rows["ts_event"] = milliseconds_ns(plain_integers([quote.ts for quote in quotes]))
-    set_column(rows, "sequence", [quote.seqId for quote in quotes])
-    bids = [(quote.bids or _NONE)[0] for quote in quotes]
-    asks = [(quote.asks or _NONE)[0] for quote in quotes]
-    return (
-        [level.price for level in bids],
-        [level.size for level in bids],
-        [level.price for level in asks],
-        [level.size for level in asks],
+def append_history(body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer) -> None:
+    """Append past trades, oldest first.
+
+    Args:
+        body: Body of the answer.
+        instrument: Number of the instrument.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
+    for trade in reversed(_parse_history(body).data):
+        _append_trade(trade, instrument, ts_recv, out)
+
+
+def _append_trade(trade: _Trade, instrument: int, ts_recv: int, out: ColumnBuffer) -> None:
+    number, fills = whole_number(trade.tradeId), whole_number(str(trade.count))
+    out.trade(
+        instrument,
+        time_ns(trade.ts),
+        ts_recv,
+        number,
+        trade.px,
+        trade.sz,
+        _SIDES.get(trade.side, _NO_SIDE),
+        number,
+        max(0, fills - 1),
+        _LAST_RPI if trade.source == _RPI else _LAST,
     )
 
 
-def spread(
-    parsed: Sequence[_Trades] | Sequence[_Quotes],
-    symbols: Mapping[str, int],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-) -> tuple[Sequence[Any], ...]:
-    """Return the events of frames, with the columns that `ColumnBuffer.add_trades` takes.
+def append_quotes(
+    payload: bytes, symbols: Mapping[str, int], ts_recv: int, out: ColumnBuffer
+) -> None:
+    """Append one frame of the channel `bbo-tbt`.
 
     Args:
-        parsed: Parsed frames.
+        payload: The frame's bytes.
         symbols: Numbers of the instruments by symbol.
-        ts_recv: n times of receipt in ns.
-        frames: n frame numbers.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
     """
-    numbers = [symbols[frame.arg.instId] for frame in parsed]
-    return flat([frame.data for frame in parsed], numbers, ts_recv, frames)
+    message = parse_quotes(payload)
+    number = symbols[message.arg.instId]
+    for quote in message.data:
+        bid, ask = (quote.bids or _NONE)[0], (quote.asks or _NONE)[0]
+        levels = bid.price, bid.size, ask.price, ask.size
+        out.quote(number, time_ns(quote.ts), ts_recv, quote.seqId, *levels)
 
 
 def append_book(
@@ -173,7 +181,7 @@ def append_book(
         ts_recv: Time of receipt in ns.
         out: Takes the rows.
     """
-    book = parse_book(payload)
+    book = _parse_book(payload)
     instrument = symbols[book.arg.instId]
     flags = _BOOK_FLAGS[book.action]
     for update in book.data:
@@ -192,51 +200,6 @@ def append_book(
             update.checksum & _CRC_BITS if update.checksum else None,
             are_pairs=True,
         )
-
-
-def append_books(
-    books: Sequence[_Book],
-    symbols: Mapping[str, int],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-    out: ColumnBuffer,
-) -> None:
-    """Append books of several frames, as `append_book` does each.
-
-    Args:
-        books: Parsed books.
-        symbols: Numbers of the instruments by symbol.
-        ts_recv: n times of receipt in ns.
-        frames: n frame numbers.
-        out: Takes the rows.
-    """
-    instruments = [symbols[book.arg.instId] for book in books]
-    kinds: Sequence[int] = [_BOOK_FLAGS[book.action] for book in books]
-    updates, numbers, received, at, kinds = flat(
-        [book.data for book in books], instruments, ts_recv, frames, kinds
-    )
-    sides = [side for update in updates for side in (update.bids, update.asks)]
-    counts = list(map(len, sides))
-    levels = list(chain.from_iterable(sides))
-    texts: list[object] = [None] * (2 * len(levels))
-    texts[0::2] = [level.price for level in levels]
-    texts[1::2] = [level.size for level in levels]
-    out.updates(
-        numbers,
-        milliseconds_ns(plain_integers([update.ts for update in updates])).tolist(),
-        received,
-        counts[0::2],
-        counts[1::2],
-        texts,
-        at,
-        numbers=[update.seqId for update in updates],
-        previous=[max(update.prevSeqId, 0) for update in updates],  # -1 of an image
-        flags=[
-            (kind and image_flags(one)) | (_CHECKSUM if one.checksum else 0)
-            for kind, one in zip(kinds, updates, strict=True)
-        ],
-        checksums=[update.checksum & _CRC_BITS for update in updates],
-    )
 
 
 def image_flags(image: _Update) -> int:
@@ -270,11 +233,3 @@ def append_images(
             Flag.SNAPSHOT | Flag.PARTIAL,
             are_pairs=True,
         )
-
-
-def time_ns(text: str) -> int:
-    """Return milliseconds as ns. Raises ValueError for a time outside 2010 to 2100."""
-    [time] = plain_integers([text])
-    if not TIME_MIN <= time * MILLISECOND <= TIME_MAX:
-        raise ValueError(f"{text!r:.40} ms is no time between 2010 and 2100")
-    return time * MILLISECOND

@@ -10,6 +10,7 @@ Traps:
 - The whole book comes each time, without number. A level that is not there has price 0.
 - `ask_bid` of a trade is the taker's side: ASK sold, BID bought. `stream_type` SNAPSHOT: it is
   what was when the subscription began.
+- The format is DEFAULT here; SIMPLE, with short names, and lists of messages are read too.
 - The tick of a price in won depends on the price: from 1,000 won down to 0.00000001.
 - The text PING is answered with a status. 120 s without traffic end a connection.
 """
@@ -29,6 +30,7 @@ from ingestor.adapter import (
     ColumnBuffer,
     Continuity,
     Control,
+    DecodeError,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -58,6 +60,17 @@ _IMAGE: Final = int(Flag.SNAPSHOT | Flag.PARTIAL)
 _LEFT_OUT: Final = {"ticker": Filtered("ticker"), "candle": Filtered("candle")}
 _NOT_THERE: Final = frozenset({0, "0", "0.0"})
 _MICROSECONDS_MIN: Final = 10**14  # as milliseconds: the year 5138
+_SIMPLE_TRADE: Final = {
+    "code": "cd",
+    "trade_price": "tp",
+    "trade_volume": "tv",
+    "ask_bid": "ab",
+    "trade_timestamp": "ttms",
+    "sequential_id": "sid",
+    "stream_type": "st",
+}
+_SIMPLE_UNIT: Final = {"ask_price": "ap", "bid_price": "bp", "ask_size": "as", "bid_size": "bs"}
+_SIMPLE_BOOK: Final = {"code": "cd", "timestamp": "tms", "orderbook_units": "obu", "level": "lv"}
 _FINEST: Final = "0.00000001"  # tick of the cheapest band, and of sizes
 
 
@@ -85,8 +98,39 @@ class _Book(msgspec.Struct, gc=False):
     level: Any = 0
 
 
+class _SimpleTrade(msgspec.Struct, rename=_SIMPLE_TRADE, gc=False):
+    """The same in the format SIMPLE."""
+
+    code: str
+    trade_price: Any
+    trade_volume: Any
+    ask_bid: str
+    trade_timestamp: MilliOrMicroseconds
+    sequential_id: Sequential = 0
+    stream_type: Literal["SNAPSHOT", "REALTIME"] = "REALTIME"
+
+
+class _SimpleUnit(msgspec.Struct, rename=_SIMPLE_UNIT, gc=False):
+    ask_price: Any
+    bid_price: Any
+    ask_size: Any
+    bid_size: Any
+
+
+class _SimpleBook(msgspec.Struct, rename=_SIMPLE_BOOK, gc=False):
+    code: str
+    timestamp: MilliOrMicroseconds
+    orderbook_units: list[_SimpleUnit]
+    level: Any = 0
+
+
 class _Head(msgspec.Struct, gc=False):
+    """Tell which message it is; the format SIMPLE has `ty` and `cd`."""
+
     type: str = ""
+    code: str = ""
+    ty: str = ""
+    cd: str = ""
     error: msgspec.Raw = msgspec.Raw(b"")
     status: Any = None
 
@@ -94,6 +138,9 @@ class _Head(msgspec.Struct, gc=False):
 _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
+_parse_simple_trade: Final = msgspec.json.Decoder(_SimpleTrade, float_hook=str).decode
+_parse_simple_book: Final = msgspec.json.Decoder(_SimpleBook, float_hook=str).decode
+_parse_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Upbit(PlainFeed):
@@ -104,6 +151,7 @@ class Upbit(PlainFeed):
         "spot": Market(
             endpoints=(Endpoint("wss://api.upbit.com/websocket/v1"),),
             rest_url="https://api.upbit.com",
+            other_hosts=("sg-api.upbit.com", "id-api.upbit.com", "th-api.upbit.com"),
             limits=Limits(
                 streams_per_connection=1_000,
                 streams_per_subscribe=1_000,
@@ -149,12 +197,23 @@ class Upbit(PlainFeed):
             ts_recv: Time of receipt in ns.
             out: Takes the rows.
         """
+        if payload[:1] != b"[":
+            return self._one(payload, ts_recv, out)
+        found = [self._one(bytes(one), ts_recv, out) for one in _parse_list(payload)]
+        if not found:
+            raise DecodeError(self.venue, "a list of nothing")
+        return None if None in found else found[-1]
+
+    def _one(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Take a message; the formats JSON_LIST and SIMPLE_LIST have several in a frame."""
         head = _parse_head(payload)
-        match head.type:
+        match head.type or head.ty:
             case "trade":
-                self._trade(_parse_trade(payload), ts_recv, out)
+                parse_trade = _parse_trade if head.type else _parse_simple_trade
+                self._trade(parse_trade(payload), ts_recv, out)
             case "orderbook":
-                self._book(_parse_book(payload), ts_recv, out)
+                parse_book = _parse_book if head.type else _parse_simple_book
+                self._book(parse_book(payload), ts_recv, out)
             case "":
                 return self._control(payload, head)
             case kind:
@@ -172,7 +231,7 @@ class Upbit(PlainFeed):
             raise UnknownMessage(self.venue, f"{payload[:60]!r}")
         return Notice.HEARTBEAT
 
-    def _trade(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
+    def _trade(self, trade: _Trade | _SimpleTrade, ts_recv: int, out: ColumnBuffer) -> None:
         out.trade(
             self._symbols[trade.code],
             _ns(trade.trade_timestamp),
@@ -185,8 +244,8 @@ class Upbit(PlainFeed):
             flags=_TRADE_FLAGS[trade.stream_type],
         )
 
-    def _book(self, book: _Book, ts_recv: int, out: ColumnBuffer) -> None:
-        units = book.orderbook_units
+    def _book(self, book: _Book | _SimpleBook, ts_recv: int, out: ColumnBuffer) -> None:
+        units: Sequence[_Unit | _SimpleUnit] = book.orderbook_units
         bids = [
             (unit.bid_price, unit.bid_size) for unit in units if unit.bid_price not in _NOT_THERE
         ]
@@ -197,9 +256,13 @@ class Upbit(PlainFeed):
         out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, _IMAGE, are_pairs=True)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
-        message = orjson.loads(payload)
-        kind = message["type"]
-        return (f"{kind}:{message['code']}",) if kind in _TYPES.values() else ()
+        messages = _parse_list(payload) if payload[:1] == b"[" else [payload]
+        heads = [_parse_head(bytes(message)) for message in messages]
+        return [
+            f"{head.type or head.ty}:{head.code or head.cd}"
+            for head in heads
+            if (head.type or head.ty) in _TYPES.values()
+        ]
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -128,8 +128,9 @@ class BookOffer:
     depth: levels a side: of the stream, or of the snapshot where that comes over REST.
     speed_ms: between two updates; 0 = each change at once.
     rule: of such a book; None = the market's, with this depth where the venue keeps that many.
-    is_plain: its frames go to `decode` alone, since what reads many together knows the first form.
+    is_plain: its frames go to `decode` alone, since the shapes know the first form.
     url: of the endpoint that carries it; "" = the one whose channels have `book`.
+    is_recorded: it is of an address that nothing connects to, and comes from recordings alone.
     """
 
     depth: int
@@ -137,6 +138,7 @@ class BookOffer:
     rule: BookRule | None = None
     is_plain: bool = False
     url: str = ""
+    is_recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,27 +556,6 @@ class CountsFrames(Protocol):
     next_number: int
     """The number that the next frame should have. `decode` declares what was skipped, and goes on
     with the number behind the one that it found; a frame that a shape takes moves it by one."""
-
-
-# Decodes frames of several connections: payloads, ts_recv (ns), the frames' numbers, and the buffer
-# that it appends to with the calls that take many. Returns what those frames were that are no data:
-# notices and filtered ones, in any order. It takes these and plain data alone: it raises what
-# `decode` may raise, or DecodeError, when any of the frames is something else, such as an ack; they
-# then go to `decode`, one by one, and nothing of them stays in the buffer. A frame's session is
-# `out.sources[number]`; state in its `adapter` is written last, when nothing can fail any more.
-DecodeMany = Callable[[list[bytes], list[int], Sequence[int], ColumnBuffer], Sequence[Control]]
-
-
-@runtime_checkable
-class DecodesMany(Protocol):
-    """Decode many frames at once, for speed: the same events in the same order as `decode`."""
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany | None:
-        """Return what decodes a market's frames together, None where nothing does.
-
-        symbols: venue symbol -> instrument number, live.
-        """
 
 
 @dataclass(frozen=True, slots=True)

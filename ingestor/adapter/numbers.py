@@ -7,15 +7,12 @@ what is neither is refused when the columns are sealed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
 from ingestor.model.decimals import INT64_MAX, format_decimal
-from ingestor.model.integers import Integers
 from ingestor.model.timestamps import MICROSECOND, MILLISECOND, SECOND, TIME_MAX, TIME_MIN
 
 Sequential = Annotated[int, Meta(ge=0, le=INT64_MAX)]  # a number of a trade or an update; 0 = none
@@ -28,24 +25,8 @@ MilliOrMicroseconds = Annotated[int, Meta(ge=TIME_MIN // MILLISECOND, le=TIME_MA
 Nanoseconds = Annotated[int, Meta(ge=TIME_MIN, le=TIME_MAX)]
 
 _DIGITS_MAX: Final = 19  # of an integer of 63 bits
-_FEW: Final = 16  # so many texts are read faster one by one
 
 parse_levels: Final = msgspec.json.Decoder(list[list[Any]], float_hook=str).decode
-
-
-def plain_integers(texts: Sequence[str]) -> Integers:
-    """Return integers that are written with ASCII digits alone. Raises ValueError for others, such
-    as those with a sign, with blanks, or with underscores."""
-    if len(texts) > _FEW:
-        raw = "\n".join(texts).encode()
-        if raw.translate(None, b"0123456789") == b"\n" * (len(texts) - 1):
-            values = np.fromstring(raw, np.int64, sep="\n")  # leaves out what is empty
-            if len(values) == len(texts) and np.maximum.reduce(values) < INT64_MAX:  # its ceiling
-                return values
-    digits = "".join(texts).encode()
-    if not digits.isdigit():  # of bytes: ASCII alone, and faster than of text
-        raise ValueError(f"{digits[:40]!r} has more than digits")
-    return list(map(int, texts))
 
 
 def whole_number(value: object) -> int:
@@ -72,6 +53,11 @@ def time_ns(value: object, unit: int = MILLISECOND) -> int:
     if not TIME_MIN <= time <= TIME_MAX:
         raise ValueError(f"{value!r:.40} is no time between 2010 and 2100")
     return time
+
+
+def optional_ns(value: object, unit: int = MILLISECOND) -> int | None:
+    """Return a time as `time_ns` does; None for a null, an empty text and a zero."""
+    return None if value in {None, "", "0", 0} else time_ns(value, unit)
 
 
 def decimal_ns(value: object, unit_ns: int) -> int:

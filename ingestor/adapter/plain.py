@@ -72,12 +72,7 @@ def append_pairs(
         checksum: as in `ColumnBuffer.levels`.
     """
     first, last, previous = numbers
-    bids, asks = bytes(sides[0]), bytes(sides[1])
-    if checksum is None and out.json_levels(
-        instrument, *times, first, last, bids, asks, previous, flags
-    ):
-        return
-    levels = parse_levels(bids), parse_levels(asks)
+    levels = parse_levels(bytes(sides[0])), parse_levels(bytes(sides[1]))
     out.levels(instrument, *times, first, last, *levels, previous, flags, checksum)
 
 

@@ -35,7 +35,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import QUOTE, TRADE, UPDATE, Flag, LevelFormat
+from ingestor.model.rows import QUOTE, TRADE, UPDATE, Flag
 from ingestor.model.timestamps import MILLISECOND, TIME_MAX, TIME_MIN
 from ingestor.native import CompiledShape, Step
 from ingestor.native.layouts import CHOICES_MAX, LEVEL_PRICE, LEVEL_SIDE, LEVEL_SIZE, Op
@@ -51,10 +51,10 @@ _INT_MAX: Final = 2**63 - 1
 _OPTIONAL: Final = {
     RowClass.TRADE: {"ts_event", "sequence", "trade_id_high", "trade_id_low"},
     RowClass.QUOTE: {"ts_event", "sequence", "side"},
-    RowClass.LEVEL: {"ts_event", "first", "last", "previous", "checksum"},
+    RowClass.LEVEL: {"ts_event", "first", "last", "previous", "check_value"},
 }
 # What no hole fills: it comes from elsewhere.
-_OURS: Final = {"ts_recv", "flags", "kind", "bids", "asks", "frame", "level_format"}
+_OURS: Final = {"ts_recv", "flags", "kind", "bids", "asks", "frame", "spare"}
 
 
 @runtime_checkable
@@ -120,9 +120,7 @@ class _Compiler:
     def row(self) -> bytes:
         """Return what every row begins as."""
         row = np.zeros(1, self._dtype)
-        if self._class is RowClass.LEVEL:
-            row["level_format"] = LevelFormat.TEXT
-        else:
+        if self._class is not RowClass.LEVEL:
             row["kind"], row["flags"] = self._class.id, Flag.LAST
         for name, value in self._constants.items():
             row[name] = value

@@ -274,6 +274,11 @@ def status_families(status: Status) -> Iterator[Metric]:
             "How late the loop runs its callbacks, p99 of the last seconds.",
             (status.loop_delay_p99_ms or 0.0) / 1e3,
         ),
+        (
+            "loop_busy_ratio",
+            "CPU time of the loop's thread in the last ten seconds, as part of that time.",
+            status.loop_busy_ratio,
+        ),
     ):
         one = gauge(name, text)
         one.add_metric((), number)

@@ -8,7 +8,7 @@
 | /status.json | the snapshot that the terminal shows |
 | /events | the same each second, as server-sent events |
 | /streams.json | the worst streams, or those of a name: `?text=btc&order=lag&limit=50` |
-| /last/KEY | the last trade and quote of an instrument (`last.enabled`) |
+| /last/KEY | the last rows of an instrument (`last.enabled`) |
 | / | the status page, which shows these |
 | /cluster, /cluster.json | the page of a cluster's worker: who has which shard |
 | /reload (POST) | follows the configuration file, or with `?dry_run=1` says what would change |
@@ -88,7 +88,7 @@ class AdminServer:
         source: what is shown.
         refresh: awaited before the source is asked for a page of metrics, with its path.
         reload: follows the configuration; None where nothing does.
-        last: returns the last trade and quote of an instrument's key; None where none are kept.
+        last: returns the last rows of an instrument's key; None where none are kept.
         """
         self._config = config
         self._source = source

@@ -25,7 +25,7 @@ def offer_of(
     """
     if depth is None and speed_ms is None:
         return None
-    offers = market.books
+    offers = tuple(offer for offer in market.books if not offer.is_recorded)
     if not offers:
         what = f"the books of {name} have one depth and one speed"
         raise ConfigError(what, where=where, hint="leave out depth and speed_ms")

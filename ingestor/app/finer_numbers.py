@@ -7,22 +7,25 @@ confirms the old increment are how the venue speaks: the instrument is widened t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.session import Session
 from ingestor.model.decimals import EXPONENT_MAX
 from ingestor.model.errors import BadNumber
 from ingestor.model.instruments import Instrument, InstrumentTable
+from ingestor.sources.replay.column_digits import ColumnDigits
 from ingestor.sources.replay.digits import Digits
-from ingestor.sources.replay.survey import Probe
+from ingestor.sources.replay.market_reading import Nobody
 
 DISTINCT_MIN: Final = 3  # numbers that are needed as evidence
 TEXTS_MAX: Final = 16  # numbers that are kept for each instrument and field
 PROBES_MAX: Final = 20  # frames that are read for evidence in one interval, of one market
 INTERVAL_S: Final = 60.0
+_NOBODY: Final = Nobody()
 
 Key = tuple[str, str, str]  # venue, market, symbol
 
@@ -77,23 +80,22 @@ class FinerNumbers:
         if not self._may_probe(market):
             return
         symbols = self._table.symbols(*market)
-        probe = Probe()
-        probe.begin(_NOBODY, b"")
+        buffer, found = ColumnBuffer(), ColumnDigits()
+        buffer.begin(_NOBODY, b"")
         try:
             # An adapter of its own: the connection's has state that follows its frames.
             type(source.adapter)(source.market, symbols).decode(
-                rejected.payload, rejected.ts_recv, probe
+                rejected.payload, rejected.ts_recv, buffer
             )
-            probe.settle()
-            probe.read()
+            found.take(buffer.take_out())
         except Exception:  # noqa: BLE001  # evidence only: the frame was refused already
             return
-        text = rejected.detail
-        for digits, evidence, exponents in (
-            (probe.prices, self._prices, self._table.price_exponents),
-            (probe.sizes, self._sizes, self._table.size_exponents),
-        ):
-            self._take(digits, evidence, exponents.tolist(), text)
+        exponents = self._table.price_exponents, self._table.size_exponents
+        for number in found.numbers:
+            for digits, evidence, known in zip(
+                found.of(number), (self._prices, self._sizes), exponents, strict=True
+            ):
+                self._take(number, digits, evidence, int(known[number]), rejected.detail)
 
     def widen(self, fresh: Instrument) -> Instrument:
         """Return an instrument of a fresh list, widened where the evidence says so."""
@@ -127,29 +129,22 @@ class FinerNumbers:
         return count < PROBES_MAX
 
     def _take(
-        self,
-        digits: Mapping[int, Digits],
-        evidence: dict[Key, _Evidence],
-        exponents: list[int],
-        text: str,
+        self, number: int, seen: Digits, evidence: dict[Key, _Evidence], exponent: int, text: str
     ) -> None:
-        for number, seen in digits.items():
-            if seen.needed <= exponents[number]:
-                continue
-            instrument = self._table[number]
-            key = (instrument.venue, instrument.market, instrument.symbol)
-            found = evidence.setdefault(key, _Evidence())
-            found.whole = max(found.whole, seen.whole)
-            if len(found.decimals) < TEXTS_MAX:
-                found.decimals[text] = max(seen.printed, found.decimals.get(text, 0))
+        """Take digits of an instrument as evidence.
 
-
-class _Nobody:
-    def instruments(self, row_class: object) -> tuple[int, ...]:
-        return ()
-
-    def count_refused(self, reason: str) -> None:
-        return
-
-
-_NOBODY: Final = _Nobody()
+        Args:
+            number: Of the instrument.
+            seen: The digits of one of its columns.
+            evidence: That of all instruments.
+            exponent: The decimals that the instrument has now.
+            text: The number that was refused.
+        """
+        if seen.needed <= exponent:
+            return
+        instrument = self._table[number]
+        key = (instrument.venue, instrument.market, instrument.symbol)
+        found = evidence.setdefault(key, _Evidence())
+        found.whole = max(found.whole, seen.whole)
+        if len(found.decimals) < TEXTS_MAX:
+            found.decimals[text] = max(seen.printed, found.decimals.get(text, 0))

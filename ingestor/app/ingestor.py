@@ -42,6 +42,7 @@ from ingestor.telemetry.tracing import tracing
 
 CONNECT_KAFKA_S: Final = 15.0
 REPORT_S: Final = 1.0  # also a flush of nothing, for books to ask again for what is overdue
+DERIVE_S: Final = 0.1
 # Parsing makes no cycles; the default thresholds would walk the young generation 1,000 times a
 # second. See docs/adr/0003.
 GC_THRESHOLDS: Final = (50_000, 20, 100)
@@ -250,6 +251,7 @@ class Ingestor:
         proposal.source.set_up_logs(config)
         if self.sink is not None:
             wiring.want_topics(self.sink, config)
+        wiring.derive(self.pipeline, config)
         self.changes.adopt(proposal)
         report_waiting(proposal.planner.waiting)
         if self.history is not None:
@@ -315,6 +317,7 @@ class Ingestor:
         """Yield unit and task of each part that is configured."""
         if self.book_snapshots is not None:
             yield "book snapshots", self.book_snapshots.run
+        yield "derived rows", self._derive
         if self.last is not None:
             yield from self.last.tasks()
         if self.refill is not None:
@@ -377,6 +380,13 @@ class Ingestor:
                 self.history.save(self._sequences())
             await asyncio.sleep(REPORT_S)
             if self.pipeline.is_empty:
+                self.flusher.idle()
+
+    async def _derive(self) -> None:
+        """Let candles close, and tops of books be taken, while nothing arrives."""
+        while True:
+            await asyncio.sleep(DERIVE_S)
+            if self.pipeline.derived is not None and self.pipeline.is_empty:
                 self.flusher.idle()
 
     def _listeners(self) -> list[SupervisorEvents]:

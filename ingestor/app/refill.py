@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from ingestor.app.republishing import Room, publisher
-from ingestor.app.settings import kafka_settings
+from ingestor.app.settings import book_settings, derived_settings_of, kafka_settings
 from ingestor.codec import CodecError, decode
 from ingestor.config.model import Config
 from ingestor.consumer import Consumer
@@ -120,7 +120,7 @@ async def refill(
             report.ranges += report.sessions[session]
             if not dry_run:
                 of_session = [chain for chain in chains if chain.session == session]
-                await _fill(kafka, of_session, streams, report, problems)
+                await _fill(config, of_session, streams, report, problems)
     report.problems = [str(problem) for problem in problems.kept]
     return report
 
@@ -179,7 +179,7 @@ async def _find(
 
 
 async def _fill(
-    kafka: KafkaSettings,
+    config: Config,
     chains: Sequence[SegmentChain],
     streams: Ranges,
     report: RefillReport,
@@ -193,11 +193,13 @@ async def _fill(
         end_ns=max(one.end_ns or 0 for one in every) + 1,
         channels=frozenset(row_class.channel for row_class, _ in streams),
     )
-    replay = Replay(options, problems=problems)
+    replay = Replay(options, settings=book_settings(config.books), problems=problems)
+    replay.pipeline.derive(derived_settings_of(config, replay.table))
     missing = {stream: MissingRows(list(ranges)) for stream, ranges in streams.items()}
     numbers: dict[Stream, int] = {}
     last_ns = 0
     session = chains[0].session
+    kafka = kafka_settings(config.kafka)
     async with publisher(kafka, replay, [("refill", session.encode())]) as sink:
         room = Room(sink)
         for result in replay.results():

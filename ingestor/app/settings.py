@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ingestor.app.session_history import SessionHistory, history_path
 from ingestor.books.settings import BookSettings
@@ -23,17 +24,23 @@ from ingestor.config.model import (
     TradesConfig,
 )
 from ingestor.config.proxy import proxy_secrets
+from ingestor.derived.settings import DerivedSettings
 from ingestor.kafka.oauth import TokenProvider
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import ConfigError
+from ingestor.model.instruments import InstrumentTable
+from ingestor.model.row_classes import ROW_CLASSES
 from ingestor.pipeline.backfill import BackfillSettings
 from ingestor.recording.segments import RecorderSettings
 from ingestor.sinks.kafka.overload import Budget
 from ingestor.sources.live.plan import Route
 from ingestor.sources.rest.catalog import CatalogSettings
 from ingestor.sources.rest.client import RestSettings
+from ingestor.sources.rest.resolve import is_named
 from ingestor.telemetry.tracing import TracingSettings
+
+_MS: Final = 1_000_000
 
 
 def kafka_settings(config: KafkaConfig) -> KafkaSettings:
@@ -75,6 +82,38 @@ def book_settings(config: BooksConfig) -> BookSettings:
         held_updates_max=config.held_updates_max,
         levels_max=config.levels_max,
         snapshot_depth=config.snapshot_depth,
+    )
+
+
+def derived_settings_of(
+    config: Config, table: InstrumentTable
+) -> Callable[[int], DerivedSettings] | None:
+    """Return what tells what is derived for an instrument, by its number; None where nothing is.
+
+    config: the first feed that names an instrument decides. table: the instruments.
+    """
+    feeds = [feed for feed in config.feeds if feed.derived_channels]
+    if not feeds:
+        return None
+
+    def settings_of(number: int) -> DerivedSettings:
+        one = table[number]
+        for feed in feeds:
+            is_of_market = (feed.venue, feed.market) == (one.venue, one.market)
+            if is_of_market and is_named(one, feed.symbols):
+                return _derived_settings(feed)
+        return DerivedSettings()
+
+    return settings_of
+
+
+def _derived_settings(feed: FeedConfig) -> DerivedSettings:
+    return DerivedSettings(
+        candle_intervals_ns=tuple(dict.fromkeys(ms * _MS for ms in feed.candle_intervals_ms)),
+        candle_wait_ns=feed.candle_wait_ms * _MS,
+        top_levels=feed.book_top_levels,
+        top_interval_ns=feed.book_top_interval_ms * _MS,
+        top_classes=tuple(map(ROW_CLASSES.of_channel, feed.book_top_channels)),
     )
 
 

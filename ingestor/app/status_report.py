@@ -94,6 +94,7 @@ class StatusReporter:
             resets=sum(book.resets for book in books),
             feeds=self._feeds(metrics, recent=recent),
             loop_delay_p99_ms=_milliseconds(watch.delay.percentile_ns(0.99)),
+            loop_busy_ratio=round(watch.busy_ratio, 3),
             version=ingestor.__version__,
             pids=[os.getpid()],
             books={

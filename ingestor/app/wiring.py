@@ -50,6 +50,7 @@ def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
         in_force.trade_numbers_of,
     )
     pipeline.buffer.carried_only = True
+    derive(pipeline, config)
     return pipeline
 
 
@@ -63,6 +64,11 @@ def begin_tracing(config: Config, stack: AsyncExitStack) -> None:
     traced = settings.tracing_settings(config)
     if traced is not None and tracing.begin(traced):
         stack.push_async_callback(asyncio.to_thread, tracing.end)
+
+
+def derive(pipeline: Pipeline, config: Config) -> None:
+    """Have a pipeline make the derived rows of a configuration."""
+    pipeline.derive(settings.derived_settings_of(config, pipeline.table))
 
 
 def make_sink(
@@ -100,8 +106,9 @@ def make_sink(
 
 def want_topics(sink: KafkaSink, config: Config) -> None:
     """Have the topics there of all classes of rows that a configuration brings."""
-    for channel in {channel for feed in config.feeds for channel in feed.channels}:
-        sink.want(ROW_CLASSES.of_channel(channel))
+    for feed in config.feeds:
+        for channel in (*feed.channels, *feed.derived_channels):
+            sink.want(ROW_CLASSES.of_channel(channel))
 
 
 def make_gate(sink: KafkaSink | None, pipeline: Pipeline) -> RowGate | None:

@@ -116,7 +116,7 @@ class Flush:
         self.firsts = updates["first"].tolist()
         self.lasts = updates["last"].tolist()
         self.previous = updates["previous"].tolist()
-        self.checksums = updates["checksum"].tolist()
+        self.checksums = updates["check_value"].tolist()
         self.flags = updates["flags"].tolist()
 
     def _read_few(self, sealed: Sealed) -> None:
@@ -138,7 +138,7 @@ class Flush:
         self.firsts = fields["first"]
         self.lasts = fields["last"]
         self.previous = fields["previous"]
-        self.checksums = fields["checksum"]
+        self.checksums = fields["check_value"]
         self.flags = fields["flags"]
 
     def _flag_negative(self) -> None:

@@ -29,7 +29,8 @@ from ingestor.books.lending import lending
 from ingestor.books.open_books import OpenBooks
 from ingestor.books.output import BookOutput
 from ingestor.books.quote_queue import QuoteQueue
-from ingestor.books.repair_planner import Repair, RepairPlanner
+from ingestor.books.repair_planner import RepairPlanner
+from ingestor.books.rest_check import RestCheck
 from ingestor.books.sequence import Continuation, bridges, continues, held_verdicts, missing
 from ingestor.books.settings import BookSettings
 from ingestor.books.statistics import BookStatistics
@@ -42,8 +43,6 @@ from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Flag
 from ingestor.model.timestamps import SECOND
-
-__all__ = ["BookManager", "BookOutput", "BookSettings", "BookStatistics", "Repair"]
 
 _SLOW: Final = int(Flag.SNAPSHOT) | NEGATIVE
 _RANGE: Final = Continuity.RANGE
@@ -173,12 +172,15 @@ class BookManager:
 
     def is_valid(self, instrument: int) -> bool:
         """Return True if consumers may use this book now."""
-        return self.valid_book(instrument) is not None
+        return self._books.valid(instrument) is not None
 
     def valid_book(self, instrument: int) -> Book | None:
-        """Return a book that consumers may use now, for audits: they change nothing else of it."""
-        book = self._books.by_instrument.get(instrument)
-        return book if book is not None and book.is_valid else None
+        """Return a book that consumers may use now. The manager alone may change it."""
+        return self._books.valid(instrument)
+
+    def start_rest_check(self, instrument: int) -> RestCheck:
+        """Keep the states of a valid book from now on; `RestCheck.finish` ends that."""
+        return RestCheck(self._books.by_instrument[instrument])
 
     def statistics(self, now_ns: int | None = None) -> dict[tuple[str, str], BookStatistics]:
         """Return the sums by (venue, market). now_ns: counts the invalid times that still last."""
@@ -374,9 +376,9 @@ class BookManager:
     def _wait(self, flush: Flush, book: Book, update: Update) -> None:
         """A delta on a book without snapshot: hold it where the snapshot comes by REST."""
         before, book.state = book.state, NEXT[book.state, Event.DELTA]
-        is_first = before in {State.EMPTY, State.OFFLINE}
         cause = Cause.DISCONNECT if before is State.OFFLINE else None
-        if is_first:  # elsewhere the snapshot was lost, or will come by itself
+        # Elsewhere the snapshot was lost, or will come by itself.
+        if before in {State.EMPTY, State.OFFLINE}:
             is_fetched = book.rule.snapshot is SnapshotSource.REST
             (self._repairs.ask if is_fetched else self._repairs.expect)(book, cause, flush.now_ns)
         if not book.holds_updates:

@@ -56,6 +56,11 @@ class OpenBooks:
             )
         return book
 
+    def valid(self, instrument: int) -> Book | None:
+        """Return the book of an instrument if consumers may use it now."""
+        book = self.by_instrument.get(instrument)
+        return book if book is not None and book.is_valid else None
+
     def remove(self, instrument: int) -> Book | None:
         """Take out a book that will not be heard of again."""
         book = self.by_instrument.pop(instrument, None)

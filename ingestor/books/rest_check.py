@@ -11,7 +11,7 @@ from ingestor.model.book_side import TOP_LEVELS_MIN
 from ingestor.model.decimals import parse_decimal
 
 AUDIT_DEPTH: Final = TOP_LEVELS_MIN  # levels a side that are compared: those always at hand
-
+_STATES_MAX: Final = 512
 
 # Where an image's number is that of a book update, and not another mark of it.
 _NUMBERED: Final = {Continuity.RANGE, Continuity.PREVIOUS}
@@ -25,31 +25,12 @@ class Finding(Enum):
     UNVERIFIABLE = "unverifiable"  # (so far: the update that it shows may still come)
 
 
-def begin(book: Book) -> None:
-    """Keep the book's trail from now on."""
-    book.history = StateHistory()
-    book.is_provable = True
-    book.settle()
-    note(book, book.history, book.last if book.continuity in _NUMBERED else 0)
-
-
-def end(book: Book, outcome: str) -> None:
-    """Keep no trail any more and count what the audit came to: a Finding's value, or "failed"."""
-    book.history = None
-    book.is_provable = book.rule.verify_with_quotes or book.rule.has_checksum
-    book.settle()
-    counters = book.counters
-    counters.audits[outcome] = counters.audits.get(outcome, 0) + 1
-    counters.verified += outcome == Finding.VERIFIED.value
-    counters.mismatched += outcome == Finding.MISMATCHED.value
-
-
 def note(book: Book, history: StateHistory, check_value: int) -> None:
-    """Add the book's best levels to its trail.
+    """Add the book's best levels to its states.
 
     Args:
         book: The book that is audited.
-        history: The trail.
+        history: Its states.
         check_value: The update's 32 bits by which an image may name this state.
     """
     history.states.append((check_value, book.bids.top(AUDIT_DEPTH), book.asks.top(AUDIT_DEPTH)))
@@ -60,7 +41,7 @@ def note(book: Book, history: StateHistory, check_value: int) -> None:
 def read(
     image: RestSnapshot, price_exponent: int, size_exponent: int, depth: int = AUDIT_DEPTH
 ) -> BookState:
-    """Return an image as a trail holds states.
+    """Return an image in the form of a book's states.
 
     Args:
         image: as the adapter read it.
@@ -81,21 +62,48 @@ def read(
     return image.number, bids, asks
 
 
-def named(states: list[BookState], shown: BookState) -> BookState | None:
-    """Return the newest state that an image names, None where it names none."""
-    found = (state for state in reversed(states) if state[0] == shown[0] != 0)
-    return next(found, None)
+class RestCheck:
+    """The states of a valid book while an image of it is fetched. The book manager makes it."""
 
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        book.history = StateHistory()
+        book.is_provable = True
+        book.settle()
+        note(book, book.history, book.last if book.continuity in _NUMBERED else 0)
 
-def compare(history: StateHistory, shown: BookState) -> Finding:
-    """Compare what an image of AUDIT_DEPTH levels shows with a trail."""
-    number = shown[0]
-    named = [state[1:] == shown[1:] for state in history.states if state[0] == number != 0]
-    if named:
-        return Finding.VERIFIED if any(named) else Finding.MISMATCHED
-    if any(state[1:] == shown[1:] for state in history.states):
-        return Finding.VERIFIED
-    return Finding.UNVERIFIABLE
+    @property
+    def states(self) -> list[BookState]:
+        """The states that were kept, the oldest first; none once the book broke."""
+        return self._book.history.states if self._book.history is not None else []
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the book broke meanwhile."""
+        return self._book.history is None
 
-_STATES_MAX: Final = 512
+    def named(self, shown: BookState) -> BookState | None:
+        """Return the newest state that an image names, None where it names none."""
+        found = (state for state in reversed(self.states) if state[0] == shown[0] != 0)
+        return next(found, None)
+
+    def compare(self, shown: BookState) -> Finding:
+        """Compare the states with what an image of AUDIT_DEPTH levels shows."""
+        number = shown[0]
+        named = [state[1:] == shown[1:] for state in self.states if state[0] == number != 0]
+        if named:
+            return Finding.VERIFIED if any(named) else Finding.MISMATCHED
+        if any(state[1:] == shown[1:] for state in self.states):
+            return Finding.VERIFIED
+        return Finding.UNVERIFIABLE
+
+    def finish(self, outcome: str) -> None:
+        """Keep no more states, and count the outcome: a Finding's value, or "failed"."""
+        book = self._book
+        book.history = None
+        book.is_provable = book.rule.verify_with_quotes or book.rule.has_checksum
+        book.settle()
+        counters = book.counters
+        counters.audits[outcome] = counters.audits.get(outcome, 0) + 1
+        counters.verified += outcome == Finding.VERIFIED.value
+        counters.mismatched += outcome == Finding.MISMATCHED.value

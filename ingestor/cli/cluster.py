@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     from ingestor.cluster.store import Cluster
     from ingestor.config.model import Config
 
-WeightsFile = Annotated[
-    Path | None,
-    typer.Option("--weights", help="JSON object: messages per second by instrument key."),
+Weighing = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help='JSON file: messages per second by instrument key; or "measured" by the workers.',
+    ),
 ]
 Rebalance = Annotated[
     bool, typer.Option("--rebalance", help="Pack all connections anew, not new ones alone.")
 ]
 Member = Annotated[str, typer.Argument(help="As `cluster status` names it.")]
 
+_MEASURED = "measured"
 _EPILOG = "Exit status: 0 done, 1 failure or refusal of the cluster, 2 bad arguments."
 
 
@@ -86,7 +90,7 @@ def init(
 
 def plan(
     path: ConfigFile,
-    weights: WeightsFile = None,
+    weights: Weighing = None,
     rebalance: Rebalance = False,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +99,8 @@ def plan(
     \b
     Examples:
       ingestor cluster plan prod.toml
-      ingestor cluster plan prod.toml --weights rates.json --rebalance --json
+      ingestor cluster plan prod.toml --weights measured --rebalance
+      ingestor cluster plan prod.toml --weights rates.json --json
 
     \f
     Args:
@@ -110,7 +115,7 @@ def plan(
 
 def apply(
     path: ConfigFile,
-    weights: WeightsFile = None,
+    weights: Weighing = None,
     rebalance: Rebalance = False,
     expect: Annotated[
         int | None, typer.Option("--expect", help="Only if this is the newest revision.")
@@ -218,23 +223,34 @@ async def _read(path: Path) -> tuple[Config, Cluster]:
     return config, await read_cluster(kafka_settings(config.kafka), config.cluster.name)
 
 
-async def _propose(path: Path, weights: Path | None, *, rebalance: bool) -> tuple[Proposal, Config]:
+async def _propose(path: Path, weights: str | None, *, rebalance: bool) -> tuple[Proposal, Config]:
     from ingestor.app import load_plan
     from ingestor.cluster.proposal import propose
 
-    known = _weights(weights)
+    known = {} if weights in (None, _MEASURED) else _weights(Path(str(weights)))
     config, cluster = await _read(path)
+    if weights == _MEASURED:
+        known = _measured(cluster, config)
     planned = await load_plan(config, str(path))
     return propose(planned, cluster, config, known, rebalance=rebalance), config
 
 
-def _weights(path: Path | None) -> Weights:
+def _measured(cluster: Cluster, config: Config) -> Weights:
+    from ingestor.cluster.rates import weights_of
+    from ingestor.model.errors import ClusterError
+
+    found = weights_of(cluster.rates.values())
+    if not found:
+        hint = f"workers tell them every {config.cluster.rates_interval_s:g} s"
+        raise ClusterError("no worker has measured rates yet", hint)
+    return found
+
+
+def _weights(path: Path) -> Weights:
     import orjson
 
     from ingestor.model.errors import ConfigError
 
-    if path is None:
-        return {}
     try:
         found = orjson.loads(path.read_bytes())
         known = {str(key): float(value) for key, value in found.items()}
@@ -243,6 +259,9 @@ def _weights(path: Path | None) -> Weights:
         raise ConfigError(
             f"no JSON object of numbers: {failure}", where=str(path), hint=hint
         ) from None
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        raise ConfigError(f"can't be read: {reason}", where=str(path)) from None
     if any(not 0 < value < 1e12 for value in known.values()):
         raise ConfigError("a weight must be a positive number", where=str(path))
     return known

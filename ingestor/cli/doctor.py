@@ -24,6 +24,7 @@ from ingestor.cli.surroundings import (
     examine_login,
     examine_venues,
 )
+from ingestor.cluster.fencing import try_life
 from ingestor.cluster.setup import broker_settings, floor_problem
 from ingestor.config.model import Config, split_address
 from ingestor.kafka.topics import compaction_text, prepare_topics
@@ -171,7 +172,18 @@ async def examine_cluster(config: Config) -> list[Finding]:
         return [Finding("cluster", "warning", f"not looked at: {failure.reason}")]
     if problem:
         return [Finding("cluster", "failed", problem)]
-    return [Finding("cluster", "ok", f"the brokers allow {config.cluster.name}'s sessions")]
+    sessions = Finding("cluster", "ok", f"the brokers allow {config.cluster.name}'s sessions")
+    return [sessions, await _lives(config)]
+
+
+async def _lives(config: Config) -> Finding:
+    """Try to take a producer id as a life does; nothing is written."""
+    try:
+        await try_life(kafka_settings(config.kafka), config.cluster.name)
+    except SinkUnavailable as failure:
+        text = f"{failure.reason}: Write on the transactional ids {config.cluster.name}.* is needed"
+        return Finding("lives", "failed", text)
+    return Finding("lives", "ok", f"transactional ids {config.cluster.name}.* may be written")
 
 
 async def _broker(address: str) -> Finding:

@@ -14,7 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ingestor.app.republishing import Room, publisher
-from ingestor.app.settings import book_settings, kafka_settings, tracing_settings
+from ingestor.app.settings import (
+    book_settings,
+    derived_settings_of,
+    kafka_settings,
+    tracing_settings,
+)
 from ingestor.cli.common import complain, load_config
 from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.recording.reader import Problems
@@ -71,6 +76,7 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
             problems=problems,
             on_file=lambda _: bar.advance(task),
         )
+        replay.pipeline.derive(derived_settings_of(config, replay.table))
         # Told from here on only: with nothing to replay, the error itself says why, in one line.
         for problem in problems.kept:
             _tell(problem)

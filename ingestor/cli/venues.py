@@ -62,7 +62,11 @@ def _market(
             "book_proof": book_proof(market.book, one),
             "limits": asdict(market.limits),
             "book": market.book.continuity.value,
-            "books": [{"depth": book.depth, "speed_ms": book.speed_ms} for book in market.books],
+            "books": [
+                {"depth": book.depth, "speed_ms": book.speed_ms}
+                for book in market.books
+                if not book.is_recorded
+            ],
             "snapshot": market.book.snapshot.value,
             "trade_history": isinstance(one, HasTradeHistory),
             "reference": reference,

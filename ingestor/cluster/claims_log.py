@@ -10,8 +10,8 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
+from ingestor.cluster.claims import Claim
 from ingestor.cluster.records import COMMAND_PREFIX, read_claim
-from ingestor.cluster.shards import Claim
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.settings import KafkaSettings
 from ingestor.model.backoff import Backoff

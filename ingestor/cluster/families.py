@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import Metric
 
@@ -11,13 +11,16 @@ from ingestor.admin.exposition import counter, gauge
 from ingestor.cluster.shards import Phase, ShardMachine
 
 
-def cluster_families(machine: ShardMachine, shards: int, fenced: int) -> Iterator[Metric]:
+def cluster_families(
+    machine: ShardMachine, shards: int, fenced: int, rows: Mapping[int, int]
+) -> Iterator[Metric]:
     """Yield the families of a worker.
 
     Args:
         machine: of its present life.
         shards: how many the cluster has.
         fenced: its lives that others ended.
+        rows: that came of each shard that it has.
     """
     states = gauge("cluster_shards", "Shards of this worker by state.", ("state",))
     phases = Counter(machine.phases.values())
@@ -51,6 +54,10 @@ def cluster_families(machine: ShardMachine, shards: int, fenced: int) -> Iterato
         now = gauge(name, text)
         now.add_metric((), value)
         yield now
+    messages = counter("cluster_shard_messages", "Rows that came of a shard.", ("shard",))
+    for shard, count in rows.items():
+        messages.add_metric((str(shard),), count)
+    yield messages
     if machine.phases.get(0) is Phase.LIVE:  # one worker counts for all
         unclaimed = gauge("cluster_shards_unclaimed", "Shards of the cluster that nobody has.")
         unclaimed.add_metric((), unclaimed_shards(machine, shards))

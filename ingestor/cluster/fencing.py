@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from typing import Final
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition, errors
 
+from ingestor.cluster.claims import Life
 from ingestor.cluster.records import transactional_id
-from ingestor.cluster.shards import Life
 from ingestor.cluster.store import Cluster, check_member
 from ingestor.kafka.aiokafka_compat import AIOKafkaClient
-from ingestor.kafka.fencing import fence
+from ingestor.kafka.error_codes import error_name
+from ingestor.kafka.fencing import fence, persist
 from ingestor.kafka.settings import AUXILIARY_TOPICS, CLAIMS, KafkaSettings
+from ingestor.kafka.transactions import Coordinator
+from ingestor.model.errors import SinkUnavailable
 from ingestor.model.row_classes import ROW_CLASSES
+
+TRY_S: Final = 10.0
 
 
 def topics_written(settings: KafkaSettings) -> list[str]:
@@ -49,6 +56,28 @@ async def fence_life(
     """
     name = transactional_id(cluster, life)
     await fence(client, name, await partitions_written(client, settings))
+
+
+async def try_life(settings: KafkaSettings, cluster: str) -> None:
+    """Take a producer id under a name of the cluster's lives, as a worker and whoever fences it do.
+
+    Args:
+        settings: How to reach Kafka.
+        cluster: Name of the cluster.
+
+    Raises:
+        SinkUnavailable: Kafka can't be reached, or refuses; says why.
+    """
+    producer = AIOKafkaProducer(**settings.client_options())
+    try:
+        await producer.start()
+        name = transactional_id(cluster, Life("doctor", "0"))
+        async with asyncio.timeout(TRY_S):
+            await persist(Coordinator(producer.client, name).init_producer_id)
+    except (errors.KafkaError, OSError, TimeoutError) as failure:
+        raise SinkUnavailable("Kafka", error_name(failure)) from failure
+    finally:
+        await producer.stop()
 
 
 async def fence_member(settings: KafkaSettings, cluster: Cluster, member: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Final
@@ -19,19 +20,18 @@ from aiokafka import AIOKafkaProducer, errors
 
 from ingestor.app import settings
 from ingestor.app.ingestor import Ingestor
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.claims_log import ClaimsLog
 from ingestor.cluster.fencing import fence_life
 from ingestor.cluster.list_keeper import ListKeeper
 from ingestor.cluster.membership import Membership
+from ingestor.cluster.rates import rates_key, rates_of
 from ingestor.cluster.records import claim_key, claim_record
 from ingestor.cluster.shard_connections import ShardConnections
 from ingestor.cluster.shards import (
     Action,
-    Claim,
-    ClaimState,
     Drop,
     Fence,
-    Life,
     Open,
     Phase,
     Publish,
@@ -82,7 +82,12 @@ class WorkerLife:
         self._where = where
         asks_first = config.cluster.protocol == "classic"
         self._traced = (0, 0.0)  # takeovers and their seconds that have a span
-        self.machine = ShardMachine(me, time.monotonic, asks_first=asks_first)
+        self.machine = ShardMachine(
+            me,
+            time.monotonic,
+            asks_first=asks_first,
+            handover_parallel=config.cluster.handover_parallel,
+        )
         self.connections = ShardConnections(ingestor, ingestor.gate, settings.routes(config))
         self._claims = ClaimsLog(
             self._kafka, self._kafka.topic(CLAIMS), self._read, self._commanded
@@ -106,9 +111,10 @@ class WorkerLife:
             ticking = tasks.create_task(bulkheads.keep("cluster", self._tick))
             await self._caught_up()
             keeping = tasks.create_task(bulkheads.keep("cluster lists", self._lists.run))
+            measuring = tasks.create_task(bulkheads.keep("cluster", self._measure))
             member = tasks.create_task(self._group.run(self), name="cluster group")
             await self._until_over(member)
-            for item in (reading, ticking, keeping, *self._tasks):
+            for item in (reading, ticking, keeping, measuring, *self._tasks):
                 item.cancel()
         if self.ingestor.gate is not None:
             self.ingestor.gate.end()
@@ -299,6 +305,35 @@ class WorkerLife:
             await fence_life(producer.client, self._kafka, self._config.cluster.name, life)
         finally:
             await producer.stop()
+
+    async def _measure(self) -> None:
+        """Tell how many messages the shards have that this life publishes."""
+        sink = self.ingestor.sink
+        assert sink is not None  # a worker publishes
+        while True:
+            before = {shard: self._rows_by_key(shard) for shard in self.connections.shards}
+            began_s = time.monotonic()
+            await asyncio.sleep(self._config.cluster.rates_interval_s)
+            took_s = time.monotonic() - began_s
+            for shard, rows in before.items():
+                if self.machine.phases.get(shard) is Phase.LIVE and rows:
+                    streams = len(self.connections.rows_of(shard))
+                    found = rates_of(rows, self._rows_by_key(shard), streams, took_s)
+                    value, now_ms = orjson.dumps(found), int(time.time() * 1e3)
+                    sink.publish(CLAIMS, rates_key(shard), value, ts_ms=now_ms)
+
+    def rows_by_shard(self) -> dict[int, int]:
+        """Return how many rows came of each shard that this worker has."""
+        return {
+            shard: sum(self.connections.rows_of(shard).values())
+            for shard in sorted(self.connections.shards)
+        }
+
+    def _rows_by_key(self, shard: int) -> Counter[str]:
+        table, found = self.ingestor.planned.table, Counter[str]()
+        for (_, number), rows in self.connections.rows_of(shard).items():
+            found[table[number].key] += rows
+        return found
 
     async def _tick(self) -> None:
         while True:

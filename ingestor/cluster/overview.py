@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ingestor.cluster.shards import Life, Move, ShardMachine
+from ingestor.cluster.claims import Life, Move
+from ingestor.cluster.shards import ShardMachine
 
 
 def overview(name: str, machine: ShardMachine, shards: int, revision: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import orjson
 
 from ingestor.adapter import BookOffer
 from ingestor.adapter.contract import Subscription
-from ingestor.cluster.shards import Claim, ClaimState, Life
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.model.errors import ConfigError, DecodeError, PlanUnusable
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.sources.live.plan import PlannedConnection, Route

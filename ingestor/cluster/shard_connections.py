@@ -189,6 +189,17 @@ class ShardConnections:
         slots = self._ingestor.supervisor.slots
         return all(_stands(slot) for slot in slots if slot.planned.number in held.connections)
 
+    def rows_of(self, shard: int) -> dict[Stream, int]:
+        """Return how many rows of each stream of a shard came to this worker so far."""
+        held = self._open.get(shard)
+        last = self._ingestor.pipeline.metrics.last_seen
+        counts = {row_class: last.rows(row_class) for row_class in ROW_CLASSES}
+        return {
+            (row_class, number): int(counts[row_class][number])
+            for row_class, number in _streams((held.connections or {}).values() if held else ())
+            if number < len(counts[row_class])
+        }
+
     @property
     def revision(self) -> int:
         """The newest whole revision that was read of any shard's plan."""

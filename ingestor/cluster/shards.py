@@ -1,11 +1,10 @@
-"""Decide who owns which shard: the claims, and what one worker does about them.
+"""Decide who owns which shard: what one worker does about the claims.
 
 Pure: claims, assignments, answers and the time go in, actions come out. Three rules keep two
 workers from publishing one shard:
 
-- Claims are written to one partition, so that all workers read them in the same order. A claim to
-  own is a comparison and an exchange (`ClaimTable.take`): it names the owner that it replaces, and
-  counts only where that one is in force at its place in the log.
+- A claim to own counts only where the owner that it replaces is in force
+  (`ingestor.cluster.claims`).
 - A life publishes from the moment at which it reads its own claim in force, until everything it
   sent is acknowledged and it has written that it released the shard.
 - Another life is replaced without its release only after it was fenced: Kafka refuses what it
@@ -14,173 +13,18 @@ workers from publishing one shard:
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-MOVES_KEPT: Final = 50  # of which the cluster's page tells
-
-
-class ClaimState(Enum):
-    """Name what a claim says of its shard."""
-
-    LIVE = "live"  # I publish it
-    OFFERED = "offered"  # I publish it until somebody is ready to go on
-    READY = "ready"  # my connections stand, I hold their rows
-    RELEASED = "released"  # all that I published is acknowledged
-    REFUSED = "refused"  # I can't run its new revision
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Life:
-    """One life of a worker. session: 16 bytes in hexadecimal, as in the rows that it publishes."""
-
-    member: str
-    session: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One record of the claims topic.
-
-    over: whom it replaces, where it says `live`. where: the worker's address, for people.
-    """
-
-    shard: int
-    life: Life
-    state: ClaimState
-    revision: int = 0
-    over: Life | None = None
-    reason: str = ""
-    where: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One shard that came to another life. before: whose it was. takeover: that one was fenced."""
-
-    ts_ms: int
-    shard: int
-    before: Life | None
-    owner: Life
-    takeover: bool
-
-
-@dataclass(slots=True)
-class Ownership:
-    """A shard as the claims so far have it.
-
-    owner: who publishes it, None for nobody. offered: it gives the shard away. ready: who waits for
-    it. had_owner: somebody published it once. last: the last owner. refused: the last refusal of a
-    revision, if the owner has not run one since.
-    """
-
-    owner: Life | None = None
-    offered: bool = False
-    ready: Life | None = None
-    had_owner: bool = False
-    last: Life | None = None
-    revision: int = 0
-    since_ms: int = 0
-    refused: Claim | None = None
-
-    @property
-    def state(self) -> str:
-        """Say it in one word, for people."""
-        if self.owner is None:
-            return "released" if self.had_owner else "unclaimed"
-        if self.refused is not None:
-            return "refused"
-        if not self.offered:
-            return "live"
-        return "offered" if self.ready is None else "ready"
-
-
-class ClaimTable:
-    """All claims, folded in the order of their log.
-
-    moves: the last ones, oldest first. takeovers: how many there were. where: of each member.
-    """
-
-    def __init__(self) -> None:
-        self._shards: dict[int, Ownership] = {}
-        self.moves: deque[Move] = deque(maxlen=MOVES_KEPT)
-        self.takeovers = 0
-        self.where: dict[str, str] = {}
-
-    def __getitem__(self, shard: int) -> Ownership:
-        return self._shards.setdefault(shard, Ownership())
-
-    def items(self) -> Iterator[tuple[int, Ownership]]:
-        """Yield each shard that was ever claimed, with what holds of it."""
-        yield from self._shards.items()
-
-    def lives(self) -> set[Life]:
-        """Return who owns something."""
-        return {shard.owner for shard in self._shards.values() if shard.owner is not None}
-
-    def take(self, claim: Claim, ts_ms: int = 0) -> bool:
-        """Fold in the next claim of the log; return whether it counts.
-
-        Args:
-            claim: the record.
-            ts_ms: its time, for display.
-        """
-        is_first = claim.shard not in self._shards
-        entry = self[claim.shard]
-        counts = self._counts(entry, claim, is_first=is_first)
-        if claim.where:
-            self.where[claim.life.member] = claim.where
-        if counts:
-            if claim.state is ClaimState.LIVE and claim.life != entry.last:
-                self._moved(entry, claim, ts_ms)
-            self._apply(entry, claim)
-            entry.since_ms = ts_ms
-            entry.last = entry.owner or entry.last
-        return counts
-
-    def _moved(self, entry: Ownership, claim: Claim, ts_ms: int) -> None:
-        is_takeover = claim.over not in (None, claim.life)
-        self.takeovers += is_takeover
-        self.moves.append(Move(ts_ms, claim.shard, entry.last, claim.life, is_takeover))
-
-    @staticmethod
-    def _counts(entry: Ownership, claim: Claim, *, is_first: bool) -> bool:
-        if is_first:  # the log before it was compacted away
-            return True
-        match claim.state:
-            case ClaimState.LIVE:
-                return entry.owner in (claim.over, claim.life)
-            case ClaimState.OFFERED | ClaimState.RELEASED:
-                return entry.owner == claim.life
-            case ClaimState.READY:
-                return entry.owner not in (None, claim.life)
-            case ClaimState.REFUSED:
-                return True
-
-    @staticmethod
-    def _apply(entry: Ownership, claim: Claim) -> None:
-        match claim.state:
-            case ClaimState.LIVE:
-                entry.owner, entry.offered, entry.ready = claim.life, False, None
-                entry.had_owner, entry.revision, entry.refused = True, claim.revision, None
-            case ClaimState.OFFERED:
-                entry.owner, entry.offered, entry.had_owner = claim.life, True, True
-            case ClaimState.READY:
-                entry.ready = claim.life
-                entry.owner, entry.had_owner = entry.owner or claim.over, True
-                entry.offered = entry.owner is not None
-            case ClaimState.RELEASED:
-                entry.owner, entry.offered, entry.had_owner = None, False, True
-            case ClaimState.REFUSED:
-                entry.refused = claim
+from ingestor.cluster.claims import Claim, ClaimState, ClaimTable, Life
 
 
 class Phase(Enum):
     """Name what this worker does with a shard."""
 
+    QUEUED = "queued"  # its owner offers it, and other shards are opened first
     OPENING = "opening"  # it opens the connections; somebody else publishes
     WAITING = "waiting"  # it holds rows; the owner is asked to release
     FENCING = "fencing"  # it holds rows; the owner is being fenced
@@ -188,6 +32,9 @@ class Phase(Enum):
     LIVE = "live"  # it publishes
     OFFERED = "offered"  # it publishes for somebody else to go on
     RELEASING = "releasing"  # it waits for the last acknowledgments
+
+
+_NOT_YET: Final = (Phase.QUEUED, Phase.OPENING, Phase.WAITING, Phase.FENCING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +85,7 @@ Action = Open | Write | Fence | Publish | Release | Drop
 
 HANDOVER_S: Final = 5.0  # from `ready` until the owner is taken for dead
 OPEN_S: Final = 30.0  # connections that don't stand by then hold up no handover
+PARALLEL: Final = 8  # shards opened at a time whose owners live
 DOUBT_S: Final = 3.0  # how long an owner may take to offer, where it may not have been asked yet
 
 
@@ -291,6 +139,7 @@ class ShardMachine:
         asks_first: bool = False,
         handover_s: float = HANDOVER_S,
         open_s: float = OPEN_S,
+        handover_parallel: int = PARALLEL,
     ) -> None:
         """Args:
         me: this life.
@@ -299,6 +148,7 @@ class ShardMachine:
             that call a member lost while it still is one.
         handover_s: how long an owner may take to release a shard.
         open_s: how long connections may take before their shard is claimed all the same.
+        handover_parallel: how many shards are taken from living owners at a time.
         """
         self.me = me
         self.table = ClaimTable()
@@ -307,6 +157,7 @@ class ShardMachine:
         self._asks_first = asks_first
         self._handover_s = handover_s
         self._open_s = open_s
+        self._parallel = handover_parallel
         self._held: dict[int, _Holding] = {}
         self._asked_s: dict[int, float] = {}
         self._fencing: set[Life] = set()
@@ -366,7 +217,7 @@ class ShardMachine:
             if held.phase is Phase.LIVE:
                 self._set(held, Phase.OFFERED)
                 actions.append(self._claim(shard, ClaimState.OFFERED))
-            elif held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+            elif held.phase in _NOT_YET:
                 del self._held[shard]
                 actions.append(Drop(shard))
         return actions
@@ -379,7 +230,7 @@ class ShardMachine:
             held = self._held.get(shard)
             if held is not None:
                 held.assigned = False
-                if held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+                if held.phase in _NOT_YET:
                     del self._held[shard]
                     actions.append(Drop(shard))
         return actions
@@ -409,7 +260,7 @@ class ShardMachine:
             self.is_fenced = True  # nobody takes a shard from a life that can still publish
             del self._held[shard]
             return [Drop(shard)]
-        if held.phase in (Phase.OPENING, Phase.WAITING, Phase.FENCING):
+        if held.phase in _NOT_YET:
             return self._proceed(shard, held)
         return []
 
@@ -458,7 +309,8 @@ class ShardMachine:
         self.counts.fences += 1
         actions: list[Action] = []
         for shard, held in list(self._held.items()):
-            if held.phase is Phase.FENCING and held.rival == life:
+            # What it offered, too: it will release nothing any more.
+            if held.phase in _NOT_YET and life in (held.rival, self.table[shard].owner):
                 actions += self._proceed(shard, held)
         return actions
 
@@ -510,7 +362,9 @@ class ShardMachine:
         actions: list[Action] = []
         for shard, held in list(self._held.items()):
             waited_s = now_s - held.since_s
-            if held.phase is Phase.OPENING and waited_s >= self._open_s:
+            if held.phase is Phase.QUEUED:
+                actions += self._proceed(shard, held)
+            elif held.phase is Phase.OPENING and waited_s >= self._open_s:
                 actions += self._ready(shard, held)
             elif held.phase is Phase.WAITING and waited_s >= held.patience_s:
                 self.counts.timeouts += 1
@@ -522,12 +376,18 @@ class ShardMachine:
     def _begin(self, shard: int) -> list[Action]:
         """Take a shard that the group gives to this worker."""
         entry = self.table[shard]
-        held = self._held[shard] = _Holding(Phase.OPENING, self._clock_s(), gap=entry.had_owner)
-        return [Open(shard), *self._proceed(shard, held)]
+        held = self._held[shard] = _Holding(Phase.QUEUED, self._clock_s(), gap=entry.had_owner)
+        return self._proceed(shard, held)
 
     def _proceed(self, shard: int, held: _Holding) -> list[Action]:
         """Go on with a shard that is not published here yet, as the claims have it now."""
         entry = self.table[shard]
+        if held.phase is Phase.QUEUED:
+            is_given = entry.offered and entry.owner not in (None, self.me, *self._fenced)
+            if is_given and self._handovers() >= self._parallel:
+                return []  # its owner publishes it meanwhile
+            self._set(held, Phase.OPENING)
+            return [Open(shard), *self._proceed(shard, held)]
         if entry.owner is None or entry.owner == self.me or entry.owner in self._fenced:
             return self._own_it(shard, held)
         if held.phase is Phase.FENCING:
@@ -543,6 +403,13 @@ class ShardMachine:
         if entry.offered and entry.ready is None:
             return self._ready(shard, held)  # it was waited for
         return []
+
+    def _handovers(self) -> int:
+        """Count the shards that are being taken from owners who offer them."""
+        return sum(
+            held.phase in (Phase.OPENING, Phase.WAITING) and self.table[shard].offered
+            for shard, held in self._held.items()
+        )
 
     def _own_it(self, shard: int, held: _Holding) -> list[Action]:
         owner = self.table[shard].owner

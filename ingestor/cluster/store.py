@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 
+from ingestor.cluster.claims import ClaimTable
+from ingestor.cluster.rates import ShardRates, read_rates
 from ingestor.cluster.records import (
     CLUSTER_KEY,
     COMMAND_PREFIX,
@@ -20,7 +22,6 @@ from ingestor.cluster.records import (
     ShardLog,
     read_claim,
 )
-from ingestor.cluster.shards import ClaimTable
 from ingestor.kafka.aiokafka_compat import topics_of, wait_for_metadata
 from ingestor.kafka.error_codes import error_name
 from ingestor.kafka.settings import CLAIMS, KafkaSettings
@@ -39,6 +40,7 @@ class Cluster:
     name: str
     shards: dict[int, ShardLog]
     claims: ClaimTable
+    rates: dict[int, ShardRates] = field(default_factory=dict)
 
     @property
     def revision(self) -> int:
@@ -77,13 +79,15 @@ async def read_cluster(settings: KafkaSettings, name: str) -> Cluster:
                 )
                 hint = f"run `ingestor cluster init`, which creates {plan} and {claims}"
                 raise ClusterError(f"no cluster {where}", hint)
-            table, found = ClaimTable(), ""
+            table, rates, found = ClaimTable(), dict[int, ShardRates](), ""
             for _, key, value, ts_ms in await _read(consumer, claims):
                 if key == CLUSTER_KEY and value is not None:
                     found = str(orjson.loads(value)["name"])
-                claim = read_claim(key, value)
+                claim, measured = read_claim(key, value), read_rates(key, value)
                 if claim is not None:
                     table.take(claim, ts_ms)
+                if measured is not None:
+                    rates[measured[0]] = measured[1]
             check_name(name, found)
             shards: dict[int, ShardLog] = {}
             for partition, key, value, _ in await _read(consumer, plan):
@@ -92,7 +96,7 @@ async def read_cluster(settings: KafkaSettings, name: str) -> Cluster:
                 shards.setdefault(partition, ShardLog())
         except (errors.KafkaError, OSError, TimeoutError) as failure:
             raise SinkUnavailable("Kafka", error_name(failure)) from failure
-    return Cluster(found, dict(sorted(shards.items())), table)
+    return Cluster(found, dict(sorted(shards.items())), table, rates)
 
 
 def check_name(configured: str, found: str) -> None:

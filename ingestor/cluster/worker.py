@@ -20,12 +20,12 @@ from ingestor.admin.server import AdminServer
 from ingestor.app.ingestor import Drained, Ingestor
 from ingestor.app.planning import Planned
 from ingestor.app.settings import kafka_settings
+from ingestor.cluster.claims import Life
 from ingestor.cluster.families import cluster_families
 from ingestor.cluster.life import WorkerLife
 from ingestor.cluster.membership import Group, Membership
 from ingestor.cluster.overview import overview
 from ingestor.cluster.records import SHARDS, transactional_id
-from ingestor.cluster.shards import Life
 from ingestor.config.model import Config
 from ingestor.kafka.settings import STATUS
 from ingestor.model.instruments import InstrumentTable
@@ -131,7 +131,9 @@ class ClusterWorker:
         group = self._make_group(self.config, topic, self.member)
         life = WorkerLife(self.config, me, ingestor, group, self._where)
         fenced = self.lives - 1
-        ingestor.view.show(lambda: cluster_families(life.machine, self._shards, fenced))
+        ingestor.view.show(
+            lambda: cluster_families(life.machine, self._shards, fenced, life.rows_by_shard())
+        )
         if ingestor.http is not None:
             ingestor.http.cluster = lambda: overview(
                 self.config.cluster.name, life.machine, self._shards, life.connections.revision

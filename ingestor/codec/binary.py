@@ -1,6 +1,6 @@
 """The binary encoding: one record for the rows of one flush and partition, without a key.
 
-A compacted topic gets a record with a key for each row.
+A compacted topic gets a record with a key for each row, or for each event where rows are levels.
 
 Little-endian. Every part begins at a multiple of 8 bytes, so that `numpy.frombuffer` reads the
 rows where they are.
@@ -28,7 +28,7 @@ the key `venue:market:symbol` in UTF-8. Zeros fill the table up to its length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, compress
+from itertools import accumulate, compress, pairwise
 from operator import not_
 from struct import Struct, error
 from typing import Final
@@ -45,6 +45,7 @@ from ingestor.codec.record import (
     Pieces,
     Record,
     WireInstrument,
+    event_starts,
     joined,
     keyed,
 )
@@ -62,6 +63,7 @@ _FEW: Final = 32  # rows
 _TOGETHER_MAX: Final = 4_096  # rows; copies of more would leave the processor's cache
 _MS: Final = 1_000_000
 _CACHED_TABLES: Final = 1_024
+_NO_BOUNDS: Final = np.empty(0, np.int64)
 
 
 class BinaryEncoder:
@@ -136,13 +138,16 @@ class BinaryEncoder:
         return encoded
 
     def _each(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:
-        """Return a record with a key for each row, since Kafka compacts by keys."""
-        each = [(rows[at : at + 1], first_sequence + at) for at in range(len(rows))]
-        names = [self._instruments[number].key.encode() for number in rows["instrument"].tolist()]
+        """Return a record with a key for each row or event, since Kafka compacts by keys."""
+        starts = event_starts(rows, _NO_BOUNDS) if row_class.has_levels else np.arange(len(rows))
+        spans = pairwise([*starts.tolist(), len(rows)])
+        each = [(rows[start:end], first_sequence + start) for start, end in spans]
+        heads = rows[starts]
+        names = [self._instruments[number].key.encode() for number in heads["instrument"].tolist()]
         encoded = self._encode(row_class, each)
         return [
             (key, *record[1:])
-            for key, [record] in zip(keyed(row_class, names, rows), encoded, strict=True)
+            for key, [record] in zip(keyed(row_class, names, heads), encoded, strict=True)
         ]
 
     def _halves(self, row_class: RowClass, rows: Rows, first_sequence: int) -> list[Record]:

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.codec.json_encoder import JsonEncoder, event_starts
-from ingestor.codec.record import Headers
+from ingestor.codec.json_encoder import JsonEncoder
+from ingestor.codec.record import Headers, event_starts
 from ingestor.model.batch import Instruments
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Rows

@@ -51,8 +51,8 @@ def decode(value: bytes) -> Decoded:
             packed, exponents = _read_control(row_class, control, message)
         elif message["kind"] != row_class.kind_name:
             raise CodecError(f"a record of {message['kind']} among {row_class.channel}")
-        elif row_class is RowClass.LEVEL:
-            packed, exponents = _read_book(message)
+        elif row_class.has_levels:
+            packed, exponents = _read_book(row_class.id, message)
         else:
             packed, exponents = _reader(row_class)(message)
         rows = np.frombuffer(packed, row_class.dtype)
@@ -148,11 +148,10 @@ def _low_half(text: str) -> int:
     return int(text.replace("-", ""), 16) & _UINT64_MAX if "-" in text else int(text)
 
 
-def _read_book(message: Any) -> _Packed:
+def _read_book(kind: int, message: Any) -> _Packed:
     bids, asks, flags = message["bids"], message["asks"], message["flags"]
     head = (message["ts_event"], message["ts_recv"], message["sequence"], 0)
     before_last = flags & ~_LAST
-    kind = RowClass.LEVEL.id
     packed = bytearray()
     for side, side_levels in ((Side.BID, bids), (Side.ASK, asks)):
         number = int(side)

@@ -12,7 +12,7 @@ numbers) are written anew one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise, repeat
 from operator import mod
@@ -38,16 +38,13 @@ from ingestor.codec.fields import (
     whole_numbers,
     whole_texts,
 )
-from ingestor.codec.record import Part, Pieces, Record, joined, keyed
+from ingestor.codec.record import Part, Pieces, Record, event_starts, joined, keyed
 from ingestor.model.batch import Instruments
 from ingestor.model.decimals import format_decimal
 from ingestor.model.row_classes import ROW_CLASSES, Exponent, RowClass
-from ingestor.model.rows import ABSENT, TRADE, Flag, Rows, Side
-
-LEVELS_PER_RECORD: Final = 4_096  # a snapshot of 46,000 levels is cut; LAST is on its last record
+from ingestor.model.rows import ABSENT, TRADE, Rows, Side
 
 _TOGETHER_MAX: Final = 1_024  # rows; the columns of more would leave the processor's cache
-_LAST: Final = int(Flag.LAST)
 _MS: Final = 1_000_000
 _CODE_WORD: Final = TRADE.fields["instrument"][1] // 8  # type: ignore[index]  # it has fields
 _TIMES: Final = b'"ts_event":%b,"ts_recv":%b,"sequence":%b,"flags":'
@@ -69,9 +66,13 @@ class JsonEncoder:
         self._session = session.hex()
         self._keys = Pieces(lambda number: instruments[number].key.encode(), instruments)
         self._templates = {
-            row_class: _Cache(partial(self._row_template, row_class)) for row_class in ROW_CLASSES
+            row_class: _Cache(
+                partial(
+                    self._book_template if row_class.has_levels else self._row_template, row_class
+                )
+            )
+            for row_class in ROW_CLASSES
         }
-        self._templates[RowClass.LEVEL] = _Cache(self._book_template)
         # Of each number of a class, by instrument: int64[instruments, numbers].
         self._exponents = {
             row_class: np.zeros((0, len(row_class.numbers)), np.int64) for row_class in ROW_CLASSES
@@ -95,7 +96,7 @@ class JsonEncoder:
         bounds = np.array([0, *accumulate(len(rows) for rows, _ in parts)])
         # What a row's index is to be raised by to be its sequence number, by part.
         offsets = np.array([first for _, first in parts]) - bounds[:-1]
-        encode = self._book if row_class is RowClass.LEVEL else self._single_rows
+        encode = self._book if row_class.has_levels else self._single_rows
         records, cuts = encode(row_class, rows, bounds, offsets)
         return [records[start:end] for start, end in pairwise(cuts)]
 
@@ -136,7 +137,7 @@ class JsonEncoder:
         prices, sizes = self._decimals(row_class, rows, numbers)
         levels = list(map(mod, repeat(_PAIR), zip(prices, sizes, strict=True)))
         for index in _odd(row_class, rows, numbers):
-            levels[index] = self._level(rows[index])
+            levels[index] = self._level(row_class, rows[index])
         starts = event_starts(rows, bounds[1:-1])
         ends = np.append(starts[1:], len(rows))
         cuts = np.searchsorted(starts, bounds)
@@ -157,6 +158,8 @@ class JsonEncoder:
         for index in np.flatnonzero(heads["kind"] != row_class.id).tolist():
             values[index] = self._control(row_class, heads[index], int(sequences[index]))
         keys, _ = self._keys.take(heads["instrument"].astype(np.intp))
+        if row_class.is_compacted:
+            keys = keyed(row_class, keys, heads)
         ts_ms = (heads["ts_recv"] // _MS).tolist()
         return list(zip(keys, values, ts_ms, lengths.tolist(), strict=True)), cuts.tolist()
 
@@ -221,16 +224,16 @@ class JsonEncoder:
             constants += b'"side":"%b",' % row_class.names["side"][_side(code)].encode()
         return constants
 
-    def _book_template(self, code: int) -> bytes:
-        prefix = self._prefix(code, RowClass.LEVEL).replace(b"%", b"%%")
+    def _book_template(self, row_class: RowClass, code: int) -> bytes:
+        prefix = self._prefix(code, row_class).replace(b"%", b"%%")
         flags = b"%d," % _flags(code)
         return prefix + b'%b,"rows":%b,' + _TIMES + flags + b'"bids":[%b],"asks":[%b]}'
 
-    def _level(self, row: np.void) -> bytes:
+    def _level(self, row_class: RowClass, row: np.void) -> bytes:
         one = self._instruments[int(row["instrument"])]
         price, size = (
             number_text(unit, int(row[name]), one.price_exponent, one.size_exponent)
-            for name, unit in RowClass.LEVEL.numbers.items()
+            for name, unit in row_class.numbers.items()
         )
         return f'["{price}","{size}"]'.encode()
 
@@ -322,27 +325,6 @@ class _Cache(dict[int, bytes]):
     def __missing__(self, number: int) -> bytes:
         made = self[number] = self._make(number)
         return made
-
-
-def event_starts(rows: Rows, bounds: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Return where the records of LEVEL rows begin: with every event, and at `bounds`, which are
-    above 0. rows: at least one."""
-    before, after = rows[:-1], rows[1:]
-    starts = (before["flags"] & _LAST != 0) | (after["kind"] != RowClass.LEVEL.id)
-    for field in ("kind", "instrument", "ts_event", "ts_recv", "sequence"):
-        starts |= before[field] != after[field]
-    starts |= (before["flags"] ^ after["flags"]) & ~np.uint16(_LAST) != 0
-    starts |= after["side"] < before["side"]
-    starts[bounds - 1] = True
-    at = np.concatenate(([0], np.flatnonzero(starts) + 1))
-    if np.diff(at, append=len(rows)).max() <= LEVELS_PER_RECORD:
-        return at
-    return np.unique(np.concatenate((at, *(_cuts(at, len(rows))))))
-
-
-def _cuts(starts: NDArray[np.intp], end: int) -> Iterable[NDArray[np.intp]]:
-    for start, stop in zip(starts, np.append(starts[1:], end), strict=True):
-        yield np.arange(start, stop, LEVELS_PER_RECORD)
 
 
 def _fill(templates: _Cache, codes: NDArray[np.uint64], columns: _Columns) -> list[bytes]:

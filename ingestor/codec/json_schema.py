@@ -1,7 +1,7 @@
 """The JSON Schema of a class's records, made from its entry in the table of row classes.
 
 `python -m ingestor.codec.json_schema funding` prints that of the channel `funding`, which belongs
-into schemas/. Book levels have a form of their own, and a schema that was written by hand.
+into schemas/.
 """
 
 from __future__ import annotations
@@ -93,15 +93,21 @@ _FORMS: Final[dict[Form, _Schema]] = {
 
 
 def json_schema(row_class: RowClass) -> _Schema:
-    """Return the JSON Schema (2020-12) of the records of a class, but for book levels."""
-    kinds = [row_class.kind_name, "gap"]
+    """Return the JSON Schema (2020-12) of the records of a class."""
+    kind, *controls = kinds = [row_class.kind_name, "gap"]
+    if row_class.has_levels:
+        controls = ["gap", "reset"]
+        kinds = [kind, *controls]
     header = {
         **_NAMES,
         "channel": {"const": row_class.channel},
         "kind": {"enum": kinds},
         **{name: _noted(row_class, name, field) for name, field in _COUNTS.items()},
     }
-    fields = {field.name: _field(row_class, field) for field in json_fields(row_class)}
+    if row_class.has_levels:
+        fields = dict.fromkeys(("bids", "asks"), _noted(row_class, "price", _levels()))
+    else:
+        fields = {field.name: _field(row_class, field) for field in json_fields(row_class)}
     if names_decimals(row_class):
         fields = {"decimals": _DECIMALS, **fields}
     return {
@@ -111,13 +117,19 @@ def json_schema(row_class: RowClass) -> _Schema:
         "type": "object",
         "properties": header,
         "required": list(header),
-        "oneOf": [_variant(kinds[0], fields), _variant(kinds[1], _GAP)],
+        "oneOf": [_variant([kind], fields), _variant(controls, _GAP)],
         "unevaluatedProperties": False,
     }
 
 
-def _variant(kind: str, fields: _Schema) -> _Schema:
-    return {"properties": {"kind": {"enum": [kind]}, **fields}, "required": list(fields)}
+def _variant(kinds: list[str], fields: _Schema) -> _Schema:
+    return {"properties": {"kind": {"enum": kinds}, **fields}, "required": list(fields)}
+
+
+def _levels() -> _Schema:
+    number = _FORMS[Form.NUMBER]
+    pair = {"type": "array", "prefixItems": [number, number], "items": False, "minItems": 2}
+    return {"type": "array", "items": pair}
 
 
 def _field(row_class: RowClass, field: JsonField) -> _Schema:

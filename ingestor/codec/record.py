@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import Instrument
 from ingestor.model.row_classes import RowClass, is_control
-from ingestor.model.rows import Rows
+from ingestor.model.rows import Flag, Rows
 
 # key, value, timestamp in ms since the epoch, rows in it. A bare tuple: hundreds of thousands of
 # them are made a second.
@@ -22,8 +22,10 @@ Headers = list[tuple[str, bytes]]
 
 Part = tuple[Rows, int]  # consecutive rows of one partition, the sequence number of the first
 
+LEVELS_PER_RECORD: Final = 4_096  # a snapshot of 46,000 levels is cut; LAST is on its last record
 ENCODINGS: Final = ("json", "binary")
 VERSION: Final = 1
+_LAST: Final = int(Flag.LAST)
 RECORD_BYTES_MAX: Final = 256 << 10  # a value is cut into several records above this
 
 
@@ -66,6 +68,27 @@ def keyed(row_class: RowClass, keys: Sequence[bytes], rows: Rows) -> list[bytes]
         for index in np.flatnonzero(is_control(rows)).tolist():
             found[index] = keys[index] + b":control"
     return found
+
+
+def event_starts(rows: Rows, bounds: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return where the records of levels begin: with every event, and at `bounds`, which are above
+    0. rows: at least one, of a class with levels."""
+    before, after = rows[:-1], rows[1:]
+    starts = (before["flags"] & _LAST != 0) | is_control(after)
+    for field in ("kind", "instrument", "ts_event", "ts_recv", "sequence"):
+        starts |= before[field] != after[field]
+    starts |= (before["flags"] ^ after["flags"]) & ~np.uint16(_LAST) != 0
+    starts |= after["side"] < before["side"]
+    starts[bounds - 1] = True
+    at = np.concatenate(([0], np.flatnonzero(starts) + 1))
+    if np.diff(at, append=len(rows)).max() <= LEVELS_PER_RECORD:
+        return at
+    return np.unique(np.concatenate((at, *(_cuts(at, len(rows))))))
+
+
+def _cuts(starts: NDArray[np.intp], end: int) -> Iterable[NDArray[np.intp]]:
+    for start, stop in zip(starts, np.append(starts[1:], end), strict=True):
+        yield np.arange(start, stop, LEVELS_PER_RECORD)
 
 
 class Pieces:

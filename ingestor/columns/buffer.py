@@ -1,30 +1,27 @@
 """Batches of rows, and the buffer that decoders append to until a flush seals it.
 
-A decoder keeps each trade and quote as the object that its parser made, with the function that
-reads such objects by columns: a column costs a tenth of what the same field costs row by row. Book
-updates are packed into the bytes of their rows, their levels' texts in one list. All numbers are
-converted and checked when the buffer is sealed (`ingestor.columns.sealing`). A frame is all or
-nothing. Levels that come as arrays of pairs stay JSON until then.
+Trades, quotes and rows of other classes are kept as tuples, each with the function that reads such
+tuples by columns. Book updates are packed into the bytes of their rows, their levels' texts in one
+list. All numbers are converted and checked when the buffer is sealed (`ingestor.columns.sealing`).
+A frame is all or nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final
 
 import numpy as np
 
-from ingestor.columns.deferred import deferred, read_quotes, read_trades
-from ingestor.columns.level_pairs import DIGITS, check_pairs, pairs_in, skeleton_of
+from ingestor.columns.deferred import check_pairs, read_quotes, read_trades
 from ingestor.columns.narrowing import DEFERRED_WIDTH, Appended
 from ingestor.columns.sealed import Gap, Rejected, Sealed, Source
 from ingestor.columns.sealing import ColumnReader, seal
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import UPDATE, Cause, Flag, LevelFormat
+from ingestor.model.rows import UPDATE, Cause, Flag
 from ingestor.native import TakenRows
 
 _UPDATE: Final = Struct("<qqQQQIIIIIHH")
@@ -33,9 +30,6 @@ assert _UPDATE.size == UPDATE.itemsize
 _LAST: Final = int(Flag.LAST)
 _BIDS, _ASKS, _FRAME = 6, 7, 9  # where an update has them
 _CHECKSUM: Final = int(Flag.CHECKSUM)
-_LEVEL_FORMAT: Final = 11  # where an update has its LevelFormat
-_TEXT: Final = int(LevelFormat.TEXT)
-_JSON: Final = int(LevelFormat.JSON)
 
 
 class ColumnBuffer:
@@ -43,14 +37,12 @@ class ColumnBuffer:
 
     frame: the number of the frame that what is appended comes with.
     kept_trades, kept_quotes: DEFERRED_WIDTH members for each event, flat; a list of five for each
-    event would cost twice as much. Adapters whose frames hold one event append to them as
-    `add_trade` and `add_quote` do. kept_rows: the same, of the other classes. bugs: as in `Sealed`.
+    event would cost twice as much. kept_rows: the same, of the other classes. bugs: as in `Sealed`.
     taken: rows of the compiled library, once a frame queue has it.
     """
 
     __slots__ = (
         "_answers",
-        "_json_levels",
         "_level_texts",
         "_levels",
         "_table",
@@ -82,7 +74,6 @@ class ColumnBuffer:
         self._updates = bytearray()
         self._levels = 0
         self._level_texts: list[object] = []
-        self._json_levels: list[bytes] = []
         self.frames: list[bytes] = []
         self.sources: list[Source] = []
         self.frame = -1
@@ -163,34 +154,6 @@ class ColumnBuffer:
         """Go on after the last frame that has a number."""
         self.frame = len(self.frames) - 1
 
-    def withdraw(self, first: int) -> None:
-        """Take back every frame from this number on, and all that came with them."""
-        self.roll_back(first)
-        del self.sources[first:], self.frames[first:]
-        self.frame = first - 1
-
-    def add_trade(self, reader: ColumnReader, event: object, instrument: int, ts_recv: int) -> None:
-        """Append one trade.
-
-        Args:
-            reader: Reads the event when the buffer is sealed.
-            event: The venue's own form of the trade.
-            instrument: Number of the instrument.
-            ts_recv: Time of receipt in ns.
-        """
-        self.kept_trades += (reader, event, instrument, ts_recv, self.frame)
-
-    def add_quote(self, reader: ColumnReader, event: object, instrument: int, ts_recv: int) -> None:
-        """Append one quote.
-
-        Args:
-            reader: Reads the event when the buffer is sealed.
-            event: The venue's own form of the quote.
-            instrument: Number of the instrument.
-            ts_recv: Time of receipt in ns.
-        """
-        self.kept_quotes += (reader, event, instrument, ts_recv, self.frame)
-
     def carries(self, row_class: RowClass, instrument: int) -> bool:
         """Say whether the source of the current frame carries a class of an instrument."""
         return instrument in self.sources[self.frame].instruments(row_class)
@@ -217,44 +180,6 @@ class ColumnBuffer:
             return
         kept = self.kept_rows.setdefault(row_class, [])
         kept += (reader, event, instrument, ts_recv, self.frame)
-
-    def add_trades(
-        self,
-        reader: ColumnReader,
-        events: Sequence[object],
-        instruments: Sequence[int],
-        ts_recv: Sequence[int],
-        frames: Sequence[int],
-    ) -> None:
-        """Append trades of several frames, as `add_trade` does for one.
-
-        Args:
-            reader: Reads all events when the buffer is sealed.
-            events: n events.
-            instruments: n instrument numbers.
-            ts_recv: n times of receipt in ns.
-            frames: n frame numbers.
-        """
-        self.kept_trades += deferred(reader, events, instruments, ts_recv, frames)
-
-    def add_quotes(
-        self,
-        reader: ColumnReader,
-        events: Sequence[object],
-        instruments: Sequence[int],
-        ts_recv: Sequence[int],
-        frames: Sequence[int],
-    ) -> None:
-        """Append quotes of several frames, as `add_quote` does for one.
-
-        Args:
-            reader: Reads all events when the buffer is sealed.
-            events: n events.
-            instruments: n instrument numbers.
-            ts_recv: n times of receipt in ns.
-            frames: n frame numbers.
-        """
-        self.kept_quotes += deferred(reader, events, instruments, ts_recv, frames)
 
     def trade(
         self,
@@ -368,7 +293,7 @@ class ColumnBuffer:
             check_value if checksum is None else checksum,
             self.frame,
             flags,
-            _TEXT,
+            0,
         )
         self._levels += len(bids) + len(asks)
         texts = self._level_texts
@@ -376,134 +301,6 @@ class ColumnBuffer:
             texts += level
         for level in asks:
             texts += level
-
-    def json_levels(
-        self,
-        instrument: int,
-        ts_event: int,
-        ts_recv: int,
-        first: int,
-        last: int,
-        bids: bytes,
-        asks: bytes,
-        previous: int = 0,
-        flags: int = 0,
-        check_value: int = 0,
-    ) -> bool:
-        """Append one book event, as `levels` does, without making an object of any number.
-
-        Args:
-            instrument: Number of the instrument.
-            ts_event: The venue's time in ns.
-            ts_recv: Time of receipt in ns.
-            first: First update number that the event covers, 0 = none.
-            last: Last update number that the event covers, 0 = none.
-            bids: JSON array of pairs of plain decimal text: `[["1.5","20"],["1.4","3"]]`.
-            asks: As `bids`.
-            previous: Number of the update before, 0 = none.
-            flags: Bits of `Flag`.
-            check_value: As in `levels`.
-
-        Returns:
-            False, with nothing appended, if a side has any other form. `levels` takes such an
-            event.
-        """
-        bid_count, ask_count = pairs_in(bids), pairs_in(asks)
-        if bid_count < 0 or ask_count < 0:
-            return False
-        self._updates += _UPDATE.pack(
-            ts_event,
-            ts_recv,
-            first,
-            last,
-            previous,
-            instrument,
-            bid_count,
-            ask_count,
-            check_value,
-            self.frame,
-            flags,
-            _JSON,
-        )
-        self._levels += bid_count + ask_count
-        self._json_levels += (bids, asks)
-        return True
-
-    def json_updates(
-        self,
-        instruments: Sequence[int],
-        ts_event: Sequence[int],
-        ts_recv: Sequence[int],
-        first: Sequence[int],
-        last: Sequence[int],
-        sides: Sequence[bytes],
-        frames: Sequence[int],
-        previous: Iterable[int] = repeat(0),
-        flags: Iterable[int] = repeat(0),
-        marks: Iterable[int] = repeat(0),
-    ) -> None:
-        """Append book events of several frames, as `json_levels` does for one.
-
-        Args:
-            instruments: n instrument numbers.
-            ts_event: n times of the venue in ns.
-            ts_recv: n times of receipt in ns.
-            first: n first update numbers.
-            last: n last update numbers.
-            sides: 2n sides, bids and asks in turns.
-            frames: n frame numbers.
-            previous: n numbers of the updates before.
-            flags: n times bits of `Flag`.
-            marks: n check values.
-
-        Raises:
-            ValueError: `json_levels` would return False for one of them. Nothing was appended.
-        """
-        pairs = [side.count(b"]") - 1 for side in sides]
-        skeleton = b",".join(sides).translate(None, DIGITS)
-        if skeleton != b",".join(map(skeleton_of, pairs)) or pairs.count(0) != sides.count(b"[]"):
-            raise ValueError("levels that are no pairs of plain decimals")
-        self._updates += b"".join(
-            map(
-                _UPDATE.pack,
-                *(ts_event, ts_recv, first, last, previous, instruments),
-                *(pairs[0::2], pairs[1::2], marks, frames, flags, repeat(_JSON)),
-            )
-        )
-        self._levels += sum(pairs)
-        self._json_levels += sides
-
-    def updates(
-        self,
-        instruments: Sequence[int],
-        ts_event: Iterable[int],
-        ts_recv: Sequence[int],
-        bids: Sequence[int],
-        asks: Sequence[int],
-        texts: Iterable[object],
-        frames: Sequence[int],
-        numbers: Iterable[int] = repeat(0),
-        previous: Iterable[int] = repeat(0),
-        flags: Iterable[int] = repeat(_CHECKSUM),
-        checksums: Iterable[int] = repeat(0),
-    ) -> None:
-        """Append book events of several frames, as `levels` does each.
-
-        Args:
-            bids, asks: how many levels each event has.
-            texts: price and size of each level, bids then asks, event after event.
-            numbers: the first and last of each event; read twice.
-            flags: Flag.CHECKSUM where an event has a checksum.
-        """
-        self._updates += b"".join(
-            map(
-                _UPDATE.pack,
-                *(ts_event, ts_recv, numbers, numbers, previous, instruments),
-                *(bids, asks, checksums, frames, flags, repeat(_TEXT)),
-            )
-        )
-        self._levels += sum(bids) + sum(asks)
-        self._level_texts += texts
 
     def hole(
         self,
@@ -578,10 +375,7 @@ class ColumnBuffer:
             del self._updates[-_UPDATE.size :]
             levels = update[_BIDS] + update[_ASKS]
             self._levels -= levels
-            if update[_LEVEL_FORMAT] == _JSON:
-                del self._json_levels[-2:]
-            else:
-                del self._level_texts[len(self._level_texts) - 2 * levels :]
+            del self._level_texts[len(self._level_texts) - 2 * levels :]
         while self.holes and self.holes[-1].frame >= first:
             self.holes.pop()
 
@@ -592,12 +386,16 @@ class ColumnBuffer:
         or out of its field's range, and a price or size that can't be. Such frames are in
         `rejected` and their instruments in `holes`.
         """
+        appended = self.take_out()  # first: what can't be sealed is not sealed again
+        return seal(appended, table)
+
+    def take_out(self) -> Appended:
+        """Return all that was appended as it is, and start anew."""
         appended = Appended(
             trades=self.kept_trades,
             quotes=self.kept_quotes,
             updates=np.frombuffer(self._updates, UPDATE),
             level_texts=self._level_texts,
-            json_levels=self._json_levels,
             frames=self.frames,
             sources=self.sources,
             holes=self.holes,
@@ -607,8 +405,8 @@ class ColumnBuffer:
             others=self.kept_rows,
             taken=self.taken.take_out() if self.taken is not None else None,
         )
-        self._start()  # first, so that what can't be sealed is not sealed again with every flush
-        return seal(appended, table)
+        self._start()
+        return appended
 
 
 def _last_update(rows: bytearray) -> tuple[int, ...]:

@@ -1,37 +1,23 @@
-"""Keep members of trades and quotes until the buffer is sealed; read the buffer's own events."""
+"""Read the trades and quotes that the buffer kept; check the levels of a book's side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from ingestor.columns.narrowing import DEFERRED_WIDTH
-from ingestor.columns.sealing import ColumnReader, set_column
+from ingestor.columns.sealing import set_column
 from ingestor.model.rows import Rows
 
+_LEVEL_TYPES: Final = {list, tuple}
+_PAIR: Final = {2}
 
-def deferred(
-    reader: ColumnReader,
-    events: Sequence[object],
-    instruments: Sequence[int],
-    ts_recv: Sequence[int],
-    frames: Sequence[int],
-) -> list[Any]:
-    """Return the members of several events, flat, as `ColumnBuffer` keeps them.
 
-    Args:
-        reader: Reads the events when the buffer is sealed.
-        events: n events.
-        instruments: n instrument numbers.
-        ts_recv: n times of receipt in ns.
-        frames: n frame numbers.
-    """
-    members: list[Any] = [reader] * (DEFERRED_WIDTH * len(events))
-    members[1::DEFERRED_WIDTH] = events
-    members[2::DEFERRED_WIDTH] = instruments
-    members[3::DEFERRED_WIDTH] = ts_recv
-    members[4::DEFERRED_WIDTH] = frames
-    return members
+def check_pairs(levels: Sequence[Sequence[object]]) -> None:
+    """Raise ValueError for what is no list of pairs."""
+    if type(levels) not in _LEVEL_TYPES or not {*map(type, levels)} <= _LEVEL_TYPES:
+        raise ValueError("a price level, or a side of a book, is no list")
+    if not {*map(len, levels)} <= _PAIR:
+        raise ValueError("a price level that is no pair of price and size")
 
 
 def read_trades(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:

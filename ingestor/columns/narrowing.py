@@ -17,7 +17,7 @@ from ingestor.columns.sealed import Gap, Rejected, Source
 from ingestor.model.decimals import INT64_MAX
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import LevelFormat, Rows
+from ingestor.model.rows import Rows
 from ingestor.native import Taken
 
 DEFERRED_WIDTH: Final = 5  # members of a kept event: reader, event, instrument, ts_recv, frame
@@ -28,16 +28,15 @@ class Appended:
     """Hold the events that decoders appended since the last flush.
 
     trades, quotes: DEFERRED_WIDTH members for each event, in order. level_texts: prices and sizes
-    of the updates' levels, in turns; json_levels: sides, in turns, of the updates with JSON levels.
-    answers: numbers of the frames that are answers to requests. bugs: as in `Sealed`. others: as
-    trades, of other classes. taken: rows that the compiled library made.
+    of the updates' levels, in turns. answers: numbers of the frames that are answers to requests.
+    bugs: as in `Sealed`. others: as trades, of other classes. taken: rows that the compiled library
+    made.
     """
 
     trades: list[Any]
     quotes: list[Any]
     updates: Rows
     level_texts: list[object]
-    json_levels: list[bytes]
     frames: list[bytes]
     sources: list[Source]
     holes: list[Gap] = field(default_factory=list)
@@ -87,10 +86,10 @@ def neutralize(appended: Appended, frames: Collection[int], table: InstrumentTab
                 deferred[start + 2] = _known(instrument, table)
                 deferred[start + 3] = ts_recv if _is_time(ts_recv) else 0
     rest = _part(appended, frames, is_kept=False)
-    appended.level_texts, appended.json_levels = rest.level_texts, rest.json_levels
+    appended.level_texts = rest.level_texts
     appended.updates = updates = appended.updates.copy()
     is_guilty = np.isin(updates["frame"], list(frames))
-    for name in ("bids", "asks", "level_format", "first", "last", "previous"):
+    for name in ("bids", "asks", "first", "last", "previous"):
         updates[name][is_guilty] = 0
     known = [_known(number, table) for number in updates["instrument"][is_guilty].tolist()]
     updates["instrument"][is_guilty] = known
@@ -101,24 +100,16 @@ def _part(appended: Appended, frames: Collection[int], *, is_kept: bool) -> Appe
     updates = appended.updates
     keep = np.isin(updates["frame"], list(frames)) == is_kept
     texts: list[object] = []
-    sides: list[bytes] = []
-    text = side = 0
+    text = 0
     counts = 2 * (updates["bids"].astype(np.int64) + updates["asks"])
-    for is_wanted, count, level_format in zip(
-        keep.tolist(), counts.tolist(), updates["level_format"].tolist(), strict=True
-    ):
-        if level_format == LevelFormat.JSON:
-            sides += appended.json_levels[side : side + 2 * is_wanted]
-            side += 2
-        else:
-            texts += appended.level_texts[text : text + count * is_wanted]
-            text += count
+    for is_wanted, count in zip(keep.tolist(), counts.tolist(), strict=True):
+        texts += appended.level_texts[text : text + count * is_wanted]
+        text += count
     return Appended(
         trades=_of(appended.trades, frames, is_kept=is_kept),
         quotes=_of(appended.quotes, frames, is_kept=is_kept),
         updates=updates[keep],
         level_texts=texts,
-        json_levels=sides,
         frames=appended.frames,
         sources=appended.sources,
         others={

@@ -26,16 +26,16 @@ from ingestor.columns.narrowing import (
 )
 from ingestor.columns.own_exponents import convert_numbers
 from ingestor.columns.sealed import Gap, Part, Rejected, Sealed
-from ingestor.model.decimals import INT64_MAX, Lines, parse_column
+from ingestor.model.decimals import INT64_MAX, parse_column
 from ingestor.model.errors import MALFORMED, BadNumber, DecodeError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.integers import Integers, fits_63_bits, int64_column
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import QUOTE, TRADE, Cause, Flag, LevelFormat, Rows
+from ingestor.model.rows import QUOTE, TRADE, Cause, Flag, Rows
 
 # Fills in the rows of some events: `set_column` for integers; returns a column of decimal text for
-# each number of the class, or all texts in one piece, row after row (`Lines`). None stands for a
-# number that is absent, where the class has it in `optional`. rows: array of TRADE
+# each number of the class. None stands for a number that is absent, where the class has it in
+# `optional`. rows: array of TRADE
 # or QUOTE, with times of receipt, instruments, kinds and Flag.LAST in place. An event that doesn't
 # fit may raise anything; what is not of MALFORMED is reported as a bug.
 ColumnReader = Callable[[list[Any], Rows], Sequence[Sequence[object]]]
@@ -49,7 +49,6 @@ _CODE_OF: Final = {
     name: _CODES[dtype[name].str[1:]] for dtype in (TRADE, QUOTE) for name in dtype.names or ()
 }  # a class whose field has one of these names gives it the same type
 _WORDS: Final = "qQ"
-_BREAKS: Final = bytes.maketrans(b",", b"\n")
 _NO_NUMBERS: Final = np.empty((0, 2), np.int64)
 _NO_FRAMES: Final = np.empty(0, np.int64)
 _IN_TURNS: Final = {RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL}  # prices and sizes
@@ -242,12 +241,10 @@ def _read(
 
 def _in_rows(columns: Sequence[Sequence[object]], count: int, width: int) -> Sequence[object]:
     """Return what a reader returned, row after row."""
-    if isinstance(columns, Lines):
-        if len(columns) != count or not columns.is_plain:
-            raise ValueError("lines that are no plain decimals, or not as many as numbers")
-        return columns
     texts: list[object] = [None] * count
     for index, column in enumerate(columns):
+        if width * len(column) != count:
+            raise ValueError(f"{len(column)} numbers for {count // width} rows")
         texts[index::width] = column
     return texts
 
@@ -280,33 +277,13 @@ def _levels(appended: Appended, table: InstrumentTable) -> tuple[NDArray[np.int6
     updates, texts = appended.updates, appended.level_texts
     if not len(updates):
         return _NO_NUMBERS, {}
-    numbers, bad = _level_numbers(updates, texts, appended.json_levels, table)
+    if not texts:
+        return _NO_NUMBERS, {}
+    numbers, bad = _levels_of(updates, updates["bids"] + updates["asks"], texts, table)
     names = updates.view(np.uint64).reshape(-1, 8)[:, _UPDATE_NUMBERS]
     if not fits_63_bits(names):
         for row, column in np.argwhere(names > INT64_MAX).tolist():
             bad.setdefault(int(updates["frame"][row]), _beyond(names[row, column]))
-    return numbers, bad
-
-
-def _level_numbers(
-    updates: Rows, texts: list[object], raw: list[bytes], table: InstrumentTable
-) -> tuple[NDArray[np.int64], Bad]:
-    counts = updates["bids"] + updates["asks"]
-    if not raw:
-        return _levels_of(updates, counts, texts, table) if texts else (_NO_NUMBERS, {})
-    joined = b",".join([side for side in raw if side != b"[]"]).translate(_BREAKS, b'[]"')
-    if not texts:
-        lines = Lines(joined, 2 * int(np.add.reduce(counts)))
-        return _levels_of(updates, counts, lines, table) if joined else (_NO_NUMBERS, {})
-    is_json = updates["level_format"] == LevelFormat.JSON
-    lines = Lines(joined, 2 * int(counts[is_json].sum()))
-    numbers = np.empty((int(counts.sum()), 2), np.int64)
-    bad: Bad = {}
-    at = np.repeat(is_json, counts)
-    for mask, some, cells in ((at, is_json, lines), (~at, ~is_json, texts)):
-        if cells:
-            numbers[mask], found = _levels_of(updates[some], counts[some], cells, table)
-            bad |= found
     return numbers, bad
 
 

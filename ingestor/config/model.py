@@ -313,7 +313,7 @@ class HttpConfig(Section):
 
 
 class LastConfig(Section):
-    """The last trade and quote of each instrument."""
+    """The last rows of each instrument, of every class but book levels."""
 
     enabled: bool = False
     """Publish them to the topic `last`, and serve them at `/last/KEY` of the status port."""
@@ -438,6 +438,23 @@ class FeedConfig(Section):
     snapshot comes over REST, of that snapshot."""
     speed_ms: Annotated[int, Field(ge=0, le=60_000)] | None = None
     """Time between two updates of a book, as the venue offers it; 0 is each change at once."""
+    candle_intervals_ms: tuple[Annotated[int, Field(ge=100, le=31 * 86_400_000)], ...] = ()
+    """Lengths of candles that are made of the trades, counted from the Unix epoch; on the channel
+    `candles`, marked `"origin":"trades"`. Needs `trades`."""
+    candle_wait_ms: Annotated[int, Field(ge=0, le=600_000)] = 2_000
+    """How long after its end a candle waits for trades that are late. One that comes later still
+    has its candle published again, for a minute."""
+    book_top_levels: Annotated[int, Field(ge=0, le=1_000)] = 0
+    """Levels a side of the tops of books on the channels `book_top` and `book_top_last`; 0 = none.
+    Needs `book`."""
+    book_top_interval_ms: Annotated[int, Field(ge=10, le=86_400_000)] = 1_000
+    """Between two of them, counted from the Unix epoch."""
+    book_top_channels: tuple[Literal["book_top", "book_top_last"], ...] = (
+        "book_top",
+        "book_top_last",
+    )
+    """Where they go: to a topic that has them all, and to a compacted one that has the last one of
+    each instrument."""
     transport: Literal["picows", "websockets"] = "picows"
     """`websockets` is slower, but does compression and proxies."""
     url: Annotated[str, _origin(("wss", "ws"))] | None = None
@@ -471,7 +488,17 @@ class FeedConfig(Section):
                 raise ValueError(f"{name} {url} is unencrypted: set allow_plaintext = true")
         if len(set(self.channels)) < len(self.channels):
             raise ValueError("channels names one twice")
+        if self.candle_intervals_ms and "trades" not in self.channels:
+            raise ValueError("candle_intervals_ms needs the channel trades")
+        if self.book_top_levels and "book" not in self.channels:
+            raise ValueError("book_top_levels needs the channel book")
         return self
+
+    @property
+    def derived_channels(self) -> tuple[str, ...]:
+        """The channels of rows that are made of those of others."""
+        candles = ("candles",) if self.candle_intervals_ms else ()
+        return (*candles, *(self.book_top_channels if self.book_top_levels else ()))
 
 
 class ClusterConfig(Section):
@@ -491,6 +518,11 @@ class ClusterConfig(Section):
     """A worker that is not seen for so long has lost its shards."""
     heartbeat_interval_ms: Annotated[int, Field(ge=100, le=60_000)] = 1_000
     """How often a worker is seen."""
+    handover_parallel: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Shards that a worker takes over from a living one at a time: each has two connections for
+    every stream meanwhile."""
+    rates_interval_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 300.0
+    """How often a worker tells the rates of its shards (`cluster plan --weights measured`)."""
 
 
 class Config(BaseSettings):

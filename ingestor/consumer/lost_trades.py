@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Flag, Kind, Rows
 
 _BACKFILL: Final = int(Flag.BACKFILL)
@@ -24,7 +25,8 @@ def in_place(rows: Rows) -> Rows:
     """
     if not ((rows["flags"] & _BACKFILL) != 0).any():
         return rows
-    return _fetched_in_place(_refilled_in_place(rows))
+    refilled = _refilled_in_place(rows)
+    return _fetched_in_place(refilled) if rows.dtype == RowClass.TRADE.dtype else refilled
 
 
 def _refilled_in_place(rows: Rows) -> Rows:
@@ -67,19 +69,22 @@ def _refilled_in_place(rows: Rows) -> Rows:
 def _fetched_in_place(rows: Rows) -> Rows:
     """Put trades that were fetched in the place that their numbers say."""
     fetched = np.flatnonzero(((rows["flags"] & _BACKFILL) != 0) & (rows["kind"] != Kind.GAP))
-    is_gap = (rows["kind"] == Kind.GAP) & (rows["side"] == Cause.SEQUENCE) & (rows["price"] > 0)
+    controls = rows.view(RowClass.TRADE.control)
+    is_gap = (
+        (rows["kind"] == Kind.GAP) & (controls["cause"] == Cause.SEQUENCE) & (controls["first"] > 0)
+    )
     gaps = np.flatnonzero(is_gap)
     place = np.arange(len(rows))
     number = np.zeros(len(rows), np.int64)
     for instrument in np.unique(rows["instrument"][fetched]).tolist():
         own = gaps[rows["instrument"][gaps] == instrument]
-        firsts, lasts = rows["price"][own], rows["size"][own]
+        firsts, lasts = controls["first"][own], controls["last"][own]
         for at in fetched[rows["instrument"][fetched] == instrument].tolist():
             sequence = int(rows["sequence"][at])
             fitting = np.flatnonzero((firsts <= sequence) & (sequence <= lasts) & (own < at))
             if len(fitting):
                 place[at], number[at] = own[fitting[-1]], sequence
-    missing = rows["size"][gaps] - rows["price"][gaps] + 1
+    missing = controls["last"][gaps] - controls["first"][gaps] + 1
     came = np.bincount(place[fetched], minlength=len(rows))[gaps]
     keep = np.ones(len(rows), np.bool_)
     keep[gaps[came == missing]] = False

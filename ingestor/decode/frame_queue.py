@@ -1,26 +1,22 @@
 """Frames of one market as they arrived, until they are decoded together.
 
-On arrival a frame costs its payload and three entries of a list. What a connection's frames have in
-common is done for many of them at once, where the adapter offers it (`DecodesMany`). Frames that
-are not plain data (acks, snapshots, nonsense) are found by halving, and take the way of
-`Session.receive`, in order. Whatever else goes into the buffer comes after `decode`.
-
-Where the compiled library is there and the adapter declares shapes, frames that have one become
-rows at once (`ingestor.native`); only the others are decoded in Python, each at its place.
+On arrival a frame costs its payload and three entries of a list. Where the compiled library is
+there and the adapter declares shapes, frames that have one become rows at once
+(`ingestor.native`). All others take the way of `Session.receive`, each at its place. Whatever else
+goes into the buffer comes after `decode`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-from ingestor.adapter import BookOffer, CountsFrames, DecodeMany, DecodesMany, FeedAdapter
+from ingestor.adapter import BookOffer, CountsFrames, FeedAdapter
 from ingestor.adapter.shapes import shapes_of
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.lines import Lines
 from ingestor.decode.session import Session
-from ingestor.model.errors import MALFORMED, DecodeError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.native import FrameCounter, FrameTaker, TakenRows, native
 
@@ -31,10 +27,6 @@ Arrive = Callable[[Arrival], None]
 TakeRead = Callable[[Session, bytes, int, int, int], int]
 
 FRAMES_FULL: Final = 64  # are decoded at once: what they hold still is in the processor's cache
-FRAMES_FULL_ALONE: Final = 32  # the same where nothing decodes them together
-_FORESEEN: Final = (DecodeError, *MALFORMED)
-_FEW: Final = 4  # are decoded one by one
-_FAILURES_MAX: Final = 8  # in one go: two odd frames are searched for; then all go one by one
 WIDTH: Final = 3  # members of an arrival
 
 
@@ -63,23 +55,19 @@ class FrameQueue:
         symbols: venue symbol -> instrument number, live (InstrumentTable.symbols).
         buffer: takes the rows.
         counts: of the market; None = its own.
-        is_plain: frames are decoded one by one (`BookOffer.is_plain`).
+        is_plain: no shape takes a frame (`BookOffer.is_plain`).
         """
         self.buffer = buffer
         self.counts = FrameCounts() if counts is None else counts
         self.arrived: list[object] = []
         self.arrive: Arrive = self.arrived.extend
-        self._bug: Exception | None = None  # what nothing foresaw about frames decoded together
-        self._decode_many: DecodeMany | None = None
-        if issubclass(adapter, DecodesMany) and not is_plain:
-            self._decode_many = adapter.decoder_of_many(market, symbols)
         self._symbols = symbols
         self._symbols_known = (-1, -1)
         self.taker = None if is_plain else self._taker(adapter, market)
         self.has_taken = False
         if self.taker is not None:
             self.counts.by_shape = self.taker.frames_by_class
-        self.full = WIDTH * (FRAMES_FULL if self._decode_many is not None else FRAMES_FULL_ALONE)
+        self.full = WIDTH * FRAMES_FULL
 
     def decode(self) -> None:
         """Decode all that arrived, in order."""
@@ -92,12 +80,8 @@ class FrameQueue:
         arrived.clear()
         if self.taker is not None:
             self._compiled(self.taker, sessions, payloads, ts_recv)
-        elif self._decode_many is None or len(payloads) <= _FEW:
+        else:
             self._alone(sessions, payloads, ts_recv)
-        elif not self._together(sessions, payloads, ts_recv):
-            found = len(self.buffer.bugs)
-            self._apart(sessions, payloads, ts_recv)
-            self._report_bug(found)
 
     def take(
         self, session: Session, data: bytes, at: int, longest: int, ts_recv: int
@@ -192,13 +176,8 @@ class FrameQueue:
         frames: list[int],
     ) -> None:
         """Decode frames in Python that the buffer has numbers for."""
-        found, events = len(self.buffer.bugs), self.buffer.events
+        events = self.buffer.events
         try:
-            if len(payloads) > _FEW and self._decode_many is not None:
-                for frame, payload in zip(frames, payloads, strict=True):
-                    self.buffer.resume(frame, payload)
-                if self._decoded(payloads, ts_recv, frames):
-                    return
             for session, payload, received, frame in zip(
                 sessions, payloads, ts_recv, frames, strict=True
             ):
@@ -208,66 +187,12 @@ class FrameQueue:
         finally:
             self.buffer.resume_last()
             self.counts.in_python.update(self.buffer.events - events)
-            self._report_bug(found)
-
-    def _report_bug(self, found: int) -> None:
-        """Report what nothing foresaw about frames decoded together, if it is of no frame alone.
-        found: how many bugs the buffer had before."""
-        if self._bug is not None and len(self.buffer.bugs) == found:
-            self.buffer.bugs.append(self._bug)
-        self._bug = None
 
     def _alone(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> None:
         for session, payload, received in zip(sessions, payloads, ts_recv, strict=True):
             reply = session.receive(payload, received)
             if reply is not None:
                 session.reply(reply)
-
-    def _apart(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> None:
-        """Find what is odd among these frames, and decode all of them."""
-        start, odd_until, failures = 0, len(payloads), 1  # what is odd ends before `odd_until`
-        while start < len(payloads):
-            until = (start + odd_until) // 2 if start < odd_until else len(payloads)
-            if failures > _FAILURES_MAX:
-                until = len(payloads)
-            elif until - start <= _FEW:
-                until = min(start + _FEW, len(payloads))
-            some = sessions[start:until], payloads[start:until], ts_recv[start:until]
-            if failures > _FAILURES_MAX or until - start <= _FEW:
-                self._alone(*some)
-            elif not self._together(*some):
-                failures += 1
-                odd_until = until
-                continue
-            start = until
-
-    def _together(self, sessions: list[Session], payloads: list[bytes], ts_recv: list[int]) -> bool:
-        """Decode frames with one call; return False, and leave nothing behind, if one of them is
-        anything but data."""
-        frames = self.buffer.begin_many(sessions, payloads)
-        if not self._decoded(payloads, ts_recv, frames):
-            self.buffer.withdraw(frames.start)
-            return False
-        self.buffer.frame = frames.stop - 1
-        return True
-
-    def _decoded(self, payloads: list[bytes], ts_recv: list[int], frames: Sequence[int]) -> bool:
-        """Decode frames that have numbers with one call; return False, and leave no rows behind, if
-        one of them is anything but data."""
-        assert self._decode_many is not None
-        try:
-            others = self._decode_many(payloads, ts_recv, frames, self.buffer)
-        except Exception as failure:  # noqa: BLE001  # found again, alone
-            self.buffer.roll_back(frames[0])
-            if not isinstance(failure, _FORESEEN):
-                self._bug = failure
-            return False
-        counts = self.counts
-        counts.frames += len(payloads)
-        counts.pending += len(payloads) - len(others)
-        for control in others:
-            counts.leave_out(control)
-        return True
 
 
 def take_reads(frame_queue: FrameQueue, on_read_complete: Callable[[], None]) -> TakeRead | None:

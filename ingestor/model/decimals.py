@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final, overload
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,38 +81,6 @@ def decimals_in(text: object) -> int:
     return max(len(digits) - len(match[2]) - power, 0)
 
 
-class Lines(Sequence[str]):
-    """A column of decimal texts that is still one piece: cells between line breaks.
-
-    raw: digits, points and line breaks alone. count: its cells. It becomes a list of texts only if
-    one is asked for.
-    """
-
-    __slots__ = ("_count", "_texts", "raw")
-
-    def __init__(self, raw: bytes, count: int) -> None:
-        self.raw = raw
-        self._count = count
-        self._texts: list[str] | None = None
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def is_plain(self) -> bool:
-        """Return True if the text has only digits, points and line breaks."""
-        return not self.raw.translate(None, _PLAIN)
-
-    @overload
-    def __getitem__(self, index: int, /) -> str: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice, /) -> str | Sequence[str]:
-        if self._texts is None:
-            self._texts = self.raw.decode("ascii").split("\n")
-        return self._texts[index]
-
-
 def parse_column(
     texts: Sequence[object], exponents: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], list[int]]:
@@ -124,8 +93,6 @@ def parse_column(
         return np.empty(0, np.int64), []
     if len(texts) <= _FEW:
         return _parse_few(texts[:], exponents)
-    if isinstance(texts, Lines):
-        return _parse_plain(texts.raw + b"\n", texts, exponents)
     try:
         raw = ("\n".join(texts) + "\n").encode("ascii")  # type: ignore[arg-type]  # refused below
     except (TypeError, UnicodeEncodeError):
@@ -269,6 +236,7 @@ def _text_of_number(number: object) -> str:
     raise ValueError(f"{type(number).__name__} is no decimal number")
 
 
+@lru_cache(maxsize=1_024)  # a list of thousands of instruments has a few dozen increments
 def exponent_of(increment: str) -> int:
     """Return the number of decimals that an increment needs: "0.0500" -> 2, "10" -> 0, "1e-7" -> 7.
 
@@ -289,6 +257,7 @@ def exponent_of(increment: str) -> int:
     return max(-exponent, 0)
 
 
+@lru_cache(maxsize=1_024)
 def plain_decimal(text: str) -> str:
     """Return decimal text without an exponent, a plus, or a bare point: "1e-8" -> "0.00000001".
 

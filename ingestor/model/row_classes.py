@@ -61,6 +61,8 @@ class RowClass:
     CANDLE: ClassVar[RowClass]
     INSTRUMENT_STATUS: ClassVar[RowClass]
     ORDER: ClassVar[RowClass]
+    BOOK_TOP: ClassVar[RowClass]
+    BOOK_TOP_LAST: ClassVar[RowClass]
 
     id: int
     """Stands in binary records, and in the field `kind` of rows."""
@@ -93,6 +95,8 @@ class RowClass:
     """
     version: int = 1
     """Of the topic and the schema."""
+    has_levels: bool = False
+    """Whether a record holds the levels of one event, up to the row flagged LAST; else one row."""
     is_compacted: bool = False
     """Whether the topic keeps the last record of each key alone."""
     is_conflatable: bool = False
@@ -253,9 +257,11 @@ RowClass.LEVEL = RowClass(
     channel="book",
     kind_name="book",
     dtype=LEVEL,
-    title="One venue event of an order book, a reset, or a gap",
+    title="A book event or a part of one (flag 1 is on the last), a gap, or a reset",
     numbers={"price": Exponent.PRICE, "size": Exponent.SIZE},
     labels={"side": BOOK_SIDE_NAMES},
+    notes={"price": "[price, size]; a size of 0 removes the level."},
+    has_levels=True,
     is_standard=True,
 )
 RowClass.FUNDING = RowClass(
@@ -389,6 +395,32 @@ RowClass.ORDER = RowClass(
     notes={"side": "Of the book.", "size": "What is left of the order."},
 )
 
+RowClass.BOOK_TOP = RowClass(
+    id=15,
+    name="BOOK_TOP",
+    channel="book_top",
+    kind_name="book_top",
+    dtype=LEVEL,
+    title="The best levels of a book at a fixed time, a gap, or a reset (no levels)",
+    numbers={"price": Exponent.PRICE, "size": Exponent.SIZE},
+    labels={"side": BOOK_SIDE_NAMES},
+    notes={"price": "[price, size], the best level first."},
+    has_levels=True,
+)
+RowClass.BOOK_TOP_LAST = RowClass(
+    id=16,
+    name="BOOK_TOP_LAST",
+    channel="book_top_last",
+    kind_name="book_top_last",
+    dtype=LEVEL,
+    title="The best levels of a book as they were last, a gap, or a reset (no levels)",
+    numbers={"price": Exponent.PRICE, "size": Exponent.SIZE},
+    labels={"side": BOOK_SIDE_NAMES},
+    notes={"price": "[price, size], the best level first."},
+    has_levels=True,
+    is_compacted=True,
+)
+
 ROW_CLASSES: Final = RowClasses(
     (
         RowClass.TRADE,
@@ -401,6 +433,8 @@ ROW_CLASSES: Final = RowClasses(
         RowClass.CANDLE,
         RowClass.INSTRUMENT_STATUS,
         RowClass.ORDER,
+        RowClass.BOOK_TOP,
+        RowClass.BOOK_TOP_LAST,
     )
 )
 STANDARD_CLASSES: Final = tuple(row_class for row_class in ROW_CLASSES if row_class.is_standard)

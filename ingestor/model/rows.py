@@ -12,6 +12,7 @@
 | CANDLE | 128 | one state of a candle |
 | INSTRUMENT_STATUS | 56 | what may be done with an instrument |
 | ORDER | 72 | one change of one order in a book |
+| BOOK_TOP, BOOK_TOP_LAST | 48 | one of the best levels of a book at a fixed time |
 
 Every class begins with the same 32-byte header. Prices and sizes are int64 in units of
 10^-exponent, the exponents belonging to the instrument. Times are ns since the Unix epoch (UTC).
@@ -47,6 +48,8 @@ class Kind(IntEnum):
     CANDLE = 12
     INSTRUMENT_STATUS = 13
     ORDER = 14
+    BOOK_TOP = 15
+    BOOK_TOP_LAST = 16
 
 
 class Side(IntEnum):
@@ -64,7 +67,7 @@ class Flag(IntFlag):
     SNAPSHOT = 2  # part of a full image (levels), or resent on subscribe (trades)
     NO_VENUE_TIME = 4  # the venue gives no event time; ts_event equals ts_recv
     PARTIAL = 8  # the snapshot is cut: the book is deeper than what is shown
-    CHECKSUM = 16  # book updates before the books only: `checksum` is set
+    CHECKSUM = 16  # book updates before the books only: `check_value` is the checksum
     # What a trade was, where the venue says it.
     BLOCK = 32  # negotiated away from the book
     RPI = 64  # all or a part of it against retail price improvement orders
@@ -75,13 +78,6 @@ class Flag(IntFlag):
     BACKFILL = 2_048  # fetched later; `sequence` says where it belongs
     SAMPLE = 8_192  # liquidations: the venue leaves some out
     FETCHED = 1 << 14  # book updates before the books only: a REST snapshot (SnapshotSource.EITHER)
-
-
-class LevelFormat(IntEnum):
-    """Name the form in which the buffer holds the levels of a book update."""
-
-    TEXT = 0  # a price and a size in turn, each a decimal text
-    JSON = 1  # two JSON arrays of pairs, bids and asks
 
 
 class Cause(IntEnum):
@@ -98,6 +94,7 @@ class Cause(IntEnum):
     RESTART = 9  # a session before this one ended; what came in between is not known
     UNFILLED = 10  # the venue doesn't give the trades that a GAP before declares missing
     TAKEOVER = 11  # another worker had the stream and was lost
+    LATE = 12  # candles: trades came too late to be counted
 
 
 HEADER: Final = [
@@ -237,10 +234,10 @@ UPDATE: Final = np.dtype(
         ("instrument", "<u4"),
         ("bids", "<u4"),  # number of bid levels
         ("asks", "<u4"),
-        ("checksum", "<u4"),  # with Flag.CHECKSUM; else the mark that a REST image names, 0 = none
+        ("check_value", "<u4"),  # checksum (Flag.CHECKSUM), or what a REST image names; 0 = none
         ("frame", "<u4"),  # index of the frame in the sealed buffer
         ("flags", "<u2"),
-        ("level_format", "<u2"),  # LevelFormat
+        ("spare", "<u2"),
     ]
 )
 

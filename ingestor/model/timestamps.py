@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ingestor.model.errors import ConfigError
-from ingestor.model.integers import Integers, int64_column
 
 Time = int | str | datetime  # as people write one: see `time_ns`
 
@@ -100,59 +97,15 @@ def iso_event_ns(text: str) -> int:
     return ns
 
 
-def milliseconds_ns(times: Integers) -> NDArray[np.int64]:
-    """Return times in ms as ns, int64[n]. Raises ValueError for those before TIME_MIN or after
-    TIME_MAX, and OverflowError for what is beyond int64."""
-    values = int64_column(times)
-    if len(values) <= _FEW:
-        least, most = min(times, default=_MILLISECONDS_MIN), max(times, default=_MILLISECONDS_MAX)
-    else:
-        least, most = np.minimum.reduce(values), np.maximum.reduce(values)
-    if not (least >= _MILLISECONDS_MIN and most <= _MILLISECONDS_MAX):
-        raise ValueError("a time in ms that is not between 2010 and 2100")
-    return values * MILLISECOND
+def either_ns(time: int) -> int:
+    """Return a time in ms or in us as ns: no time of 2010 to 2100 is one in both units.
 
-
-def either_ns(times: Integers) -> NDArray[np.int64]:
-    """Return times in ms or in us as ns, int64[n]: no time of 2010 to 2100 is one in both units.
-
-    Raises ValueError for what is a time in neither, and OverflowError as `milliseconds_ns` does.
+    Raises ValueError for what is a time in neither.
     """
-    try:
-        return milliseconds_ns(times)
-    except ValueError:
-        values = int64_column(times)
-    units = np.where(values <= _MILLISECONDS_MAX, MILLISECOND, MICROSECOND)
-    if not (values.min() >= _MILLISECONDS_MIN and values.max() <= TIME_MAX // MICROSECOND):
-        raise ValueError("a time, in ms or us, that is not between 2010 and 2100")
-    scaled: NDArray[np.int64] = values * units
-    if scaled.min() < TIME_MIN:
-        raise ValueError("a time, in ms or us, that is not between 2010 and 2100")
-    return scaled
-
-
-def iso_column_ns(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Return `iso_event_ns` of each text, int64[n]. Raises ValueError as it does.
-
-    Times of one flush have one length and, but for one flush a minute, one minute: then seconds
-    and fractions are read as columns of digits.
-    """
-    length = len(texts[0]) if texts else 0
-    if len(texts) >= _COLUMN_MIN and 22 <= length <= 30 and len({*map(len, texts)}) == 1:
-        octets = np.frombuffer("".join(texts).encode("ascii", "replace"), np.uint8)
-        cells = octets.reshape(-1, length)
-        digits = np.delete(cells[:, 17:-1], 2, axis=1) - np.uint8(ord("0"))  # others wrap around
-        if (
-            (cells[:, :17] == cells[0, :17]).all()
-            and (cells[:, 19] == ord(".")).all()
-            and (cells[:, -1] == ord("Z")).all()
-            and digits.max() < 10
-            and digits[:, 0].max() < 6
-        ):
-            minute = iso_event_ns(f"{texts[0][:17]}00Z")
-            units = _DIGITS_NS[: digits.shape[1]]
-            return minute + digits.astype(np.int64) @ units
-    return np.array([iso_event_ns(text) for text in texts], np.int64)
+    found = time * (MILLISECOND if time <= TIME_MAX // MILLISECOND else MICROSECOND)
+    if not TIME_MIN <= found <= TIME_MAX:
+        raise ValueError(f"{time} is no time, in ms or us, between 2010 and 2100")
+    return found
 
 
 def iso_text(ns: int) -> str:

@@ -12,7 +12,7 @@ from ingestor.native.layouts import (
 from ingestor.native.library import Native, native
 from ingestor.native.reading import KnownPrefix, ReadRun, RecordReader
 from ingestor.native.records import Field, RecordWriter, Written, crc32c
-from ingestor.native.steps import CompiledShape, Step
+from ingestor.native.steps import CompiledShape, Step, as_printed
 from ingestor.native.taker import FrameCounter, FrameTaker, Taken, TakenRows
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "TakenRows",
     "UpdateResult",
     "Written",
+    "as_printed",
     "crc32c",
     "native",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -81,3 +81,15 @@ def arrays_of(shapes: Sequence[CompiledShape]) -> ShapeArrays:
             choice["text_at"], choice["length"], choice["value"] = len(texts), len(text), value
             texts += text
     return ShapeArrays(operations, heads, np.frombuffer(bytes(texts), np.uint8))
+
+
+def as_printed(shapes: Sequence[CompiledShape]) -> list[CompiledShape]:
+    """Return shapes that take no number with more decimals than the exponent, zeros or not, and
+    each frame whatever its number."""
+    return [replace(shape, steps=tuple(map(_as_printed, shape.steps))) for shape in shapes]
+
+
+def _as_printed(step: Step) -> Step:
+    if step.kind is Op.DECIMAL:
+        return replace(step, at2=1)
+    return Step(Op.DIGITS) if step.kind is Op.COUNT else step

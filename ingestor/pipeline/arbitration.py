@@ -200,7 +200,7 @@ class Arbiter:
             else:
                 levels = slice(end - int(row["bids"]) - int(row["asks"]), end)
                 content = (
-                    *(int(row[name]) for name in ("ts_event", "first", "checksum", "bids")),
+                    *(int(row[name]) for name in ("ts_event", "first", "check_value", "bids")),
                     sealed.prices[levels].tobytes(),
                     sealed.sizes[levels].tobytes(),
                 )

@@ -19,6 +19,8 @@ from ingestor.books.settings import BookSettings
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.columns.sealed import Gap, Rejected, Sealed
 from ingestor.decode.frame_queue import FrameQueues
+from ingestor.derived.derived import DerivedRows
+from ingestor.derived.settings import DerivedSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import SequenceGap
 from ingestor.model.instruments import InstrumentTable
@@ -105,6 +107,19 @@ class Pipeline:
         }
         self.trade_gaps = TradeGaps(table, trade_numbers_of)
         self._arbiter = Arbiter(rule_of)
+        self.derived: DerivedRows | None = None
+
+    def derive(self, settings_of: Callable[[int], DerivedSettings] | None) -> None:
+        """Derive rows from here on; what was begun with the same settings goes on.
+
+        settings_of: instrument number -> what is derived for it; None: nothing is.
+        """
+        if settings_of is None:
+            self.derived = None
+        elif self.derived is None:
+            self.derived = DerivedRows(self.table, settings_of)
+        else:
+            self.derived.configure(settings_of)
 
     def flush(self, now_ns: int, steady_ns: int | None = None) -> FlushResult:
         """Take everything out of the frame queues and the buffer.
@@ -145,8 +160,11 @@ class Pipeline:
         else:
             self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
             self.metrics.last_seen.note_arrivals(RowClass.LEVEL, sealed.updates["instrument"])
+        derived: Mapping[RowClass, Rows] = {}
+        if self.derived is not None:
+            derived = self.derived.take(trades, books.rows, now_ns)
         for row_class in self._others:
-            self._settle_other(result, row_class, sealed, now_ns)
+            self._settle_other(result, row_class, sealed, now_ns, derived.get(row_class))
         for hole in sealed.holes:
             if hole.cause is Cause.REJECTED and hole.instruments is not None:
                 self._note_refused(hole)
@@ -168,6 +186,8 @@ class Pipeline:
         self._arbiter.replace_instruments(numbers)
         self.trade_gaps.replace_instruments(numbers)
         self.books.replace_instruments(numbers, ts_ns)
+        if self.derived is not None:
+            self.derived.replace_instruments(numbers)
 
     @property
     def is_empty(self) -> bool:
@@ -229,17 +249,30 @@ class Pipeline:
         return trades
 
     def _settle_other(
-        self, result: FlushResult, row_class: RowClass, sealed: Sealed, now_ns: int
+        self,
+        result: FlushResult,
+        row_class: RowClass,
+        sealed: Sealed,
+        now_ns: int,
+        derived: Rows | None,
     ) -> None:
-        """Do for a class without a way of its own what is done for trades."""
+        """Do for a class without a way of its own what is done for trades.
+
+        Args:
+            result: takes the batch.
+            row_class: the class.
+            sealed: the flush.
+            now_ns: ns since the epoch.
+            derived: rows of the class that this program made.
+        """
         part = sealed.others.get(row_class)
         if part is not None:
             keep_asked(sealed, row_class)
-        elif not sealed.holes:
+        elif not sealed.holes and derived is None:
             return
         decoded = np.empty(0, row_class.dtype) if part is None else part.rows
         rows = self._rows_of(row_class, decoded, sealed.holes)
-        self._settle(result, row_class, decoded, rows, now_ns)
+        self._settle(result, row_class, decoded, rows, now_ns, derived)
 
     def _note_refused(self, hole: Gap) -> None:
         """Count a refused frame as an arrival of what it may have concerned."""
@@ -260,7 +293,7 @@ class Pipeline:
         """Count what became of one class and add its batch to the result.
 
         decoded: what the buffer held (None: counted by the caller). rows: what is published of it,
-        with marks between. derived: quotes taken from books, with theirs.
+        with marks between. derived: rows that were made of others, with theirs.
         """
         count = self.metrics.count_rows
         if decoded is rows:

@@ -204,12 +204,15 @@ def _check_size(text: bytes) -> None:
     """
     if len(text) > LINE_BYTES_MAX:
         raise ValueError(f"a line of {len(text):,} bytes, above the limit of {LINE_BYTES_MAX:,}")
-    is_wide = not text.isascii() or b"\\u" in text  # Python takes up to 4 bytes a character then
-    if is_wide and len(text) > LINE_BYTES_MAX // 2:
+    if len(text) > LINE_BYTES_MAX // 2 and (not text.isascii() or b"\\u" in text):
+        # Python takes up to 4 bytes a character then.
         raise ValueError(f"a line of {len(text):,} bytes that are not all ASCII")
+    elements = len(text) - len(text.translate(None, b",{["))
+    if elements <= _ELEMENTS_MAX:
+        return
     is_payload = _KIND.decode(text).t in _PAYLOADS
     elements_max = _PAYLOAD_ELEMENTS_MAX if is_payload else _ELEMENTS_MAX
-    if sum(map(text.count, (b",", b"{", b"["))) > elements_max:
+    if elements > elements_max:
         raise ValueError(f"a line of more than {elements_max:,} values")
 
 

@@ -67,17 +67,57 @@ class Problems:
             self.tell(problem)
 
 
+class KeptLines:
+    """Lines that are read once and taken twice, as long as they are few. bytes_max: of plain text
+    that may still be kept.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self._problems = Problems()
+        self._chunks: dict[Path, list[list[Line]]] | None = {}
+
+    def read(self, path: Path) -> Iterator[list[Line]]:
+        """Read a file, and keep its lines."""
+        for lines in read_lines(path, self._problems, on_text=self._count):
+            if self._chunks is not None:
+                self._chunks.setdefault(path, []).append(lines)
+            yield lines
+
+    def _count(self, size: int) -> None:
+        self.bytes_max -= size
+        if self.bytes_max < 0:
+            self._chunks = None
+
+    @property
+    def are_all(self) -> bool:
+        """Return True if there are lines, and no line and no problem had to be forgotten."""
+        return bool(self._chunks) and self._problems.count == len(self._problems.kept)
+
+    def take(self, path: Path, problems: Problems) -> Iterator[list[Line]]:
+        """Yield the lines of a file, and forget them. problems: takes note of what can't be read,
+        as `read_lines` would."""
+        for problem in self._problems.kept:
+            if problem.path == str(path):
+                problems.add(path, problem.offset, problem.what)
+        chunks = (self._chunks or {}).pop(path, [])
+        while chunks:
+            yield chunks.pop(0)
+
+
 @dataclass(slots=True)
 class SegmentChain:
     """Files that continue each other. header: of the first; empty where it has none.
 
-    session: "" for a recording of others, which is known by its path alone.
+    session: "" for a recording of others, which is known by its path alone. kept: all of its lines,
+    where they were read before.
     """
 
     name: str
     session: str
     header: Header
     files: list[Path]
+    kept: KeptLines | None = None
 
     @property
     def venue(self) -> str:
@@ -89,7 +129,11 @@ class SegmentChain:
 
 
 def read_lines(
-    path: Path, problems: Problems, start: int = 0, plain_start: int = 0
+    path: Path,
+    problems: Problems,
+    start: int = 0,
+    plain_start: int = 0,
+    on_text: Callable[[int], None] | None = None,
 ) -> Iterator[list[Line]]:
     """Yield the lines of one file, chunk by chunk, without those that can't be read.
 
@@ -98,12 +142,15 @@ def read_lines(
         problems: Takes note of what can't be read.
         start: Offset of a zstd frame in the file, from an index.
         plain_start: Offset of that frame in the file's plain text.
+        on_text: Called with the bytes of plain text that were read.
     """
     reader = LineReader(
         str(path), plain_start, lambda offset, what: problems.add(path, offset, what)
     )
     try:
         for text, broken in _texts(path, start):
+            if on_text is not None:
+                on_text(len(text))
             if lines := reader.take(text):
                 yield lines
             if broken:
@@ -219,7 +266,12 @@ def chain_lines(
         start, plain = _indexed_start(path, start_ns)
         if start < 0:
             continue
-        for lines in filter(None, read_lines(path, problems, start, plain)):
+        chunks = (
+            chain.kept.take(path, problems)
+            if chain.kept is not None
+            else read_lines(path, problems, start, plain)
+        )
+        for lines in filter(None, chunks):
             whole, expected = _with_losses(path, lines, expected, problems)
             chunk, is_over = _before(whole, end_ns)
             if chunk:

@@ -220,6 +220,11 @@ class LastSeen:
         lag_ns = ts_recv - int(self._ts_event[row_class][instrument])
         return int(self._rows[row_class][instrument]), ts_recv, lag_ns
 
+    def rows(self, row_class: RowClass) -> NDArray[np.int64]:
+        """Return how many rows of each instrument came; a live array, only to be read."""
+        self._settle()
+        return self._rows[row_class]
+
 
 _Sealed = tuple[Rows, int]  # and when, ns
 _Acked = tuple[Rows, int, int]  # and when, and since when they were on their way, ns
@@ -398,7 +403,7 @@ class Metrics:
             is_tick = _column(parts, "bids") + _column(parts, "asks") > 0
         else:
             is_tick = _column(parts, "kind") == row_class.id
-            if row_class is RowClass.LEVEL:
+            if row_class.has_levels:
                 is_tick &= (flags & _LAST) != 0
         fields = (_column(parts, name) for name in ("instrument", "ts_recv", "ts_event"))
         sealed_ns = np.repeat([now_ns for _, now_ns in batches], list(map(len, parts)))
@@ -437,7 +442,7 @@ class Metrics:
         feeds = self._feeds.of_rows(row_class, _column(parts, "instrument"))
         counts = np.bincount(feeds, minlength=self._fit())
         self._counters["acked"] += counts
-        if row_class is RowClass.LEVEL:
+        if row_class.has_levels:
             ends = [(rows["flags"] & _LAST) != 0 for rows in parts]
             feeds = feeds[np.concatenate(ends)]
             parts = [rows[is_end] for rows, is_end in zip(parts, ends, strict=True)]

@@ -74,8 +74,9 @@ class Status:
     full each bound of the budget is (`bytes`, `rows`, `age`); 1 = full.
     held: topics and partitions that Kafka refuses now, each with the reason. auxiliary: records of
     the auxiliary topics by what became of them (`acked`, `refused`, `dropped`, `pending`).
-    loop_delay_p99_ms: how late the event loop runs its callbacks. unaccounted: the ledger's
-    difference, rows and frames; 0 unless the program is wrong.
+    loop_delay_p99_ms: how late the event loop runs its callbacks. loop_busy_ratio: how much of its
+    time it computes. unaccounted: the ledger's difference, rows and frames; 0 unless the program is
+    wrong.
     venues: connections by venue and state. books: by `valid` and `invalid`. recorder: its state,
     "" where nothing is recorded. workers: the state of each worker process by its number; empty
     where there is one process. events: the newest of what befell connections, oldest first. pids:
@@ -116,6 +117,7 @@ class Status:
     held: list[str] = field(default_factory=list)
     auxiliary: dict[str, int] = field(default_factory=dict)
     loop_delay_p99_ms: float | None = None
+    loop_busy_ratio: float = 0.0
     unaccounted: int = 0
     notes: list[str] = field(default_factory=list)
     version: str = ""
@@ -185,6 +187,7 @@ class Status:
             "lag_p99_ms": self.lag_p99_ms,
             "publish_p99_ms": self.publish_p99_ms,
             "loop_delay_p99_ms": self.loop_delay_p99_ms,
+            "loop_busy_ratio": self.loop_busy_ratio,
             "unaccounted": self.unaccounted,
         }
 
@@ -197,7 +200,7 @@ _SUMMED: Final = (
 )
 _LARGEST: Final = (
     *("time_ns", "uptime_s", "lag_p50_ms", "lag_p99_ms", "publish_p50_ms", "publish_p99_ms"),
-    "loop_delay_p99_ms",
+    *("loop_delay_p99_ms", "loop_busy_ratio"),
 )
 _WORST_LAST: Final = list(map(Phase, ("running", "paused", "starting", "stopped", "draining")))
 

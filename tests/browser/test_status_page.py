@@ -17,8 +17,9 @@ from ingestor.admin import live
 from ingestor.admin.exposition import StreamState
 from ingestor.admin.server import AdminServer
 from ingestor.admin.streams import StreamPage, StreamQuery, page_of
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.overview import overview
-from ingestor.cluster.shards import Claim, ClaimState, Life, ShardMachine
+from ingestor.cluster.shards import ShardMachine
 from ingestor.config.model import HttpConfig
 from ingestor.telemetry.status import FeedStatus, Health, Phase, RecentEvent, Status
 from tests.e2e.processes import command, environment

@@ -143,8 +143,10 @@ def decoded(
     frames: list[tuple[bytes, int]],
     full: int,
 ) -> tuple[ColumnBuffer, Session]:
-    """Decode frames, so many of them together. frames: payload, ts_recv."""
-    buffer, symbols = ColumnBuffer(), table.symbols(adapter.venue, market)
+    """Decode frames, so many of them together by their shapes, or each alone in Python.
+    frames: payload, ts_recv."""
+    buffer = ColumnBuffer(table if full > 1 else None)
+    symbols = table.symbols(adapter.venue, market)
     frame_queue = FrameQueue(adapter, market, symbols, buffer)
     feed, counts = adapter(market, symbols), frame_queue.counts
     session = Session(0, feed, (), buffer, counts, SessionEvents(), market, frame_queue.decode)

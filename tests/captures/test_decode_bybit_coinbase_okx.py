@@ -133,7 +133,8 @@ MARKET = {"coinbase": "spot", "bybit": "linear", "okx": "spot"}
 class Decoded:
     """A capture, decoded and sealed at once.
 
-    full: frames that are decoded together, 1 = each alone. change: makes other frames of them.
+    full: frames that wait for each other, to be read by their shapes; 1 = each alone, in Python.
+    change: makes other frames of them.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Decoded:
             if venue == "okx" or name == market:
                 symbols.update(self.table.symbols(venue, name))
         self.frames = change([one["data"] for one in content if one["t"] == "recv"])
-        buffer = ColumnBuffer()
+        buffer = ColumnBuffer(self.table if full > 1 else None)
         frame_queue = FrameQueue(adapter, market, symbols, buffer)
         self.counts = frame_queue.counts
         session = Session(1, adapter(market, symbols), [], buffer, self.counts, SessionEvents())
@@ -202,7 +203,7 @@ class Decoded:
 
 def meaning(sealed: Sealed) -> dict[str, Any]:
     """Return all that came of frames, in a form that can be compared."""
-    fields = [name for name in UPDATE.names or () if name != "level_format"]  # how levels were kept
+    fields = [name for name in UPDATE.names or () if name != "spare"]
     return {
         "updates": sealed.updates[fields].tolist(),
         **{

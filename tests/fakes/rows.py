@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -52,11 +53,13 @@ def quotes(count: int, *, first: int = 1, instruments: int = 12) -> Rows:
     return rows
 
 
-def levels(events: int, *, first: int = 1, instruments: int = 12) -> Rows:
-    """Book events of three levels each: two bids, one ask."""
+def levels(
+    events: int, *, first: int = 1, instruments: int = 12, row_class: RowClass = RowClass.LEVEL
+) -> Rows:
+    """Events of three levels each: two bids, one ask."""
     rows = np.zeros(3 * events, LEVEL)
     event = np.repeat(np.arange(first, first + events), 3)
-    _head(rows, event, event % instruments, Kind.LEVEL)
+    _head(rows, event, event % instruments, Kind(row_class.id))
     rows["flags"] = np.tile([0, 0, Flag.LAST], events)
     rows["side"] = np.tile([Side.BID, Side.BID, Side.ASK], events)
     rows["price"] = event * 10 + np.tile([2, 1, 3], events)
@@ -81,11 +84,12 @@ def others(row_class: RowClass, count: int, *, first: int = 1, instruments: int 
     return rows
 
 
-MAKERS = {row_class: partial(others, row_class) for row_class in ROW_CLASSES} | {
-    RowClass.TRADE: trades,
-    RowClass.QUOTE: quotes,
-    RowClass.LEVEL: levels,
-}
+MAKERS: dict[RowClass, Callable[..., Rows]] = {
+    row_class: partial(levels, row_class=row_class)
+    if row_class.has_levels
+    else partial(others, row_class)
+    for row_class in ROW_CLASSES
+} | {RowClass.TRADE: trades, RowClass.QUOTE: quotes}
 
 
 def _head(rows: Rows, number: np.ndarray, instrument: np.ndarray, kind: Kind) -> None:

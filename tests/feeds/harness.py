@@ -264,7 +264,7 @@ def _updates(sealed: Sealed, table: InstrumentTable) -> list[Row]:
                 "previous": int(row["previous"]),
                 "bids": levels[: middle - start],
                 "asks": levels[middle - start :],
-                "checksum": int(row["checksum"]) if has_checksum else None,
+                "checksum": int(row["check_value"]) if has_checksum else None,
             }
         )
         start = end

@@ -150,4 +150,4 @@ def test_a_book_update_of_bybit_has_the_mark_that_its_images_name() -> None:
     buffer = ColumnBuffer()
     buffer.begin(None, payload)  # type: ignore[arg-type]  # nobody asks where it came from
     assert feed.decode(payload, 1, buffer) is None
-    assert buffer.seal(table).updates["checksum"].tolist() == [77]
+    assert buffer.seal(table).updates["check_value"].tolist() == [77]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import numpy as np
 import pytest
 
 from feeds.bybit import Bybit
@@ -13,7 +12,7 @@ from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.model.rows import TRADE, Rows
+from ingestor.model.rows import Rows
 
 TRADE_FRAME = (
     b'{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":[{"T":1700000000000,'
@@ -54,11 +53,8 @@ def integer(text: str) -> int:
 
 
 def test_both_forms_are_read_as_one_column() -> None:
-    buffer, _ = buffer_of(trades(IDS))
-    reader, events = buffer.kept_trades[0], buffer.kept_trades[1::5]
-    rows = np.zeros(len(IDS), TRADE)
-    reader(events, rows)
-    assert as_integers(rows) == [integer(one) for one in IDS]
+    buffer, table = buffer_of(trades(IDS))
+    assert as_integers(buffer.seal(table).trades) == [integer(one) for one in IDS]
 
 
 @pytest.mark.parametrize("odd", ["18446744073709551616", "", "x", "-7", IDS[1][:-1], IDS[1] + "0"])

@@ -24,7 +24,7 @@ TABLE = load(Coinbase, "spot").table()
 SYMBOLS = TABLE.symbols("coinbase", "spot")
 TS_RECV = 1_790_000_000_000_000_000
 TIME = "2026-08-09T21:05:48.5Z"
-SAME = [name for name in UPDATE.names or () if name not in {"frame", "level_format"}]
+SAME = [name for name in UPDATE.names or () if name not in {"frame", "spare"}]
 
 
 def message(number: int, random: Random) -> bytes:

@@ -1,4 +1,7 @@
-"""Frames that are decoded together give what they give one by one: rows, holes, rejections, counts.
+"""Frames that wait for each other give what they give one by one: rows, holes, rejections, counts.
+
+Those that wait are read by the shapes of their market where the library is compiled; one by one
+they are decoded in Python.
 
 Frames of every market's fixture, of several connections in turns, with nonsense, answers and frames
 of several lines between them, in batches of every size.
@@ -15,8 +18,7 @@ import pytest
 from feeds.binance import Binance
 from feeds.bybit import Bybit
 from feeds.kraken import Kraken
-from feeds.okx import Okx
-from ingestor.adapter import DecodesMany, FeedAdapter
+from ingestor.adapter import FeedAdapter
 from ingestor.adapter.contract import Subscription
 from ingestor.columns.sealed import Sealed
 from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue, FrameQueues
@@ -33,8 +35,7 @@ TRADE = (
 )
 
 
-# All of an update but how its levels were kept.
-_MEANING = [name for name in UPDATE.names or () if name != "level_format"]
+_MEANING = [name for name in UPDATE.names or () if name != "spare"]
 
 
 @dataclass
@@ -151,47 +152,6 @@ def test_together_is_as_one_by_one(adapter: type[FeedAdapter], market: str, seed
     assert together.frame_queue.counts.unaccounted == 0
 
 
-def test_plain_frames_need_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What makes it fast."""
-    assert issubclass(Binance, DecodesMany)
-    bench = Bench(Binance, "spot")
-    monkeypatch.setattr(Session, "receive", None)
-    for number in range(100):
-        bench.arrive(number % CONNECTIONS, TRADE % number, TS_RECV)
-    bench.pipeline.frame_queues.decode()
-    assert bench.frame_queue.counts.pending == 100
-    assert [row[0] for row in bench.sealed()["trades"]] == [1_700_000_000_000_000_000] * 100
-
-
-def plain_frames(adapter: type[FeedAdapter], market: str) -> list[bytes]:
-    """Return the frames of a fixture that give rows, but for changes of a quote."""
-    return [
-        step.payload
-        for step in load(adapter, market).steps
-        if step.verb == "frame"
-        and step.outcome == "expect"
-        and not ("orderbook.1." in step.value and "delta" in step.value)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("adapter", "market"), [one for one in MARKETS if one.values[0] in (Bybit, Kraken, Okx)]
-)
-def test_every_kind_of_data_is_decoded_together(
-    adapter: type[FeedAdapter], market: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frames = plain_frames(adapter, market)
-    bench = Bench(adapter, market)
-    monkeypatch.setattr(Session, "receive", None)
-    for frame in frames:
-        bench.arrive(0, frame, TS_RECV)
-    bench.frame_queue.decode()
-    assert bench.frame_queue.counts.pending == len(frames)
-    sealed = bench.sealed()
-    assert all(sealed[name] for name in ("trades", "quotes", "updates"))
-    assert not sealed["rejected"]
-
-
 QUOTE = (
     b'{"topic":"orderbook.1.%s","type":"%s","ts":1,"data":{"s":"%s","b":[["%s","1"]],"a":[],'
     b'"u":%d,"seq":1},"cts":1700000000000}'
@@ -202,14 +162,11 @@ def bybit_quote(number: int, bid: bytes, kind: bytes = b"snapshot") -> bytes:
     return QUOTE % (b"HYPEUSDT", kind, b"HYPEUSDT", bid, number)
 
 
-def test_a_connection_knows_its_quotes_however_they_were_decoded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_connection_knows_its_quotes() -> None:
     """Repetitions are left out and changes applied, for each connection by itself."""
     bench = Bench(Bybit, "spot")
     bench.arrive(0, bybit_quote(7, b"25.1"), TS_RECV)
     bench.frame_queue.decode()
-    monkeypatch.setattr(Session, "receive", None)
     for number, frame in (
         (0, bybit_quote(7, b"25.1")),  # repeats what came alone
         (1, bybit_quote(7, b"25.1")),  # is news there
@@ -237,7 +194,7 @@ def test_a_connection_knows_its_quotes_however_they_were_decoded(
     ],
 )
 def test_quotes_among_odd_frames_stay_news(odd: bytes) -> None:
-    """What a failed attempt has read is not known yet."""
+    """What a frame that was refused has read is not known."""
     bench = Bench(Bybit, "spot")
     for number in range(20):
         if number == 9:
@@ -248,36 +205,19 @@ def test_quotes_among_odd_frames_stay_news(odd: bytes) -> None:
     assert (counts.pending, counts.duplicate, counts.rejected) == (20, 0, 1)
 
 
-def test_heartbeats_among_data_are_control(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_among_data_are_control() -> None:
     bench = Bench(Kraken, "spot")
-    monkeypatch.setattr(Session, "receive", None)
-    trade = next(frame for frame in plain_frames(Kraken, "spot") if b'"trade"' in frame)
-    for frame in (trade, b'{"channel":"heartbeat"}') * 5:
+    steps = load(Kraken, "spot").steps
+    trades = [
+        step.payload
+        for step in steps
+        if (step.verb, step.outcome) == ("frame", "expect") and b'"trade"' in step.payload
+    ]
+    for frame in (trades[0], b'{"channel":"heartbeat"}') * 5:
         bench.arrive(0, frame, TS_RECV)
     bench.frame_queue.decode()
     counts = bench.frame_queue.counts
     assert (counts.frames, counts.pending, counts.control, counts.unaccounted) == (10, 5, 5, 0)
-
-
-def test_one_odd_frame_among_many_costs_few_their_company(
-    monkeypatch: pytest.MonkeyPatch, python_way: None
-) -> None:
-    bench = Bench(Binance, "spot")
-    received: list[bytes] = []
-    receive = Session.receive
-
-    def listen(self: Session, payload: bytes, ts_recv: int) -> bytes | None:
-        received.append(payload)
-        return receive(self, payload, ts_recv)
-
-    monkeypatch.setattr(Session, "receive", listen)
-    for number in range(FRAMES_FULL):
-        bench.arrive(0, TRADE % number if number != 40 else b"nonsense", TS_RECV)
-    bench.frame_queue.decode()
-    assert b"nonsense" in received
-    assert len(received) <= 8
-    assert bench.frame_queue.counts.pending == FRAMES_FULL - 1
-    assert bench.frame_queue.counts.rejected == 1
 
 
 def test_what_a_session_does_comes_after_what_arrived() -> None:

@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.adapter import DecodesMany, FeedAdapter
+from ingestor.adapter import FeedAdapter
 from ingestor.adapter.instrument_list import read_list
+from ingestor.adapter.shapes import shapes_of
 from ingestor.columns.sealed import Rejected
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.decode.frame_queue import FrameQueue
@@ -181,7 +182,7 @@ def test_bombs_inside_good_frames(adapter: AdapterType, market: str) -> None:
     [
         pytest.param(adapter, market, id=f"{adapter.venue}_{market}")
         for adapter, market in markets()
-        if issubclass(adapter, DecodesMany)
+        if shapes_of(adapter, market)
     ],
 )
 def test_bombs_among_frames_that_are_decoded_together(adapter: AdapterType, market: str) -> None:

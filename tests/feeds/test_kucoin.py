@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,9 +11,13 @@ import pytest
 from feeds.kucoin import Kucoin
 from ingestor.adapter import OTHER_BOOK, Handshake, HasHandshake, VenueError
 from ingestor.adapter.book_offers import choose, offer_named
+from ingestor.app.book_choice import offer_of
+from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Kind
 from ingestor.pipeline.pipeline import Pipeline
+from ingestor.sources.replay.options import ReplayOptions
+from ingestor.sources.replay.replay import Replay
 from tests.feeds.fixtures import load
 from tests.feeds.harness import TS_RECV, Connection
 
@@ -115,3 +120,38 @@ def test_a_book_of_50_levels_comes_whole_each_time(market: str, topic: str) -> N
     assert sorted(found[0][1:]) == [(level, 1), (level, 2), (level, 2)]
     assert found[1] == [(level, 1), (level, 1)], "one level went, another came"
     assert queue.counts.rejected == 0
+
+
+def pushed(kind: str, first: int, last: int, bids: list[list[str]]) -> str:
+    data = {"s": "BTC-USDT", "M": TS_RECV, "O": first, "C": last, "a": [["91235", "1"]], "b": bids}
+    push = {"T": "obu.SPOT", "dp": "increment@10ms", "t": kind, "P": TS_RECV, "d": data}
+    return orjson.dumps(push).decode()
+
+
+def test_a_recorded_book_of_the_unified_account(tmp_path: Path) -> None:
+    """It begins on the socket, and a number that is missing breaks it until the next image."""
+    frames = [
+        pushed("snapshot", 11, 11, [["91234", "1"], ["91233", "2"]]),
+        pushed("delta", 12, 14, [["91234", "0"]]),
+        pushed("delta", 17, 17, [["91233", "5"]]),  # 15 and 16 are missing
+        pushed("snapshot", 20, 20, [["91232", "7"]]),
+        pushed("delta", 21, 21, [["91231", "8"]]),
+    ]
+    url = "wss://x-push-spot.kucoin.com"
+    lines: list[dict[str, Any]] = [{"t": "connect", "ts_ns": TS_RECV, "conn": 1, "url": url}]
+    lines += [{"t": "recv", "ts_ns": TS_RECV, "conn": 1, "data": frame} for frame in frames]
+    path = tmp_path / "one.jsonl"
+    path.write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    replay = Replay(ReplayOptions((path,)))
+    rows = [row for result in replay.results() for batch in result.batches for row in batch.rows]
+    assert replay.table[0].key == "kucoin:spot:BTC-USDT"
+    kinds = [int(row["kind"]) for row in rows if int(row["kind"]) in {Kind.GAP, Kind.RESET}]
+    assert kinds == [Kind.RESET, Kind.GAP, Kind.RESET]
+    assert sum(int(row["kind"]) == Kind.LEVEL for row in rows) == 3 + 2 + 2 + 2
+    assert not any(one.rejected for one in replay.counts.values())
+
+
+def test_nothing_asks_for_a_form_that_recordings_alone_have() -> None:
+    market = Kucoin.markets["spot"]
+    with pytest.raises(ConfigError, match="no book of 500 levels"):
+        offer_of(market, "kucoin spot", 500, None, "x")

@@ -33,7 +33,7 @@ MARKETS = [
 TS_RECV = 1_790_000_000_000_000_000
 TOGETHER = 250  # frames
 # What tells where a row came from, not what it says.
-SAME = [name for name in UPDATE.names or () if name not in {"frame", "level_format"}]
+SAME = [name for name in UPDATE.names or () if name not in {"frame", "spare"}]
 
 
 class BothWays:

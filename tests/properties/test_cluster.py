@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ingestor.cluster.claims import Claim, ClaimTable, Life
 from ingestor.cluster.packing import deal
 from ingestor.cluster.shards import (
     Action,
-    Claim,
-    ClaimTable,
     Drop,
     Fence,
-    Life,
     Open,
     Phase,
     Publish,
@@ -68,7 +66,12 @@ class World:
             name = f"w{self.names}"
         self.sessions += 1
         life = Life(name, f"{self.sessions:02x}")
-        machine = ShardMachine(life, lambda: self.now_s, asks_first=self.asks_first)
+        machine = ShardMachine(
+            life,
+            lambda: self.now_s,
+            asks_first=self.asks_first,
+            handover_parallel=1 + self.sessions % 3,
+        )
         self.workers[name] = Worker(machine)
         self.rebalance()
 

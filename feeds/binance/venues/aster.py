@@ -19,7 +19,6 @@ import msgspec
 
 from ingestor.adapter import (
     CompiledShape,
-    DecodeMany,
     Endpoint,
     FeedAdapter,
     Instrument,
@@ -31,7 +30,7 @@ from ingestor.adapter import (
 )
 
 from ..adapter import FUTURES_PARSERS, SPOT_PARSERS, Binance, Parsers
-from ..batch_decoder import Trade
+from ..events import Trade
 
 _FUTURES: Final = Binance.markets["usdm"]
 _PARSERS: Final[Mapping[str, Parsers]] = {
@@ -72,10 +71,6 @@ class Aster(Binance):
         super().__init__(market, symbols)
         self._is_spot = False  # it speaks as futures do
         self._parsers = _PARSERS[market]
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: Mapping[str, int]) -> DecodeMany:
-        return super().decoder_of_many("usdm", symbols)
 
     @classmethod
     def shapes(cls, market: str) -> Sequence[CompiledShape]:

@@ -27,6 +27,7 @@ class Bithumb(Upbit):
             _SPOT,
             endpoints=(Endpoint("wss://ws-api.bithumb.com/websocket/v1"),),
             rest_url="https://api.bithumb.com",
+            other_hosts=(),
             limits=replace(
                 _SPOT.limits,
                 connects_per_s=8.0,  # 10 are allowed

@@ -19,7 +19,8 @@ enum {
     OP_SYMBOL,   /* a symbol of the market, up to the quote */
     OP_INTEGER,  /* digits between `least` and `most`; `width` bytes of the field, and of a second */
     OP_MS,       /* milliseconds since the epoch between `least` and `most`, stored as ns */
-    OP_DECIMAL,  /* decimal text, stored in units of the instrument's exponent (`width`: 0 price, 1 size) */
+    OP_DECIMAL,  /* decimal text, stored in units of the instrument's exponent (`width`: 0 price, 1 size);
+                    at2 1: without zeros behind that many decimals */
     OP_CHOICE,   /* one of up to CHOICES_MAX texts, stored as a byte */
     OP_TEXT,     /* printable ASCII without quote and backslash, not stored */
     OP_DIGITS,   /* digits, not stored */

@@ -129,6 +129,7 @@ int native_match_shape(const Shapes *shapes, const Shape *shape, Output *output,
     const uint64_t rows_before = rows->used, levels_before = output->levels_used;
     const Operation *first = shapes->operations + shape->first;
     uint32_t counts[2] = {0, 0}; /* bids and asks of the update */
+    const char *before; /* where a number begins */
     uint64_t value, halves[2];
     int64_t number;
     int result = 0;
@@ -158,8 +159,10 @@ int native_match_shape(const Shapes *shapes, const Shape *shape, Output *output,
             memcpy(row + operation->at, &value, 8);
             break;
         case OP_DECIMAL:
+            before = at;
             at = read_decimal(at, end, symbol->exponents[operation->width], &number);
             if (at == NULL || !is_between(operation, (uint64_t)number)) goto other;
+            if (operation->at2 && decimals_in(before, at) > symbol->exponents[operation->width]) goto other;
             memcpy(row + operation->at, &number, 8);
             break;
         case OP_EXACT:

@@ -88,6 +88,12 @@ static inline const char *read_decimal(const char *at, const char *end, int expo
     return at;
 }
 
+/* Return how many decimals the number between `at` and `end` has. */
+static inline int decimals_in(const char *at, const char *end) {
+    const char *point = memchr(at, '.', (size_t)(end - at));
+    return point == NULL ? 0 : (int)(end - point - 1);
+}
+
 /* The same with exactly `exponent` decimals. */
 static inline const char *read_exact(const char *at, const char *end, int exponent, int64_t *out) {
     uint64_t value = 0;

@@ -7,6 +7,7 @@ more of the same instrument, and the last one is written when it answers again.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -83,14 +84,12 @@ class RedisWriter:
         if not keys:
             return
         try:
-            async with redis.pipeline(transaction=False) as pipeline:
+            async with redis.pipeline(transaction=True) as pipeline:
                 for key in keys:
                     name = self._settings.prefix + key
-                    fields, absent = fields_of(self._record(key) or {})
-                    if fields:
+                    pipeline.delete(name)  # what is not known any more must not stay
+                    if fields := fields_of(self._record(key) or {}):
                         pipeline.hset(name, mapping=fields)  # type: ignore[arg-type]
-                    if absent:
-                        pipeline.hdel(name, *absent)
                 await pipeline.execute()
         except BaseException:
             self.counts["failed"] += len(keys)
@@ -100,24 +99,29 @@ class RedisWriter:
         self.counts["written"] += len(keys)
 
 
-def fields_of(record: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Return the fields of a hash, and the prefixes of those that must not stay.
+def fields_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of a hash; what is absent has none.
 
-    A trade's are `trade_price`, `trade_size`, ...; a quote's `quote_bid_price`, ...
+    A trade's are `trade_price`, `trade_size`, ...; a quote's `quote_bid_price`, ... Of other kinds
+    the values that tell rows apart come second: `funding_predicted_rate`,
+    `candle_60000000000_trades_open`. Levels are JSON.
     """
-    fields: dict[str, str] = {}
-    absent: list[str] = []
-    for kind in ("trade", "quote"):
-        values = record.get(kind)
-        if values is None:
-            absent += [f"{kind}_{name}" for name in _NAMES[kind]]
-        else:
-            fields |= {f"{kind}_{name}": str(value) for name, value in values.items()}
-    return fields, absent
+    named = [(kind, record.get(kind)) for kind in ("trade", "quote")]
+    for kind, found in record.get("more", {}).items():
+        for values in found:
+            which = [str(values[name]) for name in _TELLING.get(kind, ())]
+            named.append(("_".join([kind, *which]), values))
+    return {
+        f"{prefix}_{name}": value if isinstance(value, str) else json.dumps(value)
+        for prefix, values in named
+        if values is not None
+        for name, value in values.items()
+        if value is not None
+    }
 
 
-_HEADER: Final = ("ts_event", "ts_recv", "sequence", "flags")
-_NAMES: Final = {
-    "trade": (*_HEADER, "side", "price", "size", "trade_id"),
-    "quote": (*_HEADER, "bid_price", "bid_size", "ask_price", "ask_size"),
+_TELLING: Final = {
+    "funding": ("state",),
+    "open_interest": ("unit",),
+    "candle": ("interval_ns", "origin"),
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -31,16 +31,14 @@ from ingestor.sources.rest.client import RestSettings, address
 from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
+
+
 _REST: Final = RestSettings(timeout_s=20.0, body_bytes_max=8 << 20, attempts_max=1)
 _LASTING: Final = frozenset({400, 401, 403, 404, 405, 410, 451})  # another request can't help
 
 log: Final = structlog.get_logger(__name__)
-
-
-class Connections(Protocol):
-    """Name what fetching trades uses of the supervisor."""
-
-    def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
 
 
 class BackfillWorker:
@@ -51,7 +49,7 @@ class BackfillWorker:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: Supervisor,
         gaps: TradeGaps,
         table: InstrumentTable,
         flush: Callable[[], None],

@@ -9,25 +9,29 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from ingestor.adapter import Audited, BookRule, FeedAdapter
-from ingestor.books import rest_check as book_audit
-from ingestor.books.book import Book, BookState
+from ingestor.books import rest_check
+from ingestor.books.book import BookState
 from ingestor.books.manager import BookManager
-from ingestor.books.rest_check import AUDIT_DEPTH, Finding
+from ingestor.books.rest_check import AUDIT_DEPTH, Finding, RestCheck
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import MALFORMED, DecodeError, TransportError
 from ingestor.model.instruments import Instrument, InstrumentTable
-from ingestor.sources.live.connection import Connection, ConnectionSlot
+from ingestor.sources.live.connection import Connection
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.rest.client import RestSettings
 from ingestor.sources.rest.pool import RestPools
+
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
+
 
 _REST: Final = RestSettings(timeout_s=10.0, body_bytes_max=1 << 20, attempts_max=1)
 _BACKOFF: Final = Backoff(base_s=5.0, cap_s=300.0)  # after failures in a row: refused, blocked
@@ -64,15 +68,6 @@ def is_audited(adapter: type[FeedAdapter]) -> bool:
     return issubclass(adapter, Audited)
 
 
-class Connections(Protocol):
-    """Name what auditing uses of the supervisor."""
-
-    @property
-    def slots(self) -> Iterable[ConnectionSlot]: ...
-    @property
-    def is_paused(self) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
     """interval_s: between two comparisons, at least. lead_s: how long before the request a book's
@@ -90,7 +85,7 @@ class BookAuditor:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: Supervisor,
         books: BookManager,
         table: InstrumentTable,
         settings: AuditSettings,
@@ -158,21 +153,18 @@ class BookAuditor:
             symbol: the venue's.
             instrument: its number.
         """
-        book = self._books.valid_book(instrument)
-        assert book is not None  # chosen just now
         adapter = connection.session.adapter
         assert isinstance(adapter, Audited)
-        book_audit.begin(book)
+        check = self._books.start_rest_check(instrument)
         done = Comparison("failed")
         try:
             await asyncio.sleep(self._settings.lead_s)
             shown = await self._image(connection, adapter, symbol, self._table[instrument])
             if shown is not None:
-                outcome = (await self._settled(book, shown)).value
-                states = book.history.states if book.history is not None else []
-                done = Comparison(outcome, shown, book_audit.named(states, shown))
+                outcome = (await self._settled(check, shown)).value
+                done = Comparison(outcome, shown, check.named(shown))
         finally:
-            book_audit.end(book, done.outcome)
+            check.finish(done.outcome)
         return done
 
     async def _image(
@@ -186,7 +178,7 @@ class BookAuditor:
             client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
             body = await client.get(planned.rest_url, request, _REST)
             image = adapter.decode_audit(symbol, body)
-            shown = book_audit.read(image, one.price_exponent, one.size_exponent, depth)
+            shown = rest_check.read(image, one.price_exponent, one.size_exponent, depth)
         except (TransportError, DecodeError, *MALFORMED) as failure:
             self._failures += 1
             reason = str(failure) or repr(failure)
@@ -195,12 +187,12 @@ class BookAuditor:
         self._failures = 0
         return shown
 
-    async def _settled(self, book: Book, shown: BookState) -> Finding:
+    async def _settled(self, check: RestCheck, shown: BookState) -> Finding:
         """Compare until something is proved, the book breaks, or time is up."""
         deadline_s = time.monotonic() + self._settings.settle_s
         finding = Finding.UNVERIFIABLE
-        while book.history is not None and finding is Finding.UNVERIFIABLE:
-            finding = book_audit.compare(book.history, shown)
+        while not check.is_over and finding is Finding.UNVERIFIABLE:
+            finding = check.compare(shown)
             if time.monotonic() >= deadline_s:
                 break
             if finding is Finding.UNVERIFIABLE:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ingestor.decode.frame_queue import Arrival, Arrive
 from ingestor.decode.session import Session
-from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.request_pace import RequestPace
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.websocket.interface import Link, Take
 from ingestor.telemetry.bulkheads import bulkheads
+
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
 
 
 class State(StrEnum):
@@ -65,16 +67,6 @@ class ConnectionSlot:
         self.ticket = 0  # which entry of the connector's schedule is in force
 
 
-class Owner(Protocol):
-    """Hear of a connection's events: the supervisor. clocks: those of the process."""
-
-    @property
-    def clocks(self) -> Clocks: ...
-
-    def opened(self, connection: Connection) -> None: ...
-    def closed(self, connection: Connection, failure: TransportError) -> None: ...
-
-
 NEVER: Final = 2**63 - 1  # ns
 
 
@@ -108,7 +100,7 @@ class Connection:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: Supervisor,
         slot: ConnectionSlot,
         session: Session,
         arrive: Arrive,
@@ -211,7 +203,7 @@ class TappedConnection(Connection):
 
     def __init__(
         self,
-        owner: Owner,
+        owner: Supervisor,
         slot: ConnectionSlot,
         session: Session,
         arrive: Arrive,

@@ -11,9 +11,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic_ns
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from ingestor.model.errors import TransportError
 from ingestor.model.timestamps import SECOND
 from ingestor.sources.live.connection import (
     NEVER,
@@ -23,6 +22,10 @@ from ingestor.sources.live.connection import (
     PlannedReconnect,
 )
 from ingestor.telemetry.bulkheads import bulkheads
+
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
+
 
 _SLICES: Final = 10
 _SLICE_S: Final = 0.1
@@ -48,22 +51,13 @@ class HealthTimeouts:
     refused_max_s: float = 3_600.0
 
 
-class Remedies(Protocol):
-    """Act on what the sweep finds: the supervisor does."""
-
-    def replace(self, connection: Connection, reason: TransportError) -> None: ...
-    def ask_again(self, connection: Connection, streams: Sequence[str]) -> None: ...
-    def unacknowledged(self, connection: Connection, streams: Sequence[str]) -> None: ...
-    def ask_refused(self, connection: Connection) -> None: ...
-
-
 class HealthChecker:
     """The shared timer. Times of a connection are those of `clock_ns`; see `Connection`."""
 
     def __init__(
         self,
         patience: HealthTimeouts,
-        remedies: Remedies,
+        remedies: Supervisor,
         random: Callable[[], float],
         clock_ns: Callable[[], int] = monotonic_ns,
     ) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
@@ -28,17 +28,13 @@ from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.tracing import tracing
 
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
+
+
 _NEVER_BROKE: Final = frozenset({None, Cause.DISCONNECT})
 _AT_ONCE: Final = 32  # REST requests and resubscriptions under way
 _REST: Final = RestSettings(timeout_s=20.0)
-
-
-class Connections(Protocol):
-    """Name what repairing uses of the supervisor."""
-
-    def connection_of(self, instrument: int, channel: str = "book") -> Connection | None: ...
-    def sent_again(self, connection: Connection, streams: Iterable[str]) -> None: ...
-    def replace(self, connection: Connection, reason: TransportError) -> None: ...
 
 
 class RepairWorker:
@@ -49,7 +45,7 @@ class RepairWorker:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: Supervisor,
         tap: FrameTap | None,
         request_flush: Callable[[], None],
         pools: RestPools,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
@@ -24,40 +24,16 @@ from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.staleness import Action, Staleness
 from ingestor.telemetry.metrics import LastSeen
 
+if TYPE_CHECKING:
+    from ingestor.sources.live.supervisor import Supervisor
+
+
 LOOK_S: Final = 0.25
 _LOOK_NS: Final = round(LOOK_S * 1e9)
 CHECK_S: Final = 1.0
 _CHECK_NS: Final = round(CHECK_S * 1e9)
 
 log = structlog.get_logger(__name__)
-
-
-class Remedies(Protocol):
-    """Act on a silent stream; `Supervisor` does."""
-
-    @property
-    def is_paused(self) -> bool: ...
-
-    def stale(self, instrument: int, channel: str, silence_s: float, *, probed: bool) -> None:
-        """Take note of a stream that should have spoken.
-
-        Args:
-            instrument: Number of the instrument.
-            channel: Its channel.
-            silence_s: How long it has been silent.
-            probed: It was probed before.
-        """
-
-    def silent(self, instrument: int, channel: str, silence_s: float) -> None:
-        """Take note that a stream stays silent.
-
-        Args:
-            instrument: Number of the instrument.
-            channel: Its channel.
-            silence_s: How long it has been silent.
-        """
-
-    def spoke_again(self, instrument: int, channel: str) -> None: ...
 
 
 class StalenessMonitor(SupervisorEvents):
@@ -154,7 +130,7 @@ class StalenessMonitor(SupervisorEvents):
             self._staleness.paused(self._clock_ns() - self._paused_ns)
             self._paused_ns = None
 
-    async def run(self, remedies: Remedies) -> None:
+    async def run(self, remedies: Supervisor) -> None:
         """Look and check until cancelled."""
         check_ns = self._clock_ns() + _CHECK_NS
         while True:
@@ -165,7 +141,7 @@ class StalenessMonitor(SupervisorEvents):
                 check_ns = now_ns + _CHECK_NS
                 self.check(remedies, now_ns)
 
-    def look(self, remedies: Remedies) -> None:
+    def look(self, remedies: Supervisor) -> None:
         """Find the streams that spoke since the last look.
 
         Times of receipt are the wall clock's. Only how long ago they are counts, and no more than
@@ -185,7 +161,7 @@ class StalenessMonitor(SupervisorEvents):
                 remedies.spoke_again(instrument, row_class.channel)
             self._known[row_class] = now.copy(), held.copy()
 
-    def check(self, remedies: Remedies, now_ns: int) -> None:
+    def check(self, remedies: Supervisor, now_ns: int) -> None:
         for suspect in self._staleness.check(now_ns):
             channel = suspect.row_class.channel
             if suspect.action is Action.SILENT:

@@ -70,6 +70,15 @@ class BookForms:
             return connection in self.offers
         return False
 
+    def is_settled(self, connection: Connection) -> bool:
+        """Return True if no frame can change the form of a connection's books any more."""
+        return not self._offered or connection in self._seen
+
+    def is_plain(self, connection: Connection) -> bool:
+        """Return True if only the adapter reads a connection's books."""
+        offer = self.offers.get(connection)
+        return offer is not None and offer.is_plain
+
     def book(self, connection: Connection, image_levels: int) -> None:
         """Take note that a frame brought a book. image_levels: a side; 0 = it was no image."""
         self._seen.add(connection)

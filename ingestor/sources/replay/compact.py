@@ -13,8 +13,9 @@ from ingestor.recording.layout import parse_segment_path
 from ingestor.recording.parquet import Manifest, Unit, UnitWriter, load_manifest, save_manifest
 from ingestor.recording.reader import Problems
 from ingestor.sources.registry import adapter_of
+from ingestor.sources.replay.found_feeds import AdapterOf
 from ingestor.sources.replay.options import ReplayOptions
-from ingestor.sources.replay.replay import AdapterOf, Replay
+from ingestor.sources.replay.replay import Replay
 
 RAW: Final = "raw"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 CONFIRMED: Final = 3  # distinct numbers that make a count of digits certain
@@ -32,31 +34,33 @@ class Digits:
     _certain_whole: int = 1
     _finer: dict[str, tuple[int, int]] = field(default_factory=dict)  # text -> needed, printed
     _larger: dict[str, int] = field(default_factory=dict)  # text -> whole
-    _seen: int = 0
+    _few: set[str] = field(default_factory=set)  # distinct numbers, while there are few
 
     def __post_init__(self) -> None:
         self._certain, self._printed = self.needed, self.printed
         self._certain_whole = self.whole
 
-    def see_all(self, texts: Iterable[object]) -> None:
-        """Take numbers, each text once."""
+    def see_all(self, texts: Sequence[object]) -> None:
+        """Take numbers."""
+        if not self.are_few:
+            with suppress(TypeError):  # one of them is no text
+                texts = _pattern(*self.usual).findall("\n".join(texts))  # type: ignore[arg-type]
         for text in texts:
             self.see(text)
 
     def see(self, text: object) -> None:
         if not isinstance(text, str):
             return
+        if "e" in text or "E" in text:
+            text = _plain(text)
+            if not text:
+                return
+        if len(self._few) < _MANY:
+            self._few.add(text)
         before, _, after = text.partition(".")
         printed = len(after)
         if printed <= self._certain and len(before) <= self._certain_whole:
-            self._seen += 1  # the usual case: nothing new
-            return
-        if "e" in text or "E" in text:
-            plain = _plain(text)
-            if plain:
-                self.see(plain)
-            return
-        self._seen += 1
+            return  # the usual case: nothing new
         needed = len(after.rstrip("0"))
         if needed > self._certain:
             self._see_finer(text, needed, printed)
@@ -89,6 +93,17 @@ class Digits:
                 del self._larger[found]
 
     @property
+    def are_few(self) -> bool:
+        """Return True if so few distinct numbers were seen that each of them counts."""
+        return len(self._few) < _MANY
+
+    @property
+    def usual(self) -> tuple[int, int, int]:
+        """Return what numbers that say nothing new have at most: decimals with trailing zeros,
+        decimals without them, digits before the point."""
+        return max(self._printed, self._certain), self._certain, self._certain_whole
+
+    @property
     def exponent(self) -> int:
         """As printed, since a checksum may cover the zeros; fewer where int64 demands it."""
         room = self._room()
@@ -105,8 +120,7 @@ class Digits:
     def _room(self) -> int:
         """Return the decimals that int64 has room for beside the whole digits."""
         reach = self._certain_whole + _BEYOND_MAX
-        few = self._seen < _MANY
-        wholes = [whole for whole in self._larger.values() if whole <= reach or few]
+        wholes = [whole for whole in self._larger.values() if whole <= reach or self.are_few]
         return max(_DIGITS_MAX - max([self._certain_whole, *wholes]), 0)
 
     def _needed(self, certain: int, room: int) -> int:
@@ -114,9 +128,16 @@ class Digits:
         return max([certain, *(digits for digits, _ in self._finer.values() if digits <= reach)])
 
     def _reach(self, certain: int, room: int) -> int:
-        if self._seen < _MANY:
+        if self.are_few:
             return room + 1  # 19 digits may fit, and each of so few numbers counts
         return min(certain + _BEYOND_MAX, room)
+
+
+@lru_cache(maxsize=1_024)
+def _pattern(printed: int, needed: int, whole: int) -> re.Pattern[str]:
+    """Return what finds the lines that are no number of so many digits at most."""
+    zeros = printed - needed
+    return re.compile(rf"(?m)^(?!\d{{1,{whole}}}(?:\.\d{{0,{needed}}}0{{0,{zeros}}})?$).+$")
 
 
 def _plain(text: str) -> str:

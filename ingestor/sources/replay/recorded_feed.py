@@ -18,7 +18,7 @@ from ingestor.model.errors import MALFORMED, ConfigError, UnknownInstrument
 from ingestor.model.instruments import Instrument, InstrumentTable
 from ingestor.recording.format import Connection, Header, Http, SubscriptionText
 from ingestor.recording.reader import SegmentChain
-from ingestor.sources.replay.requests import history_symbol, snapshot_symbol
+from ingestor.sources.replay.requests import history_symbol, readers_of_images, snapshot_symbol
 from ingestor.sources.replay.survey import Survey, may_be_of
 
 
@@ -276,9 +276,10 @@ class RecordedFeed:
         """Return whose snapshot it is, as market and symbol; None when it is none."""
         session = self.sessions.get(line.conn) if line.conn is not None else None
         for market in [session.market] if session is not None else self._markets_of(line.url):
-            symbol = snapshot_symbol(self.adapter(market, {}), line.url)
-            if symbol is not None and (symbol := symbol or self._only_symbol(market)):
-                return market, symbol
+            for reader in readers_of_images(self.adapter, market, {}):
+                symbol = snapshot_symbol(reader, line.url)
+                if symbol is not None and (symbol := symbol or self._only_symbol(market)):
+                    return market, symbol
         return None
 
     def _markets_of(self, url: str) -> list[str]:

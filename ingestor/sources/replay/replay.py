@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from ingestor.adapter import BookRule, FeedAdapter, TellsMarkets, TradeNumbers
+from ingestor.adapter import BookRule, TradeNumbers
 from ingestor.books.settings import BookSettings
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable
@@ -40,21 +38,20 @@ from ingestor.recording.format import (
     cause_of,
     unfilled_of,
 )
-from ingestor.recording.reader import Problems, SegmentChain, chain_lines, find_chains, merge
+from ingestor.recording.reader import Problems, chain_lines, find_chains, merge
 from ingestor.sinks.interface import Sink
 from ingestor.sources.registry import adapter_of
 from ingestor.sources.replay.decisions import concerned, named, number_of
 from ingestor.sources.replay.filters import check_symbols, kept_of
+from ingestor.sources.replay.found_feeds import AdapterOf, FoundFeeds
 from ingestor.sources.replay.options import ReplayOptions, ReplayTotals
-from ingestor.sources.replay.origin import market_of, venue_of
 from ingestor.sources.replay.recorded_feed import RecordedFeed, load_instruments
-from ingestor.sources.replay.survey import UntoldMarket, add_surveyed, survey
 from ingestor.telemetry.bulkheads import bulkheads
 
+_PAUSE_NS: Final = 10 * SECOND  # between two sessions: nobody looked at the time meanwhile
 _CHECK_FRAMES: Final = 64  # how often a replay looks whether a flush is due
 _HOLES: Final = {LOST: Cause.SHED, RESTART: Cause.RESTART}  # by the action that declares one
 _Part = TypeVar("_Part")
-AdapterOf = Callable[[str], type[FeedAdapter]]
 
 
 class Gate(Protocol):
@@ -94,7 +91,9 @@ class Replay:
         for instrument in load_instruments(options.instruments) if options.instruments else ():
             self.table.add(instrument)
         chains = find_chains(options.paths, self.problems)
-        self._feeds = [feed for chain in chains for feed in self._feeds_of(chain)]
+        found = FoundFeeds(options, self.problems, adapters, self.table, self.pipeline.frame_queues)
+        self._feeds = [feed for chain in chains for feed in found.feeds_of(chain)]
+        self.totals.origins = found.origins
         if not self._feeds:
             where = ", ".join(str(path) for path in options.paths)
             raise ConfigError("there is nothing to replay", where=where, hint=self._hint())
@@ -268,6 +267,9 @@ class Replay:
             case Decided():
                 yield from self._decided(feed, line)
             case Header() if line.format:
+                if self.pipeline.derived is not None and line.ts_ns - self._now_ns > _PAUSE_NS:
+                    yield self._flush()
+                    self.pipeline.derived.skip_to(line.ts_ns)
                 yield from self._add_instruments(feed, line.instruments)
                 yield from self._end_books(feed, line.ts_ns)
                 feed.header(line)
@@ -386,80 +388,6 @@ class Replay:
         first = iso_text(min(times)) if times else "?"
         last = iso_text(self._now_ns) if self._now_ns else first
         return f"what was read is of {first} to {last}"
-
-    # Feeds ---------------------------------------------------------------------------------------
-
-    def _feeds_of(self, chain: SegmentChain) -> list[RecordedFeed]:
-        """Return whose frames a chain holds; none when they are not wanted or unknown."""
-        try:
-            feed = self._feed(chain, self.options.market)
-        except UntoldMarket as failure:
-            return self._shared(chain, failure)
-        except ConfigError as failure:
-            self._add_problem(chain, failure)
-            return []
-        return [feed] if feed is not None else []
-
-    def _shared(self, chain: SegmentChain, failure: UntoldMarket) -> list[RecordedFeed]:
-        """Return a feed for each market of a chain whose markets share an address: each reads the
-        whole chain, and leaves out what is of others."""
-        adapter = self._adapters(self.options.venue or venue_of(chain, self._adapters))
-        found = []
-        if issubclass(adapter, TellsMarkets):
-            for market in adapter.markets:
-                with suppress(ConfigError):
-                    feed = self._feed(replace(chain), market, is_shared=True)
-                    if feed is not None and feed.survey is not None and feed.survey.found:
-                        found.append(feed)
-        if not found:
-            self._add_problem(chain, failure)
-        return found
-
-    def _add_problem(self, chain: SegmentChain, failure: ConfigError) -> None:
-        hint = f"; {failure.hint}" if failure.hint else ""
-        self.problems.add(chain.files[0], 0, f"{failure.what}{hint}")
-
-    def _feed(
-        self, chain: SegmentChain, wanted: str, *, is_shared: bool = False
-    ) -> RecordedFeed | None:
-        """wanted: the market of connections that don't say theirs; "" where all of them must.
-        is_shared: they carry other markets besides."""
-        options = self.options
-        venue = chain.venue
-        if chain.is_foreign:
-            venue = options.venue or venue_of(chain, self._adapters)
-            if options.venue and chain.venue and venue not in chain.venue.lower():
-                what = f"the header says {chain.venue}, read as {options.venue} all the same"
-                self.problems.add(chain.files[0], 0, what)
-        elif options.venue and venue != options.venue:
-            self.problems.add(chain.files[0], 0, f"records {venue}, not {options.venue}")
-            return None
-        if options.venues and venue not in options.venues:
-            venues = " and ".join(sorted(options.venues))
-            self.problems.add(
-                chain.files[0], 0, f"records {venue or 'no known venue'}, not {venues}"
-            )
-            return None
-        if not venue:
-            raise ConfigError(
-                "the recording does not say its venue",
-                where=str(chain.files[0]),
-                hint="say it with --venue and --market",
-            )
-        adapter = self._adapters(venue)
-        market = market_of(chain, adapter, wanted)
-        feed = RecordedFeed(chain, adapter, market, self.table, self.pipeline.frame_queues)
-        if chain.is_foreign:
-            found = feed.survey = survey(chain, adapter, market, is_shared=is_shared)
-            for origin, symbols in add_surveyed(found, venue, self.table).items():
-                self.totals.origins.setdefault(origin, []).extend(symbols)
-            if market and not found.found and "" in found.markets.values():
-                raise ConfigError(
-                    f"its addresses are of other markets than {market}",
-                    where=str(chain.files[0]),
-                    hint="leave --market out to read them all",
-                )
-        return feed
 
     def _rule_of(self, number: int) -> BookRule:
         one = self.table[number]

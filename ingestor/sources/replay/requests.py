@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from ingestor.adapter import FeedAdapter, HasTradeHistory, LostTrades, RestRequest
+from ingestor.adapter.book_offers import adapter_with
 from ingestor.model.timestamps import SECOND
 
 # What a request says of both is what it says of a symbol.
@@ -48,6 +49,20 @@ def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     if not matches(url, RestRequest(request.path, others)):
         return None
     return parse_qs(urlsplit(url).query).get(name, [""])[0]
+
+
+def readers_of_images(
+    adapter: type[FeedAdapter], market: str, symbols: Mapping[str, int]
+) -> list[FeedAdapter]:
+    """Return adapters that know the requests for images of each form of a market's books.
+
+    Args:
+        adapter: The venue.
+        market: One of its markets.
+        symbols: Venue symbol -> instrument number.
+    """
+    forms = adapter.markets[market].books or (None,)
+    return [adapter_with(adapter, market, symbols, form) for form in forms]
 
 
 def _symbol_in_path(asked: str, url: str) -> str | None:

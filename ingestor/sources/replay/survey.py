@@ -1,237 +1,29 @@
 """The first pass over a recording of others, which does not say what it carries.
 
-Every frame is decoded with every symbol taken as known; what is kept is which symbols and channels
-each connection carries, how many digits the numbers have, and the instruments that the recording's
-own REST answers list.
+What is kept is which symbols and channels each connection carries, how many digits the numbers
+have, and the instruments that the recording's own REST answers list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-
-from ingestor.adapter import (
-    BookOffer,
-    FeedAdapter,
-    TellsMarkets,
-    parse_levels,
-)
+from ingestor.adapter import BookOffer, FeedAdapter, TellsMarkets
 from ingestor.adapter.addresses import markets_at
-from ingestor.adapter.instrument_list import read_list
-from ingestor.columns.buffer import ColumnBuffer
-from ingestor.columns.narrowing import DEFERRED_WIDTH
-from ingestor.columns.sealing import read_deferred
+from ingestor.adapter.instrument_list import entries_of, read_entries
 from ingestor.model.errors import ConfigError, DecodeError, VenueError
-from ingestor.model.instruments import Instrument, InstrumentTable, instrument
-from ingestor.model.row_classes import Exponent, RowClass
-from ingestor.model.rows import Flag
+from ingestor.model.instruments import Instrument
 from ingestor.recording.format import Connect, Connection, Http, Line, Recv, Send
-from ingestor.recording.reader import Problems, SegmentChain, read_lines
-from ingestor.sources.replay.book_forms import BookForms
+from ingestor.recording.reader import KeptLines, Problems, SegmentChain, read_lines
 from ingestor.sources.replay.digits import Digits
+from ingestor.sources.replay.market_reading import MarketReading, Route
 from ingestor.sources.replay.requests import matches, snapshot_symbol
 
-_UNREAD_MAX: Final = 2_000  # events whose digits are read together
-_TEXTS_MAX: Final = 5_000  # distinct numbers of a column that wait to be looked at
 _NAMED_MAX: Final = 12
-
-
-class Finder(dict[str, int]):
-    """A symbol table that knows every symbol, and keeps which were asked for."""
-
-    def __init__(self, may_be: Callable[[str], bool] = lambda symbol: True) -> None:
-        """may_be: says of a symbol whether it may be of the market."""
-        super().__init__()
-        self._may_be = may_be
-
-    def __missing__(self, symbol: str) -> int:
-        if not self._may_be(symbol):
-            raise KeyError(symbol)
-        self[symbol] = len(self)
-        return self[symbol]
-
-    def __contains__(self, symbol: object) -> bool:
-        return isinstance(symbol, str) and self._may_be(symbol)
-
-    def get(self, symbol: str, default: Any = None) -> Any:  # knows every symbol
-        return self[symbol] if self._may_be(symbol) else default
-
-
-@dataclass(slots=True)
-class _Column:
-    """The numbers of one symbol: their digits, and the texts that wait to be looked at."""
-
-    digits: Digits = field(default_factory=Digits)
-    texts: set[object] = field(default_factory=set)
-
-    def look(self) -> None:
-        self.digits.see_all(self.texts)
-        self.texts.clear()
-
-
-class Probe(ColumnBuffer):
-    """A buffer that keeps no rows: only which channels an instrument has, and its digits.
-
-    Read `prices` and `sizes` after `read`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._unread: dict[RowClass, list[Any]] = {}
-        self._columns: dict[int, tuple[_Column, _Column]] = {}
-        self.channels: dict[tuple[int, str], None] = {}
-        self.image_levels = -1
-
-    @property
-    def prices(self) -> dict[int, Digits]:
-        return {number: columns[0].digits for number, columns in self._columns.items()}
-
-    @property
-    def sizes(self) -> dict[int, Digits]:
-        return {number: columns[1].digits for number, columns in self._columns.items()}
-
-    def _see(self, number: int, prices: Iterable[object], sizes: Iterable[object]) -> None:
-        columns = self._columns.get(number)
-        if columns is None:
-            columns = self._columns[number] = _Column(), _Column()
-        for column, texts in zip(columns, (prices, sizes), strict=True):
-            with suppress(TypeError):  # a number that is an array or an object
-                column.texts.update(texts)
-            if len(column.texts) > _TEXTS_MAX:
-                column.look()
-
-    def _see_book(
-        self,
-        number: int,
-        bids: Sequence[Sequence[object]],
-        asks: Sequence[Sequence[object]],
-        flags: object,
-    ) -> None:
-        """Note a book's event. image_levels: levels a side of an image, 0 for none, -1 = no book
-        yet in this frame."""
-        is_image = isinstance(flags, int) and flags & Flag.SNAPSHOT
-        levels = max(len(bids), len(asks)) if is_image else 0
-        self.image_levels = max(self.image_levels, levels)
-        self.channels[number, "book"] = None
-        for side in (bids, asks):
-            self._see(number, [pair[0] for pair in side], [pair[1] for pair in side])
-
-    def levels(
-        self,
-        instrument: int,
-        ts_event: int,
-        ts_recv: int,
-        first: int,
-        last: int,
-        bids: Sequence[Sequence[object]],
-        asks: Sequence[Sequence[object]],
-        previous: int = 0,
-        flags: int = 0,
-        *_: object,
-        **__: object,
-    ) -> None:
-        """Take note of the digits of a book event; the arguments are those of
-        `ColumnBuffer.levels`.
-
-        Args:
-            instrument: Number of the instrument.
-            ts_event: Not used.
-            ts_recv: Not used.
-            first: Not used.
-            last: Not used.
-            bids: Levels that begin with price text and size text.
-            asks: As `bids`.
-            previous: Not used.
-            flags: Bits of `Flag`.
-            *_: Not used.
-            **__: Not used.
-        """
-        self._see_book(instrument, bids, asks, flags)
-
-    def json_levels(
-        self,
-        instrument: int,
-        ts_event: int,
-        ts_recv: int,
-        first: int,
-        last: int,
-        bids: bytes,
-        asks: bytes,
-        previous: int = 0,
-        flags: int = 0,
-        *_: object,
-        **__: object,
-    ) -> bool:
-        """Take note of the digits of a book event whose sides are JSON.
-
-        Args:
-            instrument: Number of the instrument.
-            ts_event: Not used.
-            ts_recv: Not used.
-            first: Not used.
-            last: Not used.
-            bids: JSON array of pairs of plain decimal text.
-            asks: As `bids`.
-            previous: Not used.
-            flags: Bits of `Flag`.
-            *_: Not used.
-            **__: Not used.
-        """
-        self._see_book(instrument, parse_levels(bids), parse_levels(asks), flags)
-        return True
-
-    def hole(self, *_: object, **__: object) -> None:
-        return
-
-    def settle(self) -> None:
-        """A frame was decoded: note whose rows it brought. Their digits are read for
-        many frames at once."""
-        if self.kept_trades:
-            self._keep(RowClass.TRADE, self.kept_trades)
-            self.kept_trades = []
-        if self.kept_quotes:
-            self._keep(RowClass.QUOTE, self.kept_quotes)
-            self.kept_quotes = []
-        for row_class, kept in self.kept_rows.items():
-            self._keep(row_class, kept)
-        self.kept_rows.clear()
-
-    def _keep(self, row_class: RowClass, kept: list[Any]) -> None:
-        for number in kept[2::DEFERRED_WIDTH]:
-            self.channels[number, row_class.channel] = None
-        unread = self._unread.setdefault(row_class, [])
-        unread += kept
-        if len(unread) >= _UNREAD_MAX * DEFERRED_WIDTH:
-            self._read(row_class, unread)
-
-    def _read(self, row_class: RowClass, kept: list[Any]) -> None:
-        """Read the numbers of kept rows."""
-        part, texts, _ = read_deferred(row_class, kept, [])
-        kept.clear()
-        units = row_class.exponents
-        numbers = part.rows["instrument"]
-        for number in np.unique(numbers).tolist():
-            rows = np.flatnonzero(numbers == number).tolist()
-            of_unit: dict[Exponent, list[object]] = {unit: [] for unit in Exponent}
-            for place, unit in enumerate(units):
-                cells = [texts[row * len(units) + place] for row in rows]
-                of_unit[unit] += [text for text in cells if text is not None]
-            self._see(number, of_unit[Exponent.PRICE], of_unit[Exponent.SIZE])
-
-    def read(self) -> None:
-        """Read what was kept so far."""
-        for row_class, kept in self._unread.items():
-            if kept:
-                self._read(row_class, kept)
-        for columns in self._columns.values():
-            for column in columns:
-                column.look()
 
 
 @dataclass(slots=True)
@@ -260,7 +52,12 @@ class UntoldMarket(ConfigError):
 
 
 def survey(
-    chain: SegmentChain, adapter: type[FeedAdapter], market: str, *, is_shared: bool = False
+    chain: SegmentChain,
+    adapter: type[FeedAdapter],
+    market: str,
+    kept: KeptLines | None = None,
+    *,
+    is_shared: bool = False,
 ) -> Survey:
     """Read a foreign recording once. Frames that can't be decoded are passed over.
 
@@ -269,32 +66,18 @@ def survey(
         adapter: of its venue.
         market: of connections whose addresses don't say theirs; those of other markets are left
             out. "" = all, and every address must say.
+        kept: keeps lines for whoever reads them next.
         is_shared: symbols of other markets of the address are left out, else they are taken for the
-        market's.
+            market's.
 
     Raises:
         UntoldMarket: where a connection's market can't be told.
     """
     surveyor = _Surveyor(chain, adapter, market, is_shared=is_shared)
     for path in chain.files:
-        for lines in read_lines(path, Problems()):
-            for line in lines:
-                surveyor.take(line)
+        for lines in kept.read(path) if kept is not None else read_lines(path, Problems()):
+            surveyor.take(lines)
     return surveyor.finish()
-
-
-@dataclass(slots=True)
-class _Reading:
-    """One market of a recording: its symbols, their numbers, and a reader of its REST answers.
-
-    doubtful: symbols that came first in a frame that can't be decoded.
-    """
-
-    finder: Finder
-    probe: Probe
-    reader: FeedAdapter
-    forms: BookForms
-    doubtful: set[str] = field(default_factory=set)
 
 
 class _Surveyor:
@@ -308,9 +91,8 @@ class _Surveyor:
         self._adapter = adapter
         self._market = market
         self._survey = Survey()
-        self._readings: dict[str, _Reading] = {}
-        self._adapters: dict[Connection, FeedAdapter] = {}
-        self._carried: dict[Connection, set[tuple[int, str]]] = {}  # numbers and channels
+        self._readings: dict[str, MarketReading] = {}
+        self._routes: dict[Connection, Route | None] = {}
         self._untold: dict[Connection, list[str]] = {}  # what their addresses leave open
         self._answers: dict[str, Http] = {}  # the last one to each request
         self._requests = [
@@ -321,30 +103,43 @@ class _Surveyor:
         if not market and len(adapter.markets) == 1:
             self._market = next(iter(adapter.markets))
 
-    def take(self, line: Line) -> None:
-        match line:
-            case Recv():
-                self._frame(line)
-            case Send():
-                self._sent(line)
-            case Connect():
-                self._connect(line)
-            case Http():
-                self._answers[line.url] = line
+    def take(self, lines: Sequence[Line]) -> None:
+        """Take the lines that follow."""
+        routes = self._routes
+        for line in lines:
+            if type(line) is Recv:
+                route = routes.get(line.conn) or self._route(line.conn)
+                if route is not None:
+                    data = line.data
+                    payload = data.encode() if data is not None else line.payload
+                    route.take((route, payload, line.ts_ns))
+                continue
+            match line:
+                case Send():
+                    self._sent(line)
+                case Connect():
+                    self._connect(line)
+                case Http():
+                    self._answers[line.url] = line
+        for reading in self._readings.values():
+            reading.decode()
 
     def finish(self) -> Survey:
         found = self._survey
         for line in self._answers.values():
-            self._answer(line)
+            self._take_snapshot(line)
+        symbols = {symbol for reading in self._readings.values() for symbol in reading.symbols}
+        for line in self._answers.values():
+            self._take_list(line, symbols)
         for market, reading in self._readings.items():
-            reading.probe.read()
-            names = {number: symbol for symbol, number in reading.finder.items()}
-            prices, sizes = reading.probe.prices, reading.probe.sizes
-            for number, digits in prices.items():
-                found.digits[market, names[number]] = digits, sizes[number]
+            for symbol, digits in reading.digits():
+                found.digits[market, symbol] = digits
             if found.found:
-                for symbol in reading.finder.keys() - reading.doubtful:  # quiet ones too
+                for symbol in reading.quiet():
                     found.digits.setdefault((market, symbol), (Digits(8), Digits(8)))
+            for connection, pairs in reading.carried().items():
+                subscriptions = found.subscriptions.setdefault(connection, [])
+                subscriptions += [pair for pair in pairs if pair not in subscriptions]
             found.offers |= reading.forms.finish()
         self._add_book_channels()
         if self._untold:
@@ -361,7 +156,7 @@ class _Surveyor:
 
     def _connect(self, line: Connect) -> None:
         told = markets_at(self._adapter, line.url)
-        self._adapters.pop(line.conn, None)
+        self._routes.pop(line.conn, None)
         if len(told) == 1 and not self._market:
             self._survey.markets[line.conn] = told[0]
         elif self._market:
@@ -371,43 +166,22 @@ class _Surveyor:
         else:
             self._untold[line.conn] = told or list(self._adapter.markets)
 
-    def _frame(self, line: Recv) -> None:
-        reading, adapter = self._reader_of(line.conn)
-        if reading is None or adapter is None:
-            return
-        probe, payload = reading.probe, line.payload
-        probe.begin(_NOBODY, b"")
-        probe.image_levels = -1
-        known = len(reading.finder)
-        try:
-            control = adapter.decode(payload, line.ts_ns, probe)
-            if control is not None and reading.forms.answered(line.conn, adapter, payload, control):
-                adapter.decode(payload, line.ts_ns, probe)
-        except Exception:  # noqa: BLE001  # the second pass refuses the frame, and says why
-            reading.doubtful.update(islice(reading.finder, known, None))
-        if probe.image_levels >= 0:
-            reading.forms.book(line.conn, probe.image_levels)
-        probe.settle()
-        if probe.channels:
-            self._subscribe(line.conn, reading)
-
     def _sent(self, line: Send) -> None:
-        reading, adapter = self._reader_of(line.conn)
-        if reading is not None and adapter is not None:
-            reading.forms.asked(line.conn, adapter, line.payload)
+        route = self._route(line.conn)
+        if route is not None:
+            route.reading.decode()
+            route.reading.forms.asked(line.conn, route.adapter, line.payload)
 
-    def _reader_of(self, connection: Connection) -> tuple[_Reading | None, FeedAdapter | None]:
-        """Return what reads a connection's frames; None where its market is not wanted."""
+    def _route(self, connection: Connection) -> Route | None:
+        """Return what takes a connection's frames; None where its market is not wanted."""
+        if connection in self._routes:
+            return self._routes[connection]
         market = self._survey.markets.get(connection)
         if market is None:
             market = self._survey.markets[connection] = self._market_of(connection)
-        if not market:
-            return None, None
-        reading = self._reading(market)
-        adapter = self._adapters.get(connection)
-        if adapter is None:
-            adapter = self._adapters[connection] = self._adapter(market, reading.finder)
-        return reading, adapter
+        route = self._reading(market).route(connection) if market else None
+        self._routes[connection] = route
+        return route
 
     def _market_of(self, connection: Connection) -> str:
         """Return the market of a connection that no address told."""
@@ -415,42 +189,42 @@ class _Surveyor:
             return self._market
         return self._untold.setdefault(connection, list(self._adapter.markets))[0]
 
-    def _reading(self, market: str) -> _Reading:
+    def _reading(self, market: str) -> MarketReading:
         reading = self._readings.get(market)
         if reading is None:
-            finder = Finder()
-            if self._is_shared:
-                finder = Finder(partial(may_be_of, self._adapter, market))
-            forms = BookForms(self._adapter, market)
-            reading = _Reading(finder, Probe(), self._adapter(market, finder), forms)
-            self._readings[market] = reading
+            may_be = partial(may_be_of, self._adapter, market) if self._is_shared else None
+            reading = self._readings[market] = MarketReading(self._adapter, market, may_be)
         return reading
 
-    def _subscribe(self, connection: Connection, reading: _Reading) -> None:
-        channels = reading.probe.channels
-        known = self._carried.setdefault(connection, set())
-        if not known.issuperset(channels):
-            known.update(channels)
-            symbols = list(reading.finder)
-            subscriptions = self._survey.subscriptions.setdefault(connection, [])
-            found = [(symbols[number], channel) for number, channel in channels]
-            subscriptions += [pair for pair in found if pair not in subscriptions]
-        channels.clear()
-
-    def _answer(self, line: Http) -> None:
+    def _take_list(self, line: Http, symbols: Container[str]) -> None:
+        """Take an answer, if it is a list of instruments. symbols: those that are wanted."""
         told = markets_at(self._adapter, line.url)
         for market, request in self._requests:
             if (not told or market in told) and matches(line.url, request):
                 with suppress(VenueError, DecodeError):
-                    for listed in read_list(self._adapter, market, [line.payload]).instruments:
-                        self._survey.listed[market, listed.symbol] = listed
+                    entries = entries_of(self._adapter, market, line.payload)
+                    wanted = (one for one in entries if self._is_of(market, one, symbols))
+                    listed = read_entries(self._adapter, market, wanted).instruments
+                    for instrument in listed:
+                        self._survey.listed[market, instrument.symbol] = instrument
+
+    def _is_of(self, market: str, entry: object, symbols: Container[str]) -> bool:
+        """Say whether an entry of a market's list is of one of these symbols."""
+        with suppress(Exception):  # an entry that can't be read lists nothing
+            listing = self._adapter.listing(market, entry)
+            return listing is not None and listing.symbol in symbols
+        return False
+
+    def _take_snapshot(self, line: Http) -> None:
+        """Take an answer, if it is a book."""
+        told = markets_at(self._adapter, line.url)
         for market, reading in self._readings.items():
-            symbol = snapshot_symbol(reading.reader, line.url)
-            if symbol and (not told or market in told):
-                reading.probe.begin(_NOBODY, b"")
-                with suppress(Exception):
-                    reading.reader.decode_snapshot(symbol, line.payload, line.ts_ns, reading.probe)
-                reading.probe.channels.clear()
+            if told and market not in told:
+                continue
+            for reader in reading.readers:
+                if symbol := snapshot_symbol(reader, line.url):
+                    reading.take_snapshot(reader, symbol, line.payload, line.ts_ns)
+                    break
 
     def _complain(self) -> None:
         """Raises UntoldMarket, which names what was found."""
@@ -470,17 +244,6 @@ class _Surveyor:
         )
 
 
-class _Nobody:
-    def instruments(self, row_class: object) -> Sequence[int]:
-        return ()
-
-    def count_refused(self, reason: str) -> None:
-        return
-
-
-_NOBODY: Final = _Nobody()
-
-
 def may_be_of(adapter: type[FeedAdapter], market: str, symbol: str) -> bool:
     """Return False if a symbol is of another market than a connection's.
 
@@ -490,57 +253,3 @@ def may_be_of(adapter: type[FeedAdapter], market: str, symbol: str) -> bool:
         symbol: The venue's own name.
     """
     return not issubclass(adapter, TellsMarkets) or adapter.is_of_market(market, symbol)
-
-
-def inferred(
-    venue: str, market: str, symbol: str, digits: tuple[Digits, Digits] | None
-) -> Instrument:
-    """Return an instrument of which only the digits of its numbers are known.
-
-    Args:
-        venue: Name of the venue.
-        market: Name of the market.
-        symbol: The venue's own name of it.
-        digits: Those of prices and of sizes, None if it has shown none.
-    """
-    prices, sizes = digits or (Digits(8), Digits(8))
-    tick, lot = (f"0.{'1':0>{of.exponent}}" if of.exponent else "1" for of in (prices, sizes))
-    return instrument(venue, market, symbol, symbol, symbol, "", tick, lot)
-
-
-def add_surveyed(found: Survey, venue: str, table: InstrumentTable) -> dict[str, list[str]]:
-    """Give every symbol of a survey an instrument.
-
-    Args:
-        found: The survey.
-        venue: Name of the venue.
-        table: Takes the instruments.
-
-    Returns:
-        The symbols by their origin: "given" (in the table already), "recorded" (listed in the
-        recording) or "inferred".
-    """
-    origins: dict[str, list[str]] = {"given": [], "recorded": [], "inferred": []}
-    for (market, symbol), digits in found.digits.items():
-        if symbol in table.symbols(venue, market):
-            origins["given"].append(symbol)
-            continue
-        listed = found.listed.get((market, symbol)) or next(
-            (one for (_, other), one in found.listed.items() if other == symbol), None
-        )
-        if listed is not None:
-            table.add(_fitted(replace(listed, market=market), digits))
-            origins["recorded"].append(symbol)
-        else:
-            table.add(inferred(venue, market, symbol, digits))
-            origins["inferred"].append(symbol)
-    return origins
-
-
-def _fitted(one: Instrument, digits: tuple[Digits, Digits]) -> Instrument:
-    """Give room for the digits seen."""
-    return replace(
-        one,
-        price_exponent=digits[0].fitted(one.price_exponent),
-        size_exponent=digits[1].fitted(one.size_exponent),
-    )

@@ -83,6 +83,12 @@ def resolve(listed: InstrumentList, wanted: Iterable[str], where: str = "") -> R
     return Resolved(list(found.values()), waiting)
 
 
+def is_named(one: Instrument, wanted: Iterable[str]) -> bool:
+    """Return True if a configuration's names or patterns include an instrument, as in `resolve`."""
+    names = {one.symbol.upper(), one.canonical.upper()}
+    return any(text.upper() in names or _matching(text.upper(), [one]) for text in wanted)
+
+
 def _by_name(entries: Iterable[tuple[str, Instrument | None]]) -> dict[str, list[str]]:
     """Return symbols by their own and their canonical name, in upper case."""
     named: dict[str, list[str]] = {}

@@ -11,19 +11,28 @@ from pathlib import Path
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from feeds.simulated import Simulated
 from ingestor.app.settings import kafka_settings
+from ingestor.cluster.rates import ShardRates, rates_key
 from ingestor.cluster.records import SHARDS
 from ingestor.cluster.store import read_cluster, write_plan
 from ingestor.config.load import load
-from ingestor.kafka.settings import KafkaSettings
+from ingestor.kafka.settings import CLAIMS, KafkaSettings
 from ingestor.model.errors import ClusterError
 from ingestor.sources.registry import markets
 from tests.conftest import Call
 from tests.e2e.processes import Venue, simulated_venue
 from tests.kafka.broker import KafkaBroker
 from tests.kafka.cluster.conftest import write_config
+from tests.kafka.test_isolation import AUTHORIZER, admin
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +77,16 @@ def test_a_plan_is_applied_once_and_then_only_its_differences(
     assert (first["revision"], first["added"], first["moved"]) == (1, 24, 0)
     assert first["pools"][0]["connections"] == 24
 
+    none = call("cluster", "plan", str(config), "--weights", "measured", env={})
+    assert (none.returncode, none.stderr) == (
+        1,
+        "ingestor: no worker has measured rates yet; workers tell them every 300 s\n",
+    )
+    rates = ShardRates(480.0, 48, {"simulated:spot:S00000-USD": 240.0})
+    asyncio.run(claim(settings_of(config), rates_key(0), orjson.dumps(rates)))
+    weighed = call("cluster", "plan", str(config), "--weights", "measured", "--json", env={})
+    assert orjson.loads(weighed.stdout)["busiest"] > first["busiest"]
+
     nothing = orjson.loads(call("cluster", "plan", str(config), "--json", env={}).stdout)
     assert [nothing[key] for key in ("added", "removed", "changed", "moved")] == [0, 0, 0, 0]
 
@@ -81,6 +100,11 @@ def test_a_plan_is_applied_once_and_then_only_its_differences(
     assert (status.returncode, report["revision"], report["half_written"]) == (1, 2, [])
     assert {one["state"] for one in report["shards"]} == {"unclaimed"}
     assert sum(one["connections"] for one in report["shards"]) == 2
+
+
+async def claim(settings: KafkaSettings, key: bytes, value: bytes) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers) as producer:
+        await producer.send_and_wait(settings.topic(CLAIMS), value, key=key, partition=0)
 
 
 def test_a_cluster_that_is_not_there_is_named(call: Call, config: Path) -> None:
@@ -163,7 +187,8 @@ def test_a_broker_without_the_protocol_is_refused(
 ) -> None:
     """As Kafka before 4.0. The classic protocol of `cluster.protocol` works there."""
     assert callable(kafka_factory)
-    broker = kafka_factory({"group.coordinator.rebalance.protocols": "classic"})
+    classic = {"group.coordinator.rebalance.protocols": "classic"}
+    broker = kafka_factory({**classic, **AUTHORIZER})
     config = write_config(tmp_path, broker.bootstrap_servers, cluster="")
     done = call("cluster", "init", str(config), "--shards", "4", env={})
     assert done.returncode == 1
@@ -176,6 +201,29 @@ def test_a_broker_without_the_protocol_is_refused(
     text = config.read_text().replace("3_000", "6_000")
     config.write_text(text.replace("[cluster]", '[cluster]\nprotocol = "classic"'))
     assert call("cluster", "init", str(config), "--shards", "4", env={}).returncode == 0
+
+    doctor = call("doctor", str(config), env={})
+    assert "transactional ids prod.* may be written" in doctor.stdout
+    asyncio.run(deny_lives(broker, "prod."))
+    doctor = call("doctor", str(config), env={})
+    assert doctor.returncode == 1
+    assert "Write on the transactional ids prod.* is needed" in doctor.stdout
+
+
+async def deny_lives(broker: KafkaBroker, prefix: str) -> None:
+    """Refuse producer ids under all transactional ids with a prefix."""
+    denied = AclBinding(
+        ResourceType.TRANSACTIONAL_ID,
+        prefix,
+        ResourcePatternType.PREFIXED,
+        "User:ANONYMOUS",
+        "*",
+        AclOperation.WRITE,
+        AclPermissionType.DENY,
+    )
+    client = admin(broker)
+    for done in client.create_acls([denied]).values():
+        await asyncio.to_thread(done.result, 60)
 
 
 def test_a_floor_that_is_too_high_is_told_by_init_and_doctor(

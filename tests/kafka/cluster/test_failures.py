@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.cluster.shards import Life
+from ingestor.cluster.claims import Life
 from tests.e2e.processes import Venue, ingestor, simulated_venue
 from tests.kafka.broker import KafkaBroker
 from tests.kafka.cluster.conftest import FLOORS, Link, write_config

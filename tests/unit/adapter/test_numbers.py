@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ingestor.adapter import (
     INT64_MAX,
+    optional_ns,
     parse_decimal,
     scaled_text,
     unsigned,
@@ -37,3 +38,12 @@ def test_signs() -> None:
     for wrong in ("", None, 1.5, True, [1]):
         with pytest.raises(ValueError, match="is no number"):
             unsigned(wrong)
+
+
+def test_a_time_that_may_be_left_out() -> None:
+    assert [optional_ns(value) for value in (None, "", 0, "0")] == [None] * 4
+    assert (
+        optional_ns(1_767_225_600_123) == optional_ns("1767225600123") == 1_767_225_600_123_000_000
+    )
+    with pytest.raises(ValueError, match="no time between"):
+        optional_ns("17")

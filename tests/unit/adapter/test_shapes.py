@@ -46,7 +46,7 @@ def test_a_row_begins_as_its_class_and_constants_say() -> None:
 
 
 def test_integers_keep_to_their_fields_range() -> None:
-    text = '{"s":"<symbol>","c":<int:checksum>,"n":<int:first>=1>}'
+    text = '{"s":"<symbol>","c":<int:check_value>,"n":<int:first>=1>}'
     steps = [step for step in shape(RowClass.LEVEL, text).steps if step.kind is Op.INTEGER]
     assert [(step.least, step.most, step.width) for step in steps] == [
         (0, 2**32 - 1, 4),

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 
 from ingestor.app.last_values import LastValuePublisher, LastValues
 from ingestor.kafka.settings import LAST
 from ingestor.model.batch import TickBatch
-from ingestor.model.row_classes import RowClass, control_row
+from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
 from ingestor.model.rows import Cause, Kind
 from ingestor.pipeline.pipeline import FlushResult
-from tests.fakes.rows import START_NS, levels, quotes, table_of, trades
+from tests.fakes.rows import MAKERS, START_NS, levels, quotes, table_of, trades
 from tests.fakes.schemas import check
 
 TABLE = table_of()
@@ -64,6 +65,45 @@ def test_a_gap_ends_a_quote_and_no_trade() -> None:
     assert record["trade"]["sequence"] == 1
     assert record["quote"] is None
     assert last.record(TABLE[2].key)["quote"] is not None  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "row_class",
+    [one for one in ROW_CLASSES if one not in {RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL}],
+    ids=lambda one: one.name,
+)
+def test_every_class_has_its_last_rows(row_class: RowClass) -> None:
+    """One for each value that tells them apart; after a GAP those of what happened alone."""
+    rows = MAKERS[row_class](60)
+    last = last_of((row_class, rows))
+    record = last.record(KEY)
+    assert record is not None
+    [(kind, found)] = record["more"].items()
+    own = rows[rows["instrument"] == 1]
+    fields = [name for name in row_class.key_fields if name != "start_ns"]
+    if row_class.has_levels:
+        assert kind == "book_top"
+        assert [[len(one["bids"]), len(one["asks"])] for one in found] == [[2, 1]]
+    else:
+        assert kind == row_class.kind_name
+        assert len(found) == len({tuple(row) for row in own[fields].tolist()}) if fields else 1
+    assert max(one["ts_recv"] for one in found) == own["ts_recv"].max()
+    gap = control_row(row_class, Kind.GAP, 1, START_NS, cause=Cause.DISCONNECT)
+    again = last_of((row_class, np.concatenate([rows, gap]))).record(KEY)
+    assert again is not None
+    happened = {"liquidation", "candle", "instrument_status", "order"}
+    assert again["more"] == (record["more"] if kind in happened else {})
+    after = last_of((row_class, np.concatenate([rows, gap, own[-3:]]))).record(KEY)
+    assert after is not None
+    assert after["more"][kind]
+
+
+def test_a_top_without_levels() -> None:
+    reset = control_row(RowClass.BOOK_TOP, Kind.RESET, 1, START_NS)
+    record = last_of((RowClass.BOOK_TOP, reset)).record(KEY)
+    assert record is not None
+    [found] = record["more"]["book_top"]
+    assert (found["bids"], found["asks"], found["ts_recv"]) == ([], [], START_NS)
 
 
 class Kept:

@@ -5,63 +5,52 @@ from __future__ import annotations
 import pytest
 
 from ingestor.adapter import RestSnapshot
-from ingestor.books.book import Book
-from ingestor.books.rest_check import AUDIT_DEPTH, Finding, begin, compare, end, read
+from ingestor.books.rest_check import AUDIT_DEPTH, Finding, RestCheck, read
 from ingestor.model.rows import Cause
-from tests.fakes.books import SOCKET, BookHarness
+from tests.fakes.books import SOCKET, BookHarness, live
 
 BIDS, ASKS = [(10, 5), (9, 4)], [(11, 6), (12, 7)]
 
 
-def audited() -> tuple[BookHarness, Book]:
-    """A harness whose live book is being audited since update 100."""
-    harness = BookHarness(SOCKET)
-    harness.snapshot(100, BIDS, ASKS)
-    harness.flush()
-    book = harness.books.valid_book(0)
-    assert book is not None
-    begin(book)
-    return harness, book
+def audited() -> tuple[BookHarness, RestCheck]:
+    """A harness whose live book is being compared since update 100."""
+    harness = live(SOCKET)
+    return harness, harness.books.start_rest_check(0)
 
 
-def judged(book: Book, number: int, bids: list[tuple[int, int]] = BIDS) -> Finding:
-    assert book.history is not None
+def judged(check: RestCheck, number: int, bids: list[tuple[int, int]] = BIDS) -> Finding:
     texts = [[(str(price), str(size)) for price, size in side] for side in (bids, ASKS)]
-    return compare(book.history, read(RestSnapshot(number, *texts), 0, 0))
-
-
-def states(book: Book) -> int:
-    return len(book.history.states) if book.history is not None else 0
+    return check.compare(read(RestSnapshot(number, *texts), 0, 0))
 
 
 def test_an_image_that_names_an_update_must_equal_the_book_after_it() -> None:
-    harness, book = audited()
+    harness, check = audited()
     harness.delta(101, 101, [(10, 6)], mark=7)
     harness.delta(102, 102, [(10, 8)], mark=9)
     harness.flush()
-    assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.VERIFIED
-    assert judged(book, 9, [(10, 8), (9, 4)]) is Finding.VERIFIED
-    assert judged(book, 9, [(10, 6), (9, 4)]) is Finding.MISMATCHED
-    assert judged(book, 9, [(10, 8)]) is Finding.MISMATCHED  # a ghost level in the book
+    assert judged(check, 7, [(10, 6), (9, 4)]) is Finding.VERIFIED
+    assert judged(check, 9, [(10, 8), (9, 4)]) is Finding.VERIFIED
+    assert judged(check, 9, [(10, 6), (9, 4)]) is Finding.MISMATCHED
+    assert judged(check, 9, [(10, 8)]) is Finding.MISMATCHED  # a ghost level in the book
 
 
 def test_an_image_that_is_ahead_of_the_book_waits_for_its_update() -> None:
-    harness, book = audited()
-    assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.UNVERIFIABLE
+    harness, check = audited()
+    assert judged(check, 7, [(10, 6), (9, 4)]) is Finding.UNVERIFIABLE
     harness.delta(101, 101, [(10, 6)], mark=7)
     harness.flush()
-    assert judged(book, 7, [(10, 6), (9, 4)]) is Finding.VERIFIED
+    assert judged(check, 7, [(10, 6), (9, 4)]) is Finding.VERIFIED
 
 
 @pytest.mark.parametrize("number", [0, 8])
 def test_an_image_that_names_no_known_update_never_accuses(number: int) -> None:
-    harness, book = audited()
+    harness, check = audited()
     harness.delta(101, 101, [(10, 6)], mark=7)
     harness.delta(102, 102, [(10, 8)], mark=9)
     harness.flush()
-    assert judged(book, number, [(10, 6), (9, 4)]) is Finding.VERIFIED  # it was so once
-    assert judged(book, number) is Finding.VERIFIED  # and when the audit began
-    assert judged(book, number, [(10, 7), (9, 4)]) is Finding.UNVERIFIABLE
+    assert judged(check, number, [(10, 6), (9, 4)]) is Finding.VERIFIED  # it was so once
+    assert judged(check, number) is Finding.VERIFIED  # and when the audit began
+    assert judged(check, number, [(10, 7), (9, 4)]) is Finding.UNVERIFIABLE
 
 
 def test_only_the_best_levels_count() -> None:
@@ -69,10 +58,7 @@ def test_only_the_best_levels_count() -> None:
     bids = [(1_000 - number, 1) for number in range(AUDIT_DEPTH + 5)]
     harness.snapshot(100, bids, [(2_000, 1)])
     harness.flush()
-    book = harness.books.valid_book(0)
-    assert book is not None
-    begin(book)
-    assert book.history is not None
+    check = harness.books.start_rest_check(0)
     asks = [("2000", "1")]
     for depth, finding in (
         (AUDIT_DEPTH, Finding.VERIFIED),
@@ -80,7 +66,7 @@ def test_only_the_best_levels_count() -> None:
         (AUDIT_DEPTH - 1, Finding.UNVERIFIABLE),
     ):
         image = RestSnapshot(0, [(str(price), str(size)) for price, size in bids[:depth]], asks)
-        assert compare(book.history, read(image, 0, 0)) is finding
+        assert check.compare(read(image, 0, 0)) is finding
 
 
 def test_numbers_finer_than_the_instrument_are_refused() -> None:
@@ -89,35 +75,37 @@ def test_numbers_finer_than_the_instrument_are_refused() -> None:
 
 
 def test_the_trail_is_bounded_and_ends_with_the_audit() -> None:
-    harness, book = audited()
+    harness, check = audited()
     for number in range(101, 1_500):
         harness.delta(number, number, [(10, number)], mark=number)
     harness.flush()
-    assert 0 < states(book) <= 512
-    assert judged(book, 1_499, [(10, 1_499), (9, 4)]) is Finding.VERIFIED
-    end(book, "verified")
+    assert 0 < len(check.states) <= 512
+    assert judged(check, 1_499, [(10, 1_499), (9, 4)]) is Finding.VERIFIED
+    check.finish("verified")
     harness.delta(1_500, 1_500, [(10, 1)], mark=1_500)
     harness.flush()
-    assert states(book) == 0
+    assert not check.states
+    book = harness.books.valid_book(0)
+    assert book is not None
     assert not book.is_provable
 
 
 def test_a_book_that_breaks_meanwhile_has_no_trail() -> None:
-    harness, book = audited()
+    harness, check = audited()
     harness.hole(Cause.REJECTED)
     harness.flush()
-    assert book.history is None
-    end(book, "unverifiable")
+    assert check.is_over
+    check.finish("unverifiable")
     harness.snapshot(200, BIDS, ASKS)
     harness.flush()
-    assert book.history is None
+    assert check.is_over
+    assert not check.states
 
 
 def test_outcomes_are_counted() -> None:
-    harness, book = audited()
+    harness = live(SOCKET)
     for outcome in ("verified", "mismatched", "unverifiable", "failed", "verified"):
-        begin(book)
-        end(book, outcome)
+        harness.books.start_rest_check(0).finish(outcome)
     [found] = harness.books.statistics().values()
     assert found.audits == {"verified": 2, "mismatched": 1, "unverifiable": 1, "failed": 1}
     assert (found.verified, found.mismatched) == (2, 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.claims_log import ClaimsLog
 from ingestor.cluster.records import CLUSTER_KEY, COMMAND_PREFIX, claim_key, claim_record
-from ingestor.cluster.shards import Claim, ClaimState, Life
 from ingestor.kafka.settings import KafkaSettings
 
 

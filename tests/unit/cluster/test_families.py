@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.families import cluster_families
-from ingestor.cluster.shards import Claim, ClaimState, Life, ShardMachine
+from ingestor.cluster.shards import ShardMachine
 
 ME, OTHER = Life("node7", "01"), Life("node8", "02")
 
@@ -11,7 +12,7 @@ ME, OTHER = Life("node7", "01"), Life("node8", "02")
 def samples(machine: ShardMachine) -> dict[tuple[str, ...], float]:
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for family in cluster_families(machine, shards=4, fenced=2)
+        for family in cluster_families(machine, 4, 2, {0: 9})
         for sample in family.samples
     }
 
@@ -31,3 +32,4 @@ def test_the_owner_of_shard_0_counts_for_all() -> None:
     assert found["ingestor_cluster_plan_revision",] == 6
     assert found["ingestor_cluster_fenced_total",] == 2
     assert found["ingestor_cluster_member", "node7"] == 1
+    assert found["ingestor_cluster_shard_messages_total", "0"] == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 
 from ingestor.app.ingestor import Ingestor
 from ingestor.app.planning import Planned
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.life import WorkerLife
 from ingestor.cluster.membership import Group
+from ingestor.cluster.rates import read_rates
 from ingestor.cluster.records import PLAN_KEY, closing_record
-from ingestor.cluster.shards import Claim, ClaimState, Life, Open, Phase
+from ingestor.cluster.shards import Open, Phase
 from ingestor.config.model import Config
 from ingestor.model.instruments import InstrumentTable
+from ingestor.model.row_classes import RowClass
 from ingestor.sources.live.plan import Plan
 from tests.unit.cluster.test_shard_connections import records
 
@@ -114,3 +118,35 @@ async def test_a_bug_in_one_action_costs_no_other(
         one._do([Open(1)])
     one._do([Open(2)])
     assert set(one.connections.shards) == {2}
+
+
+async def test_rates_of_live_shards_are_told_in_the_claims(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, _ = life(monkeypatch)
+    told: list[tuple[bytes | None, bytes]] = []
+    assert one.ingestor.sink is not None
+    monkeypatch.setattr(
+        one.ingestor.sink, "publish", lambda _topic, key, value, **_: told.append((key, value))
+    )
+    counts = [{"a": 100}, {"a": 700}]
+    monkeypatch.setattr(type(one.connections), "shards", {3: 1, 4: 1})
+    monkeypatch.setattr(one, "_rows_by_key", lambda shard: counts[0] if shard == 3 else {})
+    monkeypatch.setattr(one.connections, "rows_of", lambda _shard: {(RowClass.TRADE, 0): 1})
+    for shard in (3, 4):
+        one.machine.assigned([shard])
+        one.machine.read(Claim(shard, ME, ClaimState.LIVE), 1)
+
+    async def sleep(_seconds: float) -> None:
+        if told:
+            raise asyncio.CancelledError
+        counts.pop(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await one._measure()
+    [(key, value)] = told  # shard 4 has nothing to tell
+    found = read_rates(key or b"", value)
+    assert found is not None
+    assert (found[0], found[1].streams) == (3, 1)
+    assert found[1].hot["a"] > 0

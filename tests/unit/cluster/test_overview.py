@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ingestor.cluster.claims import MOVES_KEPT, Claim, ClaimState, Life
 from ingestor.cluster.overview import overview
-from ingestor.cluster.shards import MOVES_KEPT, Claim, ClaimState, Life, ShardMachine
+from ingestor.cluster.shards import ShardMachine
 
 A, B, C = Life("a", "01"), Life("b", "02"), Life("c", "03")
 LIVE, OFFERED, READY, RELEASED = (

@@ -8,10 +8,10 @@ import pytest
 
 from feeds.simulated import Simulated
 from ingestor.app.planning import Planned
+from ingestor.cluster.claims import Claim, ClaimState, ClaimTable, Life
 from ingestor.cluster.proposal import Proposal, feeds_digest, propose, running_plan
 from ingestor.cluster.records import ShardLog
 from ingestor.cluster.report import report_of, report_text
-from ingestor.cluster.shards import Claim, ClaimState, ClaimTable, Life
 from ingestor.cluster.store import Cluster
 from ingestor.config.model import Config
 from ingestor.model.errors import ClusterError

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeds.simulated import Simulated
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.records import (
     PLAN_KEY,
     ShardLog,
@@ -23,7 +24,6 @@ from ingestor.cluster.records import (
     read_connection,
     transactional_id,
 )
-from ingestor.cluster.shards import Claim, ClaimState, Life
 from ingestor.model.errors import PlanUnusable
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.sources.live.plan import PlannedConnection, Route, Wanted, make_plan

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ingestor.cluster.claims import Claim, ClaimState, ClaimTable, Life
 from ingestor.cluster.records import ShardLog
 from ingestor.cluster.report import report_of, report_text
-from ingestor.cluster.shards import Claim, ClaimState, ClaimTable, Life
 from ingestor.cluster.store import Cluster
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from ingestor.cluster.claims import Claim, ClaimState, Life
 from ingestor.cluster.shards import (
     HANDOVER_S,
     OPEN_S,
-    Claim,
-    ClaimState,
-    ClaimTable,
     Drop,
     Fence,
-    Life,
     Open,
     Phase,
     Publish,
@@ -182,23 +179,31 @@ def test_a_new_revision_is_claimed_and_a_bad_one_refused(clock: Clock) -> None:
     assert machine.publishes(1)
 
 
-def test_an_operator_reads_the_state_of_a_shard() -> None:
-    table = ClaimTable()
-    states = [table[1].state]
-    for claim in (
-        live(1, A),
-        Claim(1, A, ClaimState.OFFERED),
-        Claim(1, B, ClaimState.READY, over=A),
-        Claim(1, C, ClaimState.RELEASED),  # it was never C's
-        Claim(1, A, ClaimState.RELEASED),
-    ):
-        table.take(claim)
-        states.append(table[1].state)
-    assert states == ["unclaimed", "live", "offered", "ready", "ready", "released"]
-    assert table.lives() == set()
+def test_only_so_many_shards_are_taken_from_a_living_owner_at_a_time(clock: Clock) -> None:
+    machine = ShardMachine(B, clock, handover_parallel=2)
+    for shard in range(4):
+        machine.read(live(shard, A))
+        machine.read(Claim(shard, A, ClaimState.OFFERED))
+    machine.read(live(4, C))  # which was lost: a takeover waits for nobody
+    actions = machine.assigned(range(5))
+    assert actions == [Open(0), Open(1), Open(4), Fence(C)]
+    assert machine.phases[2] is machine.phases[3] is Phase.QUEUED
+    assert machine.tick() == []
+    machine.opened(0)
+    assert machine.tick() == []  # its owner has not released it yet
+    machine.read(Claim(0, A, ClaimState.RELEASED))
+    assert machine.tick() == [Open(2)]
+    assert machine.revoked([3]) == [Drop(3)]
+    assert 3 not in machine.phases
 
 
-def test_a_log_that_was_compacted_is_taken_as_it_begins() -> None:
-    table = ClaimTable()
-    assert table.take(Claim(1, B, ClaimState.READY, over=A))
-    assert table[1].owner == A
+def test_all_that_a_dead_owner_offered_is_taken_once_it_is_fenced(clock: Clock) -> None:
+    machine = ShardMachine(B, clock, handover_parallel=1)
+    for shard in range(2):
+        machine.read(live(shard, A))
+        machine.read(Claim(shard, A, ClaimState.OFFERED))
+    machine.assigned([0, 1])
+    machine.opened(0)
+    clock.now_s += HANDOVER_S
+    assert machine.tick() == [Fence(A), Open(1)]
+    assert machine.fenced_other(A) == [Write(live(0, B, over=A)), Write(live(1, B, over=A))]

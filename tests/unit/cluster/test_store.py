@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ingestor.cluster.claims import Claim, ClaimState, ClaimTable, Life
 from ingestor.cluster.records import PLAN_KEY, ShardLog
-from ingestor.cluster.shards import Claim, ClaimState, ClaimTable, Life
 from ingestor.cluster.store import (
     Cluster,
     check_member,

@@ -22,8 +22,7 @@ from ingestor.codec import (
     schema_name,
 )
 from ingestor.codec import binary as codec_binary
-from ingestor.codec.json_encoder import LEVELS_PER_RECORD
-from ingestor.codec.record import WireInstrument
+from ingestor.codec.record import LEVELS_PER_RECORD, WireInstrument
 from ingestor.kafka.partitions import Partitions, partition_of_key
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import OWN_EXPONENT_MAX, ROW_CLASSES, RowClass
@@ -79,6 +78,16 @@ def head(kind: int) -> dict[str, st.SearchStrategy[int]]:
     }
 
 
+def levels_of(row_class: RowClass) -> st.SearchStrategy[dict[str, int]]:
+    """Levels: events come about where consecutive rows agree, and few values make that likely."""
+    return st.fixed_dictionaries(
+        head(row_class.id)
+        | {"ts_event": st.integers(1, 2), "ts_recv": st.just(5), "sequence": st.integers(0, 1)}
+        | {"flags": st.integers(0, 3), "side": st.sampled_from([Side.BID, Side.ASK])}
+        | {"price": INT64, "size": INT64}
+    )
+
+
 TICKS: dict[RowClass, st.SearchStrategy[dict[str, int]]] = {
     RowClass.TRADE: st.fixed_dictionaries(
         head(Kind.TRADE)
@@ -88,13 +97,7 @@ TICKS: dict[RowClass, st.SearchStrategy[dict[str, int]]] = {
     RowClass.QUOTE: st.fixed_dictionaries(
         head(Kind.QUOTE) | dict.fromkeys(("bid_price", "bid_size", "ask_price", "ask_size"), INT64)
     ),
-    # Events come about where consecutive rows agree: few values make that likely.
-    RowClass.LEVEL: st.fixed_dictionaries(
-        head(Kind.LEVEL)
-        | {"ts_event": st.integers(1, 2), "ts_recv": st.just(5), "sequence": st.integers(0, 1)}
-        | {"flags": st.integers(0, 3), "side": st.sampled_from([Side.BID, Side.ASK])}
-        | {"price": INT64, "size": INT64}
-    ),
+    **{row_class: levels_of(row_class) for row_class in ROW_CLASSES if row_class.has_levels},
 }
 
 

@@ -14,11 +14,11 @@ from ingestor.codec.record_batches import RecordBatch, RecordBatchReader, Record
 from ingestor.model.row_classes import RowClass, control_row
 from ingestor.model.rows import Cause, Flag, Kind, Rows
 from ingestor.native import native
-from tests.fakes.rows import levels, quotes, table_of, trades
+from tests.fakes.rows import MAKERS, levels, quotes, table_of, trades
 
 SESSION, OTHER_SESSION = bytes(range(16)), bytes(16)
 TABLE = table_of(12)
-MADE = {RowClass.TRADE: trades, RowClass.QUOTE: quotes, RowClass.LEVEL: levels}
+MADE = {one: MAKERS[one] for one in (RowClass.TRADE, RowClass.QUOTE, RowClass.LEVEL)}
 KeyValue = tuple[bytes | None, bytes | None]
 
 pytestmark = pytest.mark.skipif(native().library is None, reason=native().reason)

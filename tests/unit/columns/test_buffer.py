@@ -6,15 +6,12 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import RowClass
-from ingestor.model.rows import UPDATE, Cause, Flag, Rows, Side
+from ingestor.model.rows import Cause, Flag, Rows, Side
 
 
 class Connection:
@@ -186,98 +183,33 @@ def test_sealed_rows_of_an_old_revision_keep_their_exponent(table: InstrumentTab
     assert buffer.seal(table).trades["price"].tolist() == [125, 12501]
 
 
-def _json(side: list[list[str]]) -> bytes:
-    return orjson.dumps(side)
-
-
-SIDE = st.lists(
-    st.lists(
-        st.one_of(
-            st.from_regex(r"[0-9]{1,12}(\.[0-9]{0,4})?", fullmatch=True),
-            st.sampled_from(["0", "0.00", "7.", ".5", "1.2.3", "", ".", "9" * 30]),
-        ),
-        min_size=2,
-        max_size=2,
-    ),
-    max_size=5,
+@pytest.mark.parametrize(
+    "levels",
+    [
+        [["1"]],
+        [["1", "2", "3"]],
+        [["1", "2"], []],
+        {},
+        "",
+        [{"1": "2"}],
+        ["12"],
+        [["1", "2"], None],
+        5,
+    ],
 )
-
-
-@given(st.lists(st.tuples(SIDE, SIDE, st.booleans()), min_size=1, max_size=6))
-def test_json_levels_are_what_levels_are(updates: list[tuple[list[list[str]], ...]]) -> None:
-    """Also beside updates that came as texts, and with frames that are refused for a number."""
-    table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
-    sealed = []
-    for is_json in (False, True):
-        buffer = ColumnBuffer()
-        for number, (bids, asks, may_be_json) in enumerate(updates):
-            buffer.begin(Connection(0), b"%d" % number)
-            if is_json and may_be_json:
-                assert buffer.json_levels(
-                    0, 1, 2, number, number, _json(bids), _json(asks), number, 1, check_value=7
-                )
-            else:
-                buffer.levels(0, 1, 2, number, number, bids, asks, number, 1, check_value=7)
-        assert buffer.rows == sum(len(bids) + len(asks) for bids, asks, _ in updates)
-        sealed.append(buffer.seal(table))
-    texts, in_json = sealed
-    assert in_json.prices.tolist() == texts.prices.tolist()
-    assert in_json.sizes.tolist() == texts.sizes.tolist()
-    fields = [name for name in UPDATE.names or () if name != "level_format"]
-    assert in_json.updates[fields].tolist() == texts.updates[fields].tolist()
-    assert [one.payload for one in in_json.rejected] == [one.payload for one in texts.rejected]
-
-
-@given(st.lists(st.tuples(SIDE, SIDE), min_size=1, max_size=6), st.integers(0, 6))
-def test_updates_of_several_frames_are_what_levels_are(
-    updates: list[tuple[list[list[str]], list[list[str]]]], kept: int
-) -> None:
-    """Also when the last frames are taken back."""
-    table = InstrumentTable([instrument("acme", "spot", "S", "S-USD", "S", "USD", "0.01", "0.001")])
-    one_by_one, together = ColumnBuffer(), ColumnBuffer()
-    for number, (bids, asks) in enumerate(updates[:kept]):
-        one_by_one.begin(Connection(0), b"%d" % number)
-        one_by_one.levels(0, number, 2, 0, 0, bids, asks, checksum=number)
-    count = len(updates)
-    frames = together.begin_many([Connection(0)] * count, [b"%d" % n for n in range(count)])
-    together.updates(
-        [0] * count,
-        range(count),
-        [2] * count,
-        [len(bids) for bids, _ in updates],
-        [len(asks) for _, asks in updates],
-        [text for sides in updates for side in sides for level in side for text in level],
-        frames,
-        checksums=range(count),
-    )
-    together.withdraw(kept)
-    assert together.rows == one_by_one.rows
-    sealed, wanted = together.seal(table), one_by_one.seal(table)
-    assert sealed.updates.tolist() == wanted.updates.tolist()
-    assert sealed.prices.tolist() == wanted.prices.tolist()
-    assert sealed.sizes.tolist() == wanted.sizes.tolist()
-    assert [one.payload for one in sealed.rejected] == [one.payload for one in wanted.rejected]
-
-
-def test_a_rejected_frame_takes_its_json_levels_back(table: InstrumentTable) -> None:
+def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[list[str]]) -> None:
     buffer = ColumnBuffer()
-    for frame, price in enumerate(("1", "2", "3")):
-        buffer.begin(Connection(0), b"%d" % frame)
-        side = _json([[price, "1"], [price, "2"]])
-        assert buffer.json_levels(0, 1, 9, frame, frame, side, b"[]")
-        if frame == 1:
-            buffer.levels(0, 1, 9, frame, frame, [["7", "7"]], [])
-            buffer.reject("malformed", "", 9)
-    sealed = buffer.seal(table)
-    assert sealed.prices.tolist() == [100, 100, 300, 300]
-    assert sealed.updates["last"].tolist() == [0, 2]
+    buffer.begin(Connection(0), b"")
+    with pytest.raises((ValueError, TypeError)):
+        buffer.levels(0, 1, 1, 0, 0, [["1", "2"]], levels)
+    assert buffer.rows == 0
 
 
 Reader = Callable[[list[object], Rows], Sequence[Sequence[object]]]
 
 
 def _nothing_wrong(events: list[object], rows: Rows) -> Sequence[Sequence[object]]:
-    return ["1"] * len(events), ["2"] * len(events)
+    return [["1"] * len(events)]
 
 
 def _raises(events: list[object], rows: Rows) -> Sequence[Sequence[object]]:
@@ -307,16 +239,16 @@ def test_a_reader_that_raises_costs_its_frame_alone(
     source = Connection(0, 1)
     for frame, event in enumerate(("good", "bad", "good")):
         buffer.begin(source, b"%d" % frame)
-        buffer.add_trade(reader, event, frame % 2, 9)
+        buffer.add_row(RowClass.FUNDING, reader, event, frame % 2, 9)
     sealed = buffer.seal(table)
     assert [one.payload for one in sealed.rejected] == refused
     assert [one.instruments for one in sealed.holes] == [[1]] * len(refused)
-    assert len(sealed.trades) == 3 - len(refused)
+    assert len(sealed.others[RowClass.FUNDING].rows) == 3 - len(refused)
     assert len(sealed.bugs) == bugs
 
 
 @pytest.mark.parametrize("instrument", [10**9, 99, "S0", None, -1, 2**40])
-@pytest.mark.parametrize("kind", ["trade", "quote", "levels", "json"])
+@pytest.mark.parametrize("kind", ["trade", "quote", "levels"])
 def test_what_nothing_foresaw_is_narrowed_to_its_frame(
     table: InstrumentTable, instrument: Any, kind: str
 ) -> None:
@@ -331,10 +263,8 @@ def test_what_nothing_foresaw_is_narrowed_to_its_frame(
                     trade(buffer, number)
                 case "quote":
                     buffer.quote(number, 1, 9, 1, "1", "1", "2", "1")
-                case "levels":
-                    buffer.levels(number, 1, 9, 1, 1, [["1", "2"], ["3", "4"]], [["5", "6"]])
                 case _:
-                    assert buffer.json_levels(number, 1, 9, 1, 1, b'[["1","2"]]', b"[]")
+                    buffer.levels(number, 1, 9, 1, 1, [["1", "2"], ["3", "4"]], [["5", "6"]])
         except struct.error as failure:  # as a session does
             buffer.reject("malformed", str(failure), 9)
     buffer.begin(source, b"last")
@@ -344,7 +274,7 @@ def test_what_nothing_foresaw_is_narrowed_to_its_frame(
     assert [one.payload for one in sealed.rejected] == [f"{instrument}".encode()]
     assert sealed.trades["instrument"].tolist() == ([0, 1] * (kind == "trade")) + [1]
     assert sealed.quotes["instrument"].tolist() == [0, 1] * (kind == "quote")
-    levels = {"levels": [100, 300, 500] * 2, "json": [100, 100]}.get(kind, [])
+    levels = [100, 300, 500] * 2 if kind == "levels" else []
     assert sealed.prices.tolist() == [*levels, 700]
     assert buffer.is_empty
 

@@ -90,7 +90,7 @@ def test_ids_and_channels_are_unique(changes: dict[str, Any]) -> None:
 
 
 def test_the_table_finds_classes() -> None:
-    assert [row_class.id for row_class in ROW_CLASSES] == [1, 2, 3, *range(8, 15)]
+    assert [row_class.id for row_class in ROW_CLASSES] == [1, 2, 3, *range(8, 17)]
     assert ROW_CLASSES.channels[:4] == ("trades", "quotes", "book", "funding")
     count = len(ROW_CLASSES)
     with known():

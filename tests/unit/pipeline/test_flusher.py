@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pytest
-
 from feeds.simulated import Simulated
-from ingestor.adapter import Control, DecodeMany
-from ingestor.columns.buffer import ColumnBuffer
 from ingestor.decode.frame_queue import FRAMES_FULL, FrameQueue
 from ingestor.decode.session import Session, SessionEvents
 from ingestor.model.batch import TickBatch
@@ -22,19 +16,6 @@ from ingestor.pipeline.pipeline import Pipeline
 
 LINGER_S = 0.02
 TRADE = b'{"ch":"trade","s":"A","t":1,"i":%d,"p":"1.00","q":"0.50","m":"buy"}'
-
-
-class Broken(Simulated):
-    """An adapter with a bug."""
-
-    @classmethod
-    def decoder_of_many(cls, market: str, symbols: object) -> DecodeMany:
-        def decode(
-            payloads: list[bytes], ts_recv: list[int], frames: Sequence[int], out: ColumnBuffer
-        ) -> Sequence[Control]:
-            raise AssertionError("our own bug")
-
-        return decode
 
 
 @dataclass
@@ -102,16 +83,3 @@ async def test_many_frames_are_decoded_at_once_and_flushed_when_the_batch_is_ful
     assert bench.rows == [2 * FRAMES_FULL]
     await asyncio.sleep(3 * LINGER_S)
     assert bench.flusher.flushes == 1, "its timer was taken back"
-
-
-@pytest.mark.rows("I1")
-@pytest.mark.parametrize("frames", [FRAMES_FULL, FRAMES_FULL - 1], ids=["in a burst", "by timer"])
-async def test_a_bug_of_what_decodes_many_costs_nothing_but_time(
-    frames: int, expected_bugs: Counter[str], python_way: None
-) -> None:
-    """Its frames are decoded one by one, and it is reported."""
-    bench = Bench(adapter=Broken)
-    bench.arrive(frames)
-    await asyncio.sleep(3 * LINGER_S)
-    assert sum(bench.rows) == frames
-    expected_bugs["frame"] += 1

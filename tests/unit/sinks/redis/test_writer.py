@@ -90,6 +90,7 @@ async def test_hashes_of_last_values_through_an_outage(server: Server) -> None:
     await until(lambda: writer.counts["written"] >= 12 and not changes)
     found = await hashes(server)
     assert found["md:last:acme:spot:9"] == {"trade_price": "999"}
+    assert "md:last:acme:spot:A" not in found  # nothing is known of it any more
     task.cancel()
     with suppress(asyncio.CancelledError, RedisError):
         await task
@@ -106,8 +107,16 @@ async def test_ten_thousand_instruments_take_a_moment(server: Server) -> None:
     assert len(await hashes(server)) == 10_000
 
 
-def test_what_is_not_known_any_more_is_removed() -> None:
-    fields, absent = fields_of({"trade": None, "quote": QUOTE})
-    assert fields["quote_bid_price"] == "10.25"
-    assert "trade_price" in absent
-    assert not any(name.startswith("quote") for name in absent)
+def test_fields_have_names_and_what_is_absent_has_none() -> None:
+    funding = {"state": "predicted", "rate": "0.0001", "due_ns": None}
+    candle = {"interval_ns": 1000, "origin": "trades", "trades": 3}
+    more = {"funding": [funding], "candle": [candle], "book_top": [{"bids": [["1", "2"]]}]}
+    assert fields_of({"trade": None, "quote": {"bid_price": "10.25"}, "more": more}) == {
+        "quote_bid_price": "10.25",
+        "funding_predicted_state": "predicted",
+        "funding_predicted_rate": "0.0001",
+        "candle_1000_trades_interval_ns": "1000",
+        "candle_1000_trades_origin": "trades",
+        "candle_1000_trades_trades": "3",
+        "book_top_bids": '[["1", "2"]]',
+    }

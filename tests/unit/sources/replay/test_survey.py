@@ -1,56 +1,38 @@
+"""ingestor.sources.replay.survey: lists, and lines that are read but once."""
+
 from __future__ import annotations
 
+from pathlib import Path
+
+from ingestor.recording.format import Connect, Http, Line, Recv, encode_lines
+from ingestor.recording.reader import Problems, find_chains
 from ingestor.sources.registry import adapter_of
-from ingestor.sources.replay.digits import Digits
-from ingestor.sources.replay.survey import Finder, Probe, inferred
+from ingestor.sources.replay.survey import survey
+from tests.feeds.fixtures import load
+
+T0 = 1_790_000_000_000_000_000
 
 
-def test_an_inferred_instrument_has_room_for_its_digits() -> None:
-    one = inferred("acme", "spot", "A", (Digits(2, 2, 5), Digits()))
-    assert (one.key, one.tick_size, one.lot_size) == ("acme:spot:A", "0.01", "1")
-    assert (one.price_exponent, one.size_exponent) == (2, 0)
-    unseen = inferred("acme", "spot", "A", None)
-    assert (unseen.price_exponent, unseen.size_exponent) == (8, 8)
+def trade(symbol: str, number: int) -> str:
+    time = T0 + number
+    text = f'"ch":"trade","s":"{symbol}","t":{time},"i":{number},"p":"1.5","q":"0.5","m":"buy"'
+    return f"{{{text}}}"
 
 
-def test_a_finder_knows_every_symbol() -> None:
-    finder = Finder()
-    assert (finder["A"], finder.get("B"), finder["A"]) == (0, 1, 0)
-    assert "C" in finder
-    assert 3 not in finder  # type: ignore[comparison-overlap]
-    assert list(finder) == ["A", "B"]
-
-
-FRAMES = {
-    "trades": b'{"ch":"trade","s":"A","t":1,"i":5,"p":"100.010","q":"0.5","m":"buy"}',
-    "quotes": b'{"ch":"quote","s":"B","t":1,"u":9,"b":["7","1"],"a":["100.1234","2.25"]}',
-    "book": b'{"ch":"snapshot","s":"A","t":1,"u":9,"b":[["9.0","1"]],"a":[["100.01","2.125"]]}',
-}
-
-
-def test_a_probe_sees_channels_and_digits() -> None:
-    finder, probe = Finder(), Probe()
-    adapter = adapter_of("simulated")("spot", finder)
-    for channel, frame in FRAMES.items():
-        probe.begin(None, b"")  # type: ignore[arg-type]
-        adapter.decode(frame, 1, probe)
-        probe.settle()
-        ((number, seen),) = probe.channels
-        assert (list(finder)[number], seen) == ("B" if channel == "quotes" else "A", channel)
-        probe.channels.clear()
-    probe.read()
-    exponents = {
-        symbol: (probe.prices[number].exponent, probe.sizes[number].exponent)
-        for symbol, number in finder.items()
-    }
-    assert exponents == {"A": (3, 3), "B": (4, 2)}
-    assert probe.rows == 0
-
-
-def test_a_probe_sees_levels_that_are_json() -> None:
-    probe = Probe()
-    probe.begin(None, b"")  # type: ignore[arg-type]
-    assert probe.json_levels(3, 1, 1, 1, 1, b'[["1.25","0.5"]]', b"[]")
-    probe.read()
-    assert list(probe.channels) == [(3, "book")]
-    assert (probe.prices[3].exponent, probe.sizes[3].exponent) == (2, 1)
+def test_only_the_instruments_that_have_data_are_taken_from_a_list(tmp_path: Path) -> None:
+    adapter = adapter_of("simulated")
+    (request,) = adapter.instrument_requests("spot")
+    body = load(adapter, "spot").rest[0].decode()
+    symbol = "S00001-USD"
+    assert body.count('"symbol"') > 1
+    lines: list[Line] = [
+        Http(1, f"https://x.example{request.path}", data=body),
+        Connect(2, 0, "wss://x.example"),
+        *(Recv(3, 0, data=trade(name, 1)) for name in (symbol, "UNLISTED")),
+    ]
+    path = tmp_path / "some.jsonl"
+    path.write_bytes(encode_lines(lines))
+    (chain,) = find_chains([path], Problems())
+    found = survey(chain, adapter, "spot")
+    assert {*found.digits} == {("spot", symbol), ("spot", "UNLISTED")}
+    assert {*found.listed} == {("spot", symbol)}

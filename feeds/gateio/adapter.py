@@ -15,6 +15,7 @@ Traps:
   interest in contracts (`total_size`).
 - The sign of a liquidation's size is that of its order: one that sells closes a long position.
 - A second subscription to the same book is refused with "Alert sub": it is there already.
+- `order_book_update` is a book that begins over REST; recordings of others have it.
 - Spot prints amounts with more digits than `amount_precision`.
 - Requests want a time, which is checked for private channels alone.
 """
@@ -22,7 +23,6 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -31,50 +31,39 @@ import orjson
 from ingestor.adapter import (
     MILLISECOND,
     NO_SIDE,
-    SECOND,
+    OTHER_BOOK,
     TAKER_SIDES,
     Ack,
+    BookOffer,
     BookRule,
     ColumnBuffer,
     Continuity,
-    Contract,
     Control,
     Endpoint,
     FeedAdapter,
     Filtered,
     Flag,
-    FundingState,
     Instrument,
-    InterestUnit,
     Limits,
     Listing,
     Market,
     Milliseconds,
     Notice,
     PlainFeed,
-    Position,
-    PriceKind,
     Refused,
     Requests,
     RestLimit,
     RestRequest,
     Sequential,
     Side,
-    SizeUnit,
     TradeNumbers,
     UnknownMessage,
-    VenueError,
-    add_funding,
-    add_liquidation,
-    add_mark_price,
-    add_open_interest,
     append_pairs,
     decimal_ns,
-    instrument,
-    said,
-    time_ns,
     unsigned,
 )
+
+from . import instruments, market_data, updates
 
 DEPTH: Final = 400
 _CHANNELS: Final = {
@@ -85,8 +74,9 @@ _CHANNELS: Final = {
     "mark_price": "tickers",
     "open_interest": "tickers",
     "liquidations": "public_liquidates",
+    "candles": "candlesticks",
 }
-_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book", "candles"})
 _URLS: Final = {
     "spot": "wss://api.gateio.ws/ws/v4/",
     "usdt": "wss://fx-ws.gateio.ws/v4/ws/usdt",
@@ -98,18 +88,13 @@ _REQUEST_TIME: Final = 1_767_225_600  # s; no clock is read here
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
-        *("tickers", "candlesticks", "order_book", "order_book_update", "contract_stats"),
-        *("public_liquidates", "contracts", "trades_v2"),
+        *("tickers", "order_book", "contract_stats", "public_liquidates", "contracts"),
+        *("trades_v2",),
     )
 }
 _LAST: Final = int(Flag.LAST)
-_TRADING: Final = {"tradable", "trading"}
-_TEMPORARY: Final = frozenset({"TOO_MANY_REQUESTS", "SERVER_ERROR", "INTERNAL", "TOO_BUSY"})
-# Digits beyond what an instrument's own precision says, as trades and books print them.
-_MORE_PRICE_DIGITS: Final = 2
-_MORE_SIZE_DIGITS: Final = 4
-_SIZE_DIGITS_MAX: Final = 10
-_CONTRACT_DIGITS: Final = 8
+_NO_SIZE: Final = frozenset({0, "0"})
+_PART_OF_CONTRACT: Final = Filtered("part_of_contract")
 _NOTHING: Final = msgspec.Raw(b"[]")
 
 
@@ -167,31 +152,6 @@ class _Books(msgspec.Struct, gc=False):
     result: _Book
 
 
-class _Ticker(msgspec.Struct, gc=False):
-    contract: str
-    mark_price: Any = None
-    index_price: Any = None
-    funding_rate: Any = None
-    total_size: Any = None
-
-
-class _Tickers(msgspec.Struct, gc=False):
-    result: list[_Ticker]
-    time_ms: Milliseconds
-
-
-class _Liquidation(msgspec.Struct, gc=False):
-    contract: str
-    size: Any
-    price: Any
-    time: Any
-    time_ms: Any = None
-
-
-class _Liquidations(msgspec.Struct, gc=False):
-    result: list[_Liquidation]
-
-
 class _Head(msgspec.Struct, gc=False):
     """Tell which message it is."""
 
@@ -207,8 +167,6 @@ _parse_head: Final = msgspec.json.Decoder(_Head).decode
 _parse_spot_trades: Final = msgspec.json.Decoder(_SpotTrades, float_hook=str).decode
 _parse_futures_trades: Final = msgspec.json.Decoder(_FuturesTrades, float_hook=str).decode
 _parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
-_parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
-_parse_liquidations: Final = msgspec.json.Decoder(_Liquidations, float_hook=str).decode
 _parse_books: Final = msgspec.json.Decoder(_Books).decode
 
 
@@ -229,7 +187,9 @@ def _market(name: str) -> Market:
             ping_interval_s=20.0,
         ),
         book=BookRule(Continuity.RANGE, depth_max=DEPTH),
+        books=(BookOffer(DEPTH, 100), updates.offer(name)),
         trade_numbers=TradeNumbers.ASCENDING,
+        other_hosts=() if name == "spot" else ("fx-api.gateio.ws",),
     )
 
 
@@ -243,9 +203,13 @@ class Gate(PlainFeed):
         self._family = "spot" if market == "spot" else "futures"
         self._symbols = symbols
         self._requests = Requests(1)
+        self._book_channel = _CHANNELS["book"]
+
+    def choose_book(self, offer: BookOffer) -> None:
+        self._book_channel = updates.CHANNEL if offer.rule is not None else _CHANNELS["book"]
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{_CHANNELS[channel]}:{symbol}"
+        return f"{self._book_channel if channel == 'book' else _CHANNELS[channel]}:{symbol}"
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return self._operations("subscribe", streams)
@@ -261,9 +225,22 @@ class Gate(PlainFeed):
                 "id": number,
                 "channel": f"{self._family}.{channel}",
                 "event": event,
-                "payload": [f"ob.{symbol}.{DEPTH}" if channel == "obu" else symbol],
+                "payload": self._payload(channel, symbol),
             }
             yield orjson.dumps(request)
+
+    def _payload(self, channel: str, symbol: str) -> list[str]:
+        match channel:
+            case "obu":
+                return [f"ob.{symbol}.{DEPTH}"]
+            case updates.CHANNEL:
+                return updates.payload_of(symbol, self._market)
+            case "candlesticks":
+                return [market_data.INTERVAL, symbol]
+        return [symbol]
+
+    def _carries(self, name: str) -> bool:
+        return self._market != "spot" or name == "candlesticks"
 
     def ping(self) -> bytes | None:
         return orjson.dumps({"time": _REQUEST_TIME, "channel": f"{self._family}.ping"})
@@ -286,33 +263,35 @@ class Gate(PlainFeed):
             return self._answer(channel, head)
         match channel:
             case "trades":
-                self._trades(payload, ts_recv, out)
+                return self._trades(payload, ts_recv, out)
             case "book_ticker":
                 quote = _parse_quotes(payload).result
                 prices = (quote.b or "0", quote.B or "0", quote.a or "0", quote.A or "0")
                 number = self._symbols[quote.s]
                 out.quote(number, quote.t * MILLISECOND, ts_recv, quote.u, *prices)
-            case "obu":
-                self._book(_parse_books(payload).result, ts_recv, out)
-            case "tickers" if self._market != "spot":
-                self._tickers(_parse_tickers(payload), ts_recv, out)
-            case "public_liquidates" if self._market != "spot":
-                self._liquidations(_parse_liquidations(payload), ts_recv, out)
+            case "obu" | updates.CHANNEL as name:
+                return self._books(name, payload, ts_recv, out)
+            case "candlesticks" | "tickers" | "public_liquidates" as name if self._carries(name):
+                market_data.append(name, self._market, payload, self._symbols, ts_recv, out)
             case name if name in _LEFT_OUT:
                 return _LEFT_OUT[name]
             case name:
                 raise UnknownMessage(self.venue, f"channel {name!r:.60}")
         return None
 
-    def _trades(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+    def _trades(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append trades. Those of less than one contract have size 0 on connections without the
+        header, and are left out."""
         if self._market == "spot":
             one = _parse_spot_trades(payload).result
             side = TAKER_SIDES.get(one.side, NO_SIDE)
             time = decimal_ns(one.create_time_ms, MILLISECOND)
             number = self._symbols[one.currency_pair]
             out.trade(number, time, ts_recv, one.id, one.price, one.amount, side, one.id)
-            return
-        for trade in _parse_futures_trades(payload).result:
+            return None
+        trades = _parse_futures_trades(payload).result
+        whole = [trade for trade in trades if trade.size not in _NO_SIZE]
+        for trade in whole:
             size, is_sale = unsigned(trade.size)
             out.trade(
                 self._symbols[trade.contract],
@@ -325,6 +304,21 @@ class Gate(PlainFeed):
                 trade.id,
                 flags=_LAST | Flag.INSURANCE if trade.is_internal else _LAST,
             )
+        return _PART_OF_CONTRACT if trades and not whole else None
+
+    def _books(
+        self, channel: str, payload: bytes, ts_recv: int, out: ColumnBuffer
+    ) -> Control | None:
+        if channel != self._book_channel:
+            return OTHER_BOOK
+        if channel == "obu":
+            self._book(_parse_books(payload).result, ts_recv, out)
+            return None
+        update = updates.parse(payload)
+        if update is None:
+            return OTHER_BOOK
+        updates.append(update, self._symbols[update.s], ts_recv, out)
+        return None
 
     def _book(self, book: _Book, ts_recv: int, out: ColumnBuffer) -> None:
         times = book.t * MILLISECOND, ts_recv
@@ -333,37 +327,6 @@ class Gate(PlainFeed):
         numbers = (book.u if book.full else book.U, book.u, 0)
         append_pairs(out, number, times, numbers, (book.b, book.a), flags)
 
-    def _tickers(self, message: _Tickers, ts_recv: int, out: ColumnBuffer) -> None:
-        time = message.time_ms * MILLISECOND
-        for item in message.result:
-            number = self._symbols[item.contract]
-            rate, interest = said(item.funding_rate), said(item.total_size)
-            prices = {"mark_price": said(item.mark_price), "index_price": said(item.index_price)}
-            if rate is not None:
-                state = FundingState.PREDICTED
-                add_funding(out, number, ts_recv, rate=rate, ts_event=time, state=state)
-            if any(price is not None for price in prices.values()):
-                add_mark_price(out, number, ts_recv, ts_event=time, **prices)
-            if interest is not None:
-                unit = InterestUnit.CONTRACT
-                add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
-
-    def _liquidations(self, message: _Liquidations, ts_recv: int, out: ColumnBuffer) -> None:
-        for item in message.result:
-            size, is_sale = unsigned(item.size)
-            is_fine = item.time_ms is not None
-            time = time_ns(item.time_ms) if is_fine else decimal_ns(item.time, SECOND)
-            add_liquidation(
-                out,
-                self._symbols[item.contract],
-                ts_recv,
-                position=Position.LONG if is_sale else Position.SHORT,
-                size=size,
-                price=item.price,
-                price_kind=PriceKind.ORDER,
-                ts_event=time,
-            )
-
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)
         channel, result = message["channel"].partition(".")[2], message["result"]
@@ -371,7 +334,10 @@ class Gate(PlainFeed):
             case "trades" | "tickers" | "public_liquidates":
                 trades = result if isinstance(result, list) else [result]
                 symbols = [trade.get("contract") or trade["currency_pair"] for trade in trades]
-            case "book_ticker":
+            case "candlesticks":
+                candles = result if isinstance(result, list) else [result]
+                symbols = [market_data.candle_symbol(candle["n"]) for candle in candles]
+            case "book_ticker" | updates.CHANNEL:
                 symbols = [result["s"]]
             case "obu":
                 symbols = [_symbol_of(result["s"])]
@@ -385,14 +351,29 @@ class Gate(PlainFeed):
         streams = self._requests.answered(head.id)
         if not streams and isinstance(head.payload, list):
             names = [item for item in head.payload if isinstance(item, str)]
-            symbols = [_symbol_of(name) if channel == "obu" else name for name in names]
-            streams = tuple(f"{channel}:{symbol}" for symbol in symbols)
+            streams = tuple(f"{channel}:{symbol}" for symbol in _symbols_in(channel, names))
         if head.error is not None:
             text = str(head.error.get("message") if isinstance(head.error, dict) else head.error)
             return Ack(streams) if "Alert sub" in text else Refused(text, streams)
         if head.event == "subscribe":
             return Ack(streams)
         raise UnknownMessage(self.venue, f"event {head.event!r:.60}")
+
+    def snapshot_request(self, symbol: str) -> RestRequest | None:
+        if self._book_channel != updates.CHANNEL:
+            return None
+        return updates.request(symbol, self._market)
+
+    def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
+        """Append the book of a REST answer.
+
+        Args:
+            symbol: The venue's name of the instrument.
+            body: Body of the answer.
+            ts_recv: Time of receipt in ns.
+            out: Takes the rows.
+        """
+        updates.append_image(body, self._market, self._symbols[symbol], ts_recv, out)
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:
@@ -402,26 +383,27 @@ class Gate(PlainFeed):
 
     @classmethod
     def instrument_entries(cls, market: str, body: bytes) -> Iterable[Any]:
-        answer = orjson.loads(body)
-        if isinstance(answer, dict) and "label" in answer:
-            label, text = str(answer["label"]), str(answer.get("message", ""))
-            raise VenueError(cls.venue, label, text, temporary=label in _TEMPORARY)
-        if not isinstance(answer, list) or not answer:
-            raise ValueError("no list of instruments")
-        return answer
+        return instruments.entries(body)
 
     @classmethod
     def listing(cls, market: str, entry: Any) -> Listing | None:
-        if market == "spot":
-            status = entry["trade_status"]
-            return Listing(entry["id"], status in _TRADING, status)
-        is_ending = entry.get("in_delisting") is True
-        status = "delisting" if is_ending else entry.get("status", "trading")
-        return Listing(entry["name"], status in _TRADING or is_ending, status)
+        return instruments.listing(market, entry)
 
     @classmethod
     def parse_instrument(cls, market: str, entry: Any) -> Instrument:
-        return _spot(entry) if market == "spot" else _contract(market, entry)
+        return instruments.parse(market, entry)
+
+
+def _symbols_in(channel: str, names: Sequence[str]) -> Iterable[str]:
+    """Return the symbols that the payload of a request names."""
+    match channel:
+        case "obu":
+            return map(_symbol_of, names)
+        case updates.CHANNEL:
+            return names[:1]
+        case "candlesticks":
+            return names[1:]
+    return names
 
 
 def _symbol_of(stream: str) -> str:
@@ -431,49 +413,6 @@ def _symbol_of(stream: str) -> str:
     if start != "ob" or not symbol or not depth.isdigit():
         raise ValueError(f"{stream!r:.60} names no book")
     return symbol
-
-
-def _spot(one: Any) -> Instrument:
-    base, quote = one["base"], one["quote"]
-    digits = [one["precision"], one["amount_precision"]]
-    if not all(type(count) is int and 0 <= count <= 16 for count in digits):
-        raise ValueError(f"precisions {digits!r:.60}")
-    found = instrument(
-        Gate.venue,
-        "spot",
-        one["id"],
-        f"{base}-{quote}".upper(),
-        base,
-        quote,
-        *(f"0.{'1'.rjust(count, '0')}" if count else "1" for count in digits),
-        settlement=quote,
-    )
-    finer = min(found.size_exponent + _MORE_SIZE_DIGITS, _SIZE_DIGITS_MAX)
-    return replace(
-        found,
-        price_exponent=found.price_exponent + _MORE_PRICE_DIGITS,
-        size_exponent=max(found.size_exponent, finer),
-    )
-
-
-def _contract(market: str, one: Any) -> Instrument:
-    base, _, quote = one["name"].partition("_")
-    is_inverse = one["type"] == "inverse"
-    found = instrument(
-        Gate.venue,
-        market,
-        one["name"],
-        f"{base}-{quote}-PERP".upper(),
-        base,
-        quote,
-        one["order_price_round"],
-        "1",
-        contract=Contract.PERPETUAL,
-        settlement=market.upper(),
-        size_unit=SizeUnit.CONTRACT,
-        multiplier="1" if is_inverse else one["quanto_multiplier"],
-    )
-    return replace(found, size_exponent=_CONTRACT_DIGITS)
 
 
 adapter: type[FeedAdapter] = Gate
