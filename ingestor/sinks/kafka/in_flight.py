@@ -66,6 +66,12 @@ class InFlightBatch:
         self.payload = None
         return self.part()
 
+    def end_span(self, failure: Exception | None = None) -> None:
+        """End the span of a sampled batch, which failed where a failure is given."""
+        if self.span is not None:
+            self.span.end(failure)
+            self.span = None
+
     def cut(self, rows: int) -> InFlightBatch:
         """Keep the first `rows` rows; return the others as a flight of their own."""
         rest = InFlightBatch(self.rows[rows:], self.first_sequence + rows, self.since_ns)

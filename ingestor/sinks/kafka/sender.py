@@ -40,7 +40,6 @@ from ingestor.sinks.kafka.produce_request import Failures, ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue, PublishQueue
 from ingestor.sinks.kafka.refusals import Refusals
 from ingestor.telemetry.bulkheads import bulkheads
-from ingestor.telemetry.tracing import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -322,9 +321,7 @@ class Sender:
             window.suffer(now_s, error_name(failure), is_own=is_own)
             self._say_retrying(failure)
             return
-        if in_flight.span is not None:
-            in_flight.span.end(failure)
-            in_flight.span = None
+        in_flight.end_span(failure)
         decision = self._refusals.judge(window, in_flight, failure)
         window.suffer(now_s, decision.reason, is_own=decision.is_own)
         window.retry_s = decision.delay_s
@@ -382,8 +379,6 @@ class Sender:
         rows, since_ns = self._queue.take(partition_queue, self.batches.rows_max(partition_queue))
         in_flight = InFlightBatch(rows, partition_queue.next_sequence, since_ns)
         partition_queue.next_sequence += len(rows)
-        if tracing.is_on:
-            in_flight.span = tracing.batch(window.place.topic, window.place.partition, len(rows))
         window.in_flight_batches.append(in_flight)
         return in_flight
 
@@ -396,8 +391,7 @@ class Sender:
         oldest_ns = monotonic_ns
         for window, in_flight in in_flight_batches:
             rows, _ = in_flight.settle()
-            if in_flight.span is not None:
-                in_flight.span.end()
+            in_flight.end_span()
             if window.clamps_times:
                 window.clamps_times = self._refusals.is_clamped(in_flight)
             window.drop(in_flight)

@@ -51,7 +51,6 @@ from ingestor.sources.rest.pool import RestPools
 from ingestor.sources.websocket import picows, websockets
 from ingestor.sources.websocket.interface import Connect, ConnectFailed
 from ingestor.telemetry.bulkheads import bulkheads
-from ingestor.telemetry.tracing import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -185,10 +184,14 @@ class Supervisor(SessionEvents):
         if slot.connection is None:
             slot.state = State.CONNECTING
         url = slot.planned.url
-        about = {"venue": slot.planned.venue, "market": slot.planned.market}
         try:
-            with tracing.span("connect", **about):
-                connection = await self._open(slot)
+            with slot.traced("connect"):
+                connection = self._make_connection(slot)
+                told = await self._handshakes.of(slot.planned)
+                options = self._settings.connect_options(
+                    slot.planned, self._ssl_context, self.clocks, told
+                )
+                await TRANSPORTS[slot.planned.route.transport](options, connection)
         except TransportError as failure:
             if isinstance(failure, HandshakeRejected):
                 self._handshakes.forget(slot.planned)
@@ -202,22 +205,12 @@ class Supervisor(SessionEvents):
             slot.busy = False
             self._opening -= 1
         try:
-            with tracing.span("subscribe", streams=len(connection.session.subscriptions), **about):
-                await connection.send_paced(connection.session.opened())
+            await connection.subscribe()
             self._health.subscribed(connection)
             self._follow(connection)
         except Exception as failure:  # noqa: BLE001  # the boundary of a connection
             bulkheads.bug("connection", failure, venue=slot.planned.venue)
             connection.fail(ConnectFailed(url, f"subscribing failed: {type(failure).__name__}"))
-
-    async def _open(self, slot: ConnectionSlot) -> Connection:
-        connection = self._make_connection(slot)
-        told = await self._handshakes.of(slot.planned)
-        await TRANSPORTS[slot.planned.route.transport](
-            self._settings.connect_options(slot.planned, self._ssl_context, self.clocks, told),
-            connection,
-        )
-        return connection
 
     def _is_full(self, slot: ConnectionSlot) -> bool:
         """Let a slot wait while as many connections are open as there are descriptors for."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.codec.record_batches import RecordBatch
 from ingestor.consumer.trace_links import first_headers
+from ingestor.kafka.aiokafka_compat import DefaultRecordBatchBuilder
 from ingestor.kafka.fetched_batches import FetchedBatch
 
 HEAD = 61  # bytes before the records of a batch
