@@ -363,7 +363,7 @@ class Bitget(PlainFeed):
         trades: Sequence[_Trade | _ClassicTrade] = message.data
         for trade in reversed(trades):  # newest first
             identifier = whole_number(trade.i)
-            out.trade(
+            out.add_trade(
                 number,
                 time_ns(trade.T),
                 ts_recv,
@@ -380,7 +380,7 @@ class Bitget(PlainFeed):
         for best in message.data:
             sequence = whole_number(best.seq)
             prices = (*best_of(best.b), *best_of(best.a))
-            out.quote(number, time_ns(best.ts), ts_recv, sequence, *prices)
+            out.add_quote(number, time_ns(best.ts), ts_recv, sequence, *prices)
 
     def _book(self, message: _Book | _ClassicBook, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[message.arg.names[1]]

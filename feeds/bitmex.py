@@ -277,7 +277,7 @@ class Bitmex(PlainFeed):
             if trade.size is None:  # the price of a reference
                 continue
             high, low = uuid_halves(trade.trd_match_id) if trade.trd_match_id else (0, 0)
-            out.trade(
+            out.add_trade(
                 number,
                 iso_event_ns(trade.timestamp),
                 ts_recv,
@@ -286,8 +286,8 @@ class Bitmex(PlainFeed):
                 trade.size,
                 _SIDES.get(trade.side or "", _NO_SIDE),
                 low,
-                high,
-                past | (_BLOCK if trade.trd_type == "Block" else int(Flag.LAST)),
+                trade_id_high=high,
+                flags=past | (_BLOCK if trade.trd_type == "Block" else int(Flag.LAST)),
             )
 
     def _quotes(self, quotes: list[_Quote], ts_recv: int, out: ColumnBuffer) -> None:
@@ -295,7 +295,7 @@ class Bitmex(PlainFeed):
             number, time = self._symbols[quote.symbol], iso_event_ns(quote.timestamp)
             bid = _best(quote.bid_price, quote.bid_size)
             ask = _best(quote.ask_price, quote.ask_size)
-            out.quote(number, time, ts_recv, 0, *bid, *ask)
+            out.add_quote(number, time, ts_recv, 0, *bid, *ask)
 
     def _instrument(self, told: _Instrument, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[told.symbol]
@@ -355,16 +355,13 @@ class Bitmex(PlainFeed):
                 sides[level.side].append((price, 0 if action == "delete" else level.size))
         time = levels[-1].timestamp
         flags = int(Flag.SNAPSHOT) if action == "partial" else 0
-        out.levels(
+        out.add_book_update(
             number,
             iso_event_ns(time) if time else ts_recv,
             ts_recv,
-            0,
-            0,
             sides["Buy"],
             sides["Sell"],
-            0,
-            flags if time else flags | Flag.NO_VENUE_TIME,
+            flags=flags if time else flags | Flag.NO_VENUE_TIME,
             are_pairs=True,
         )
         return prices

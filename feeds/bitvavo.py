@@ -214,7 +214,7 @@ class Bitvavo(PlainFeed):
     def _trade(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
         high, low = uuid_halves(trade.id)
         time = trade.timestamp_ns
-        out.trade(
+        out.add_trade(
             self._symbols[trade.market],
             trade.timestamp * MILLISECOND if time is None else time,
             ts_recv,
@@ -223,7 +223,7 @@ class Bitvavo(PlainFeed):
             trade.amount,
             TAKER_SIDES.get(trade.side, NO_SIDE),
             low,
-            high,
+            trade_id_high=high,
         )
 
     def _ticker(self, ticker: _Ticker, ts_recv: int, out: ColumnBuffer) -> Control | None:
@@ -240,7 +240,7 @@ class Bitvavo(PlainFeed):
         if best == before:
             return _UNCHANGED
         flags = _NO_TIME | int(Flag.LAST)
-        out.quote(number, ts_recv, ts_recv, 0, bid, bid_size, ask, ask_size, flags)
+        out.add_quote(number, ts_recv, ts_recv, 0, bid, bid_size, ask, ask_size, flags=flags)
         self._quotes[ticker.market] = best
         return None
 
@@ -248,7 +248,9 @@ class Bitvavo(PlainFeed):
         time = ts_recv if book.timestamp is None else book.timestamp
         flags |= _NO_TIME if book.timestamp is None else 0
         number, nonce = self._symbols[book.market], book.nonce
-        out.levels(number, time, ts_recv, nonce, nonce, book.bids, book.asks, 0, flags)
+        out.add_book_update(
+            number, time, ts_recv, book.bids, book.asks, first=nonce, last=nonce, flags=flags
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)

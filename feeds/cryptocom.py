@@ -318,7 +318,7 @@ class CryptoCom(PlainFeed):
             time = trade.t * MILLISECOND if trade.tn is None else time_ns(trade.tn, 1)
             side = _SIDES.get(trade.s, NO_SIDE)
             row = (identifier, trade.p, trade.q, side, identifier)
-            out.trade(number, time, ts_recv, *row, flags=flags)
+            out.add_trade(number, time, ts_recv, *row, flags=flags)
 
     def _levels(
         self,
@@ -332,16 +332,16 @@ class CryptoCom(PlainFeed):
         is_image = isinstance(one, _Image)
         bids, asks = pairs_of(sides[0]), pairs_of(sides[1])
         is_cut = is_image and max(len(bids), len(asks)) >= self._depth
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             (one.t if one.tt is None else one.tt) * MILLISECOND,
             ts_recv,
-            one.u,
-            one.u,
             bids,
             asks,
-            previous,
-            (Flag.SNAPSHOT if is_image else 0) | (Flag.PARTIAL if is_cut else 0),
+            first=one.u,
+            last=one.u,
+            previous=previous,
+            flags=(Flag.SNAPSHOT if is_image else 0) | (Flag.PARTIAL if is_cut else 0),
             are_pairs=True,
         )
 

@@ -260,7 +260,7 @@ class KrakenFutures(PlainFeed):
                 ts_event=time,
                 sequence=trade.seq,
             )
-        out.trade(
+        out.add_trade(
             number,
             time,
             ts_recv,
@@ -269,8 +269,8 @@ class KrakenFutures(PlainFeed):
             trade.qty,
             TAKER_SIDES.get(trade.side, NO_SIDE),
             low,
-            high,
-            flags | _CONDITIONS.get(trade.type, 0),
+            trade_id_high=high,
+            flags=flags | _CONDITIONS.get(trade.type, 0),
         )
 
     def _ticker(self, one: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
@@ -320,16 +320,15 @@ class KrakenFutures(PlainFeed):
         out: ColumnBuffer,
     ) -> None:
         time = message.timestamp
-        out.levels(
+        out.add_book_update(
             self._symbols[message.product_id],
             ts_recv if time is None else time * MILLISECOND,
             ts_recv,
-            message.seq,
-            message.seq,
             sides[0],
             sides[1],
-            0,
-            flags if time is not None else flags | Flag.NO_VENUE_TIME,
+            first=message.seq,
+            last=message.seq,
+            flags=flags if time is not None else flags | Flag.NO_VENUE_TIME,
             are_pairs=True,
         )
 

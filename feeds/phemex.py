@@ -222,7 +222,7 @@ class Phemex(PlainFeed):
     ) -> None:
         number, flags = self._symbols[message.symbol], _TRADE_FLAGS[message.type]
         for time, side, price, size in reversed(trades):
-            out.trade(
+            out.add_trade(
                 number,
                 time,
                 ts_recv,
@@ -243,7 +243,9 @@ class Phemex(PlainFeed):
         flags = _BOOK_FLAGS[message.type]
         if time is None:
             time, flags = ts_recv, flags | Flag.NO_VENUE_TIME
-        out.levels(number, time, ts_recv, last, last, bids, asks, 0, flags, are_pairs=True)
+        out.add_book_update(
+            number, time, ts_recv, bids, asks, first=last, last=last, flags=flags, are_pairs=True
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)

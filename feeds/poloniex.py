@@ -160,7 +160,7 @@ class Poloniex(PlainFeed):
                     time = trade.createTime * MILLISECOND
                     side = TAKER_SIDES.get(trade.takerSide.lower(), NO_SIDE)
                     row = (identifier, trade.price, trade.quantity, side, identifier)
-                    out.trade(self._symbols[trade.symbol], time, ts_recv, *row)
+                    out.add_trade(self._symbols[trade.symbol], time, ts_recv, *row)
             case "book_lv2":
                 book = _parse_book(payload)
                 is_image = book.action == "snapshot"

@@ -235,7 +235,7 @@ class WooX(PlainFeed):
                 quote = message.data
                 time = (message.ts if quote.ts is None else quote.ts) * MILLISECOND
                 sides = quote.bp or "0", quote.bq or "0", quote.ap or "0", quote.aq or "0"
-                out.quote(self._symbols[quote.s], time, ts_recv, 0, *sides)
+                out.add_quote(self._symbols[quote.s], time, ts_recv, 0, *sides)
             case "orderbookupdate":
                 depth = _parse_depths(payload).data
                 times, numbers = (
@@ -254,7 +254,7 @@ class WooX(PlainFeed):
     def _trade(self, message: _Trades, ts_recv: int, out: ColumnBuffer) -> None:
         trade = message.data
         flags = _LAST | (Flag.LIQUIDATION if trade.src == _LIQUIDATION else 0)
-        out.trade(
+        out.add_trade(
             self._symbols[trade.s],
             (message.ts if trade.ts is None else trade.ts) * MILLISECOND,
             ts_recv,
@@ -358,14 +358,14 @@ class WooX(PlainFeed):
             for side in (image.data.bids, image.data.asks)
         )
         is_cut = max(len(bids), len(asks)) >= DEPTH
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             image.timestamp * MILLISECOND,
             ts_recv,
-            image.timestamp,
-            image.timestamp,
             bids,
             asks,
+            first=image.timestamp,
+            last=image.timestamp,
             flags=Flag.SNAPSHOT | Flag.PARTIAL if is_cut else Flag.SNAPSHOT,
             are_pairs=True,
         )
