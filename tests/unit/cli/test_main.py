@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = {
     "audit": [],
     "books": ["verify"],
+    "capacity": [],
     "check": [],
     "compact": [],
     "config": ["show", "check", "schema", "init"],
