@@ -229,12 +229,12 @@ class Backpack(PlainFeed):
                 side = _ASK if trade.m else _BID
                 row = (trade.t, trade.p, trade.q, side, trade.t)
                 number = self._symbols[trade.s]
-                out.trade(number, time_ns(trade.T, MICROSECOND), ts_recv, *row)
+                out.add_trade(number, time_ns(trade.T, MICROSECOND), ts_recv, *row)
             case "bookTicker":
                 quote = _parse_quote(data)
                 prices = (quote.b, quote.B, quote.a, quote.A)
                 time, sequence = time_ns(quote.T, MICROSECOND), whole_number(quote.u)
-                out.quote(self._symbols[quote.s], time, ts_recv, sequence, *prices)
+                out.add_quote(self._symbols[quote.s], time, ts_recv, sequence, *prices)
             case "depth":
                 depth = _parse_depth(data)
                 times = time_ns(depth.T, MICROSECOND), ts_recv
@@ -353,14 +353,14 @@ class Backpack(PlainFeed):
         flags = Flag.SNAPSHOT if image.timestamp else Flag.SNAPSHOT | Flag.NO_VENUE_TIME
         if max(len(image.bids), len(image.asks)) >= _DEPTH:
             flags |= Flag.PARTIAL
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             time_ns(image.timestamp, MICROSECOND) if image.timestamp else ts_recv,
             ts_recv,
-            last,
-            last,
             image.bids,
             image.asks,
+            first=last,
+            last=last,
             flags=flags,
             are_pairs=True,
         )

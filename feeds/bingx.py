@@ -262,7 +262,7 @@ class Bingx(PlainFeed):
             if trade.s not in {symbol, ""}:
                 raise DecodeError(self.venue, f"a trade of {trade.s!r:.40} of {symbol!r:.40}")
             identifier = whole_number(trade.t)
-            out.trade(
+            out.add_trade(
                 number,
                 trade.T * MILLISECOND,
                 ts_recv,
@@ -277,7 +277,7 @@ class Bingx(PlainFeed):
         bid, ask = _best(quote.b, quote.B), _best(quote.a, quote.A)
         time, flags = _time_of((quote.T, quote.E), ts_recv)
         number = self._symbols[quote.s]
-        out.quote(number, time, ts_recv, quote.u, *bid, *ask, flags=flags | Flag.LAST)
+        out.add_quote(number, time, ts_recv, quote.u, *bid, *ask, flags=flags | Flag.LAST)
 
     def _levels(
         self,
@@ -295,8 +295,17 @@ class Bingx(PlainFeed):
         )
         last = levels.last_update_id
         instrument = self._symbols[symbol]
-        more = 0, flags | no_time
-        out.levels(instrument, time, ts_recv, last, last, bids, asks, *more, are_pairs=True)
+        out.add_book_update(
+            instrument,
+            time,
+            ts_recv,
+            bids,
+            asks,
+            first=last,
+            last=last,
+            flags=flags | no_time,
+            are_pairs=True,
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         stream = orjson.loads(gunzipped(payload, _FRAME_BYTES_MAX))["dataType"]

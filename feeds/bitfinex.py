@@ -330,7 +330,7 @@ def _append_trades(
     for identifier, time, amount, price in trades:
         size, is_sold = unsigned(amount)
         trade_id = whole_number(identifier)
-        out.trade(
+        out.add_trade(
             number,
             time_ns(time),
             ts_recv,
@@ -385,7 +385,9 @@ def _append_levels(message: list[Any], number: int, ts_recv: int, out: ColumnBuf
     is_timed = type(last) is int and last >= _TIMES_MIN
     time = time_ns(last, MILLISECOND) if is_timed else ts_recv
     flags |= 0 if is_timed else int(Flag.NO_VENUE_TIME)
-    out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, flags, checksum, are_pairs=True)
+    out.add_book_update(
+        number, time, ts_recv, bids, asks, flags=flags, checksum=checksum, are_pairs=True
+    )
 
 
 adapter: type[FeedAdapter] = Bitfinex

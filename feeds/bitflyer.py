@@ -190,8 +190,12 @@ class BitFlyer(PlainFeed):
                         parse_execution.id,
                     )
                     flags = _LAST if parse_execution.side else _LAST | Flag.AUCTION
-                    out.trade(
-                        number, iso_event_ns(parse_execution.exec_date), ts_recv, *row, flags=flags
+                    out.add_trade(
+                        number,
+                        iso_event_ns(parse_execution.exec_date),
+                        ts_recv,
+                        *row,
+                        flags=flags,
                     )
             case "ticker":
                 ticker = _parse_ticker(message)
@@ -199,14 +203,14 @@ class BitFlyer(PlainFeed):
                 bid = ticker.best_bid, ticker.best_bid_size
                 ask = ticker.best_ask, ticker.best_ask_size
                 time = iso_event_ns(ticker.timestamp)
-                out.quote(number, time, ts_recv, ticker.tick_id, *bid, *ask)
+                out.add_quote(number, time, ts_recv, ticker.tick_id, *bid, *ask)
             case "board":
                 board = _parse_board(message)
                 number = number_of[channel.removeprefix(prefix)]
                 is_image = prefix == "lightning_board_snapshot_"
                 flags = _UNTIMED | Flag.SNAPSHOT if is_image else _UNTIMED
                 sides = _levels(board.bids), _levels(board.asks)
-                out.levels(number, ts_recv, ts_recv, 0, 0, *sides, 0, flags, are_pairs=True)
+                out.add_book_update(number, ts_recv, ts_recv, *sides, flags=flags, are_pairs=True)
             case _:
                 raise UnknownMessage(self.venue, f"channel {channel!r:.60}")
         return None

@@ -32,6 +32,7 @@ from ingestor.adapter import (
     BookRule,
     Cause,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -64,6 +65,7 @@ from ingestor.adapter import (
     add_open_interest,
     instrument,
     iso_event_ns,
+    shape,
     uuid_halves,
 )
 
@@ -174,6 +176,19 @@ _parse_list: Final = msgspec.json.Decoder(float_hook=str).decode
 _Prices = dict[int, Any]  # of the levels of a book, by id
 
 
+# The text of plain trades.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"table":"trade","action":"insert","data":<[>{"timestamp":"<iso:ts_event>",'
+        '"symbol":"<symbol>","side":"<side:Buy=1|Sell=2>","size":<size:size>,'
+        '"price":<price:price>,"tickDirection":"<text>","trdMatchID":"<uuid>",'
+        '"grossValue":<number>,"homeNotional":<number>,"foreignNotional":<number>,'
+        '"trdType":"Regular"}<row><]>}',
+    ),
+)
+
+
 class Bitmex(PlainFeed):
     venue: ClassVar[str] = "bitmex"
     reference: ClassVar[str] = "BitMEX API docs, read 2026-11-30"
@@ -206,6 +221,10 @@ class Bitmex(PlainFeed):
 
     def choose_book(self, offer: BookOffer) -> None:
         self._book_table = _WHOLE if offer.rule is None else _BEST
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{self._book_table if channel == 'book' else _TABLES[channel]}:{symbol}"
@@ -277,7 +296,7 @@ class Bitmex(PlainFeed):
             if trade.size is None:  # the price of a reference
                 continue
             high, low = uuid_halves(trade.trd_match_id) if trade.trd_match_id else (0, 0)
-            out.trade(
+            out.add_trade(
                 number,
                 iso_event_ns(trade.timestamp),
                 ts_recv,
@@ -286,8 +305,8 @@ class Bitmex(PlainFeed):
                 trade.size,
                 _SIDES.get(trade.side or "", _NO_SIDE),
                 low,
-                high,
-                past | (_BLOCK if trade.trd_type == "Block" else int(Flag.LAST)),
+                trade_id_high=high,
+                flags=past | (_BLOCK if trade.trd_type == "Block" else int(Flag.LAST)),
             )
 
     def _quotes(self, quotes: list[_Quote], ts_recv: int, out: ColumnBuffer) -> None:
@@ -295,7 +314,7 @@ class Bitmex(PlainFeed):
             number, time = self._symbols[quote.symbol], iso_event_ns(quote.timestamp)
             bid = _best(quote.bid_price, quote.bid_size)
             ask = _best(quote.ask_price, quote.ask_size)
-            out.quote(number, time, ts_recv, 0, *bid, *ask)
+            out.add_quote(number, time, ts_recv, 0, *bid, *ask)
 
     def _instrument(self, told: _Instrument, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[told.symbol]
@@ -355,16 +374,13 @@ class Bitmex(PlainFeed):
                 sides[level.side].append((price, 0 if action == "delete" else level.size))
         time = levels[-1].timestamp
         flags = int(Flag.SNAPSHOT) if action == "partial" else 0
-        out.levels(
+        out.add_book_update(
             number,
             iso_event_ns(time) if time else ts_recv,
             ts_recv,
-            0,
-            0,
             sides["Buy"],
             sides["Sell"],
-            0,
-            flags if time else flags | Flag.NO_VENUE_TIME,
+            flags=flags if time else flags | Flag.NO_VENUE_TIME,
             are_pairs=True,
         )
         return prices

@@ -212,7 +212,7 @@ class Bitstamp:
         return None
 
     def _trade(self, symbol: str, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
-        out.trade(
+        out.add_trade(
             self._symbols[symbol],
             time_ns(trade.microtimestamp, _MICROSECOND),
             ts_recv,
@@ -229,7 +229,9 @@ class Bitstamp:
         number = whole_number(levels.microtimestamp)
         time = time_ns(number, _MICROSECOND)
         sides = levels.bids, levels.asks
-        out.levels(self._symbols[symbol], time, ts_recv, number, number, *sides, 0, flags)
+        out.add_book_update(
+            self._symbols[symbol], time, ts_recv, *sides, first=number, last=number, flags=flags
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)

@@ -30,6 +30,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     Endpoint,
@@ -47,11 +48,13 @@ from ingestor.adapter import (
     Refused,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     SnapshotSource,
     UnknownMessage,
     VenueError,
     instrument,
+    shape,
     uuid_halves,
 )
 
@@ -109,6 +112,16 @@ _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
 _Best = tuple[Any, Any, Any, Any]  # bid and its size, ask and its size
 
 
+# The text of trades.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"event":"trade","timestamp":<ms:ts_event>,"market":"<symbol>","id":"<uuid>",'
+        '"amount":"<size:size>","price":"<price:price>","side":"<side:buy=1|sell=2>"}',
+    ),
+)
+
+
 class Bitvavo(PlainFeed):
     venue: ClassVar[str] = "bitvavo"
     reference: ClassVar[str] = "Bitvavo API docs, read 2026-11-30"
@@ -134,6 +147,10 @@ class Bitvavo(PlainFeed):
         self._symbols = symbols
         self._quotes: dict[str, _Best] = {}  # by market; None where a part is not known
         self._asked: dict[str, None] = {}  # streams without an answer
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_CHANNELS[channel]}:{symbol}"
@@ -214,7 +231,7 @@ class Bitvavo(PlainFeed):
     def _trade(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
         high, low = uuid_halves(trade.id)
         time = trade.timestamp_ns
-        out.trade(
+        out.add_trade(
             self._symbols[trade.market],
             trade.timestamp * MILLISECOND if time is None else time,
             ts_recv,
@@ -223,7 +240,7 @@ class Bitvavo(PlainFeed):
             trade.amount,
             TAKER_SIDES.get(trade.side, NO_SIDE),
             low,
-            high,
+            trade_id_high=high,
         )
 
     def _ticker(self, ticker: _Ticker, ts_recv: int, out: ColumnBuffer) -> Control | None:
@@ -240,7 +257,7 @@ class Bitvavo(PlainFeed):
         if best == before:
             return _UNCHANGED
         flags = _NO_TIME | int(Flag.LAST)
-        out.quote(number, ts_recv, ts_recv, 0, bid, bid_size, ask, ask_size, flags)
+        out.add_quote(number, ts_recv, ts_recv, 0, bid, bid_size, ask, ask_size, flags=flags)
         self._quotes[ticker.market] = best
         return None
 
@@ -248,7 +265,9 @@ class Bitvavo(PlainFeed):
         time = ts_recv if book.timestamp is None else book.timestamp
         flags |= _NO_TIME if book.timestamp is None else 0
         number, nonce = self._symbols[book.market], book.nonce
-        out.levels(number, time, ts_recv, nonce, nonce, book.bids, book.asks, 0, flags)
+        out.add_book_update(
+            number, time, ts_recv, book.bids, book.asks, first=nonce, last=nonce, flags=flags
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(payload)

@@ -238,7 +238,7 @@ class Bullish(PlainFeed):
                 best = _parse_quotes(payload).data
                 time, sequence = time_ns(best.timestamp), whole_number(best.sequenceNumber)
                 sides = (*_best(best.bid), *_best(best.ask))
-                out.quote(self._symbols[best.symbol], time, ts_recv, sequence, *sides)
+                out.add_quote(self._symbols[best.symbol], time, ts_recv, sequence, *sides)
             case "V1TALevel2":
                 books = _parse_books(payload)
                 self._book(books.data, books.type == "snapshot", ts_recv, out)
@@ -254,7 +254,7 @@ class Bullish(PlainFeed):
 
     def _trade(self, trade: _Trade, flags: int, ts_recv: int, out: ColumnBuffer) -> None:
         identifier = whole_number(trade.tradeId)
-        out.trade(
+        out.add_trade(
             self._symbols[trade.symbol],
             time_ns(trade.createdAtTimestamp),
             ts_recv,
@@ -280,16 +280,15 @@ class Bullish(PlainFeed):
 
     def _book(self, book: _Levels, is_image: bool, ts_recv: int, out: ColumnBuffer) -> None:
         first, last = map(whole_number, book.sequenceNumberRange)
-        out.levels(
+        out.add_book_update(
             self._symbols[book.symbol],
             time_ns(book.timestamp),
             ts_recv,
-            last if is_image else first,
-            last,
             _pairs(book.bids),
             _pairs(book.asks),
-            0,
-            Flag.SNAPSHOT if is_image else 0,
+            first=last if is_image else first,
+            last=last,
+            flags=Flag.SNAPSHOT if is_image else 0,
             are_pairs=True,
         )
 

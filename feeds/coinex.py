@@ -259,7 +259,7 @@ class Coinex(PlainFeed):
         number, fresh = self._symbols[deals.market], deals.market in self._fresh
         flags = int(Flag.LAST | Flag.SNAPSHOT if fresh else Flag.LAST)
         for deal in sorted(deals.deal_list, key=_number_of):
-            out.trade(
+            out.add_trade(
                 number,
                 deal.created_at * MILLISECOND,
                 ts_recv,
@@ -279,7 +279,7 @@ class Coinex(PlainFeed):
         number = self._symbols[best.market]
         bid = _side(best.best_bid_price, best.best_bid_size)
         ask = _side(best.best_ask_price, best.best_ask_size)
-        out.quote(number, time_ns(time, unit), ts_recv, 0, *bid, *ask)
+        out.add_quote(number, time_ns(time, unit), ts_recv, 0, *bid, *ask)
 
     def _state(self, state: _State, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[state.market]
@@ -304,7 +304,9 @@ class Coinex(PlainFeed):
             _check(levels)
         number, time = self._symbols[update.market], levels.updated_at * MILLISECOND
         flags = _IMAGE if update.is_full else 0
-        out.levels(number, time, ts_recv, 0, 0, levels.bids, levels.asks, 0, flags, are_pairs=True)
+        out.add_book_update(
+            number, time, ts_recv, levels.bids, levels.asks, flags=flags, are_pairs=True
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = orjson.loads(inflated(payload, _FRAME_BYTES_MAX))

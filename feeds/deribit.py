@@ -301,7 +301,7 @@ class Deribit(PlainFeed):
         if is_liquidation and self._market == "future":
             self._liquidations(trade, ts_recv, out)
         flags = _LAST | (Flag.LIQUIDATION if is_liquidation else 0)
-        out.trade(
+        out.add_trade(
             self._symbols[trade.instrument_name],
             trade.timestamp * MILLISECOND,
             ts_recv,
@@ -363,20 +363,20 @@ class Deribit(PlainFeed):
             *_side(quote.best_bid_price, quote.best_bid_amount),
             *_side(quote.best_ask_price, quote.best_ask_amount),
         )
-        out.quote(number, quote.timestamp * MILLISECOND, ts_recv, 0, *sides)
+        out.add_quote(number, quote.timestamp * MILLISECOND, ts_recv, 0, *sides)
 
     def _book(self, book: _Book, ts_recv: int, out: ColumnBuffer) -> None:
         is_snapshot = book.type == "snapshot"
-        out.levels(
+        out.add_book_update(
             self._symbols[book.instrument_name],
             book.timestamp * MILLISECOND,
             ts_recv,
-            book.change_id,
-            book.change_id,
             [_level(level) for level in book.bids],
             [_level(level) for level in book.asks],
-            0 if is_snapshot else book.prev_change_id,
-            Flag.SNAPSHOT if is_snapshot else 0,
+            first=book.change_id,
+            last=book.change_id,
+            previous=0 if is_snapshot else book.prev_change_id,
+            flags=Flag.SNAPSHOT if is_snapshot else 0,
             are_pairs=True,
         )
 

@@ -256,7 +256,7 @@ class Dydx(PlainFeed):
         for part in parts:
             for trade in reversed(part.trades) if is_past else part.trades:
                 identifier = _trade_id(trade.id)
-                out.trade(
+                out.add_trade(
                     number,
                     iso_event_ns(trade.createdAt),
                     ts_recv,
@@ -265,8 +265,8 @@ class Dydx(PlainFeed):
                     trade.size,
                     _SIDES[trade.side],
                     identifier & _ID_MASK,
-                    identifier >> 64,
-                    int(Flag.LAST) | past | _TYPES.get(trade.type, 0),
+                    trade_id_high=identifier >> 64,
+                    flags=int(Flag.LAST) | past | _TYPES.get(trade.type, 0),
                 )
 
     def _markets(self, message: _Message, ts_recv: int, out: ColumnBuffer) -> None:
@@ -288,20 +288,29 @@ class Dydx(PlainFeed):
                 [(level.price, level.size) for level in side] for side in (image.bids, image.asks)
             )
             flags = no_time | Flag.SNAPSHOT
-            out.levels(number, ts_recv, ts_recv, last, last, bids, asks, 0, flags, are_pairs=True)
-            return
-        is_batch = message.type == "channel_batch_data"
-        for part in _parse_update_batch(contents) if is_batch else [_parse_update(contents)]:
-            out.levels(
+            out.add_book_update(
                 number,
                 ts_recv,
                 ts_recv,
-                last,
-                last,
+                bids,
+                asks,
+                first=last,
+                last=last,
+                flags=flags,
+                are_pairs=True,
+            )
+            return
+        is_batch = message.type == "channel_batch_data"
+        for part in _parse_update_batch(contents) if is_batch else [_parse_update(contents)]:
+            out.add_book_update(
+                number,
+                ts_recv,
+                ts_recv,
                 pairs_of(part.bids),
                 pairs_of(part.asks),
-                0,
-                no_time,
+                first=last,
+                last=last,
+                flags=no_time,
                 are_pairs=True,
             )
 

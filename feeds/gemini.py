@@ -169,11 +169,11 @@ class Gemini(PlainFeed):
             trade = _parse_trade(payload)
             side = _ASK if trade.m else _BID
             row = (trade.t, trade.p, trade.q, side, trade.t)
-            out.trade(self._symbols[trade.s.upper()], trade.E, ts_recv, *row)
+            out.add_trade(self._symbols[trade.s.upper()], trade.E, ts_recv, *row)
         elif head.u is not None:
             quote = _parse_quote(payload)
             prices = (quote.b, quote.B, quote.a, quote.A)
-            out.quote(self._symbols[quote.s.upper()], quote.E, ts_recv, quote.u, *prices)
+            out.add_quote(self._symbols[quote.s.upper()], quote.E, ts_recv, quote.u, *prices)
         else:
             return self._answer(payload, head)
         return None

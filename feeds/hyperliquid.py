@@ -208,12 +208,12 @@ class Hyperliquid(PlainFeed):
                 best = _parse_best(message.data)
                 bid, ask = ((item.px, item.sz) if item else _EMPTY for item in best.bbo)
                 number = self._symbols[best.coin]
-                out.quote(number, best.time * MILLISECOND, ts_recv, 0, *bid, *ask)
+                out.add_quote(number, best.time * MILLISECOND, ts_recv, 0, *bid, *ask)
             case "l2Book":
                 book = _parse_book(message.data)
                 bids, asks = ([(level.px, level.sz) for level in side] for side in book.levels)
                 number, time = self._symbols[book.coin], book.time * MILLISECOND
-                out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, _IMAGE, are_pairs=True)
+                out.add_book_update(number, time, ts_recv, bids, asks, flags=_IMAGE, are_pairs=True)
             case "activeAssetCtx":
                 self._context(_parse_context(message.data), ts_recv, out)
             case "subscriptionResponse":
@@ -240,7 +240,7 @@ class Hyperliquid(PlainFeed):
     def _trades(self, trades: list[_Trade], ts_recv: int, out: ColumnBuffer) -> None:
         fresh = self._fresh
         for trade in trades:
-            out.trade(
+            out.add_trade(
                 self._symbols[trade.coin],
                 trade.time * MILLISECOND,
                 ts_recv,

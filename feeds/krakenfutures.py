@@ -33,6 +33,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -56,6 +57,7 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     SizeUnit,
     TradeNumbers,
@@ -69,6 +71,7 @@ from ingestor.adapter import (
     iso_event_ns,
     iso_text,
     optional_ns,
+    shape,
     unsigned,
     uuid_halves,
 )
@@ -186,6 +189,22 @@ _MARKET: Final = Market(
 )
 
 
+# The texts of frequent frames. What is no plain fill goes to `decode`.
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"feed":"book","product_id":"<symbol>","side":"<side:buy=1|sell=2>",'
+        '"seq":<int:first,last>=1>,"price":<price>,"qty":<size><level>,"timestamp":<ms:ts_event>}',
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"feed":"trade","product_id":"<symbol>","uid":"<uuid>","side":"<side:buy=1|sell=2>",'
+        '"type":"fill","seq":<int:sequence>,"time":<ms:ts_event>,"qty":<size:size>,'
+        '"price":<price:price>}',
+    ),
+)
+
+
 class KrakenFutures(PlainFeed):
     venue: ClassVar[str] = "krakenfutures"
     reference: ClassVar[str] = "Kraken Futures WebSocket API v1, read 2026-11-30"
@@ -195,6 +214,10 @@ class KrakenFutures(PlainFeed):
         self._market = market
         self._symbols = symbols
         self._requests = Requests(1)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_FEEDS[channel]}:{symbol}"
@@ -260,7 +283,7 @@ class KrakenFutures(PlainFeed):
                 ts_event=time,
                 sequence=trade.seq,
             )
-        out.trade(
+        out.add_trade(
             number,
             time,
             ts_recv,
@@ -269,8 +292,8 @@ class KrakenFutures(PlainFeed):
             trade.qty,
             TAKER_SIDES.get(trade.side, NO_SIDE),
             low,
-            high,
-            flags | _CONDITIONS.get(trade.type, 0),
+            trade_id_high=high,
+            flags=flags | _CONDITIONS.get(trade.type, 0),
         )
 
     def _ticker(self, one: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
@@ -320,16 +343,15 @@ class KrakenFutures(PlainFeed):
         out: ColumnBuffer,
     ) -> None:
         time = message.timestamp
-        out.levels(
+        out.add_book_update(
             self._symbols[message.product_id],
             ts_recv if time is None else time * MILLISECOND,
             ts_recv,
-            message.seq,
-            message.seq,
             sides[0],
             sides[1],
-            0,
-            flags if time is not None else flags | Flag.NO_VENUE_TIME,
+            first=message.seq,
+            last=message.seq,
+            flags=flags if time is not None else flags | Flag.NO_VENUE_TIME,
             are_pairs=True,
         )
 

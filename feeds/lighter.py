@@ -260,7 +260,7 @@ class Lighter(PlainFeed):
                     ts_event=trade.timestamp * MILLISECOND,
                     sequence=identifier,
                 )
-            out.trade(
+            out.add_trade(
                 number,
                 trade.timestamp * MILLISECOND,
                 ts_recv,
@@ -276,22 +276,22 @@ class Lighter(PlainFeed):
         bid, ask = quote.ticker.b or _Level(), quote.ticker.a or _Level()
         sides = (bid.price, bid.size, ask.price, ask.size)
         time = quote.timestamp * MILLISECOND
-        out.quote(self._number(quote.channel), time, ts_recv, quote.nonce, *sides)
+        out.add_quote(self._number(quote.channel), time, ts_recv, quote.nonce, *sides)
 
     def _book(self, message: _Books, is_first: bool, ts_recv: int, out: ColumnBuffer) -> None:
         book = message.order_book
         time = message.timestamp if book.last_updated_at is None else book.last_updated_at
         flags = int(Flag.SNAPSHOT) if is_first else 0
-        out.levels(
+        out.add_book_update(
             self._number(message.channel),
             ts_recv if time is None else either_ns(time),
             ts_recv,
-            book.nonce,
-            book.nonce,
             [(level.price, level.size) for level in book.bids],
             [(level.price, level.size) for level in book.asks],
-            0 if is_first else book.begin_nonce,
-            flags | Flag.NO_VENUE_TIME if time is None else flags,
+            first=book.nonce,
+            last=book.nonce,
+            previous=0 if is_first else book.begin_nonce,
+            flags=flags | Flag.NO_VENUE_TIME if time is None else flags,
             are_pairs=True,
         )
 

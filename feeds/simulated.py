@@ -129,13 +129,27 @@ def _append(
 ) -> None:
     match event:
         case _Trade():
-            out.trade(number, event.t, ts_recv, event.i, event.p, event.q, _SIDES[event.m], event.i)
+            out.add_trade(
+                number, event.t, ts_recv, event.i, event.p, event.q, _SIDES[event.m], event.i
+            )
         case _Quote():
-            out.quote(number, event.t, ts_recv, event.u, *event.b, *event.a)
+            out.add_quote(number, event.t, ts_recv, event.u, *event.b, *event.a)
         case _Book(t=time, U=first, u=last, b=bids, a=asks):
-            out.levels(number, time, ts_recv, first, last, bids, asks, are_pairs=True)
+            out.add_book_update(
+                number, time, ts_recv, bids, asks, first=first, last=last, are_pairs=True
+            )
         case _Snapshot(t=time, u=last, b=bids, a=asks):
-            out.levels(number, time, ts_recv, last, last, bids, asks, 0, _SNAPSHOT, are_pairs=True)
+            out.add_book_update(
+                number,
+                time,
+                ts_recv,
+                bids,
+                asks,
+                first=last,
+                last=last,
+                flags=_SNAPSHOT,
+                are_pairs=True,
+            )
 
 
 class Simulated:

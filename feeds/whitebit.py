@@ -227,7 +227,7 @@ class WhiteBit(PlainFeed):
                     bid = quote.bid_price or "0", quote.bid_size or "0"
                     ask = quote.ask_price or "0", quote.ask_size or "0"
                     number, time = self._symbols[quote.market], decimal_ns(quote.time, SECOND)
-                    out.quote(number, time, ts_recv, quote.update_id, *bid, *ask)
+                    out.add_quote(number, time, ts_recv, quote.update_id, *bid, *ask)
             case "depth_update":
                 message = _parse_depths(payload).params
                 book = message.book
@@ -246,7 +246,7 @@ class WhiteBit(PlainFeed):
         number = self._symbols[message.market]
         flags = _LAST if message.market in self._begun else _LAST | Flag.SNAPSHOT
         for trade in sorted(message.trades, key=lambda one: one.id):
-            out.trade(
+            out.add_trade(
                 number,
                 decimal_ns(trade.time, SECOND),
                 ts_recv,

@@ -28,6 +28,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -47,6 +48,7 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Side,
     SnapshotSource,
     UnknownMessage,
@@ -56,6 +58,7 @@ from ingestor.adapter import (
     append_pairs,
     instrument,
     optional_ns,
+    shape,
 )
 
 DEPTH: Final = 50
@@ -189,6 +192,16 @@ _MARKET: Final = Market(
 )
 
 
+# The text of plain trades.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"topic":"trade@<text>","ts":<ms:ts_event>,"data":{"s":"<symbol>","px":"<price:price>",'
+        '"sx":"<size:size>","sd":"<side:BUY=1|SELL=2>","ts":<ms:ts_event>,"src":0,"rpi":false}}',
+    ),
+)
+
+
 class WooX(PlainFeed):
     venue: ClassVar[str] = "woox"
     reference: ClassVar[str] = "WOO X Websocket API V3, read 2026-11-30"
@@ -201,6 +214,10 @@ class WooX(PlainFeed):
         self._market = market
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return _STREAMS[channel].format(symbol)
@@ -235,7 +252,7 @@ class WooX(PlainFeed):
                 quote = message.data
                 time = (message.ts if quote.ts is None else quote.ts) * MILLISECOND
                 sides = quote.bp or "0", quote.bq or "0", quote.ap or "0", quote.aq or "0"
-                out.quote(self._symbols[quote.s], time, ts_recv, 0, *sides)
+                out.add_quote(self._symbols[quote.s], time, ts_recv, 0, *sides)
             case "orderbookupdate":
                 depth = _parse_depths(payload).data
                 times, numbers = (
@@ -254,7 +271,7 @@ class WooX(PlainFeed):
     def _trade(self, message: _Trades, ts_recv: int, out: ColumnBuffer) -> None:
         trade = message.data
         flags = _LAST | (Flag.LIQUIDATION if trade.src == _LIQUIDATION else 0)
-        out.trade(
+        out.add_trade(
             self._symbols[trade.s],
             (message.ts if trade.ts is None else trade.ts) * MILLISECOND,
             ts_recv,
@@ -358,14 +375,14 @@ class WooX(PlainFeed):
             for side in (image.data.bids, image.data.asks)
         )
         is_cut = max(len(bids), len(asks)) >= DEPTH
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             image.timestamp * MILLISECOND,
             ts_recv,
-            image.timestamp,
-            image.timestamp,
             bids,
             asks,
+            first=image.timestamp,
+            last=image.timestamp,
             flags=Flag.SNAPSHOT | Flag.PARTIAL if is_cut else Flag.SNAPSHOT,
             are_pairs=True,
         )

@@ -28,7 +28,8 @@ from ingestor.model.rows import Rows
 from ingestor.sinks.kafka.produce_request import Batches, Failures, ProduceClient
 from ingestor.telemetry import logs
 from ingestor.telemetry.histogram import Histogram, percentile_ns
-from ingestor.telemetry.metrics import Metrics, Stage
+from ingestor.telemetry.metrics import Metrics
+from ingestor.telemetry.row_lags import Stage
 
 
 class Lags:

@@ -444,14 +444,14 @@ class Binance:
         # A recording doesn't say how many were asked for: as many as may be are taken for cut.
         if max(len(bids), len(asks)) in _DEPTH_WEIGHT[self._market]:
             flags |= Flag.PARTIAL
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             ts_recv if time is None else time * MILLISECOND,
             ts_recv,
-            last,
-            last,
             bids,
             asks,
+            first=last,
+            last=last,
             flags=flags,
         )
 

@@ -175,10 +175,8 @@ def _append_trade(trade: _Traded, instrument: int, ts_recv: int, out: ColumnBuff
         case AggregateTrade() | PastAggregate() if _has_rpi(trade):
             flags = _LAST_RPI
     number, side = trade.t, _AGGRESSORS[trade.m]
-    out.trade(
-        *(instrument, either_ns(trade.T), ts_recv, number, trade.p, trade.q, side, number, high),
-        flags,
-    )
+    time, row = either_ns(trade.T), (number, trade.p, trade.q, side, number)
+    out.add_trade(instrument, time, ts_recv, *row, trade_id_high=high, flags=flags)
 
 
 def append_event(symbols: Mapping[str, int], event: Any, ts_recv: int, out: ColumnBuffer) -> None:
@@ -194,13 +192,21 @@ def append_event(symbols: Mapping[str, int], event: Any, ts_recv: int, out: Colu
     match event:
         case Quote(u=sequence):
             best = event.b, event.B, event.a, event.A
-            out.quote(number, ts_recv, ts_recv, sequence, *best, _LAST_UNTIMED)
+            out.add_quote(number, ts_recv, ts_recv, sequence, *best, flags=_LAST_UNTIMED)
         case BookTicker(u=sequence, T=time):
             best = event.b, event.B, event.a, event.A
-            out.quote(number, time * MILLISECOND, ts_recv, sequence, *best)
+            out.add_quote(number, time * MILLISECOND, ts_recv, sequence, *best)
         case Depth() | FuturesDepth():
-            numbers = event.U, event.u
-            out.levels(number, either_ns(event.T), ts_recv, *numbers, event.b, event.a, event.pu)
+            out.add_book_update(
+                number,
+                either_ns(event.T),
+                ts_recv,
+                event.b,
+                event.a,
+                first=event.U,
+                last=event.u,
+                previous=event.pu,
+            )
         case _:
             _append_trade(event, number, ts_recv, out)
 

@@ -155,7 +155,7 @@ def _append_trade(trade: _Trade, instrument: int, ts_recv: int, out: ColumnBuffe
     time, side = trade.T * MILLISECOND, SIDES.get(trade.S, _NONE)
     flags = _LAST | _BLOCK[trade.BT] | _RPI[trade.RPI]
     numbers = trade.seq, trade.p, trade.v
-    out.trade(instrument, time, ts_recv, *numbers, side, low, high, flags)
+    out.add_trade(instrument, time, ts_recv, *numbers, side, low, trade_id_high=high, flags=flags)
 
 
 def append_book(
@@ -172,8 +172,17 @@ def append_book(
     """
     book = _parse_book(payload)
     data, flags = book.data, _flags(book, depth)
-    event = (symbols[data.s], book.cts * MILLISECOND, ts_recv, data.u, data.u)
-    out.levels(*event, data.b, data.a, 0, flags, check_value=data.seq & CHECK_BITS)
+    out.add_book_update(
+        symbols[data.s],
+        book.cts * MILLISECOND,
+        ts_recv,
+        data.b,
+        data.a,
+        first=data.u,
+        last=data.u,
+        flags=flags,
+        check_value=data.seq & CHECK_BITS,
+    )
 
 
 def _flags(book: _Book, depth: int) -> int:

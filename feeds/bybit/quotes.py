@@ -114,7 +114,7 @@ def append_quote(
     best = Best(data.u, bid, ask)
     if best == before:
         return UNCHANGED
-    out.quote(instrument, quote.cts * MILLISECOND, ts_recv, data.u, *bid, *ask)
+    out.add_quote(instrument, quote.cts * MILLISECOND, ts_recv, data.u, *bid, *ask)
     known.best[data.s] = best
     return None
 

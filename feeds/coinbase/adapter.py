@@ -159,7 +159,7 @@ def _append_trade(
     trade: _Trade, instrument: int, ts_recv: int, flags: int, out: ColumnBuffer
 ) -> None:
     number, side = whole_number(trade.trade_id), _AGGRESSORS.get(trade.side, _NO_SIDE)
-    out.trade(
+    out.add_trade(
         instrument,
         iso_event_ns(trade.time),
         ts_recv,
@@ -345,16 +345,15 @@ class Coinbase:
                 )
             # Levels of one event share their time; where a snapshot has none, it is 1970.
             time = updates[-1].event_time if updates else _NO_TIME
-            out.levels(
+            out.add_book_update(
                 self._symbols[event.product_id],
                 iso_event_ns(message.timestamp if time.startswith(_NO_TIME) else time),
                 ts_recv,
-                number,
-                number,
                 bids,
                 asks,
-                0,
-                _BOOK_FLAGS[event.type],
+                first=number,
+                last=number,
+                flags=_BOOK_FLAGS[event.type],
                 are_pairs=True,
             )
 

@@ -268,7 +268,7 @@ class Gate(PlainFeed):
                 quote = _parse_quotes(payload).result
                 prices = (quote.b or "0", quote.B or "0", quote.a or "0", quote.A or "0")
                 number = self._symbols[quote.s]
-                out.quote(number, quote.t * MILLISECOND, ts_recv, quote.u, *prices)
+                out.add_quote(number, quote.t * MILLISECOND, ts_recv, quote.u, *prices)
             case "obu" | updates.CHANNEL as name:
                 return self._books(name, payload, ts_recv, out)
             case "candlesticks" | "tickers" | "public_liquidates" as name if self._carries(name):
@@ -287,13 +287,13 @@ class Gate(PlainFeed):
             side = TAKER_SIDES.get(one.side, NO_SIDE)
             time = decimal_ns(one.create_time_ms, MILLISECOND)
             number = self._symbols[one.currency_pair]
-            out.trade(number, time, ts_recv, one.id, one.price, one.amount, side, one.id)
+            out.add_trade(number, time, ts_recv, one.id, one.price, one.amount, side, one.id)
             return None
         trades = _parse_futures_trades(payload).result
         whole = [trade for trade in trades if trade.size not in _NO_SIZE]
         for trade in whole:
             size, is_sale = unsigned(trade.size)
-            out.trade(
+            out.add_trade(
                 self._symbols[trade.contract],
                 decimal_ns(trade.create_time_ms, MILLISECOND),
                 ts_recv,

@@ -86,7 +86,9 @@ def append(update: _Update, number: int, ts_recv: int, out: ColumnBuffer) -> Non
     """
     sides = _pairs(update.b), _pairs(update.a)
     time = update.t * MILLISECOND
-    out.levels(number, time, ts_recv, update.U, update.u, *sides, are_pairs=True)
+    out.add_book_update(
+        number, time, ts_recv, *sides, first=update.U, last=update.u, are_pairs=True
+    )
 
 
 def request(symbol: str, market: str) -> RestRequest:
@@ -112,7 +114,9 @@ def append_image(body: bytes, market: str, number: int, ts_recv: int, out: Colum
     image = _parse_image(body)
     time = decimal_ns(image.update, MILLISECOND if market == "spot" else SECOND)
     sides = _pairs(image.bids), _pairs(image.asks)
-    out.levels(number, time, ts_recv, image.id, image.id, *sides, 0, _IMAGE, are_pairs=True)
+    out.add_book_update(
+        number, time, ts_recv, *sides, first=image.id, last=image.id, flags=_IMAGE, are_pairs=True
+    )
 
 
 def _pairs(levels: list[Any]) -> list[tuple[Any, Any]]:

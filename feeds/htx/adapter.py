@@ -288,7 +288,7 @@ class Htx(PlainFeed):
             identifier = trade.trade_id or trade.id
             if not 0 <= identifier < 1 << 127:
                 raise ValueError(f"trade {identifier} has no number of 127 bits")
-            out.trade(
+            out.add_trade(
                 number,
                 trade.ts * MILLISECOND,
                 ts_recv,
@@ -297,21 +297,21 @@ class Htx(PlainFeed):
                 trade.amount,
                 TAKER_SIDES.get(trade.direction, NO_SIDE),
                 identifier & _ID_MASK,
-                identifier >> 64,
+                trade_id_high=identifier >> 64,
             )
 
     def _spot_quote(self, number: int, tick: msgspec.Raw, ts_recv: int, out: ColumnBuffer) -> None:
         quote = _parse_spot_quote(tick)
         bid = (quote.bid, quote.bid_size) if quote.bid is not None else ("0", "0")
         ask = (quote.ask, quote.ask_size) if quote.ask is not None else ("0", "0")
-        out.quote(number, quote.quote_time * MILLISECOND, ts_recv, quote.seq_id, *bid, *ask)
+        out.add_quote(number, quote.quote_time * MILLISECOND, ts_recv, quote.seq_id, *bid, *ask)
 
     def _contract_quote(
         self, number: int, tick: msgspec.Raw, ts_recv: int, out: ColumnBuffer
     ) -> None:
         quote = _parse_contract_quote(tick)
         bid, ask = quote.bid or ("0", "0"), quote.ask or ("0", "0")
-        out.quote(number, quote.ts * MILLISECOND, ts_recv, quote.version, *bid, *ask)
+        out.add_quote(number, quote.ts * MILLISECOND, ts_recv, quote.version, *bid, *ask)
 
     def _levels(
         self,
@@ -323,16 +323,16 @@ class Htx(PlainFeed):
         ts_recv: int,
         out: ColumnBuffer,
     ) -> None:
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             msgspec.convert(message.ts, Milliseconds) * MILLISECOND,
             ts_recv,
-            levels.seq_num,
-            levels.seq_num,
             levels.bids,
             levels.asks,
-            previous,
-            flags,
+            first=levels.seq_num,
+            last=levels.seq_num,
+            previous=previous,
+            flags=flags,
             are_pairs=True,
         )
 
@@ -348,16 +348,15 @@ class Htx(PlainFeed):
         self, symbol: str, tick: msgspec.Raw, ts_recv: int, out: ColumnBuffer
     ) -> None:
         levels = _parse_contract_levels(tick)
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             levels.ts * MILLISECOND,
             ts_recv,
-            levels.version,
-            levels.version,
             levels.bids,
             levels.asks,
-            0,
-            _FLAGS[levels.event],
+            first=levels.version,
+            last=levels.version,
+            flags=_FLAGS[levels.event],
             are_pairs=True,
         )
 

@@ -75,4 +75,6 @@ def append(number: int, tick: msgspec.Raw, ts: Any, ts_recv: int, out: ColumnBuf
     last = image.version or image.seq_num
     sides = image.bids, image.asks
     time_ns = time * MILLISECOND
-    out.levels(number, time_ns, ts_recv, last, last, *sides, 0, _FLAGS, are_pairs=True)
+    out.add_book_update(
+        number, time_ns, ts_recv, *sides, first=last, last=last, flags=_FLAGS, are_pairs=True
+    )

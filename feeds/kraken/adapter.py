@@ -180,7 +180,7 @@ def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnB
             flags = int(Flag.LAST) | _FLAGS[frame.type]
             for trade in frame.data:
                 number, side = trade.trade_id, _AGGRESSOR.get(trade.side, _NO_SIDE)
-                out.trade(
+                out.add_trade(
                     symbols[trade.symbol],
                     iso_event_ns(trade.timestamp),
                     ts_recv,
@@ -195,7 +195,7 @@ def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnB
             for ticker in frame.data:
                 time = ticker.timestamp
                 is_untimed = time is None or time.startswith(_NO_TIME)  # before the first quote
-                out.quote(
+                out.add_quote(
                     symbols[ticker.symbol],
                     ts_recv if is_untimed else iso_event_ns(time or ""),
                     ts_recv,
@@ -204,23 +204,20 @@ def _append(frame: _Data, symbols: Mapping[str, int], ts_recv: int, out: ColumnB
                     ticker.bid_qty,
                     ticker.ask,
                     ticker.ask_qty,
-                    _LAST_UNTIMED if is_untimed else int(Flag.LAST),
+                    flags=_LAST_UNTIMED if is_untimed else int(Flag.LAST),
                 )
         case _Books():
             flags = _FLAGS[frame.type]
             for book in frame.data:
                 time = book.timestamp
-                out.levels(
+                out.add_book_update(
                     symbols[book.symbol],
                     ts_recv if time is None else iso_event_ns(time),
                     ts_recv,
-                    0,
-                    0,
                     list(map(_pair, book.bids)),
                     list(map(_pair, book.asks)),
-                    0,
-                    flags if time is not None else flags | _UNTIMED,
-                    book.checksum,
+                    flags=flags if time is not None else flags | _UNTIMED,
+                    checksum=book.checksum,
                     are_pairs=True,
                 )
 

@@ -74,7 +74,7 @@ def append(venue: str, instrument: int, body: bytes, ts_recv: int, out: ColumnBu
                 time, number = _seconds_ns(str(trade.time)), trade.number
                 side = _AGGRESSOR.get(trade.side, _NO_SIDE)
                 numbers = number, trade.price, trade.qty
-                out.trade(instrument, time, ts_recv, *numbers, side, number)
+                out.add_trade(instrument, time, ts_recv, *numbers, side, number)
 
 
 def _seconds_ns(text: str) -> int:

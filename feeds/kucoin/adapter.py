@@ -339,7 +339,7 @@ class Kucoin:
                 level1 = _parse_level1(message.data)
                 bid, ask = (best_of([side] if side else []) for side in (level1.bids, level1.asks))
                 time = time_ns(level1.timestamp)
-                out.quote(self._symbols[symbol], time, ts_recv, 0, *bid, *ask)
+                out.add_quote(self._symbols[symbol], time, ts_recv, 0, *bid, *ask)
             case "quotes":
                 self._ticker(_parse_ticker(message.data), ts_recv, out)
             case _ if topic in _IMAGES.values():
@@ -352,7 +352,7 @@ class Kucoin:
 
     def _trade(self, trade: _Trade, ts_recv: int, out: ColumnBuffer) -> None:
         identifier = _trade_id(trade.trade_id)
-        out.trade(
+        out.add_trade(
             self._symbols[trade.symbol],
             time_ns(trade.ts if trade.time is None else trade.time, _NS),
             ts_recv,
@@ -361,7 +361,7 @@ class Kucoin:
             trade.size,
             TAKER_SIDES.get(trade.side, NO_SIDE),
             identifier & _ID_MASK,
-            identifier >> 64,
+            trade_id_high=identifier >> 64,
         )
 
     def _ticker(self, ticker: _Ticker, ts_recv: int, out: ColumnBuffer) -> None:
@@ -373,7 +373,7 @@ class Kucoin:
             )
         )
         number, sequence = self._symbols[ticker.symbol], whole_number(ticker.sequence)
-        out.quote(number, time_ns(ticker.ts, _NS), ts_recv, sequence, *bid, *ask)
+        out.add_quote(number, time_ns(ticker.ts, _NS), ts_recv, sequence, *bid, *ask)
 
     def _instrument(self, symbol: str, told: _Instrument, ts_recv: int, out: ColumnBuffer) -> None:
         """Append what a message of two kinds says: mark and index price, or the funding rate."""
@@ -389,14 +389,14 @@ class Kucoin:
             [pair for pair in pairs_of(side) if pair[0] not in _NO_PRICE]
             for side in (increment.changes.bids, increment.changes.asks)
         )
-        out.levels(
+        out.add_book_update(
             self._symbols[increment.symbol],
             time_ns(increment.time),
             ts_recv,
-            whole_number(increment.sequence_start),
-            whole_number(increment.sequence_end),
             bids,
             asks,
+            first=whole_number(increment.sequence_start),
+            last=whole_number(increment.sequence_end),
             are_pairs=True,
         )
 
@@ -409,14 +409,26 @@ class Kucoin:
         bids, asks = {"buy": (levels, []), "sell": ([], levels)}[side]
         number, sequence = self._symbols[symbol], whole_number(change.sequence)
         time = time_ns(change.timestamp)
-        out.levels(number, time, ts_recv, sequence, sequence, bids, asks, are_pairs=True)
+        out.add_book_update(
+            number, time, ts_recv, bids, asks, first=sequence, last=sequence, are_pairs=True
+        )
 
     def _best(self, symbol: str, best: _Best, ts_recv: int, out: ColumnBuffer) -> None:
         bids, asks = pairs_of(best.bids), pairs_of(best.asks)
         number, time = whole_number(best.sequence), time_ns(best.timestamp)
         flags = int(Flag.SNAPSHOT | Flag.PARTIAL)
         instrument = self._symbols[symbol]
-        out.levels(instrument, time, ts_recv, number, number, bids, asks, 0, flags, are_pairs=True)
+        out.add_book_update(
+            instrument,
+            time,
+            ts_recv,
+            bids,
+            asks,
+            first=number,
+            last=number,
+            flags=flags,
+            are_pairs=True,
+        )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         message = _parse(payload)
@@ -465,7 +477,17 @@ class Kucoin:
         bids, asks = pairs_of(image.bids), pairs_of(image.asks)
         flags = _IMAGE[self._market]
         instrument = self._symbols[symbol]
-        out.levels(instrument, time, ts_recv, number, number, bids, asks, 0, flags, are_pairs=True)
+        out.add_book_update(
+            instrument,
+            time,
+            ts_recv,
+            bids,
+            asks,
+            first=number,
+            last=number,
+            flags=flags,
+            are_pairs=True,
+        )
 
 
 def _trade_id(text: object) -> int:

@@ -138,19 +138,27 @@ def take(
             identifier = whole_number(trade.ti)
             side = TAKER_SIDES.get(trade.S.lower(), NO_SIDE)
             row = (identifier, trade.p, trade.q, side, identifier)
-            out.trade(symbols[trade.s], trade.M, ts_recv, *row)
+            out.add_trade(symbols[trade.s], trade.M, ts_recv, *row)
         case "quotes":
             best = _parse_ticker(push.d)
             bid, ask = (best.b or "0", best.B or "0"), (best.a or "0", best.A or "0")
-            out.quote(symbols[best.s], best.M, ts_recv, best.E, *bid, *ask)
+            out.add_quote(symbols[best.s], best.M, ts_recv, best.E, *bid, *ask)
         case "book" if has_book:
             book = _parse_book(push.d)
             flags = _FLAGS[push.t]
             first = book.C if flags else book.O
             sides = pairs_of(book.b), pairs_of(book.a)
             number = symbols[book.s]
-            numbers = (first, book.C)
-            out.levels(number, book.M, ts_recv, *numbers, *sides, 0, flags, are_pairs=True)
+            out.add_book_update(
+                number,
+                book.M,
+                ts_recv,
+                *sides,
+                first=first,
+                last=book.C,
+                flags=flags,
+                are_pairs=True,
+            )
         case _ if name == BOOK:
             return OTHER_BOOK
         case _ if name in _LEFT_OUT:

@@ -269,7 +269,7 @@ class Mexc:
         is_list = bytes(push.data)[:1] == b"["
         for deal in _parse_deals(push.data) if is_list else [_parse_deal(push.data)]:
             identifier = whole_number(deal.i)
-            out.trade(
+            out.add_trade(
                 number,
                 deal.t * MILLISECOND,
                 ts_recv,
@@ -302,16 +302,15 @@ class Mexc:
     ) -> None:
         first, last, flags = numbers
         time = ts_recv if ts_ms is None else ts_ms * MILLISECOND
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             time,
             ts_recv,
-            first,
-            last,
             pairs_of(depth.bids),
             pairs_of(depth.asks),
-            0,
-            flags | (Flag.NO_VENUE_TIME if ts_ms is None else 0),
+            first=first,
+            last=last,
+            flags=flags | (Flag.NO_VENUE_TIME if ts_ms is None else 0),
             are_pairs=True,
         )
 

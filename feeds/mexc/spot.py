@@ -89,13 +89,15 @@ def _depths(message: Message, number: int, ts_recv: int, out: ColumnBuffer) -> N
         for side in (1, 2)
     )
     first, last = (whole_number(text_of(depths, field)) for field in (4, 5))
-    out.levels(number, _time(message), ts_recv, first, last, bids, asks, are_pairs=True)
+    out.add_book_update(
+        number, _time(message), ts_recv, bids, asks, first=first, last=last, are_pairs=True
+    )
 
 
 def _deals(message: Message, number: int, ts_recv: int, out: ColumnBuffer) -> None:
     for deal in messages_of(message_of(message, _DEALS), 1):
         identifier = _trade_id(deal)
-        out.trade(
+        out.add_trade(
             number,
             time_ns(integer_of(deal, 4), MILLISECOND),
             ts_recv,
@@ -119,4 +121,4 @@ def _ticker(message: Message, number: int, ts_recv: int, out: ColumnBuffer) -> N
     best: list[Any] = [text_of(ticker, field) if field in ticker else "0" for field in range(1, 5)]
     if ticker.keys().isdisjoint(range(1, 5)):
         raise DecodeError("mexc", "a quote without sides")
-    out.quote(number, _time(message), ts_recv, 0, best[0], best[1], best[2], best[3])
+    out.add_quote(number, _time(message), ts_recv, 0, best[0], best[1], best[2], best[3])

@@ -326,16 +326,15 @@ class Okx:
         """
         [image] = parse_image(body).data
         is_cut = max(len(image.bids), len(image.asks)) >= DEPTH
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             time_ns(image.ts),
             ts_recv,
-            image.seqId,
-            image.seqId,
             [(level.price, level.size) for level in image.bids],
             [(level.price, level.size) for level in image.asks],
-            0,
-            Flag.SNAPSHOT | Flag.FETCHED | (Flag.PARTIAL if is_cut else 0),
+            first=image.seqId,
+            last=image.seqId,
+            flags=Flag.SNAPSHOT | Flag.FETCHED | (Flag.PARTIAL if is_cut else 0),
             are_pairs=True,
         )
 

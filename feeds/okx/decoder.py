@@ -137,7 +137,7 @@ def append_history(body: bytes, instrument: int, ts_recv: int, out: ColumnBuffer
 
 def _append_trade(trade: _Trade, instrument: int, ts_recv: int, out: ColumnBuffer) -> None:
     number, fills = whole_number(trade.tradeId), whole_number(str(trade.count))
-    out.trade(
+    out.add_trade(
         instrument,
         time_ns(trade.ts),
         ts_recv,
@@ -146,8 +146,8 @@ def _append_trade(trade: _Trade, instrument: int, ts_recv: int, out: ColumnBuffe
         trade.sz,
         _SIDES.get(trade.side, _NO_SIDE),
         number,
-        max(0, fills - 1),
-        _LAST_RPI if trade.source == _RPI else _LAST,
+        trade_id_high=max(0, fills - 1),
+        flags=_LAST_RPI if trade.source == _RPI else _LAST,
     )
 
 
@@ -167,7 +167,7 @@ def append_quotes(
     for quote in message.data:
         bid, ask = (quote.bids or _NONE)[0], (quote.asks or _NONE)[0]
         levels = bid.price, bid.size, ask.price, ask.size
-        out.quote(number, time_ns(quote.ts), ts_recv, quote.seqId, *levels)
+        out.add_quote(number, time_ns(quote.ts), ts_recv, quote.seqId, *levels)
 
 
 def append_book(
@@ -187,17 +187,17 @@ def append_book(
     for update in book.data:
         bids, asks = update.bids, update.asks
         previous = update.prevSeqId
-        out.levels(
+        out.add_book_update(
             instrument,
             time_ns(update.ts),
             ts_recv,
-            update.seqId,
-            update.seqId,
             [(level.price, level.size) for level in bids],
             [(level.price, level.size) for level in asks],
-            0 if previous == -1 else previous,
-            flags and image_flags(update),
-            update.checksum & _CRC_BITS if update.checksum else None,
+            first=update.seqId,
+            last=update.seqId,
+            previous=0 if previous == -1 else previous,
+            flags=flags and image_flags(update),
+            checksum=update.checksum & _CRC_BITS if update.checksum else None,
             are_pairs=True,
         )
 
@@ -221,15 +221,14 @@ def append_images(
     message = parse_quotes(payload)
     instrument = symbols[message.arg.instId]
     for image in message.data:
-        out.levels(
+        out.add_book_update(
             instrument,
             time_ns(image.ts),
             ts_recv,
-            image.seqId,
-            image.seqId,
             [(level.price, level.size) for level in image.bids],
             [(level.price, level.size) for level in image.asks],
-            0,
-            Flag.SNAPSHOT | Flag.PARTIAL,
+            first=image.seqId,
+            last=image.seqId,
+            flags=Flag.SNAPSHOT | Flag.PARTIAL,
             are_pairs=True,
         )

@@ -232,7 +232,7 @@ class Upbit(PlainFeed):
         return Notice.HEARTBEAT
 
     def _trade(self, trade: _Trade | _SimpleTrade, ts_recv: int, out: ColumnBuffer) -> None:
-        out.trade(
+        out.add_trade(
             self._symbols[trade.code],
             _ns(trade.trade_timestamp),
             ts_recv,
@@ -253,7 +253,7 @@ class Upbit(PlainFeed):
             (unit.ask_price, unit.ask_size) for unit in units if unit.ask_price not in _NOT_THERE
         ]
         number, time = self._symbols[book.code], _ns(book.timestamp)
-        out.levels(number, time, ts_recv, 0, 0, bids, asks, 0, _IMAGE, are_pairs=True)
+        out.add_book_update(number, time, ts_recv, bids, asks, flags=_IMAGE, are_pairs=True)
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         messages = _parse_list(payload) if payload[:1] == b"[" else [payload]

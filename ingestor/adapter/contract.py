@@ -48,7 +48,7 @@ class BookRule:
 
     depth_max: levels a side that the venue keeps; deeper ones are cut after each update.
     checksum: called with the book's best levels as scaled integers, [(price, size), ...] best
-    first, bids then asks; returns what `ColumnBuffer.levels(checksum=...)` carried.
+    first, bids then asks; returns what `ColumnBuffer.add_book_update(checksum=...)` carried.
     checksum_text: where `checksum` is the CRC32 of one text per level, asks then bids: what makes
     that text of (price, size). Unchanged levels then keep theirs, which is several times faster.
     checksum_of_decimals: instead of `checksum`, where the texts of the venue's frames count: called

@@ -66,14 +66,23 @@ def append_pairs(
         out: takes it.
         instrument: its number.
         times: of the event and of its receipt, ns.
-        numbers: `first`, `last` and `previous` of `ColumnBuffer.levels`.
+        numbers: `first`, `last` and `previous` of `ColumnBuffer.add_book_update`.
         sides: bids and asks.
-        flags: as in `ColumnBuffer.levels`.
-        checksum: as in `ColumnBuffer.levels`.
+        flags: as in `ColumnBuffer.add_book_update`.
+        checksum: as in `ColumnBuffer.add_book_update`.
     """
     first, last, previous = numbers
     levels = parse_levels(bytes(sides[0])), parse_levels(bytes(sides[1]))
-    out.levels(instrument, *times, first, last, *levels, previous, flags, checksum)
+    out.add_book_update(
+        instrument,
+        *times,
+        *levels,
+        first=first,
+        last=last,
+        previous=previous,
+        flags=flags,
+        checksum=checksum,
+    )
 
 
 def said(value: Any) -> Any:

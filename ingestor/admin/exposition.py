@@ -35,7 +35,8 @@ import ingestor
 from ingestor.decode.frame_counts import FrameCounts
 from ingestor.native import native
 from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram
-from ingestor.telemetry.metrics import Metrics, Stage
+from ingestor.telemetry.metrics import Metrics
+from ingestor.telemetry.row_lags import Stage
 from ingestor.telemetry.status import Status
 
 SLICE_S: Final = 0.004

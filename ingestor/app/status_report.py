@@ -21,7 +21,8 @@ from ingestor.sinks.kafka.queue import QueueStatistics
 from ingestor.sources.live.statistics import SupervisorStatistics
 from ingestor.telemetry.histogram import percentile_ns
 from ingestor.telemetry.loop_lag import LoopLag
-from ingestor.telemetry.metrics import Metrics, Stage
+from ingestor.telemetry.metrics import Metrics
+from ingestor.telemetry.row_lags import Stage
 from ingestor.telemetry.status import FeedStatus, Phase, RecentEvent, Status
 
 WINDOW_S: Final = 5.0  # of the lags shown while running

@@ -181,7 +181,7 @@ class ColumnBuffer:
         kept = self.kept_rows.setdefault(row_class, [])
         kept += (reader, event, instrument, ts_recv, self.frame)
 
-    def trade(
+    def add_trade(
         self,
         instrument: int,
         ts_event: int,
@@ -191,6 +191,7 @@ class ColumnBuffer:
         size: object,
         side: int,
         trade_id: int = 0,
+        *,
         trade_id_high: int = 0,
         flags: int = _LAST,
     ) -> None:
@@ -211,7 +212,7 @@ class ColumnBuffer:
         event = (ts_event, sequence, price, size, side, trade_id, trade_id_high, flags)
         self.kept_trades += (read_trades, event, instrument, ts_recv, self.frame)
 
-    def quote(
+    def add_quote(
         self,
         instrument: int,
         ts_event: int,
@@ -221,6 +222,7 @@ class ColumnBuffer:
         bid_size: object,
         ask_price: object,
         ask_size: object,
+        *,
         flags: int = _LAST,
     ) -> None:
         """Append one quote. An empty side has the price "0" and the size "0".
@@ -240,19 +242,19 @@ class ColumnBuffer:
         event = (ts_event, sequence, bid_price, bid_size, ask_price, ask_size, flags)
         self.kept_quotes += (read_quotes, event, instrument, ts_recv, self.frame)
 
-    def levels(
+    def add_book_update(
         self,
         instrument: int,
         ts_event: int,
         ts_recv: int,
-        first: int,
-        last: int,
         bids: Sequence[Sequence[object]],
         asks: Sequence[Sequence[object]],
+        *,
+        first: int = 0,
+        last: int = 0,
         previous: int = 0,
         flags: int = 0,
         checksum: int | None = None,
-        *,
         are_pairs: bool = False,
         check_value: int = 0,
     ) -> None:
@@ -262,10 +264,10 @@ class ColumnBuffer:
             instrument: Number of the instrument.
             ts_event: The venue's time in ns.
             ts_recv: Time of receipt in ns.
-            first: First update number that the event covers, 0 = none.
-            last: Last update number that the event covers, 0 = none.
             bids: Levels that begin with price text and size text.
             asks: As `bids`.
+            first: First update number that the event covers, 0 = none.
+            last: Last update number that the event covers, 0 = none.
             previous: Number of the update before, 0 = none.
             flags: Bits of `Flag`; SNAPSHOT replaces the book.
             checksum: The venue's checksum of the book after this event.

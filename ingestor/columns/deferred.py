@@ -21,7 +21,7 @@ def check_pairs(levels: Sequence[Sequence[object]]) -> None:
 
 
 def read_trades(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
-    """Read what `ColumnBuffer.trade` keeps."""
+    """Read what `ColumnBuffer.add_trade` keeps."""
     ts_event, sequence, price, size, side, low, high, flags = zip(*events, strict=True)
     set_column(rows, "ts_event", ts_event)
     set_column(rows, "sequence", sequence)
@@ -33,7 +33,7 @@ def read_trades(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
 
 
 def read_quotes(events: list[Any], rows: Rows) -> Sequence[Sequence[object]]:
-    """Read what `ColumnBuffer.quote` keeps."""
+    """Read what `ColumnBuffer.add_quote` keeps."""
     ts_event, sequence, *numbers, flags = zip(*events, strict=True)
     set_column(rows, "ts_event", ts_event)
     set_column(rows, "sequence", sequence)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ingestor.model.rows import UPDATE
+from ingestor.model.rows import HEADER, UPDATE
 
 ROW_BYTES: Final = 64
 CHOICES_MAX: Final = 4
@@ -262,6 +262,34 @@ class UpdateResult(IntEnum):
     APPLIED = 2  # the book is crossed or too long now
 
 
+class CDurations(ctypes.Structure):
+    """Durations by bins."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("counts", "sums", "edges")),
+        ("bins", ctypes.c_uint64),
+    )
+
+
+class CRowCounts(ctypes.Structure):
+    """What rows are counted into."""
+
+    _fields_ = (
+        ("feed_of", ctypes.c_void_p),
+        ("instruments", ctypes.c_uint64),
+        *((name, ctypes.c_void_p) for name in ("seen_rows", "seen_recv", "seen_event")),
+        *((name, ctypes.c_void_p) for name in ("last_recv", "least_raw", "rows")),
+        ("lag", CDurations),
+        ("waited", CDurations),
+        ("row_bytes", ctypes.c_uint32),
+        ("wanted", ctypes.c_uint16),
+        ("no_raw", ctypes.c_uint16),
+        ("kind", ctypes.c_uint8),
+        ("are_updates", ctypes.c_uint8),
+        ("spare", ctypes.c_uint8 * 6),
+    )
+
+
 # In the order of `native_size`.
 SIZES: Final = (
     OPERATION.itemsize,
@@ -277,6 +305,8 @@ SIZES: Final = (
     ctypes.sizeof(CReading),
     BOOK.itemsize,
     UPDATE.itemsize,
+    np.dtype(HEADER).itemsize,
+    ctypes.sizeof(CRowCounts),
 )
 
 

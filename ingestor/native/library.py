@@ -28,6 +28,10 @@ _FUNCTIONS: Final = (
     ("native_take_each", _INT, (_POINTER, ctypes.c_char_p, _POINTER, _POINTER, _INT, _INT, _INT)),
     ("native_records", ctypes.c_int, (_POINTER, _POINTER, _POINTER, *[_INT] * 5)),
     ("native_books", None, (*[_POINTER] * 5, *[_INT] * 3)),
+    ("native_follow", _INT, (_POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER)),
+    ("native_highest", _INT, (_POINTER, _INT, _INT, _POINTER, _INT)),
+    ("native_count_rows", _INT, (_POINTER, _POINTER, _INT, _INT, _INT)),
+    ("native_count_ways", None, (_POINTER, _POINTER, _INT, _POINTER, _POINTER)),
     ("native_read", ctypes.c_int, (_POINTER, ctypes.c_char_p, ctypes.c_uint64)),
     (
         "native_crc32c",

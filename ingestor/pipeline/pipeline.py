@@ -159,7 +159,8 @@ class Pipeline:
             result.batches.append(TickBatch(RowClass.LEVEL, books.rows, self.table))
         else:
             self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
-            self.metrics.last_seen.note_arrivals(RowClass.LEVEL, sealed.updates["instrument"])
+            if len(sealed.updates):
+                self.metrics.last_seen.note_arrivals(RowClass.LEVEL, sealed.updates["instrument"])
         derived: Mapping[RowClass, Rows] = {}
         if self.derived is not None:
             derived = self.derived.take(trades, books.rows, now_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import is_control
 from ingestor.model.rows import Flag, Rows
+from ingestor.native import native, take_highest
+
+_NOBODY: Final = np.empty(0, np.uint32)
 
 
 class ResentRows:
@@ -17,6 +21,8 @@ class ResentRows:
 
     def __init__(self, table: InstrumentTable, field: str = "sequence") -> None:
         """field: holds the number, which rises with every row."""
+        library = native().library
+        self._library = library if field == "sequence" else None
         self._table = table
         self._field = field
         self._last = np.zeros(0, np.uint64)  # highest sequence seen, by instrument
@@ -26,9 +32,18 @@ class ResentRows:
 
         Returns the rows to publish, and the instrument of each repeated one.
         """
-        resent = (rows["flags"] & Flag.SNAPSHOT) != 0
-        repeated = np.empty(0, np.uint32)
         self._fit()
+        plain = 0
+        if self._library is not None:
+            plain = take_highest(self._library, rows, self._last)
+        if plain == len(rows):
+            return rows, _NOBODY
+        left, repeated = self._drop(rows[plain:])
+        return (np.concatenate([rows[:plain], left]) if len(repeated) else rows), repeated
+
+    def _drop(self, rows: Rows) -> tuple[Rows, NDArray[np.uint32]]:
+        resent = (rows["flags"] & Flag.SNAPSHOT) != 0
+        repeated = _NOBODY
         if resent.any():
             keep = self._not_seen(rows, resent)
             repeated = rows["instrument"][~keep]

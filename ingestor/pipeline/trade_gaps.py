@@ -6,8 +6,8 @@ next trade comes. A range is open until each of its trades came, late or as a BA
 somebody gives it up, which is a GAP of its own. Rows are taken in the order in which they came, so
 that what becomes of them doesn't depend on where the flushes fell.
 
-A batch costs one look at the steps between its numbers; only instruments that have another step
-than 1 are looked at row by row.
+A batch costs one look at the steps between its numbers, with the compiled library where there is
+one; only instruments that have another step than 1 are looked at row by row.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ingestor.adapter import LostTrades, TradeNumbers
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass, control_row
 from ingestor.model.rows import Cause, Flag, Kind, Rows
+from ingestor.native import PYTHON_WAY, TradeFollower, native
 
 RANGES_MAX: Final = 256  # open at a time, of one instrument; the oldest is forgotten beyond
 RENUMBERED: Final = 10_000_000  # a jump this far is another numbering, not so many trades
@@ -64,6 +65,9 @@ class TradeGaps:
         self._last = np.zeros(0, np.int64)  # the highest number, by instrument; 0 = none
         self._last_ns = np.zeros(0, np.int64)  # and its venue time
         self._unsure: set[int] = set()  # instruments with a hole since their last trade
+        library = native().library
+        self._follower = TradeFollower(library) if library is not None else None
+        self._ways = np.zeros(0, np.uint8)  # for the follower: _CODES, or PYTHON_WAY if unsure
         self._open: dict[int, list[LostTrades]] = {}
         self._found: list[Lost] = []
         self._given_up: list[Rows] = []
@@ -81,10 +85,18 @@ class TradeGaps:
         """
         self._fit()
         given_up, self._given_up = self._given_up, []
+        plain = 0 if self._follower is None else self._follower.take(trades)
+        if plain == len(trades):
+            return _inserted(trades, [(0, hole) for hole in given_up]), _NOBODY
+        left, unwanted = self._take(trades[plain:])
+        if plain or given_up:
+            left = np.concatenate([*given_up, trades[:plain], left])
+        return left, unwanted
+
+    def _take(self, trades: Rows) -> tuple[Rows, NDArray[np.uint32]]:
         if not (trades["flags"] & _BACKFILL).any():
-            marks = self._look(trades)
-            return _inserted(trades, [(0, hole) for hole in given_up] + marks), _NOBODY
-        parts, unwanted = [*given_up], []
+            return _inserted(trades, self._look(trades)), _NOBODY
+        parts, unwanted = [], []
         is_fetched = (trades["flags"] & _BACKFILL) != 0
         edges = np.flatnonzero(np.diff(is_fetched)) + 1
         for start, end in pairwise([0, *edges.tolist(), len(trades)]):
@@ -127,8 +139,8 @@ class TradeGaps:
             if old in self._open:
                 self._open[new] = self._open.pop(old)
             if old in self._unsure:
-                self._unsure.remove(old)
-                self._unsure.add(new)
+                self._trust(old)
+                self._doubt(new)
 
     def _look(self, rows: Rows) -> list[_Mark]:
         """Find what is missing among rows that came on sockets."""
@@ -188,7 +200,7 @@ class TradeGaps:
             at.tolist(), spans.tolist(), *columns, strict=True
         ):
             if kind != Kind.TRADE:
-                self._unsure.add(instrument)
+                self._doubt(instrument)
                 continue
             if number <= last:
                 self._came(instrument, number, span, ts_event)
@@ -201,10 +213,19 @@ class TradeGaps:
                 else:
                     self._miss(instrument, lost)
                 marks.append((index, _gap(instrument, ts_recv, Cause.SEQUENCE, lost)))
-            self._unsure.discard(instrument)
+            self._trust(instrument)
             last, last_ns = number, ts_event
         self._last[instrument], self._last_ns[instrument] = last, last_ns
         return marks
+
+    def _doubt(self, instrument: int) -> None:
+        self._unsure.add(instrument)
+        self._ways[instrument] = PYTHON_WAY
+
+    def _trust(self, instrument: int) -> None:
+        if instrument in self._unsure:
+            self._unsure.remove(instrument)
+            self._ways[instrument] = self._codes[instrument]
 
     def _miss(self, instrument: int, lost: LostTrades) -> None:
         self.lost[self._market(instrument)] += lost.count
@@ -286,8 +307,11 @@ class TradeGaps:
             _CODES[of(number)] if of is not None else 0 for number in range(known, len(self._table))
         ]
         self._codes = np.concatenate([self._codes, np.array(fresh, np.uint8)])
+        self._ways = np.concatenate([self._ways, np.array(fresh, np.uint8)])
         self._last = np.concatenate([self._last, np.zeros(missing, np.int64)])
         self._last_ns = np.concatenate([self._last_ns, np.zeros(missing, np.int64)])
+        if self._follower is not None:
+            self._follower.use(self._ways, self._last, self._last_ns)
 
 
 _NOBODY: Final = np.empty(0, np.uint32)

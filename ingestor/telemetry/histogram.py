@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ingestor.native import Durations
+
 # Upper edges: 100 us x 2^(k/4). Every fourth is exported; with the others between, a percentile is
 # exact to 19 %.
 _STEPS: Final = np.arange(-16, 61)
@@ -66,6 +68,11 @@ class Histogram:
         """
         self.counts[feed, int(np.searchsorted(EDGES_NS, value_ns))] += weight
         self.sums_ns[feed] += value_ns * weight
+
+    @property
+    def durations(self) -> Durations:
+        """What the compiled library counts into."""
+        return Durations(self.counts, self.sums_ns, EDGES_NS)
 
     def percentile_ns(self, fraction: float, feed: int | None = None) -> float:
         """Return the upper edge of the bin that holds the quantile; NaN when empty.

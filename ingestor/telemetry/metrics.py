@@ -8,226 +8,23 @@ first. Nothing here knows prometheus-client.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ingestor.model.instruments import InstrumentTable
-from ingestor.model.row_classes import ROW_CLASSES, RowClass
-from ingestor.model.rows import UPDATE, Flag, Rows
-from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram, percentile_ns
+from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Rows
+from ingestor.native import native
+from ingestor.telemetry.feeds import Feeds
+from ingestor.telemetry.histogram import Histogram
+from ingestor.telemetry.last_seen import LastSeen
+from ingestor.telemetry.row_lags import Acked, RowLags, Sealed, Skew, Stage
 
-__all__ = [
-    "EDGES_NS",
-    "EXPORTED",
-    "FeedKey",
-    "Feeds",
-    "Histogram",
-    "LastSeen",
-    "Metrics",
-    "Skew",
-    "Stage",
-    "percentile_ns",
-]
-
-_NO_LAG: Final = int(Flag.NO_VENUE_TIME | Flag.SNAPSHOT | Flag.BACKFILL)
-_LAST: Final = int(Flag.LAST)
-_SKEW_SLOT_NS: Final = 10_000_000_000
-_SKEW_SLOTS: Final = 6
 _WAITING_ROWS_MAX: Final = 12_288  # a row may wait for being published, sealed and acked
 _WAITING_NS_MAX: Final = 1_000_000_000
-
-
-class Stage(IntEnum):
-    """Name a stretch of the way from the venue's clock to the broker's acknowledgement."""
-
-    VENUE = 0  # venue's event time -> our socket read, corrected for the clocks' difference
-    SEAL = 1  # socket read -> sealed and handed to the sink
-    PUBLISH = 2  # sealed and handed to the sink -> acknowledged by the broker
-    TOTAL = 3  # socket read -> acknowledged
-
-
-_VENUE, _SEAL, _PUBLISH, _TOTAL = Stage
-
-
-@dataclass(frozen=True, slots=True)
-class FeedKey:
-    venue: str
-    market: str
-    channel: str
-
-
-class Feeds:
-    """Numbers of feeds, and of each instrument's feeds: a market has one for each row class."""
-
-    def __init__(self, table: InstrumentTable) -> None:
-        self._table = table
-        self._markets: dict[tuple[str, str], int] = {}
-        nothing = np.zeros(0, np.intp)
-        self._feed_of = dict.fromkeys(ROW_CLASSES, nothing)  # by instrument
-        self._all: list[FeedKey] = []
-
-    @property
-    def all(self) -> list[FeedKey]:
-        """Those of every instrument that there is, whether it has spoken or not."""
-        if len(self._feed_of[RowClass.TRADE]) < len(self._table):
-            self._learn()
-        return self._all
-
-    def market(self, venue: str, market: str) -> int:
-        number = self._markets.get((venue, market))
-        if number is None:
-            number = self._markets[venue, market] = len(self._markets)
-            self._all += [FeedKey(venue, market, row_class.channel) for row_class in ROW_CLASSES]
-        return number
-
-    def of_rows(self, row_class: RowClass, instruments: NDArray[np.uint32]) -> NDArray[np.intp]:
-        """Return the feed number of each row, from its instrument number."""
-        feed_of = self._feed_of[row_class]
-        if len(feed_of) < len(self._table):
-            feed_of = self._learn()[row_class]
-        feeds: NDArray[np.intp] = feed_of[instruments]
-        return feeds
-
-    def _learn(self) -> dict[RowClass, NDArray[np.intp]]:
-        more = range(len(self._feed_of[RowClass.TRADE]), len(self._table))
-        markets = [
-            self.market(self._table[number].venue, self._table[number].market) for number in more
-        ]
-        first = np.array(markets, np.intp) * len(self._feed_of)
-        for place, (row_class, known) in enumerate(self._feed_of.items()):
-            self._feed_of[row_class] = np.concatenate([known, first + place])
-        return self._feed_of
-
-
-class Skew:
-    """The least (ts_recv - ts_event) of the last minute, per feed: clocks' difference + wire.
-
-    Receive clocks differ from venue clocks by a constant of seconds, either sign, so a naive lag
-    can be negative. Lag is reported above this minimum, and the minimum as skew; nothing is
-    clamped.
-    """
-
-    def __init__(self) -> None:
-        self._slots: deque[NDArray[np.int64]] = deque(maxlen=_SKEW_SLOTS)
-        self._slot_start_ns = 0
-        self.minimum_ns = np.zeros(0, np.int64)
-
-    def update(
-        self, feeds: NDArray[np.intp], raw_ns: NDArray[np.int64], count: int, now_ns: int
-    ) -> None:
-        """Take the raw lags of some rows.
-
-        Args:
-            feeds: intp[n], the feed number of each.
-            raw_ns: int64[n], ts_recv minus ts_event.
-            count: Number of feeds known.
-            now_ns: Monotonic time in ns.
-        """
-        if now_ns - self._slot_start_ns >= _SKEW_SLOT_NS or not self._slots:
-            self._slots.append(np.full(count, np.iinfo(np.int64).max))
-            self._slot_start_ns = now_ns
-        if len(self._slots[0]) < count:
-            for index, slot in enumerate(self._slots):
-                missing = np.full(count - len(slot), np.iinfo(np.int64).max)
-                self._slots[index] = np.concatenate([slot, missing])
-        np.minimum.at(self._slots[-1], feeds, raw_ns)
-        self.minimum_ns = np.minimum.reduce(list(self._slots))
-
-    def known(self, feed: int) -> int | None:
-        """Return the skew of one feed in ns, None when nothing was seen in the window."""
-        if feed >= len(self.minimum_ns) or self.minimum_ns[feed] == np.iinfo(np.int64).max:
-            return None
-        return int(self.minimum_ns[feed])
-
-
-class LastSeen:
-    """When each stream last spoke: (row class, instrument) -> rows, time, lag."""
-
-    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
-        """settle: called before anything is read."""
-        self._settle = settle
-        self._rows = {row_class: np.zeros(0, np.int64) for row_class in ROW_CLASSES}
-        self._ts_recv = {row_class: np.zeros(0, np.int64) for row_class in ROW_CLASSES}
-        self._ts_event = {row_class: np.zeros(0, np.int64) for row_class in ROW_CLASSES}
-        self._unpublished = {row_class: np.zeros(0, np.int64) for row_class in ROW_CLASSES}
-        self._gaps: Counter[tuple[RowClass, int]] = Counter()
-
-    def count_gaps(self, row_class: RowClass, numbers: NDArray[np.uint32]) -> None:
-        """Count GAP marks, which are rare. numbers: uint32[n], their instruments."""
-        self._gaps.update((row_class, number) for number in numbers.tolist())
-
-    def gaps(self, row_class: RowClass, instrument: int) -> int:
-        """Return how many GAP marks a stream has had."""
-        self._settle()
-        return self._gaps[row_class, instrument]
-
-    def update(
-        self,
-        row_class: RowClass,
-        numbers: NDArray[np.uint32],
-        ts_recv: NDArray[np.int64],
-        ts_event: NDArray[np.int64],
-        instruments: int,
-    ) -> None:
-        """Take the ticks of a flush.
-
-        Args:
-            row_class: Their class.
-            numbers: uint32[n], their instruments, in order of arrival.
-            ts_recv: int64[n] in ns.
-            ts_event: int64[n] in ns.
-            instruments: Number of instruments known.
-        """
-        missing = instruments - len(self._rows[row_class])
-        if missing > 0:
-            for arrays in (self._rows, self._ts_recv, self._ts_event):
-                arrays[row_class] = np.concatenate([arrays[row_class], np.zeros(missing, np.int64)])
-        self._rows[row_class] += np.bincount(numbers, minlength=len(self._rows[row_class]))
-        self._ts_recv[row_class][numbers] = ts_recv  # the last of equal indices stays
-        self._ts_event[row_class][numbers] = ts_event
-
-    def note_arrivals(self, row_class: RowClass, numbers: NDArray[np.uint32]) -> None:
-        """Count what arrived and was not published: a stream that is refused or held speaks.
-
-        numbers: instruments, one for each event.
-        """
-        size = max(len(self._unpublished[row_class]), int(numbers.max(initial=0)) + 1)
-        counts = np.bincount(numbers, minlength=size)
-        counts[: len(self._unpublished[row_class])] += self._unpublished[row_class]
-        self._unpublished[row_class] = counts
-
-    def unpublished(self, row_class: RowClass) -> NDArray[np.int64]:
-        """Return by instrument how many events arrived that were not published."""
-        return self._unpublished[row_class]
-
-    def times(self, row_class: RowClass) -> NDArray[np.int64]:
-        """Return ts_recv of each instrument's last row, 0 = none; a live array, only to be read."""
-        self._settle()
-        return self._ts_recv[row_class]
-
-    def of(self, row_class: RowClass, instrument: int) -> tuple[int, int, int]:
-        """Return (rows, ts_recv of the last one, its ts_recv - ts_event); zeros when none came."""
-        self._settle()
-        if instrument >= len(self._rows[row_class]):
-            return 0, 0, 0
-        ts_recv = int(self._ts_recv[row_class][instrument])
-        lag_ns = ts_recv - int(self._ts_event[row_class][instrument])
-        return int(self._rows[row_class][instrument]), ts_recv, lag_ns
-
-    def rows(self, row_class: RowClass) -> NDArray[np.int64]:
-        """Return how many rows of each instrument came; a live array, only to be read."""
-        self._settle()
-        return self._rows[row_class]
-
-
-_Sealed = tuple[Rows, int]  # and when, ns
-_Acked = tuple[Rows, int, int]  # and when, and since when they were on their way, ns
 
 
 class Metrics:
@@ -250,17 +47,15 @@ class Metrics:
     def __init__(self, table: InstrumentTable) -> None:
         self._table = table
         self._feeds = Feeds(table)
-        self._skew = Skew()
-        self._lag = {stage: Histogram() for stage in Stage}
-        self._last_recv_ns = np.zeros(0, np.int64)
         self._counters = {name: np.zeros(0, np.int64) for name in self.COUNTERS}
         self.last_seen = LastSeen(self.settle)
+        self._lags = RowLags(table, self._feeds, self.last_seen, native().library)
         # What waits to be counted.
         self._rows = 0
         self._settled_ns = 0
         self._counted: dict[tuple[tuple[str, ...], RowClass, int], list[NDArray[np.uint32]]] = {}
-        self._sealed: dict[RowClass, list[_Sealed]] = {}  # of one dtype each
-        self._acked: dict[RowClass, list[_Acked]] = {}
+        self._sealed: dict[RowClass, list[Sealed]] = {}  # of one dtype each
+        self._acked: dict[RowClass, list[Acked]] = {}
 
     @property
     def feeds(self) -> Feeds:
@@ -270,18 +65,18 @@ class Metrics:
     @property
     def skew(self) -> Skew:
         self.settle()
-        return self._skew
+        return self._lags.skew
 
     @property
     def lag(self) -> dict[Stage, Histogram]:
         """By stage, as of now: to be asked for anew for every reading."""
         self.settle()
-        return self._lag
+        return self._lags.lag
 
     @property
     def last_recv_ns(self) -> NDArray[np.int64]:
         self.settle()
-        return self._last_recv_ns
+        return self._lags.last_recv_ns
 
     def counter(self, name: str) -> NDArray[np.int64]:
         """Return one counter by feed; grown to all feeds known. Raises KeyError if unknown."""
@@ -304,9 +99,11 @@ class Metrics:
         for (names, row_class, sign), columns in counted.items():
             self._count(names, row_class, np.concatenate(columns), sign)
         for row_class, batches in sealed.items():
-            self._count_sealed(row_class, batches)
+            self._fit()
+            self._lags.sealed(row_class, batches)
         for row_class, answers in acked.items():
-            self._count_acked(row_class, answers)
+            self._fit()
+            self._counters["acked"] += self._lags.acked(row_class, answers)
 
     def _wait(self, rows: int, now_ns: int) -> None:
         self._rows += rows
@@ -316,13 +113,11 @@ class Metrics:
 
     def _fit(self) -> int:
         count = len(self._feeds.all)
-        if len(self._last_recv_ns) < count:
-            missing = np.zeros(count - len(self._last_recv_ns), np.int64)
-            self._last_recv_ns = np.concatenate([self._last_recv_ns, missing])
+        missing = count - len(self._lags.last_recv_ns)
+        if missing > 0:
+            self._lags.fit(count)
             for name, values in self._counters.items():
-                self._counters[name] = np.concatenate([values, missing])
-            for histogram in self._lag.values():
-                histogram.grow(count)
+                self._counters[name] = np.concatenate([values, np.zeros(missing, np.int64)])
         return count
 
     def count_rows(
@@ -396,32 +191,6 @@ class Metrics:
         self._sealed.setdefault(row_class, []).append((rows, now_ns))
         self._wait(len(rows), now_ns)
 
-    def _count_sealed(self, row_class: RowClass, batches: list[_Sealed]) -> None:
-        parts = [rows for rows, _ in batches]
-        flags = _column(parts, "flags")
-        if parts[0].dtype == UPDATE:
-            is_tick = _column(parts, "bids") + _column(parts, "asks") > 0
-        else:
-            is_tick = _column(parts, "kind") == row_class.id
-            if row_class.has_levels:
-                is_tick &= (flags & _LAST) != 0
-        fields = (_column(parts, name) for name in ("instrument", "ts_recv", "ts_event"))
-        sealed_ns = np.repeat([now_ns for _, now_ns in batches], list(map(len, parts)))
-        instruments, ts_recv, ts_event, sealed_ns, flags = _chosen(
-            is_tick, *fields, sealed_ns, flags
-        )
-        if not len(instruments):
-            return
-        feeds = self._feeds.of_rows(row_class, instruments)
-        count = self._fit()
-        self._lag[_SEAL].add(feeds, sealed_ns - ts_recv)
-        self._last_recv_ns[feeds] = ts_recv  # in order of arrival: the last one stays
-        self.last_seen.update(row_class, instruments, ts_recv, ts_event, len(self._table))
-        feeds, raw = _chosen((flags & _NO_LAG) == 0, feeds, ts_recv - ts_event)
-        if len(raw):
-            self._skew.update(feeds, raw, count, batches[-1][1])
-            self._lag[_VENUE].add(feeds, raw - self._skew.minimum_ns[feeds])
-
     # What a sink tells (ingestor.sinks.kafka.queue.SinkCounts).
 
     def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
@@ -436,22 +205,6 @@ class Metrics:
         """
         self._acked.setdefault(row_class, []).append((rows, now_ns, since_ns))
         self._wait(len(rows), now_ns)
-
-    def _count_acked(self, row_class: RowClass, answers: list[_Acked]) -> None:
-        parts = [rows for rows, _, _ in answers]
-        feeds = self._feeds.of_rows(row_class, _column(parts, "instrument"))
-        counts = np.bincount(feeds, minlength=self._fit())
-        self._counters["acked"] += counts
-        if row_class.has_levels:
-            ends = [(rows["flags"] & _LAST) != 0 for rows in parts]
-            feeds = feeds[np.concatenate(ends)]
-            parts = [rows[is_end] for rows, is_end in zip(parts, ends, strict=True)]
-        lengths = list(map(len, parts))
-        acked_ns = np.array([now_ns for _, now_ns, _ in answers]).repeat(lengths)
-        each_ns = np.array([now_ns - since_ns for _, now_ns, since_ns in answers])
-        published_ns, bins = each_ns.repeat(lengths), EDGES_NS.searchsorted(each_ns).repeat(lengths)
-        self._lag[_PUBLISH].add(feeds, published_ns, bins)
-        self._lag[_TOTAL].add(feeds, acked_ns - _column(parts, "ts_recv"))
 
     def conflated(self, row_class: RowClass, rows: Rows) -> None:
         self.count_rows("conflated", row_class, rows["instrument"])
@@ -474,12 +227,3 @@ class Metrics:
         into = self.total("published") + self.total("marks") + self.total("declared")
         out = ("acked", "conflated", "shed", "dead_lettered", "fenced")
         return into - sum(self.total(name) for name in out)
-
-
-def _column(parts: list[Rows], name: str) -> NDArray[Any]:
-    return np.concatenate([rows[name] for rows in parts])
-
-
-def _chosen(mask: NDArray[np.bool_], *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """Return the columns where the mask is set."""
-    return columns if mask.all() else tuple(column[mask] for column in columns)

@@ -179,14 +179,14 @@ class Run:
             last, (bids, asks) = clean[number]
             self.buffer.begin(self.session, b"{}")
             decimals = self.recording.decimals
-            self.buffer.levels(
+            self.buffer.add_book_update(
                 number,
                 self.last_ts_ns,
                 self.last_ts_ns,
-                last,
-                last,
                 [(f"{price}e-{decimals}", f"{size}e-8") for price, size in bids.items()],
                 [(f"{price}e-{decimals}", f"{size}e-8") for price, size in asks.items()],
+                first=last,
+                last=last,
                 flags=Flag.SNAPSHOT,
             )
             self.asked.discard(number)

@@ -61,10 +61,14 @@ class Acme:
             return Notice.INFO
         number = self._symbols[message["s"]]
         if "p" in message:
-            out.trade(number, ts_recv - MS, ts_recv, message["i"], message["p"], message["q"], 1)
+            out.add_trade(
+                number, ts_recv - MS, ts_recv, message["i"], message["p"], message["q"], 1
+            )
         else:
             update, bids, asks = message["u"], message["b"], message["a"]
-            out.levels(number, ts_recv - MS, ts_recv, update, update, bids, asks)
+            out.add_book_update(
+                number, ts_recv - MS, ts_recv, bids, asks, first=update, last=update
+            )
         return None
 
     @classmethod
@@ -89,13 +93,12 @@ class Acme:
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         message = orjson.loads(body)
-        out.levels(
+        out.add_book_update(
             self._symbols[symbol],
             ts_recv,
             ts_recv,
-            0,
-            message["u"],
             message["b"],
             message["a"],
+            last=message["u"],
             flags=int(Flag.SNAPSHOT | Flag.NO_VENUE_TIME),
         )

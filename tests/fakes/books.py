@@ -76,17 +76,17 @@ class BookHarness:
         mark: int = 0,
     ) -> None:
         self.buffer.begin(self.connection, b"{}")
-        self.buffer.levels(
+        self.buffer.add_book_update(
             instrument,
             self.now,
             self.now,
-            first,
-            last,
             [(str(price), str(size)) for price, size in bids],
             [(str(price), str(size)) for price, size in asks],
-            previous,
-            flags,
-            checksum,
+            first=first,
+            last=last,
+            previous=previous,
+            flags=flags,
+            checksum=checksum,
             check_value=mark,
         )
 
@@ -99,7 +99,7 @@ class BookHarness:
     def quote(self, number: int, bid: tuple[int, int], ask: tuple[int, int]) -> None:
         self.buffer.begin(self.connection, b"{}")
         texts = [str(value) for value in (*bid, *ask)]
-        self.buffer.quote(0, self.now, self.now, number, texts[0], texts[1], texts[2], texts[3])
+        self.buffer.add_quote(0, self.now, self.now, number, texts[0], texts[1], texts[2], texts[3])
 
     def hole(self, cause: Cause, instruments: Sequence[int] | None = None) -> None:
         self.buffer.hole(cause, self.now, instruments=instruments, source=self.connection)

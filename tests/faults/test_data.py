@@ -19,7 +19,8 @@ from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import TRADE, Kind, Rows
 from ingestor.model.timestamps import SECOND
 from ingestor.pipeline.pipeline import Pipeline
-from ingestor.telemetry.metrics import Metrics, Stage
+from ingestor.telemetry.metrics import Metrics
+from ingestor.telemetry.row_lags import Stage
 from tests.faults.results import RowRecorder
 
 SYMBOLS = 50

@@ -4,6 +4,7 @@
  * 5.2); the caller sees to all else: control frames, fragments, masks, longer ones.
  */
 #include "books.h"
+#include "flush.h"
 #include "native.h"
 #include "reading.h"
 #include "records.h"
@@ -102,7 +103,7 @@ uint64_t native_size(int which) {
     static const uint64_t sizes[] = {sizeof(Operation), sizeof(Shape), sizeof(Symbol), sizeof(Shapes),
                                      sizeof(Output), sizeof(Take), sizeof(Field), sizeof(Known),
                                      sizeof(Writer), sizeof(Prefix), sizeof(Reading), sizeof(Book),
-                                     sizeof(Update)};
+                                     sizeof(Update), sizeof(Head), sizeof(RowCounts)};
     return which >= 0 && which < (int)(sizeof sizes / sizeof sizes[0]) ? sizes[which] : 0;
 }
 

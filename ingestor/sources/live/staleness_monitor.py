@@ -22,7 +22,7 @@ from ingestor.model.row_classes import ROW_CLASSES, RowClass
 from ingestor.sources.live.events import SupervisorEvents
 from ingestor.sources.live.plan import PlannedConnection
 from ingestor.sources.live.staleness import Action, Staleness
-from ingestor.telemetry.metrics import LastSeen
+from ingestor.telemetry.last_seen import LastSeen
 
 if TYPE_CHECKING:
     from ingestor.sources.live.supervisor import Supervisor

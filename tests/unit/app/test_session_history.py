@@ -187,9 +187,9 @@ def channels(instrument_number: int, symbol: str) -> list[Subscription]:
 def speak(rows: Rows, connection: Connection, number: int) -> None:
     buffer = rows.pipeline.buffer
     buffer.begin(cast("Session", connection), b"")
-    buffer.trade(number, 1, 1, 1, "1", "1", Side.BID, 1, 0, 1)
-    buffer.quote(number, 1, 1, 1, "1", "1", "2", "1")
-    buffer.levels(number, 1, 1, 1, 1, [("1", "1")], [("2", "1")], flags=3)
+    buffer.add_trade(number, 1, 1, 1, "1", "1", Side.BID, 1, flags=1)
+    buffer.add_quote(number, 1, 1, 1, "1", "1", "2", "1")
+    buffer.add_book_update(number, 1, 1, [("1", "1")], [("2", "1")], first=1, last=1, flags=3)
 
 
 @pytest.mark.rows("I14")

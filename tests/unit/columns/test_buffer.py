@@ -36,7 +36,7 @@ def table() -> InstrumentTable:
 
 
 def trade(buffer: ColumnBuffer, number: int, price: object = "1.25", size: object = "2") -> None:
-    buffer.trade(number, 10, 20, 30, price, size, Side.ASK, 40, 50)
+    buffer.add_trade(number, 10, 20, 30, price, size, Side.ASK, 40, trade_id_high=50)
 
 
 def test_rows_hold_what_was_appended(table: InstrumentTable) -> None:
@@ -45,15 +45,15 @@ def test_rows_hold_what_was_appended(table: InstrumentTable) -> None:
     buffer.begin(source, b"frame 0")
     trade(buffer, 1)
     buffer.begin(source, b"frame 1")
-    buffer.quote(0, 11, 21, 31, "1.00", "3", "1.010", "0.5")
-    buffer.levels(
+    buffer.add_quote(0, 11, 21, 31, "1.00", "3", "1.010", "0.5")
+    buffer.add_book_update(
         2,
         12,
         22,
-        5,
-        7,
         [["1.00", "3"], ["0.99", "0.000"]],
         [["1.01", "1.5"]],
+        first=5,
+        last=7,
         previous=4,
         flags=int(Flag.SNAPSHOT),
         checksum=0xFFFF_FFFF,
@@ -79,8 +79,8 @@ def test_a_number_that_does_not_fit_its_field_costs_its_frame_alone(
     source = Connection(0)
     for payload, sequence in ((b"0", 1), (b"1", number), (b"2", 3)):
         buffer.begin(source, payload)
-        buffer.trade(0, 1, 9, sequence, "1", "2", 1)
-        buffer.quote(0, 1, 9, sequence, "1", "2", "3", "4")
+        buffer.add_trade(0, 1, 9, sequence, "1", "2", 1)
+        buffer.add_quote(0, 1, 9, sequence, "1", "2", "3", "4")
     sealed = buffer.seal(table)
     assert sealed.trades["sequence"].tolist() == sealed.quotes["sequence"].tolist() == [1, 3]
     assert sealed.quote_frames.tolist() == [0, 2]
@@ -98,11 +98,11 @@ def test_a_rejected_frame_is_taken_back_whole(table: InstrumentTable) -> None:
     source = Connection(0, 1, 2)
     buffer.begin(source, b"good")
     trade(buffer, 0)
-    buffer.levels(0, 1, 1, 1, 1, [["1", "2"]], [])
+    buffer.add_book_update(0, 1, 1, [["1", "2"]], [], first=1, last=1)
     buffer.begin(source, b"bad")
     trade(buffer, 1)
-    buffer.quote(1, 1, 1, 1, "1", "1", "2", "1")
-    buffer.levels(1, 1, 1, 1, 1, [["1", "2"]], [["3", "4"], ["5", "6"]])
+    buffer.add_quote(1, 1, 1, 1, "1", "1", "2", "1")
+    buffer.add_book_update(1, 1, 1, [["1", "2"]], [["3", "4"], ["5", "6"]], first=1, last=1)
     buffer.hole(Cause.SEQUENCE, 1, first=5, last=6)
     buffer.reject("malformed", "cut", 99)
     buffer.begin(source, b"good too")
@@ -132,11 +132,11 @@ def test_a_bad_number_costs_its_frame_alone(
     buffer.begin(source, b"1")
     trade(buffer, 1, "3.00")
     trade(buffer, 2, price, size)
-    buffer.levels(1, 1, 1, 1, 1, [["1", "2"]], [])
+    buffer.add_book_update(1, 1, 1, [["1", "2"]], [], first=1, last=1)
     buffer.begin(source, b"2")
     trade(buffer, 2, "4.00")
     buffer.hole(Cause.SEQUENCE, 8)
-    buffer.levels(2, 1, 1, 1, 1, [["9", "2"]], [])
+    buffer.add_book_update(2, 1, 1, [["9", "2"]], [], first=1, last=1)
     sealed = buffer.seal(table)
     assert sealed.trades["price"].tolist() == [125, 400]
     assert sealed.updates["instrument"].tolist() == [2]
@@ -156,8 +156,8 @@ def test_a_bad_level_and_a_bad_quote_are_found_too(table: InstrumentTable) -> No
     source = Connection(0)
     for payload, level, ask in ((b"0", "1", "2"), (b"1", "1.0001", "2"), (b"2", "1", "x")):
         buffer.begin(source, payload)
-        buffer.levels(0, 1, 1, 1, 1, [["1", "1"], [level, "1"]], [["5", "1"]])
-        buffer.quote(0, 1, 1, 1, "1", "1", ask, "1")
+        buffer.add_book_update(0, 1, 1, [["1", "1"], [level, "1"]], [["5", "1"]], first=1, last=1)
+        buffer.add_quote(0, 1, 1, 1, "1", "1", ask, "1")
     sealed = buffer.seal(table)
     assert [one.payload for one in sealed.rejected] == [b"1", b"2"]
     assert (len(sealed.updates), len(sealed.prices), len(sealed.quotes)) == (1, 3, 1)
@@ -201,7 +201,7 @@ def test_what_is_no_level_is_refused_before_anything_is_appended(levels: list[li
     buffer = ColumnBuffer()
     buffer.begin(Connection(0), b"")
     with pytest.raises((ValueError, TypeError)):
-        buffer.levels(0, 1, 1, 0, 0, [["1", "2"]], levels)
+        buffer.add_book_update(0, 1, 1, [["1", "2"]], levels)
     assert buffer.rows == 0
 
 
@@ -262,14 +262,16 @@ def test_what_nothing_foresaw_is_narrowed_to_its_frame(
                 case "trade":
                     trade(buffer, number)
                 case "quote":
-                    buffer.quote(number, 1, 9, 1, "1", "1", "2", "1")
+                    buffer.add_quote(number, 1, 9, 1, "1", "1", "2", "1")
                 case _:
-                    buffer.levels(number, 1, 9, 1, 1, [["1", "2"], ["3", "4"]], [["5", "6"]])
+                    buffer.add_book_update(
+                        number, 1, 9, [["1", "2"], ["3", "4"]], [["5", "6"]], first=1, last=1
+                    )
         except struct.error as failure:  # as a session does
             buffer.reject("malformed", str(failure), 9)
     buffer.begin(source, b"last")
     trade(buffer, 1)
-    buffer.levels(1, 1, 9, 1, 1, [["7", "8"]], [])
+    buffer.add_book_update(1, 1, 9, [["7", "8"]], [], first=1, last=1)
     sealed = buffer.seal(table)
     assert [one.payload for one in sealed.rejected] == [f"{instrument}".encode()]
     assert sealed.trades["instrument"].tolist() == ([0, 1] * (kind == "trade")) + [1]
@@ -290,8 +292,13 @@ def test_a_number_of_an_update_fits_63_bits(
     cases: list[tuple[bytes, dict[str, Any]]] = [(b"0", {}), (b"1", {field: number}), (b"2", {})]
     for payload, numbers in cases:
         buffer.begin(source, payload)
-        buffer.levels(
-            0, 1, 9, bids=[["1", "2"]], asks=[], **{"first": 1, "last": 1, "previous": 0, **numbers}
+        buffer.add_book_update(
+            0,
+            1,
+            9,
+            bids=[["1", "2"]],
+            asks=[],
+            **{"first": 1, "last": 1, "previous": 0, **numbers},
         )
     sealed = buffer.seal(table)
     assert [(one.payload, one.reason) for one in sealed.rejected] == [(b"1", "malformed")]
@@ -325,12 +332,12 @@ def test_prices_and_sizes_that_can_not_be(
     match kind:
         case "trade":
             price, size = numbers
-            buffer.trade(0, 1, 9, 1, price, size, 1)
+            buffer.add_trade(0, 1, 9, 1, price, size, 1)
         case "quote":
             bid, bid_size, ask, ask_size = numbers
-            buffer.quote(0, 1, 9, 1, bid, bid_size, ask, ask_size)
+            buffer.add_quote(0, 1, 9, 1, bid, bid_size, ask, ask_size)
         case _:
-            buffer.levels(0, 1, 9, 1, 1, [["1", "1"], numbers], [])
+            buffer.add_book_update(0, 1, 9, [["1", "1"], numbers], [], first=1, last=1)
     sealed = buffer.seal(table)
     assert [one.reason for one in sealed.rejected] == ([] if is_fine else ["bad_number"])
 
@@ -339,7 +346,7 @@ def test_an_answer_that_is_refused_is_no_frame(table: InstrumentTable) -> None:
     buffer = ColumnBuffer()
     source = Connection(0)
     buffer.begin_answer(source, b"answer")
-    buffer.levels(0, 1, 9, 1, 1, [["ten", "2"]], [])
+    buffer.add_book_update(0, 1, 9, [["ten", "2"]], [], first=1, last=1)
     sealed = buffer.seal(table)
     (rejected,) = sealed.rejected
     assert (rejected.reason, rejected.is_frame) == ("snapshot", False)

@@ -47,8 +47,8 @@ class Bench:
 
     def in_python(self, number: int, price: str = "1") -> None:
         self.buffer.begin(self.source, b"python")
-        self.buffer.trade(0, 1, 1, number, price, "1", 1)
-        self.buffer.levels(0, 1, 1, 0, number, [(price, "1")] * number, [])
+        self.buffer.add_trade(0, 1, 1, number, price, "1", 1)
+        self.buffer.add_book_update(0, 1, 1, [(price, "1")] * number, [], last=number)
 
 
 def trade(number: int) -> bytes:
@@ -81,7 +81,7 @@ def test_a_frame_that_had_its_number_before_keeps_its_place() -> None:
     frames = bench.buffer.begin_many([bench.source] * 3, payloads)
     assert [*bench.taker.take_each(payloads, [1] * 3, frames.start)] == [[1]]
     bench.buffer.resume(1, payloads[1])
-    bench.buffer.trade(0, 1, 1, 2, "1", "1", 1)
+    bench.buffer.add_trade(0, 1, 1, 2, "1", "1", 1)
     bench.buffer.hole(Cause.SEQUENCE, 1)
     bench.buffer.resume_last()
     bench.buffer.hole(Cause.DISCONNECT, 1, source=bench.source)
@@ -108,7 +108,7 @@ def test_a_bug_in_a_reader_costs_its_own_frame() -> None:
     bench = Bench()
     bench.compiled(trade(1))
     bench.buffer.begin(bench.source, b"python")
-    bench.buffer.trade(99, 1, 1, 2, "1", "1", 1)  # no instrument has this number
+    bench.buffer.add_trade(99, 1, 1, 2, "1", "1", 1)  # no instrument has this number
     bench.compiled(trade(3))
     sealed = bench.buffer.seal(TABLE)
     assert sealed.trades["sequence"].tolist() == [1, 3]

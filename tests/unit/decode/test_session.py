@@ -71,8 +71,8 @@ class Acme:
         match message["do"]:
             case "trade":
                 number = self._symbols[message["s"]]
-                out.trade(number, 1, ts_recv, 1, "1.00", "1", Side.BID)
-                out.trade(number, 1, ts_recv, message["n"], "1.00", "1", Side.BID)
+                out.add_trade(number, 1, ts_recv, 1, "1.00", "1", Side.BID)
+                out.add_trade(number, 1, ts_recv, message["n"], "1.00", "1", Side.BID)
                 return None
             case "ack":
                 return Ack(tuple(message["streams"]))
@@ -112,7 +112,9 @@ class Acme:
         return None
 
     def decode_snapshot(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        out.levels(self._symbols[symbol], ts_recv, ts_recv, 1, 1, orjson.loads(body)["b"], [])
+        out.add_book_update(
+            self._symbols[symbol], ts_recv, ts_recv, orjson.loads(body)["b"], [], first=1, last=1
+        )
 
 
 class Events(SessionEvents):
@@ -225,7 +227,7 @@ class Failing(Acme):
 
     def decode(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
         if payload.startswith(b"fail"):
-            out.trade(0, 1, ts_recv, 1, "1.00", "1", Side.BID)
+            out.add_trade(0, 1, ts_recv, 1, "1.00", "1", Side.BID)
             raise self.failure
         return super().decode(payload, ts_recv, out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import Random
 
 import numpy as np
@@ -12,7 +13,17 @@ from ingestor.codec import headers
 from ingestor.codec.json_batches import JsonBatches
 from ingestor.codec.json_encoder import JsonEncoder
 from ingestor.model.row_classes import STANDARD_CLASSES
-from ingestor.native import FrameTaker, TakenRows, crc32c, native
+from ingestor.model.rows import LEVEL, TRADE, UPDATE
+from ingestor.native import (
+    Durations,
+    FrameTaker,
+    RowCounts,
+    TakenRows,
+    TradeFollower,
+    crc32c,
+    native,
+    take_highest,
+)
 from ingestor.sources.registry import adapter_of, registry
 from tests.feeds.shape_frames import header, mixed, table_of
 from tests.unit.codec.test_record_batches import MADE, check_cut, check_mutated
@@ -60,10 +71,44 @@ def main() -> None:
                 assert found is not None
                 crc32c(found[0].data)
                 crc32c(found[0].data, portable=True)
+    exercise_flush(generator)
     for row_class in MADE:
         check_mutated(row_class, 100, 3)
         check_cut(row_class, Random(7))
     print(f"{taken} frames taken")
+
+
+def exercise_flush(generator: np.random.Generator) -> None:
+    """Follow and count random rows, some of instruments that are not known."""
+    library, feeds, bins = native().library, 4, 5
+    assert library is not None
+    follower = TradeFollower(library)
+    follower.use(np.arange(8, dtype=np.uint8) % 5, np.zeros(8, np.int64), np.zeros(8, np.int64))
+    edges = np.arange(1, bins, dtype=np.int64) << 40
+    durations = Durations(np.zeros((feeds, bins), np.int64), np.zeros(feeds), edges)
+    zeros = [np.zeros(8, np.int64) for _ in range(7)]
+    counts = RowCounts(
+        np.arange(8) % feeds,
+        durations,
+        seen=(zeros[0], zeros[1], zeros[2]),
+        last_recv=zeros[3],
+        least_raw=zeros[4],
+        rows=zeros[5],
+        waited=durations,
+        kind=1,
+    )
+    for dtype in (TRADE, UPDATE, LEVEL) * 10:
+        rows = np.frombuffer(generator.bytes(50 * dtype.itemsize), dtype).copy()
+        rows["instrument"] %= 9
+        rows["ts_recv"] >>= 2
+        rows["ts_event"] >>= 2
+        with suppress(IndexError):
+            counts.take(library, [(rows, 1 << 60, 1 << 40)])
+        rows["instrument"] %= 8
+        counts.take_ways(library, [rows], zeros[6], durations)
+        if dtype == TRADE:
+            follower.take(rows)
+            take_highest(library, rows, np.zeros(8, np.uint64))
 
 
 if __name__ == "__main__":

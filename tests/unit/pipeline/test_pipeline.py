@@ -40,7 +40,7 @@ def pipeline() -> Pipeline:
 
 
 def trade(pipeline: Pipeline, number: int, sequence: int, flags: int = int(Flag.LAST)) -> None:
-    pipeline.buffer.trade(number, 1, 1, sequence, "1", "1", Side.BID, sequence, 0, flags)
+    pipeline.buffer.add_trade(number, 1, 1, sequence, "1", "1", Side.BID, sequence, flags=flags)
 
 
 def batch(result: FlushResult, row_class: RowClass) -> TickBatch:
@@ -53,7 +53,7 @@ def test_one_batch_for_each_class_that_has_rows(pipeline: Pipeline) -> None:
     assert pipeline.flush(NOW).batches == []
     pipeline.buffer.begin(source, b"")
     trade(pipeline, 0, 1)
-    pipeline.buffer.quote(1, 1, 1, 1, "1", "1", "2", "1")
+    pipeline.buffer.add_quote(1, 1, 1, 1, "1", "1", "2", "1")
     result = pipeline.flush(NOW)
     assert [one.row_class for one in result.batches] == [RowClass.TRADE, RowClass.QUOTE]
     assert pipeline.ledger().unaccounted == 0
@@ -115,7 +115,9 @@ def test_quotes_of_a_book_have_their_gaps_where_the_holes_are() -> None:
     source, buffer = Connection(0), pipeline.buffer
     for number, price in ((1, "1"), (2, "2")):
         buffer.begin(source, b"")
-        buffer.levels(0, 1, 1, number, number, [[price, "1"]], [["9", "1"]], flags=RESENT)
+        buffer.add_book_update(
+            0, 1, 1, [[price, "1"]], [["9", "1"]], first=number, last=number, flags=RESENT
+        )
         buffer.hole(Cause.SEQUENCE, 1)
     rows = batch(pipeline.flush(NOW), RowClass.QUOTE).rows
     assert rows["kind"].tolist() == [Kind.QUOTE, Kind.GAP, Kind.QUOTE, Kind.GAP]
@@ -137,7 +139,7 @@ def test_a_frame_refused_at_sealing_is_counted_once(pipeline: Pipeline) -> None:
     source.counts.frames = source.counts.pending = 2
     for price in ("1.00", "1.001"):
         pipeline.buffer.begin(source, price.encode())
-        pipeline.buffer.trade(0, 1, 1, 1, price, "1", Side.BID)
+        pipeline.buffer.add_trade(0, 1, 1, 1, price, "1", Side.BID)
     result = pipeline.flush(NOW)
     source.counts.seal()  # as the pipeline does for the counts of its queues
     assert [one.payload for one in result.rejected] == [b"1.001"]
@@ -150,9 +152,13 @@ def test_books_come_last_and_levels_are_all_accounted_for(pipeline: Pipeline) ->
     source = Connection(0)
     buffer = pipeline.buffer
     buffer.begin(source, b"")
-    buffer.levels(0, 1, 1, 9, 9, [["0.50", "1"]], [])  # before its snapshot: held or filtered
-    buffer.levels(0, 1, 1, 10, 10, [["1", "1"]], [["2", "1"]], flags=int(Flag.SNAPSHOT))
-    buffer.levels(0, 1, 1, 11, 11, [["1", "0"]], [["3", "1"]])
+    buffer.add_book_update(
+        0, 1, 1, [["0.50", "1"]], [], first=9, last=9
+    )  # before its snapshot: held or filtered
+    buffer.add_book_update(
+        0, 1, 1, [["1", "1"]], [["2", "1"]], first=10, last=10, flags=int(Flag.SNAPSHOT)
+    )
+    buffer.add_book_update(0, 1, 1, [["1", "0"]], [["3", "1"]], first=11, last=11)
     rows = batch(pipeline.flush(NOW), RowClass.LEVEL).rows
     kinds = rows["kind"].tolist()
     assert kinds[0] == Kind.RESET

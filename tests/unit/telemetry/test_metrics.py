@@ -13,7 +13,8 @@ from ingestor.model.instruments import Instrument, InstrumentTable, instrument
 from ingestor.model.row_classes import ROW_CLASSES, RowClass, control_row
 from ingestor.model.rows import LEVEL, TRADE, Cause, Flag, Kind, Rows
 from ingestor.telemetry.histogram import EDGES_NS, EXPORTED, Histogram
-from ingestor.telemetry.metrics import FeedKey, LastSeen, Metrics, Skew, Stage
+from ingestor.telemetry.metrics import Metrics
+from ingestor.telemetry.row_lags import Stage
 
 SECOND = 1_000_000_000
 
@@ -77,32 +78,6 @@ def test_the_percentile_of_nothing_is_none() -> None:
 
 
 @pytest.mark.rows("D3")
-def test_skew_is_the_least_difference_of_a_minute() -> None:
-    skew = Skew()
-    feeds = np.array([0, 1, 0])
-    skew.update(feeds, np.array([-5 * SECOND, 7, -4 * SECOND]), 2, 0)
-    assert (skew.known(0), skew.known(1), skew.known(2)) == (-5 * SECOND, 7, None)
-    for second in range(10, 80, 10):  # the old minimum leaves the window
-        skew.update(np.array([0]), np.array([-3 * SECOND]), 3, second * SECOND)
-    assert skew.known(0) == -3 * SECOND
-    assert skew.known(1) is None
-
-
-def test_feeds_are_venue_market_channel(table: InstrumentTable) -> None:
-    metrics = Metrics(table)
-    metrics.count_rows("decoded", RowClass.QUOTE, np.array([0, 3, 3], np.uint32))
-    by_feed = dict(zip(metrics.feeds.all, metrics.counter("decoded").tolist(), strict=True))
-    assert by_feed[FeedKey("acme", "spot", "quotes")] == 1
-    assert by_feed[FeedKey("zeta", "spot", "quotes")] == 2
-    assert metrics.total("decoded") == 3
-    table.add(instrument("new", "spot", "C", "C-USD", "C", "USD", "1", "1"))
-    metrics.count_rows("decoded", RowClass.TRADE, np.array([4], np.uint32))
-    place = -len(ROW_CLASSES)
-    assert metrics.feeds.all[place] == FeedKey("new", "spot", "trades")
-    assert metrics.counter("decoded")[place] == 1
-
-
-@pytest.mark.rows("D3")
 def test_lags_are_corrected_for_the_clocks_and_never_clamped(table: InstrumentTable) -> None:
     metrics = Metrics(table)
     # The venue's clock is 5 s ahead: every raw lag is negative.
@@ -155,21 +130,6 @@ def test_unsettled_is_what_the_sink_still_owes(table: InstrumentTable) -> None:
     metrics.conflated(RowClass.QUOTE, rows[3:])
     metrics.dead_lettered(RowClass.TRADE, rows[:1])
     assert metrics.unsettled == 0
-
-
-def test_last_seen_keeps_the_last_row_of_each_stream() -> None:
-    last = LastSeen()
-    assert last.of(RowClass.TRADE, 5) == (0, 0, 0)
-    last.update(
-        RowClass.TRADE,
-        np.array([1, 0, 1], np.uint32),
-        np.array([15, 2, 27]),
-        np.array([10, 1, 20]),
-        2,
-    )
-    assert last.of(RowClass.TRADE, 1) == (2, 27, 7)
-    assert last.of(RowClass.TRADE, 0) == (1, 2, 1)
-    assert last.of(RowClass.QUOTE, 1) == (0, 0, 0)
 
 
 def test_the_lag_of_a_book_event_counts_once_however_many_levels_it_has(

@@ -36,6 +36,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -72,6 +73,8 @@ from ingestor.adapter import (
     time_ns,
     whole_number,
 )
+
+from .shapes import shapes
 
 _TOPICS: Final = {
     "trades": "publicTrade",
@@ -284,6 +287,9 @@ def _market(name: str) -> Market:
     )
 
 
+_SHAPES: Final = {market: shapes(kind) for market, kind in _TYPES.items()}
+
+
 class Bitget(PlainFeed):
     venue: ClassVar[str] = "bitget"
     reference: ClassVar[str] = "Bitget UTA API v3, read 2026-11-30"
@@ -293,6 +299,10 @@ class Bitget(PlainFeed):
         self._market = market
         self._type = _TYPES[market]
         self._symbols = symbols
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES[market]
 
     def stream(self, channel: str, symbol: str) -> str:
         topic = _TOPICS[channel]
@@ -363,7 +373,7 @@ class Bitget(PlainFeed):
         trades: Sequence[_Trade | _ClassicTrade] = message.data
         for trade in reversed(trades):  # newest first
             identifier = whole_number(trade.i)
-            out.trade(
+            out.add_trade(
                 number,
                 time_ns(trade.T),
                 ts_recv,
@@ -380,7 +390,7 @@ class Bitget(PlainFeed):
         for best in message.data:
             sequence = whole_number(best.seq)
             prices = (*best_of(best.b), *best_of(best.a))
-            out.quote(number, time_ns(best.ts), ts_recv, sequence, *prices)
+            out.add_quote(number, time_ns(best.ts), ts_recv, sequence, *prices)
 
     def _book(self, message: _Book | _ClassicBook, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[message.arg.names[1]]
