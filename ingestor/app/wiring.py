@@ -240,7 +240,7 @@ def make_http(
     """
     if not config.http.enabled:
         return None
-    record = last.values.record if last is not None else None
+    record = last.record if last is not None else None
     return AdminServer(config.http, view, reload=reload, last=record)
 
 
