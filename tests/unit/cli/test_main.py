@@ -473,3 +473,13 @@ def test_what_a_check_of_the_file_finds(run: Run, tmp_path: Path, line: str, sai
     status, out, err = run("config", "check", str(config))
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert said in err
+
+
+def test_every_command_lists_all_that_is_wrong(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('[kafka]\nbootstrap_servers = "x"\n[budget]\nbytes = -1\n')
+    status, _, err = run("check", str(path))
+    assert status == 2
+    wrong = [line.split(": ")[2] for line in err.splitlines()]
+    assert wrong == ["kafka.bootstrap_servers", "budget.bytes"]
+    assert "more)" not in err
