@@ -473,15 +473,13 @@ class Kucoin:
             raise DecodeError(self.venue, f"a book of {image.symbol!r:.60} for {symbol}")
         number = whole_number(image.sequence)
         time = time_ns(image.ts, _NS) if image.time is None else time_ns(image.time)
-        bids, asks = pairs_of(image.bids), pairs_of(image.asks)
         flags = _IMAGE[self._market]
-        instrument = self._symbols[symbol]
         out.add_book_update(
-            instrument,
+            self._symbols[symbol],
             time,
             ts_recv,
-            bids,
-            asks,
+            pairs_of(image.bids),
+            pairs_of(image.asks),
             first=number,
             last=number,
             flags=flags,
