@@ -2,8 +2,9 @@
 
 One timer for all connections looks at a tenth of them every 100 ms, oftener where patience is
 short: whether something arrived since the last look, and whether something is due. A ping is sent
-at the last look before its time, so that a dead peer is found a look after its own at the latest. Durations are measured between looks by a clock that is
-never set: the time at which a frame arrived is the wall clock's, and only tells that there was one.
+at the last look before its time, so that a dead peer is found a look after its own at the latest.
+Durations are measured between looks by a clock that is never set: the time at which a frame arrived
+is the wall clock's, and only tells that there was one.
 """
 
 from __future__ import annotations

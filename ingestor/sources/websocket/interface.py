@@ -26,6 +26,8 @@ NO_STATUS: Final = 1005  # the close frame carried no code
 _CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
 _CLOSE_CODE_REGISTERED: Final = 3000
 _CLOSE_CODE_END: Final = 5000
+PINGS_MAX: Final = 1_000  # of a peer, in a second; exchanges send one in some seconds
+TOO_MANY_PINGS: Final = f"more than {PINGS_MAX} pings in a second"
 FRAGMENTS_MAX: Final = 4096  # of one message; what the library of the second transport permits
 # The kernel would hold up to 6 MB for a socket that we read too slowly, all of it older than what
 # we could still act on, and one turn of the loop would work through that for each connection. This

@@ -27,12 +27,15 @@ from picows.picows import WSCloseHandshake, WSProtocol  # type: ignore[attr-defi
 from picows.url import parse_url
 
 from ingestor.model.errors import PeerClosed, TransportError
+from ingestor.model.timestamps import SECOND
 from ingestor.sources.websocket.handshake import answer_end, check_answer
 from ingestor.sources.websocket.interface import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
     FRAGMENTS_MAX,
     NO_STATUS,
+    PINGS_MAX,
+    TOO_MANY_PINGS,
     Arrive,
     ClosedByUs,
     ConnectOptions,
@@ -88,6 +91,8 @@ class _PicowsLink(WSListener):
         "_on_read_complete",
         "_parts",
         "_parts_bytes",
+        "_pings",
+        "_pings_since_ns",
         "_receive",
         "_rest",
         "_session",
@@ -118,6 +123,7 @@ class _PicowsLink(WSListener):
         self._library_waits = 0  # for so many bytes more, which belong to what it was given
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
+        self._pings = self._pings_since_ns = 0
         self._abandoned = False
         self.received_ns = 0
 
@@ -369,7 +375,7 @@ class _PicowsLink(WSListener):
     def _rare(self, transport: WSTransport, frame: WSFrame) -> None:
         match frame.msg_type:
             case WSMsgType.PING:
-                transport.send_pong(frame.get_payload_as_bytes())
+                self._pinged(transport, frame)
             case WSMsgType.PONG:
                 pass
             case WSMsgType.CLOSE:
@@ -380,6 +386,15 @@ class _PicowsLink(WSListener):
                 self._violated(WSCloseCode.PROTOCOL_ERROR, "message inside a fragmented message")
             case _:
                 self._join(frame)
+
+    def _pinged(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self.received_ns - self._pings_since_ns >= SECOND:
+            self._pings, self._pings_since_ns = 0, self.received_ns
+        self._pings += 1
+        if self._pings > PINGS_MAX:
+            self._violated(WSCloseCode.POLICY_VIOLATION, TOO_MANY_PINGS)
+        else:
+            transport.send_pong(frame.get_payload_as_bytes())
 
     def _join(self, frame: WSFrame) -> None:
         if self._parts is None:
