@@ -27,23 +27,21 @@ from picows.picows import WSCloseHandshake, WSProtocol  # type: ignore[attr-defi
 from picows.url import parse_url
 
 from ingestor.model.errors import PeerClosed, TransportError
-from ingestor.model.timestamps import SECOND
 from ingestor.sources.websocket.handshake import answer_end, check_answer
 from ingestor.sources.websocket.interface import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
-    FRAGMENTS_MAX,
     NO_STATUS,
-    PINGS_MAX,
-    TOO_MANY_PINGS,
     Arrive,
     ClosedByUs,
     ConnectOptions,
     Handler,
+    PingLimit,
     ProtocolViolated,
     callback_failure,
     connect_failure,
     is_close_code,
+    oversize,
     take_of,
 )
 from ingestor.sources.websocket.poller import ReadComplete
@@ -92,7 +90,6 @@ class _PicowsLink(WSListener):
         "_parts",
         "_parts_bytes",
         "_pings",
-        "_pings_since_ns",
         "_receive",
         "_rest",
         "_session",
@@ -123,7 +120,7 @@ class _PicowsLink(WSListener):
         self._library_waits = 0  # for so many bytes more, which belong to what it was given
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
-        self._pings = self._pings_since_ns = 0
+        self._pings = PingLimit()
         self._abandoned = False
         self.received_ns = 0
 
@@ -374,8 +371,10 @@ class _PicowsLink(WSListener):
 
     def _rare(self, transport: WSTransport, frame: WSFrame) -> None:
         match frame.msg_type:
+            case WSMsgType.PING if self._pings.is_over(self.received_ns):
+                self._violated(WSCloseCode.POLICY_VIOLATION, PingLimit.TEXT)
             case WSMsgType.PING:
-                self._pinged(transport, frame)
+                transport.send_pong(frame.get_payload_as_bytes())
             case WSMsgType.PONG:
                 pass
             case WSMsgType.CLOSE:
@@ -387,25 +386,11 @@ class _PicowsLink(WSListener):
             case _:
                 self._join(frame)
 
-    def _pinged(self, transport: WSTransport, frame: WSFrame) -> None:
-        if self.received_ns - self._pings_since_ns >= SECOND:
-            self._pings, self._pings_since_ns = 0, self.received_ns
-        self._pings += 1
-        if self._pings > PINGS_MAX:
-            self._violated(WSCloseCode.POLICY_VIOLATION, TOO_MANY_PINGS)
-        else:
-            transport.send_pong(frame.get_payload_as_bytes())
-
     def _join(self, frame: WSFrame) -> None:
         if self._parts is None:
             self._parts, self._parts_bytes = [], 0
         self._parts_bytes += frame.payload_size
-        too_big = ""
-        if self._parts_bytes > self._message_bytes_max:
-            too_big = f"message of more than {self._message_bytes_max} bytes"
-        elif len(self._parts) >= FRAGMENTS_MAX:
-            too_big = f"message of more than {FRAGMENTS_MAX} fragments"
-        if too_big:
+        if too_big := oversize(self._parts_bytes, len(self._parts), self._message_bytes_max):
             self._parts = []
             self._violated(WSCloseCode.MESSAGE_TOO_BIG, too_big)
             return

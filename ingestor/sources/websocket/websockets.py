@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_connection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Event
+from websockets.protocol import Event, State
 from websockets.uri import WebSocketURI
 
 from ingestor.config.proxy import check_proxy
@@ -27,12 +27,11 @@ from ingestor.sources.websocket.handshake import answer_end, check_answer
 from ingestor.sources.websocket.interface import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
-    PINGS_MAX,
-    TOO_MANY_PINGS,
     Arrive,
     ClosedByUs,
     ConnectOptions,
     Handler,
+    PingLimit,
     ProtocolViolated,
     callback_failure,
     connect_failure,
@@ -57,8 +56,7 @@ class _Connection(ClientConnection):
     refusal: TransportError | None = None  # why the answer was not good
     is_answered = False
     _head = b""
-    _pings = 0
-    _pings_since_s = 0.0
+    pings: PingLimit
     _end: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -80,12 +78,9 @@ class _Connection(ClientConnection):
     def process_event(self, event: Event) -> None:
         super().process_event(event)
         if isinstance(event, Frame) and event.opcode is Opcode.PING:
-            now_s = self.loop.time()
-            if now_s - self._pings_since_s >= 1.0:
-                self._pings, self._pings_since_s = 0, now_s
-            self._pings += 1
-            if self._pings == PINGS_MAX + 1:
-                self.protocol.fail(CloseCode.POLICY_VIOLATION, TOO_MANY_PINGS)
+            is_open = self.protocol.state is State.OPEN
+            if self.pings.is_over(self.options.clock_ns()) and is_open:
+                self.protocol.fail(CloseCode.POLICY_VIOLATION, PingLimit.TEXT)
 
     def _answered(self, data: bytes) -> bytes:
         """Return what the library is to see of the answer and what follows; none for not yet."""
@@ -122,7 +117,7 @@ class _OneAttempt(open_connection):
         def factory(uri: WebSocketURI) -> ClientConnection:
             made = make(named)  # by its name, whatever address it was reached by
             assert isinstance(made, _Connection)
-            made.options = options
+            made.options, made.pings = options, PingLimit()
             self.made = made
             return made
 
