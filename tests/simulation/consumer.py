@@ -12,8 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from ingestor.model.batch import TickBatch
-from ingestor.model.instruments import Instrument
+from ingestor.model.batch import InstrumentLike, TickBatch
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Flag, Kind, Rows, Side
 from tests.simulation.market import ASK, BID, DECIMALS, Market, fingerprint
@@ -56,7 +55,7 @@ class _Book:
         return True
 
 
-def _of_each(batch: TickBatch) -> Iterator[tuple[Instrument, Rows]]:
+def _of_each(batch: TickBatch) -> Iterator[tuple[InstrumentLike, Rows]]:
     """Yield the rows of each instrument, in order; those of two revisions as they alternate."""
     by_key: dict[str, list[int]] = {}
     for number in dict.fromkeys(batch.rows["instrument"].tolist()):
