@@ -36,6 +36,7 @@ from ingestor.consumer.merge import Merge, Supply, Taken
 from ingestor.consumer.positions import LATEST, Where, position_of
 from ingestor.consumer.progress import MissingRange, Progress
 from ingestor.consumer.reader import PartitionReader, RecordsOrBatches
+from ingestor.consumer.trace_links import TraceLinks
 from ingestor.kafka.fetched_batches import FetchedBatch
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
@@ -91,6 +92,7 @@ class Consumer:
         window_s: float | None = WINDOW_S,
         is_ordered: bool = False,
         margin_ns: int | None = None,
+        links: bool = False,
         **options: Any,
     ) -> None:
         """Args:
@@ -109,6 +111,7 @@ class Consumer:
         margin_ns: begins and ends so much outside, and one record later, for who chooses rows by
             their own time: a record has the time of its last row, and several publishers don't
             write in order of time.
+        links: make a span for each sampled batch, linked to the publisher's (extra `otel`).
         options: passed on to aiokafka (security, fetch sizes).
 
         Raises:
@@ -133,6 +136,7 @@ class Consumer:
             may_be_absent=may_be_absent,
             options=options,
         )
+        self._links = TraceLinks() if links else None
         self._joiner = Joiner()
         self._batch_reader = RecordBatchReader()
         self.is_merged = (len(names) > 1 or is_ordered) and window_s is not None
@@ -279,6 +283,8 @@ class Consumer:
     ) -> Iterator[Piece]:
         """Yield the new rows of records."""
         for record in records:
+            if self._links is not None:
+                self._links.see(partition, record)
             try:
                 if isinstance(record, FetchedBatch):
                     yield from self._unseen_of_batch(partition, record)
