@@ -61,8 +61,10 @@ class LastValues:
     """Keeps the last rows by instrument key."""
 
     def __init__(self, table: InstrumentTable) -> None:
-        """Args:
-        table: The instruments of all plans.
+        """Create the last values.
+
+        Args:
+            table: The instruments of all plans.
         """
         self._table = table
         self._last: dict[str, _Last] = {}
@@ -166,10 +168,12 @@ class LastValuePublisher:
     """Publishes what changed to the topic `last`, a few records at a time."""
 
     def __init__(self, last: LastValues, sink: AuxiliarySink, interval_s: float) -> None:
-        """Args:
-        last: The values.
-        sink: Takes the records. What it has no room for it drops and counts.
-        interval_s: Between two records of one instrument.
+        """Create the last value publisher.
+
+        Args:
+            last: The values.
+            sink: Takes the records. What it has no room for it drops and counts.
+            interval_s: Between two records of one instrument.
         """
         self.changes = last.changes()
         self.written = 0

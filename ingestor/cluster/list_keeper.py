@@ -72,9 +72,11 @@ class ListKeeper:
     """Reads lists each `catalogue.ttl_s`, and sooner where one can't be had or is doubted."""
 
     def __init__(self, config: Config, is_asked: Callable[[], bool]) -> None:
-        """Args:
-        config: of the worker.
-        is_asked: returns whether this worker has shard 0.
+        """Create the list keeper.
+
+        Args:
+            config: of the worker.
+            is_asked: returns whether this worker has shard 0.
         """
         self._config = config
         self._kafka = settings.kafka_settings(config.kafka)

@@ -111,9 +111,11 @@ class BookTops:
     """The tops of the books of one loop."""
 
     def __init__(self, table: InstrumentTable, settings_of: SettingsOf) -> None:
-        """Args:
-        table: the instruments, may grow.
-        settings_of: instrument number -> what is derived for it.
+        """Create the book tops.
+
+        Args:
+            table: the instruments, may grow.
+            settings_of: instrument number -> what is derived for it.
         """
         self._table = table
         self._settings_of = settings_of

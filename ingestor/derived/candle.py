@@ -25,7 +25,8 @@ _FLAGS: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 @dataclass(frozen=True, slots=True)
 class Turnover:
     """Say how the turnover follows from the sum of price times size: times factor, in units of
-    10^-exponent."""
+    10^-exponent.
+    """
 
     factor: int
     exponent: int

@@ -37,9 +37,11 @@ class Candles:
     """The candles of one loop."""
 
     def __init__(self, table: InstrumentTable, settings_of: SettingsOf) -> None:
-        """Args:
-        table: the instruments, may grow.
-        settings_of: instrument number -> what is derived for it.
+        """Create the candles.
+
+        Args:
+            table: the instruments, may grow.
+            settings_of: instrument number -> what is derived for it.
         """
         self._table = table
         self._settings_of = settings_of

@@ -15,7 +15,8 @@ from ingestor.sources.replay.options import ReplayOptions
 
 def matches_any(one: Instrument, wanted: Collection[str]) -> bool:
     """Return whether an instrument has one of these names: the venue's symbol, the canonical one,
-    or its key."""
+    or its key.
+    """
     if one.symbol in wanted or one.canonical in wanted or one.key in wanted:
         return True
     # Inferred: nobody said what its base and quote are.
