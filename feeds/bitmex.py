@@ -32,6 +32,7 @@ from ingestor.adapter import (
     BookRule,
     Cause,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -64,6 +65,7 @@ from ingestor.adapter import (
     add_open_interest,
     instrument,
     iso_event_ns,
+    shape,
     uuid_halves,
 )
 
@@ -174,6 +176,19 @@ _parse_list: Final = msgspec.json.Decoder(float_hook=str).decode
 _Prices = dict[int, Any]  # of the levels of a book, by id
 
 
+# The text of plain trades.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"table":"trade","action":"insert","data":<[>{"timestamp":"<iso:ts_event>",'
+        '"symbol":"<symbol>","side":"<side:Buy=1|Sell=2>","size":<size:size>,'
+        '"price":<price:price>,"tickDirection":"<text>","trdMatchID":"<uuid>",'
+        '"grossValue":<number>,"homeNotional":<number>,"foreignNotional":<number>,'
+        '"trdType":"Regular"}<row><]>}',
+    ),
+)
+
+
 class Bitmex(PlainFeed):
     venue: ClassVar[str] = "bitmex"
     reference: ClassVar[str] = "BitMEX API docs, read 2026-11-30"
@@ -206,6 +221,10 @@ class Bitmex(PlainFeed):
 
     def choose_book(self, offer: BookOffer) -> None:
         self._book_table = _WHOLE if offer.rule is None else _BEST
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{self._book_table if channel == 'book' else _TABLES[channel]}:{symbol}"

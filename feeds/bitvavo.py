@@ -30,6 +30,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     Endpoint,
@@ -47,11 +48,13 @@ from ingestor.adapter import (
     Refused,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     SnapshotSource,
     UnknownMessage,
     VenueError,
     instrument,
+    shape,
     uuid_halves,
 )
 
@@ -109,6 +112,16 @@ _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
 _Best = tuple[Any, Any, Any, Any]  # bid and its size, ask and its size
 
 
+# The text of trades.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"event":"trade","timestamp":<ms:ts_event>,"market":"<symbol>","id":"<uuid>",'
+        '"amount":"<size:size>","price":"<price:price>","side":"<side:buy=1|sell=2>"}',
+    ),
+)
+
+
 class Bitvavo(PlainFeed):
     venue: ClassVar[str] = "bitvavo"
     reference: ClassVar[str] = "Bitvavo API docs, read 2026-11-30"
@@ -134,6 +147,10 @@ class Bitvavo(PlainFeed):
         self._symbols = symbols
         self._quotes: dict[str, _Best] = {}  # by market; None where a part is not known
         self._asked: dict[str, None] = {}  # streams without an answer
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_CHANNELS[channel]}:{symbol}"

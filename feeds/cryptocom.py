@@ -35,6 +35,7 @@ from ingestor.adapter import (
     BookOffer,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -58,6 +59,7 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     Side,
     TradeNumbers,
@@ -70,6 +72,7 @@ from ingestor.adapter import (
     iso_text,
     pairs_of,
     said,
+    shape,
     time_ns,
     whole_number,
 )
@@ -235,6 +238,33 @@ def _market(name: str) -> Market:
     )
 
 
+_UPDATED: Final = (
+    '{{"id":-1,{names},"result":{{"instrument_name":"<symbol>","subscription":"<text>",'
+    '"channel":"trade","data":<[>{{"d":"<int:sequence,trade_id_low>",{times}}}<row><]>}}}}'
+)
+_NUMBERS: Final = '"p":"<price:price>","q":"<size:size>","s":"<side:SELL=2|BUY=1>","i":"<text>"'
+_LEVEL: Final = '["<price>","<size>","<n>"]'
+# The texts of frequent frames.
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"id":-1,"method":"subscribe","code":0,"result":{"channel":"book.update",'
+        '"subscription":"<text>","instrument_name":"<symbol>","depth":50,"data":<[>{"update":{'
+        f'"asks":<[*>{_LEVEL}<level:asks><]>,"bids":<[*>{_LEVEL}<level:bids><]>}},"t":<ms:ts_event>,'
+        '"tt":<ms:ts_event>,"u":<int:first,last>=1>,"pu":<int:previous>,"cs":<number>}<row><]>}}',
+    ),
+    *(
+        shape(RowClass.TRADE, _UPDATED.format(names=names, times=times), newest_first=True)
+        for names in ('"method":"subscribe","code":0', '"code":0,"method":"subscribe"')
+        for times in (
+            f'"t":<ms:ts_event>,{_NUMBERS},"tn":"<ns:ts_event>","m":"<text>"',
+            f'"t":<ms:ts_event>,{_NUMBERS},"m":"<text>"',
+            f'"t":<ms:ts_event>,{_NUMBERS}',
+        )
+    ),
+)
+
+
 class CryptoCom(PlainFeed):
     venue: ClassVar[str] = "cryptocom"
     reference: ClassVar[str] = "Crypto.com Exchange API v1, read 2026-11-30"
@@ -256,6 +286,10 @@ class CryptoCom(PlainFeed):
         self._depth = offer.depth
         if offer.rule is not None:
             self._form = {"book_subscription_type": "SNAPSHOT"}
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         if channel in {"book", "quotes"}:

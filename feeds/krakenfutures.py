@@ -33,6 +33,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -56,6 +57,7 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     SizeUnit,
     TradeNumbers,
@@ -69,6 +71,7 @@ from ingestor.adapter import (
     iso_event_ns,
     iso_text,
     optional_ns,
+    shape,
     unsigned,
     uuid_halves,
 )
@@ -186,6 +189,22 @@ _MARKET: Final = Market(
 )
 
 
+# The texts of frequent frames. What is no plain fill goes to `decode`.
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"feed":"book","product_id":"<symbol>","side":"<side:buy=1|sell=2>",'
+        '"seq":<int:first,last>=1>,"price":<price>,"qty":<size><level>,"timestamp":<ms:ts_event>}',
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"feed":"trade","product_id":"<symbol>","uid":"<uuid>","side":"<side:buy=1|sell=2>",'
+        '"type":"fill","seq":<int:sequence>,"time":<ms:ts_event>,"qty":<size:size>,'
+        '"price":<price:price>}',
+    ),
+)
+
+
 class KrakenFutures(PlainFeed):
     venue: ClassVar[str] = "krakenfutures"
     reference: ClassVar[str] = "Kraken Futures WebSocket API v1, read 2026-11-30"
@@ -195,6 +214,10 @@ class KrakenFutures(PlainFeed):
         self._market = market
         self._symbols = symbols
         self._requests = Requests(1)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_FEEDS[channel]}:{symbol}"

@@ -30,6 +30,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -50,6 +51,7 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     Side,
     SizeUnit,
@@ -60,6 +62,7 @@ from ingestor.adapter import (
     add_open_interest,
     instrument,
     scaled_text,
+    shape,
 )
 
 _PACK: Final = "perp_market24h_pack_p"
@@ -137,6 +140,17 @@ def _market(name: str) -> Market:
     )
 
 
+# The text of linear contracts' trades; other markets' numbers are scaled.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"sequence":<n>,"symbol":"<symbol>","trades_p":<[>[<ns:ts_event>,"<side:Buy=1|Sell=2>",'
+        '"<price:price>","<size:size>"]<row><]>,"type":"incremental","dts":<n>,"mts":<n>}',
+        newest_first=True,
+    ),
+)
+
+
 class Phemex(PlainFeed):
     venue: ClassVar[str] = "phemex"
     reference: ClassVar[str] = "Phemex API docs, read 2026-11-30"
@@ -147,6 +161,10 @@ class Phemex(PlainFeed):
         self._suffix = "_p" if market == "linear" else ""
         self._requests = Requests(1)
         self._price, self._size = map(_reader, _PLACES.get(market, (None, None)))
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES if market == "linear" else ()
 
     def stream(self, channel: str, symbol: str) -> str:
         if channel in _PACKED:

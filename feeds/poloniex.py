@@ -25,6 +25,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     Counted,
@@ -43,12 +44,15 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     TradeNumbers,
     UnknownMessage,
     VenueError,
     append_pairs,
     instrument,
+    level_pairs,
+    shape,
     whole_number,
 )
 
@@ -104,6 +108,23 @@ _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book).decode
 
 
+# The texts of frequent frames.
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"channel":"book_lv2","data":<[>{"symbol":"<symbol>","createTime":<ms:ts_event>,'
+        f'"asks":{level_pairs("asks")},"bids":{level_pairs("bids")},"lastId":<int:previous>,'
+        '"id":<int:first,last>=1>,"ts":<n>}<row><]>,"action":"update"}',
+    ),
+    shape(
+        RowClass.TRADE,
+        '{"channel":"trades","data":<[>{"symbol":"<symbol>","amount":"<text>",'
+        '"takerSide":"<side:buy=1|sell=2>","quantity":"<size:size>","createTime":<ms:ts_event>,'
+        '"price":"<price:price>","id":"<int:sequence,trade_id_low>","ts":<n>}<row><]>}',
+    ),
+)
+
+
 class Poloniex(PlainFeed):
     venue: ClassVar[str] = "poloniex"
     reference: ClassVar[str] = "Poloniex Spot WebSocket API, read 2026-11-30"
@@ -127,6 +148,10 @@ class Poloniex(PlainFeed):
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
         self._requests = Requests(1)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_CHANNELS[channel]}:{symbol}"

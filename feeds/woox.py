@@ -28,6 +28,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -47,6 +48,7 @@ from ingestor.adapter import (
     Requests,
     RestLimit,
     RestRequest,
+    RowClass,
     Side,
     SnapshotSource,
     UnknownMessage,
@@ -56,6 +58,7 @@ from ingestor.adapter import (
     append_pairs,
     instrument,
     optional_ns,
+    shape,
 )
 
 DEPTH: Final = 50
@@ -189,6 +192,16 @@ _MARKET: Final = Market(
 )
 
 
+# The text of plain trades.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"topic":"trade@<text>","ts":<ms:ts_event>,"data":{"s":"<symbol>","px":"<price:price>",'
+        '"sx":"<size:size>","sd":"<side:BUY=1|SELL=2>","ts":<ms:ts_event>,"src":0,"rpi":false}}',
+    ),
+)
+
+
 class WooX(PlainFeed):
     venue: ClassVar[str] = "woox"
     reference: ClassVar[str] = "WOO X Websocket API V3, read 2026-11-30"
@@ -201,6 +214,10 @@ class WooX(PlainFeed):
         self._market = market
         self._symbols = symbols
         self._requests = Requests(self.markets[market].limits.streams_per_subscribe)
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return _STREAMS[channel].format(symbol)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 
@@ -17,6 +17,15 @@ from ingestor.sources.registry import adapter_of
 
 SYMBOLS: Final = 200
 START_MS: Final = 1_790_000_000_000
+
+
+class OfMarket(Protocol):
+    """Name a market; `Shape` does."""
+
+    @property
+    def venue(self) -> str: ...
+    @property
+    def market(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +58,13 @@ class Connections:
     """Connections to a shape's market, one after the other, with the queue of their frames."""
 
     def __init__(
-        self, shape: Shape, instruments: InstrumentTable, *, is_compiled: bool = True
+        self, shape: OfMarket, instruments: InstrumentTable, *, is_compiled: bool = True
     ) -> None:
-        """is_compiled: whether the library is used, where it is there."""
+        """Args:
+        shape: names the market.
+        instruments: those of its symbols.
+        is_compiled: whether the library is used, where it is there.
+        """
         self.buffer = ColumnBuffer(instruments if is_compiled else None)
         self._adapter, self._market = adapter_of(shape.venue), shape.market
         self._symbols = instruments.symbols(shape.venue, shape.market)
@@ -147,6 +160,11 @@ def _binance_quote(number: int, random: Random) -> bytes:
     )
 
 
+def binance_book(levels: int) -> Shape:
+    """Return the shape of Binance's book updates of so many levels."""
+    return Shape("binance", "spot", f"book{levels}", levels, _binance_depth(levels))
+
+
 def _binance_depth(levels: int) -> Callable[[int, Random], bytes]:
     def make(number: int, random: Random) -> bytes:
         event = number // SYMBOLS
@@ -158,7 +176,7 @@ def _binance_depth(levels: int) -> Callable[[int, Random], bytes]:
                 "U": 1_000 + event * 10,
                 "u": 1_009 + event * 10,
                 "b": _levels(random, levels // 2),
-                "a": _levels(random, levels // 2),
+                "a": _levels(random, levels - levels // 2),
             }
         )
 
@@ -264,8 +282,8 @@ def _kraken_level(number: int, random: Random) -> bytes:
 SHAPES: Final = (
     Shape("binance", "spot", "trade", 1, _binance_trade),
     Shape("binance", "spot", "quote", 1, _binance_quote),
-    Shape("binance", "spot", "book20", 20, _binance_depth(20)),
-    Shape("binance", "spot", "book200", 200, _binance_depth(200)),
+    binance_book(20),
+    binance_book(200),
     Shape("bybit", "linear", "trade", 1, _bybit_trade),
     Shape("okx", "spot", "trade", 1, _okx_trade),
     Shape("coinbase", "spot", "trade", 1, _coinbase_trade),

@@ -8,7 +8,7 @@
 | `<int:F>`, `<int:F,G>`, `<int:F>=2>` | digits, at least so much | the fields |
 | `<low:F>` | digits below 2^63 | the low 32 bits |
 | `<next>`, `<next:F,G>` | the number that the connection's next frame has | nothing; the fields |
-| `<ms:F>`, `<iso:F>` | milliseconds, RFC 3339 in UTC: 2010 to 2100 | ns since the epoch |
+| `<ms:F>`, `<ns:F>`, `<iso:F>` | ms, ns, RFC 3339 in UTC: 2010 to 2100 | ns since the epoch |
 | `<uuid>` | a lower-case UUID | the two halves of a trade id |
 | `<F:a=1|b=2>` | one of these texts | a byte |
 | `<[>` ... `<]>`, `<[*>` ... `<]>` | an array of one or more, of none or more | what is between |
@@ -44,7 +44,7 @@ _DTYPES: Final = {RowClass.TRADE: TRADE, RowClass.QUOTE: QUOTE, RowClass.LEVEL: 
 _HOLE: Final = re.compile(r"<((?:[^<>]|>=)*)>")
 _LEVEL_FIELDS: Final = {"price": LEVEL_PRICE, "size": LEVEL_SIZE, "side": LEVEL_SIDE}
 _SIDES: Final = {"": 0, "bids": 1, "asks": 2}
-_TIMES: Final = {"ms": (Op.MS, MILLISECOND), "iso": (Op.ISO, 1)}
+_TIMES: Final = {"ms": (Op.MS, MILLISECOND), "ns": (Op.INTEGER, 1), "iso": (Op.ISO, 1)}
 _UNREAD: Final = {"text": Op.TEXT, "word": Op.WORD, "n": Op.DIGITS, "number": Op.NUMBER}
 _INT_MAX: Final = 2**63 - 1
 # What each class's rows may leave as the template has it.
@@ -149,10 +149,10 @@ class _Compiler:
                 self._integer(name, rest)
             case "next":
                 self._count(rest)
-            case "ms" | "iso":
+            case "ms" | "ns" | "iso":
                 kind, unit = _TIMES[name]
                 least, most = TIME_MIN // unit, TIME_MAX // unit
-                self.steps.append(Step(kind, at=self._at(rest), least=least, most=most))
+                self.steps.append(Step(kind, width=8, at=self._at(rest), least=least, most=most))
             case "uuid":
                 high, low = self._at("trade_id_high"), self._at("trade_id_low")
                 self.steps.append(Step(Op.UUID, at=high, at2=low))

@@ -72,6 +72,8 @@ def _value(step: Step, symbol: tuple[str, str, str], random: Random) -> bytes:
     match step.kind:
         case Op.LITERAL:
             return step.text
+        case Op.INTEGER if step.least == TIME_MIN:
+            return b"%d" % random.randrange(TIME_MIN, TIME_MAX)
         case Op.INTEGER:
             wide = random.choice((step.least, step.most, random.getrandbits(63)))
             return b"%d" % random.choice((wide, random.randrange(10 ** random.randrange(1, 12))))

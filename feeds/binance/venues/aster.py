@@ -26,12 +26,20 @@ from ingestor.adapter import (
     Market,
     RestLimit,
     RestRequest,
+    RowClass,
     TradeNumbers,
+    shape,
 )
 
 from ..adapter import FUTURES_PARSERS, SPOT_PARSERS, Binance, Parsers
 from ..events import Trade
 
+_SPOT_TRADE: Final = shape(
+    RowClass.TRADE,
+    '{"stream":"<word>@trade","data":{"e":"trade","E":<n>,"T":<ms:ts_event>,"s":"<symbol>",'
+    '"t":<int:sequence,trade_id_low>,"p":"<price:price>","q":"<size:size>",'
+    '"m":<side:true=2|false=1>}}',
+)
 _FUTURES: Final = Binance.markets["usdm"]
 _PARSERS: Final[Mapping[str, Parsers]] = {
     "spot": {
@@ -74,7 +82,8 @@ class Aster(Binance):
 
     @classmethod
     def shapes(cls, market: str) -> Sequence[CompiledShape]:
-        return super().shapes("usdm")
+        frequent = (_SPOT_TRADE,) if market == "spot" else ()
+        return (*frequent, *super().shapes("usdm"))
 
     @classmethod
     def instrument_requests(cls, market: str) -> Sequence[RestRequest]:

@@ -36,6 +36,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -72,6 +73,8 @@ from ingestor.adapter import (
     time_ns,
     whole_number,
 )
+
+from .shapes import shapes
 
 _TOPICS: Final = {
     "trades": "publicTrade",
@@ -284,6 +287,9 @@ def _market(name: str) -> Market:
     )
 
 
+_SHAPES: Final = {market: shapes(kind) for market, kind in _TYPES.items()}
+
+
 class Bitget(PlainFeed):
     venue: ClassVar[str] = "bitget"
     reference: ClassVar[str] = "Bitget UTA API v3, read 2026-11-30"
@@ -293,6 +299,10 @@ class Bitget(PlainFeed):
         self._market = market
         self._type = _TYPES[market]
         self._symbols = symbols
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES[market]
 
     def stream(self, channel: str, symbol: str) -> str:
         topic = _TOPICS[channel]
