@@ -297,7 +297,7 @@ def test_the_docstrings_that_are_missing_or_too_long_become_fewer() -> None:
     """All other rules of pydocstyle have no exceptions: `make check` runs them."""
     allowed: dict[str, int] = EXCEPTIONS["docstrings"]
     ruff = Path(sys.executable).with_name("ruff")
-    command = [ruff, "check", "--isolated", "--output-format=json", "--exit-zero"]
+    command = [str(ruff), "check", "--isolated", "--output-format=json", "--exit-zero"]
     options = [f"--select={','.join(allowed)}", "--config=lint.pydocstyle.convention='google'"]
     checked = ["ingestor", "feeds", "benchmarks"]
     run = subprocess.run([*command, *options, *checked], cwd=ROOT, capture_output=True, check=True)
