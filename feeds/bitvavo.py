@@ -54,6 +54,7 @@ from ingestor.adapter import (
     UnknownMessage,
     VenueError,
     instrument,
+    level_pairs,
     shape,
     uuid_halves,
 )
@@ -112,8 +113,14 @@ _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
 _Best = tuple[Any, Any, Any, Any]  # bid and its size, ask and its size
 
 
-# The text of trades.
+# The texts of frequent frames.
 _SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"event":"book","market":"<symbol>","nonce":<int:first,last>=1>,'
+        f'"bids":{level_pairs("bids")},"asks":{level_pairs("asks")}}}',
+        flags=_NO_TIME,
+    ),
     shape(
         RowClass.TRADE,
         '{"event":"trade","timestamp":<ms:ts_event>,"market":"<symbol>","id":"<uuid>",'

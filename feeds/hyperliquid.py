@@ -31,6 +31,7 @@ from ingestor.adapter import (
     Ack,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Contract,
     Control,
@@ -49,6 +50,7 @@ from ingestor.adapter import (
     Refused,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     Side,
     UnknownMessage,
@@ -56,6 +58,7 @@ from ingestor.adapter import (
     add_mark_price,
     add_open_interest,
     instrument,
+    shape,
 )
 
 _CONTEXT: Final = "activeAssetCtx"
@@ -165,6 +168,18 @@ def _market(name: str) -> Market:
     )
 
 
+# The text of books. What a trade means depends on the ones before.
+_SHAPES: Final = (
+    shape(
+        RowClass.LEVEL,
+        '{"channel":"l2Book","data":{"coin":"<symbol>","time":<ms:ts_event>,"levels":['
+        '<[*>{"px":"<price>","sz":"<size>","n":<n>}<level:bids><]>,'
+        '<[*>{"px":"<price>","sz":"<size>","n":<n>}<level:asks><]>]}}',
+        flags=_IMAGE,
+    ),
+)
+
+
 class Hyperliquid(PlainFeed):
     venue: ClassVar[str] = "hyperliquid"
     reference: ClassVar[str] = "Hyperliquid API docs, read 2026-11-30"
@@ -173,6 +188,10 @@ class Hyperliquid(PlainFeed):
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
         self._fresh: set[str] = set()  # coins whose next trades are a repetition
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_TYPES[channel]}:{symbol}"

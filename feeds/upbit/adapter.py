@@ -28,6 +28,7 @@ from ingestor.adapter import (
     Acks,
     BookRule,
     ColumnBuffer,
+    CompiledShape,
     Continuity,
     Control,
     DecodeError,
@@ -45,12 +46,14 @@ from ingestor.adapter import (
     Refused,
     RestLimit,
     RestRequest,
+    RowClass,
     Sequential,
     Side,
     TradeNumbers,
     UnknownMessage,
     VenueError,
     instrument,
+    shape,
 )
 
 _TYPES: Final = {"trades": "trade", "quotes": "orderbook", "book": "orderbook"}
@@ -143,6 +146,20 @@ _parse_simple_book: Final = msgspec.json.Decoder(_SimpleBook, float_hook=str).de
 _parse_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
+# The text of trades; a number with an exponent goes to `decode`.
+_SHAPES: Final = (
+    shape(
+        RowClass.TRADE,
+        '{"type":"trade","code":"<symbol>","timestamp":<n>,"trade_date":"<text>",'
+        '"trade_time":"<text>","trade_timestamp":<ms:ts_event>,"trade_price":<price:price>,'
+        '"trade_volume":<size:size>,"ask_bid":"<side:ASK=2|BID=1>","prev_closing_price":<number>,'
+        '"change":"<text>","change_price":<number>,"sequential_id":<int:sequence,trade_id_low>,'
+        '"best_ask_price":<number>,"best_ask_size":<number>,"best_bid_price":<number>,'
+        '"best_bid_size":<number>,"stream_type":"REALTIME"}',
+    ),
+)
+
+
 class Upbit(PlainFeed):
     acks: ClassVar[Acks] = Acks.NEVER
     venue: ClassVar[str] = "upbit"
@@ -171,6 +188,10 @@ class Upbit(PlainFeed):
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
         self._symbols = symbols
         self._carried: dict[str, None] = {}  # the streams of the newest request
+
+    @classmethod
+    def shapes(cls, market: str) -> Sequence[CompiledShape]:
+        return _SHAPES
 
     def stream(self, channel: str, symbol: str) -> str:
         return f"{_TYPES[channel]}:{symbol}"

@@ -160,6 +160,7 @@ class Book:
     valid_since_ns: int = 0
     attempts: int = 0
     repair_cause: Cause | None = None
+    waits_ended: int = 0  # how often nobody waited for a snapshot any more
     deadline_ns: int = 0  # when a snapshot asked for is asked for again
     giver: Callable[[Book], None] | None = None  # gives the levels back: they are lent (`lending`)
     rests: int = 0  # how often it is not lent although it could be

@@ -467,12 +467,13 @@ class BookManager:
         is_down = hole.cause in _NOTHING_TO_REPAIR
         for instrument in self._wanted.carried(hole):
             book = self._books.book(instrument, flush.now_ns)
-            if is_down and self._wanted.is_elsewhere(book, hole.source):
-                continue
-            self._wanted.note(book, hole)
-            event = Event.DISCONNECT if is_down else Event.BREAK
-            at = flush.start(hole.update)
-            self._break(flush, book, at, hole.ts_recv, hole.cause, hole.first, hole.last, event)
+            if hole.is_part:
+                self._wanted.interrupt(flush, book, hole)
+            elif not (is_down and self._wanted.is_elsewhere(book, hole.source)):
+                self._wanted.carry(book, hole.source)
+                event = Event.DISCONNECT if is_down else Event.BREAK
+                at = flush.start(hole.update)
+                self._break(flush, book, at, hole.ts_recv, hole.cause, hole.first, hole.last, event)
 
     def _refuse(self, flush: Flush, book: Book, update: Update, at: int, cause: Cause) -> None:
         """Leave an update out and break the book that it contradicts."""
@@ -493,9 +494,7 @@ class BookManager:
         """The book can't be trusted: say so in the stream, empty it, ask for a repair."""
         if not book.gap_open or cause in _TELL_AGAIN:
             flush.gap(at, book.instrument, ts_recv, cause, first, last)
-            if self._wanted.has_quotes(book):
-                flush.quote_gap(book.instrument, ts_recv, cause, first, last)
-            book.shown = None
+            self._wanted.end_quotes(flush, book, ts_recv, cause, first, last)
             book.counters.gaps += 1
             book.gap_open = True
             if event is not Event.DISCONNECT:

@@ -7,7 +7,6 @@ from typing import Final
 
 from ingestor.books.book import Book
 from ingestor.books.settings import BookSettings
-from ingestor.columns.sealed import Source
 from ingestor.model.backoff import Backoff
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.rows import Cause
@@ -23,14 +22,24 @@ _FIRST: Final = frozenset({None, Cause.DISCONNECT})
 class Repair:
     """A book that needs a snapshot: resubscribe its stream, or fetch the REST snapshot.
 
-    cause: None for the first synchronisation. source: the connection that carries the instrument,
-    None when nothing came from it yet. due_ns: not before; rate and back-off are in it.
+    cause: None for the first synchronisation. due_ns: not before; rate and back-off are in it.
+    wait: the book's `waits_ended` when it was asked for.
     """
 
-    instrument: int
+    book: Book
     cause: Cause | None
-    source: Source | None
     due_ns: int
+    wait: int
+
+    @property
+    def instrument(self) -> int:
+        """The instrument's number as of now."""
+        return self.book.instrument
+
+    @property
+    def is_needed(self) -> bool:
+        """Return whether the book still waits: a snapshot may have come before this was due."""
+        return self.book.waits_ended == self.wait
 
 
 class RepairPlanner:
@@ -74,7 +83,7 @@ class RepairPlanner:
         repairs = book.counters.repairs
         name = cause.name.lower() if cause else "first"
         repairs[name] = repairs.get(name, 0) + 1
-        self._asked.append(Repair(book.instrument, cause, book.source, due_ns))
+        self._asked.append(Repair(book, cause, due_ns, book.waits_ended))
         self.expect(book, cause, due_ns)
 
     def expect(self, book: Book, cause: Cause | None, from_ns: int) -> None:
@@ -93,9 +102,6 @@ class RepairPlanner:
     def move(self, book: Book, instrument: int) -> None:
         """Let a book go on under the number of a new revision of its instrument."""
         is_waiting = self._waiting.pop(book.instrument, None) is not None
-        for repair in self._asked:
-            if repair.instrument == book.instrument:
-                repair.instrument = instrument
         book.instrument = instrument
         if is_waiting:
             self._waiting[instrument] = book
@@ -103,6 +109,7 @@ class RepairPlanner:
     def done(self, book: Book) -> None:
         """The snapshot came, or nobody waits for it any more."""
         self._waiting.pop(book.instrument, None)
+        book.waits_ended += 1
 
     def ask_again(self, now_ns: int) -> None:
         """Ask again for the snapshots that didn't come in time."""

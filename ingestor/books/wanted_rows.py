@@ -12,8 +12,10 @@ from collections.abc import Set as AbstractSet
 
 from ingestor.adapter import BookRule
 from ingestor.books.book import Book
+from ingestor.books.flush import Flush
 from ingestor.columns.sealed import Gap, Source
 from ingestor.model.row_classes import RowClass
+from ingestor.model.rows import Cause
 
 
 class WantedRows:
@@ -47,16 +49,41 @@ class WantedRows:
             needed = [channel for channel in needed if channel in named]
         return list(dict.fromkeys(needed))
 
+    def interrupt(self, flush: Flush, book: Book, hole: Gap) -> None:
+        """Declare a hole in the quotes that are made of a book whose stream begins again.
+
+        The book needs none: a snapshot follows, or has come already.
+
+        Args:
+            flush: The flush that is taken.
+            book: The book.
+            hole: Of the stream.
+        """
+        if not book.gap_open:
+            self.end_quotes(flush, book, hole.ts_recv, hole.cause)
+
+    def end_quotes(
+        self, flush: Flush, book: Book, ts_recv: int, cause: Cause, first: int = 0, last: int = 0
+    ) -> None:
+        """Declare a hole in the quotes that are made of a book, if they are wanted.
+
+        Args:
+            flush: The flush that is taken.
+            book: The book.
+            ts_recv: Time of the GAP in ns.
+            cause: Reason of the hole.
+            first: First missing number, 0 = not known.
+            last: Last missing number, 0 = not known.
+        """
+        if self.has_quotes(book):
+            flush.quote_gap(book.instrument, ts_recv, cause, first, last)
+        book.shown = None
+
     def is_elsewhere(self, book: Book, source: Source) -> bool:
         """Return whether another connection than this carries a book by now, or still does."""
         if book.source is None or book.source is source:
             return False
         return self.carry(book, book.source)
-
-    def note(self, book: Book, hole: Gap) -> None:
-        """Note who carries a book that a hole concerns, if the hole tells."""
-        if not hole.is_part:
-            self.carry(book, hole.source)
 
     def carry(self, book: Book, source: Source) -> bool:
         """Note who carries a book and which rows of it were asked for; return whether any."""

@@ -1,7 +1,7 @@
 """Write what the fuzz target needs: `python -m tests.fuzz.inputs FOLDER`.
 
 FOLDER/inputs.h has the shapes and symbols of every market as C reads them, and those of records;
-FOLDER/corpus has a few frames and records to begin with.
+FOLDER/corpus has a few frames, records and updates of books to begin with.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def main() -> None:
     lines += _arrays("", {"prefixes": reader.prefixes, "prefix_texts": reader.texts})
     lines += [f"static const Market markets[] = {{{', '.join(markets)}}};"]
     (folder / "inputs.h").write_text("\n".join(lines) + "\n")
+    for index in range(FRAMES):  # updates of a book
+        text = bytes([number + 1, random.randrange(256)]) + random.randbytes(100 * index)
+        (folder / "corpus" / f"book-{index}").write_bytes(text)
     for row_class in READ:
         pairs = json_pairs(row_class, MADE[row_class](_RECORDS))
         text = bytes([number, len(pairs)]) + records_of(pairs)

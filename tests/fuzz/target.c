@@ -1,7 +1,9 @@
 /* The compiled way under libFuzzer: any bytes may come, nothing may be read or written beside its
  * array, and no more rows may come than there is room for. inputs.h is made by inputs.py.
  *
- * The first byte names a market, or the records of topics; the second one says how the rest comes. */
+ * The first byte names a market, the records of topics, or a book; the second one says how the rest
+ * comes. */
+#include "books.h"
 #include "native.h"
 #include "reading.h"
 
@@ -21,6 +23,7 @@ enum { MARKETS = sizeof markets / sizeof markets[0], ROWS = 24, LEVELS = 48, OTH
 int64_t native_take(Take *, const uint8_t *, int64_t, int64_t, int64_t, int64_t, int64_t);
 int64_t native_take_each(Take *, const char *, const int64_t *, const int64_t *, int64_t, int64_t, int64_t);
 int native_read(Reading *, const uint8_t *, uint64_t);
+void native_books(Book *, const Update *, const int64_t *, const int64_t *, uint8_t *, int64_t, int64_t, int64_t);
 
 static void require(int holds, const char *what) {
     if (!holds) {
@@ -29,9 +32,86 @@ static void require(int holds, const char *what) {
     }
 }
 
+enum { SIDE_ROOM = 6, UPDATE_BYTES = 5, LEVEL_BYTES = 2 };
+
+/* A copy of `bytes` bytes that ends where its memory ends; `used` of them are filled. */
+static void *exact(const void *from, size_t used, size_t bytes) {
+    void *copy = malloc(bytes ? bytes : 1);
+    if (used) memcpy(copy, from, used);
+    return copy;
+}
+
+static void check_side(const Side *side) {
+    require(side->used <= side->room, "levels beyond their side");
+    for (uint32_t at = 0; at < side->used; at++) {
+        require(side->sizes[at] > 0, "a level without a size");
+        require(at == 0 || side->keys[at - 1] < side->keys[at], "levels out of order");
+    }
+}
+
+/* Updates of one book, in small arrays. An update has five bytes: levels of both sides, by how much
+ * its numbers differ from the next ones, flags. A level has two: its price and its size. */
+static void run_book(const uint8_t *data, size_t size, int how) {
+    enum { UPDATES_MAX = 64 };
+    static Update updates[UPDATES_MAX];
+    static int64_t prices[UPDATES_MAX * 510], sizes[UPDATES_MAX * 510];
+    const int64_t bids[] = {3, 5, 9}, asks[] = {-40, -20}, held[] = {1, 2, 3};
+    size_t count = 0, levels = 0;
+    uint64_t last = 10;
+    for (const uint8_t *at = data, *end = data + size; count < UPDATES_MAX && end - at >= UPDATE_BYTES; count++) {
+        Update *update = &updates[count];
+        memset(update, 0, sizeof *update);
+        update->instrument = how >> 7;
+        update->bids = at[0] % 4 ? at[0] % 4 : at[0];
+        update->asks = at[1] % 4;
+        update->previous = last + at[3] / 64;
+        update->first = last + 1 + at[2] / 64;
+        update->last = last = last + 1 + at[3] % 64 / 32;
+        update->flags = at[4] < 16 ? at[4] : 0;
+        at += UPDATE_BYTES;
+        for (uint32_t level = 0; level < update->bids + update->asks; level++, levels++) {
+            const int has_more = end - at >= LEVEL_BYTES;
+            prices[levels] = has_more ? at[0] + 1 : 1;
+            sizes[levels] = has_more ? at[1] < 240 ? at[1] % 8 : -1 : 0;
+            if (has_more) at += LEVEL_BYTES;
+        }
+    }
+    Book *book = calloc(2, sizeof *book); /* of instruments 0 and 1; the second one is not lent */
+    book->rule = how % 4;
+    book->limit = SIDE_ROOM - how / 4 % 4;
+    book->last = 10;
+    book->is_lent = 1;
+    const size_t room = 8 * SIDE_ROOM;
+    book->sides[0] = (Side){exact(bids, sizeof bids, room), exact(held, sizeof bids, room), 3, SIDE_ROOM};
+    book->sides[1] = (Side){exact(asks, sizeof asks, room), exact(held, sizeof asks, room), 2, SIDE_ROOM};
+    Update *all = exact(updates, count * sizeof *all, count * sizeof *all);
+    int64_t *all_prices = exact(prices, 8 * levels, 8 * levels), *all_sizes = exact(sizes, 8 * levels, 8 * levels);
+    uint8_t *done = malloc(count ? count : 1);
+    native_books(book, all, all_prices, all_sizes, done, 0, (int64_t)count, 0);
+    check_side(&book->sides[0]);
+    check_side(&book->sides[1]);
+    for (size_t at = 1; at < count; at++)
+        require(done[at] == UPDATE_LEFT || done[at - 1] == UPDATE_DONE, "an update behind one that was left");
+    require(!book->is_lent || (book->sides[0].used <= book->limit && book->sides[1].used <= book->limit) ||
+                book->last == 10, "a book that is too long is kept");
+    for (int side = 0; side < 2; side++) {
+        free(book->sides[side].keys);
+        free(book->sides[side].sizes);
+    }
+    free(book);
+    free(all);
+    free(all_prices);
+    free(all_sizes);
+    free(done);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
-    const Market *market = &markets[data[0] % MARKETS];
+    if (data[0] % (MARKETS + 1) == MARKETS) {
+        run_book(data + 2, size - 2, data[1]);
+        return 0;
+    }
+    const Market *market = &markets[data[0] % (MARKETS + 1)];
     const int is_records = market == &markets[MARKETS - 1], how = data[1];
     uint64_t taken[64] = {0};
     Shapes shapes = {(const Operation *)market->operations, (const Shape *)market->shapes,

@@ -222,16 +222,6 @@ class Venues:
         return {symbol: one for venue in self.all for symbol, one in venue.markets.items()}
 
     @property
-    def shared_streams(self) -> set[str]:
-        """Symbols whose quotes and books are one stream."""
-        return {
-            symbol
-            for venue in self.all
-            for symbol in venue.markets
-            if venue.dialect.stream("quotes", symbol) == venue.dialect.stream("book", symbol)
-        }
-
-    @property
     def links(self) -> list[Link]:
         return [link for venue in self.all for link in venue.links]
 
@@ -361,8 +351,6 @@ class Day(World):
         if cause in {Cause.CHECKSUM, Cause.CROSSED, Cause.SEQUENCE}:
             trouble = excuses.dropped[symbol] + excuses.malformed[symbol]
             return 3 * trouble + 1_000 * excuses.revised[symbol]
-        if cause is Cause.STALE and symbol in self.venues.shared_streams:
-            return 1_000  # a repair of the book subscribes again to what its quotes are made of
         return None
 
 

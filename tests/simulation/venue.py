@@ -48,6 +48,8 @@ class Link:
         self._way: deque[list[bytes]] = deque()  # frames on their way to the client
         self._backlog: list[bytes] = []
         self._upstream: list[Callable[[], None]] = []
+        # On their way to the venue. Timers of the same moment may end in any order: these don't.
+        self._sent: deque[Callable[[], None]] = deque()
 
     # The client's side
 
@@ -102,9 +104,11 @@ class Link:
         self.handler.closed(failure)
 
     def _to_venue(self, call: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_later(LATENCY_S, self._at_venue, call)
+        self._sent.append(call)
+        asyncio.get_running_loop().call_later(LATENCY_S, self._at_venue)
 
-    def _at_venue(self, call: Callable[[], None]) -> None:
+    def _at_venue(self) -> None:
+        call = self._sent.popleft()
         if not self.is_open:
             return
         if self.is_stalled:

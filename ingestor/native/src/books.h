@@ -10,7 +10,7 @@ typedef struct {
     int64_t ts_event, ts_recv;
     uint64_t first, last, previous;
     uint32_t instrument, bids, asks, checksum, frame;
-    uint16_t flags, level_format;
+    uint16_t flags, spare;
 } Update;
 
 typedef struct {

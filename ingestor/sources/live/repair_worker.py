@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ingestor.adapter import RestRequest, SnapshotSource
 from ingestor.adapter.contract import Subscription
+from ingestor.books.repair_planner import Repair
 from ingestor.model.clocks import Clocks
 from ingestor.model.errors import TransportError
 from ingestor.model.rows import Cause
@@ -39,7 +40,8 @@ _REST: Final = RestSettings(timeout_s=20.0)
 class RepairWorker:
     """A schedule of repairs and the few tasks that do them.
 
-    counts: resubscribed, asked_again, fetched, failed (REST), dropped (no connection).
+    counts: resubscribed, asked_again, fetched, failed (REST), dropped (no connection), needless (a
+    snapshot came before).
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class RepairWorker:
         self._connections = connections
         self._tap = tap
         self._request_flush = request_flush
-        self._schedule: list[tuple[int, int]] = []  # due_ns, instrument
-        self._waiting: dict[int, Cause | None] = {}  # why, by instrument
+        self._schedule: list[tuple[int, int, Repair]] = []  # due_ns, a number that orders, what
+        self._submitted = 0
+        self._waiting: dict[int, Repair] = {}  # by instrument
         self._fetched: dict[int, bool] = {}  # how it was repaired last, where there are two ways
         self._work: list[Callable[[], Coroutine[None, None, None]]] = []
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -67,9 +70,11 @@ class RepairWorker:
     def observe(self, result: FlushResult, _now_ns: int) -> None:
         """Do each repair when it is due; an instrument that waits already keeps its place."""
         for repair in result.repairs:
-            if repair.instrument not in self._waiting:
-                self._waiting[repair.instrument] = repair.cause
-                heapq.heappush(self._schedule, (repair.due_ns, repair.instrument))
+            waiting = self._waiting.get(repair.instrument)
+            if waiting is None or not waiting.is_needed:
+                self._waiting[repair.instrument] = repair
+                self._submitted += 1
+                heapq.heappush(self._schedule, (repair.due_ns, self._submitted, repair))
         self._wake.set()
 
     def resubscribe(self, connection: Connection, streams: Sequence[str]) -> None:
@@ -98,9 +103,7 @@ class RepairWorker:
 
     def replace_instruments(self, numbers: Mapping[int, int]) -> None:
         """Follow new revisions of instruments. numbers: old -> new."""
-        self._schedule = [(due_ns, numbers.get(one, one)) for due_ns, one in self._schedule]
-        heapq.heapify(self._schedule)
-        self._waiting = {numbers.get(one, one): cause for one, cause in self._waiting.items()}
+        self._waiting = {numbers.get(one, one): repair for one, repair in self._waiting.items()}
         self._fetched = {numbers.get(one, one): was for one, was in self._fetched.items()}
 
     async def run(self) -> None:
@@ -115,9 +118,10 @@ class RepairWorker:
                 now_ns = self._clocks.steady_ns()
                 while self._schedule and self._schedule[0][0] <= now_ns:
                     await self._slots.acquire()
-                    _, instrument = heapq.heappop(self._schedule)
-                    cause = self._waiting.pop(instrument, None)
-                    self._start(group, self._repair(instrument, cause))
+                    *_, repair = heapq.heappop(self._schedule)
+                    if self._waiting.get(repair.instrument) is repair:
+                        del self._waiting[repair.instrument]
+                    self._start(group, self._repair(repair))
                 timer: asyncio.TimerHandle | None = None
                 if self._schedule:
                     delay_s = max(0, self._schedule[0][0] - self._clocks.steady_ns()) / SECOND
@@ -144,14 +148,17 @@ class RepairWorker:
             return not was_fetched
         return source is SnapshotSource.REST
 
-    async def _repair(self, instrument: int, cause: Cause | None) -> None:
+    async def _repair(self, repair: Repair) -> None:
         """Do one repair; an error that is ours costs that repair, which the book asks for again."""
         try:
-            connection, subscription = self._carrier(instrument)
+            if not repair.is_needed:
+                self.counts["needless"] += 1
+                return
+            connection, subscription = self._carrier(repair.instrument)
             if connection is None or subscription is None:
                 self.counts["dropped"] += 1
                 return
-            request = self._request(connection, subscription, cause)
+            request = self._request(connection, subscription, repair.cause)
             if request is None:
                 await self._resubscribe(connection, [subscription.stream])
             else:

@@ -8,8 +8,9 @@ suspicious: for arrivals at random, 25 mean gaps, which by chance happens once i
 - A stream whose limit is above the ceiling is *quiet*: time alone never makes it suspicious. The
   other channels of its symbol can: when they had far more events than usual since it last spoke,
   it is suspected at the ceiling at the latest.
-- When all streams of a connection are silent, and those beside the fastest should have spoken
-  many times, they need no probe: reconnect.
+- When all streams of a connection are silent, for longer than they ever are together, and those
+  beside the fastest should have spoken many times, they need no probe: reconnect. (Streams that
+  speak at the same moments, such as candles, are silent together as a matter of course.)
 - Only rows count. Heartbeats, acks and pings prove the socket, not the stream.
 - Time that we spent paused by our own backpressure is taken out (`paused`).
 
@@ -124,6 +125,10 @@ class _Gaps:
         limit = np.maximum(settings.mean_multiple * mean, settings.longest_multiple * self._longest)
         return np.where(self._count >= settings.gaps_min, limit, np.inf)
 
+    def longest(self) -> _Numbers:
+        """Return the longest gap of late, by index; infinite until enough was seen."""
+        return np.where(self._count >= self._settings.gaps_min, self._longest, np.inf)
+
 
 class Staleness:
     """Watches all streams of the process. Pure: times are passed in, ns since the epoch."""
@@ -133,6 +138,7 @@ class Staleness:
         self._classes = tuple(ROW_CLASSES)  # an instrument has a stream of each
         self._streams = _Gaps(self._settings)  # by time
         self._by_others = _Gaps(self._settings)  # by events of the symbol's other channels
+        self._connections = _Gaps(self._settings)  # by time, of all their streams together
         self._connection = np.zeros(0, np.int64)  # of each stream; _NONE = not watched
         self._probed = np.zeros(0)  # when each stream was probed, s; 0 = not
         self._events = np.zeros(0)  # events of each stream
@@ -159,6 +165,8 @@ class Staleness:
         self._fit(int(streams.max()) + 1)
         now = self._seconds(now_ns)
         self._connection[streams] = connection
+        self._connections.fit(connection + 1)
+        self._connections.last[connection] = now
         self._probed[streams[self._look_s[streams] == 0]] = 0.0
         self._streams.last[streams] = now
         self._by_others.last[streams] = self._others()[streams]
@@ -200,6 +208,7 @@ class Staleness:
         keep = np.exp2(before / self._settings.half_life_s)
         of_symbol = self._events.reshape(-1, len(self._classes))[instruments].sum(axis=1)
         self._by_others.learn(streams, of_symbol - self._events[streams], keep)
+        self._learn_connections(streams, times)
         self._streams.learn(streams, times, keep)
         self._events[streams] += 1.0
         self._probed[streams] = 0.0
@@ -207,6 +216,16 @@ class Staleness:
         self._look_s[streams] = 0.0
         spoke_again: list[int] = instruments[was_silent].tolist()
         return spoke_again
+
+    def _learn_connections(self, streams: _Index, times: _Numbers) -> None:
+        """Learn how long connections are silent altogether."""
+        watched = self._connection[streams] != _NONE
+        last = np.full(len(self._connections.last), -np.inf)
+        np.maximum.at(last, self._connection[streams[watched]], times[watched])
+        heard = np.flatnonzero(last > self._connections.last)
+        silence = last[heard] - self._connections.last[heard]
+        keep = np.exp2(-silence / self._settings.half_life_s)
+        self._connections.learn(heard, last[heard], keep)
 
     def _take_answers(self, streams: _Index) -> NDArray[np.bool_]:
         """Tell which of these streams only answered a subscription of ours."""
@@ -304,6 +323,7 @@ class Staleness:
         """We did not read the sockets for so long: it is nobody's silence."""
         duration = duration_ns / SECOND
         self._streams.last += duration
+        self._connections.last += duration
         self._probed[self._probed > 0] += duration
 
     def limit_s(self, row_class: RowClass, instrument: int) -> float:
@@ -319,7 +339,7 @@ class Staleness:
 
         usual: the streams' limits, which say how fast they speak. The slower streams of the
         connection together, without the fastest (its silence may be its own), should have spoken 25
-        times by now.
+        times by now; and it was never silent for a third of that.
         """
         settings, of_stream = self._settings, self._connection[watched]
         rates = 2 * settings.mean_multiple / usual
@@ -328,7 +348,8 @@ class Staleness:
         np.maximum.at(fastest, of_stream, rates)
         np.maximum.at(last, of_stream, self._streams.last[watched])
         silence = np.where(np.isneginf(last), 0.0, now - last)  # -inf: a number without streams
-        dead = (silence > settings.floor_s) & (
+        usual_silence = settings.longest_multiple * self._connections.longest()[: len(total)]
+        dead = (silence > np.maximum(usual_silence, settings.floor_s)) & (
             (total - fastest) * silence > 2 * settings.mean_multiple
         )
         return dead[of_stream]

@@ -50,9 +50,7 @@ def test_deltas_before_any_snapshot_are_filtered_and_one_is_asked_for_in_time() 
     assert (output.filtered, output.held, output.repairs, harness.published) == (1, 0, [], [])
     assert not harness.flush(9.9).repairs
     repairs = harness.flush(0.2).repairs
-    assert [(one.instrument, one.cause, one.source) for one in repairs] == [
-        (0, None, harness.connection)
-    ]
+    assert [(one.instrument, one.cause) for one in repairs] == [(0, None)]
 
 
 def test_a_gap_is_declared_and_the_book_repaired_by_a_new_snapshot() -> None:

@@ -31,3 +31,19 @@ def test_repairs_of_a_venue_are_spread() -> None:
     harness.hole(Cause.REJECTED)
     due = [one.due_ns - harness.now for one in harness.flush().repairs]
     assert due == [0, SECOND // 2]
+
+
+def test_a_repair_is_needed_until_a_snapshot_comes() -> None:
+    harness = live(SOCKET)
+    harness.delta(103, 103, [(8, 1)])
+    [first] = harness.flush().repairs
+    assert first.is_needed
+    harness.snapshot(200, BIDS, ASKS)
+    harness.flush()
+    assert not first.is_needed
+    harness.delta(300, 300, [(8, 1)])
+    [second] = harness.flush().repairs
+    assert (first.is_needed, second.is_needed) == (False, True)
+    harness.hole(Cause.DISCONNECT)
+    harness.flush()
+    assert not second.is_needed

@@ -7,10 +7,6 @@ from collections.abc import Sequence
 import pytest
 
 from ingestor.adapter import BookRule, Continuity
-from ingestor.books.book import open_book
-from ingestor.books.statistics import BookCounters
-from ingestor.books.wanted_rows import WantedRows
-from ingestor.columns.sealed import Gap
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Kind
 from tests.fakes.books import BookHarness
@@ -117,13 +113,19 @@ def test_a_new_revision_has_what_the_old_one_had() -> None:
     assert output.quotes["instrument"].tolist() == [1]
 
 
-def test_a_hole_of_some_streams_says_nothing_of_the_others() -> None:
-    """A stream of quotes was subscribed to again: the book's levels are wanted all the same."""
-    wanted = WantedRows(lambda _instrument: RULE)
-    book = open_book(0, RULE, BookCounters(), 10, 0)
-    both, quotes = Subscribed(RowClass.QUOTE, RowClass.LEVEL), Subscribed(RowClass.QUOTE)
-    wanted.carry(book, both)
-    for is_part, without in ((True, frozenset[int]()), (False, frozenset({0}))):
-        hole = Gap(quotes, Cause.STALE, 1, 0, 0, 0, is_part=is_part)
-        wanted.note(book, hole)
-        assert wanted.without_levels == without
+def test_streams_that_begin_again_leave_their_book_as_it_is() -> None:
+    """A snapshot follows, or has come before the venue confirms: the quotes alone have a hole."""
+    harness, _ = subscribed(RowClass.QUOTE, RowClass.LEVEL)
+    harness.flush()
+    streams = Subscribed(RowClass.QUOTE)  # books are left out of such a hole
+    for is_whole in (True, False):
+        harness.buffer.hole(Cause.STALE, harness.now, source=streams, is_part=True)
+        output = harness.flush()
+        assert (len(output.rows), output.repairs) == (0, [])
+        assert output.quotes[["kind", "side"]].tolist() == [(Kind.GAP, Cause.STALE)]
+        if is_whole:
+            harness.snapshot(110, BIDS, ASKS)
+            output = harness.flush()
+            assert output.rows["kind"].tolist() == [Kind.RESET, *[Kind.LEVEL] * 4]
+            assert output.quotes["sequence"].tolist() == [110]
+    assert harness.books.is_valid(0)

@@ -1,8 +1,9 @@
-"""Run the library over mutated frames and random rows, for a build with sanitizers."""
+"""Run the library over mutated frames, random rows and books, for a build with sanitizers."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from ctypes import CDLL
 from random import Random
 
 import numpy as np
@@ -17,6 +18,7 @@ from ingestor.model.rows import LEVEL, TRADE, UPDATE
 from ingestor.native import (
     Durations,
     FrameTaker,
+    LentBooks,
     RowCounts,
     TakenRows,
     TradeFollower,
@@ -30,6 +32,31 @@ from tests.unit.codec.test_record_batches import MADE, check_cut, check_mutated
 from tests.unit.native.rows import random_rows, random_table
 
 FRAMES = 400  # of each market
+
+
+def exercise_books(library: CDLL, random: Random) -> None:
+    """Lend books, some without any level; take updates: the next ones, odd ones, and others'."""
+    for turn in range(200):
+        books, most = LentBooks(library), random.choice((0, 8, 300))
+        sides = [np.arange(random.randrange(1 + most), dtype=np.int64) for _ in range(2)]
+        bids, asks = (
+            (keys, np.ones(len(keys), np.int64)) for keys in (sides[0] + 1, sides[1] - 999)
+        )
+        books.lend(3, bids, asks, last=0, rule=turn % 4, limit=random.choice((5, 400)), most=most)
+        updates = np.zeros(random.randrange(40), UPDATE)
+        for number, update in enumerate(updates, 1):
+            update["instrument"] = random.choice((3, 3, 3, 2))
+            update["first"] = update["last"] = number
+            update["previous"] = number - 1
+            update["bids"], update["asks"] = random.randrange(6), random.randrange(6)
+            update["flags"] = 2 * (random.random() < 0.02)
+        count = int((updates["bids"] + updates["asks"]).sum())
+        numbers = np.array([random.randrange(1, 400) for _ in range(count)], np.int64)
+        counts = np.array([random.choice((-1, *[0, 1] * 50)) for _ in range(count)], np.int64)
+        books.take(updates, numbers, counts, (0, len(updates), 0))
+        for keys, sizes in books.give_back(3):
+            assert (np.diff(keys) > 0).all()
+            assert (sizes > 0).all()
 
 
 def main() -> None:
@@ -72,6 +99,7 @@ def main() -> None:
                 crc32c(found[0].data)
                 crc32c(found[0].data, portable=True)
     exercise_flush(generator)
+    exercise_books(library, random)
     for row_class in MADE:
         check_mutated(row_class, 100, 3)
         check_cut(row_class, Random(7))

@@ -160,6 +160,21 @@ def test_a_connection_that_is_silent_altogether_is_reconnected_without_a_probe()
     assert {one.instrument for one in found} == set(range(6))
 
 
+def test_streams_that_speak_together_are_silent_together() -> None:
+    """Sixty candles a minute, all at once: the pause between two is no dead connection."""
+    staleness, streams = Staleness(), range(60)
+    staleness.watch(0, BOOK, streams, START)
+    found, now = list[Suspect](), START
+    for second in range(1, 2 * 3_600 + 240):
+        now += SECOND
+        if not second % 60 and second < 2 * 3_600:
+            staleness.heard(BOOK, np.array(streams), np.full(60, now))
+        found += staleness.check(now)
+    assert {suspect.action for suspect in found} == {Action.RECONNECT}
+    assert sorted(suspect.instrument for suspect in found) == list(streams)
+    assert {suspect.silence_s for suspect in found} == {181.0}  # three usual pauses
+
+
 def test_time_paused_by_ourselves_does_not_count() -> None:
     market = Market(RATES)
     market.run(300)
