@@ -17,9 +17,14 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-import trustme
-
-from benchmarks.harness.processes import STUB, Child, LoadServer, ingest, stub_broker
+from benchmarks.harness.processes import (
+    STUB,
+    Child,
+    LoadServer,
+    ingest,
+    make_certificate,
+    stub_broker,
+)
 from benchmarks.harness.results import progress
 
 RATE: Final = 0.01  # messages per second of each stream: as good as idle
@@ -37,7 +42,7 @@ def run(
     """Return {"results": [...], "headline": {...}}."""
     counts = (1_000, 2_500) if quick else (1_000, 5_000)
     with stub_broker() as bootstrap, tempfile.TemporaryDirectory() as folder:
-        certificate, trusting = _certificate(Path(folder))
+        certificate, trusting = make_certificate(Path(folder))
         plain = [_idle(count, bootstrap) for count in counts]
         tls = [_idle(count, bootstrap, certificate, trusting) for count in counts]
     results = plain + tls
@@ -83,17 +88,6 @@ def growth_per_connection(few: Row, many: Row) -> float:
     growth_kib: float = (many["rss_mib"] - few["rss_mib"]) * 1024
     connections: int = many["connections"] - few["connections"]
     return round(growth_kib / connections, 1)
-
-
-def _certificate(folder: Path) -> tuple[Path, dict[str, str]]:
-    """Return the server's certificate with its key, and the environment that trusts it."""
-    authority = trustme.CA()
-    trusted, certificate = folder / "authority.pem", folder / "server.pem"
-    authority.cert_pem.write_to_path(trusted)
-    authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(
-        certificate
-    )
-    return certificate, {"SSL_CERT_FILE": str(trusted)}
 
 
 def _held(seconds: float) -> Row:

@@ -1,11 +1,12 @@
 """Saturated sockets -> Kafka: how much one core carries.
 
 Measured: ten connections on which the load server keeps the buffers full; frames in Binance's form;
-the whole ingestor with its defaults but a budget of 64 MiB, in both encodings; then trades with two
-worker processes, which share the connections as `run --workers 2` shares them. Nothing slows
-reading but the ingestor's own backpressure. On a 2-core machine load server and broker take the
-second core and part of the first, so the figure that travels is rows per CPU-second of the
-ingestor's own processes; the one per wall second is what was left for it in this run.
+the whole ingestor with its defaults but a budget of 64 MiB, in both encodings; trades over TLS too,
+with a certificate made for the run (`transport`); then trades with two worker processes, which
+share the connections as `run --workers 2` shares them. Nothing slows reading but the ingestor's own
+backpressure. On a 2-core machine load server and broker take the second core and part of the first,
+so the figure that travels is rows per CPU-second of the ingestor's own processes; the one per wall
+second is what was left for it in this run.
 Not measured: latency (a saturated socket has none worth naming), the broker (a stub).
 How to read it: levels are rows too; rows count when the broker has acked them. `given_up` is the
 share of rows conflated or shed, `throttled_per_s` how often reading waited for sending. Two workers
@@ -17,9 +18,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from benchmarks.harness.processes import STUB, Child, LoadServer, Window, stub_broker
+from benchmarks.harness.processes import (
+    STUB,
+    Child,
+    LoadServer,
+    Window,
+    make_certificate,
+    stub_broker,
+)
 from benchmarks.harness.results import progress
 from benchmarks.harness.saturated import (
     BOOK_20,
@@ -44,14 +54,26 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     with stub_broker() as bootstrap:
         for load in (TRADES, QUOTES, BOOK_20) if quick else (TRADES, QUOTES, BOOK_20, BOOK_200):
             results += [_measure(load, bootstrap, one, windows, seconds) for one in ENCODINGS]
+        results += [
+            _measure(TRADES, bootstrap, one, windows, seconds, is_tls=True) for one in ENCODINGS
+        ]
         if not quick:
             results.append(_measure(TRADES, bootstrap, "binary", windows, seconds, workers=2))
     return {"results": results, "headline": _headline(results)}
 
 
 def _headline(results: Sequence[Row]) -> dict[str, float]:
-    found = {(row["frames"], row["encoding"], row["workers"]): row for row in results}
-    named = {
+    found = {
+        (row["frames"], row["encoding"], row["workers"]): row
+        for row in results
+        if row["transport"] == "plain"
+    }
+    over_tls = {
+        f"throughput_trades_per_cpu_s_{row['encoding']}_tls": row["rows_per_cpu_s"]
+        for row in results
+        if row["transport"] == "TLS"
+    }
+    named = over_tls | {
         f"throughput_{name}_per_cpu_s_{encoding}": found[load.name, encoding, 1]["rows_per_cpu_s"]
         for load, name in ((TRADES, "trades"), (QUOTES, "quotes"), (BOOK_20, "levels"))
         for encoding in ENCODINGS
@@ -66,17 +88,31 @@ def _headline(results: Sequence[Row]) -> dict[str, float]:
 
 
 def _measure(
-    load: Load, bootstrap: str, encoding: str, windows: int, seconds: float, workers: int = 1
+    load: Load,
+    bootstrap: str,
+    encoding: str,
+    windows: int,
+    seconds: float,
+    *,
+    workers: int = 1,
+    is_tls: bool = False,
 ) -> Row:
     """Return the best of some windows in a row; a busy machine only takes."""
-    progress(f"{load.name}, {encoding}, workers: {workers}")
+    transport = "TLS" if is_tls else "plain"
+    progress(f"{load.name}, {encoding}, {transport}, workers: {workers}")
     is_books = load.kind == "book"
     with ExitStack() as stack:
-        server = stack.enter_context(load.server())
+        certificate, environment = None, None
+        if is_tls:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            certificate, environment = make_certificate(folder)
+        server = stack.enter_context(load.server(certificate))
         if is_books:
             server.hold()
         ingestors = [
-            stack.enter_context(load.ingestor(server, bootstrap, encoding, (index, workers)))
+            stack.enter_context(
+                load.ingestor(server, bootstrap, encoding, (index, workers), environment)
+            )
             for index in range(workers)
         ]
         for one in ingestors:
@@ -91,7 +127,12 @@ def _measure(
     if any(one["unaccounted"] for one in last):
         raise RuntimeError(f"{load.name}: the ledger doesn't balance: {last}")
     best = max(taken, key=lambda row: float(row["rows_per_cpu_s"]))
-    fixed = {"frames": load.name, "encoding": encoding, "workers": workers}
+    fixed = {
+        "frames": load.name,
+        "encoding": encoding,
+        "transport": transport,
+        "workers": workers,
+    }
     return {**fixed, **best, "lost": sum(one["lost"] for one in last), "broker": STUB}
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Self
 
 import orjson
+import trustme
 
 from ingestor.testbed.broker import DevBroker
 
@@ -256,6 +257,17 @@ def stub_broker(prefix: str = "md.") -> Iterator[str]:
     topics = {f"{prefix}{name}.v1": PARTITIONS for name in (*TOPICS, *COMPACTED)}
     with DevBroker({**topics, **dict.fromkeys(PEERS_TOPICS, PARTITIONS)}) as broker:
         yield broker.bootstrap_servers
+
+
+def make_certificate(folder: Path) -> tuple[Path, dict[str, str]]:
+    """Return the server's certificate with its key, and the environment that trusts it."""
+    authority = trustme.CA()
+    trusted, certificate = folder / "authority.pem", folder / "server.pem"
+    authority.cert_pem.write_to_path(trusted)
+    authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(
+        certificate
+    )
+    return certificate, {"SSL_CERT_FILE": str(trusted)}
 
 
 def ingest(

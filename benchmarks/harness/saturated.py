@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from benchmarks.harness.processes import Child, LoadServer, Window, ingest
@@ -22,11 +24,23 @@ class Load:
     levels: int = 20
     depth: int = 50
 
-    def server(self) -> LoadServer:
-        return LoadServer(self.symbols, dialect="binance", levels=self.levels, depth=self.depth)
+    def server(self, certificate: Path | None = None) -> LoadServer:
+        """certificate: serve TLS with it."""
+        return LoadServer(
+            self.symbols,
+            dialect="binance",
+            levels=self.levels,
+            depth=self.depth,
+            certificate=certificate,
+        )
 
     def ingestor(
-        self, server: LoadServer, bootstrap: str, encoding: str, share: tuple[int, int] = (0, 1)
+        self,
+        server: LoadServer,
+        bootstrap: str,
+        encoding: str,
+        share: tuple[int, int] = (0, 1),
+        environment: Mapping[str, str] | None = None,
     ) -> Child:
         return ingest(
             server,
@@ -36,6 +50,7 @@ class Load:
             streams_per_connection=self.symbols // CONNECTIONS,
             budget_mib=BUDGET_MIB,
             share=share,
+            environment=environment,
         )
 
     def naive(self, server: LoadServer, bootstrap: str) -> Child:
