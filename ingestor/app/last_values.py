@@ -118,8 +118,8 @@ class LastValues:
         if is_known:
             last.others[kind, values] = (row_class, rows, number)
         else:
-            for one in [one for one in last.others if one[0] == kind]:
-                del last.others[one]
+            for named in [named for named in last.others if named[0] == kind]:
+                del last.others[named]
 
     def record(self, key: str) -> dict[str, Any] | None:
         """Return an instrument's last values as JSON types, None where there is none.

@@ -61,6 +61,8 @@ def kept_of(batch: TickBatch, options: ReplayOptions, table: InstrumentTable) ->
     if options.start_ns:
         rows = rows[rows["ts_recv"] >= options.start_ns]
     if options.symbols and len(rows):
-        wanted = np.array([matches_any(one, options.symbols) for one in table], np.bool_)
+        wanted = np.array(
+            [matches_any(instrument, options.symbols) for instrument in table], np.bool_
+        )
         rows = rows[wanted[rows["instrument"]]]
     return TickBatch(batch.row_class, rows, batch.instruments)
