@@ -13,6 +13,7 @@ Traps:
 - A price has at most 5 significant digits, and 6 - szDecimals decimals (spot: 8 - szDecimals).
 - `activeAssetCtx` has funding (of an hour), mark and oracle price and open interest in base, and
   no time.
+- A candle does not say whether it is closed.
 - Lists are POSTs. Perpetuals of other dexes are not in the list of `meta`.
 - Before anything else the server sends a line of text that is no JSON.
 """
@@ -54,11 +55,13 @@ from ingestor.adapter import (
     Sequential,
     Side,
     UnknownMessage,
+    add_candle,
     add_funding,
     add_mark_price,
     add_open_interest,
     instrument,
     shape,
+    span_ns,
 )
 
 _CONTEXT: Final = "activeAssetCtx"
@@ -69,13 +72,15 @@ _TYPES: Final = {
     "funding": _CONTEXT,
     "mark_price": _CONTEXT,
     "open_interest": _CONTEXT,
+    "candles": "candle",
 }
-_STANDARD: Final = frozenset({"trades", "quotes", "book"})
+_STANDARD: Final = frozenset({"trades", "quotes", "book", "candles"})
+_INTERVAL: Final = "1m"  # of candles
 _CHANNELS: Final = {"perp": frozenset(_TYPES), "spot": _STANDARD}
 _SIDES: Final = {"B": int(Side.BID), "A": int(Side.ASK)}
 _GREETING: Final = b"Websocket connection established."
 _LEFT_OUT: Final = {
-    name: Filtered(name) for name in ("candle", "allMids", "activeSpotAssetCtx", "notification")
+    name: Filtered(name) for name in ("allMids", "activeSpotAssetCtx", "notification")
 }
 _LISTS: Final = {"perp": "meta", "spot": "spotMeta"}
 _DECIMALS: Final = {"perp": 6, "spot": 8}  # of a price, minus those of sizes
@@ -116,6 +121,18 @@ class _Book(msgspec.Struct, gc=False):
     levels: tuple[list[_Level], list[_Level]]
 
 
+class _Candle(msgspec.Struct, gc=False):
+    t: Milliseconds
+    s: str
+    i: str
+    o: Any
+    h: Any
+    l: Any  # noqa: E741  # the venue's name
+    c: Any
+    v: Any
+    n: Sequential = 0
+
+
 class _Context(msgspec.Struct, rename="camel", gc=False):
     funding: Any
     open_interest: Any
@@ -142,6 +159,7 @@ _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_trades: Final = msgspec.json.Decoder(list[_Trade], float_hook=str).decode
 _parse_best: Final = msgspec.json.Decoder(_Best, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
+_parse_candles: Final = msgspec.json.Decoder(_Candle | list[_Candle], float_hook=str).decode
 _parse_context: Final = msgspec.json.Decoder(_AssetContext, float_hook=str).decode
 _parse_answer: Final = msgspec.json.Decoder(_Answer).decode
 _parse_subscription: Final = msgspec.json.Decoder(_Subscription).decode
@@ -235,6 +253,10 @@ class Hyperliquid(PlainFeed):
                 out.add_book_update(number, time, ts_recv, bids, asks, flags=_IMAGE, are_pairs=True)
             case "activeAssetCtx":
                 self._context(_parse_context(message.data), ts_recv, out)
+            case "candle":
+                candles = _parse_candles(message.data)
+                for candle in candles if isinstance(candles, list) else [candles]:
+                    self._candle(candle, ts_recv, out)
             case "subscriptionResponse":
                 return _answered(_parse_answer(message.data))
             case "error":
@@ -246,6 +268,18 @@ class Hyperliquid(PlainFeed):
             case channel:
                 raise UnknownMessage(self.venue, f"channel {channel!r:.60}")
         return None
+
+    def _candle(self, candle: _Candle, ts_recv: int, out: ColumnBuffer) -> None:
+        add_candle(
+            out,
+            self._symbols[candle.s],
+            ts_recv,
+            start_ns=candle.t * MILLISECOND,
+            interval_ns=span_ns(candle.i),
+            prices=(candle.o, candle.h, candle.l, candle.c),
+            volume=candle.v,
+            trades=candle.n,
+        )
 
     def _context(self, asset: _AssetContext, ts_recv: int, out: ColumnBuffer) -> None:
         number, context = self._symbols[asset.coin], asset.ctx
@@ -278,7 +312,8 @@ class Hyperliquid(PlainFeed):
         kind, data = message["channel"], message["data"]
         if kind not in _TYPES.values():
             return ()
-        coins = [item["coin"] for item in data] if kind == "trades" else [data["coin"]]
+        items = data if isinstance(data, list) else [data]
+        coins = [item["s"] if kind == _TYPES["candles"] else item["coin"] for item in items]
         return [f"{kind}:{coin}" for coin in coins]
 
     @classmethod
@@ -341,7 +376,10 @@ class Hyperliquid(PlainFeed):
 def _requests(method: str, streams: Sequence[str]) -> Iterator[bytes]:
     for stream in streams:
         kind, _, coin = stream.partition(":")
-        yield orjson.dumps({"method": method, "subscription": {"type": kind, "coin": coin}})
+        wanted = {"type": kind, "coin": coin}
+        if kind == _TYPES["candles"]:
+            wanted["interval"] = _INTERVAL
+        yield orjson.dumps({"method": method, "subscription": wanted})
 
 
 def _answered(answer: _Answer) -> Control:

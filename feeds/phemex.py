@@ -157,6 +157,7 @@ class Phemex(PlainFeed):
     markets: ClassVar[Mapping[str, Market]] = {name: _market(name) for name in _TYPES}
 
     def __init__(self, market: str, symbols: Mapping[str, int]) -> None:
+        self._market = market
         self._symbols = symbols
         self._suffix = "_p" if market == "linear" else ""
         self._requests = Requests(1)
@@ -194,6 +195,9 @@ class Phemex(PlainFeed):
         is_linear = bool(self._suffix)
         book = message.orderbook_p if is_linear else message.book
         trades = message.trades_p if is_linear else message.trades
+        # Spot and inverse speak alike, but scale their numbers differently.
+        if message.symbol and not self.is_of_market(self._market, message.symbol):
+            return OTHER_MARKET
         if book is not None:
             self._levels(message, book, ts_recv, out)
         elif trades is not None:

@@ -17,13 +17,14 @@ Traps:
 - `liquidation` is of a type of instruments, without a symbol; its side is the position's.
 - Messages of API v2 (recordings of /v2/ws/public) name `channel` and `instId`, and say `asks`,
   `tradeId`, `holdingAmount` and so on; they are read too.
+- A candle does not say whether it is closed.
 - The client sends the text `ping`, no JSON, and gets `pong`; two minutes without end a connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 import msgspec
 import orjson
@@ -60,6 +61,7 @@ from ingestor.adapter import (
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_candle,
     add_funding,
     add_liquidation,
     add_mark_price,
@@ -70,10 +72,37 @@ from ingestor.adapter import (
     iso_text,
     optional_ns,
     said,
+    span_ns,
     time_ns,
     whole_number,
 )
 
+from .messages import (
+    CANDLE,
+    Book,
+    Candle,
+    Candles,
+    ClassicBook,
+    ClassicQuotes,
+    ClassicTrade,
+    ClassicTrades,
+    Head,
+    Liquidations,
+    Quotes,
+    Tickers,
+    Trade,
+    Trades,
+    parse_book,
+    parse_candles,
+    parse_classic_book,
+    parse_classic_quotes,
+    parse_classic_trades,
+    parse_head,
+    parse_liquidations,
+    parse_quotes,
+    parse_tickers,
+    parse_trades,
+)
 from .shapes import shapes
 
 _TOPICS: Final = {
@@ -84,14 +113,12 @@ _TOPICS: Final = {
     "mark_price": "ticker",
     "open_interest": "ticker",
     "liquidations": "liquidation",
+    "candles": "kline",
 }
-_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book", "candles"})
+_INTERVAL: Final = "1m"  # of candles
+_MEMBERS: Final = 7  # of a candle that is an array
 _OF_ALL_SYMBOLS: Final = "liquidation"
-# What messages of API v2 call it.
-_CLASSIC: Final = {"trade": "publicTrade"}
-_CLASSIC_TRADE: Final = {"i": "tradeId", "p": "price", "v": "size", "S": "side", "T": "ts"}
-_CLASSIC_SIDES: Final = {"a": "asks", "b": "bids"}
-_CANDLE: Final = "candle"  # candle1m and so on
 _POSITIONS: Final = {"buy": Position.LONG, "sell": Position.SHORT}
 _TYPES: Final = {
     "spot": "spot",
@@ -101,169 +128,12 @@ _TYPES: Final = {
 }
 _LEFT_OUT: Final = {
     name: Filtered(name)
-    for name in ("ticker", "kline", "liquidation", "books5", "books50", "books15", "rpiBooks")
+    for name in ("ticker", "liquidation", "books5", "books50", "books15", "rpiBooks")
 }
 _FLAGS: Final = {"snapshot": int(Flag.SNAPSHOT), "update": 0}
 _IS_RPI: Final = frozenset({True, "yes", "YES", "true"})
 # System errors, too many requests, and the service's own limits.
 _TEMPORARY: Final = frozenset({"429", "40010", "40015", "40200", "40725", "45001"})
-
-
-class _Argument(msgspec.Struct, rename="camel", gc=False):
-    """Name a stream; `channel` and `inst_id` do in the messages of API v2."""
-
-    inst_type: str
-    topic: str = ""
-    symbol: str = ""
-    channel: str = ""
-    inst_id: str = ""
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Topic and symbol, as API v3 has them."""
-        if self.topic:
-            return self.topic, self.symbol
-        return _CLASSIC.get(self.channel, self.channel), self.inst_id
-
-    @property
-    def stream(self) -> str:
-        topic, symbol = self.names
-        return f"{topic}:{symbol}" if symbol else topic
-
-
-class _Trade(msgspec.Struct, gc=False):
-    i: Any
-    p: Any  # as text or bare: `float_hook` keeps the digits
-    v: Any
-    S: str
-    T: Any
-    isRPI: Any = None  # noqa: N815  # the venue's name
-
-
-class _ClassicTrade(msgspec.Struct, rename=_CLASSIC_TRADE, gc=False):
-    """The same in API v2."""
-
-    i: Any
-    p: Any
-    v: Any
-    S: str
-    T: Any
-    isRPI: Any = None  # noqa: N815  # the venue's name
-
-
-class _Trades(msgspec.Struct, gc=False):
-    action: Literal["snapshot", "update"]
-    arg: _Argument
-    data: list[_Trade]
-
-
-class _ClassicTrades(msgspec.Struct, gc=False):
-    action: Literal["snapshot", "update"]
-    arg: _Argument
-    data: list[_ClassicTrade]
-
-
-class _Levels(msgspec.Struct, gc=False):
-    a: msgspec.Raw
-    b: msgspec.Raw
-    ts: Any
-    seq: Any = 0
-    pseq: Any = 0
-
-
-class _ClassicLevels(msgspec.Struct, rename=_CLASSIC_SIDES, gc=False):
-    """The same in API v2."""
-
-    a: msgspec.Raw
-    b: msgspec.Raw
-    ts: Any
-    seq: Any = 0
-    pseq: Any = 0
-
-
-class _Book(msgspec.Struct, gc=False):
-    action: Literal["snapshot", "update"]
-    arg: _Argument
-    data: list[_Levels]
-
-
-class _ClassicBook(msgspec.Struct, gc=False):
-    action: Literal["snapshot", "update"]
-    arg: _Argument
-    data: list[_ClassicLevels]
-
-
-class _Best(msgspec.Struct, gc=False):
-    a: list[list[Any]]
-    b: list[list[Any]]
-    ts: Any
-    seq: Any = 0
-
-
-class _ClassicBest(msgspec.Struct, rename=_CLASSIC_SIDES, gc=False):
-    """The same in API v2."""
-
-    a: list[list[Any]]
-    b: list[list[Any]]
-    ts: Any
-    seq: Any = 0
-
-
-class _Quotes(msgspec.Struct, gc=False):
-    arg: _Argument
-    data: list[_Best]
-
-
-class _ClassicQuotes(msgspec.Struct, gc=False):
-    arg: _Argument
-    data: list[_ClassicBest]
-
-
-class _Ticker(msgspec.Struct, rename="camel", gc=False):
-    mark_price: Any = None
-    index_price: Any = None
-    funding_rate: Any = None
-    next_funding_time: Any = None
-    open_interest: Any = None
-    holding_amount: Any = None  # the same in API v2
-
-
-class _Tickers(msgspec.Struct, gc=False):
-    arg: _Argument
-    data: list[_Ticker]
-    ts: Any
-
-
-class _Liquidation(msgspec.Struct, gc=False):
-    symbol: str
-    side: str
-    price: Any
-    amount: Any
-    ts: Any
-
-
-class _Liquidations(msgspec.Struct, gc=False):
-    data: list[_Liquidation]
-
-
-class _Head(msgspec.Struct, gc=False):
-    """Tell which message it is."""
-
-    arg: _Argument | None = None
-    event: str | None = None
-    op: str | None = None
-    action: str | None = None
-
-
-_parse_head: Final = msgspec.json.Decoder(_Head).decode
-_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
-_parse_book: Final = msgspec.json.Decoder(_Book).decode
-_parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
-_parse_classic_trades: Final = msgspec.json.Decoder(_ClassicTrades, float_hook=str).decode
-_parse_classic_book: Final = msgspec.json.Decoder(_ClassicBook).decode
-_parse_classic_quotes: Final = msgspec.json.Decoder(_ClassicQuotes, float_hook=str).decode
-_parse_liquidations: Final = msgspec.json.Decoder(_Liquidations, float_hook=str).decode
-_parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 
 
 def _market(name: str) -> Market:
@@ -319,7 +189,9 @@ class Bitget(PlainFeed):
         for start in range(0, len(streams), size):
             pairs = [stream.partition(":") for stream in streams[start : start + size]]
             arguments = [
-                {"instType": self._type, "topic": topic} | ({"symbol": symbol} if symbol else {})
+                {"instType": self._type, "topic": topic}
+                | ({"symbol": symbol} if symbol else {})
+                | ({"interval": _INTERVAL} if topic == "kline" else {})
                 for topic, _, symbol in pairs
             ]
             yield orjson.dumps({"op": operation, "args": arguments})
@@ -337,7 +209,7 @@ class Bitget(PlainFeed):
         """
         if payload == b"pong":
             return Notice.HEARTBEAT
-        head = _parse_head(payload)
+        head = parse_head(payload)
         if head.action is None:
             return self._event(payload, head)
         if head.arg is None:
@@ -347,30 +219,30 @@ class Bitget(PlainFeed):
         is_classic = not head.arg.topic
         match head.arg.names[0]:
             case "publicTrade":
-                parse_trades = _parse_classic_trades if is_classic else _parse_trades
-                self._trades(parse_trades(payload), ts_recv, out)
+                parsed_trades = (parse_classic_trades if is_classic else parse_trades)(payload)
+                self._trades(parsed_trades, ts_recv, out)
             case "books1":
-                parse_quotes = _parse_classic_quotes if is_classic else _parse_quotes
-                self._quotes(parse_quotes(payload), ts_recv, out)
+                parsed_quotes = (parse_classic_quotes if is_classic else parse_quotes)(payload)
+                self._quotes(parsed_quotes, ts_recv, out)
             case "books":
-                parse_book = _parse_classic_book if is_classic else _parse_book
-                self._book(parse_book(payload), ts_recv, out)
+                parsed_book = (parse_classic_book if is_classic else parse_book)(payload)
+                self._book(parsed_book, ts_recv, out)
+            case "kline":
+                self._candles(parse_candles(payload), ts_recv, out)
             case "ticker" if self._market != "spot":
-                self._tickers(_parse_tickers(payload), ts_recv, out)
+                self._tickers(parse_tickers(payload), ts_recv, out)
             case "liquidation" if self._market != "spot":
-                self._liquidations(_parse_liquidations(payload), ts_recv, out)
+                self._liquidations(parse_liquidations(payload), ts_recv, out)
             case topic if topic in _LEFT_OUT:
                 return _LEFT_OUT[topic]
-            case topic if is_classic and topic.startswith(_CANDLE):
-                return _LEFT_OUT["kline"]
             case topic:
                 raise UnknownMessage(self.venue, f"topic {topic!r:.60}")
         return None
 
-    def _trades(self, message: _Trades | _ClassicTrades, ts_recv: int, out: ColumnBuffer) -> None:
+    def _trades(self, message: Trades | ClassicTrades, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[message.arg.names[1]]
         flags = int(Flag.LAST) | _FLAGS[message.action]
-        trades: Sequence[_Trade | _ClassicTrade] = message.data
+        trades: Sequence[Trade | ClassicTrade] = message.data
         for trade in reversed(trades):  # newest first
             identifier = whole_number(trade.i)
             out.add_trade(
@@ -385,14 +257,14 @@ class Bitget(PlainFeed):
                 flags=flags | Flag.RPI if trade.isRPI in _IS_RPI else flags,
             )
 
-    def _quotes(self, message: _Quotes | _ClassicQuotes, ts_recv: int, out: ColumnBuffer) -> None:
+    def _quotes(self, message: Quotes | ClassicQuotes, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[message.arg.names[1]]
         for best in message.data:
             sequence = whole_number(best.seq)
             prices = (*best_of(best.b), *best_of(best.a))
             out.add_quote(number, time_ns(best.ts), ts_recv, sequence, *prices)
 
-    def _book(self, message: _Book | _ClassicBook, ts_recv: int, out: ColumnBuffer) -> None:
+    def _book(self, message: Book | ClassicBook, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[message.arg.names[1]]
         flags = _FLAGS[message.action]
         for update in message.data:
@@ -401,7 +273,7 @@ class Bitget(PlainFeed):
             times = time_ns(update.ts), ts_recv
             append_pairs(out, number, times, (last, last, previous), (update.b, update.a), flags)
 
-    def _tickers(self, message: _Tickers, ts_recv: int, out: ColumnBuffer) -> None:
+    def _tickers(self, message: Tickers, ts_recv: int, out: ColumnBuffer) -> None:
         number, time = self._symbols[message.arg.names[1]], time_ns(message.ts)
         for item in message.data:
             rate = said(item.funding_rate)
@@ -419,7 +291,26 @@ class Bitget(PlainFeed):
                 unit = InterestUnit.BASE
                 add_open_interest(out, number, ts_recv, value=interest, unit=unit, ts_event=time)
 
-    def _liquidations(self, message: _Liquidations, ts_recv: int, out: ColumnBuffer) -> None:
+    def _candles(self, message: Candles, ts_recv: int, out: ColumnBuffer) -> None:
+        named = message.arg
+        interval_ns = span_ns(named.interval or named.channel.removeprefix(CANDLE))
+        number, time = self._symbols[named.names[1]], time_ns(message.ts)
+        for item in message.data:
+            is_object = isinstance(item, dict)
+            candle = msgspec.convert(item, Candle) if is_object else Candle(*item[:_MEMBERS])
+            add_candle(
+                out,
+                number,
+                ts_recv,
+                start_ns=time_ns(candle.start),
+                interval_ns=interval_ns,
+                prices=(candle.open, candle.high, candle.low, candle.close),
+                volume=candle.volume,
+                turnover=candle.turnover,
+                ts_event=time,
+            )
+
+    def _liquidations(self, message: Liquidations, ts_recv: int, out: ColumnBuffer) -> None:
         for item in message.data:
             add_liquidation(
                 out,
@@ -432,12 +323,12 @@ class Bitget(PlainFeed):
             )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
-        argument = _parse_head(payload).arg
+        argument = parse_head(payload).arg
         if argument is None or argument.inst_type.lower() != self._type:
             return ()
         return (argument.stream,) if argument.names[0] in _TOPICS.values() else ()
 
-    def _event(self, payload: bytes, head: _Head) -> Control:
+    def _event(self, payload: bytes, head: Head) -> Control:
         streams = (head.arg.stream,) if head.arg is not None else ()
         match head.event or head.op:
             case "subscribe":

@@ -28,13 +28,12 @@ from ingestor.adapter import (
     add_open_interest,
     decimal_ns,
     said,
+    span_ns,
     time_ns,
     unsigned,
 )
 
 INTERVAL: Final = "1m"
-_INTERVALS: Final = {"10s": 10, "1m": 60, "5m": 300, "15m": 900, "30m": 1_800, "1h": 3_600,
-                     "4h": 14_400, "8h": 28_800, "1d": 86_400, "7d": 604_800}  # fmt: skip
 _STATES: Final = {None: CandleState.UNKNOWN, True: CandleState.CLOSED, False: CandleState.OPEN}
 
 
@@ -87,8 +86,8 @@ _parse_candles: Final = msgspec.json.Decoder(_Candles, float_hook=str).decode
 
 def candle_symbol(name: str) -> str:
     """Return the symbol in a candle's name, 1m_BTC_USDT. Raises ValueError for another text."""
-    interval, _, symbol = name.partition("_")
-    if interval not in _INTERVALS or not symbol:
+    _, _, symbol = name.partition("_")
+    if not symbol:
         raise ValueError(f"{name!r:.60} names no candle")
     return symbol
 
@@ -173,7 +172,7 @@ def _candle(
         symbols[candle_symbol(candle.n)],
         times[1],
         start_ns=time_ns(candle.t, SECOND),
-        interval_ns=_INTERVALS[candle.n.partition("_")[0]] * SECOND,
+        interval_ns=span_ns(candle.n.partition("_")[0]),
         prices=(candle.o, candle.h, candle.l, candle.c),
         volume=candle.a if is_spot else candle.v,
         turnover=candle.v if is_spot else None,

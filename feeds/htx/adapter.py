@@ -17,6 +17,7 @@ Traps:
   `cid`, `topic`. The direction of a liquidation is its order's.
 - Symbols of spot are in lower case.
 - A level of size 0 is removed.
+- A candle (spot's are read) does not say whether it is closed.
 - `depth.step0` and `mbp.refresh` are whole books, on spot's first address. Other steps are joined.
 """
 
@@ -67,11 +68,12 @@ from . import images, instruments, notifications
 
 _ID_MASK: Final = (1 << 64) - 1
 _LEVELS: Final = "mbp.400"
+_CANDLES: Final = "kline.1min"
 _DEPTH: Final = "depth.size_150.high_freq"
 # A book of fewer levels, as recordings of others may have, is read as ours.
 _DEPTHS: Final = re.compile(r"^(mbp\.(5|20|150|400)|depth\.size_(20|150)\.high_freq)$")
 _TOPICS: Final = {
-    "spot": {"trades": "trade.detail", "quotes": "bbo", "book": _LEVELS},
+    "spot": {"trades": "trade.detail", "quotes": "bbo", "book": _LEVELS, "candles": _CANDLES},
     "linear": {"trades": "trade.detail", "quotes": "bbo", "book": _DEPTH},
     "inverse": {"trades": "trade.detail", "quotes": "bbo", "book": _DEPTH},
 }
@@ -186,7 +188,7 @@ class Htx(PlainFeed):
     markets: ClassVar[Mapping[str, Market]] = {
         "spot": Market(
             endpoints=(
-                Endpoint(_SPOT_URL, frozenset({"trades", "quotes"})),
+                Endpoint(_SPOT_URL, frozenset({"trades", "quotes", "candles"})),
                 Endpoint("wss://api.huobi.pro/feed", frozenset({"book"})),
             ),
             rest_url="https://api.huobi.pro",
@@ -262,6 +264,8 @@ class Htx(PlainFeed):
         symbol, topic = _parts(message.ch)
         topic = _DEPTHS.sub(self._increments, topic)
         match self._kinds.get(topic):
+            case "candles":
+                images.append_candle(self._symbols[symbol], topic, message, ts_recv, out)
             case "trades":
                 self._trades(self._symbols[symbol], _parse_trades(message.tick), ts_recv, out)
             case "quotes":

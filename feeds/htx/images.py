@@ -1,14 +1,15 @@
-"""Books that HTX sends whole again and again: `depth.step0`, and spot's `mbp.refresh.20`."""
+"""Candles, and books that HTX sends whole: `depth.step0`, and spot's `mbp.refresh.20`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from ingestor.adapter import (
     MILLISECOND,
+    SECOND,
     BookOffer,
     BookRule,
     ColumnBuffer,
@@ -17,6 +18,9 @@ from ingestor.adapter import (
     Milliseconds,
     Sequential,
     SnapshotSource,
+    add_candle,
+    span_ns,
+    time_ns,
 )
 
 _TOPICS: Final = {150: "depth.step0", 20: "mbp.refresh.20"}  # by depth
@@ -33,6 +37,54 @@ class _Image(msgspec.Struct, rename="camel", gc=False):
 
 
 _parse: Final = msgspec.json.Decoder(_Image, float_hook=str).decode
+
+
+class _Candle(msgspec.Struct, gc=False):
+    id: int  # the start, s
+    open: Any
+    high: Any
+    low: Any
+    close: Any
+    amount: Any  # in base
+    vol: Any = None  # in quote
+    count: Sequential | None = None
+
+
+_parse_candle: Final = msgspec.json.Decoder(_Candle, float_hook=str).decode
+
+
+class _Timed(Protocol):
+    """A message: its time, ms, and its content."""
+
+    ts: Any
+    tick: msgspec.Raw
+
+
+def append_candle(
+    number: int, topic: str, message: _Timed, ts_recv: int, out: ColumnBuffer
+) -> None:
+    """Append a candle.
+
+    Args:
+        number: Number of the instrument.
+        topic: Such as kline.1min.
+        message: Its time, and the candle as JSON.
+        ts_recv: Time of receipt in ns.
+        out: Takes the rows.
+    """
+    candle = _parse_candle(message.tick)
+    add_candle(
+        out,
+        number,
+        ts_recv,
+        start_ns=time_ns(candle.id, SECOND),
+        interval_ns=span_ns(topic.partition(".")[2]),
+        prices=(candle.open, candle.high, candle.low, candle.close),
+        volume=candle.amount,
+        turnover=candle.vol,
+        trades=candle.count,
+        ts_event=time_ns(message.ts),
+    )
 
 
 def offer(rule: BookRule, depth: int, speed_ms: int, url: str = "") -> BookOffer:

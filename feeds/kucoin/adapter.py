@@ -12,6 +12,7 @@ Traps:
   with price 0 only moves the number. The public image of spot is of 100 levels a side.
 - A futures' change is one text: price, side, size.
 - The side of a trade is the taker's. Older trade ids are 24 hex digits.
+- A candle does not say whether it is closed.
 - `level2Depth50` is the whole book of 50 levels each time; that of 5 levels is left out.
 - Recordings of the addresses of the unified account (x-push-spot) are read too: unified.py.
 - A contract of an inverse market is -1 in the list: one dollar. XBT is BTC.
@@ -52,24 +53,28 @@ from ingestor.adapter import (
     SnapshotSource,
     TradeNumbers,
     UnknownMessage,
-    add_funding,
-    add_mark_price,
     best_of,
     pairs_of,
     time_ns,
     whole_number,
 )
 
-from . import instruments, unified
+from . import instruments, market_data, unified
 
 _TOPICS: Final = {
-    "spot": {"trades": "/market/match", "quotes": "/spotMarket/level1", "book": "/market/level2"},
+    "spot": {
+        "trades": "/market/match",
+        "quotes": "/spotMarket/level1",
+        "book": "/market/level2",
+        "candles": "/market/candles",
+    },
     "futures": {
         "trades": "/contractMarket/execution",
         "quotes": "/contractMarket/tickerV2",
         "book": "/contractMarket/level2",
         "funding": "/contract/instrument",
         "mark_price": "/contract/instrument",
+        "candles": "/contractMarket/limitCandle",
     },
 }
 _DEPTH: Final = 50
@@ -82,9 +87,9 @@ _BOOKS: Final = {market: topics["book"] for market, topics in _TOPICS.items()}
 _LEFT_OUT: Final = {
     name: Filtered(name.rpartition("/")[2])
     for name in (
-        *("/market/ticker", "/market/snapshot", "/market/candles", "/spotMarket/level2Depth5"),
+        *("/market/ticker", "/market/snapshot", "/spotMarket/level2Depth5"),
         *("/indicator/index", "/indicator/markPrice", "/contractMarket/ticker"),
-        *("/contractMarket/level2Depth5", "/contractMarket/limitCandle", "/contract/announcement"),
+        *("/contractMarket/level2Depth5", "/contract/announcement"),
         *("/contractMarket/snapshot", "/contractMarket/tradeOrders"),
     )
 }
@@ -125,13 +130,6 @@ class _Ticker(msgspec.Struct, rename="camel", gc=False):
     best_ask_size: Any
     ts: Any
     sequence: Any = 0
-
-
-class _Instrument(msgspec.Struct, rename="camel", gc=False):
-    timestamp: Any
-    mark_price: Any = None
-    index_price: Any = None
-    funding_rate: Any = None
 
 
 class _Sides(msgspec.Struct, gc=False):
@@ -191,7 +189,6 @@ _parse: Final = msgspec.json.Decoder(_Message).decode
 _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_level1: Final = msgspec.json.Decoder(_Level1, float_hook=str).decode
 _parse_ticker: Final = msgspec.json.Decoder(_Ticker, float_hook=str).decode
-_parse_instrument: Final = msgspec.json.Decoder(_Instrument, float_hook=str).decode
 _parse_increment: Final = msgspec.json.Decoder(_Increment, float_hook=str).decode
 _parse_change: Final = msgspec.json.Decoder(_Change, float_hook=str).decode
 _parse_best: Final = msgspec.json.Decoder(_Best, float_hook=str).decode
@@ -250,7 +247,8 @@ class Kucoin:
         self._channels = {topic: channel for channel, topic in self._topics.items()}
 
     def stream(self, channel: str, symbol: str) -> str:
-        return f"{self._topics[channel]}:{symbol}"
+        stream = f"{self._topics[channel]}:{symbol}"
+        return f"{stream}_{market_data.INTERVAL}" if channel == "candles" else stream
 
     def subscribe(self, streams: Sequence[str]) -> Iterable[bytes]:
         return self._operations("subscribe", streams)
@@ -333,8 +331,10 @@ class Kucoin:
         match channel:
             case "trades":
                 self._trade(_parse_trade(message.data), ts_recv, out)
+            case "candles":
+                market_data.candle(self._symbols, symbol, message.data, ts_recv, out)
             case "funding" | "mark_price":
-                self._instrument(symbol, _parse_instrument(message.data), ts_recv, out)
+                market_data.instrument(self._symbols[symbol], message.data, ts_recv, out)
             case "quotes" if is_spot:
                 level1 = _parse_level1(message.data)
                 bid, ask = (best_of([side] if side else []) for side in (level1.bids, level1.asks))
@@ -374,15 +374,6 @@ class Kucoin:
         )
         number, sequence = self._symbols[ticker.symbol], whole_number(ticker.sequence)
         out.add_quote(number, time_ns(ticker.ts, _NS), ts_recv, sequence, *bid, *ask)
-
-    def _instrument(self, symbol: str, told: _Instrument, ts_recv: int, out: ColumnBuffer) -> None:
-        """Append what a message of two kinds says: mark and index price, or the funding rate."""
-        number, time = self._symbols[symbol], time_ns(told.timestamp)
-        if told.funding_rate is not None:
-            add_funding(out, number, ts_recv, rate=told.funding_rate, ts_event=time)
-        mark, index = told.mark_price, told.index_price
-        if mark is not None or index is not None:
-            add_mark_price(out, number, ts_recv, mark_price=mark, index_price=index, ts_event=time)
 
     def _increment(self, increment: _Increment, ts_recv: int, out: ColumnBuffer) -> None:
         bids, asks = (
@@ -435,8 +426,12 @@ class Kucoin:
         if message.T:
             push = unified.parse(payload)
             channel = unified.channel_of(push)
-            topic = unified.BOOK if channel == "book" else self._topics.get(channel, "")
-            return (f"{topic}:{unified.symbol_of(push)}",) if topic else ()
+            if channel not in self._topics:
+                return ()
+            symbol = unified.symbol_of(push)
+            return (
+                f"{unified.BOOK}:{symbol}" if channel == "book" else self.stream(channel, symbol),
+            )
         stream = message.topic
         topic = stream.partition(":")[0]
         return (stream,) if topic in self._channels or topic in _IMAGES.values() else ()

@@ -16,9 +16,11 @@ from ingestor.adapter import (
     NO_SIDE,
     OTHER_BOOK,
     OTHER_MARKET,
+    SECOND,
     TAKER_SIDES,
     BookOffer,
     BookRule,
+    CandleState,
     ColumnBuffer,
     Continuity,
     Control,
@@ -27,7 +29,10 @@ from ingestor.adapter import (
     Nanoseconds,
     Sequential,
     UnknownMessage,
+    add_candle,
     pairs_of,
+    span_ns,
+    time_ns,
     whole_number,
 )
 
@@ -37,11 +42,12 @@ OFFER: Final = BookOffer(
     DEPTH, 10, BookRule(Continuity.RANGE, depth_max=DEPTH), is_plain=True, is_recorded=True
 )
 _INCREMENT: Final = "increment"  # and @10ms; other forms are images of few levels
-_CHANNELS: Final = {"trade": "trades", "ticker": "quotes", BOOK: "book"}
+_CHANNELS: Final = {"trade": "trades", "ticker": "quotes", BOOK: "book", "kline": "candles"}
+_STATES: Final = {None: CandleState.UNKNOWN, True: CandleState.CLOSED, False: CandleState.OPEN}
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
-        *("kline", "mark-price", "index-price", "funding-fee", "funding-rate", "mark-index-price"),
+        *("mark-price", "index-price", "funding-fee", "funding-rate", "mark-index-price"),
         *("call-auction-info", "call-auction-obu", "contract-announcement", "announcement"),
     )
 }
@@ -76,6 +82,19 @@ class _Book(msgspec.Struct, gc=False):
     b: list[list[Any]] = []
 
 
+class _Candle(msgspec.Struct, gc=False):
+    s: str
+    i: str
+    O: int  # noqa: E741  # the start, s; the venue's name
+    o: Any
+    h: Any
+    l: Any  # noqa: E741  # the venue's name
+    c: Any
+    v: Any
+    a: Any = None
+    S: bool | None = None
+
+
 class _Symbol(msgspec.Struct, gc=False):
     s: str
 
@@ -83,6 +102,7 @@ class _Symbol(msgspec.Struct, gc=False):
 _parse_trade: Final = msgspec.json.Decoder(_Trade, float_hook=str).decode
 _parse_ticker: Final = msgspec.json.Decoder(_Ticker, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
+_parse_candle: Final = msgspec.json.Decoder(_Candle, float_hook=str).decode
 _parse_symbol: Final = msgspec.json.Decoder(_Symbol).decode
 
 
@@ -91,6 +111,7 @@ class Push(msgspec.Struct, gc=False):
 
     T: str
     d: msgspec.Raw
+    P: Nanoseconds | None = None
     t: str = "delta"
     dp: str = ""
 
@@ -143,6 +164,20 @@ def take(
             best = _parse_ticker(push.d)
             bid, ask = (best.b or "0", best.B or "0"), (best.a or "0", best.A or "0")
             out.add_quote(symbols[best.s], best.M, ts_recv, best.E, *bid, *ask)
+        case "candles":
+            candle = _parse_candle(push.d)
+            add_candle(
+                out,
+                symbols[candle.s],
+                ts_recv,
+                start_ns=time_ns(candle.O, SECOND),
+                interval_ns=span_ns(candle.i),
+                prices=(candle.o, candle.h, candle.l, candle.c),
+                volume=candle.v,
+                turnover=candle.a,
+                state=_STATES[candle.S],
+                ts_event=push.P,
+            )
         case "book" if has_book:
             book = _parse_book(push.d)
             flags = _FLAGS[push.t]

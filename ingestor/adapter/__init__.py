@@ -74,6 +74,7 @@ from ingestor.adapter.plain import (
     best_of,
     pairs_of,
     said,
+    span_ns,
     uuid_halves,
 )
 from ingestor.adapter.protobuf import (
@@ -248,6 +249,7 @@ __all__ = [
     "seconds_ns",
     "set_column",
     "shape",
+    "span_ns",
     "stated",
     "text_of",
     "time_ns",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
@@ -12,9 +13,19 @@ from ingestor.adapter.numbers import parse_levels
 from ingestor.columns.buffer import ColumnBuffer
 from ingestor.model.errors import UnknownMessage
 from ingestor.model.rows import Side
+from ingestor.model.timestamps import SECOND
 
 TAKER_SIDES: Final = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 NO_SIDE: Final = int(Side.NONE)
+_SPAN_UNITS: Final = {
+    **dict.fromkeys(("s", "sec"), 1),
+    **dict.fromkeys(("m", "min", "minute"), 60),
+    **dict.fromkeys(("h", "hour"), 3_600),
+    **dict.fromkeys(("d", "day"), 86_400),
+    **dict.fromkeys(("w", "week"), 7 * 86_400),
+    **dict.fromkeys(("M", "mon", "month"), 30 * 86_400),
+}
+_SPAN: Final = re.compile(r"(\d{1,3})(M|(?i:s|sec|m|min|minute|h|hour|d|day|w|week|mon|month))")
 _UUID_LENGTH: Final = 36
 _UUID_PARTS: Final = [8, 4, 4, 4, 12]
 
@@ -88,6 +99,18 @@ def append_pairs(
 def said(value: Any) -> Any:
     """Return a number that a venue may leave out as null or as empty text; None for these."""
     return None if value == "" else value
+
+
+def span_ns(text: str) -> int:
+    """Return the length of a candle, as most venues write it: 1m, 15min, 1H, 4hour, 1D, 1week, 1M.
+
+    A month has 30 days. Raises ValueError for another text.
+    """
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r:.40} is no length of a candle")
+    unit = found[2] if found[2] in _SPAN_UNITS else found[2].lower()
+    return int(found[1]) * _SPAN_UNITS[unit] * SECOND
 
 
 def pairs_of(levels: Sequence[Sequence[Any]]) -> list[tuple[Any, Any]]:

@@ -204,6 +204,32 @@ def trade_families(
     yield counted(asked, requests, of_each(places, _BACKFILL_OUTCOMES))
 
 
+def refill_families(rows: Mapping[str, int], outcomes: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield what was published from the recording.
+
+    Args:
+        rows: By kind.
+        outcomes: Refills by outcome.
+    """
+    refilled = counter("rows_refilled", "Shed rows published from the recording.", ("channel",))
+    for channel, count in rows.items():
+        refilled.add_metric((channel,), count)
+    yield refilled
+    refills = counter("refills", "Refills from the recording by outcome.", ("outcome",))
+    for outcome, count in outcomes.items():
+        refills.add_metric((outcome,), count)
+    yield refills
+
+
+def trace_families(exports: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield what became of requests to the collector of spans. exports: by outcome."""
+    text = "Requests to the collector of spans by outcome."
+    family = counter("trace_exports", text, ("outcome",))
+    for outcome, count in exports.items():
+        family.add_metric((outcome,), count)
+    yield family
+
+
 def recorder_families(found: RecorderStatistics) -> Iterator[Metric]:
     """Yield what the recorder did."""
     state = gauge("recorder_state", "1 for the state that the recorder is in.", ("state",))

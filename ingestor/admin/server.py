@@ -72,6 +72,9 @@ class Reload(Protocol):
     async def __call__(self, *, dry_run: bool) -> dict[str, Any]: ...
 
 
+LastOf = Callable[[str], Awaitable[dict[str, Any] | None]]
+
+
 class AdminServer:
     """The HTTP server; an asynchronous context manager. `port` is known once it is up."""
 
@@ -81,7 +84,7 @@ class AdminServer:
         source: AdminSource,
         refresh: Callable[[str], Awaitable[None]] | None = None,
         reload: Reload | None = None,
-        last: Callable[[str], dict[str, Any] | None] | None = None,
+        last: LastOf | None = None,
     ) -> None:
         """Create the admin server.
 
@@ -254,11 +257,9 @@ class AdminServer:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         return await self._live_view.respond(request, self._limits.renew)
 
-    async def _last_values(
-        self, last: Callable[[str], dict[str, Any] | None], request: web.Request
-    ) -> web.Response:
+    async def _last_values(self, last: LastOf, request: web.Request) -> web.Response:
         key = request.match_info["key"]
-        found = last(key)
+        found = await last(key)
         if found is None:
             return _json({"error": f"nothing came of {key:.200}"}, status=404)
         return _json(found)

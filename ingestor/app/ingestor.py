@@ -38,6 +38,7 @@ from ingestor.sources.live.events import SupervisorEvents
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.loop_lag import LoopLag
 from ingestor.telemetry.status import Phase, Status
+from ingestor.telemetry.tracing import tracing
 
 CONNECT_KAFKA_S: Final = 15.0
 REPORT_S: Final = 1.0  # also a flush of nothing, for books to ask again for what is overdue
@@ -157,6 +158,9 @@ class Ingestor:
         self.last = wiring.make_last_values(config, table, self.sink)
         self.reporter = StatusReporter(pipeline, self.supervisor.counts)
         self.view = self._make_view()
+        self.refill = wiring.make_refill(config, self.sink, pipeline)
+        if self.refill is not None:
+            self.view.show(self.refill.families)
         self.http = wiring.make_http(config, self.view, self.reloads.reload, self.last)
 
     def _observe_flushes(self) -> None:
@@ -265,6 +269,7 @@ class Ingestor:
         """
         self.supervisor.connections_max = descriptor_budget(len(self.planned.plan))
         async with AsyncExitStack() as stack:
+            wiring.begin_tracing(self.config, stack)
             stack.push_async_callback(self.rest.aclose)
             if self.http is not None:
                 await stack.enter_async_context(self.http)
@@ -317,6 +322,8 @@ class Ingestor:
         yield "derived rows", self._derive
         if self.last is not None:
             yield from self.last.tasks()
+        if self.refill is not None:
+            yield "refill", self.refill.run
         if self.auditor is not None:
             yield "book audit", self.auditor.run
         if self.backfill is not None:
@@ -342,7 +349,9 @@ class Ingestor:
         self._announce("session_end")
         lost = 0
         if self.sink is not None:
-            lost = await self.sink.drain(self.config.limits.drain_s)
+            with tracing.span("drain") as span:
+                lost = await self.sink.drain(self.config.limits.drain_s)
+                span.note(rows_lost=lost)
         if self.history is not None:
             self.history.save(self._sequences(), ended=not lost)
         status = self._status(recent=False)

@@ -219,6 +219,10 @@ class LastValueParts:
     topic: LastValuePublisher
     redis: Writer | None = None
 
+    async def record(self, key: str) -> dict[str, Any] | None:
+        """Return what `LastValues.record` returns, to whoever may have to ask elsewhere."""
+        return self.values.record(key)
+
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[object]]]]:
         """Yield unit and task of each part that runs."""
         yield "last values", self.topic.run

@@ -17,6 +17,7 @@ from ingestor.admin.families import (
     output_families,
     recorder_families,
     reload_families,
+    trace_families,
     trade_families,
 )
 from ingestor.admin.streams import StreamPage, StreamQuery, page_of
@@ -30,6 +31,7 @@ from ingestor.sources.rest.statistics import lists
 from ingestor.telemetry import output
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.status import Health, Status, readiness
+from ingestor.telemetry.tracing import tracing
 
 
 class OperatorView:
@@ -88,6 +90,7 @@ class OperatorView:
         yield from last_value_families(self._last_counts())
         yield from list_families(lists, holds.longest_s(), places)
         yield from output_families(output.lines_dropped())
+        yield from trace_families(tracing.exports)
         yield from connection_families(self._supervisor.statistics())
         yield from book_families(self._pipeline.books.statistics(), places)
         yield from trade_families(self._pipeline.trade_gaps, self._backfill_counts, places)

@@ -24,6 +24,7 @@ from ingestor.config.model import Config, LogConfig
 from ingestor.model.errors import IngestError, ReloadRefused
 from ingestor.sources.live.plan import Plan, make_plan
 from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.tracing import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -179,7 +180,9 @@ class Reloads:
         """
         async with self._turn:
             try:
-                found = await self._reload(configuration or self._configuration, dry_run=dry_run)
+                with tracing.span("reload", dry_run=dry_run):
+                    wanted = configuration or self._configuration
+                    found = await self._reload(wanted, dry_run=dry_run)
             except IngestError as failure:
                 self.counts["refused"] += not dry_run
                 text = str(failure)

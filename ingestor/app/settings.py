@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +38,7 @@ from ingestor.sources.live.plan import Route
 from ingestor.sources.rest.catalog import CatalogSettings
 from ingestor.sources.rest.client import RestSettings
 from ingestor.sources.rest.resolve import is_named
+from ingestor.telemetry.tracing import TracingSettings
 
 _MS: Final = 1_000_000
 
@@ -124,6 +127,19 @@ def recorder_settings(config: RecorderConfig) -> RecorderSettings:
         buffer_bytes=config.buffer_bytes,
         retention_age_s=None if age_h is None else age_h * 3600.0,
         retention_bytes=config.retention_bytes,
+    )
+
+
+def tracing_settings(config: Config) -> TracingSettings | None:
+    """Return where spans go, None where none are wanted."""
+    if config.tracing is None:
+        return None
+    secret = config.tracing.headers
+    return TracingSettings(
+        endpoint=config.tracing.endpoint,
+        share=config.tracing.share,
+        instance=f"{socket.gethostname()}:{os.getpid()}",
+        headers={name: value.get_secret_value() for name, value in secret.items()},
     )
 
 

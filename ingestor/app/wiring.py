@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from ingestor.adapter.contract import Subscription
@@ -12,6 +14,7 @@ from ingestor.app.auxiliary_records import AuxiliaryRecords
 from ingestor.app.book_snapshots import BookSnapshotPublisher
 from ingestor.app.instrument_changes import PlanInForce
 from ingestor.app.last_values import LastValueParts, LastValuePublisher, LastValues
+from ingestor.app.refill_worker import RefillWorker
 from ingestor.books.manager import BookManager
 from ingestor.config.model import Config
 from ingestor.kafka.settings import CLAIMS
@@ -35,6 +38,7 @@ from ingestor.sources.live.staleness import Staleness, StalenessSettings
 from ingestor.sources.live.staleness_monitor import StalenessMonitor
 from ingestor.sources.live.supervisor import Supervisor
 from ingestor.sources.rest.pool import RestPools
+from ingestor.telemetry.tracing import tracing
 
 
 def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
@@ -48,6 +52,18 @@ def make_pipeline(config: Config, in_force: PlanInForce) -> Pipeline:
     pipeline.buffer.carried_only = True
     derive(pipeline, config)
     return pipeline
+
+
+def begin_tracing(config: Config, stack: AsyncExitStack) -> None:
+    """Send spans to the collector, where there is one, until the stack unwinds.
+
+    Args:
+        config: of the process.
+        stack: ends it.
+    """
+    traced = settings.tracing_settings(config)
+    if traced is not None and tracing.begin(traced):
+        stack.push_async_callback(asyncio.to_thread, tracing.end)
 
 
 def derive(pipeline: Pipeline, config: Config) -> None:
@@ -224,7 +240,7 @@ def make_http(
     """
     if not config.http.enabled:
         return None
-    record = last.values.record if last is not None else None
+    record = last.record if last is not None else None
     return AdminServer(config.http, view, reload=reload, last=record)
 
 
@@ -316,6 +332,24 @@ def make_backfill(
 def backfill_counts(worker: BackfillWorker | None) -> Mapping[tuple[str, str, str], int]:
     """Return the requests of what fetches lost trades, if there is one."""
     return worker.counts if worker is not None else {}
+
+
+def make_refill(config: Config, sink: KafkaSink | None, pipeline: Pipeline) -> RefillWorker | None:
+    """Build what publishes shed rows from the recording, None where that is switched off.
+
+    Args:
+        config: of the process.
+        sink: sheds rows.
+        pipeline: counts them.
+    """
+    if sink is None or config.recorder is None or not config.recorder.refill:
+        return None
+    return RefillWorker(
+        config,
+        config.recorder.path.expanduser(),
+        lambda: pipeline.metrics.total("shed"),
+        lambda: sink.is_up and not sink.queue.pressed,
+    )
 
 
 def make_auditor(

@@ -53,28 +53,36 @@ _EXTRA_OF: Final = {
     "duckdb": "parquet",
     "pandas": "parquet",
     "polars": "parquet",
+    "opentelemetry": "otel",
     "pyarrow": "parquet",
     "redis": "redis",
 }
 
 
 def load_config(path: Path | None, servers: str | None = None) -> Config:
-    """Read the configuration and set logging up by it. Raises ConfigError.
+    """Read the configuration and set logging up by it. Raises ConfigError: the last of what is
+    wrong with it; what else is wrong was told before.
 
     servers: Kafka's addresses, which go before those of the file and the environment.
     """
     from ingestor.app import settings
-    from ingestor.config.load import ignored_variables, load, with_servers
+    from ingestor.config.load import find_problems, ignored_variables, load, with_servers
     from ingestor.sources.registry import markets
     from ingestor.telemetry import logs
 
-    config = load(path, markets())
-    if servers is not None:
-        config = with_servers(config, servers, "--bootstrap-servers")
-    logs.configure(config.log, settings.secrets(config))
     for variable, meant in ignored_variables():
         hint = f"; did you mean {meant}?" if meant else ""
         complain(f"{variable} is no setting and is ignored{hint}")
+    try:
+        config = load(path, markets())
+    except ConfigError:
+        *others, last = find_problems(path, markets())
+        for problem in others:
+            complain(str(problem))
+        raise last from None
+    if servers is not None:
+        config = with_servers(config, servers, "--bootstrap-servers")
+    logs.configure(config.log, settings.secrets(config))
     return config
 
 

@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command()(feeds)
     app.command()(symbols)
     app.command()(doctor)
+    app.command()(capacity)
     app.command()(top)
     app.command()(reload)
     app.command()(profile)
@@ -77,6 +78,57 @@ def check(path: ConfigFile, shard: ShardOption = None, as_json: Json = False) ->
         print_json(report.to_json())
     else:
         typer.echo(report.to_text())
+
+
+def capacity(
+    path: ConfigFile,
+    rates: Annotated[
+        list[str] | None,
+        typer.Option("--rate", help="CHANNEL=MESSAGES_A_SECOND of one stream; repeatable."),
+    ] = None,
+    peak: Annotated[
+        float, typer.Option(min=1.0, help="How many times the average the busiest minutes bring.")
+    ] = 5.0,
+    result: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="What `python -m benchmarks --json` printed here."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how much CPU, memory, Kafka and recording CONFIG takes; no network.
+
+    \b
+    Examples:
+      ingestor capacity config/demo.toml
+      ingestor capacity config/demo.toml --rate trades=20 --rate book=50 --peak 10
+
+    \f
+    Args:
+        path: Configuration file.
+        rates: Messages a second of one stream, by channel.
+        peak: The busiest minutes over the average.
+        result: Figures of this machine.
+        as_json: Print JSON.
+    """
+    import orjson
+
+    from ingestor.app.capacity import capacity_of, capacity_text, measured, parse_rates
+    from ingestor.cli.plan import offline_plan
+
+    config = load_config(path)
+    report: PlanReport = asyncio.run(offline_plan(config, str(path)))
+    lines = result.read_bytes().strip().splitlines() if result is not None else []
+    try:
+        headline = orjson.loads(lines[-1])["headline"] if lines else {}
+    except (LookupError, TypeError, ValueError):
+        what = f"{result} does not end with the JSON of the benchmarks"
+        raise typer.BadParameter(what, param_hint="--result") from None
+    figures = measured(config.kafka.encoding, headline)
+    found = capacity_of(report.plan, config, figures, parse_rates(rates or []), peak)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        typer.echo(capacity_text(found, peak))
 
 
 def feeds(
@@ -149,7 +201,7 @@ def symbols(
 
 
 def doctor(path: OptionalConfigFile = None, as_json: Json = False) -> None:
-    """Look at this machine: versions, limits, the cache folder, the port, the broker.
+    """Look at this machine and around: versions, limits, disk, the port, Kafka, venues, the clock.
 
     Exit status 1 if something would keep the program from running.
 

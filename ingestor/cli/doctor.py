@@ -10,12 +10,20 @@ import platform
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from ingestor.app.descriptors import RESERVE, raise_limit
 from ingestor.app.settings import kafka_settings
+from ingestor.cli.surroundings import (
+    Finding,
+    State,
+    examine_disk,
+    examine_limits,
+    examine_login,
+    examine_venues,
+)
 from ingestor.cluster.fencing import try_life
 from ingestor.cluster.setup import broker_settings, floor_problem
 from ingestor.config.model import Config, split_address
@@ -23,7 +31,6 @@ from ingestor.kafka.topics import compaction_text, prepare_topics
 from ingestor.model.errors import SinkUnavailable
 from ingestor.native import native
 
-State = Literal["ok", "warning", "failed"]
 _PACKAGES: Final = ("aiokafka", "cramjam", "numpy", "orjson", "picows", "uvloop", "websockets")
 _EXTRAS: Final = {
     "cluster": "confluent_kafka",
@@ -34,15 +41,18 @@ _CONNECT_TIMEOUT_S: Final = 3.0
 _RMEM_MAX: Final = Path("/proc/sys/net/core/rmem_max")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    what: str
-    state: State
-    text: str
-
-
 async def examine(config: Config) -> list[Finding]:
-    """Look at everything; takes a few seconds when the broker doesn't answer."""
+    """Look at everything; takes some seconds when the broker or a venue doesn't answer."""
+    brokers = await asyncio.gather(
+        *(_broker(part.strip()) for part in config.kafka.bootstrap_servers.split(","))
+    )
+    has_broker = any(broker.state == "ok" for broker in brokers)
+    login, venues = await asyncio.gather(
+        examine_login(config) if has_broker else _nothing(), examine_venues(config)
+    )
+    topics: list[Finding] = []
+    if all(finding.state == "ok" for finding in login) and has_broker:
+        topics = [*await examine_topics(config), *await examine_cluster(config)]
     return [
         _python(),
         _packages(),
@@ -52,12 +62,17 @@ async def examine(config: Config) -> list[Finding]:
         _receive_buffer(config),
         _cache(config),
         _http(config),
-        *await asyncio.gather(
-            *(_broker(part.strip()) for part in config.kafka.bootstrap_servers.split(","))
-        ),
-        *await examine_topics(config),
-        *await examine_cluster(config),
+        *examine_limits(config),
+        *examine_disk(config),
+        *brokers,
+        *login,
+        *topics,
+        *venues,
     ]
+
+
+async def _nothing() -> list[Finding]:
+    return []
 
 
 def _python() -> Finding:

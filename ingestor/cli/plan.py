@@ -13,6 +13,7 @@ from ingestor.config.model import Config
 from ingestor.model.errors import DecodeError, TransportError
 from ingestor.model.instruments import instrument
 from ingestor.sources.live.plan import Plan, PlannedConnection
+from ingestor.sources.live.replan import shard_part
 from ingestor.sources.rest.catalog import Catalog
 from ingestor.sources.rest.client import RestClient
 from ingestor.sources.rest.pool import RestPools
@@ -33,7 +34,7 @@ class PlanReport:
 
     def of_shard(self, index: int, shards: int) -> PlanReport:
         """Return the report of one shard. index: from 0."""
-        return replace(self, shard=self.plan.share(index, shards, one_address=False))
+        return replace(self, shard=shard_part(self.plan, index, shards))
 
     @property
     def _shown(self) -> Plan:
@@ -43,7 +44,7 @@ class PlanReport:
         shown = self._shown
         return {
             "plan": self.plan.digest,
-            "shard": {"index": shown.index, "of": shown.parts, "planned": len(self.plan)},
+            "shard": {"index": shown.shard, "of": shown.shards, "planned": len(self.plan)},
             "connections": [_connection_json(item) for item in shown],
             "unchecked_markets": list(self.assumed),
             "waiting": [asdict(waiting_symbol) for waiting_symbol in self.waiting],
@@ -54,7 +55,7 @@ class PlanReport:
         streams = sum(len(item.streams) for item in shown)
         lines = [f"{len(shown)} connections, {streams} streams (plan {self.plan.digest})"]
         if self.shard is not None:
-            part = f"shard {shown.index}/{shown.parts} of {len(self.plan)} connections"
+            part = f"shard {shown.shard}/{shown.shards} of {len(self.plan)} connections"
             lines = [f"{part}: {lines[0]}"]
         for item in shown:
             first = " ".join(item.streams[:_STREAMS_SHOWN])

@@ -13,10 +13,12 @@ import typer
 
 from ingestor.cli.common import (
     EXIT_FAILURE,
+    ConfigFile,
     ConfigOption,
     Json,
     complain,
     explain_connection_failure,
+    load_config,
     print_json,
     time_ns_of,
     until_signal,
@@ -59,6 +61,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(compact)
     app.command()(repair)
+    app.command()(refill)
 
 
 def replay(
@@ -297,6 +300,55 @@ def repair(
             typer.echo(sentence(report), err=bool(report.error))
     if any(report.error for report in reports):
         raise typer.Exit(EXIT_FAILURE)
+
+
+def refill(
+    config: ConfigFile,
+    path: Annotated[
+        Path | None, typer.Option(exists=True, help="Recordings; default: recorder.path.")
+    ] = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="Repeatable; default: trades, liquidations. Never books."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish rows that were shed in a long outage of Kafka, from the recording.
+
+    The topics say what is missing: each GAP of cause `shed`. Its rows are published behind, flagged
+    BACKFILL. The GAP is published again with that flag once its range is complete. Doing it twice
+    fills nothing twice.
+
+    \b
+    Examples:
+      ingestor refill config.toml --dry-run
+      ingestor refill config.toml --kind trades --kind quotes
+
+    \f
+    Args:
+        config: Configuration file.
+        path: Folder of recordings.
+        kinds: Channels whose rows are published.
+        dry_run: Only say what is missing.
+        as_json: Print JSON.
+    """
+    from ingestor.app.refill import DEFAULT_KINDS, refill_text
+    from ingestor.app.refill import refill as refill_topics
+
+    loaded = load_config(config)
+    folder = path or (loaded.recorder.path.expanduser() if loaded.recorder else None)
+    if folder is None:
+        what = "the configuration has no [recorder]: say where recordings are"
+        raise typer.BadParameter(what, param_hint="--path")
+    wanted = tuple(kinds) if kinds else DEFAULT_KINDS
+    report = asyncio.run(refill_topics(loaded, folder, wanted, dry_run=dry_run))
+    for problem in report.problems:
+        complain(problem)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        typer.echo(refill_text(report, dry_run=dry_run))
 
 
 def _speed(text: str) -> float | None:

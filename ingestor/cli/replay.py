@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import os
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,25 +13,29 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ingestor.app.settings import book_settings, derived_settings_of, kafka_settings
+from ingestor.app.republishing import Room, publisher
+from ingestor.app.settings import (
+    book_settings,
+    derived_settings_of,
+    kafka_settings,
+    tracing_settings,
+)
 from ingestor.cli.common import complain, load_config
-from ingestor.model.errors import ConfigError, RecordingError, SinkUnavailable
+from ingestor.model.errors import ConfigError, RecordingError
 from ingestor.recording.reader import Problems
 from ingestor.sinks.digest import AuditSink
 from ingestor.sinks.interface import Sink, Tee
-from ingestor.sinks.kafka.overload import Budget
 from ingestor.sources.replay.options import ReplayOptions
 from ingestor.sources.replay.replay import Replay
 from ingestor.sources.replay.report import report
+from ingestor.telemetry.tracing import tracing
 
 if TYPE_CHECKING:
     from ingestor.codec import Headers
-    from ingestor.sinks.kafka.sink import KafkaSink
+    from ingestor.config.model import Config
 
-CONNECT_S: Final = 15.0
 DRAIN_S: Final = 60.0
 REPLAY_PREFIX: Final = "replay."
-ROWS_WAITING_MAX: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
     if target.kafka:
         _check_prefix(target, config.kafka.topic_prefix)
     problems = Problems()
-    with _progress() as bar:
+    with _traced(config), _progress() as bar:
         task = bar.add_task("replay", total=None)
         replay = Replay(
             options,
@@ -89,6 +91,19 @@ def run_replay(options: ReplayOptions, target: Target, *, speed: float | None) -
             asyncio.run(_into_sinks(replay, counting, target, speed))
     replay.check_filters()
     return report(replay, counting)
+
+
+@contextmanager
+def _traced(config: Config) -> Iterator[None]:
+    """Make a span of what is done, where there is a collector."""
+    settings = tracing_settings(config)
+    has_begun = settings is not None and tracing.begin(settings)
+    try:
+        with tracing.span("replay"):
+            yield
+    finally:
+        if has_begun:
+            tracing.end()
 
 
 def _check_prefix(target: Target, live: str) -> None:
@@ -116,49 +131,17 @@ async def _into_sinks(
     await sink.drain(DRAIN_S)
 
 
-class _Room:
-    """A gate that lets few enough rows wait for Kafka: a replay waits, and sheds nothing."""
-
-    def __init__(self, sink: KafkaSink) -> None:
-        self._sink = sink
-
-    def is_set(self) -> bool:
-        return self._sink.queue.rows < ROWS_WAITING_MAX
-
-    async def wait(self) -> None:
-        await self._sink.room(ROWS_WAITING_MAX)
-
-
 async def _into_kafka(
     replay: Replay, others: list[Sink], target: Target, speed: float | None
 ) -> None:
-    from ingestor.sinks.kafka.sink import KafkaSink  # noqa: PLC0415 -- slow to import
-
     kafka = kafka_settings(load_config(target.config).kafka)
     prefix = REPLAY_PREFIX + kafka.topic_prefix if target.prefix is None else target.prefix
     # Old timestamps would meet the retention at once.
     kafka = replace(kafka, topic_prefix=prefix, retention_ms=-1)
-    sink = KafkaSink(
-        kafka,
-        replay.table,
-        replay.pipeline.metrics,
-        session=os.urandom(16),  # its own: a replay's numbers don't mix with the recording's
-        budget=Budget(age_max_s=math.inf, pause_max_s=math.inf),  # `_Room` keeps far below it
-        more_headers=replay_headers(replay.sessions),
-    )
-    running = asyncio.create_task(sink.run())
-    try:
-        await sink.wait_connected(CONNECT_S)
-        await replay.run(Tee(*others, sink), speed=speed, gate=_Room(sink))
+    async with publisher(kafka, replay, replay_headers(replay.sessions)) as sink:
+        await replay.run(Tee(*others, sink), speed=speed, gate=Room(sink))
         for other in others:
             await other.drain(DRAIN_S)
-        left = await sink.drain(DRAIN_S)
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-    if left:
-        raise SinkUnavailable(f"Kafka at {kafka.bootstrap_servers}", f"{left:,} rows not accepted")
 
 
 def replay_headers(sessions: Iterable[str]) -> Headers:

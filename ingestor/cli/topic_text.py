@@ -46,7 +46,7 @@ async def print_topic(kafka: KafkaSettings, options: ConsumeOptions) -> None:
         [options.topic],
         start=options.start,
         stop_at_end=options.to_end,
-        **_client_options(kafka),
+        **kafka.consumer_options(),
     )
     try:
         async with consuming:
@@ -78,7 +78,7 @@ async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start: Time)
         TopicAbsent: There is no such topic.
     """
     wanted = topics or [kafka.tick_topic(row_class) for row_class in ROW_CLASSES]
-    options = {**_client_options(kafka), "start": start}
+    options = {**kafka.consumer_options(), "start": start}
     if not topics:
         others = [
             kafka.tick_topic(row_class) for row_class in ROW_CLASSES if not row_class.is_standard
@@ -110,12 +110,6 @@ def audit_text(report: Audit) -> str:
     if len(report.holes) > _HOLES_SHOWN:
         lines.append(f"  ... and {len(report.holes) - _HOLES_SHOWN} more")
     return "\n".join(lines)
-
-
-def _client_options(kafka: KafkaSettings) -> dict[str, Any]:
-    options = kafka.client_options()
-    del options["bootstrap_servers"]
-    return options
 
 
 def _as_it_is(value: bytes) -> str:

@@ -29,6 +29,7 @@ from ingestor.cluster.parent import Workers
 from ingestor.cluster.store import read_cluster
 from ingestor.cluster.worker import ClusterWorker
 from ingestor.config.model import Config
+from ingestor.sources.live.replan import shard_part
 from ingestor.telemetry import logs
 
 log: Final = structlog.get_logger(__name__)
@@ -49,7 +50,7 @@ async def planned_part(config: Config, file: Path, shard: str | None) -> Planned
     if shard is None:
         return planned
     index, shards = part_of(shard, "--shard")
-    mine = planned.plan.share(index, shards, one_address=False)
+    mine = shard_part(planned.plan, index, shards)
     log.info(
         "shard.planned",
         shard=shard,
@@ -70,7 +71,7 @@ def configuration_of_shard(file: Path, shard: str | None) -> Configuration:
     return configuration(
         file,
         lambda config: config_of_shard(config, shard),
-        lambda plan: plan.share(index, shards, one_address=False),
+        lambda plan: shard_part(plan, index, shards),
     )
 
 

@@ -109,7 +109,7 @@ class WorkerControl:
 
             `is_mine` deals streams that were listed while running.
             """
-            return stream in mine or (stream not in others and plan.is_mine(stream[2]))
+            return stream in mine or (stream not in others and plan.is_mine(":".join(stream[:3])))
 
         configuration = Configuration(
             lambda: _parsed(request.config),

@@ -44,6 +44,7 @@ from ingestor.kafka.settings import CLAIMS
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import IngestError
 from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.tracing import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +83,7 @@ class WorkerLife:
         self._group = group
         self._where = where
         asks_first = config.cluster.protocol == "classic"
+        self._traced = (0, 0.0)  # takeovers and their seconds that have a span
         self.machine = ShardMachine(
             me,
             time.monotonic,
@@ -246,12 +248,20 @@ class WorkerLife:
             case Publish(shard, gap, takeover):
                 self.connections.publish(shard, gap=gap, takeover=takeover)
                 log.info("cluster.shard.live", shard=shard, takeover=takeover, gap=gap)
+                if takeover:
+                    self._trace_takeover(shard)
             case Release(shard):
                 self._spawn(self._release(shard))
             case Drop(shard):
                 self.connections.close(shard)
             case Fence(life):
                 self._spawn(self._fence(life))
+
+    def _trace_takeover(self, shard: int) -> None:
+        counts = self.machine.counts
+        before, self._traced = self._traced, (counts.takeovers, counts.takeover_s)
+        number = max(counts.takeovers - before[0], 1)  # several at a time took about as long
+        tracing.tell("take over", max(counts.takeover_s - before[1], 0.0) / number, shard=shard)
 
     def _write(self, claim: Claim) -> None:
         sink = self.ingestor.sink

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -38,7 +38,7 @@ from ingestor.cluster import control
 from ingestor.cluster.control import Streams
 from ingestor.cluster.launch import COMMAND, Launch
 from ingestor.cluster.reload import WorkersFollower
-from ingestor.cluster.view import families_of_workers, streams_of, worker_families
+from ingestor.cluster.view import families_of_workers, merged_last, streams_of, worker_families
 from ingestor.config.model import Config
 from ingestor.model.backoff import Backoff
 from ingestor.model.errors import ReloadRefused, WorkerFailed
@@ -238,6 +238,17 @@ class Worker:
         except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError):
             return None
 
+    async def last(self, client: aiohttp.ClientSession, key: str) -> dict[str, Any] | None:
+        """Return the last rows that it has of an instrument, None where it has none."""
+        if not self.port:
+            return None
+        try:
+            status, body = await _get(client, self.port, f"/last/{quote(key, safe='')}")
+            found: dict[str, Any] | None = orjson.loads(body) if status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return None
+        return found
+
 
 async def _get(client: aiohttp.ClientSession, port: int, path: str) -> tuple[int, bytes]:
     async with client.get(f"http://127.0.0.1:{port}{path}") as answer:
@@ -285,7 +296,13 @@ class Workers:
         self.reloads = Reloads(follower, configuration)
         self._is_ready = False
         self.http = (
-            AdminServer(config.http, self, self._refresh, self.reloads.reload)
+            AdminServer(
+                config.http,
+                self,
+                self._refresh,
+                self.reloads.reload,
+                self._last if config.last.enabled else None,
+            )
             if config.http.enabled
             else None
         )
@@ -442,6 +459,14 @@ class Workers:
             return StreamPage(0, 0, [])
         pages = await asyncio.gather(*(worker.find(client, query) for worker in self.workers))
         return joined((page for page in pages if page is not None), query)
+
+    async def _last(self, key: str) -> dict[str, Any] | None:
+        """Return an instrument's last rows: its streams may be with several workers."""
+        client = self._client
+        if client is None:
+            return None
+        asked = (worker.last(client, key) for worker in self.workers)
+        return merged_last(await asyncio.gather(*asked))
 
     async def _refresh(self, path: str) -> None:
         """A page is fetched when it is asked for: to write it costs a worker's loop time."""

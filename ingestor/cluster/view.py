@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
+from typing import Any, Final
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -59,3 +60,28 @@ def streams_of(page: str) -> Iterator[StreamState]:
             last_message_ns=round(found["last_message_timestamp_seconds"] * SECOND),
             lag_s=found["lag_seconds"],
         )
+
+
+def merged_last(parts: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the last values of an instrument from those that several workers have.
+
+    Each stream is with one worker; of one that moved, the newer row counts.
+    """
+    whole: dict[str, Any] | None = None
+    for part in parts:
+        if part is None:
+            continue
+        if whole is None:
+            whole = {**part, "more": dict(part["more"])}
+            continue
+        for name in ("trade", "quote"):
+            rows = [row for row in (whole[name], part[name]) if row is not None]
+            whole[name] = max(rows, key=itemgetter("ts_recv"), default=None)
+        for kind, rows in part["more"].items():
+            newer = [rows, whole["more"].get(kind, [])]
+            whole["more"][kind] = max(newer, key=_newest)
+    return whole
+
+
+def _newest(rows: Iterable[Mapping[str, Any]]) -> int:
+    return max((row["ts_recv"] for row in rows), default=0)

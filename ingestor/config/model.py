@@ -351,6 +351,21 @@ class RecorderConfig(Section):
     """Finished segments older than this are removed."""
     retention_bytes: Bytes | None = None
     """The oldest finished segments are removed beyond this size of all."""
+    refill: bool = False
+    """After an outage, publish the trades that were shed, from here: see `ingestor refill`."""
+
+
+class TracingConfig(Section):
+    """Spans to an OpenTelemetry collector; needs the extra `otel`. Without this section, none."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] = (
+        "http://localhost:4318"
+    )
+    """OTLP over HTTP, without `/v1/traces`."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Of the batches to Kafka that get a span; all else is rare and always has one."""
+    headers: dict[str, SecretStr] = {}
+    """Of each request, such as a token."""
 
 
 class CatalogueConfig(Section):
@@ -531,6 +546,7 @@ class Config(BaseSettings):
     http: HttpConfig = HttpConfig()
     last: LastConfig = LastConfig()
     recorder: RecorderConfig | None = None
+    tracing: TracingConfig | None = None
     catalogue: CatalogueConfig = CatalogueConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()

@@ -15,6 +15,7 @@ from ingestor.consumer.orderbook import (
 )
 from ingestor.consumer.positions import EARLIEST, LATEST, Where
 from ingestor.consumer.progress import MissingRange, Progress
+from ingestor.consumer.two_clusters import LineArbiter, TwoClusters
 
 __all__ = [
     "EARLIEST",
@@ -25,6 +26,7 @@ __all__ = [
     "Consumer",
     "ForeignRecord",
     "Levels",
+    "LineArbiter",
     "LiveBooks",
     "LoopThread",
     "MissingRange",
@@ -33,6 +35,7 @@ __all__ = [
     "Progress",
     "SyncConsumer",
     "SyncLiveBooks",
+    "TwoClusters",
     "Where",
     "audit",
     "book_snapshot",

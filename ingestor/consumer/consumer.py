@@ -36,6 +36,7 @@ from ingestor.consumer.merge import Merge, Supply, Taken
 from ingestor.consumer.positions import LATEST, Where, position_of
 from ingestor.consumer.progress import MissingRange, Progress
 from ingestor.consumer.reader import PartitionReader, RecordsOrBatches
+from ingestor.consumer.trace_links import TraceLinks
 from ingestor.kafka.fetched_batches import FetchedBatch
 from ingestor.model.batch import TickBatch
 from ingestor.model.errors import ConfigError
@@ -89,7 +90,9 @@ class Consumer:
         may_be_absent: Collection[str] = (),
         group_id: str | None = None,
         window_s: float | None = WINDOW_S,
+        is_ordered: bool = False,
         margin_ns: int | None = None,
+        links: bool = False,
         **options: Any,
     ) -> None:
         """Create the consumer.
@@ -106,10 +109,13 @@ class Consumer:
             may_be_absent: topics that are left out where they don't exist.
             group_id: the group whose member this is; without one, all partitions are read.
             window_s: how long rows wait for earlier ones of other partitions that have none now;
-                None gives each partition's rows as they come. One topic is never merged.
+                None gives each partition's rows as they come.
+            is_ordered: the partitions of one topic are merged too; without it, only those of
+                several.
             margin_ns: begins and ends so much outside, and one record later, for who chooses rows
                 by their own time: a record has the time of its last row, and several publishers
                 don't write in order of time.
+            links: make a span for each sampled batch, linked to the publisher's (extra `otel`).
             options: passed on to aiokafka (security, fetch sizes).
 
         Raises:
@@ -134,10 +140,11 @@ class Consumer:
             may_be_absent=may_be_absent,
             options=options,
         )
+        self._links = TraceLinks() if links else None
         self._joiner = Joiner()
         self._batch_reader = RecordBatchReader()
-        is_merged = len(names) > 1 and window_s is not None
-        self._merge = Merge[TopicPartition](window_s or 0.0, STALL_S) if is_merged else None
+        self.is_merged = (len(names) > 1 or is_ordered) and window_s is not None
+        self._merge = Merge[TopicPartition](window_s or 0.0, STALL_S) if self.is_merged else None
         self._taken: deque[Taken[TopicPartition]] = deque()
         self._taking: Taken[TopicPartition] | None = None
         self._batches: Iterator[TickBatch] = iter(())
@@ -176,6 +183,10 @@ class Consumer:
         if self._taking is not None:
             found |= self._taking.next_offsets()
         return {(one.topic, one.partition): offset for one, offset in found.items()}
+
+    async def is_behind(self) -> bool:
+        """Say whether a partition is known to have more to read."""
+        return Supply.BEHIND in (await self._reader.supplies()).values()
 
     async def commit(self) -> bool:
         """Commit what was handed out, the batch in hand among it, for the group.
@@ -276,6 +287,8 @@ class Consumer:
     ) -> Iterator[Piece]:
         """Yield the new rows of records."""
         for record in records:
+            if self._links is not None:
+                self._links.see(partition, record)
             try:
                 if isinstance(record, FetchedBatch):
                     yield from self._unseen_of_batch(partition, record)

@@ -73,7 +73,7 @@ class Joiner:
         parts = [item.batch.rows for item in run]
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
         tables = [self._table(item.batch.instruments) for item in run]
-        packed = bytearray().join([part.tobytes() for part in parts])
+        packed = bytearray().join([np.ascontiguousarray(part).data for part in parts])
         rows: Rows = np.frombuffer(packed, row_class.dtype)
         if all(len(table) == 1 for table in tables):
             rows["instrument"] = np.concatenate(tables).repeat(lengths)

@@ -275,8 +275,9 @@ def _decimals(
         exponents = np.where(mask, 0, exponents)
     scale = int(exponents.max(initial=0))
     largest = 0
-    for exponent in np.unique(exponents).tolist():
-        own = values[exponents == exponent]
+    present = np.flatnonzero(np.bincount(exponents)).tolist()
+    for exponent in present:
+        own = values if len(present) == 1 else values[exponents == exponent]
         most = max(int(own.max()), -int(own.min()))
         largest = max(largest, most * 10 ** (scale - exponent))
     digits = max(digits, scale, len(str(largest)))
@@ -287,7 +288,7 @@ def _decimals(
     halves = np.empty((len(values), 2), np.int64)
     if largest <= _INT64_MAX:
         factors = np.array([10**n if 10**n <= _INT64_MAX else 0 for n in range(scale + 1)])
-        halves[:, 0] = values * factors[scale - exponents]
+        halves[:, 0] = values * (factors[scale - exponents] if len(present) > 1 else 1)
         halves[:, 1] = halves[:, 0] >> 63
     else:
         pairs = zip(values.tolist(), exponents.tolist(), strict=True)

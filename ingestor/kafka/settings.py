@@ -72,3 +72,9 @@ class KafkaSettings:
             "ssl_context": self.ssl_context,
             **self.security,
         }
+
+    def consumer_options(self) -> dict[str, Any]:
+        """Return the same without the address, which a `Consumer` takes for itself."""
+        options = self.client_options()
+        del options["bootstrap_servers"]
+        return options

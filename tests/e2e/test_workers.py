@@ -144,7 +144,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
                 f'[kafka]\nbootstrap_servers = "{broker.bootstrap_servers}"\n'
                 f'topic_prefix = "w{uuid.uuid4().hex[:12]}."\npartitions = 4\n'
                 f'[catalogue]\ncache_dir = "{tmp_path / "cache"}"\n'
-                "[http]\nport = 0\n"
+                "[http]\nport = 0\n[last]\nenabled = true\n"
                 '[[feeds]]\nvenue = "simulated"\nsymbols = ["*"]\n'
                 f'url = "{about["addresses"][0]}"\nrest_url = "{about["rest"]}"\n'
                 f"streams_per_connection = {SYMBOLS * CHANNELS // CONNECTIONS}\n"
@@ -192,6 +192,14 @@ async def test_two_workers_share_everything_and_show_as_one(setup: Setup) -> Non
             assert metrics["ingestor_rows_acked_total", worker] > 0
             assert metrics["ingestor_buffer_limit_bytes", worker] == (256 << 20) / WORKERS
             assert metrics["ingestor_delivery_latency_seconds_count", worker] > 0
+
+        for symbol in {symbol for _, symbol in up}:  # whichever workers have its streams
+            code, text = await get(f"{url}/last/simulated:spot:{symbol}")
+            found = json.loads(text)
+            assert code == 200
+            assert found["trade"]["price"]
+            assert found["quote"]["bid_price"]
+        assert (await get(f"{url}/last/simulated:spot:NONE"))[0] == 404
 
         run.parent.send_signal(signal.SIGTERM)
         status, result = await run.ended()

@@ -139,7 +139,12 @@ class SequencedProduce:
         return self._broker.connection is not None
 
     def build(
-        self, numbering: Numbering, records: Sequence[Record], _headers: Headers, bytes_max: int
+        self,
+        numbering: Numbering,
+        records: Sequence[Record],
+        _headers: Headers,
+        bytes_max: int,
+        _first: Sequence[tuple[str, bytes]] = (),
     ) -> tuple[bytearray, int, int]:
         rows: list[int] = []
         size_bytes = 0

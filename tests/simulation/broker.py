@@ -107,7 +107,12 @@ class _Produce(SequencedProduce):
         return "LeaderNotAvailable"
 
     def build(
-        self, numbering: Numbering, records: Sequence[Record], _headers: Headers, bytes_max: int
+        self,
+        numbering: Numbering,
+        records: Sequence[Record],
+        _headers: Headers,
+        bytes_max: int,
+        _first: Sequence[tuple[str, bytes]] = (),
     ) -> tuple[bytearray, int, int]:
         values: list[str] = []
         size_bytes = 0

@@ -19,6 +19,7 @@ from ingestor.sinks.kafka.queue import PartitionQueue
 from ingestor.sinks.kafka.record_batch import HEAD_BYTES
 from ingestor.sinks.kafka.refusals import Refusals
 from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.tracing import tracing
 
 _MS: Final = 1_000_000
 _JSON_ROW_BYTES: Final = 350  # the first guess; each class learns its own
@@ -84,6 +85,8 @@ class BatchMaker:
             started: the batches, which have no payload yet.
             unmade: gets what was raised while a batch was made; others are made all the same.
         """
+        if tracing.is_on:
+            _sample(started)
         try:
             self._make(produce, row_class, started)
         except Exception:  # noqa: BLE001  # of one of them: the next step tells which
@@ -105,7 +108,7 @@ class BatchMaker:
         """Make a batch with the compiled library; return whether that was possible."""
         assert self._json_batches is not None
         row_class = window.partition_queue.row_class
-        if window.clamps_times:
+        if window.clamps_times or in_flight.span is not None:
             return False
         rows, first_sequence = in_flight.part()
         found = self._json_batches.write(
@@ -155,13 +158,25 @@ class BatchMaker:
         if window.clamps_times:
             records = self._refusals.clamp_times(records)
         payload, count, size_bytes = produce.build(
-            window.numbering, records, self._headers[row_class], self._bytes_max
+            window.numbering,
+            records,
+            self._headers[row_class],
+            self._bytes_max,
+            [in_flight.span.header] if in_flight.span is not None else (),
         )
         rows = sum([record[3] for record in records[:count]])
         if count < len(records):
             window.cut(in_flight, rows)
         self.row_bytes[row_class] = max(size_bytes / rows, 1.0)
         in_flight.payload = payload
+
+
+def _sample(started: Started) -> None:
+    """Begin the spans of batches that are of the sample."""
+    for window, in_flight in started:
+        if in_flight.span is None:
+            place = window.place
+            in_flight.span = tracing.batch(place.topic, place.partition, len(in_flight.rows))
 
 
 def json_batches_of(

@@ -27,6 +27,7 @@ from ingestor.codec import Part
 from ingestor.model.rows import Rows
 from ingestor.sinks.kafka.produce_request import Connection, Numbering, ProduceClient
 from ingestor.sinks.kafka.queue import PartitionQueue
+from ingestor.telemetry.tracing import BatchSpan
 
 
 class InFlightBatch:
@@ -37,7 +38,15 @@ class InFlightBatch:
     producer in force, once it was; that producer can send it again as it is.
     """
 
-    __slots__ = ("failures", "first_sequence", "is_under_way", "payload", "rows", "since_ns")
+    __slots__ = (
+        "failures",
+        "first_sequence",
+        "is_under_way",
+        "payload",
+        "rows",
+        "since_ns",
+        "span",
+    )
 
     def __init__(self, rows: Rows, first_sequence: int, since_ns: int) -> None:
         self.rows = rows
@@ -46,6 +55,7 @@ class InFlightBatch:
         self.failures = 0  # in a row
         self.payload: bytearray | None = None
         self.is_under_way = False
+        self.span: BatchSpan | None = None  # of one of a sample; its first record names it
 
     def part(self) -> Part:
         """Return the rows, and the sequence number of the first one."""
@@ -55,6 +65,12 @@ class InFlightBatch:
         """Forget the payload; return the rows and the sequence number of the first one."""
         self.payload = None
         return self.part()
+
+    def end_span(self, failure: Exception | None = None) -> None:
+        """End the span of a sampled batch, which failed where a failure is given."""
+        if self.span is not None:
+            self.span.end(failure)
+            self.span = None
 
     def cut(self, rows: int) -> InFlightBatch:
         """Keep the first `rows` rows; return the others as a flight of their own."""

@@ -14,7 +14,7 @@ that others can fence has its epochs from Kafka (`life`); else they are counted 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from struct import Struct
@@ -169,6 +169,7 @@ class ProduceClient:
         records: Iterable[Record],
         headers: Headers,
         bytes_max: int,
+        first: Sequence[tuple[str, bytes]] = (),
     ) -> tuple[bytearray, int, int]:
         """Make a batch of the first records, as many as fit, at least one.
 
@@ -177,6 +178,7 @@ class ProduceClient:
             records: in order.
             headers: of each record.
             bytes_max: size of the batch before compression.
+            first: more headers, of the first record alone.
 
         Returns:
             The batch, which can be sent again as it is; how many records are in it; how many bytes
@@ -191,11 +193,12 @@ class ProduceClient:
             numbering.sequence,
             bytes_max,
         )
-        append, count = builder.append, 0
+        append, count, more = builder.append, 0, [*headers, *first]
         for key, value, ts_ms, _ in records:
-            if append(count, ts_ms, key, value, headers) is None:
+            if append(count, ts_ms, key, value, more) is None:
                 break
             count += 1
+            more = headers
         numbering.advance(count)
         size_bytes: int = builder.size()
         return builder.build(), count, size_bytes

@@ -324,6 +324,7 @@ class Sender:
             window.suffer(now_s, error_name(failure), is_own=is_own)
             self._say_retrying(failure)
             return
+        in_flight.end_span(failure)
         decision = self._refusals.judge(window, in_flight, failure)
         window.suffer(now_s, decision.reason, is_own=decision.is_own)
         window.retry_s = decision.delay_s
@@ -394,6 +395,7 @@ class Sender:
         oldest_ns = monotonic_ns
         for window, in_flight in in_flight_batches:
             rows, _ = in_flight.settle()
+            in_flight.end_span()
             if window.clamps_times:
                 window.clamps_times = self._refusals.is_clamped(in_flight)
             window.drop(in_flight)

@@ -55,6 +55,7 @@ from ingestor.sinks.kafka.reports import refused_now
 from ingestor.sinks.kafka.sender import ProducerFailed, Sender
 from ingestor.sinks.kafka.topic_keeper import TopicKeeper
 from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.tracing import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -293,12 +294,14 @@ class KafkaSink:
         """
         self._running = asyncio.current_task()
         ticking = asyncio.create_task(bulkheads.keep("sink", self._tick))
-        attempt = 0
+        attempt, step = 0, "start producer"
         try:
             while not self._closing:
                 started_ns = self._monotonic()
                 try:
-                    producer, identity = await self._connect()
+                    with tracing.span(step):
+                        producer, identity = await self._connect()
+                    step = "replace producer"
                 except LifeEnded as ended:
                     self._end_life(ended)
                     return

@@ -19,6 +19,7 @@ from ingestor.sources.live.request_pace import RequestPace
 from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.websocket.interface import Link, Take
 from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.tracing import Span, tracing
 
 if TYPE_CHECKING:
     from ingestor.sources.live.supervisor import Supervisor
@@ -65,6 +66,11 @@ class ConnectionSlot:
         self.started_s = -float("inf")  # when the last attempt began; the loop's clock
         self.busy = False  # an attempt is under way
         self.ticket = 0  # which entry of the connector's schedule is in force
+
+    def traced(self, name: str, **attributes: int) -> Span:
+        """Return the span of something that is done with it."""
+        venue, market = self.planned.venue, self.planned.market
+        return tracing.span(name, venue=venue, market=market, **attributes)
 
 
 NEVER: Final = 2**63 - 1  # ns
@@ -167,6 +173,11 @@ class Connection:
     def send(self, payload: bytes) -> None:
         if self.link is not None:
             self.link.send(payload)
+
+    async def subscribe(self) -> None:
+        """Send what a new connection has to say, at the venue's pace."""
+        with self.slot.traced("subscribe", streams=len(self.session.subscriptions)):
+            await self.send_paced(self.session.opened())
 
     async def send_paced(self, payloads: Iterable[bytes]) -> None:
         """Send text frames no faster than the venue allows; stops when the connection ends."""

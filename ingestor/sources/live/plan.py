@@ -78,8 +78,8 @@ class Wanted:
     book: BookOffer | None = None
 
     def of(self, is_mine: Callable[[str], bool], table: InstrumentTable) -> Wanted:
-        """Return the wish for the symbols that belong to one worker."""
-        mine = [number for number in self.instruments if is_mine(table[number].symbol)]
+        """Return the wish for the instruments, told by their keys, that belong to one worker."""
+        mine = [number for number in self.instruments if is_mine(table[number].key)]
         return replace(self, instruments=mine)
 
 
@@ -146,22 +146,42 @@ class PlannedConnection:
         return replace(self, subscriptions=subscriptions)
 
 
+def shard_of(key: str, shards: int) -> int:
+    """Return the shard of an instrument, by its name alone.
+
+    Rendezvous hashing: with another number of shards, only what falls to a new one moves.
+
+    Args:
+        key: "venue:market:symbol".
+        shards: How many there are.
+    """
+
+    def rank(shard: int) -> bytes:
+        return hashlib.blake2b(f"{shard} {key}".encode(), digest_size=8).digest()
+
+    return 0 if shards == 1 else max(range(shards), key=rank)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All connections, or the part of one worker or shard.
 
     workers: how many share the venues' rate limits. parts: how many share the connections.
-    index: which of the parts this is, from 0.
+    index: which of the parts this is, from 0. shards, shard: the same of processes that never talk,
+    each of which carries the instruments whose names fall to it.
     """
 
     connections: tuple[PlannedConnection, ...]
     workers: int = 1
     parts: int = 1
     index: int = 0
+    shards: int = 1
+    shard: int = 0
 
-    def is_mine(self, symbol: str) -> bool:
-        """Tell whether a symbol that is new while running belongs to this part."""
-        return crc32(symbol.encode()) % self.parts == self.index
+    def is_mine(self, key: str) -> bool:
+        """Tell whether an instrument that is new while running belongs to this part."""
+        is_of_shard = shard_of(key, self.shards) == self.shard
+        return is_of_shard and crc32(key.encode()) % self.parts == self.index
 
     def __len__(self) -> int:
         return len(self.connections)
@@ -183,16 +203,15 @@ class Plan:
             whole.update("\n".join((*place, *subscription.streams, "")).encode())
         return whole.hexdigest()[:8]
 
-    def share(self, index: int, parts: int, *, one_address: bool = True) -> Plan:
-        """Return one part: every parts-th connection, market by market.
+    def share(self, index: int, parts: int) -> Plan:
+        """Return one worker's part: every parts-th connection, market by market.
 
         The parts are equal to within one, of each market too. A part can be shared out again.
 
         Args:
             index: which part, from 0.
-            parts: how many there are.
-            one_address: whether the parts reach the venues from one address, so that they divide
-                what a venue allows an address.
+            parts: how many there are. They reach the venues from one address, and divide what a
+                venue allows it.
 
         Raises:
             ValueError: for a part that does not exist.
@@ -216,7 +235,7 @@ class Plan:
             connections=tuple(
                 subscription for lines in dealt[index::parts] for subscription in lines
             ),
-            workers=self.workers * (parts if one_address else 1),
+            workers=self.workers * parts,
             parts=self.parts * parts,
             index=self.index * parts + index,
         )

@@ -27,6 +27,7 @@ from ingestor.sources.live.tap import FrameTap
 from ingestor.sources.rest.client import RestSettings, address
 from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
+from ingestor.telemetry.tracing import tracing
 
 if TYPE_CHECKING:
     from ingestor.sources.live.supervisor import Supervisor
@@ -159,10 +160,14 @@ class RepairWorker:
                 self.counts["dropped"] += 1
                 return
             request = self._request(connection, subscription, repair.cause)
-            if request is None:
-                await self._resubscribe(connection, [subscription.stream])
-            else:
-                await self._fetch(connection, subscription.symbol, request)
+            planned = connection.slot.planned
+            why = repair.cause.name.lower() if repair.cause else "new"
+            about = {"venue": planned.venue, "market": planned.market, "cause": why}
+            with tracing.span("repair", symbol=subscription.symbol, **about):
+                if request is None:
+                    await self._resubscribe(connection, [subscription.stream])
+                else:
+                    await self._fetch(connection, subscription.symbol, request)
         except Exception as failure:  # noqa: BLE001  # the boundary of a repair
             bulkheads.bug("repair", failure)
 
@@ -246,8 +251,9 @@ class RepairWorker:
     async def _fetch(self, connection: Connection, symbol: str, request: RestRequest) -> None:
         planned = connection.slot.planned
         try:
-            client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
-            body = await client.get(planned.rest_url, request, _REST)
+            with tracing.span("snapshot", venue=planned.venue, symbol=symbol):
+                client = await self._pools.client(planned.adapter, planned.market, planned.rest_url)
+                body = await client.get(planned.rest_url, request, _REST)
         except TransportError:
             self.counts["failed"] += 1
             return

@@ -7,6 +7,7 @@ connections of its own. A connection whose route changed, or that nothing is wan
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,6 +22,7 @@ from ingestor.sources.live.plan import (
     Route,
     TransportName,
     room_of,
+    shard_of,
 )
 
 # Connections with equal places and forms of books may carry each other's streams.
@@ -113,11 +115,57 @@ def together(first: Plan, second: Plan) -> Plan:
     return replace(first, connections=(*first.connections, *second.connections))
 
 
-def replan(running: Plan, wanted: Plan) -> PlanChange:
+def shard_part(plan: Plan, shard: int, shards: int) -> Plan:
+    """Return what one of several processes carries that never talk, on connections of its own.
+
+    Its instruments follow from their names alone (`shard_of`), so that processes whose plans differ
+    in other instruments agree, and a change of the plan moves none from one to another.
+
+    Args:
+        plan: The whole.
+        shard: Which one, from 0.
+        shards: How many there are. Each has the venues' limits of an address to itself.
+
+    Raises:
+        ValueError: For a shard that does not exist.
+    """
+    if not 0 <= shard < shards:
+        raise ValueError(f"no shard {shard} among {shards}")
+    mine = plan.only_where(lambda stream: shard_of(":".join(stream[:3]), shards) == shard)
+    nothing = replace(plan, connections=(), shards=shards, shard=shard)
+    packed = replan(nothing, mine, f"of shard {shard}/{shards}").plan
+    urls: dict[_Group, list[str]] = {}
+    for item in mine:
+        urls.setdefault((_place_of(item), item.offer), []).append(item.url)
+    # The lines of a stream come one after the other, as `Plan.share` wants them.
+    places: Counter[_Group] = Counter()
+    order: dict[tuple[object, ...], int] = {}
+    found: list[tuple[int, int, int, PlannedConnection]] = []
+    for item in packed:
+        place = _place_of(item)
+        group = place, item.offer
+        first = order.setdefault((*place[:3], *place[4:], item.offer), len(order))
+        of_group = places[group]
+        places[group] += 1
+        url = urls[group][of_group % len(urls[group])]
+        found.append((first, of_group, item.line, replace(item, url=url)))
+    found.sort(key=lambda entry: entry[:3])
+    return replace(
+        packed,
+        connections=tuple(replace(item, number=number) for number, (*_, item) in enumerate(found)),
+    )
+
+
+def replan(running: Plan, wanted: Plan, what: str = "added while running") -> PlanChange:
     """Return how `running` becomes a plan with the subscriptions of `wanted`.
 
     Instruments are compared by symbol, so that a new revision of one is no change. Books in another
     form move to other connections; the streams beside them stay.
+
+    Args:
+        running: The plan in force.
+        wanted: What is subscribed to afterwards.
+        what: Of the streams on new connections, for people.
     """
     missing: dict[_Group, dict[tuple[str, str], Subscription]] = {}
     model: dict[_Group, PlannedConnection] = {}
@@ -141,7 +189,7 @@ def replan(running: Plan, wanted: Plan) -> PlanChange:
             kept.setdefault((_place_of(planned), planned.offer), []).append((planned, stay))
         else:
             removed.append(planned)
-    added = list(_distribute(missing, kept, model, _next_number(running, wanted)))
+    added = list(_distribute(missing, kept, model, _next_number(running, wanted), what))
     changed = [
         change
         for connections in kept.values()
@@ -162,6 +210,7 @@ def _distribute(
     kept: dict[_Group, list[tuple[PlannedConnection, list[Subscription]]]],
     model: dict[_Group, PlannedConnection],
     number: int,
+    what: str,
 ) -> Iterable[PlannedConnection]:
     """Put missing streams where there is room; yield the connections that are needed besides."""
     for group, wishes in missing.items():
@@ -172,7 +221,7 @@ def _distribute(
                 bins.put(part)
         fresh = bins.fresh
         for subscriptions in fresh:
-            why = f"{_count(subscriptions)} streams added while running: at most {room_for.most}"
+            why = f"{_count(subscriptions)} streams {what}: at most {room_for.most}"
             yield replace(
                 model[group],
                 number=number,

@@ -189,12 +189,13 @@ class Supervisor(SessionEvents):
             slot.state = State.CONNECTING
         url = slot.planned.url
         try:
-            connection = self._make_connection(slot)
-            told = await self._handshakes.of(slot.planned)
-            await TRANSPORTS[slot.planned.route.transport](
-                self._settings.connect_options(slot.planned, self._ssl_context, self.clocks, told),
-                connection,
-            )
+            with slot.traced("connect"):
+                connection = self._make_connection(slot)
+                told = await self._handshakes.of(slot.planned)
+                options = self._settings.connect_options(
+                    slot.planned, self._ssl_context, self.clocks, told
+                )
+                await TRANSPORTS[slot.planned.route.transport](options, connection)
         except TransportError as failure:
             if isinstance(failure, HandshakeRejected):
                 self._handshakes.forget(slot.planned)
@@ -208,7 +209,7 @@ class Supervisor(SessionEvents):
             slot.busy = False
             self._opening -= 1
         try:
-            await connection.send_paced(connection.session.opened())
+            await connection.subscribe()
             self._health.subscribed(connection)
             self._follow(connection)
         except Exception as failure:  # noqa: BLE001  # the boundary of a connection

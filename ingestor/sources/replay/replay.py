@@ -109,6 +109,11 @@ class Replay:
         """Ids of the recordings' sessions, for the headers of what is published again."""
         return list(dict.fromkeys(feed.chain.session or feed.chain.name for feed in self._feeds))
 
+    @property
+    def now_ns(self) -> int:
+        """Return the time of the newest line that was replayed."""
+        return self._now_ns
+
     def results(self) -> Iterator[FlushResult]:
         """Replay as fast as possible. Each result holds the rows asked for."""
         return (result for _, result in self.results_by(lambda path: None))

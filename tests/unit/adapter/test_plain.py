@@ -13,6 +13,7 @@ from ingestor.adapter import (
     best_of,
     decimal_ns,
     pairs_of,
+    span_ns,
     time_ns,
     uuid_halves,
     whole_number,
@@ -76,3 +77,18 @@ def test_levels() -> None:
     assert best_of([]) == ("0", "0")
     with pytest.raises(IndexError):
         pairs_of([["1"]])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1m", 60), ("15min", 900), ("1H", 3_600), ("4hour", 14_400), ("10s", 10), ("1D", 86_400),
+     ("7D", 604_800), ("1week", 604_800), ("1M", 2_592_000), ("1mon", 2_592_000)],
+)  # fmt: skip
+def test_lengths_of_candles(text: str, seconds: int) -> None:
+    assert span_ns(text) == seconds * 1_000_000_000
+
+
+@pytest.mark.parametrize("text", ["", "m", "1", "1x", "-1m", "1 m", "9999m", "1year", "soon"])
+def test_what_is_no_length_of_a_candle(text: str) -> None:
+    with pytest.raises(ValueError, match="no length"):
+        span_ns(text)

@@ -26,7 +26,9 @@ from ingestor.admin.families import (
     list_families,
     output_families,
     recorder_families,
+    refill_families,
     reload_families,
+    trace_families,
     trade_families,
 )
 from ingestor.admin.server import RELOAD_HEADER, AdminServer
@@ -137,6 +139,8 @@ class App:
         yield from bug_families({"book": 2})
         yield from reload_families({"applied": 3, "refused": 1})
         yield from last_value_families({("topic", "written"): 2, ("redis", "failed"): 1})
+        yield from refill_families({"trades": 5}, {"filled": 1})
+        yield from trace_families({"sent": 3})
         lists = ListStatistics(waiting={("okx", "swap", "unreadable"): 1})
         lists.reads["okx", "swap", "kept"] += 1
         lists.unreadable["okx", "swap"] += 1

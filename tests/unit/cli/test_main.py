@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from ingestor.cli import common as cli_common
-from ingestor.cli import doctor
+from ingestor.cli import doctor, surroundings
 from ingestor.cli import main as cli
 from ingestor.model.errors import ConfigError, ListenFailed
 from ingestor.model.timestamps import SECOND
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = {
     "audit": [],
     "books": ["verify"],
+    "capacity": [],
     "check": [],
     "compact": [],
     "config": ["show", "check", "schema", "init"],
@@ -40,6 +41,7 @@ COMMANDS = {
     "feeds": [],
     "profile": [],
     "record": [],
+    "refill": [],
     "repair": [],
     "replay": [],
     "run": [],
@@ -314,10 +316,12 @@ def test_doctor_finds_a_broker_and_a_port_in_use(run: Run, monkeypatch: pytest.M
         port = listener.getsockname()[1]
         monkeypatch.setenv("INGESTOR__KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{port}")
         monkeypatch.setenv("INGESTOR__HTTP__PORT", str(port))
+        monkeypatch.setattr(surroundings, "_LOGIN_S", 0.1)  # it accepts, and says nothing
         status, out, _ = run("doctor", "--json")
     states = {one["what"]: one for one in json.loads(out)}
     assert status == 1
     assert states["broker"]["state"] == "ok"
+    assert states["kafka login"]["state"] == "failed"
     assert states["http port"]["state"] == "failed"
     assert states["http port"]["text"].endswith("Address already in use")
 
@@ -469,3 +473,13 @@ def test_what_a_check_of_the_file_finds(run: Run, tmp_path: Path, line: str, sai
     status, out, err = run("config", "check", str(config))
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert said in err
+
+
+def test_every_command_lists_all_that_is_wrong(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('[kafka]\nbootstrap_servers = "x"\n[budget]\nbytes = -1\n')
+    status, _, err = run("check", str(path))
+    assert status == 2
+    wrong = [line.split(": ")[2] for line in err.splitlines()]
+    assert wrong == ["kafka.bootstrap_servers", "budget.bytes"]
+    assert "more)" not in err

@@ -51,14 +51,18 @@ def test_what_is_no_shard_is_one_line_and_status_2(
 def test_the_shards_of_check_are_the_plan(run: Run) -> None:
     whole = json.loads(run("check", CONFIG, "--json")[1])
     shards = [json.loads(run("check", CONFIG, "--json", "--shard", f"{i}/3")[1]) for i in range(3)]
-    found = [one for shard in shards for one in shard["connections"]]
-    assert sorted(found, key=lambda one: one["number"]) == whole["connections"]
+    streams = [
+        sorted(stream for one in each["connections"] for stream in one["streams"])
+        for each in (whole, *shards)
+    ]
+    assert sorted(stream for each in streams[1:] for stream in each) == streams[0]
     assert {shard["plan"] for shard in shards} == {whole["plan"]}
     assert [shard["shard"] for shard in shards] == [
-        {"index": index, "of": 3, "planned": len(found)} for index in range(3)
+        {"index": index, "of": 3, "planned": len(whole["connections"])} for index in range(3)
     ]
     status, text, _ = run("check", CONFIG, "--shard", "1/3")
     count = len(shards[1]["connections"])
     assert status == 0
-    assert text.startswith(f"shard 1/3 of {len(found)} connections: {count} connections, ")
+    of = len(whole["connections"])
+    assert text.startswith(f"shard 1/3 of {of} connections: {count} connections, ")
     assert text.count("why: ") == count

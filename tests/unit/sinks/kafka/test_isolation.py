@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import struct
 import time
 from collections import Counter
@@ -64,7 +65,7 @@ class Injection:
         self.raised = 0
         self._works: Callable[..., Any] = getattr(owner, name)
         self._failure: Exception = RuntimeError()
-        is_async = asyncio.iscoroutinefunction(self._works)
+        is_async = inspect.iscoroutinefunction(self._works)
         patch.setattr(owner, name, self._async(self) if is_async else self._sync(self))
 
     def arm(self, failure: Exception, times: int) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ingestor.adapter import BookRule, Continuity, Endpoint, FeedAdapter, Limits, Market
 from ingestor.model.errors import ConfigError
 from ingestor.model.instruments import InstrumentTable, instrument
-from ingestor.sources.live.plan import Plan, Route, Wanted, make_plan
+from ingestor.sources.live.plan import Plan, Route, Wanted, make_plan, shard_of
+from ingestor.sources.live.replan import shard_part
 
 
 class Venue:
@@ -211,14 +212,53 @@ def test_shards_and_their_workers_run_each_connection_once(
     symbols = [f"S{number:02}" for number in range(count)]
     planned = plan(symbols, ["book", "trades"], streams_per_connection=most)
     parts = [
-        planned.share(shard, shards, one_address=False).share(worker, workers)
+        shard_part(planned, shard, shards).share(worker, workers)
         for shard in range(shards)
         for worker in range(workers)
     ]
-    assert sorted(one.number for part in parts for one in part) == list(range(len(planned)))
+    assert sorted(streams_of(*parts)) == sorted(streams_of(planned))
     assert {part.workers for part in parts} == {workers}  # shards have addresses of their own
     for symbol in ["NEW1", "NEW2", *symbols]:
         assert sum(part.is_mine(symbol) for part in parts) == 1
+
+
+def streams_of(*plans: Plan) -> list[tuple[str, str, int]]:
+    """Every stream, its channel and its line."""
+    return [
+        (one.symbol, one.channel, planned.line)
+        for part in plans
+        for planned in part
+        for one in planned.subscriptions
+    ]
+
+
+@given(
+    symbols=st.sets(st.integers(0, 200), min_size=1, max_size=60),
+    change=st.sets(st.integers(0, 200), max_size=20),
+    shards=st.integers(1, 6),
+    lines=st.integers(1, 2),
+)
+def test_a_change_of_the_plan_moves_no_stream_to_another_shard(
+    symbols: set[int], change: set[int], shards: int, lines: int
+) -> None:
+    """Nor does a process that knows other symbols, since its list is older."""
+    before, after = (
+        plan([f"S{number:03}" for number in sorted(chosen)], ["trades"], lines=lines)
+        for chosen in (symbols, symbols ^ change)
+    )
+    both = {*streams_of(before)} & {*streams_of(after)}
+    for shard in range(shards):
+        mine, later = ({*streams_of(shard_part(one, shard, shards))} for one in (before, after))
+        assert mine & both == later & both
+    counts = [len(shard_part(before, shard, shards)) for shard in range(shards)]
+    assert sum(counts) <= len(before) + lines * shards
+
+
+def test_another_shard_takes_from_the_others_alone() -> None:
+    keys = [f"acme:spot:S{number}" for number in range(600)]
+    before, after = ([shard_of(key, shards) for key in keys] for shards in (3, 4))
+    assert all(new in (old, 3) for old, new in zip(before, after, strict=True))
+    assert all(150 < before.count(shard) < 250 for shard in range(3))
 
 
 def test_the_digest_tells_plans_apart() -> None:

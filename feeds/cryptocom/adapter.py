@@ -13,6 +13,7 @@ Traps:
 - `tt` is the time of the book's last change, `t` that of the message.
 - Trades are newest first. The first message holds past ones: it has the id of the request, later
   ones have -1.
+- A candle does not say whether it is closed; `ut` is when it changed.
 - `s` of a trade is the taker's side.
 - `funding` is the hour's rate, fixed; `mark` the mark price. Index prices are of instruments of
   their own. Open interest comes with `ticker`, in contracts.
@@ -23,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-import msgspec
 import orjson
 
 from ingestor.adapter import (
@@ -39,7 +39,6 @@ from ingestor.adapter import (
     Continuity,
     Contract,
     Control,
-    Counted,
     DecodeError,
     Endpoint,
     FeedAdapter,
@@ -51,7 +50,6 @@ from ingestor.adapter import (
     Limits,
     Listing,
     Market,
-    Milliseconds,
     Notice,
     PlainFeed,
     Refused,
@@ -60,21 +58,39 @@ from ingestor.adapter import (
     RestLimit,
     RestRequest,
     RowClass,
-    Sequential,
     Side,
     TradeNumbers,
     UnknownMessage,
     VenueError,
+    add_candle,
     add_funding,
     add_mark_price,
     add_open_interest,
     instrument,
     iso_text,
+    optional_ns,
     pairs_of,
     said,
     shape,
+    span_ns,
     time_ns,
     whole_number,
+)
+
+from .messages import (
+    UPDATES,
+    CandleResult,
+    Head,
+    Image,
+    Trades,
+    Update,
+    parse_candles,
+    parse_head,
+    parse_images,
+    parse_tickers,
+    parse_trades,
+    parse_updates,
+    parse_values,
 )
 
 DEPTH: Final = 50
@@ -83,11 +99,11 @@ _STREAMS: Final = {
     "funding": "funding.{}",
     "mark_price": "mark.{}",
     "open_interest": "ticker.{}",
+    "candles": "candlestick.1m.{}",
 }
-_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book"})
+_SPOT_CHANNELS: Final = frozenset({"trades", "quotes", "book", "candles"})
 _HOUR_NS: Final = 3_600 * SECOND
 _SIDES: Final = {"BUY": int(Side.BID), "SELL": int(Side.ASK)}
-_UPDATES: Final = -1  # the id of messages that answer no request
 _TYPES: Final = {
     "CCY_PAIR": ("spot", Contract.SPOT),
     "PERPETUAL_SWAP": ("derivatives", Contract.PERPETUAL),
@@ -96,122 +112,12 @@ _TYPES: Final = {
 _LEFT_OUT: Final = {
     name: Filtered(name)
     for name in (
-        *("ticker", "candlestick", "otc_book", "index", "mark", "settlement", "funding"),
+        *("ticker", "otc_book", "index", "mark", "settlement", "funding"),
         *("estimatedfunding", "liquidation"),
     )
 }
 # Too many requests, internal error, service not available, timeout.
 _TEMPORARY: Final = frozenset({"42901", "50001", "10001", "40801", "50301"})
-
-
-class _Trade(msgspec.Struct, gc=False):
-    d: Any
-    t: Milliseconds
-    p: Any  # as text or bare: `float_hook` keeps the digits
-    q: Any
-    s: str
-    tn: Any = None
-
-
-class _TradeResult(msgspec.Struct, gc=False):
-    instrument_name: str
-    data: list[_Trade]
-
-
-class _Trades(msgspec.Struct, gc=False):
-    result: _TradeResult
-    id: int = _UPDATES
-
-
-class _Sides(msgspec.Struct, gc=False):
-    bids: list[list[Any]] = []
-    asks: list[list[Any]] = []
-
-
-class _Image(msgspec.Struct, gc=False):
-    bids: list[list[Any]]
-    asks: list[list[Any]]
-    t: Milliseconds
-    u: Counted
-    tt: Milliseconds | None = None
-
-
-class _Update(msgspec.Struct, gc=False):
-    update: _Sides
-    t: Milliseconds
-    u: Counted
-    pu: Sequential
-    tt: Milliseconds | None = None
-
-
-class _ImageResult(msgspec.Struct, gc=False):
-    instrument_name: str
-    data: list[_Image]
-
-
-class _UpdateResult(msgspec.Struct, gc=False):
-    instrument_name: str
-    data: list[_Update]
-
-
-class _Images(msgspec.Struct, gc=False):
-    result: _ImageResult
-
-
-class _Updates(msgspec.Struct, gc=False):
-    result: _UpdateResult
-
-
-class _Value(msgspec.Struct, gc=False):
-    v: Any
-    t: Milliseconds
-
-
-class _ValueResult(msgspec.Struct, gc=False):
-    instrument_name: str
-    data: list[_Value]
-
-
-class _Values(msgspec.Struct, gc=False):
-    result: _ValueResult
-
-
-class _Ticker(msgspec.Struct, gc=False):
-    t: Milliseconds
-    oi: Any = None
-
-
-class _TickerResult(msgspec.Struct, gc=False):
-    instrument_name: str
-    data: list[_Ticker]
-
-
-class _Tickers(msgspec.Struct, gc=False):
-    result: _TickerResult
-
-
-class _Channel(msgspec.Struct, gc=False):
-    channel: str
-    subscription: str = ""
-
-
-class _Head(msgspec.Struct, gc=False):
-    """Tell which message it is."""
-
-    method: str = ""
-    id: Any = None
-    code: Any = 0
-    message: Any = None
-    channel: Any = None
-    result: _Channel | None = None
-
-
-_parse_head: Final = msgspec.json.Decoder(_Head).decode
-_parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
-_parse_values: Final = msgspec.json.Decoder(_Values, float_hook=str).decode
-_parse_tickers: Final = msgspec.json.Decoder(_Tickers, float_hook=str).decode
-_parse_images: Final = msgspec.json.Decoder(_Images, float_hook=str).decode
-_parse_updates: Final = msgspec.json.Decoder(_Updates, float_hook=str).decode
 
 
 def _images(depth: int) -> BookOffer:
@@ -314,24 +220,26 @@ class CryptoCom(PlainFeed):
             ts_recv: Time of receipt in ns.
             out: Takes the rows.
         """
-        head = _parse_head(payload)
+        head = parse_head(payload)
         if head.result is None or head.code != 0:
             return self._answer(head)
         match head.result.channel:
             case "trade":
-                self._trades(_parse_trades(payload), ts_recv, out)
+                self._trades(parse_trades(payload), ts_recv, out)
             case "book" | "book.update" if not self._is_ours(head.result.subscription):
                 return OTHER_BOOK
             case "book":
-                result = _parse_images(payload).result
+                result = parse_images(payload).result
                 for image in result.data:
                     sides = image.bids, image.asks
                     self._levels(result.instrument_name, image, 0, sides, ts_recv, out)
             case "book.update":
-                changes = _parse_updates(payload).result
+                changes = parse_updates(payload).result
                 for item in changes.data:
                     sides = item.update.bids, item.update.asks
                     self._levels(changes.instrument_name, item, item.pu, sides, ts_recv, out)
+            case "candlestick":
+                self._candles(parse_candles(payload).result, ts_recv, out)
             case "funding" | "mark" | "ticker" as name if self._market != "spot":
                 self._derivative(name, payload, ts_recv, out)
             case name if name in _LEFT_OUT:
@@ -344,9 +252,9 @@ class CryptoCom(PlainFeed):
         depth = subscription.rpartition(".")[2]
         return not depth.isdecimal() or int(depth) == self._depth
 
-    def _trades(self, message: _Trades, ts_recv: int, out: ColumnBuffer) -> None:
+    def _trades(self, message: Trades, ts_recv: int, out: ColumnBuffer) -> None:
         number = self._symbols[message.result.instrument_name]
-        flags = Flag.LAST if message.id == _UPDATES else Flag.LAST | Flag.SNAPSHOT
+        flags = Flag.LAST if message.id == UPDATES else Flag.LAST | Flag.SNAPSHOT
         for trade in reversed(message.result.data):
             identifier = whole_number(trade.d)
             time = trade.t * MILLISECOND if trade.tn is None else time_ns(trade.tn, 1)
@@ -354,16 +262,30 @@ class CryptoCom(PlainFeed):
             row = (identifier, trade.p, trade.q, side, identifier)
             out.add_trade(number, time, ts_recv, *row, flags=flags)
 
+    def _candles(self, result: CandleResult, ts_recv: int, out: ColumnBuffer) -> None:
+        number, interval_ns = self._symbols[result.instrument_name], span_ns(result.interval)
+        for candle in result.data:
+            add_candle(
+                out,
+                number,
+                ts_recv,
+                start_ns=candle.t * MILLISECOND,
+                interval_ns=interval_ns,
+                prices=(candle.o, candle.h, candle.l, candle.c),
+                volume=candle.v,
+                ts_event=optional_ns(candle.ut),
+            )
+
     def _levels(
         self,
         symbol: str,
-        one: _Image | _Update,
+        one: Image | Update,
         previous: int,
         sides: tuple[list[list[Any]], list[list[Any]]],
         ts_recv: int,
         out: ColumnBuffer,
     ) -> None:
-        is_image = isinstance(one, _Image)
+        is_image = isinstance(one, Image)
         bids, asks = pairs_of(sides[0]), pairs_of(sides[1])
         is_cut = is_image and max(len(bids), len(asks)) >= self._depth
         out.add_book_update(
@@ -382,7 +304,7 @@ class CryptoCom(PlainFeed):
     def _derivative(self, name: str, payload: bytes, ts_recv: int, out: ColumnBuffer) -> None:
         """Append what only derivatives have."""
         if name == "ticker":
-            tickers = _parse_tickers(payload).result
+            tickers = parse_tickers(payload).result
             number, unit = self._symbols[tickers.instrument_name], InterestUnit.CONTRACT
             for item in tickers.data:
                 if (interest := said(item.oi)) is not None:
@@ -391,7 +313,7 @@ class CryptoCom(PlainFeed):
                         out, number, ts_recv, value=interest, unit=unit, ts_event=time
                     )
             return
-        values = _parse_values(payload).result
+        values = parse_values(payload).result
         number = self._symbols[values.instrument_name]
         for value in values.data:
             time, state = value.t * MILLISECOND, FundingState.SETTLED
@@ -409,10 +331,10 @@ class CryptoCom(PlainFeed):
                 )
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
-        head = _parse_head(payload)
+        head = parse_head(payload)
         return () if head.result is None else (head.result.subscription,)
 
-    def _answer(self, head: _Head) -> Control:
+    def _answer(self, head: Head) -> Control:
         match head.method:
             case "public/heartbeat":
                 identifier = whole_number(head.id)
