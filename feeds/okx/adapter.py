@@ -129,6 +129,10 @@ def book_checksum(bids: DecimalLevels, asks: DecimalLevels) -> int:
 _MARKET: Final = Market(
     endpoints=(),
     rest_url="https://www.okx.com",
+    other_hosts=(
+        *("wseea.okx.com", "wsus.okx.com", "wsaws.okx.com", "ws.okex.com", "wsaws.okex.com"),
+        *("eea.okx.com", "us.okx.com", "aws.okx.com", "www.okex.com"),
+    ),
     limits=Limits(
         streams_per_connection=240,
         streams_of_channel={"book": 25},  # "less than 30 channels" of 50 or 400 levels

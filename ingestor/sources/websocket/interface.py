@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from ingestor.config.proxy import proxy_secrets
 from ingestor.model.errors import TransportError
+from ingestor.model.timestamps import SECOND
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.logs import Redactor
 
@@ -102,6 +103,38 @@ Arrive = Callable[[tuple[Any, bytes, int]], None]
 # Takes the whole data frames of a read: (session, data, where a frame begins, the most bytes of a
 # payload, ts_recv in ns). Returns where something else begins.
 Take = Callable[[Any, bytes, int, int, int], int]
+
+
+class PingLimit:
+    """Counts the pings of a peer: exchanges send one in some seconds, and each is answered."""
+
+    __slots__ = ("_count", "_since_ns")
+
+    PER_SECOND: ClassVar = 1_000
+    TEXT: ClassVar = f"more than {PER_SECOND} pings in a second"
+
+    def __init__(self) -> None:
+        self._count = self._since_ns = 0
+
+    def is_over(self, now_ns: int) -> bool:
+        """Count a ping; return whether it is one too many. now_ns: of any clock."""
+        if now_ns - self._since_ns >= SECOND:
+            self._count, self._since_ns = 0, now_ns
+        self._count += 1
+        return self._count > self.PER_SECOND
+
+
+def oversize(size_bytes: int, fragments: int, bytes_max: int) -> str:
+    """Say what is too large about a fragmented message; empty if nothing is.
+
+    Args:
+        size_bytes: Of the fragments so far.
+        fragments: Those before the last one.
+        bytes_max: Bound of a message.
+    """
+    if size_bytes > bytes_max:
+        return f"message of more than {bytes_max} bytes"
+    return f"message of more than {FRAGMENTS_MAX} fragments" if fragments >= FRAGMENTS_MAX else ""
 
 
 class Link(Protocol):

@@ -31,16 +31,17 @@ from ingestor.sources.websocket.handshake import answer_end, check_answer
 from ingestor.sources.websocket.interface import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
-    FRAGMENTS_MAX,
     NO_STATUS,
     Arrive,
     ClosedByUs,
     ConnectOptions,
     Handler,
+    PingLimit,
     ProtocolViolated,
     callback_failure,
     connect_failure,
     is_close_code,
+    oversize,
     take_of,
 )
 from ingestor.sources.websocket.poller import ReadComplete
@@ -88,6 +89,7 @@ class _PicowsLink(WSListener):
         "_on_read_complete",
         "_parts",
         "_parts_bytes",
+        "_pings",
         "_receive",
         "_rest",
         "_session",
@@ -118,6 +120,7 @@ class _PicowsLink(WSListener):
         self._library_waits = 0  # for so many bytes more, which belong to what it was given
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
+        self._pings = PingLimit()
         self._abandoned = False
         self.received_ns = 0
 
@@ -374,6 +377,8 @@ class _PicowsLink(WSListener):
 
     def _rare(self, transport: WSTransport, frame: WSFrame) -> None:
         match frame.msg_type:
+            case WSMsgType.PING if self._pings.is_over(self.received_ns):
+                self._violated(WSCloseCode.POLICY_VIOLATION, PingLimit.TEXT)
             case WSMsgType.PING:
                 transport.send_pong(frame.get_payload_as_bytes())
             case WSMsgType.PONG:
@@ -391,12 +396,7 @@ class _PicowsLink(WSListener):
         if self._parts is None:
             self._parts, self._parts_bytes = [], 0
         self._parts_bytes += frame.payload_size
-        too_big = ""
-        if self._parts_bytes > self._message_bytes_max:
-            too_big = f"message of more than {self._message_bytes_max} bytes"
-        elif len(self._parts) >= FRAGMENTS_MAX:
-            too_big = f"message of more than {FRAGMENTS_MAX} fragments"
-        if too_big:
+        if too_big := oversize(self._parts_bytes, len(self._parts), self._message_bytes_max):
             self._parts = []
             self._violated(WSCloseCode.MESSAGE_TOO_BIG, too_big)
             return
