@@ -254,7 +254,8 @@ class Bitvavo(PlainFeed):
 
     def _ticker(self, ticker: _Ticker, ts_recv: int, out: ColumnBuffer) -> Control | None:
         """Append a quote. What a ticker leaves out is as before, so nothing is known but what is
-        sure to become a row."""
+        sure to become a row.
+        """
         number = self._symbols[ticker.market]
         before = self._quotes.get(ticker.market, (None,) * 4)
         told = ticker.best_bid, ticker.best_bid_size, ticker.best_ask, ticker.best_ask_size

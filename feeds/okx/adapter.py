@@ -348,7 +348,8 @@ class Okx:
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """An image is renewed each 50 ms, the channel each 100 ms: its number may lie between two
-        updates, and then nothing is compared. Before 2026 images had none."""
+        updates, and then nothing is compared. Before 2026 images had none.
+        """
         answer = orjson.loads(body)
         if answer["code"] != "0":
             raise DecodeError(self.venue, f"{symbol}: code {answer['code']!r:.40}")
