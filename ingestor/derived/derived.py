@@ -44,7 +44,8 @@ class DerivedRows:
 
     def begun_anew(self) -> DerivedRows:
         """Return what derives the same rows and knows nothing: candles are PARTIAL at first, and
-        books have tops after their next snapshot."""
+        books have tops after their next snapshot.
+        """
         return DerivedRows(self._table, self._settings_of)
 
     def skip_to(self, now_ns: int) -> None:

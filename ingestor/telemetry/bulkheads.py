@@ -40,6 +40,7 @@ UNITS: Final = (
     *("HTTP client", "backfill", "book", "book audit", "book snapshots", "cluster"),
     *(
         "cluster claims",
+        "cluster lists",
         "connection",
         "derived rows",
         "flush",
