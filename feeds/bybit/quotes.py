@@ -49,7 +49,7 @@ class _Quote(msgspec.Struct, gc=False):
 
 
 class _Number(msgspec.Struct, gc=False):
-    """What tells a book of one level from the one before."""
+    """The fields that tell a book of one level from the one before."""
 
     s: str
     u: Sequential

@@ -347,7 +347,8 @@ class Okx:
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """An image is renewed each 50 ms, the channel each 100 ms: its number may lie between two
-        updates, and then nothing is compared. Before 2026 images had none."""
+        updates, and then nothing is compared. Before 2026 images had none.
+        """
         [image] = orjson.loads(body)["data"]
         bids, asks = ([(level[0], level[1]) for level in image[side]] for side in ("bids", "asks"))
         return RestSnapshot(image.get("seqId", 0), bids, asks)

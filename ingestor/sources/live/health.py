@@ -137,8 +137,10 @@ class HealthChecker:
         connection.due_ns = min(connection.due_ns, connection.refused_ns)
 
     def resumed(self, connections: Iterable[Connection], paused_ns: int) -> None:
-        """Reading goes on: what was not read is no silence of the peer. A short pause is no matter
-        (the throttle's come often, and are soon over)."""
+        """Reading goes on: what was not read is no silence of the peer.
+
+        A short pause is no matter (the throttle's come often, and are soon over).
+        """
         if paused_ns < self._timeout_ns // _MATTERS:
             return
         for connection in connections:

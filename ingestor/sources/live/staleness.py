@@ -65,7 +65,8 @@ class StalenessSettings:
     """floor_s: no stream is suspected sooner. ceiling_s: streams that are silent for longer as a
     matter of course are not judged by time. half_life_s: of what was learned.
     gaps_min: gaps to be seen before a stream is judged. silent_look_s: until the first look at a
-    silent stream; each later one waits twice as long, at most silent_look_max_s."""
+    silent stream; each later one waits twice as long, at most silent_look_max_s.
+    """
 
     floor_s: float = 5.0
     ceiling_s: float = 300.0

@@ -176,12 +176,14 @@ class Handler(Protocol):
     @property
     def arrive(self) -> Arrive:
         """Called with (session, payload, ts_recv) for each whole message. ts_recv: ns since the
-        epoch, taken once for each socket read."""
+        epoch, taken once for each socket read.
+        """
 
     @property
     def on_read_complete(self) -> Callable[[], None]:
         """Called when the last message of one socket read was handed over, or many of a long one;
-        once for several sockets that are read together and share it."""
+        once for several sockets that are read together and share it.
+        """
 
     def closed(self, failure: TransportError) -> None:
         """The connection ended. Exactly once, after `opened`; nothing follows."""
@@ -189,9 +191,9 @@ class Handler(Protocol):
 
 @runtime_checkable
 class TakesReads(Protocol):
-    """Cut the frames of a read itself: a handler may do that too. A transport may use this for
-    reads
-    that hold several frames, in place of `arrive`.
+    """Cut the frames of a read itself: a handler may do that too.
+
+    A transport may use this for reads that hold several frames, in place of `arrive`.
     """
 
     @property

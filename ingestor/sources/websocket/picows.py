@@ -199,7 +199,8 @@ class _PicowsLink(WSListener):
 
     def _odd_frames(self, data: bytes, at: int) -> int:
         """Hand over whatever comes, from `at`; return where a frame begins that is to be kept until
-        there is more of it."""
+        there is more of it.
+        """
         if self._library_waits:
             at = self._feed(data, at, min(at + self._library_waits, len(data)))
         elif self._transport is None:
@@ -217,7 +218,8 @@ class _PicowsLink(WSListener):
 
     def _hand_over(self, data: bytes, at: int) -> int:
         """Give the frame at `at` to the library, as much as there is of it; return the end of what
-        it was given: `at` itself for a frame that is none of its own, or without a whole header."""
+        it was given: `at` itself for a frame that is none of its own, or without a whole header.
+        """
         if data[at] & _RESERVED_BITS and not self._library_waits:
             self._violated(WSCloseCode.PROTOCOL_ERROR, "reserved bits without an extension")
             return self._feed(data, at, len(data))
@@ -236,8 +238,10 @@ class _PicowsLink(WSListener):
         return self._feed(data, at, min(end, len(data)))
 
     def _answered(self, data: bytes) -> int:
-        """Check the answer to our handshake; return the end of it, 0: not whole. The library hears
-        of a good one only, since it must not be fed after one that it refused."""
+        """Check the answer to our handshake; return the end of it, 0: not whole.
+
+        The library hears of a good one only, since it must not be fed after one that it refused.
+        """
         try:
             end = answer_end(self._url, data)
             if not end:
@@ -252,8 +256,10 @@ class _PicowsLink(WSListener):
         return end
 
     def _feed(self, data: bytes, at: int, end: int) -> int:
-        """Give bytes to the library, which waited for so many at least; return their end. Once a
-        close frame was sent it gets everything, to hear of the answer; nothing else counts."""
+        """Give bytes to the library, which waited for so many at least; return their end.
+
+        Once a close frame was sent it gets everything, to hear of the answer; nothing else counts.
+        """
         library, view = self._library, memoryview(data)
         assert library is not None, "not started, or ended"
         self._library_waits -= end - at

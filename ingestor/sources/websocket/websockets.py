@@ -1,5 +1,7 @@
-"""The second transport: the `websockets` package. It has permessage-deflate and proxies, and costs
-about three times as much per message; one task reads each connection.
+"""The second transport: the `websockets` package.
+
+It has permessage-deflate and proxies, and costs about three times as much per message; one task
+reads each connection.
 """
 
 from __future__ import annotations
@@ -49,8 +51,11 @@ _quiet.setLevel(logging.CRITICAL + 1)
 
 
 class _Connection(ClientConnection):
-    """The library's connection. It is given an answer to the handshake that was found good, and
-    the peer gets so much time to end what is closed."""
+    """The library's connection.
+
+    It is given an answer to the handshake that was found good, and the peer gets so much time to
+    end what is closed.
+    """
 
     options: ConnectOptions
     refusal: TransportError | None = None  # why the answer was not good
@@ -281,7 +286,9 @@ def _failure(
 
 async def _attempt(options: ConnectOptions) -> _OneAttempt:
     """Return an attempt whose names are resolved, and which has a socket where there is no proxy.
-    Raises OSError."""
+
+    Raises OSError.
+    """
     parts = urlsplit(options.url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     settings: dict[str, Any] = {}  # the library refuses `ssl`, even None, for ws://
