@@ -20,7 +20,6 @@ import zstandard
 
 from benchmarks.harness.frames import SHAPES, START_MS
 from ingestor.recording.format import Line, Recv, encode_lines
-from ingestor.recording.reader import KeptLines
 from ingestor.sources.replay import found_feeds
 from ingestor.sources.replay.options import ReplayOptions
 from ingestor.sources.replay.replay import Replay
@@ -65,8 +64,8 @@ def _replay(path: Path, venue: str, market: str, known: Survey | None) -> tuple[
     """Return CPU seconds, frames, and the result of the first pass. known: it is not made."""
     found: list[Survey] = []
 
-    def look(chain: Any, adapter: Any, market: str, kept: KeptLines) -> Survey:
-        result = known or survey(chain, adapter, market, kept)
+    def look(*given: Any, **more: Any) -> Survey:
+        result = known or survey(*given, **more)
         found.append(result)
         return result
 
