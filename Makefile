@@ -25,13 +25,18 @@ require_python = $(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
 PYTHON_PROBLEM = $(shell $(PROBE))
 
 PART ?= 1/4
+# The tests of the stages without I/O: model, columns, codec, decode, books.
+COVERING := $(addprefix tests/unit/,model columns codec decode books pipeline adapter \
+  native/test_records.py native/test_taker.py native/test_reading.py consumer/test_orderbook.py \
+  sources/live/test_backfill_worker.py) $(addprefix tests/feeds/,test_frame_queue.py test_shapes.py \
+  test_several_classes.py test_book_images.py test_book_proofs.py test_hostile_fields.py)
 # What the compiled library is made of: it is made anew when one of these changes.
 NATIVE := $(wildcard ingestor/native/src/*.c ingestor/native/src/*.h) hatch_build.py
 
 .DEFAULT_GOAL := help
 FUZZ_S ?= 300
 
-.PHONY: help run native fuzz test test-long reliability check docs bench lock sbom clean
+.PHONY: help run native fuzz test test-long coverage reliability check docs bench lock sbom clean
 
 help:
 	@echo "make run [SECONDS=20]   the demo: simulated venues into an embedded broker"
@@ -39,6 +44,7 @@ help:
 	@echo "make fuzz FUZZ_S=300    libFuzzer on the compiled library; needs clang"
 	@echo "make test               the tests (PYTEST_ARGS='-k fixed' for some of them)"
 	@echo "make test-long PART=1/4  a part of the long suite, at most 40 minutes; writes its results"
+	@echo "make coverage           which lines and branches of the stages without I/O no quick test takes"
 	@echo "make reliability        write docs/reliability.md from the results of the suites"
 	@echo "make check              ruff, mypy --strict, import rules, workflows, sizes and names"
 	@echo "make docs               the documentation site in site/; warnings are errors"
@@ -70,6 +76,10 @@ test: $(DEV_STAMP)
 test-long: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -m long --part $(PART) \
 	  --results tests/long/results/part-$(subst /,-of-,$(PART)).json $(PYTEST_ARGS)
+
+coverage: $(DEV_STAMP)
+	@$(BIN)/coverage run -m pytest -q -p no:xdist $(COVERING) $(PYTEST_ARGS)
+	@$(BIN)/coverage report --skip-covered
 
 reliability: $(DEV_STAMP)
 	@$(BIN)/python -m tests.faults.report

@@ -361,7 +361,8 @@ class Bitmex(PlainFeed):
         self, symbol: str, levels: list[_Level], action: str, ts_recv: int, out: ColumnBuffer
     ) -> _Prices | None:
         """Append the levels of a book; return the prices of its levels by id after that, None for
-        a book that did not begin."""
+        a book that did not begin.
+        """
         number = self._symbols[symbol]
         before = {} if action == "partial" else self._prices.get(symbol)
         prices, fits = _applied(before, levels, action)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = f"""
-check docs run:
+check coverage docs run:
 \t@true
 test:
 \t@{sys.executable} -m pytest -q -p xdist -p tests.failures -n 1 $(PYTEST_ARGS)

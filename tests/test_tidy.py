@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import ast
 import gc
+import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +30,7 @@ EXCEPTIONS: dict[str, Any] = tomllib.loads(
 )
 
 FUNCTION_LINES_MAX = 60
+SLACK = 10  # docstrings that were mended, and are not taken from the exceptions yet
 FILE_CODE_LINES_MAX = 400
 
 # Names of the vocabulary that docs and code left behind, matched as whole names in code; prose is
@@ -284,6 +288,27 @@ def test_private_names_stay_in_their_module(modules: list[Module]) -> None:
             if name not in allowed:
                 found[f"{source.path}:{name}"] += 1
     check("private_names", found)
+
+
+# ---------------------------------------------------------------------- docstrings
+
+
+def test_the_docstrings_that_are_missing_or_too_long_become_fewer() -> None:
+    """All other rules of pydocstyle have no exceptions: `make check` runs them.
+
+    Methods of feeds are documented by the contract that they implement.
+    """
+    allowed: dict[str, int] = EXCEPTIONS["docstrings"]
+    ruff = Path(sys.executable).with_name("ruff")
+    command = [str(ruff), "check", "--isolated", "--output-format=json", "--exit-zero"]
+    options = [f"--select={','.join(allowed)}", "--config=lint.pydocstyle.convention='google'"]
+    checked = ["ingestor", "benchmarks"]
+    run = subprocess.run([*command, *options, *checked], cwd=ROOT, capture_output=True, check=True)
+    found = Counter(violation["code"] for violation in json.loads(run.stdout))
+    new = {rule: found[rule] for rule, count in allowed.items() if found[rule] > count}
+    assert not new, f"more than {allowed}: `ruff check --select D` shows where"
+    gone = {rule: found[rule] for rule, count in allowed.items() if found[rule] < count - SLACK}
+    assert not gone, "lower the numbers in tests/tidy_exceptions.toml"
 
 
 # ---------------------------------------------------------------------- libraries

@@ -113,8 +113,11 @@ def over_floor(step: Step, turns: int, seconds: float, bootstrap: str) -> tuple[
 
 
 def compare(base: _Site, other: _Site, turns: int, seconds: float) -> tuple[tuple[Row, Row], float]:
-    """Send to two sites by turns. Return a row of each, and CPU per message of the other over the
-    base (see `in_the_middle`). Raises ChildFailed."""
+    """Send to two sites by turns.
+
+    Return a row of each, and CPU per message of the other over the base (see `in_the_middle`).
+    Raises ChildFailed.
+    """
     taken: list[tuple[Row, Row]] = []
     for turn in range(turns):
         progress(f"turn {turn + 1} of {turns}: {base}, {other}")
@@ -126,7 +129,8 @@ def compare(base: _Site, other: _Site, turns: int, seconds: float) -> tuple[tupl
 
 def in_the_middle(turns: Sequence[tuple[Row, Row]]) -> tuple[tuple[Row, Row], float]:
     """Return the turn whose ratio, CPU per message of the second over the first, is the median, and
-    that ratio."""
+    that ratio.
+    """
 
     def ratio(turn: tuple[Row, Row]) -> float:
         base_us, other_us = (row["us_per_message"] for row in turn)
@@ -167,7 +171,8 @@ def _overloaded(step: Step, failure: ChildFailed) -> Row:
 
 def held(row: Row) -> bool:
     """Whether a step did what it should: all was sent and read, its lag within the target, nobody
-    disconnected."""
+    disconnected.
+    """
     return (
         "overloaded" not in row
         and row["messages_per_s"] >= CARRIED * row["connections"] * row["rate"]
@@ -194,7 +199,8 @@ def measure(connections: int, rate: float, seconds: float, bootstrap: str) -> Ro
 @dataclass(frozen=True, eq=False)
 class _Site:
     """A load server and what is connected to it, an ingestor or a client that only parses the
-    frames. Nothing is sent but while it is measured."""
+    frames. Nothing is sent but while it is measured.
+    """
 
     step: Step
     server: LoadServer
@@ -231,7 +237,9 @@ class _Site:
 
     def take(self, seconds: float) -> tuple[Window, float]:
         """Let messages flow, and measure for so long, with the load server's share of a core.
-        Raises ChildFailed."""
+
+        Raises ChildFailed.
+        """
         self.server.release()
         time.sleep(SETTLE_S)
         before = self.server.statistics()

@@ -106,7 +106,8 @@ def capacity(carries: Callable[[float], bool], halvings: int) -> float:
 @contextmanager
 def _loaded(bootstrap: str, messages_per_s: float) -> Iterator[tuple[LoadServer, Child]]:
     """Yield a load server whose streams send so many messages a second together, and the ingestor
-    that reads them."""
+    that reads them.
+    """
     with (
         LoadServer(STREAMS, messages_per_s / STREAMS) as server,
         ingest(

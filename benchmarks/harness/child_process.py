@@ -52,7 +52,8 @@ def used() -> dict[str, float]:
 
 def trimmed() -> dict[str, float]:
     """Return `used()` once what the start left behind is given back to the system: else the first
-    connections live in its memory and seem to need none."""
+    connections live in its memory and seem to need none.
+    """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # glibc
     return used()

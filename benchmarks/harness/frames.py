@@ -60,10 +60,12 @@ class Connections:
     def __init__(
         self, shape: OfMarket, instruments: InstrumentTable, *, is_compiled: bool = True
     ) -> None:
-        """Args:
-        shape: names the market.
-        instruments: those of its symbols.
-        is_compiled: whether the library is used, where it is there.
+        """Create the connections.
+
+        Args:
+            shape: names the market.
+            instruments: those of its symbols.
+            is_compiled: whether the library is used, where it is there.
         """
         self.buffer = ColumnBuffer(instruments if is_compiled else None)
         self._adapter, self._market = adapter_of(shape.venue), shape.market

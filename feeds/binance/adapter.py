@@ -226,6 +226,7 @@ class Binance:
             _SPOT_BOOKS,
             TradeNumbers.CONSECUTIVE,
             recorded="2021-10, 2024-08",
+            other_hosts=("data-stream.binance.vision", "data-api.binance.vision"),
         ),
         "usdm": Market(
             (

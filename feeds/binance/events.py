@@ -242,8 +242,10 @@ _PARSERS: Final[dict[int, Callable[[bytes], object]]] = {
 
 
 def parser_of(payload: bytes) -> Callable[[bytes], object]:
-    """Return what parses spot's frames like this one. Raises LookupError for those that need a look
-    of their own."""
+    """Return what parses spot's frames like this one.
+
+    Raises LookupError for those that need a look of their own.
+    """
     key = payload[_KEY_AT]
     return _PARSERS[payload[_VALUE_AT] if key == _EVENT else key]
 

@@ -124,6 +124,11 @@ def _market(name: str) -> Market:
             ),
         ),
         rest_url="https://api.bybit.com",
+        other_hosts=(
+            *("stream.bybit.eu", "stream.bybit.id", "stream.bybit.kz", "stream.bybit.tr"),
+            *("stream.bytick.com", "api.bytick.com", "api.bybit.eu", "api.bybit.id"),
+            *("api.bybit.kz", "api.bybit.tr"),
+        ),
         limits=Limits(
             streams_per_connection=300,  # all topics of a connection: at most 21,000 characters
             streams_per_subscribe=10,  # the rule of spot; elsewhere it keeps refusals apart

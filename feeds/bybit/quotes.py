@@ -7,8 +7,10 @@ the columns are sealed is refused before that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -27,8 +29,10 @@ from ingestor.adapter import (
 
 UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
 
+_DIGITS_MAX: Final = 18  # so many fit 63 bits, whatever they are
 _NOTHING: Final = ("0", "0")  # an empty side of a quote
 _Level = tuple[str, str]  # price and size as plain decimals
+_Best = tuple[int, _Level, _Level]  # the number of an update, the best bid and ask
 
 
 class _Levels(msgspec.Struct, gc=False):
@@ -45,7 +49,7 @@ class _Quote(msgspec.Struct, gc=False):
 
 
 class _Number(msgspec.Struct, gc=False):
-    """What tells a book of one level from the one before."""
+    """The fields that tell a book of one level from the one before."""
 
     s: str
     u: Sequential
@@ -59,20 +63,11 @@ _parse_quote: Final = msgspec.json.Decoder(_Quote, float_hook=str).decode
 _parse_number: Final = msgspec.json.Decoder(_Numbered).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Best:
-    """Hold the result of a quote: the number of its update, and the best level of each side."""
-
-    number: int
-    bid: _Level
-    ask: _Level
-
-
 @dataclass(slots=True)
 class Quotes:
     """Hold what a connection knows. best: the last quote of each symbol."""
 
-    best: dict[str, Best] = field(default_factory=dict)
+    best: dict[str, _Best] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)  # of books of one level, by symbol
 
     def is_repeated(self, payload: bytes) -> bool:
@@ -108,10 +103,9 @@ def append_quote(
     if quote.type == "snapshot":
         bid, ask = _level(data.b, exponents), _level(data.a, exponents)
     else:
-        last = known.best[data.s]
-        bid = _changed(last.bid, data.b, exponents)
-        ask = _changed(last.ask, data.a, exponents)
-    best = Best(data.u, bid, ask)
+        _, bid, ask = known.best[data.s]
+        bid, ask = _changed(bid, data.b, exponents), _changed(ask, data.a, exponents)
+    best = (data.u, bid, ask)
     if best == before:
         return UNCHANGED
     out.add_quote(instrument, quote.cts * MILLISECOND, ts_recv, data.u, *bid, *ask)
@@ -138,6 +132,10 @@ def _level(levels: Sequence[Sequence[Any]], exponents: tuple[int, int] | None) -
     if not levels:
         return _NOTHING
     [[price, size]] = levels
+    if exponents is not None and type(price) is type(size) is str:
+        price_fits, size_fits = _fitting(exponents[0]), _fitting(exponents[1])
+        if price_fits(price) and size_fits(size) and price.strip("0."):
+            return price, size
     price_exponent, size_exponent = exponents or (None, None)
     try:
         level = _plain(price, price_exponent), _plain(size, size_exponent)
@@ -146,6 +144,14 @@ def _level(levels: Sequence[Sequence[Any]], exponents: tuple[int, int] | None) -
     if not level[0].strip("0.") and level[1].strip("0."):
         raise BadNumber("bybit", f"{price!r:.60} is no price")
     return level
+
+
+@cache
+def _fitting(exponent: int) -> Callable[[str], object]:
+    """Return what matches the texts, as the venue writes them, that are sure to fit an exponent."""
+    whole = _DIGITS_MAX - exponent
+    fraction = f"(?:[.][0-9]{{1,{exponent}}})?" if exponent else ""
+    return re.compile(f"[0-9]{{1,{whole}}}{fraction}" if whole > 0 else "(?!)").fullmatch
 
 
 def _plain(number: object, exponent: int | None) -> str:

@@ -131,8 +131,11 @@ class _Event(Struct):
 
 
 class _Message(Struct):
-    """One frame. To read these fields alone takes half the time of reading all, and the books of
-    this venue are verbose: 100 bytes and more for a level."""
+    """One frame.
+
+    To read these fields alone takes half the time of reading all, and the books of this venue are
+    verbose: 100 bytes and more for a level.
+    """
 
     channel: str | None = None  # lacking in an error
     sequence_num: Sequential = -1
@@ -279,8 +282,11 @@ class Coinbase:
         return None
 
     def _use_up(self, number: int) -> None:
-        """A message is refused: it costs its own streams. Where it was the next one, it is nothing
-        that the connection lost; what lies before a later one is declared with the next message."""
+        """A message is refused: it costs its own streams.
+
+        Where it was the next one, it is nothing that the connection lost; what lies before a later
+        one is declared with the next message.
+        """
         if number == self.next_number:
             self.next_number = number + 1
 
@@ -301,8 +307,11 @@ class Coinbase:
         return [f"{channel}:{item[name]}" for event in events for item in event[member]]
 
     def _out_of_order(self, number: int, ts_recv: int, out: ColumnBuffer) -> Control | None:
-        """Declare what was skipped. A message whose number was passed is left out: its numbers are
-        declared missing already, and an old level must not overwrite a newer one."""
+        """Declare what was skipped.
+
+        A message whose number was passed is left out: its numbers are declared missing already, and
+        an old level must not overwrite a newer one.
+        """
         expected = self.next_number
         if number > expected:
             out.hole(Cause.SEQUENCE, ts_recv, expected, number - 1)

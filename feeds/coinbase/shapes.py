@@ -29,9 +29,9 @@ def _message(channel: str, client: str, number: str, event: str) -> str:
 
 
 SHAPES: Final = tuple(
-    one
+    message
     for client in ("", '"client_id":"",')
-    for one in (
+    for message in (
         shape(
             RowClass.LEVEL,
             _message(

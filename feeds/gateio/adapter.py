@@ -280,8 +280,11 @@ class Gate(PlainFeed):
         return None
 
     def _trades(self, payload: bytes, ts_recv: int, out: ColumnBuffer) -> Control | None:
-        """Append trades. Those of less than one contract have size 0 on connections without the
-        header, and are left out."""
+        """Append trades.
+
+        Those of less than one contract have size 0 on connections without the header, and are left
+        out.
+        """
         if self._market == "spot":
             one = _parse_spot_trades(payload).result
             side = TAKER_SIDES.get(one.side, NO_SIDE)

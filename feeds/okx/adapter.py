@@ -129,6 +129,10 @@ def book_checksum(bids: DecimalLevels, asks: DecimalLevels) -> int:
 _MARKET: Final = Market(
     endpoints=(),
     rest_url="https://www.okx.com",
+    other_hosts=(
+        *("wseea.okx.com", "wsus.okx.com", "wsaws.okx.com", "ws.okex.com", "wsaws.okex.com"),
+        *("eea.okx.com", "us.okx.com", "aws.okx.com", "www.okex.com"),
+    ),
     limits=Limits(
         streams_per_connection=240,
         streams_of_channel={"book": 25},  # "less than 30 channels" of 50 or 400 levels
@@ -343,7 +347,8 @@ class Okx:
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """An image is renewed each 50 ms, the channel each 100 ms: its number may lie between two
-        updates, and then nothing is compared. Before 2026 images had none."""
+        updates, and then nothing is compared. Before 2026 images had none.
+        """
         [image] = orjson.loads(body)["data"]
         bids, asks = ([(level[0], level[1]) for level in image[side]] for side in ("bids", "asks"))
         return RestSnapshot(image.get("seqId", 0), bids, asks)

@@ -74,8 +74,11 @@ def _spot(one: Any) -> Instrument:
 
 
 def _contract(market: str, one: Any) -> Instrument:
-    """The underlying names the pair. A family may differ from it (BTC-USD_UM beside BTC-USD), and
-    then it keeps the canonical names apart."""
+    """The underlying names the pair.
+
+    A family may differ from it (BTC-USD_UM beside BTC-USD), and then it keeps the canonical names
+    apart.
+    """
     base, _, quote = one["uly"].partition("-")
     family = one.get("instFamily") or one["uly"]
     is_future = market == "futures" and one.get("ruleType") != _PERPETUAL_RULE

@@ -220,7 +220,7 @@ class Upbit(PlainFeed):
         """
         if payload[:1] != b"[":
             return self._one(payload, ts_recv, out)
-        found = [self._one(bytes(one), ts_recv, out) for one in _parse_list(payload)]
+        found = [self._one(bytes(entry), ts_recv, out) for entry in _parse_list(payload)]
         if not found:
             raise DecodeError(self.venue, "a list of nothing")
         return None if None in found else found[-1]

@@ -329,7 +329,8 @@ class Reconnect:
 @dataclass(frozen=True, slots=True)
 class Filtered:
     """A data message that we leave out by a named rule (candles nobody asked for, a one-sided
-    ticker). `duplicate`: it repeats what was sent before."""
+    ticker). `duplicate`: it repeats what was sent before.
+    """
 
     rule: str
     duplicate: bool = False
@@ -457,7 +458,8 @@ class OffersBooks(Protocol):
 
     def choose_book(self, offer: BookOffer) -> None:
         """Have books in this form, one of `Market.books`, from now on: `stream` names it, and
-        `decode` leaves others out as OTHER_BOOK. Called before anything else, if at all."""
+        `decode` leaves others out as OTHER_BOOK. Called before anything else, if at all.
+        """
 
 
 @runtime_checkable
@@ -468,23 +470,27 @@ class ReadsRequests(Protocol):
 
     def streams_asked(self, payload: bytes) -> Sequence[str]:
         """Return the streams of books that a frame from a client subscribes to, as `stream` gives
-        them. May raise anything for what is no such frame."""
+        them. May raise anything for what is no such frame.
+        """
 
 
 @runtime_checkable
 class HasTradeHistory(Protocol):
-    """Ask for past trades: an adapter may do that too, if its venue gives them over REST. Lost ones
-    are then fetched.
+    """Ask for past trades: an adapter may do that too, if its venue gives them over REST.
+
+    Lost ones are then fetched.
     """
 
     def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
         """Return the request for these trades, or for some of them: it is asked again for what is
-        still missing. None: the venue doesn't give them."""
+        still missing. None: the venue doesn't give them.
+        """
 
     def decode_history(self, symbol: str, body: bytes, ts_recv: int, out: ColumnBuffer) -> None:
-        """Append the trades of an answer, oldest first. It may hold more than was asked for, but no
-        trade
-        between two of them is left out. Raises as `decode` does.
+        """Append the trades of an answer, oldest first.
+
+        It may hold more than was asked for, but no trade between two of them is left out. Raises as
+        `decode` does.
 
         Args:
             symbol: The venue's name of the instrument.
@@ -519,19 +525,23 @@ class HasHandshake(Protocol):
 
     @classmethod
     def read_handshake(cls, market: str, body: bytes) -> Handshake:
-        """Read its answer. Raises VenueError for a refusal inside it, anything else for an answer
-        that can't be read."""
+        """Read its answer.
+
+        Raises VenueError for a refusal inside it, anything else for an answer that can't be read.
+        """
 
 
 @runtime_checkable
 class NamesStreams(Protocol):
-    """Name the streams of a frame that can't be read: an adapter may do that too. Such a frame then
-    costs these streams, and not all of its connection.
+    """Name the streams of a frame that can't be read: an adapter may do that too.
+
+    Such a frame then costs these streams, and not all of its connection.
     """
 
     def streams_of(self, payload: bytes) -> Sequence[str]:
         """Return the streams, as `stream` gives them, that a refused frame names; empty where it
-        names none. May raise anything for what is no message at all."""
+        names none. May raise anything for what is no message at all.
+        """
 
 
 @runtime_checkable

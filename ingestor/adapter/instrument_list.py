@@ -22,7 +22,8 @@ _EXCERPT_MAX: Final = 60
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """An entry that was left out. symbol: "" where not even that can be read; then `reason` quotes
-    how the entry begins."""
+    how the entry begins.
+    """
 
     symbol: str
     reason: str

@@ -93,7 +93,9 @@ def add_mark_price(
         out: takes them.
         instrument: its number.
         ts_recv: ns.
-        mark_price, index_price, settle_price: decimal text.
+        mark_price: decimal text.
+        index_price: decimal text.
+        settle_price: decimal text.
         ts_event: ns; None where the venue gives none.
         sequence: the venue's number, 0 = none.
         flags: beside LAST and NO_VENUE_TIME.

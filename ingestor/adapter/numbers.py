@@ -30,8 +30,10 @@ parse_levels: Final = msgspec.json.Decoder(list[list[Any]], float_hook=str).deco
 
 
 def whole_number(value: object) -> int:
-    """Return an integer that a venue writes bare or as text. Raises ValueError for what is none,
-    what is negative, and what is beyond 63 bits."""
+    """Return an integer that a venue writes bare or as text.
+
+    Raises ValueError for what is none, what is negative, and what is beyond 63 bits.
+    """
     if type(value) is str and len(value) <= _DIGITS_MAX and value.isascii() and value.isdigit():
         value = int(value)
     if type(value) is not int or not 0 <= value <= INT64_MAX:

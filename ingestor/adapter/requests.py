@@ -37,7 +37,8 @@ class Requests:
 
     def answered(self, number: object) -> tuple[str, ...]:
         """Return the streams of a request, once: an answer to it came. number: as the venue
-        repeats it, an integer or its text; empty for one that nobody asked."""
+        repeats it, an integer or its text; empty for one that nobody asked.
+        """
         return self._asked.pop(str(number), ()) if isinstance(number, (int, str)) else ()
 
     def named(self, text: str, separator: str = "") -> tuple[str, ...]:

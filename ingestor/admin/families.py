@@ -91,7 +91,7 @@ def list_families(
     text = "List entries that can't be read, each symbol once."
     yield counted(counter("instrument_entries_unreadable", text, _MARKET), found.unreadable, places)
     waiting = gauge("symbols_waiting", "Configured names that don't run.", (*_MARKET, "reason"))
-    yield counted(waiting, found.waiting, of_each(places, [one.value for one in WaitReason]))
+    yield counted(waiting, found.waiting, of_each(places, [reason.value for reason in WaitReason]))
     holds = gauge("venue_held_seconds", "How long a venue still holds us off.", ("venue", "kind"))
     venues = sorted({venue for venue, _ in places})
     yield counted(holds, held, product(venues, _HELD))

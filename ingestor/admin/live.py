@@ -31,9 +31,11 @@ class LiveView:
     """Serve `/events`. `sample` is called about once a second."""
 
     def __init__(self, status: Callable[[], Status], headers: Mapping[str, str]) -> None:
-        """Args:
-        status: Takes a snapshot.
-        headers: Go with every answer.
+        """Create the live view.
+
+        Args:
+            status: Takes a snapshot.
+            headers: Go with every answer.
         """
         self._status = status
         self._headers = headers

@@ -86,12 +86,14 @@ class AdminServer:
         reload: Reload | None = None,
         last: LastOf | None = None,
     ) -> None:
-        """Args:
-        config: where to listen.
-        source: what is shown.
-        refresh: awaited before the source is asked for a page of metrics, with its path.
-        reload: follows the configuration; None where nothing does.
-        last: returns the last rows of an instrument's key; None where none are kept.
+        """Create the admin server.
+
+        Args:
+            config: where to listen.
+            source: what is shown.
+            refresh: awaited before the source is asked for a page of metrics, with its path.
+            reload: follows the configuration; None where nothing does.
+            last: returns the last rows of an instrument's key; None where none are kept.
         """
         self._config = config
         self._source = source

@@ -27,9 +27,11 @@ class ServiceManager:
     """Sends what is to be told. Nothing here waits, and nothing raises."""
 
     def __init__(self, address: str = "", watchdog_s: float = 0.0) -> None:
-        """Args:
-        address: of the socket, "@" first for an abstract one; "" for nobody to tell.
-        watchdog_s: within which a sign of life is wanted; 0 for never.
+        """Create the service manager.
+
+        Args:
+            address: of the socket, "@" first for an abstract one; "" for nobody to tell.
+            watchdog_s: within which a sign of life is wanted; 0 for never.
         """
         self.watchdog_s = watchdog_s
         self._address = "\0" + address[1:] if address.startswith("@") else address

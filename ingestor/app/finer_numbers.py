@@ -60,9 +60,11 @@ class FinerNumbers:
     """Collects evidence from refused frames, and widens instruments of fresh lists by it."""
 
     def __init__(self, table: InstrumentTable, clock_s: Callable[[], float]) -> None:
-        """Args:
-        table: the instruments in force.
-        clock_s: returns monotonic seconds.
+        """Create the finer numbers.
+
+        Args:
+            table: the instruments in force.
+            clock_s: returns monotonic seconds.
         """
         self._table = table
         self._clock_s = clock_s

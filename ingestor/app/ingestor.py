@@ -73,16 +73,18 @@ class Ingestor:
         clocks: Clocks | None = None,
         configuration: Configuration | None = None,
     ) -> None:
-        """Args:
-        config: of the process.
-        planned: instruments and connections.
-        publish: False records without Kafka.
-        session: 16 bytes; the history's, or random, by default.
-        life: transactional id of this run, by which others can fence it. Once they have, `run`
-            ends by itself; whoever runs several lives may set `sink.on_fenced` instead.
-        history: knows the session before this one. Without it there was none.
-        clocks: those of the machine by default.
-        configuration: what a reload reads; without it there is none.
+        """Create the ingestor.
+
+        Args:
+            config: of the process.
+            planned: instruments and connections.
+            publish: False records without Kafka.
+            session: 16 bytes; the history's, or random, by default.
+            life: transactional id of this run, by which others can fence it. Once they have, `run`
+                ends by itself; whoever runs several lives may set `sink.on_fenced` instead.
+            history: knows the session before this one. Without it there was none.
+            clocks: those of the machine by default.
+            configuration: what a reload reads; without it there is none.
         """
         self.clocks = clocks = clocks or Clocks()
         self.config, self.history = config, history

@@ -88,16 +88,18 @@ class InstrumentChanges:
         clocks: Clocks,
         pools: RestPools,
     ) -> None:
-        """Args:
-        config: of the process.
-        in_force: the plan that runs; it is replaced here.
-        pipeline: whose books and trades follow new revisions.
-        flusher: flushed before each change, so that a replay finds it at the same place.
-        supervisor: whose connections and streams follow.
-        recorder: keeps each change for the replay; None where nothing is recorded.
-        records: publishes new metadata; None where nothing is published.
-        clocks: of the process.
-        pools: ask the venues.
+        """Create the instrument changes.
+
+        Args:
+            config: of the process.
+            in_force: the plan that runs; it is replaced here.
+            pipeline: whose books and trades follow new revisions.
+            flusher: flushed before each change, so that a replay finds it at the same place.
+            supervisor: whose connections and streams follow.
+            recorder: keeps each change for the replay; None where nothing is recorded.
+            records: publishes new metadata; None where nothing is published.
+            clocks: of the process.
+            pools: ask the venues.
         """
         self._config = config
         self._in_force = in_force

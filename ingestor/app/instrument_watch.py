@@ -57,12 +57,14 @@ class InstrumentWatch:
         on_change: OnChange,
         random: Callable[[], float] = random_module.random,
     ) -> None:
-        """Args:
-        planner: whose lists are kept; it has the new one before `on_change` is called.
-        pace: how often lists are read.
-        on_change: called with the list and how it differs from the one before; all is new in the
-            first one. What it raises is reported, and the change is told again next time.
-        random: returns numbers uniform in [0, 1).
+        """Create the instrument watch.
+
+        Args:
+            planner: whose lists are kept; it has the new one before `on_change` is called.
+            pace: how often lists are read.
+            on_change: called with the list and how it differs from the one before; all is new in
+                the first one. What it raises is reported, and the change is told again next time.
+            random: returns numbers uniform in [0, 1).
         """
         self._planner = planner
         self._pace = pace
@@ -88,8 +90,10 @@ class InstrumentWatch:
                 group.create_task(kept, name=f"list {market.venue} {market.market}")
 
     async def _follow(self, source: InstrumentSource, one: ListSource) -> None:
-        """Read one list again and again. The sleeps can't be cut short by `request`: they are the
-        least time between two questions."""
+        """Read one list again and again.
+
+        The sleeps can't be cut short by `request`: they are the least time between two questions.
+        """
         pace = self._pace
         failures = 0
         if one not in self._planner.lists:  # it was asked for at the start, in vain

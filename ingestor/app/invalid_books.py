@@ -24,12 +24,14 @@ class InvalidBooks:
         recorder: FrameTap | None,
         clocks: Clocks,
     ) -> None:
-        """Args:
-        books: all books.
-        table: the instruments of all plans.
-        flush: takes all that was decoded to the sinks.
-        recorder: keeps the decision.
-        clocks: of the process.
+        """Create the invalid books.
+
+        Args:
+            books: all books.
+            table: the instruments of all plans.
+            flush: takes all that was decoded to the sinks.
+            recorder: keeps the decision.
+            clocks: of the process.
         """
         self._books = books
         self._table = table

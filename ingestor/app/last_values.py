@@ -61,8 +61,10 @@ class LastValues:
     """Keeps the last rows by instrument key."""
 
     def __init__(self, table: InstrumentTable) -> None:
-        """Args:
-        table: The instruments of all plans.
+        """Create the last values.
+
+        Args:
+            table: The instruments of all plans.
         """
         self._table = table
         self._last: dict[str, _Last] = {}
@@ -116,8 +118,8 @@ class LastValues:
         if is_known:
             last.others[kind, values] = (row_class, rows, number)
         else:
-            for one in [one for one in last.others if one[0] == kind]:
-                del last.others[one]
+            for named in [named for named in last.others if named[0] == kind]:
+                del last.others[named]
 
     def record(self, key: str) -> dict[str, Any] | None:
         """Return an instrument's last values as JSON types, None where there is none.
@@ -166,10 +168,12 @@ class LastValuePublisher:
     """Publishes what changed to the topic `last`, a few records at a time."""
 
     def __init__(self, last: LastValues, sink: AuxiliarySink, interval_s: float) -> None:
-        """Args:
-        last: The values.
-        sink: Takes the records. What it has no room for it drops and counts.
-        interval_s: Between two records of one instrument.
+        """Create the last value publisher.
+
+        Args:
+            last: The values.
+            sink: Takes the records. What it has no room for it drops and counts.
+            interval_s: Between two records of one instrument.
         """
         self.changes = last.changes()
         self.written = 0

@@ -49,16 +49,18 @@ class OperatorView:
         reload_counts: Mapping[str, int],
         last_counts: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
-        """Args:
-        status: returns a snapshot of the process.
-        pipeline: whose books and metrics are shown.
-        supervisor: whose connections and streams are shown.
-        sink: None where nothing is published.
-        recorder: None where nothing is recorded.
-        startup_grace_s: how long after the start connections may be missing.
-        backfill_counts: requests for lost trades, by venue, market and outcome; live.
-        reload_counts: reloads by outcome; live.
-        last_counts: returns the writes of last values, by place and outcome.
+        """Create the operator view.
+
+        Args:
+            status: returns a snapshot of the process.
+            pipeline: whose books and metrics are shown.
+            supervisor: whose connections and streams are shown.
+            sink: None where nothing is published.
+            recorder: None where nothing is recorded.
+            startup_grace_s: how long after the start connections may be missing.
+            backfill_counts: requests for lost trades, by venue, market and outcome; live.
+            reload_counts: reloads by outcome; live.
+            last_counts: returns the writes of last values, by place and outcome.
         """
         self.status = status
         self._pipeline = pipeline

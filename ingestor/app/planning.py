@@ -86,11 +86,13 @@ class Planner:
         file: str = "",
         known: Mapping[tuple[str, str], Collection[str]] | None = None,
     ) -> None:
-        """Args:
-        config: whose feeds are planned.
-        file: its name, for messages.
-        known: names by venue and market that were right once: they may have been delisted since,
-            and are never an error.
+        """Create the planner.
+
+        Args:
+            config: whose feeds are planned.
+            file: its name, for messages.
+            known: names by venue and market that were right once: they may have been delisted
+                since, and are never an error.
 
         Raises:
             ConfigError: for a configuration without feeds, unknown venues, markets and channels.

@@ -52,12 +52,14 @@ class RefillWorker:
         *,
         settle_s: float = SETTLE_S,
     ) -> None:
-        """Args:
-        config: of the process.
-        folder: of its recorder.
-        shed: returns how many rows were shed so far.
-        is_calm: returns whether Kafka takes rows as they come.
-        settle_s: how long it must have been calm.
+        """Create the refill worker.
+
+        Args:
+            config: of the process.
+            folder: of its recorder.
+            shed: returns how many rows were shed so far.
+            is_calm: returns whether Kafka takes rows as they come.
+            settle_s: how long it must have been calm.
         """
         self.outcomes: Counter[str] = Counter(filled=0, open=0, failed=0)
         self.rows: Counter[str] = Counter()

@@ -20,8 +20,11 @@ log = structlog.get_logger(__name__)
 
 
 class RejectionLog:
-    """Writes a line for each refused frame. A venue may send a message that nobody subscribed to
-    thousands of times a minute: `ingestor_messages_rejected_total` counts those."""
+    """Writes a line for each refused frame.
+
+    A venue may send a message that nobody subscribed to thousands of times a minute:
+    `ingestor_messages_rejected_total` counts those.
+    """
 
     def __init__(self) -> None:
         self._kinds: set[tuple[str, str]] = set()

@@ -86,8 +86,11 @@ VALID: Final = frozenset({State.SEEDED, State.LIVE})
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One venue event. Keys as in `side`; bids before asks. at: index of its first level in
-    the flush it came with, -1 for one that was held."""
+    """One venue event.
+
+    Keys as in `side`; bids before asks. at: index of its first level in the flush it came with, -1
+    for one that was held.
+    """
 
     ts_event: int
     ts_recv: int
@@ -222,7 +225,8 @@ class Book:
 
     def settle(self) -> None:
         """Note whether an update needs nothing but a look at the best levels: no checksum, no
-        quote of its own, no trail, no levels missing below a cut."""
+        quote of its own, no trail, no levels missing below a cut.
+        """
         self.is_simple = not (
             self.quotes_from_book
             or self.trimmed

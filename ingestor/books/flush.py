@@ -180,7 +180,8 @@ class Flush:
 
     def _columns(self) -> Iterator[tuple[int, ...]]:
         """Yield for each update: instrument, flags, first, last, previous; how many bids and asks
-        it has, and the greatest key of each."""
+        it has, and the greatest key of each.
+        """
         return zip(
             self.instruments,
             self.flags,
@@ -215,7 +216,8 @@ class Flush:
 
     def go_on_at(self, index: int) -> None:
         """Let `updates` and `levels` go on at an update, wherever they were, without those that are
-        skipped."""
+        skipped.
+        """
         self.taken = index
         # (`keys` has one more than `sizes`.)
         start = self.start(index)

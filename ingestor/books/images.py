@@ -47,7 +47,8 @@ def take_image(flush: Flush, book: Book, image: Update, memory: int) -> tuple[Ca
 
 def difference(book: Book, image: Update) -> Update:
     """Return the update that makes the image of what a book holds: levels that are new or have
-    another size, and those that are gone, with size 0."""
+    another size, and those that are gone, with size 0.
+    """
     bid_keys, bid_sizes = _changed(book.bids, image.bid_keys, image.bid_sizes)
     ask_keys, ask_sizes = _changed(book.asks, image.ask_keys, image.ask_sizes)
     return replace(

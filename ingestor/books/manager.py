@@ -114,6 +114,7 @@ class BookManager:
 
     def invalidate(self, instrument: int, cause: Cause, now_ns: int) -> None:
         """Break a book from outside, because rows were shed or a stream is stale.
+
         The GAP comes with the next `apply`.
 
         Args:
@@ -244,8 +245,10 @@ class BookManager:
     def _apply_updates(
         self, flush: Flush, quotes_waiting: QuoteQueue, indices: Iterator[int], quotes_end: int
     ) -> None:
-        """Take some updates. This is the fast path of live books; all else goes to
-        `_apply_slow_path`."""
+        """Take some updates.
+
+        This is the fast path of live books; all else goes to `_apply_slow_path`.
+        """
         books, levels = self._books.by_instrument, flush.levels
         live, tops_max = State.LIVE, self._memory // 8
         for index, (

@@ -101,8 +101,11 @@ class OpenBooks:
             self.newest = np.concatenate([self.newest, np.zeros(more, UPDATE)])
 
     def note(self) -> None:
-        """Note when each book was last heard of. Done for many flushes at once: it is rarely asked
-        for, and each time costs as much as some levels."""
+        """Note when each book was last heard of.
+
+        Done for many flushes at once: it is rarely asked for, and each time costs as much as some
+        levels.
+        """
         if self._unnoted:
             updates = np.concatenate(self._unnoted)
             self.newest[updates["instrument"]] = updates

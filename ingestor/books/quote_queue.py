@@ -43,7 +43,8 @@ class QuoteQueue:
 
     def take(self, taken: int, rows: int) -> Iterator[Quote]:
         """Take out the quotes that came after `taken` updates or fewer and are among the first
-        `rows`: those after a hole wait for it."""
+        `rows`: those after a hole wait for it.
+        """
         quotes = self._quotes
         while quotes and quotes[-1][0] < rows and quotes[-1][1] <= taken:
             _, _, instrument, number, ts_recv, bid, bid_size, ask, ask_size = quotes.pop()

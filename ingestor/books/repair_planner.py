@@ -44,7 +44,8 @@ class Repair:
 
 class RepairPlanner:
     """Asks for snapshots: at once the first time, then backed off exponentially per instrument,
-    spread over `repairs_per_s` per venue, and again where none came within the timeout."""
+    spread over `repairs_per_s` per venue, and again where none came within the timeout.
+    """
 
     def __init__(self, table: InstrumentTable, settings: BookSettings) -> None:
         self._table = table

@@ -79,7 +79,7 @@ class RestCheck:
 
     @property
     def is_over(self) -> bool:
-        """Whether the book broke meanwhile."""
+        """Say whether the book broke meanwhile."""
         return self._book.history is None
 
     def named(self, shown: BookState) -> BookState | None:

@@ -67,7 +67,8 @@ class BookCounters:
 @dataclass(frozen=True, slots=True)
 class BookStatistics:
     """A reading of one (venue, market). books, valid: instruments heard of, and usable now.
-    invalid_s: seconds without a valid book since each was first heard of, summed."""
+    invalid_s: seconds without a valid book since each was first heard of, summed.
+    """
 
     books: int
     valid: int

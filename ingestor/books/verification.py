@@ -33,7 +33,9 @@ def prove(book: Book, last: int, flags: int, checksum: int, memory: int) -> Caus
 
     Args:
         book: the book.
-        last, flags, checksum: of the update.
+        last: number of the update.
+        flags: of the update.
+        checksum: of the update.
         memory: as in `verify`; 0 where nothing is compared.
     """
     book.last = last
@@ -91,6 +93,7 @@ def remember(book: Book, tops_max: int) -> None:
 
 def verify_quote(book: Book, number: int, quote: BestBidAsk, memory: int) -> Cause | None:
     """Compare a quote with the update of its number, or remember it for an update to come.
+
     Only a book of which an update is known has updates to come that are worth it.
 
     Args:

@@ -194,8 +194,11 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def unless_signal(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Return what `work` comes to. Raises typer.Exit with status 0 at SIGTERM or SIGINT: until now
-    nothing was read, so a stop is clean."""
+    """Return what `work` comes to.
+
+    Raises typer.Exit with status 0 at SIGTERM or SIGINT: until now nothing was read, so a stop is
+    clean.
+    """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -57,6 +57,7 @@ async def run_until_stopped(
     abandon: Callable[[], None] = lambda: None,
 ) -> int:
     """Run until SIGTERM, SIGINT or `seconds` after the start.
+
     The first signal drains, the second leaves at once.
 
     Args:

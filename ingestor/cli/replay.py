@@ -146,7 +146,8 @@ async def _into_kafka(
 
 def replay_headers(sessions: Iterable[str]) -> Headers:
     """Return what tells a replay's records from live ones: `replay`, and a `recording` for each
-    session that is replayed."""
+    session that is replayed.
+    """
     return [("replay", b"1"), *(("recording", session.encode()) for session in sessions)]
 
 

@@ -75,6 +75,8 @@ async def examine_venues(config: Config) -> list[Finding]:
         server = feed.rest_url or adapter.markets[feed.market].rest_url
         if server:
             servers.setdefault(server, f"{feed.venue} {feed.market}")
+    if not servers:
+        return []
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=_REST_S), trust_env=False
     ) as session:

@@ -71,7 +71,7 @@ async def audit_topics(kafka: KafkaSettings, topics: Sequence[str], start: Time)
     Args:
         kafka: How to reach Kafka.
         topics: Their names.
-        start_ns: Time at which to begin, ns since the epoch.
+        start: Where to begin: a time, or the first or last record.
 
     Raises:
         SinkUnavailable: Kafka can't be reached.

@@ -93,12 +93,14 @@ async def run_workers(
     as_json: bool,
 ) -> int:
     """Run the feeds in several processes until stopped.
+
     Errors of the configuration are found here, before any of them starts.
 
     Args:
         config: The configuration.
         file: Its file.
         count: Number of processes.
+        shard: Part of the plan, such as "1/2"; None for all of it.
         seconds: How long; None for until stopped.
         as_json: Print the result as one JSON object.
 

@@ -32,11 +32,13 @@ class ClaimsLog:
         on_claim: Callable[[Claim, int], None],
         on_command: Callable[[bytes, bytes | None, int], None],
     ) -> None:
-        """Args:
-        settings: how to reach Kafka.
-        topic: its full name.
-        on_claim: called with each claim and its time in ms.
-        on_command: called with key, value and time of each command.
+        """Create the claims log.
+
+        Args:
+            settings: how to reach Kafka.
+            topic: its full name.
+            on_claim: called with each claim and its time in ms.
+            on_command: called with key, value and time of each command.
         """
         self._settings = settings
         self._place = TopicPartition(topic, 0)

@@ -105,8 +105,9 @@ class WorkerControl:
         mine, others = {*request.dealt.mine}, {*request.dealt.others}
 
         def carries(stream: tuple[str, str, str, str]) -> bool:
-            """Return True if this worker carries a stream. `is_mine` deals streams that were listed
-            while running.
+            """Return True if this worker carries a stream.
+
+            `is_mine` deals streams that were listed while running.
             """
             return stream in mine or (stream not in others and plan.is_mine(":".join(stream[:3])))
 

@@ -38,12 +38,14 @@ class Launch:
         command: Sequence[str],
         arguments: Sequence[str] = (),
     ) -> None:
-        """Args:
-        config: of the parent.
-        file: that it was read from.
-        count: how many workers there are.
-        command: how the program is called.
-        arguments: what every worker is given besides.
+        """Create the launch.
+
+        Args:
+            config: of the parent.
+            file: that it was read from.
+            count: how many workers there are.
+            command: how the program is called.
+            arguments: what every worker is given besides.
         """
         self._config = config
         self._file = file

@@ -66,12 +66,14 @@ class WorkerLife:
         group: Membership,
         where: Callable[[], str],
     ) -> None:
-        """Args:
-        config: of the worker.
-        me: this life.
-        ingestor: without connections; its sink publishes under this life's id.
-        group: deals shards.
-        where: returns the worker's address, for people.
+        """Create the worker life.
+
+        Args:
+            config: of the worker.
+            me: this life.
+            ingestor: without connections; its sink publishes under this life's id.
+            group: deals shards.
+            where: returns the worker's address, for people.
         """
         assert ingestor.gate is not None  # a life has one
         self.me = me

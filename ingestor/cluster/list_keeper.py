@@ -52,8 +52,8 @@ def keep_doubted(
         doubted: Streams that were missing the time before.
     """
     have = streams_of(wanted)
-    left = {one for one in streams_of(running) - have if one[:2] not in unread}
-    stay = {one for one in streams_of(running) - have if one not in left or one not in doubted}
+    left = {stream for stream in streams_of(running) - have if stream[:2] not in unread}
+    stay = {item for item in streams_of(running) - have if item not in left or item not in doubted}
     return together(wanted, running.only(stay)), frozenset(left)
 
 
@@ -72,10 +72,12 @@ class ListKeeper:
     def __init__(
         self, config: Config, source: InstrumentSource, is_asked: Callable[[], bool]
     ) -> None:
-        """Args:
-        config: of the worker.
-        source: gives lists, within what the venues allow this process.
-        is_asked: returns whether this worker has shard 0.
+        """Create the list keeper.
+
+        Args:
+            config: of the worker.
+            source: gives lists, within what the venues allow this process.
+            is_asked: returns whether this worker has shard 0.
         """
         self._source = source
         self._config = config

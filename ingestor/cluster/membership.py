@@ -68,10 +68,12 @@ class Group:
     """A dynamic member of a Kafka consumer group, on the loop that it is run on."""
 
     def __init__(self, config: Config, topic: str, name: str) -> None:
-        """Args:
-        config: of the worker.
-        topic: full name of the plan's topic.
-        name: of this member.
+        """Create the group.
+
+        Args:
+            config: of the worker.
+            topic: full name of the plan's topic.
+            name: of this member.
         """
         cluster = config.cluster
         self._topic = topic

@@ -1,4 +1,4 @@
-"""What the cluster's page shows, as one worker has read it from the claims. Pure."""
+"""Compute the cluster's page from the claims, as one worker has read them. Pure."""
 
 from __future__ import annotations
 

@@ -270,15 +270,17 @@ class Workers:
         backoff: Backoff = RESTART,
         reload: tuple[Configuration, Planned] | None = None,
     ) -> None:
-        """Args:
-        config: of all workers together.
-        file: the configuration's.
-        plan: the whole.
-        count: at least 1; a plan with fewer connections has as many workers.
-        command: how the program is called.
-        arguments: what every worker is given besides.
-        backoff: between the lives of a worker.
-        reload: what a reload reads, and the plan with its lists; None where there is none.
+        """Create the workers.
+
+        Args:
+            config: of all workers together.
+            file: the configuration's.
+            plan: the whole.
+            count: at least 1; a plan with fewer connections has as many workers.
+            command: how the program is called.
+            arguments: what every worker is given besides.
+            backoff: between the lives of a worker.
+            reload: what a reload reads, and the plan with its lists; None where there is none.
         """
         count = max(1, min(count, len(plan)))
         self.config = config

@@ -1,4 +1,4 @@
-"""How many messages instruments have: measured by the owners of their shards, told in the claims.
+"""Weigh instruments by their messages, which owners of shards measure and tell in the claims.
 
 Pure. Each worker writes, for each shard that it publishes, one record: the rate of the shard, and
 that of its busiest instruments. `ingestor cluster plan --weights measured` packs by them.
@@ -73,9 +73,11 @@ def weights_of(found: Iterable[ShardRates]) -> dict[str, float]:
     found: the records of all shards. {} if nothing came at all.
     """
     every = list(found)
-    mean = sum(one.rate for one in every) / max(1, sum(one.streams for one in every))
+    mean = sum(rates.rate for rates in every) / max(1, sum(rates.streams for rates in every))
     if mean <= 0:
         return {}
     return {
-        key: max(_LEAST, round(rate / mean, 3)) for one in every for key, rate in one.hot.items()
+        key: max(_LEAST, round(rate / mean, 3))
+        for rates in every
+        for key, rate in rates.hot.items()
     }

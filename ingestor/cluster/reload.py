@@ -45,13 +45,15 @@ class WorkersFollower:
         renew: Callable[[str, Sequence[Dealt]], None],
         is_running: Callable[[], bool],
     ) -> None:
-        """Args:
-        config: what the workers began with.
-        planned: its plan.
-        file: of the configuration.
-        workers: all of them.
-        renew: has workers that start from now on begin with a configuration and their shares.
-        is_running: whether workers may be asked at all.
+        """Create the workers follower.
+
+        Args:
+            config: what the workers began with.
+            planned: its plan.
+            file: of the configuration.
+            workers: all of them.
+            renew: has workers that start from now on begin with a configuration and their shares.
+            is_running: whether workers may be asked at all.
         """
         self.config = config
         self._planner = planned.planner
@@ -113,8 +115,11 @@ class WorkersFollower:
             worker.streams = [(item[0], item[1], item[2], item[3]) for item in answer["streams"]]
 
     async def _tell(self, worker: Reloadable, share: Dealt, *, dry_run: bool) -> dict[str, Any]:
-        """Let one worker follow. One that is down begins with its new share; one that does not
-        follow is ended, and begins anew with it."""
+        """Let one worker follow.
+
+        One that is down begins with its new share; one that does not follow is ended, and begins
+        anew with it.
+        """
         if not worker.is_up:
             return {}
         request = {"do": "follow", "config": self._text, "dealt": share, "dry_run": dry_run}

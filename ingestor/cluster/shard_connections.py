@@ -60,10 +60,12 @@ class ShardConnections:
     """All connections of one life, by shard."""
 
     def __init__(self, ingestor: Ingestor, gate: RowGate, routes: Routes) -> None:
-        """Args:
-        ingestor: whose connections they are.
-        gate: between its flush and Kafka.
-        routes: how this machine reaches venues.
+        """Create the shard connections.
+
+        Args:
+            ingestor: whose connections they are.
+            gate: between its flush and Kafka.
+            routes: how this machine reaches venues.
         """
         self._ingestor = ingestor
         self._gate = gate

@@ -141,14 +141,16 @@ class ShardMachine:
         open_s: float = OPEN_S,
         handover_parallel: int = PARALLEL,
     ) -> None:
-        """Args:
-        me: this life.
-        clock_s: returns monotonic seconds.
-        asks_first: wait for the offer of an owner that was not asked to go; for group protocols
-            that call a member lost while it still is one.
-        handover_s: how long an owner may take to release a shard.
-        open_s: how long connections may take before their shard is claimed all the same.
-        handover_parallel: how many shards are taken from living owners at a time.
+        """Create the shard machine.
+
+        Args:
+            me: this life.
+            clock_s: returns monotonic seconds.
+            asks_first: wait for the offer of an owner that was not asked to go; for group protocols
+                that call a member lost while it still is one.
+            handover_s: how long an owner may take to release a shard.
+            open_s: how long connections may take before their shard is claimed all the same.
+            handover_parallel: how many shards are taken from living owners at a time.
         """
         self.me = me
         self.table = ClaimTable()
@@ -430,7 +432,8 @@ class ShardMachine:
 
     def _wait_for_offer(self, shard: int, held: _Holding) -> list[Action]:
         """Give an owner time that may not know yet that it lost the shard, or to find out that
-        this worker did."""
+        this worker did.
+        """
         held.gap, held.rival = True, self.table[shard].owner
         held.patience_s = DOUBT_S
         self._set(held, Phase.WAITING)

@@ -47,10 +47,12 @@ class ClusterWorker:
     """Runs like an `Ingestor`; what it carries is what the group gives it."""
 
     def __init__(self, config: Config, shards: int, make_group: MakeGroup = Group) -> None:
-        """Args:
-        config: of the worker.
-        shards: how many the cluster has.
-        make_group: returns a place in the group, by configuration, topic and name.
+        """Create the cluster worker.
+
+        Args:
+            config: of the worker.
+            shards: how many the cluster has.
+            make_group: returns a place in the group, by configuration, topic and name.
         """
         self.config = config
         self.member = member_name(config)

@@ -86,7 +86,8 @@ def number_fields(row_class: RowClass) -> tuple[JsonField, ...]:
 
 def is_whole(row_class: RowClass, field: JsonField) -> bool:
     """Return whether a field's texts are written with their quotes, or have none: integers, what
-    may be `null`, and numbers whose decimals differ from row to row."""
+    may be `null`, and numbers whose decimals differ from row to row.
+    """
     may_be_null = field.name in row_class.optional
     return field.form is Form.INTEGER or may_be_null or field.exponent is Exponent.OWN
 

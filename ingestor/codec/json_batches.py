@@ -36,12 +36,14 @@ class JsonBatches:
         headers: dict[RowClass, Headers],
         bytes_max: int,
     ) -> None:
-        """Args:
-        library: the compiled one.
-        encoder: whose values they are.
-        instruments: by number, may grow.
-        headers: of each record, by class.
-        bytes_max: of a batch before compression.
+        """Create the JSON batches.
+
+        Args:
+            library: the compiled one.
+            encoder: whose values they are.
+            instruments: by number, may grow.
+            headers: of each record, by class.
+            bytes_max: of a batch before compression.
         """
         self._encoder = encoder
         self._instruments = instruments

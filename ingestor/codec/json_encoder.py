@@ -376,7 +376,8 @@ def _column(
 
 def _odd(row_class: RowClass, rows: Rows, numbers: NDArray[np.int64]) -> list[int]:
     """Return the rows that no template can write: control rows, and those with negative numbers
-    that `whole_texts` doesn't write."""
+    that `whole_texts` doesn't write.
+    """
     whole = whole_numbers(row_class)
     if any(whole):
         numbers = numbers[:, [not item for item in whole]]
@@ -390,7 +391,8 @@ def _odd(row_class: RowClass, rows: Rows, numbers: NDArray[np.int64]) -> list[in
 
 def _codes(rows: Rows) -> NDArray[np.uint64]:
     """Return what decides a row's template, as it stands in the row: uint64[n] of instrument (32
-    bits), flags (16), side (8) and kind (8)."""
+    bits), flags (16), side (8) and kind (8).
+    """
     words = np.ascontiguousarray(rows).view(np.uint64)
     return words[_CODE_WORD :: rows.dtype.itemsize // 8]
 

@@ -44,7 +44,8 @@ def headers(row_class: RowClass, encoding: str) -> Headers:
 
 def joined(parts: Sequence[Rows]) -> Rows:
     """Return the rows of all parts, at least one. numpy copies a structured array field by field,
-    which takes ten times as long as its bytes do."""
+    which takes ten times as long as its bytes do.
+    """
     if len(parts) == 1:
         return parts[0]
     return np.frombuffer(b"".join([part.tobytes() for part in parts]), parts[0].dtype)
@@ -72,7 +73,8 @@ def keyed(row_class: RowClass, keys: Sequence[bytes], rows: Rows) -> list[bytes]
 
 def event_starts(rows: Rows, bounds: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return where the records of levels begin: with every event, and at `bounds`, which are above
-    0. rows: at least one, of a class with levels."""
+    0. rows: at least one, of a class with levels.
+    """
     before, after = rows[:-1], rows[1:]
     starts = (before["flags"] & _LAST != 0) | is_control(after)
     for field in ("kind", "instrument", "ts_event", "ts_recv", "sequence"):
@@ -92,12 +94,18 @@ def _cuts(starts: NDArray[np.intp], end: int) -> Iterable[NDArray[np.intp]]:
 
 
 class Pieces:
-    """A text for each instrument, each made once. (An array of objects is three times as fast to
-    look up as a dict.)"""
+    """A text for each instrument, each made once.
+
+    An array of objects is three times as fast to look up as a dict.
+    """
 
     def __init__(self, make: Callable[[int], bytes], instruments: Sized) -> None:
-        """make: returns the text of an instrument's number, never an empty one. instruments: by
-        number, may grow."""
+        """Create the texts.
+
+        Args:
+            make: returns the text of an instrument's number, never an empty one.
+            instruments: by number, may grow.
+        """
         self._make = make
         self._instruments = instruments
         self._texts: NDArray[np.object_] = np.empty(0, object)

@@ -138,15 +138,18 @@ class ColumnBuffer:
 
     def begin_taken(self, source: Source, others: int) -> None:
         """Start the frames of one read, of which shapes took all but some. others: how many; they
-        are numbered too, and resumed one by one."""
+        are numbered too, and resumed one by one.
+        """
         count = 2 * others + 1
         self.sources += [source] * count
         self.frames += [b""] * count
         self.frame += count
 
     def resume(self, frame: int, payload: bytes) -> None:
-        """Append what belongs to a frame that was numbered before. Later ones have no rows yet that
-        were decoded in Python."""
+        """Append what belongs to a frame that was numbered before.
+
+        Later ones have no rows yet that were decoded in Python.
+        """
         self.frames[frame] = payload
         self.frame = frame
 
@@ -166,8 +169,10 @@ class ColumnBuffer:
         instrument: int,
         ts_recv: int,
     ) -> None:
-        """Append one row of a class that has no method of its own. A message may have rows of
-        several; with `carried_only`, those that its source does not carry are left out.
+        """Append one row of a class that has no method of its own.
+
+        A message may have rows of several; with `carried_only`, those that its source does not
+        carry are left out.
 
         Args:
             row_class: its class.
@@ -349,6 +354,7 @@ class ColumnBuffer:
 
     def reject(self, reason: str, detail: str, ts_recv: int) -> None:
         """Take the rows of the current frame back and keep the frame as rejected.
+
         The caller declares the holes.
 
         Args:

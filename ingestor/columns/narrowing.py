@@ -70,6 +70,7 @@ def guilty_frames(
 
 def neutralize(appended: Appended, frames: Collection[int], table: InstrumentTable) -> None:
     """Put rows that convert in the place of those that came with some frames.
+
     They keep place, instruments and times of receipt, so that they can be taken out like others.
 
     Args:

@@ -74,8 +74,11 @@ def _absent(row_class: RowClass, texts: Sequence[object]) -> list[int]:
 def _own_exponents(
     texts: Sequence[object], own: Sequence[int], shape: tuple[int, int]
 ) -> list[int]:
-    """Return the decimals that the numbers of each row need. A row with one that is no number, or
-    that needs too many, gets too few: the number is then found to be bad."""
+    """Return the decimals that the numbers of each row need.
+
+    A row with one that is no number, or that needs too many, gets too few: the number is then found
+    to be bad.
+    """
     needed = []
     for start in range(0, shape[0] * shape[1], shape[1]):
         try:

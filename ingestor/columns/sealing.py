@@ -219,7 +219,9 @@ def _read(
     bugs: list[Exception],
 ) -> Sequence[object]:
     """Let a reader fill in its rows; if it can't, one by one, so that only the culprits are bad.
-    Return the texts of their numbers, row after row. width: how many a row has."""
+
+    Return the texts of their numbers, row after row. width: how many a row has.
+    """
     try:
         return _in_rows(reader(events, rows), width * len(events), width)
     except Exception as failure:  # noqa: BLE001  # the boundary of a frame
@@ -320,7 +322,8 @@ def _numbers(
 
 def _impossible(row_class: RowClass, values: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return the indices of prices and sizes that can't be: a price is above 0 unless it is that of
-    an empty side of a quote, a size is not below 0, and that of a trade is above 0."""
+    an empty side of a quote, a size is not below 0, and that of a trade is above 0.
+    """
     prices, sizes = values[0::2], values[1::2]
     is_bad = np.empty(len(values), np.bool_)
     is_bad[0::2] = prices <= 0 if row_class is not RowClass.QUOTE else prices < (sizes != 0)

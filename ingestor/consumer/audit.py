@@ -44,6 +44,7 @@ async def audit(
     bootstrap_servers: str, topics: Sequence[str], status_topic: str | None = None, **options: Any
 ) -> Audit:
     """Read topics from start to end and prove each partition's sequence numbers contiguous.
+
     A session that a topic's retention has cut begins with what is left of it.
 
     Args:

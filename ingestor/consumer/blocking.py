@@ -112,9 +112,11 @@ class SyncConsumer:
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Args:
-        arguments: those of `Consumer`.
-        options: those of `Consumer`.
+        """Create the sync consumer.
+
+        Args:
+            arguments: those of `Consumer`.
+            options: those of `Consumer`.
         """
         self.consumer = Consumer(*arguments, **options)
         self._thread = LoopThread()
@@ -148,9 +150,11 @@ class SyncLiveBooks(Mapping[str, OrderBook]):
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Args:
-        arguments: those of `LiveBooks`.
-        options: those of `LiveBooks`.
+        """Create the sync live books.
+
+        Args:
+            arguments: those of `LiveBooks`.
+            options: those of `LiveBooks`.
         """
         self.books = LiveBooks(*arguments, **options)
         self._thread = LoopThread()

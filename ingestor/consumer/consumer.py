@@ -95,24 +95,28 @@ class Consumer:
         links: bool = False,
         **options: Any,
     ) -> None:
-        """Args:
-        bootstrap_servers: addresses, "host:9092,host:9092".
-        topics: a name, or names.
-        start: "earliest", "latest", a time (rows received from then on, by record time in whole ms;
-            everything is read of a broker that knows no times), or the offset of each (topic,
-            partition), as `positions` gives them. Of a group: where nothing is committed.
-        end: a time or offsets, before which reading stops.
-        stop_at_end: stop where the topics ended when reading began.
-        may_be_absent: topics that are left out where they don't exist.
-        group_id: the group whose member this is; without one, all partitions are read.
-        window_s: how long rows wait for earlier ones of other partitions that have none now; None
-            gives each partition's rows as they come.
-        is_ordered: the partitions of one topic are merged too; without it, only those of several.
-        margin_ns: begins and ends so much outside, and one record later, for who chooses rows by
-            their own time: a record has the time of its last row, and several publishers don't
-            write in order of time.
-        links: make a span for each sampled batch, linked to the publisher's (extra `otel`).
-        options: passed on to aiokafka (security, fetch sizes).
+        """Create the consumer.
+
+        Args:
+            bootstrap_servers: addresses, "host:9092,host:9092".
+            topics: a name, or names.
+            start: "earliest", "latest", a time (rows received from then on, by record time in whole
+                ms; everything is read of a broker that knows no times), or the offset of each
+                (topic, partition), as `positions` gives them. Of a group: where nothing is
+                committed.
+            end: a time or offsets, before which reading stops.
+            stop_at_end: stop where the topics ended when reading began.
+            may_be_absent: topics that are left out where they don't exist.
+            group_id: the group whose member this is; without one, all partitions are read.
+            window_s: how long rows wait for earlier ones of other partitions that have none now;
+                None gives each partition's rows as they come.
+            is_ordered: the partitions of one topic are merged too; without it, only those of
+                several.
+            margin_ns: begins and ends so much outside, and one record later, for who chooses rows
+                by their own time: a record has the time of its last row, and several publishers
+                don't write in order of time.
+            links: make a span for each sampled batch, linked to the publisher's (extra `otel`).
+            options: passed on to aiokafka (security, fetch sizes).
 
         Raises:
             ConfigError: for a start or an end that is none.

@@ -48,7 +48,8 @@ class Chunk:
 
     def next_offset(self, rows: int) -> int | None:
         """Return the offset behind the last record all of whose rows are among the first `rows`;
-        None where there is none."""
+        None where there is none.
+        """
         records = int(self.ends.searchsorted(rows, "right"))
         return int(self.next_offsets[records - 1]) if records else None
 

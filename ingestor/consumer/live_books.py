@@ -138,11 +138,13 @@ class LiveBooks(Mapping[str, OrderBook]):
         topic_prefix: str = "md.",
         **options: Any,
     ) -> None:
-        """Args:
-        bootstrap_servers: addresses.
-        instruments: keys (`venue:market:symbol`) or symbols of the venue; none means all.
-        topic_prefix: of the topics.
-        options: passed on to aiokafka (security).
+        """Create the live books.
+
+        Args:
+            bootstrap_servers: addresses.
+            instruments: keys (`venue:market:symbol`) or symbols of the venue; none means all.
+            topic_prefix: of the topics.
+            options: passed on to aiokafka (security).
         """
         self.foreign_records = 0
         self._servers = bootstrap_servers

@@ -71,9 +71,11 @@ class Taken(Generic[Source]):
     """Rows in order, to be handed out batch by batch; says how far each source has got."""
 
     def __init__(self, slices: list[_Slice[Source]], times_ns: NDArray[np.int64]) -> None:
-        """Args:
-        slices: rows of chunks, those of one source in order.
-        times_ns: int64, of all rows of the slices.
+        """Create the taken.
+
+        Args:
+            slices: rows of chunks, those of one source in order.
+            times_ns: int64, of all rows of the slices.
         """
         self._slices = slices
         self._lengths = np.array([part.end - part.start for part in slices], np.int64)
@@ -121,7 +123,8 @@ class Taken(Generic[Source]):
 
     def next_offsets(self) -> dict[Source, int]:
         """Return the offset behind the last record, all of whose rows were handed out, of each
-        source that has one."""
+        source that has one.
+        """
         counts = np.bincount(self._origin[: self._handed], minlength=len(self._slices))
         found: dict[Source, int] = {}
         for one, count in zip(self._slices, counts.tolist(), strict=True):
@@ -193,7 +196,8 @@ class Merge(Generic[Source]):
 
     def wait_s(self, now_s: float) -> float | None:
         """Return how long until rows are given out although a source is quiet; None where no row
-        waits."""
+        waits.
+        """
         firsts = [held.waiting[0].arrived_s for held in self._held.values() if held.waiting]
         return max(min(firsts) + self._window_s - now_s, 0.0) if firsts else None
 

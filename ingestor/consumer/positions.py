@@ -55,10 +55,12 @@ class OffsetFinder:
     """Asks a broker for the offsets of positions."""
 
     def __init__(self, kafka: AIOKafkaConsumer, margin_ns: int | None) -> None:
-        """Args:
-        kafka: a started client.
-        margin_ns: so much earlier than asked for reading begins, and so much later, and one
-            record later, it ends.
+        """Create the offset finder.
+
+        Args:
+            kafka: a started client.
+            margin_ns: so much earlier than asked for reading begins, and so much later, and one
+                record later, it ends.
         """
         self._kafka = kafka
         self._margin_ns = margin_ns
@@ -135,7 +137,8 @@ class OffsetFinder:
         self, partitions: Sequence[TopicPartition], ends: dict[TopicPartition, int]
     ) -> bool:
         """Return whether the broker finds records by time: some brokers answer that there is none,
-        whatever the time is."""
+        whatever the time is.
+        """
         begins = await self._kafka.beginning_offsets(partitions)
         filled = [partition for partition in partitions if begins[partition] < ends[partition]]
         if not filled:

@@ -58,16 +58,18 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         on_lost: Callable[[TopicPartition], None] = lambda _: None,
         may_be_absent: Collection[str] = (),
     ) -> None:
-        """Args:
-        bootstrap_servers: addresses.
-        topics: names.
-        start: where reading begins.
-        end: where it ends, None = never.
-        options: passed on to aiokafka.
-        margin_ns: see `OffsetFinder`.
-        group_id: of the group, None = alone.
-        on_lost: is told of each partition that goes to another member.
-        may_be_absent: topics that are left out where they don't exist.
+        """Create the partition reader.
+
+        Args:
+            bootstrap_servers: addresses.
+            topics: names.
+            start: where reading begins.
+            end: where it ends, None = never.
+            options: passed on to aiokafka.
+            margin_ns: see `OffsetFinder`.
+            group_id: of the group, None = alone.
+            on_lost: is told of each partition that goes to another member.
+            may_be_absent: topics that are left out where they don't exist.
         """
         self.ready: list[TopicPartition] = []
         self._topics = topics

@@ -210,7 +210,8 @@ class LineArbiter:
     @staticmethod
     def _leads(stream: _Stream, line: int) -> bool:
         """Say whether what comes next on a line continues what was given. Always of what is no
-        book."""
+        book.
+        """
         at = stream.lines[line].at
         if stream.is_numbered:
             return at is not None and at <= stream.number
@@ -316,9 +317,11 @@ class TwoClusters:
     """
 
     def __init__(self, first: Consumer, second: Consumer) -> None:
-        """Args:
-        first: of one cluster's topics, not entered yet. One topic wants `is_ordered`.
-        second: of the other's; maybe of another Kafka.
+        """Create the two clusters.
+
+        Args:
+            first: of one cluster's topics, not entered yet. One topic wants `is_ordered`.
+            second: of the other's; maybe of another Kafka.
 
         Raises:
             ConfigError: the rows of one don't come in order of time.

@@ -49,13 +49,15 @@ class FrameQueue:
         *,
         is_plain: bool = False,
     ) -> None:
-        """Args:
-        adapter: the venue.
-        market: one of its markets.
-        symbols: venue symbol -> instrument number, live (InstrumentTable.symbols).
-        buffer: takes the rows.
-        counts: of the market; None = its own.
-        is_plain: no shape takes a frame (`BookOffer.is_plain`).
+        """Create the frame queue.
+
+        Args:
+            adapter: the venue.
+            market: one of its markets.
+            symbols: venue symbol -> instrument number, live (InstrumentTable.symbols).
+            buffer: takes the rows.
+            counts: of the market; None = its own.
+            is_plain: no shape takes a frame (`BookOffer.is_plain`).
         """
         self.buffer = buffer
         self.counts = FrameCounts() if counts is None else counts
@@ -197,7 +199,8 @@ class FrameQueue:
 
 def take_reads(frame_queue: FrameQueue, on_read_complete: Callable[[], None]) -> TakeRead | None:
     """Return what takes all whole data frames of a read, and lets the owner flush in between; None
-    where nothing takes reads. on_read_complete: asks the owner to flush what is due."""
+    where nothing takes reads. on_read_complete: asks the owner to flush what is due.
+    """
     if frame_queue.taker is None:
         return None
 

@@ -124,7 +124,8 @@ class Session:
         settle: decodes what arrived and still waits (`FrameQueue.decode`), before anything else
         about this connection takes place.
 
-        lines: where another connection carries the same streams; None where none does."""
+        lines: where another connection carries the same streams; None where none does.
+        """
         self.connection = connection
         self.market = market
         self.adapter = adapter
@@ -286,8 +287,9 @@ class Session:
         self._events.reply(self, payload)
 
     def snapshot(self, symbol: str, body: bytes, ts_recv: int) -> bool:
-        """Take a REST book snapshot. It is not a frame of the ledger.
-        A rejection is kept as that of a frame is.
+        """Take a REST book snapshot.
+
+        It is not a frame of the ledger. A rejection is kept as that of a frame is.
 
         Args:
             symbol: The venue's name of the instrument.
@@ -369,7 +371,8 @@ class Session:
 
     def _named(self, payload: bytes) -> dict[RowClass, dict[int, None]] | None:
         """Return the instruments, by class, whose streams an unreadable frame names; None where
-        that can't be told."""
+        that can't be told.
+        """
         streams = self._streams_of(payload)
         if not streams:
             return None

@@ -111,9 +111,11 @@ class BookTops:
     """The tops of the books of one loop."""
 
     def __init__(self, table: InstrumentTable, settings_of: SettingsOf) -> None:
-        """Args:
-        table: the instruments, may grow.
-        settings_of: instrument number -> what is derived for it.
+        """Create the book tops.
+
+        Args:
+            table: the instruments, may grow.
+            settings_of: instrument number -> what is derived for it.
         """
         self._table = table
         self._settings_of = settings_of
@@ -195,7 +197,7 @@ class BookTops:
         known = len(self._intervals_ns)
         if known < len(self._table):
             found = [self._settings_of(number) for number in range(known, len(self._table))]
-            fresh = [one.top_interval_ns if one.has_tops else 0 for one in found]
+            fresh = [spec.top_interval_ns if spec.has_tops else 0 for spec in found]
             self._intervals_ns = np.concatenate([self._intervals_ns, np.array(fresh, np.int64)])
 
     def _advance(self) -> None:
@@ -210,7 +212,7 @@ class BookTops:
         for number, book in self._books.items():
             if book.next_ns <= self._now_ns:
                 self._run(number, book, _NOTHING)
-        self._next_ns = min((one.next_ns for one in self._books.values()), default=_NEVER)
+        self._next_ns = min((book.next_ns for book in self._books.values()), default=_NEVER)
 
     def _run(self, number: int, book: _Book, rows: Rows) -> None:
         """Apply rows of one book, and take its tops between them."""

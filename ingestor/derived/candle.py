@@ -25,7 +25,8 @@ _FLAGS: Final = int(Flag.LAST | Flag.NO_VENUE_TIME)
 @dataclass(frozen=True, slots=True)
 class Turnover:
     """Say how the turnover follows from the sum of price times size: times factor, in units of
-    10^-exponent."""
+    10^-exponent.
+    """
 
     factor: int
     exponent: int
@@ -64,7 +65,14 @@ class Trades:
 
     @classmethod
     def of_one(cls, ts_event: int, price: int, size: int, side: int) -> Trades:
-        """Return the sum of one trade."""
+        """Return the sum of one trade.
+
+        Args:
+            ts_event: its time, ns since the epoch.
+            price: in units of the instrument's price exponent.
+            size: in units of its size exponent.
+            side: the aggressor's.
+        """
         buys = size if side == Side.BID else 0
         is_unknown = side == Side.NONE
         return cls(
@@ -205,7 +213,15 @@ class CandleStream:
 
 
 def gap_row(number: int, ts_recv: int, cause: Cause, first: int = 0, last: int = 0) -> bytes:
-    """Return a GAP row among candles. The arguments are those of `control_row`."""
+    """Return a GAP row among candles.
+
+    Args:
+        number: of the instrument.
+        ts_recv: ns since the epoch.
+        cause: of the gap.
+        first: first number that is missing, 0 = unknown.
+        last: last number that is missing, 0 = unknown.
+    """
     row = control_row(
         RowClass.CANDLE, Kind.GAP, number, ts_recv, cause=cause, first=first, last=last
     )

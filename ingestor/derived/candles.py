@@ -37,9 +37,11 @@ class Candles:
     """The candles of one loop."""
 
     def __init__(self, table: InstrumentTable, settings_of: SettingsOf) -> None:
-        """Args:
-        table: the instruments, may grow.
-        settings_of: instrument number -> what is derived for it.
+        """Create the candles.
+
+        Args:
+            table: the instruments, may grow.
+            settings_of: instrument number -> what is derived for it.
         """
         self._table = table
         self._settings_of = settings_of
@@ -121,7 +123,7 @@ class Candles:
         if known == len(self._table):
             return
         found = [self._settings_of(number) for number in range(known, len(self._table))]
-        fresh = [one.candle_wait_ns if one.candle_intervals_ns else -1 for one in found]
+        fresh = [spec.candle_wait_ns if spec.candle_intervals_ns else -1 for spec in found]
         self._wait_ns = np.concatenate([self._wait_ns, np.array(fresh, np.int64)])
 
     def _stream(self, number: int) -> CandleStream:
@@ -233,7 +235,9 @@ class Candles:
 
     def _close_until(self, stream: CandleStream, ts_recv: int) -> None:
         """Close an instrument's candles that are due before something that was received then."""
-        due = [one for one in stream.all() if not one.is_closed and one.due_ns <= ts_recv]
+        due = [
+            candle for candle in stream.all() if not candle.is_closed and candle.due_ns <= ts_recv
+        ]
         for candle in sorted(due, key=lambda one: (one.due_ns, one.interval_ns)):
             self._close(stream, candle)
 

@@ -18,9 +18,11 @@ class DerivedRows:
     def __init__(
         self, table: InstrumentTable, settings_of: Callable[[int], DerivedSettings]
     ) -> None:
-        """Args:
-        table: the instruments, may grow.
-        settings_of: instrument number -> what is derived for it.
+        """Create the derived rows.
+
+        Args:
+            table: the instruments, may grow.
+            settings_of: instrument number -> what is derived for it.
         """
         self._candles = Candles(table, settings_of)
         self._tops = BookTops(table, settings_of)

@@ -227,8 +227,10 @@ class Recording(Readable):
 
 
 class _Numbers:
-    """Instrument numbers of a file. Keys name them, but for two revisions of one instrument,
-    which their exponents tell apart."""
+    """Instrument numbers of a file.
+
+    Keys name them, but for two revisions of one instrument, which their exponents tell apart.
+    """
 
     def __init__(self, instruments: Sequence[Instrument]) -> None:
         self.instruments = instruments

@@ -144,6 +144,7 @@ def _time_of(where: Where | None) -> int | None:
 
 def parse_url(url: str) -> tuple[str, str]:
     """Return (bootstrap servers, topic prefix) of "kafka://host:9092[,host...]/md."; without a
-    path the prefix is the default one."""
+    path the prefix is the default one.
+    """
     servers, slash, prefix = url.removeprefix(SCHEME).partition("/")
     return servers, prefix if slash else DEFAULT_PREFIX

@@ -164,7 +164,8 @@ async def end_producer(producer: AIOKafkaProducer) -> None:
 
 async def _end_task(task: asyncio.Task[None]) -> None:
     """Cancel a task and wait for its end. aiokafka's sender first waits for its requests, which
-    takes a second cancelling when the broker doesn't answer."""
+    takes a second cancelling when the broker doesn't answer.
+    """
     for _ in range(2):
         if not task.done():
             task.cancel()

@@ -79,7 +79,7 @@ def hand_over_whole_batches() -> None:
 
 
 class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka has no types
-    """Records of a fetch, which keep their bytes. (aiokafka's are of C, and show none.)"""
+    """Records of a fetch, which keep their bytes: aiokafka's are of C, and show none."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)

@@ -31,10 +31,12 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka ha
         command: Sequence[str] = (),
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        file: holds the token alone; white space around it is left out.
-        command: program and arguments that print the token; used where no file is given.
-        clock_s: monotonic, in seconds.
+        """Create the token provider.
+
+        Args:
+            file: holds the token alone; white space around it is left out.
+            command: program and arguments that print the token; used where no file is given.
+            clock_s: monotonic, in seconds.
         """
         self._file = file
         self._command = command

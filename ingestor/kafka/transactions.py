@@ -65,9 +65,11 @@ class Coordinator:
     """Asks the coordinator of one transactional id, each request once."""
 
     def __init__(self, client: AIOKafkaClient, transactional_id: str) -> None:
-        """Args:
-        client: started; its connections are used.
-        transactional_id: whose coordinator is asked.
+        """Create the coordinator.
+
+        Args:
+            client: started; its connections are used.
+            transactional_id: whose coordinator is asked.
         """
         self._client = client
         self._transactional_id = transactional_id
@@ -170,15 +172,18 @@ class Coordinator:
 
 
 class _Request:
-    """Name the members of a request that aiokafka's connection uses. The answer is its body, as
-    bytes.
+    """Name the members of a request that aiokafka's connection uses.
+
+    The answer is its body, as bytes.
     """
 
     def __init__(self, key: int, versions: tuple[int, int], body: bytes) -> None:
-        """Args:
-        key: of the API.
-        versions: the first and the last one of the body's layout.
-        body: the request without its header.
+        """Create the request.
+
+        Args:
+            key: of the API.
+            versions: the first and the last one of the body's layout.
+            body: the request without its header.
         """
         self.API_KEY = key
         self.API_VERSION = versions[1]

@@ -34,8 +34,9 @@ _EMPTY: Final[Array] = np.empty(0, np.int64)
 
 
 class BookSide:
-    """One side. `best`: its greatest key, NOTHING when empty. `top_levels`: {key: size}, the best
-    levels.
+    """One side.
+
+    `best`: its greatest key, NOTHING when empty. `top_levels`: {key: size}, the best levels.
 
     is_over: it holds more levels than its limit, and `cut` is due. (A limit beyond WHOLE_MAX may be
     exceeded by as many levels as change between two lookings.)
@@ -150,6 +151,7 @@ class BookSide:
 
     def is_short(self) -> bool:
         """Return True if the side was cut and has lost half of its levels since.
+
         Deeper levels are missing soon.
 
         (Changes of deep levels count when they are merged.)

@@ -15,8 +15,11 @@ _TOP: Final = 7  # the byte of a little-endian word that has its highest bit
 
 
 def int64_column(values: Integers) -> NDArray[np.int64]:
-    """Return integers as int64[n]. Raises as `array("q", values)` does: TypeError for what is no
-    integer, OverflowError for what is beyond int64."""
+    """Return integers as int64[n].
+
+    Raises as `array("q", values)` does: TypeError for what is no integer, OverflowError for what is
+    beyond int64.
+    """
     if isinstance(values, np.ndarray):
         return values
     try:

@@ -89,8 +89,10 @@ def _text_ns(text: str) -> int:
 
 
 def iso_event_ns(text: str) -> int:
-    """Return `iso_ns` of a venue's time. Raises ValueError for one that is not between 2010 and
-    2100, too."""
+    """Return `iso_ns` of a venue's time.
+
+    Raises ValueError for one that is not between 2010 and 2100, too.
+    """
     ns = iso_ns(text)
     if not TIME_MIN <= ns <= TIME_MAX:
         raise ValueError(f"{text[:40]!r} is no time between 2010 and 2100")

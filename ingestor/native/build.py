@@ -1,4 +1,6 @@
-"""Compile the library. Needs nothing but the standard library, and runs as a script:
+"""Compile the library.
+
+It needs nothing but the standard library, and runs as a script:
 
     python ingestor/native/build.py [file]
 

@@ -84,7 +84,7 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What rows of one class are counted into, and which of them are ticks. None: nobody asks.
+    """The counts of rows of one class, and which of the rows are ticks. None: nobody asks.
 
     feed_of: int64, by instrument. lag: from ts_recv to the time of counting. waited: in the sink.
     seen: rows, last

@@ -272,7 +272,7 @@ class CDurations(ctypes.Structure):
 
 
 class CRowCounts(ctypes.Structure):
-    """What rows are counted into."""
+    """The memory that rows are counted into."""
 
     _fields_ = (
         ("feed_of", ctypes.c_void_p),

@@ -56,8 +56,10 @@ class Native:
 
 @cache
 def native() -> Native:
-    """Return the way of this process. Raises ConfigError where a library is required and none can
-    be used."""
+    """Return the way of this process.
+
+    Raises ConfigError where a library is required and none can be used.
+    """
     wish = os.environ.get(VARIABLE, "")
     if wish == "off":
         return Native(None, f"{VARIABLE} is off")

@@ -71,13 +71,15 @@ class RecordWriter:
         name_of: Callable[[int], Name],
         bytes_max: int,
     ) -> None:
-        """Args:
-        library: the compiled one.
-        row_class: of the rows.
-        fields: in order; the last one's text closes the value and has the record's headers.
-        closing: how many bytes of it belong to the value.
-        name_of: returns what the records of an instrument's number have in common.
-        bytes_max: of a batch before compression.
+        """Create the record writer.
+
+        Args:
+            library: the compiled one.
+            row_class: of the rows.
+            fields: in order; the last one's text closes the value and has the record's headers.
+            closing: how many bytes of it belong to the value.
+            name_of: returns what the records of an instrument's number have in common.
+            bytes_max: of a batch before compression.
         """
         assert len(fields) <= FIELDS_MAX
         assert len(fields[-1].text) >= END_BYTES_MIN

@@ -85,7 +85,8 @@ def arrays_of(shapes: Sequence[CompiledShape]) -> ShapeArrays:
 
 def as_printed(shapes: Sequence[CompiledShape]) -> list[CompiledShape]:
     """Return shapes that take no number with more decimals than the exponent, zeros or not, and
-    each frame whatever its number."""
+    each frame whatever its number.
+    """
     return [replace(shape, steps=tuple(map(_as_printed, shape.steps))) for shape in shapes]
 
 

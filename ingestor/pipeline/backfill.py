@@ -21,7 +21,8 @@ from ingestor.pipeline.trade_gaps import Lost
 class BackfillSettings:
     """delay_s: from the loss to the first request. backoff_s, backoff_max_s: after the first
     request that brought nothing, doubled with each further one. misses_max: of these in a row.
-    trades_max: numbers of one range. ranges_max: that wait at a time."""
+    trades_max: numbers of one range. ranges_max: that wait at a time.
+    """
 
     delay_s: float = 1.0
     backoff_s: float = 1.0

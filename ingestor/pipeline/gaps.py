@@ -25,8 +25,9 @@ def concerned(row_class: RowClass, hole: Gap) -> Sequence[int]:
 
 def with_gaps(row_class: RowClass, rows: Rows, marks: Sequence[Mark]) -> Rows:
     """Insert GAP marks.
-    Adjacent holes of one cause are one GAP, so that the rows don't depend on where a flush fell
-    any more than `ingestor.sinks.digest` allows for.
+
+    Adjacent holes of one cause are one GAP, so that the rows don't depend on where a flush fell any
+    more than `ingestor.sinks.digest` allows for.
 
     Args:
         row_class: Class of the rows.

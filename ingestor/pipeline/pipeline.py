@@ -84,11 +84,14 @@ class Pipeline:
         settings: BookSettings | None = None,
         trade_numbers_of: Callable[[int], TradeNumbers] | None = None,
     ) -> None:
-        """Args:
-        table: the instruments.
-        rule_of: instrument number -> the book rule of its market.
-        settings: of the books.
-        trade_numbers_of: instrument number -> what its market's trade numbers say; None: nothing.
+        """Create the pipeline.
+
+        Args:
+            table: the instruments.
+            rule_of: instrument number -> the book rule of its market.
+            settings: of the books.
+            trade_numbers_of: instrument number -> what its market's trade numbers say; None:
+                nothing.
         """
         self.table = table
         self.buffer = ColumnBuffer(table)
@@ -214,8 +217,10 @@ class Pipeline:
             self.metrics.count_rows(("decoded", "duplicate"), row_class, instruments)
 
     def _quotes(self, sealed: Sealed) -> Rows:
-        """Return the decoded quotes with their GAP marks. (Books see to those of the quotes that
-        are taken from them.)"""
+        """Return the decoded quotes with their GAP marks.
+
+        Books see to the marks of quotes that are taken from them.
+        """
         marks: list[Mark] = [
             (hole.quote, number, hole)
             for hole in sealed.holes

@@ -281,7 +281,8 @@ class TradeGaps:
 
     def _cover(self, instrument: int, numbers: list[int], times_ns: list[int]) -> list[bool]:
         """Take an answer, which holds every trade between its first and its last; return which of
-        them were missing."""
+        them were missing.
+        """
         open_ranges = self._open.get(instrument, [])
         wanted = [
             any(open_range.first <= number <= open_range.last for open_range in open_ranges)

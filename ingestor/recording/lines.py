@@ -20,10 +20,12 @@ class LineReader:
     """Parses the text of one file as it comes. What can't be read is told and passed over."""
 
     def __init__(self, path: str, offset: int, on_bad: Callable[[int, str], None]) -> None:
-        """Args:
-        path: of the file, for errors.
-        offset: bytes of plain text before the first.
-        on_bad: called with the offset of a line that can't be read, and the reason.
+        """Create the line reader.
+
+        Args:
+            path: of the file, for errors.
+            offset: bytes of plain text before the first.
+            on_bad: called with the offset of a line that can't be read, and the reason.
         """
         self._path = path
         self._on_bad = on_bad

@@ -39,8 +39,9 @@ Chunk = tuple[Path, list[Line]]  # lines that follow each other in one file
 
 @dataclass(slots=True)
 class Problems:
-    """Keep the first hundred problems of a recording, and count all. `tell` hears those as they
-    come.
+    """Keep the first hundred problems of a recording, and count all.
+
+    `tell` hears those as they come.
     """
 
     count: int = 0
@@ -96,7 +97,8 @@ class KeptLines:
 
     def take(self, path: Path, problems: Problems) -> Iterator[list[Line]]:
         """Yield the lines of a file, and forget them. problems: takes note of what can't be read,
-        as `read_lines` would."""
+        as `read_lines` would.
+        """
         for problem in self._problems.kept:
             if problem.path == str(path):
                 problems.add(path, problem.offset, problem.what)

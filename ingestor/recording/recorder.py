@@ -66,7 +66,8 @@ class Recorder:
         subscriptions: Callable[[int], Sequence[Subscription]],
     ) -> None:
         """session: id of this run, letters, digits, ".", "_", "-". subscriptions: those in force
-        on a connection; asked when it opens, and from the recorder's thread for a new segment."""
+        on a connection; asked when it opens, and from the recorder's thread for a new segment.
+        """
         self._subscriptions = subscriptions
         self._entries: deque[Entry] = deque()
         self._append = self._entries.append

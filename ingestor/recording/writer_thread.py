@@ -68,8 +68,11 @@ class ConnectionOpened:
 
 @dataclass(slots=True)
 class FrameRun:
-    """Frames of one read, one after the other. The loop appends to it until it closes it, the
-    thread takes what is there. size: what the loop added to `_bytes_in` for it."""
+    """Frames of one read, one after the other.
+
+    The loop appends to it until it closes it, the thread takes what is there. size: what the loop
+    added to `_bytes_in` for it.
+    """
 
     connection: int
     ts_ns: int
@@ -85,8 +88,11 @@ Frames = tuple[int, int, list[bytes]]  # connection, ts_ns, payloads
 
 
 def take_chunk(entries: deque[Entry]) -> tuple[list[Frames | ControlEntry], int]:
-    """Take entries out; of a run that is open, what it has. Return them, none only if there are
-    none, and what the loop added to `_bytes_in` for those that are gone."""
+    """Take entries out; of a run that is open, what it has.
+
+    Return them, none only if there are none, and what the loop added to `_bytes_in` for those that
+    are gone.
+    """
     chunk: list[Frames | ControlEntry] = []
     size = 0
     while entries and (size < _CHUNK_BYTES or not chunk):

@@ -46,8 +46,11 @@ class Digest:
         self._streams: dict[tuple[str, RowClass], _Stream] = {}
 
     def add(self, batch: TickBatch) -> None:
-        """Take a batch. A GAP straight after a GAP of the same cause says nothing new: whether
-        the two were one depends on where a flush fell, so only the first is counted."""
+        """Take a batch.
+
+        A GAP straight after a GAP of the same cause says nothing new: whether the two were one
+        depends on where a flush fell, so only the first is counted.
+        """
         rows = batch.rows
         if not len(rows):
             return

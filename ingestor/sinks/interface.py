@@ -21,7 +21,8 @@ class Sink(Protocol):
 
 class SinkCounts(Protocol):
     """The sink's side of the ledger: rows in + declared = acked + conflated + shed + dead-lettered
-    + fenced + pending. Called with the rows themselves, so that the owner can count by feed."""
+    + fenced + pending. Called with the rows themselves, so that the owner can count by feed.
+    """
 
     def acked(self, row_class: RowClass, rows: Rows, now_ns: int, since_ns: int) -> None:
         """Count rows that Kafka has.

@@ -37,10 +37,12 @@ class RowGate:
     """A sink before the sink of the process."""
 
     def __init__(self, sink: Sink, drop: Count, rows_max: int = ROWS_MAX) -> None:
-        """Args:
-        sink: gets what is not held.
-        drop: counts rows that are held and never published.
-        rows_max: held at a time.
+        """Create the row gate.
+
+        Args:
+            sink: gets what is not held.
+            drop: counts rows that are held and never published.
+            rows_max: held at a time.
         """
         self.rows = 0  # held now
         self._sink = sink

@@ -90,11 +90,13 @@ class RateLimiter:
         clock: Callable[[], float] = monotonic,
         venue: str = "",
     ) -> None:
-        """Args:
-        rate_per_s: tokens a second.
-        burst: tokens that are kept at most.
-        clock: returns monotonic seconds.
-        venue: whose connections are limited, for the report of a hold.
+        """Create the rate limiter.
+
+        Args:
+            rate_per_s: tokens a second.
+            burst: tokens that are kept at most.
+            clock: returns monotonic seconds.
+            venue: whose connections are limited, for the report of a hold.
         """
         if rate_per_s <= 0 or burst < 1:
             raise ValueError(f"no rate: {rate_per_s} per second, burst {burst}")

@@ -114,8 +114,11 @@ def discover(
 
 
 def _venues(package: ModuleType) -> Iterator[tuple[str, str]]:
-    """Yield the name and the module of each venue. A package of a family has further venues in its
-    folder `venues`, a module each. Nothing is imported."""
+    """Yield the name and the module of each venue.
+
+    A package of a family has further venues in its folder `venues`, a module each. Nothing is
+    imported.
+    """
     for module in pkgutil.iter_modules(package.__path__):
         target = f"{package.__name__}.{module.name}"
         yield module.name, target

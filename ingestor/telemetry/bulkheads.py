@@ -51,8 +51,10 @@ class Bulkheads:
     """Counts and reports the bugs of one process, by unit."""
 
     def __init__(self, random: Callable[[], float] = random_module.random) -> None:
-        """Args:
-        random: returns numbers uniform in [0, 1), for the jitter of restarts.
+        """Create the bulkheads.
+
+        Args:
+            random: returns numbers uniform in [0, 1), for the jitter of restarts.
         """
         self.bugs: Counter[str] = Counter()
         self._random = random

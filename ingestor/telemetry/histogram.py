@@ -71,7 +71,7 @@ class Histogram:
 
     @property
     def durations(self) -> Durations:
-        """What the compiled library counts into."""
+        """Return the array that the compiled library counts into."""
         return Durations(self.counts, self.sums_ns, EDGES_NS)
 
     def percentile_ns(self, fraction: float, feed: int | None = None) -> float:

@@ -51,10 +51,12 @@ class LineWriter:
     def __init__(
         self, descriptor: int, lines_max: int = LINES_MAX, bytes_max: int = BYTES_MAX
     ) -> None:
-        """Args:
-        descriptor: of the file, pipe or terminal to write to; it stays the caller's.
-        lines_max: calls of `write` that may wait; more are dropped.
-        bytes_max: bytes that may wait.
+        """Create the line writer.
+
+        Args:
+            descriptor: of the file, pipe or terminal to write to; it stays the caller's.
+            lines_max: calls of `write` that may wait; more are dropped.
+            bytes_max: bytes that may wait.
         """
         self.dropped = 0  # calls of `write` that had no effect
         self._descriptor = descriptor

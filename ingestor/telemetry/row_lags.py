@@ -105,11 +105,13 @@ class RowLags:
         last_seen: LastSeen,
         library: ctypes.CDLL | None,
     ) -> None:
-        """Args:
-        table: the instruments.
-        feeds: of them.
-        last_seen: is told of ticks.
-        library: the compiled one; None = numpy counts.
+        """Create the row lags.
+
+        Args:
+            table: the instruments.
+            feeds: of them.
+            last_seen: is told of ticks.
+            library: the compiled one; None = numpy counts.
         """
         self.lag = {stage: Histogram() for stage in Stage}
         self.last_recv_ns = np.zeros(0, np.int64)

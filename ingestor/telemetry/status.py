@@ -285,8 +285,11 @@ HEARTBEAT_MAX_S: Final = 30.0
 
 
 def liveness(heartbeat_age_s: float) -> Health:
-    """Restart me? Only when the loop stands still: never for Kafka's or a venue's sake, since
-    restarting during a broker outage multiplies it."""
+    """Restart me?
+
+    Only when the loop stands still: never for Kafka's or a venue's sake, since restarting during a
+    broker outage multiplies it.
+    """
     alive = heartbeat_age_s < HEARTBEAT_MAX_S
     return Health(alive, {"heartbeat_age_s": round(heartbeat_age_s, 3)})
 

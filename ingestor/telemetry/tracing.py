@@ -22,7 +22,7 @@ import structlog
 
 if TYPE_CHECKING:
     from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
 Value = str | int | float | bool
@@ -166,6 +166,11 @@ class Tracing:
         self._until_sampled = self._every
         self.is_on = True
         return True
+
+    def listen(self, processor: SpanProcessor) -> None:
+        """Let another processor have the spans, beside the collector."""
+        if self._provider is not None:
+            self._provider.add_span_processor(processor)
 
     def end(self, timeout_s: float = END_S) -> None:
         """Send what waits, for a limited time, and trace nothing more. It blocks."""

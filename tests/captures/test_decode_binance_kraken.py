@@ -255,7 +255,7 @@ def test_every_kraken_checksum_is_verified(captures: Path) -> None:
             start += count
         bids = dict(sorted((p for p in bids.items() if p[1]), reverse=True)[:depth])
         asks = dict(sorted(p for p in asks.items() if p[1])[:depth])
-        assert book_checksum(list(bids.items()), list(asks.items())) == update["checksum"]
+        assert book_checksum(list(bids.items()), list(asks.items())) == update["check_value"]
         verified += 1
     assert verified == len(reading.books) > 250
 

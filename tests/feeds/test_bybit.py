@@ -83,5 +83,5 @@ def test_levels_may_come_in_another_form(kind: bytes, levels: bytes) -> None:
     assert not sealed.rejected
     assert sealed.prices.tolist() == [4, 3] * 2
     assert sealed.sizes.tolist() == [2, 1] * 2
-    fields = ["ts_event", "first", "last", "bids", "asks", "checksum", "flags"]
+    fields = ["ts_event", "first", "last", "bids", "asks", "check_value", "flags"]
     assert sealed.updates[0][fields].tolist() == sealed.updates[1][fields].tolist()

@@ -54,7 +54,7 @@ static void check_side(const Side *side) {
 static void run_book(const uint8_t *data, size_t size, int how) {
     enum { UPDATES_MAX = 64 };
     static Update updates[UPDATES_MAX];
-    static int64_t prices[UPDATES_MAX * 510], sizes[UPDATES_MAX * 510];
+    static int64_t prices[UPDATES_MAX * 14], sizes[UPDATES_MAX * 14];
     const int64_t bids[] = {3, 5, 9}, asks[] = {-40, -20}, held[] = {1, 2, 3};
     size_t count = 0, levels = 0;
     uint64_t last = 10;
@@ -62,17 +62,18 @@ static void run_book(const uint8_t *data, size_t size, int how) {
         Update *update = &updates[count];
         memset(update, 0, sizeof *update);
         update->instrument = how >> 7;
-        update->bids = at[0] % 4 ? at[0] % 4 : at[0];
-        update->asks = at[1] % 4;
-        update->previous = last + at[3] / 64;
-        update->first = last + 1 + at[2] / 64;
-        update->last = last = last + 1 + at[3] % 64 / 32;
-        update->flags = at[4] < 16 ? at[4] : 0;
+        update->bids = at[0] % 8;
+        update->asks = at[1] % 8;
+        update->previous = last + at[2] / 250;
+        update->first = last + 1 + at[2] / 250;
+        update->last = last = last + 1 + at[3] / 250;
+        update->flags = at[4] < 8 ? at[4] : 0;
         at += UPDATE_BYTES;
         for (uint32_t level = 0; level < update->bids + update->asks; level++, levels++) {
             const int has_more = end - at >= LEVEL_BYTES;
-            prices[levels] = has_more ? at[0] + 1 : 1;
-            sizes[levels] = has_more ? at[1] < 240 ? at[1] % 8 : -1 : 0;
+            /* Bids below 20 and asks from 20 on, but for some that cross. */
+            prices[levels] = 1 + (has_more ? at[0] < 250 ? at[0] % 19 : at[0] : 0) + 19 * (level >= update->bids);
+            sizes[levels] = has_more ? at[1] < 255 ? at[1] % 4 : -1 : 0;
             if (has_more) at += LEVEL_BYTES;
         }
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -210,7 +211,14 @@ def test_run_consume_and_audit_take_the_security_of_a_configuration(
     for done in (ran, read, proved):
         assert SASL_PASSWORD not in done.stdout + done.stderr
 
+    examined = call("doctor", str(path), env=env)
+    assert re.search(r"^ok +kafka login +SASL_SSL as ", examined.stdout, re.MULTILINE)
+
     path.write_text(kafka_lines(broker, tmp_path, password=WRONG_PASSWORD))
+    refused = call("doctor", str(path), env=env)
+    assert refused.returncode == 1
+    assert re.search(r"^failed +kafka login .*invalid credentials", refused.stdout, re.MULTILINE)
+    assert WRONG_PASSWORD not in refused.stdout + refused.stderr
     for command in (("consume", "secured.trades.v1"), ("audit",)):
         assert "invalid credentials" in one_line(
             call(*command, "--config", str(path), "--from", "beginning", env=env)

@@ -15,8 +15,6 @@ from tests.e2e.processes import simulated_venue
 from tests.e2e.test_lines import Heard, faults_of, settled
 from tests.faults.results import RowRecorder
 
-pytestmark = pytest.mark.long(minutes=4)
-
 SYMBOLS = 50
 RATE_PER_S = 10_000
 ROWS = 1_000_000
@@ -34,6 +32,7 @@ class Numbers(Heard):
         self.count += result.rows
 
 
+@pytest.mark.long(minutes=4)
 @pytest.mark.rows("D2")
 async def test_a_line_is_killed_under_load_and_a_million_rows_are_complete(
     tmp_path: Path, row: RowRecorder

@@ -196,11 +196,11 @@ def test_more_than_can_be_read(tmp_path: Path, row: RowRecorder) -> None:
     )
 
 
-@pytest.mark.long(minutes=23)
+@pytest.mark.long(minutes=17)
 @pytest.mark.rows("L7")
-def test_twenty_minutes_with_a_reconnect_each_second(tmp_path: Path, row: RowRecorder) -> None:
+def test_fifteen_minutes_with_a_reconnect_each_second(tmp_path: Path, row: RowRecorder) -> None:
     """2,000 connections; one of them is cut each second (all within 2,000 s)."""
-    connections, seconds = 2_000, 1_200
+    connections, seconds = 2_000, 900
     samples: list[tuple[int, int]] = []
     with load(tmp_path, connections, 5_000) as running:
         running.until_connected(connections)
@@ -209,15 +209,15 @@ def test_twenty_minutes_with_a_reconnect_each_second(tmp_path: Path, row: RowRec
             time.sleep(10)
             samples.append((resident_bytes(running.pid), open_descriptors(running.pid)))
         result = running.end().result
-    half = len(samples) // 2
-    grown = samples[-1][0] - samples[half][0]
-    descriptors = [count for _, count in samples[half:]]
+    warm = len(samples) // 3  # ten minutes are left
+    grown = samples[-1][0] - samples[warm][0]
+    descriptors = [count for _, count in samples[warm:]]
     assert result["reconnects"] >= seconds // 2
     assert max(descriptors) - min(descriptors) <= connections // 100
     assert grown <= 1 << 20
     row(
         "L7",
         promised="RSS slope <= 1 MB in 10 minutes; descriptors flat",
-        measured=f"{result['reconnects']:,} reconnects in 20 minutes: RSS {grown / KIB:+,.0f} KiB "
+        measured=f"{result['reconnects']:,} reconnects in 15 minutes: RSS {grown / KIB:+,.0f} KiB "
         f"in the last 10, descriptors within {max(descriptors) - min(descriptors)}",
     )

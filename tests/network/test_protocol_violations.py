@@ -23,6 +23,7 @@ from ingestor.sources.websocket.interface import (
     Connect,
     ConnectFailed,
     ConnectOptions,
+    PingLimit,
     ProtocolViolated,
 )
 from tests.network.test_streams import framed
@@ -372,8 +373,11 @@ async def test_an_end_within_the_answer(connect: Connect) -> None:
 
 
 @pytest.mark.rows("X8")
-async def test_pings_of_a_peer_that_reads_no_pong_take_bounded_memory(connect: Connect) -> None:
+async def test_pings_of_a_peer_that_reads_no_pong_take_bounded_memory(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is given up once its pongs fill the buffers; nothing of what it sends is lost before."""
+    monkeypatch.setattr(PingLimit, "PER_SECOND", 1 << 30)  # they come slowly, in a real life
     server = socket.create_server(("127.0.0.1", 0))
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     ended = threading.Event()

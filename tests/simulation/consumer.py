@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from ingestor.model.batch import TickBatch
+import numpy as np
+
+from ingestor.model.batch import InstrumentLike, TickBatch
 from ingestor.model.row_classes import RowClass
 from ingestor.model.rows import Cause, Flag, Kind, Rows, Side
 from tests.simulation.market import ASK, BID, DECIMALS, Market, fingerprint
@@ -53,6 +55,17 @@ class _Book:
         return True
 
 
+def _of_each(batch: TickBatch) -> Iterator[tuple[InstrumentLike, Rows]]:
+    """Yield the rows of each instrument, in order; those of two revisions as they alternate."""
+    by_key: dict[str, list[int]] = {}
+    for number in dict.fromkeys(batch.rows["instrument"].tolist()):
+        by_key.setdefault(batch.instruments[number].key, []).append(number)
+    for numbers in by_key.values():
+        rows = batch.rows[np.isin(batch.rows["instrument"], numbers)]
+        for run in np.split(rows, np.flatnonzero(np.diff(rows["instrument"])) + 1):
+            yield batch.instruments[int(run["instrument"][0])], run
+
+
 class Consumer:
     """Reads what the broker has. gaps: declared ones, by (symbol, row class, cause)."""
 
@@ -86,9 +99,7 @@ class Consumer:
     def take(self, batch: TickBatch) -> None:
         """Take rows in the order of the log."""
         self._hash.update(batch.rows.tobytes())
-        for number in dict.fromkeys(batch.rows["instrument"].tolist()):
-            one = batch.instruments[number]
-            rows = batch.rows[batch.rows["instrument"] == number]
+        for one, rows in _of_each(batch):
             market = self._venue.markets[one.key.rpartition(":")[2]]
             self._check_times(market.symbol, batch.row_class, rows)
             units = (10 ** (DECIMALS - one.price_exponent), 10 ** (DECIMALS - one.size_exponent))

@@ -27,7 +27,7 @@ def test_two_minutes_of_twenty_symbols() -> None:
     assert min(outcome.rows.values()) > 0
 
 
-@pytest.mark.long(minutes=3)
+@pytest.mark.long(minutes=4)
 @pytest.mark.rows("V1")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_day_of_two_hundred_symbols(seed: int, row: RowRecorder) -> None:

@@ -35,6 +35,7 @@ class BinanceUs(Binance):
     markets: ClassVar[Mapping[str, Market]] = {
         "spot": replace(
             _SPOT,
+            other_hosts=(),
             endpoints=(Endpoint("wss://stream.binance.us:9443/ws"),),
             rest_url="https://api.binance.us",
             recorded="",

@@ -37,10 +37,12 @@ class AuxiliaryQueue:
         clock: Callable[[], int] = time.time_ns,
         bytes_max: int = 512 << 10,
     ) -> None:
-        """Args:
-        progress: set whenever records were acked or dropped.
-        clock: ns since the epoch.
-        bytes_max: size of a batch.
+        """Create the auxiliary queue.
+
+        Args:
+            progress: set whenever records were acked or dropped.
+            clock: ns since the epoch.
+            bytes_max: size of a batch.
         """
         self.topics: dict[str, AuxiliaryTopic] = {}
         self._progress = progress

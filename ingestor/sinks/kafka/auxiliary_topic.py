@@ -79,7 +79,8 @@ class _Partition:
 
     def take(self, bytes_max: int) -> None:
         """Take the next batch: after a failure one record, so that the one that is refused for
-        itself is found."""
+        itself is found.
+        """
         self.in_flight = [self.queue.popleft()]
         size_bytes = self.in_flight[0].size
         while self.queue and not self.failures and len(self.in_flight) < _WINDOW:
@@ -101,9 +102,11 @@ class _Partition:
 
 
 class AuxiliaryTopic:
-    """The records of one topic, in order for each key. `acked`, `dropped` (for lack of room),
-    `refused` (by Kafka, for good) and `fenced` (this life was over) count them; what is none of
-    these is pending."""
+    """The records of one topic, in order for each key.
+
+    `acked`, `dropped` (for lack of room), `refused` (by Kafka, for good) and `fenced` (this life
+    was over) count them; what is none of these is pending.
+    """
 
     def __init__(
         self,
@@ -113,12 +116,14 @@ class AuxiliaryTopic:
         clock: Callable[[], int],
         bytes_max: int,
     ) -> None:
-        """Args:
-        name: full name of the topic.
-        schema: of its records.
-        progress: set whenever records were acked or refused.
-        clock: ns since the epoch.
-        bytes_max: size of a batch.
+        """Create the auxiliary topic.
+
+        Args:
+            name: full name of the topic.
+            schema: of its records.
+            progress: set whenever records were acked or refused.
+            clock: ns since the epoch.
+            bytes_max: size of a batch.
         """
         self.name = name
         self.acked = self.dropped = self.refused = self.fenced = 0

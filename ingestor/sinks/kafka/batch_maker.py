@@ -38,12 +38,14 @@ class BatchMaker:
         refusals: Refusals,
         json_batches: JsonBatches | None = None,
     ) -> None:
-        """Args:
-        settings: of the producer.
-        encoder: makes records of rows.
-        headers: of each record, by class.
-        refusals: gives the records of a wrong clock other times.
-        json_batches: writes what it can of JSON records, in place of the encoder.
+        """Create the batch maker.
+
+        Args:
+            settings: of the producer.
+            encoder: makes records of rows.
+            headers: of each record, by class.
+            refusals: gives the records of a wrong clock other times.
+            json_batches: writes what it can of JSON records, in place of the encoder.
         """
         self._bytes_max = settings.max_batch_bytes
         self._encoder = encoder

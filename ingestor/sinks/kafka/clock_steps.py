@@ -25,9 +25,11 @@ class ClockSteps:
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Args:
-        clock: ns since the epoch.
-        monotonic: ns since any time.
+        """Create the clock steps.
+
+        Args:
+            clock: ns since the epoch.
+            monotonic: ns since any time.
         """
         self._clock = clock
         self._monotonic = monotonic

@@ -171,7 +171,8 @@ class InFlightWindow:
 
     def wait_s(self, connection: Connection, now_s: float) -> float | None:
         """Return in how many seconds a flight may start over a connection; None: there is nothing
-        to start, or something else must happen first."""
+        to start, or something else must happen first.
+        """
         if self.is_held or self.is_frozen:
             return None
         if not self.under_way:

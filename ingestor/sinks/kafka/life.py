@@ -55,11 +55,13 @@ class Life:
         renew_s: float = RENEW_S,
         doubt_s: float = DOUBT_S,
     ) -> None:
-        """Args:
-        transactional_id: of this life alone.
-        monotonic_s: seconds since any time.
-        renew_s: how often Kafka is reminded of the id.
-        doubt_s: how long after its last answer nothing is sent before it has answered again.
+        """Create the life.
+
+        Args:
+            transactional_id: of this life alone.
+            monotonic_s: seconds since any time.
+            renew_s: how often Kafka is reminded of the id.
+            doubt_s: how long after its last answer nothing is sent before it has answered again.
         """
         self.transactional_id = transactional_id
         self._monotonic_s = monotonic_s

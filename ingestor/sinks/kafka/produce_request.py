@@ -107,12 +107,14 @@ class ProduceClient:
         life: Life | None = None,
         identity: ProducerIdentity | None = None,
     ) -> None:
-        """Args:
-        producer: started, idempotent.
-        compression: of batches.
-        timeout_ms: what the broker may take.
-        life: gives out epochs; None where the producer counts its own.
-        identity: under which the life begins; the producer's own by default.
+        """Create the produce client.
+
+        Args:
+            producer: started, idempotent.
+            compression: of batches.
+            timeout_ms: what the broker may take.
+            life: gives out epochs; None where the producer counts its own.
+            identity: under which the life begins; the producer's own by default.
         """
         self._client = producer.client
         self._cluster = producer.client.cluster

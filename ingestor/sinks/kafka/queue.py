@@ -174,10 +174,12 @@ class PublishQueue:
         counts: SinkCounts,
         backpressure: Backpressure,
     ) -> None:
-        """Args:
-        budget: bounds of what waits.
-        counts: told what becomes of rows.
-        backpressure: stops reading, and is told of instruments whose rows are shed.
+        """Create the publish queue.
+
+        Args:
+            budget: bounds of what waits.
+            counts: told what becomes of rows.
+            backpressure: stops reading, and is told of instruments whose rows are shed.
         """
         self.budget = budget
         self.policy = OverloadPolicy(budget)
@@ -311,7 +313,8 @@ class PublishQueue:
     def _keep_shares(self, now_ns: int, *, with_age: bool) -> None:
         """Shed the partitions that are set apart and hold more than their share, or too old rows.
 
-        A topic has SHARE_OF_TOPIC of the budget, in equal parts for its partitions."""
+        A topic has SHARE_OF_TOPIC of the budget, in equal parts for its partitions.
+        """
         budget = self.budget
         partition_queues = Counter(row_class for row_class, _ in self.partition_queues)
         for partition_queue in self.apart:
@@ -478,8 +481,9 @@ class PublishQueue:
         return self.rows < before
 
     def _excess_bytes(self) -> int:
-        """Return the bytes that must go to come down to `shed_to`. Rows in excess count as the
-        widest row.
+        """Return the bytes that must go to come down to `shed_to`.
+
+        Rows in excess count as the widest row.
         """
         budget = self.budget
         apart_bytes, apart_rows = self._apart_held()

@@ -62,10 +62,12 @@ class Refusals:
         clock: Callable[[], int],
         dead_letter: Callable[[PartitionQueue, InFlightBatch, str], None],
     ) -> None:
-        """Args:
-        steps: of the wall clock.
-        clock: ns since the epoch.
-        dead_letter: called with a batch of one row that Kafka will never take, and the reason.
+        """Create the refusals.
+
+        Args:
+            steps: of the wall clock.
+            clock: ns since the epoch.
+            dead_letter: called with a batch of one row that Kafka will never take, and the reason.
         """
         self._steps = steps
         self._clock = clock

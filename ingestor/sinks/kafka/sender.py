@@ -75,15 +75,17 @@ class Sender:
         progress: asyncio.Event,
         refusals: Refusals,
     ) -> None:
-        """Args:
-        settings: of the producer.
-        queue: rows to send.
-        counts: told of acks.
-        batches: makes batches of rows.
-        clock: ns since the epoch.
-        monotonic: ns, as the times of the queue.
-        progress: set whenever something was settled, or failed.
-        refusals: judges batches that are refused for good.
+        """Create the sender.
+
+        Args:
+            settings: of the producer.
+            queue: rows to send.
+            counts: told of acks.
+            batches: makes batches of rows.
+            clock: ns since the epoch.
+            monotonic: ns, as the times of the queue.
+            progress: set whenever something was settled, or failed.
+            refusals: judges batches that are refused for good.
         """
         self._settings = settings
         self._queue = queue
@@ -136,7 +138,8 @@ class Sender:
 
     def wake(self, partition_queues: Iterable[PartitionQueue]) -> None:
         """Rows may have been queued in these lanes: send them once this turn of the loop is over,
-        with what else it brings."""
+        with what else it brings.
+        """
         if self.produce is not None:
             self._wake(
                 [
@@ -347,7 +350,8 @@ class Sender:
     ) -> list[tuple[InFlightWindow, InFlightBatch]]:
         """Start the next batch of each lane that may still start one: the same as before after a
         failure that passes, else the next rows, all of a class encoded together. unmade: gets what
-        was raised while a batch was made."""
+        was raised while a batch was made.
+        """
         connection = produce.connection(node)
         if connection is None:
             return []

@@ -92,19 +92,21 @@ class KafkaSink:
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Args:
-        settings: of producer and topics.
-        instruments: by number, may grow.
-        counts: told what becomes of rows.
-        session: 16 bytes, unique to this run of the process.
-        life: transactional id of this run alone, by which others can fence it; None where
-            nobody else publishes the same.
-        budget: bounds of what waits for Kafka.
-        backpressure: stops reading, and is told of instruments whose rows are dropped.
-        on_fenced: called once another has fenced this life. Who runs several may set it later.
-        more_headers: of every record of rows, beside `schema`.
-        clock: ns since the epoch, for timestamps alone.
-        monotonic: ns since any time, for all durations.
+        """Create the Kafka sink.
+
+        Args:
+            settings: of producer and topics.
+            instruments: by number, may grow.
+            counts: told what becomes of rows.
+            session: 16 bytes, unique to this run of the process.
+            life: transactional id of this run alone, by which others can fence it; None where
+                nobody else publishes the same.
+            budget: bounds of what waits for Kafka.
+            backpressure: stops reading, and is told of instruments whose rows are dropped.
+            on_fenced: called once another has fenced this life. Who runs several may set it later.
+            more_headers: of every record of rows, beside `schema`.
+            clock: ns since the epoch, for timestamps alone.
+            monotonic: ns since any time, for all durations.
         """
         self.settings = settings
         self.session = session
@@ -196,9 +198,9 @@ class KafkaSink:
         self._keeper.want(row_class)
 
     def publish(self, topic: str, key: bytes | None, value: bytes, *, ts_ms: int) -> None:
-        """Queue one record for an auxiliary topic. It is dropped, and counted in `side.dropped`,
-        when
-        the queue is full.
+        """Queue one record for an auxiliary topic.
+
+        It is dropped, and counted in `side.dropped`, when the queue is full.
 
         Args:
             topic: Name of the topic without the prefix.
@@ -213,7 +215,8 @@ class KafkaSink:
         """Return where a reader of an image taken now goes on: topic, partition, session, and a
         sequence number that no row submitted after this call is below.
 
-        Rows that are queued now are read once more: sizes are absolute, so that does no harm."""
+        Rows that are queued now are read once more: sizes are absolute, so that does no harm.
+        """
         partition = self._partitions[row_class].of(instrument)
         partition_queue = self.queue.partition_queues.get((row_class, partition))
         return {
@@ -366,7 +369,8 @@ class KafkaSink:
     def _follow_partitions(self) -> None:
         """Route by the topics' real partitions, once they are known, and when they have become
         fewer: a topic was made again. One that grows would tear an instrument's order apart, so
-        that its new partitions are not used before the next start."""
+        that its new partitions are not used before the next start.
+        """
         produce = self._sender.produce
         if produce is None:
             return

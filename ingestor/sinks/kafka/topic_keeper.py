@@ -31,9 +31,11 @@ class TopicKeeper:
     """Creates topics and says which tick topics must not be written to."""
 
     def __init__(self, settings: KafkaSettings, refused: dict[str, str]) -> None:
-        """Args:
-        settings: names and configuration of the topics.
-        refused: gets the tick topics that must not be written to, with the reason.
+        """Create the topic keeper.
+
+        Args:
+            settings: names and configuration of the topics.
+            refused: gets the tick topics that must not be written to, with the reason.
         """
         self.is_final = False  # what `find` or `prepare` raised comes back until somebody acts
         self._settings = settings

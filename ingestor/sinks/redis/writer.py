@@ -50,10 +50,12 @@ class RedisWriter:
         record: Callable[[str], Mapping[str, Any] | None],
         changes: Changes,
     ) -> None:
-        """Args:
-        settings: Where to write.
-        record: Returns the last values of an instrument's key.
-        changes: Keys that are due.
+        """Create the Redis writer.
+
+        Args:
+            settings: Where to write.
+            record: Returns the last values of an instrument's key.
+            changes: Keys that are due.
         """
         self.counts: Counter[str] = Counter(written=0, failed=0)
         self._settings = settings

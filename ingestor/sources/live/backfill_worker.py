@@ -59,15 +59,17 @@ class BackfillWorker:
         settings: BackfillSettings = DEFAULTS,
         clocks: Clocks | None = None,
     ) -> None:
-        """Args:
-        connections: find who carries an instrument.
-        gaps: knows what is missing.
-        table: the instruments.
-        flush: takes what was fetched to the sinks, now.
-        pools: ask the venues.
-        tap: records what is fetched and decided.
-        settings: when to ask, and when to stop asking.
-        clocks: those of the machine by default.
+        """Create the backfill worker.
+
+        Args:
+            connections: find who carries an instrument.
+            gaps: knows what is missing.
+            table: the instruments.
+            flush: takes what was fetched to the sinks, now.
+            pools: ask the venues.
+            tap: records what is fetched and decided.
+            settings: when to ask, and when to stop asking.
+            clocks: those of the machine by default.
         """
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self._connections = connections

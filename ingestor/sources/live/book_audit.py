@@ -72,7 +72,8 @@ def is_audited(adapter: type[FeedAdapter]) -> bool:
 class AuditSettings:
     """interval_s: between two comparisons, at least. lead_s: how long before the request a book's
     states are kept: an image may come from a cache. settle_s: how long after the answer the update
-    that it shows may come. poll_s: how often it is looked for."""
+    that it shows may come. poll_s: how often it is looked for.
+    """
 
     interval_s: float
     lead_s: float = 1.0

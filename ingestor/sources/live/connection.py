@@ -114,14 +114,16 @@ class Connection:
         requests: RequestPace,
         take: Take | None = None,
     ) -> None:
-        """Args:
-        owner: told what becomes of the connection.
-        slot: its place in the plan.
-        session: its protocol.
-        arrive: called with each frame.
-        on_read_complete: called after each read.
-        requests: how fast it may send requests.
-        take: takes the frames of a read that holds several.
+        """Create the connection.
+
+        Args:
+            owner: told what becomes of the connection.
+            slot: its place in the plan.
+            session: its protocol.
+            arrive: called with each frame.
+            on_read_complete: called after each read.
+            requests: how fast it may send requests.
+            take: takes the frames of a read that holds several.
         """
         self._owner = owner
         self.arrive = arrive
@@ -194,7 +196,8 @@ class Connection:
 
     def retire(self, verdict: TransportError) -> None:
         """End it with a closing handshake; what still arrives is counted and left out, since its
-        successor brings the same."""
+        successor brings the same.
+        """
         self.verdict = verdict
         if self.link is not None:
             self.link.deliver_to(self._leave_out)
@@ -207,8 +210,10 @@ class Connection:
 
 
 class TappedConnection(Connection):
-    """The same, heard by a recorder. A class of its own, so that no frame asks whether there is
-    one."""
+    """The same, heard by a recorder.
+
+    A class of its own, so that no frame asks whether there is one.
+    """
 
     __slots__ = ("_arrive", "_number", "_tap")
 

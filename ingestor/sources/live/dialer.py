@@ -91,11 +91,13 @@ class Dialers:
         workers: int,
         clock_s: Callable[[], float],
     ) -> None:
-        """Args:
-        attempt: opens a slot's connection and handles its failures.
-        settings: how many attempts may run at a time, and limits in place of the venues'.
-        workers: processes that share what the venues allow.
-        clock_s: seconds of a clock that is never set.
+        """Create the dialers.
+
+        Args:
+            attempt: opens a slot's connection and handles its failures.
+            settings: how many attempts may run at a time, and limits in place of the venues'.
+            workers: processes that share what the venues allow.
+            clock_s: seconds of a clock that is never set.
         """
         self._clock_s = clock_s
         self._attempt = attempt

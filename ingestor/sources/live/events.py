@@ -25,8 +25,9 @@ _CLOSE_CODES: Final = range(1000, 1016)
 
 
 class SupervisorEvents:
-    """Receive the supervisor's events, to publish or log them. All are rare; the default does
-    nothing.
+    """Receive the supervisor's events, to publish or log them.
+
+    All are rare; the default does nothing.
     """
 
     def up(self, planned: PlannedConnection, session: Session) -> None:

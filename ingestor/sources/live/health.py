@@ -1,8 +1,10 @@
 """Find what is due by time on open connections: pings and their pongs, acks, age.
 
-One timer for all connections looks at a tenth of them every 100 ms: whether something arrived since
-the last look, and whether something is due. Durations are measured between looks by a clock that is
-never set: the time at which a frame arrived is the wall clock's, and only tells that there was one.
+One timer for all connections looks at a tenth of them every 100 ms, oftener where patience is
+short: whether something arrived since the last look, and whether something is due. A ping is sent
+at the last look before its time, so that a dead peer is found a look after its own at the latest.
+Durations are measured between looks by a clock that is never set: the time at which a frame arrived
+is the wall clock's, and only tells that there was one.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ class HealthChecker:
         clock_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._clock_ns = clock_ns
-        self._interval_ns = round(patience.ping_interval_s * SECOND)
+        shortest_s = min(patience.ping_interval_s, patience.ping_timeout_s)
+        self._slice_s = min(_SLICE_S, shortest_s / (2 * _SLICES))
+        self._interval_ns = round((patience.ping_interval_s - self._slice_s * _SLICES) * SECOND)
         self._timeout_ns = round(patience.ping_timeout_s * SECOND)
         self._ack_ns = round(patience.ack_timeout_s * SECOND)
         self._stable_ns = round(patience.stable_s * SECOND)
@@ -84,7 +88,7 @@ class HealthChecker:
             round_of_slots = list(slots())
             size = -(-len(round_of_slots) // _SLICES)
             for slice_number in range(_SLICES):
-                await asyncio.sleep(_SLICE_S)
+                await asyncio.sleep(self._slice_s)
                 if not paused():
                     place = slice_number * size
                     self.look(round_of_slots[place : place + size], self._clock_ns())
@@ -133,8 +137,10 @@ class HealthChecker:
         connection.due_ns = min(connection.due_ns, connection.refused_ns)
 
     def resumed(self, connections: Iterable[Connection], paused_ns: int) -> None:
-        """Reading goes on: what was not read is no silence of the peer. A short pause is no matter
-        (the throttle's come often, and are soon over)."""
+        """Reading goes on: what was not read is no silence of the peer.
+
+        A short pause is no matter (the throttle's come often, and are soon over).
+        """
         if paused_ns < self._timeout_ns // _MATTERS:
             return
         for connection in connections:

@@ -86,7 +86,8 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class PlannedConnection:
     """One connection. number: its place in the whole plan, whatever share of it is run. line: 0,
-    or 1 for the second one of a feed with two lines."""
+    or 1 for the second one of a feed with two lines.
+    """
 
     number: int
     adapter: type[FeedAdapter]
@@ -482,7 +483,9 @@ def _fill(
 
 def at_origin(url: str, origin: str | None) -> str:
     """Return an address whose scheme, host and port are replaced; path and query are the venue's.
-    None: as it is."""
+
+    None: as it is.
+    """
     if origin is None:
         return url
     target, parts = urlsplit(origin), urlsplit(url)

@@ -24,10 +24,12 @@ class RequestPace:
         shared: RateLimiter | None = None,
         clock_s: Callable[[], float] = monotonic,
     ) -> None:
-        """Args:
-        limits: the venue's.
-        shared: of all connections from this connection's source address; None = no such limit.
-        clock_s: seconds of a clock that is never set.
+        """Create the request pace.
+
+        Args:
+            limits: the venue's.
+            shared: of all connections from this connection's source address; None = no such limit.
+            clock_s: seconds of a clock that is never set.
         """
         self._own = RateLimiter(limits.requests_per_s, max(1, int(limits.requests_per_s)), clock_s)
         self._shared = shared
@@ -50,9 +52,11 @@ class SharedPaces:
     """The limiters of source addresses, one for each venue and address that has such a limit."""
 
     def __init__(self, workers: int, clock_s: Callable[[], float]) -> None:
-        """Args:
-        workers: processes that share what the venues allow.
-        clock_s: seconds of a clock that is never set.
+        """Create the shared paces.
+
+        Args:
+            workers: processes that share what the venues allow.
+            clock_s: seconds of a clock that is never set.
         """
         self._workers = workers
         self._clock_s = clock_s

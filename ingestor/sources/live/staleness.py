@@ -8,7 +8,7 @@ suspicious: for arrivals at random, 25 mean gaps, which by chance happens once i
 - A stream whose limit is above the ceiling is *quiet*: time alone never makes it suspicious. The
   other channels of its symbol can: when they had far more events than usual since it last spoke,
   it is suspected at the ceiling at the latest.
-- When all streams of a connection are silent, for longer than they ever are together, and those
+- When all streams of a connection are silent, for longer than they ever are together, and symbols
   beside the fastest should have spoken many times, they need no probe: reconnect. (Streams that
   speak at the same moments, such as candles, are silent together as a matter of course.)
 - Only rows count. Heartbeats, acks and pings prove the socket, not the stream.
@@ -65,7 +65,8 @@ class StalenessSettings:
     """floor_s: no stream is suspected sooner. ceiling_s: streams that are silent for longer as a
     matter of course are not judged by time. half_life_s: of what was learned.
     gaps_min: gaps to be seen before a stream is judged. silent_look_s: until the first look at a
-    silent stream; each later one waits twice as long, at most silent_look_max_s."""
+    silent stream; each later one waits twice as long, at most silent_look_max_s.
+    """
 
     floor_s: float = 5.0
     ceiling_s: float = 300.0
@@ -336,15 +337,19 @@ class Staleness:
     def _dead_connections(self, watched: _Index, usual: _Numbers, now: float) -> NDArray[np.bool_]:
         """Return, for each watched stream, whether its whole connection must be dead.
 
-        usual: the streams' limits, which say how fast they speak. The slower streams of the
-        connection together, without the fastest (its silence may be its own), should have spoken 25
-        times by now; and it was never silent for a third of that.
+        usual: the streams' limits, which say how fast they speak. The slower symbols of the
+        connection together, without the fastest (its silence may be its own: a halt), should have
+        spoken 25 times by now; and it was never silent for a third of that. Channels of a symbol
+        speak together: the fastest counts.
         """
         settings, of_stream = self._settings, self._connection[watched]
-        rates = 2 * settings.mean_multiple / usual
-        total = np.bincount(of_stream, rates)
+        symbols, rates = watched // len(self._classes), 2 * settings.mean_multiple / usual
+        is_first = (np.diff(symbols, prepend=_NONE) != 0) | (np.diff(of_stream, prepend=_NONE) != 0)
+        first = np.flatnonzero(is_first)
+        rates, of_symbol = np.maximum.reduceat(rates, first), of_stream[first]
+        total = np.bincount(of_symbol, rates)
         fastest, last = np.zeros(len(total)), np.full(len(total), -np.inf)
-        np.maximum.at(fastest, of_stream, rates)
+        np.maximum.at(fastest, of_symbol, rates)
         np.maximum.at(last, of_stream, self._streams.last[watched])
         silence = np.where(np.isneginf(last), 0.0, now - last)  # -inf: a number without streams
         usual_silence = settings.longest_multiple * self._connections.longest()[: len(total)]

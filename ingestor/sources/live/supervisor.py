@@ -84,17 +84,21 @@ class Supervisor(SessionEvents):
         random: Callable[[], float] = random_module.random,
         clocks: Clocks | None = None,
     ) -> None:
-        """Args:
-        plan: the connections to begin with.
-        table: the instruments of all plans.
-        frame_queues: where frames wait to be decoded, by venue and market.
-        read_complete_of: returns what is called after each read of a queue's frames.
-        request_flush: called after what is put into the buffer out of turn.
-        tap: records what is sent and received.
-        listeners: told of what happens to connections and streams.
-        ssl_context: None means the system's trusted certificates.
-        pools: ask venues over REST; whoever gives them closes them.
-        random: returns numbers uniform in [0, 1).
+        """Create the supervisor.
+
+        Args:
+            plan: the connections to begin with.
+            table: the instruments of all plans.
+            frame_queues: where frames wait to be decoded, by venue and market.
+            read_complete_of: returns what is called after each read of a queue's frames.
+            request_flush: called after what is put into the buffer out of turn.
+            tap: records what is sent and received.
+            settings: limits and pace of connecting.
+            listeners: told of what happens to connections and streams.
+            ssl_context: None means the system's trusted certificates.
+            pools: ask venues over REST; whoever gives them closes them.
+            random: returns numbers uniform in [0, 1).
+            clocks: those of the machine by default.
         """
         self.slots = ConnectionSlots(plan)
         self._plan = plan

@@ -87,7 +87,8 @@ class ColumnDigits:
 
     def usual(self) -> list[Known]:
         """Return the instruments of which enough was seen, with the decimals that are usual: from
-        now on `take_rows` takes rows in these units."""
+        now on `take_rows` takes rows in these units.
+        """
         self.has_changed = False
         shape = 2, max(self._columns, default=-1) + 1
         self._exponents = np.zeros(shape, np.int64)

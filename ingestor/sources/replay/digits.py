@@ -100,7 +100,8 @@ class Digits:
     @property
     def usual(self) -> tuple[int, int, int]:
         """Return what numbers that say nothing new have at most: decimals with trailing zeros,
-        decimals without them, digits before the point."""
+        decimals without them, digits before the point.
+        """
         return max(self._printed, self._certain), self._certain, self._certain_whole
 
     @property
@@ -114,7 +115,8 @@ class Digits:
 
     def fitted(self, listed: int) -> int:
         """Return an exponent that a list gives, raised to what the numbers need: orders at a finer
-        tick than today's may still be there."""
+        tick than today's may still be there.
+        """
         return self._needed(max(listed, self._certain), self._room())
 
     def _room(self) -> int:

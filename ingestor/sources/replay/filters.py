@@ -15,7 +15,8 @@ from ingestor.sources.replay.options import ReplayOptions
 
 def matches_any(one: Instrument, wanted: Collection[str]) -> bool:
     """Return whether an instrument has one of these names: the venue's symbol, the canonical one,
-    or its key."""
+    or its key.
+    """
     if one.symbol in wanted or one.canonical in wanted or one.key in wanted:
         return True
     # Inferred: nobody said what its base and quote are.
@@ -60,6 +61,8 @@ def kept_of(batch: TickBatch, options: ReplayOptions, table: InstrumentTable) ->
     if options.start_ns:
         rows = rows[rows["ts_recv"] >= options.start_ns]
     if options.symbols and len(rows):
-        wanted = np.array([matches_any(one, options.symbols) for one in table], np.bool_)
+        wanted = np.array(
+            [matches_any(instrument, options.symbols) for instrument in table], np.bool_
+        )
         rows = rows[wanted[rows["instrument"]]]
     return TickBatch(batch.row_class, rows, batch.instruments)

@@ -58,7 +58,8 @@ class FoundFeeds:
 
     def _shared(self, chain: SegmentChain, failure: UntoldMarket) -> list[RecordedFeed]:
         """Return a feed for each market of a chain whose markets share an address: each reads the
-        whole chain, and leaves out what is of others."""
+        whole chain, and leaves out what is of others.
+        """
         adapter = self._adapters(self._options.venue or venue_of(chain, self._adapters))
         found = []
         if issubclass(adapter, TellsMarkets):
@@ -79,7 +80,8 @@ class FoundFeeds:
         self, chain: SegmentChain, wanted: str, *, is_shared: bool = False
     ) -> RecordedFeed | None:
         """wanted: the market of connections that don't say theirs; "" where all of them must.
-        is_shared: they carry other markets besides."""
+        is_shared: they carry other markets besides.
+        """
         options = self._options
         venue = chain.venue
         if chain.is_foreign:

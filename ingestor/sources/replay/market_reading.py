@@ -108,10 +108,12 @@ class MarketReading:
         market: str,
         may_be: Callable[[str], bool] | None = None,
     ) -> None:
-        """Args:
-        adapter: Of the venue.
-        market: Its name.
-        may_be: As of `EverySymbol`.
+        """Create the market reading.
+
+        Args:
+            adapter: Of the venue.
+            market: Its name.
+            may_be: As of `EverySymbol`.
         """
         self.forms = BookForms(adapter, market)
         self._symbols = EverySymbol(may_be)

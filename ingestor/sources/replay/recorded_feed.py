@@ -24,7 +24,8 @@ from ingestor.sources.replay.survey import Survey, may_be_of
 
 class _Surveyed(Session):
     """A connection of others: its data said what it carries, and its requests had other numbers
-    than an adapter gives them, so a refusal is of none of its streams."""
+    than an adapter gives them, so a refusal is of none of its streams.
+    """
 
     __slots__ = ()
 
@@ -33,7 +34,8 @@ class _Surveyed(Session):
 
     def _reject(self, payload: bytes, failure: Exception, ts_recv: int) -> None:
         """Refuse the current frame, or leave it out where it is of another market that shares the
-        address."""
+        address.
+        """
         is_other = isinstance(failure, UnknownInstrument) and not may_be_of(
             type(self.adapter), self.market, failure.symbol
         )
@@ -163,7 +165,8 @@ class RecordedFeed:
 
     def open_surveyed(self, connection: Connection, ts_ns: int) -> Session | None:
         """Begin a connection of a recording that does not say what it carries; return None where
-        its market isn't wanted, or not known as it has no data."""
+        its market isn't wanted, or not known as it has no data.
+        """
         market, pairs, offer = self.market, list[tuple[str, str]](), None
         if self.survey is not None:
             market = self.survey.markets.get(connection, market)
@@ -237,9 +240,11 @@ class RecordedFeed:
             session.replace_instruments(numbers)
 
     def fetched(self, line: Http) -> bool:
-        """A REST answer: a book snapshot, or lost trades; return whether it is that. Of ours, an
-        answer to no connection is a list of instruments; those in force are said by headers,
-        connects and decisions."""
+        """A REST answer: a book snapshot, or lost trades; return whether it is that.
+
+        Of ours, an answer to no connection is a list of instruments; those in force are said by
+        headers, connects and decisions.
+        """
         if not self.chain.is_foreign and line.conn is None:
             return False
         found = self._snapshot(line)

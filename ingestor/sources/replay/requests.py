@@ -38,7 +38,8 @@ def matches(url: str, request: RestRequest) -> bool:
 
 def snapshot_symbol(adapter: FeedAdapter, url: str) -> str | None:
     """Return whose book snapshot an address asks for; "" when it doesn't say, None when it is no
-    such address."""
+    such address.
+    """
     request = adapter.snapshot_request("?")
     if request is None:
         return None

@@ -203,7 +203,7 @@ class _Surveyor:
             if (not told or market in told) and matches(line.url, request):
                 with suppress(VenueError, DecodeError):
                     entries = entries_of(self._adapter, market, line.payload)
-                    wanted = (one for one in entries if self._is_of(market, one, symbols))
+                    wanted = (entry for entry in entries if self._is_of(market, entry, symbols))
                     listed = read_entries(self._adapter, market, wanted).instruments
                     for instrument in listed:
                         self._survey.listed[market, instrument.symbol] = instrument

@@ -38,14 +38,16 @@ class RestBudget:
         wall_s: Callable[[], float] = time.time,
         kept: Holds = holds,
     ) -> None:
-        """Args:
-        venue: whose pool it is.
-        pool: its name: that of the limit, or an origin.
-        limit: what the venue allows.
-        workers: processes that share what the venue allows.
-        clocks: of the process.
-        wall_s: returns seconds since the epoch: a venue counts by the minutes of the day.
-        kept: the holds of the process, which outlive a budget.
+        """Create the REST budget.
+
+        Args:
+            venue: whose pool it is.
+            pool: its name: that of the limit, or an origin.
+            limit: what the venue allows.
+            workers: processes that share what the venue allows.
+            clocks: of the process.
+            wall_s: returns seconds since the epoch: a venue counts by the minutes of the day.
+            kept: the holds of the process, which outlive a budget.
         """
         self._venue = venue
         self._pool = pool

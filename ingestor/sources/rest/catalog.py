@@ -46,7 +46,8 @@ _log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class CatalogSettings:
     """ttl_s: age at which answers on disk are asked for again. deadline_s: for all requests of one
-    list together, repetitions included. rest: of one request; None = as the pools have it."""
+    list together, repetitions included. rest: of one request; None = as the pools have it.
+    """
 
     cache_dir: Path
     ttl_s: float

@@ -32,13 +32,15 @@ class RestPools:
         weight_per_s: float | None = None,
         kept: Holds = holds,
     ) -> None:
-        """Args:
-        settings: of requests that come without their own.
-        ssl_context: None means the system's trusted certificates.
-        workers: processes that share what the venues allow.
-        clocks: of the process.
-        weight_per_s: of each pool, instead of what its venue allows.
-        kept: the venues' holds, which outlive the clients.
+        """Create the REST pools.
+
+        Args:
+            settings: of requests that come without their own.
+            ssl_context: None means the system's trusted certificates.
+            workers: processes that share what the venues allow.
+            clocks: of the process.
+            weight_per_s: of each pool, instead of what its venue allows.
+            kept: the venues' holds, which outlive the clients.
         """
         self._settings = settings
         self._ssl_context = ssl_context

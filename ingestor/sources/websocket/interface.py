@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from ingestor.config.proxy import proxy_secrets
 from ingestor.model.errors import TransportError
+from ingestor.model.timestamps import SECOND
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.telemetry.logs import Redactor
 
@@ -104,6 +105,38 @@ Arrive = Callable[[tuple[Any, bytes, int]], None]
 Take = Callable[[Any, bytes, int, int, int], int]
 
 
+class PingLimit:
+    """Counts the pings of a peer: exchanges send one in some seconds, and each is answered."""
+
+    __slots__ = ("_count", "_since_ns")
+
+    PER_SECOND: ClassVar = 1_000
+    TEXT: ClassVar = f"more than {PER_SECOND} pings in a second"
+
+    def __init__(self) -> None:
+        self._count = self._since_ns = 0
+
+    def is_over(self, now_ns: int) -> bool:
+        """Count a ping; return whether it is one too many. now_ns: of any clock."""
+        if now_ns - self._since_ns >= SECOND:
+            self._count, self._since_ns = 0, now_ns
+        self._count += 1
+        return self._count > self.PER_SECOND
+
+
+def oversize(size_bytes: int, fragments: int, bytes_max: int) -> str:
+    """Say what is too large about a fragmented message; empty if nothing is.
+
+    Args:
+        size_bytes: Of the fragments so far.
+        fragments: Those before the last one.
+        bytes_max: Bound of a message.
+    """
+    if size_bytes > bytes_max:
+        return f"message of more than {bytes_max} bytes"
+    return f"message of more than {FRAGMENTS_MAX} fragments" if fragments >= FRAGMENTS_MAX else ""
+
+
 class Link(Protocol):
     """An open connection. All calls return at once; after the end they do nothing."""
 
@@ -143,12 +176,14 @@ class Handler(Protocol):
     @property
     def arrive(self) -> Arrive:
         """Called with (session, payload, ts_recv) for each whole message. ts_recv: ns since the
-        epoch, taken once for each socket read."""
+        epoch, taken once for each socket read.
+        """
 
     @property
     def on_read_complete(self) -> Callable[[], None]:
         """Called when the last message of one socket read was handed over, or many of a long one;
-        once for several sockets that are read together and share it."""
+        once for several sockets that are read together and share it.
+        """
 
     def closed(self, failure: TransportError) -> None:
         """The connection ended. Exactly once, after `opened`; nothing follows."""
@@ -156,9 +191,9 @@ class Handler(Protocol):
 
 @runtime_checkable
 class TakesReads(Protocol):
-    """Cut the frames of a read itself: a handler may do that too. A transport may use this for
-    reads
-    that hold several frames, in place of `arrive`.
+    """Cut the frames of a read itself: a handler may do that too.
+
+    A transport may use this for reads that hold several frames, in place of `arrive`.
     """
 
     @property

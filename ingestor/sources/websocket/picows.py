@@ -31,16 +31,17 @@ from ingestor.sources.websocket.handshake import answer_end, check_answer
 from ingestor.sources.websocket.interface import (
     ABNORMAL_CLOSURE,
     CLOSE_TIMEOUT_S,
-    FRAGMENTS_MAX,
     NO_STATUS,
     Arrive,
     ClosedByUs,
     ConnectOptions,
     Handler,
+    PingLimit,
     ProtocolViolated,
     callback_failure,
     connect_failure,
     is_close_code,
+    oversize,
     take_of,
 )
 from ingestor.sources.websocket.poller import ReadComplete
@@ -88,6 +89,7 @@ class _PicowsLink(WSListener):
         "_on_read_complete",
         "_parts",
         "_parts_bytes",
+        "_pings",
         "_receive",
         "_rest",
         "_session",
@@ -118,6 +120,7 @@ class _PicowsLink(WSListener):
         self._library_waits = 0  # for so many bytes more, which belong to what it was given
         self._parts: list[bytes] | None = None
         self._parts_bytes = 0
+        self._pings = PingLimit()
         self._abandoned = False
         self.received_ns = 0
 
@@ -196,7 +199,8 @@ class _PicowsLink(WSListener):
 
     def _odd_frames(self, data: bytes, at: int) -> int:
         """Hand over whatever comes, from `at`; return where a frame begins that is to be kept until
-        there is more of it."""
+        there is more of it.
+        """
         if self._library_waits:
             at = self._feed(data, at, min(at + self._library_waits, len(data)))
         elif self._transport is None:
@@ -214,7 +218,8 @@ class _PicowsLink(WSListener):
 
     def _hand_over(self, data: bytes, at: int) -> int:
         """Give the frame at `at` to the library, as much as there is of it; return the end of what
-        it was given: `at` itself for a frame that is none of its own, or without a whole header."""
+        it was given: `at` itself for a frame that is none of its own, or without a whole header.
+        """
         if data[at] & _RESERVED_BITS and not self._library_waits:
             self._violated(WSCloseCode.PROTOCOL_ERROR, "reserved bits without an extension")
             return self._feed(data, at, len(data))
@@ -233,8 +238,10 @@ class _PicowsLink(WSListener):
         return self._feed(data, at, min(end, len(data)))
 
     def _answered(self, data: bytes) -> int:
-        """Check the answer to our handshake; return the end of it, 0: not whole. The library hears
-        of a good one only, since it must not be fed after one that it refused."""
+        """Check the answer to our handshake; return the end of it, 0: not whole.
+
+        The library hears of a good one only, since it must not be fed after one that it refused.
+        """
         try:
             end = answer_end(self._url, data)
             if not end:
@@ -249,8 +256,10 @@ class _PicowsLink(WSListener):
         return end
 
     def _feed(self, data: bytes, at: int, end: int) -> int:
-        """Give bytes to the library, which waited for so many at least; return their end. Once a
-        close frame was sent it gets everything, to hear of the answer; nothing else counts."""
+        """Give bytes to the library, which waited for so many at least; return their end.
+
+        Once a close frame was sent it gets everything, to hear of the answer; nothing else counts.
+        """
         library, view = self._library, memoryview(data)
         assert library is not None, "not started, or ended"
         self._library_waits -= end - at
@@ -368,6 +377,8 @@ class _PicowsLink(WSListener):
 
     def _rare(self, transport: WSTransport, frame: WSFrame) -> None:
         match frame.msg_type:
+            case WSMsgType.PING if self._pings.is_over(self.received_ns):
+                self._violated(WSCloseCode.POLICY_VIOLATION, PingLimit.TEXT)
             case WSMsgType.PING:
                 transport.send_pong(frame.get_payload_as_bytes())
             case WSMsgType.PONG:
@@ -385,12 +396,7 @@ class _PicowsLink(WSListener):
         if self._parts is None:
             self._parts, self._parts_bytes = [], 0
         self._parts_bytes += frame.payload_size
-        too_big = ""
-        if self._parts_bytes > self._message_bytes_max:
-            too_big = f"message of more than {self._message_bytes_max} bytes"
-        elif len(self._parts) >= FRAGMENTS_MAX:
-            too_big = f"message of more than {FRAGMENTS_MAX} fragments"
-        if too_big:
+        if too_big := oversize(self._parts_bytes, len(self._parts), self._message_bytes_max):
             self._parts = []
             self._violated(WSCloseCode.MESSAGE_TOO_BIG, too_big)
             return

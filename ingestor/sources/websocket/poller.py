@@ -31,8 +31,11 @@ class Reader(Protocol):
     """Read a socket when the poller says that it is ready."""
 
     def readable(self, descriptor: int) -> ReadComplete | None:
-        """Read once. Return what is to be called when the sockets that are ready with this one, and
-        return the same, are read too; None when nothing is."""
+        """Read once.
+
+        Return what is to be called when the sockets that are ready with this one, and return the
+        same, are read too; None when nothing is.
+        """
 
     def failed(self, failure: Exception) -> None:
         """`readable` raised: report it and end the connection."""

@@ -71,10 +71,10 @@ class SocketTransport(asyncio.Transport):
 
     @property
     def receive(self) -> Receive:
-        """Return the function that reads at most so many bytes of the descriptor. It returns none
-        when
-        the peer has ended. It raises BlockingIOError when there is nothing, OSError when the
-        connection is lost.
+        """Return the function that reads at most so many bytes of the descriptor.
+
+        It returns none when the peer has ended. It raises BlockingIOError when there is nothing,
+        OSError when the connection is lost.
         """
         return os.read
 
@@ -321,6 +321,7 @@ async def open_stream(options: ConnectOptions, host: str, port: int) -> SocketTr
 
 async def open_socket(options: ConnectOptions, host: str, port: int) -> socket.socket:
     """Return a socket to the first of the host's addresses that answers.
+
     The next one is tried beside it when that takes long (RFC 8305).
 
     Args:

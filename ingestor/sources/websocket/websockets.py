@@ -1,5 +1,7 @@
-"""The second transport: the `websockets` package. It has permessage-deflate and proxies, and costs
-about three times as much per message; one task reads each connection.
+"""The second transport: the `websockets` package.
+
+It has permessage-deflate and proxies, and costs about three times as much per message; one task
+reads each connection.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_connection
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Event, State
 from websockets.uri import WebSocketURI
 
 from ingestor.config.proxy import check_proxy
@@ -30,6 +33,7 @@ from ingestor.sources.websocket.interface import (
     ClosedByUs,
     ConnectOptions,
     Handler,
+    PingLimit,
     ProtocolViolated,
     callback_failure,
     connect_failure,
@@ -38,6 +42,7 @@ from ingestor.sources.websocket.interface import (
 from ingestor.sources.websocket.sockets import WRITE_BYTES_MAX, open_socket
 
 FRAMES_MAX: Final = 16  # frames that wait in the library before it stops reading the socket
+_PIECE_BYTES: Final = 4 << 10  # what the library parses in one go, of which each ping is answered
 _PORTS: Final = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 
 # It logs the text of every frame at DEBUG and violations that we report ourselves.
@@ -46,13 +51,17 @@ _quiet.setLevel(logging.CRITICAL + 1)
 
 
 class _Connection(ClientConnection):
-    """The library's connection. It is given an answer to the handshake that was found good, and
-    the peer gets so much time to end what is closed."""
+    """The library's connection.
+
+    It is given an answer to the handshake that was found good, and the peer gets so much time to
+    end what is closed.
+    """
 
     options: ConnectOptions
     refusal: TransportError | None = None  # why the answer was not good
     is_answered = False
     _head = b""
+    pings: PingLimit
     _end: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -61,7 +70,8 @@ class _Connection(ClientConnection):
                 data = self._answered(self._head + data)
                 if not data:
                     return
-            super().data_received(data)
+            for at in range(0, len(data), _PIECE_BYTES):
+                super().data_received(data[at : at + _PIECE_BYTES])
             if self.transport.get_write_buffer_size() > WRITE_BYTES_MAX:
                 self.transport.abort()  # it sends pings, and reads no pong
             if self._end is None and self.protocol.close_expected():
@@ -69,6 +79,13 @@ class _Connection(ClientConnection):
         except Exception as failure:  # noqa: BLE001  # the boundary of a callback
             self.refusal = callback_failure(self.options.url, failure)
             self.transport.abort()
+
+    def process_event(self, event: Event) -> None:
+        super().process_event(event)
+        if isinstance(event, Frame) and event.opcode is Opcode.PING:
+            is_open = self.protocol.state is State.OPEN
+            if self.pings.is_over(self.options.clock_ns()) and is_open:
+                self.protocol.fail(CloseCode.POLICY_VIOLATION, PingLimit.TEXT)
 
     def _answered(self, data: bytes) -> bytes:
         """Return what the library is to see of the answer and what follows; none for not yet."""
@@ -105,7 +122,7 @@ class _OneAttempt(open_connection):
         def factory(uri: WebSocketURI) -> ClientConnection:
             made = make(named)  # by its name, whatever address it was reached by
             assert isinstance(made, _Connection)
-            made.options = options
+            made.options, made.pings = options, PingLimit()
             self.made = made
             return made
 
@@ -269,7 +286,9 @@ def _failure(
 
 async def _attempt(options: ConnectOptions) -> _OneAttempt:
     """Return an attempt whose names are resolved, and which has a socket where there is no proxy.
-    Raises OSError."""
+
+    Raises OSError.
+    """
     parts = urlsplit(options.url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     settings: dict[str, Any] = {}  # the library refuses `ssl`, even None, for ws://

@@ -32,7 +32,8 @@ _UNREADABLE: Final = (msgspec.DecodeError, *MALFORMED)
 @dataclass(slots=True)
 class Frame:
     """A recorded frame that is data. streams: whose; changes: what it does to books; trades: what
-    it reports."""
+    it reports.
+    """
 
     ts_ns: int
     payload: bytes

@@ -62,7 +62,8 @@ CLOSE_TIMEOUT_S: Final = 2.0  # how long the closing handshake may take before T
 @dataclass(slots=True)
 class EmulatorStatistics:
     """frames_played: data frames of the recording that playback has passed. frames_sent: by
-    recorded stream, over all clients, as if without faults. faults: deliveries that one befell."""
+    recorded stream, over all clients, as if without faults. faults: deliveries that one befell.
+    """
 
     frames_played: int = 0
     frames_sent: Counter[str] = field(default_factory=Counter)

@@ -236,7 +236,8 @@ class Venue:
 
     def depths(self, message: Any) -> Iterator[tuple[str, int]]:
         """Yield books and the depth in which they were recorded, where a frame says it and the
-        name of the stream doesn't."""
+        name of the stream doesn't.
+        """
         yield from ()
 
     def trades(self, message: Any) -> Iterator[PastTrade]:

@@ -181,6 +181,7 @@ def make_book(name: str, shape: Shape, seed: int) -> Book:
         name: of the dialect, as `dialect_of` takes it.
         shape: sizes of the books and of their updates.
         seed: the same gives the same.
+
     Raises:
         ConfigError: there is no such dialect.
     """

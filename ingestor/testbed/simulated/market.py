@@ -30,7 +30,8 @@ LOT_SIZE: Final = "0.0001"
 @dataclass(frozen=True, slots=True)
 class Shape:
     """levels: price levels in an update. depth: price levels on each side of a book. states: of a
-    walk, before it turns back. walks: different ones, shared by all symbols."""
+    walk, before it turns back. walks: different ones, shared by all symbols.
+    """
 
     levels: int = 20
     depth: int = 50

@@ -21,7 +21,8 @@ class Subscriber(Protocol):
 @dataclass(frozen=True, slots=True)
 class SimulatorOptions:
     """rate_per_s: messages of each subscribed stream; 0 = as many as are read. hosts, ports: one
-    server on each pair; port 0 takes a free one. tick_s: how often what is due is sent."""
+    server on each pair; port 0 takes a free one. tick_s: how often what is due is sent.
+    """
 
     symbols: int = 10
     rate_per_s: float = 10.0

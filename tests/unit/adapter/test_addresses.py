@@ -11,4 +11,6 @@ def test_what_addresses_say() -> None:
     assert markets_at(Binance, "https://api.binance.com/api/v3/depth?symbol=X") == ["spot"]
     assert markets_at(Bybit, "wss://stream.bybit.com/v5/public/inverse/") == ["inverse"]
     assert markets_at(Bybit, "wss://stream.bybit.com/v9") == ["spot", "linear", "inverse"]
+    assert markets_at(Bybit, "wss://stream.bybit.eu/v5/public/linear") == ["linear"]
+    assert "swap" in markets_at(Okx, "wss://wseea.okx.com:8443/ws/v5/public")
     assert markets_at(Okx, "wss://stream.binance.com/ws") == markets_at(Okx, "/depth") == []

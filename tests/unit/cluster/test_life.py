@@ -17,11 +17,12 @@ from ingestor.cluster.life import WorkerLife
 from ingestor.cluster.membership import Group
 from ingestor.cluster.rates import read_rates
 from ingestor.cluster.records import PLAN_KEY, closing_record
-from ingestor.cluster.shards import Open, Phase
+from ingestor.cluster.shards import Open, Phase, Publish
 from ingestor.config.model import Config
 from ingestor.model.instruments import InstrumentTable
 from ingestor.model.row_classes import RowClass
 from ingestor.sources.live.plan import Plan
+from tests.fakes.spans import traced
 from tests.unit.cluster.test_shard_connections import records
 
 ME, OTHER = Life("node7", "01" * 16), Life("node8", "02" * 16)
@@ -150,3 +151,21 @@ async def test_rates_of_live_shards_are_told_in_the_claims(
     assert found is not None
     assert (found[0], found[1].streams) == (3, 1)
     assert found[1].hot["a"] > 0
+
+
+async def test_a_takeover_is_a_span_as_long_as_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = life(monkeypatch)
+    counts = one.machine.counts
+    monkeypatch.setattr(one.connections, "publish", lambda *_, **__: None)
+    with traced() as spans:
+        counts.takeovers, counts.takeover_s = 1, 2.5
+        one._act(Publish(3, gap=True, takeover=True))
+        counts.takeovers, counts.takeover_s = 3, 4.5
+        one._act(Publish(4, gap=True, takeover=True))
+        one._act(Publish(5, gap=False, takeover=False))
+    first, second = spans.named("take over")
+    for span, shard, took_s in ((first, 3, 2.5), (second, 4, 1.0)):
+        assert span.attributes == {"shard": shard}
+        assert span.start_time is not None
+        assert span.end_time is not None
+        assert (span.end_time - span.start_time) / 1e9 == pytest.approx(took_s, abs=0.1)

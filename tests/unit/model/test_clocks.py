@@ -18,3 +18,7 @@ def test_each_process_has_a_clock_of_its_own() -> None:
     first, second = Clocks(), Clocks()
     assert first.wall_ns is not second.wall_ns
     assert first.wall_ns() < first.wall_ns()
+
+
+def test_the_steady_clock_in_seconds() -> None:
+    assert Clocks(steady_ns=lambda: 1_500_000_000).steady_s() == 1.5

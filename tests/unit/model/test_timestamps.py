@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingestor.model.errors import ConfigError
 from ingestor.model.timestamps import (
     TIME_MAX,
     TIME_MIN,
@@ -11,6 +14,7 @@ from ingestor.model.timestamps import (
     iso_event_ns,
     iso_ns,
     iso_text,
+    time_ns,
 )
 
 
@@ -69,3 +73,26 @@ def test_numbers_that_are_no_time_of_a_venue(time: int) -> None:
 def test_a_venue_has_no_times_of_other_centuries(text: str) -> None:
     with pytest.raises(ValueError, match="between 2010 and 2100"):
         iso_event_ns(text)
+
+
+@pytest.mark.parametrize(
+    ("time", "ns"),
+    [
+        (5, 5),
+        ("1785552833184174000", 1_785_552_833_184_174_000),
+        ("2026-08-01T02:53:53.184174Z", 1_785_552_833_184_174_000),
+        ("2026-08-01T02:53:53.184174", 1_785_552_833_184_174_000),
+        ("2026-08-01T04:53:53.184174+02:00", 1_785_552_833_184_174_000),
+        ("2026-07-31T22:23:53.184174-0430", 1_785_552_833_184_174_000),
+        ("1970-01-02", 86_400_000_000_000),
+        (datetime(1970, 1, 1, 0, 0, 1, 7, UTC), 1_000_007_000),
+    ],
+)
+def test_times_that_people_write(time: int | str | datetime, ns: int) -> None:
+    assert time_ns(time) == ns
+
+
+@pytest.mark.parametrize("time", ["yesterday", datetime(1970, 1, 1)])  # noqa: DTZ001  # without a zone
+def test_what_is_no_time_is_refused(time: str | datetime) -> None:
+    with pytest.raises(ConfigError):
+        time_ns(time)

@@ -31,8 +31,7 @@ def exporter() -> InMemorySpanExporter:
 def tracing(exporter: InMemorySpanExporter) -> Iterator[Tracing]:
     one = Tracing()
     assert one.begin(TracingSettings(CLOSED, share=0.25))
-    assert one._provider is not None
-    one._provider.add_span_processor(SimpleSpanProcessor(exporter))
+    one.listen(SimpleSpanProcessor(exporter))
     yield one
     one.end(0.01)
 

@@ -310,8 +310,11 @@ _KINDS: Final[dict[str, Kind]] = {
 
 
 class BinanceDialect(Dialect):
-    """The shapes of Binance spot's raw streams, for benchmarks. Aggregate trades come as in a
-    combined stream, since that is how the clients that take them ask for them."""
+    """The shapes of Binance spot's raw streams, for benchmarks.
+
+    Aggregate trades come as in a combined stream, since that is how the clients that take them ask
+    for them.
+    """
 
     def symbol(self, number: int) -> str:
         return f"S{number:05}USD"

@@ -30,6 +30,7 @@ from ingestor.sinks.kafka.topic_keeper import TopicKeeper
 from ingestor.telemetry.bulkheads import bulkheads
 from ingestor.testbed.broker import DevBroker
 from tests.fakes.rows import MAKERS, Ledger, by_key, trades
+from tests.fakes.spans import traced
 from tests.unit.sinks.kafka.test_sink import (
     SESSION,
     TABLE,
@@ -198,17 +199,20 @@ async def test_an_exception_in_metadata_costs_the_producer(
     injection = Injection(monkeypatch, owner, name)
     ledger = Ledger()
     sink = sink_of(broker, ledger)
-    async with running(sink):
-        await sink.wait_connected(60)
-        submit(sink, RowClass.TRADE, trades(100))
-        assert await sink.drain(60) == 0
-        injection.arm(failure, 2)
-        broker.push_errors([6, 32] if owner is AIOKafkaClient else [31])
-        submit(sink, RowClass.TRADE, trades(100, first=101))
-        assert await sink.drain(60) == 0
+    with traced() as spans:
+        async with running(sink):
+            await sink.wait_connected(60)
+            submit(sink, RowClass.TRADE, trades(100))
+            assert await sink.drain(60) == 0
+            injection.arm(failure, 2)
+            broker.push_errors([6, 32] if owner is AIOKafkaClient else [31])
+            submit(sink, RowClass.TRADE, trades(100, first=101))
+            assert await sink.drain(60) == 0
     assert injection.raised == 2
     assert ledger.counts == {"acked": 200}
     assert sink.producer_resets
+    assert len(spans.named("start producer")) == 1
+    assert spans.named("replace producer")
     found_bugs()
 
 

@@ -160,6 +160,16 @@ def test_a_connection_that_is_silent_altogether_is_reconnected_without_a_probe()
     assert {one.instrument for one in found} == set(range(6))
 
 
+def test_a_halted_symbol_takes_all_its_channels_along_and_no_connection() -> None:
+    """Its neighbors are slow: that they say nothing for a while either means nothing."""
+    halted = {(BOOK, 0): 2.0, (QUOTES, 0): 2.0, (TRADES, 0): 2.0}
+    market = Market(halted | {(BOOK, 1): 0.05, (BOOK, 2): 0.05})
+    assert market.run(600) == []
+    found = market.run(20, silent=list(market.rates))
+    first = {(suspect.row_class, suspect.instrument): suspect.action for suspect in found[::-1]}
+    assert first == dict.fromkeys(halted, Action.PROBE)
+
+
 def test_streams_that_speak_together_are_silent_together() -> None:
     """Sixty candles a minute, all at once: the pause between two is no dead connection."""
     staleness, streams = Staleness(), range(60)

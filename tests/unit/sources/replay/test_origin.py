@@ -21,6 +21,7 @@ from ingestor.sources.replay.origin import venue_of
         ("HTX_SWAP", "wss://api.hbdm.com/linear-swap-ws", "htx"),
         ("CRYPTO.COM", "wss://stream.crypto.com/exchange/v1/market", "cryptocom"),
         ("", "wss://ws.bitmex.com/realtime", "bitmex"),
+        ("", "wss://data-stream.binance.vision/ws", "binance"),
         ("BINANCE", "ws://127.0.0.1:8765/stream", "binance"),
         ("BINANCE", "wss://proxy.example/stream", "binance"),
         ("NOBODY", "wss://proxy.example/stream", "nobody"),

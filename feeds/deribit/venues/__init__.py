@@ -1,0 +1,1 @@
+"""Hold the venues that speak as Deribit does: each module is one."""
