@@ -24,6 +24,7 @@ class DerivedRows:
             table: the instruments, may grow.
             settings_of: instrument number -> what is derived for it.
         """
+        self._table, self._settings_of = table, settings_of
         self._candles = Candles(table, settings_of)
         self._tops = BookTops(table, settings_of)
 
@@ -41,12 +42,19 @@ class DerivedRows:
             found[RowClass.CANDLE] = candles
         return found
 
+    def begun_anew(self) -> DerivedRows:
+        """Return what derives the same rows and knows nothing: candles are PARTIAL at first, and
+        books have tops after their next snapshot.
+        """
+        return DerivedRows(self._table, self._settings_of)
+
     def skip_to(self, now_ns: int) -> None:
         """Take no tops of books of the time up to `now_ns`: nothing ran then."""
         self._tops.skip_to(now_ns)
 
     def configure(self, settings_of: Callable[[int], DerivedSettings]) -> None:
         """Follow other settings, between two flushes; instruments whose own are equal go on."""
+        self._settings_of = settings_of
         self._candles.configure(settings_of)
         self._tops.configure(settings_of)
 

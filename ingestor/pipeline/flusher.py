@@ -128,6 +128,8 @@ class Flusher:
         result = self._pipeline.flush(now_ns, self._clocks.steady_ns())
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
+        if result.derived_bug is not None:
+            bulkheads.bug("derived rows", result.derived_bug)
         self.flushes += 1
         for batch in result.batches:
             for sink in self._sinks:

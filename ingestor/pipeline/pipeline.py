@@ -41,6 +41,7 @@ class FlushResult:
     repairs: books that need a snapshot. rejected: frames for quarantine. errors: books that broke,
     for the log. bugs: instrument and exception, where a book's code raised. frame_bugs: exceptions
     that nothing foresaw, of frames or of code that decodes many. lost: trades that are missing.
+    derived_bug: the exception of code that derives rows; they begin anew.
     """
 
     batches: list[TickBatch] = field(default_factory=list)
@@ -50,6 +51,7 @@ class FlushResult:
     bugs: list[tuple[int, Exception]] = field(default_factory=list)
     frame_bugs: list[Exception] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
+    derived_bug: Exception | None = None
 
     @property
     def rows(self) -> int:
@@ -164,9 +166,7 @@ class Pipeline:
             self._settle(result, RowClass.LEVEL, None, books.rows, now_ns)
             if len(sealed.updates):
                 self.metrics.last_seen.note_arrivals(RowClass.LEVEL, sealed.updates["instrument"])
-        derived: Mapping[RowClass, Rows] = {}
-        if self.derived is not None:
-            derived = self.derived.take(trades, books.rows, now_ns)
+        derived = self._derived(result, trades, books.rows, now_ns)
         for row_class in self._others:
             self._settle_other(result, row_class, sealed, now_ns, derived.get(row_class))
         for hole in sealed.holes:
@@ -253,6 +253,26 @@ class Pipeline:
         if len(unwanted):
             self.metrics.count_rows("duplicate", RowClass.TRADE, unwanted)
         return trades
+
+    def _derived(
+        self, result: FlushResult, trades: Rows, levels: Rows, now_ns: int
+    ) -> Mapping[RowClass, Rows]:
+        """Return what follows from the rows of a flush, by class.
+
+        Args:
+            result: takes the exception of code that raises.
+            trades: with their GAPs.
+            levels: with their GAPs and RESETs.
+            now_ns: ns since the epoch.
+        """
+        if self.derived is None:
+            return {}
+        try:
+            return self.derived.take(trades, levels, now_ns)
+        except Exception as failure:  # noqa: BLE001  # the boundary of derived rows
+            result.derived_bug = failure
+            self.derived = self.derived.begun_anew()
+            return {}
 
     def _settle_other(
         self,

@@ -38,7 +38,17 @@ PLACES_MAX: Final = 256  # places that were logged are remembered, so that each 
 # that begins with it.
 UNITS: Final = (
     *("HTTP client", "backfill", "book", "book audit", "book snapshots", "cluster"),
-    *("cluster claims", "connection", "flush", "frame", "health", "instrument", "instrument list"),
+    *(
+        "cluster claims",
+        "cluster lists",
+        "connection",
+        "derived rows",
+        "flush",
+        "frame",
+        "health",
+        "instrument",
+        "instrument list",
+    ),
     *("last values", "listener", "loop lag", "partition", "producer", "quarantine", "record"),
     *("recorder", "redis", "reload", "repair", "report", "service manager", "sink", "staleness"),
     *("terminal", "topic", "venue"),

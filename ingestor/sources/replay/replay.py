@@ -359,6 +359,8 @@ class Replay:
         result = self.pipeline.flush(self._now_ns)
         for failure in result.frame_bugs:
             bulkheads.bug("frame", failure)
+        if result.derived_bug is not None:
+            bulkheads.bug("derived rows", result.derived_bug)
         if self.options.filters:
             self._found.update(batch.row_class.channel for batch in result.batches if len(batch))
             result.batches = [

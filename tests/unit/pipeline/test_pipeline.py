@@ -8,6 +8,7 @@ import pytest
 
 from ingestor.adapter import BookRule, Continuity
 from ingestor.decode.frame_counts import FrameCounts
+from ingestor.derived.settings import DerivedSettings
 from ingestor.model.batch import TickBatch
 from ingestor.model.instruments import InstrumentTable, instrument
 from ingestor.model.row_classes import RowClass
@@ -167,3 +168,30 @@ def test_books_come_last_and_levels_are_all_accounted_for(pipeline: Pipeline) ->
     ledger = pipeline.ledger()
     assert (ledger.decoded, ledger.published) == (5, 4)
     assert ledger.unaccounted == 0
+
+
+def test_derived_rows_that_raise_cost_themselves_and_begin_anew(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = 1_000_000_000
+    pipeline.derive(lambda _: DerivedSettings((second,), 0))
+
+    def candles(number: int) -> tuple[FlushResult, int]:
+        pipeline.buffer.begin(Connection(0), b"")
+        pipeline.buffer.add_trade(
+            0, number * second, number * second, number, "1", "1", Side.BID, number
+        )
+        result = pipeline.flush(number * second + 1)
+        return result, sum(len(one) for one in result.batches if one.row_class is RowClass.CANDLE)
+
+    assert [candles(number)[1] for number in (5, 6, 7)] == [0, 1, 1]
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestor.derived.derived.Candles.take", lambda *_: 1 / 0)
+        result, count = candles(8)
+    assert isinstance(result.derived_bug, ZeroDivisionError)
+    assert (len(batch(result, RowClass.TRADE)), count) == (1, 0)
+    assert candles(9)[1] == 0
+    result, count = candles(10)
+    assert (result.derived_bug, count) == (None, 1)
+    assert batch(result, RowClass.CANDLE).rows["flags"][0] & Flag.PARTIAL
+    assert pipeline.ledger().unaccounted == 0
