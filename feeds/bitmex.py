@@ -36,6 +36,7 @@ from ingestor.adapter import (
     Continuity,
     Contract,
     Control,
+    DecodeError,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -444,10 +445,10 @@ class Bitmex(PlainFeed):
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         """Read an image, which has no number. Sells come first, from the highest price down."""
-        levels = [
-            (parse_level.side, str(parse_level.price), str(parse_level.size))
-            for parse_level in _parse_levels(body)
-        ]
+        entries = _parse_levels(body)
+        if any(entry.symbol != symbol for entry in entries):
+            raise DecodeError(self.venue, f"a book of another contract than {symbol}")
+        levels = [(entry.side, str(entry.price), str(entry.size)) for entry in entries]
         bids = [(price, size) for side, price, size in levels if side == "Buy"]
         asks = [(price, size) for side, price, size in levels if side == "Sell"]
         return RestSnapshot(0, bids, asks[::-1])

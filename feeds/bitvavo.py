@@ -28,6 +28,7 @@ from ingestor.adapter import (
     NO_SIDE,
     TAKER_SIDES,
     Ack,
+    BadNumber,
     BookRule,
     ColumnBuffer,
     CompiledShape,
@@ -55,6 +56,7 @@ from ingestor.adapter import (
     VenueError,
     instrument,
     level_pairs,
+    plain_number,
     shape,
     uuid_halves,
 )
@@ -251,18 +253,29 @@ class Bitvavo(PlainFeed):
         )
 
     def _ticker(self, ticker: _Ticker, ts_recv: int, out: ColumnBuffer) -> Control | None:
+        """Append a quote. What a ticker leaves out is as before, so nothing is known but what is
+        sure to become a row.
+        """
         number = self._symbols[ticker.market]
         before = self._quotes.get(ticker.market, (None,) * 4)
         told = ticker.best_bid, ticker.best_bid_size, ticker.best_ask, ticker.best_ask_size
-        bid, bid_size, ask, ask_size = (
-            old if new is None else new for old, new in zip(before, told, strict=True)
-        )
+        exponents = (out.exponents(number) or (None, None)) * 2
+        try:
+            bid, bid_size, ask, ask_size = (
+                old if new is None else plain_number(new, exponent)
+                for old, new, exponent in zip(before, told, exponents, strict=True)
+            )
+        except (TypeError, ValueError) as failure:
+            raise BadNumber(self.venue, str(failure)) from None
         best: _Best = bid, bid_size, ask, ask_size
         if None in best:
             self._quotes[ticker.market] = best
             return _PARTIAL_QUOTE
         if best == before:
             return _UNCHANGED
+        for price, size in (best[:2], best[2:]):
+            if not price.strip("0.") and size.strip("0."):
+                raise BadNumber(self.venue, f"{price!r:.60} is no price")
         flags = _NO_TIME | int(Flag.LAST)
         out.add_quote(number, ts_recv, ts_recv, 0, bid, bid_size, ask, ask_size, flags=flags)
         self._quotes[ticker.market] = best

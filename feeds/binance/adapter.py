@@ -206,6 +206,7 @@ class _Snapshot(msgspec.Struct):
     bids: list[list[Any]]
     asks: list[list[Any]]
     T: Milliseconds | None = None  # futures
+    symbol: str | None = None  # COIN-M
 
 
 _parse_snapshot: Final = msgspec.json.Decoder(_Snapshot, float_hook=str).decode
@@ -410,9 +411,15 @@ class Binance:
         return RestRequest(_DEPTH_PATH[self._market], query, _AUDIT_WEIGHT)
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
-        book = _parse_snapshot(body)
+        book = self._image(symbol, body)
         bids, asks = ([(str(p), str(q)) for p, q in side] for side in (book.bids, book.asks))
         return RestSnapshot(book.lastUpdateId, bids, asks)
+
+    def _image(self, symbol: str, body: bytes) -> _Snapshot:
+        book = _parse_snapshot(body)
+        if book.symbol not in {None, symbol}:
+            raise DecodeError(self.venue, f"a book of {book.symbol!r:.60} for {symbol}")
+        return book
 
     def history_request(self, symbol: str, lost: LostTrades) -> RestRequest | None:
         query = {"symbol": symbol, "fromId": str(lost.first), "limit": str(_HISTORY_PAGE)}
@@ -439,7 +446,7 @@ class Binance:
             ts_recv: Time of receipt in ns.
             out: Takes the rows.
         """
-        book = _parse_snapshot(body)
+        book = self._image(symbol, body)
         last, bids, asks, time = book.lastUpdateId, book.bids, book.asks, book.T
         flags = _SNAPSHOT if time is not None else _SNAPSHOT | Flag.NO_VENUE_TIME
         # A recording doesn't say how many were asked for: as many as may be are taken for cut.

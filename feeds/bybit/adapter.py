@@ -33,6 +33,7 @@ from ingestor.adapter import (
     Continuity,
     Contract,
     Control,
+    DecodeError,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -337,7 +338,10 @@ class Bybit:
         return RestRequest("/v5/market/orderbook", query)
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
-        image = orjson.loads(body)["result"]
+        answer = orjson.loads(body)
+        image = answer["result"]
+        if answer["retCode"] != 0 or image["s"] != symbol:
+            raise DecodeError(self.venue, f"no book of {symbol}: code {answer['retCode']!r:.40}")
         bids, asks = ([(price, size) for price, size in image[side]] for side in "ba")
         return RestSnapshot(image.get("seq", 0) & CHECK_BITS, bids, asks)
 

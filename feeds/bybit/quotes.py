@@ -23,8 +23,7 @@ from ingestor.adapter import (
     Filtered,
     Milliseconds,
     Sequential,
-    format_decimal,
-    parse_decimal,
+    plain_number,
 )
 
 UNCHANGED: Final = Filtered("unchanged quote", duplicate=True)
@@ -138,7 +137,7 @@ def _level(levels: Sequence[Sequence[Any]], exponents: tuple[int, int] | None) -
             return price, size
     price_exponent, size_exponent = exponents or (None, None)
     try:
-        level = _plain(price, price_exponent), _plain(size, size_exponent)
+        level = plain_number(price, price_exponent), plain_number(size, size_exponent)
     except ValueError as failure:
         raise BadNumber("bybit", str(failure)) from None
     if not level[0].strip("0.") and level[1].strip("0."):
@@ -152,14 +151,3 @@ def _fitting(exponent: int) -> Callable[[str], object]:
     whole = _DIGITS_MAX - exponent
     fraction = f"(?:[.][0-9]{{1,{exponent}}})?" if exponent else ""
     return re.compile(f"[0-9]{{1,{whole}}}{fraction}" if whole > 0 else "(?!)").fullmatch
-
-
-def _plain(number: object, exponent: int | None) -> str:
-    """Return a number as plain decimal text. Raises ValueError for one that doesn't fit."""
-    text = number if isinstance(number, str) else str(number)
-    decimals = len(text.partition(".")[2]) if exponent is None else exponent
-    if parse_decimal(number, decimals) < 0:
-        raise ValueError(f"{text[:40]!r} is negative")
-    if text.replace(".", "", 1).isdecimal():
-        return text
-    return format_decimal(parse_decimal(number, decimals), decimals)

@@ -489,6 +489,8 @@ class Coinbase:
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
         image = orjson.loads(body)["pricebook"]
+        if image["product_id"] != symbol:
+            raise DecodeError(self.venue, f"a book of another product than {symbol}")
         bids, asks = (
             [(level["price"], level["size"]) for level in image[side]] for side in ("bids", "asks")
         )

@@ -396,12 +396,15 @@ class Kraken:
         return RestRequest("/0/public/Depth", {"pair": pair, "count": str(depth)})
 
     def decode_audit(self, symbol: str, body: bytes) -> RestSnapshot:
-        """Images have no number."""
-        result = orjson.loads(body)["result"]
+        """Images have no number. They name their pair as REST does, by a name of its own."""
+        answer = orjson.loads(body)
+        if answer["error"]:
+            raise DecodeError(self.venue, f"{symbol}: {answer['error']!r:.80}")
+        result = answer["result"]
         [pair] = result
         image = result[pair]
         bids, asks = (
-            [(str(level[0]), str(level[1])) for level in image[side]] for side in ("bids", "asks")
+            [(str(price), str(size)) for price, size, _ in image[side]] for side in ("bids", "asks")
         )
         return RestSnapshot(0, bids, asks)
 

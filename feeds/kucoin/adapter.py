@@ -21,7 +21,7 @@ Traps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 import orjson
@@ -36,6 +36,7 @@ from ingestor.adapter import (
     ColumnBuffer,
     Continuity,
     Control,
+    DecodeError,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -157,6 +158,7 @@ class _Image(msgspec.Struct, gc=False):
     bids: list[list[Any]]
     time: Any = None  # of spot, ms
     ts: Any = None  # of futures, ns
+    symbol: str | None = None  # of futures
 
 
 class _Best(msgspec.Struct, gc=False):
@@ -181,7 +183,7 @@ class _Message(msgspec.Struct, gc=False):
 
 
 class _Answer(msgspec.Struct, gc=False):
-    code: str
+    code: Literal["200000"]
     data: _Image
 
 
@@ -467,17 +469,17 @@ class Kucoin:
             out: Takes the rows.
         """
         image = _parse_image(body).data
+        if image.symbol not in {None, symbol}:
+            raise DecodeError(self.venue, f"a book of {image.symbol!r:.60} for {symbol}")
         number = whole_number(image.sequence)
         time = time_ns(image.ts, _NS) if image.time is None else time_ns(image.time)
-        bids, asks = pairs_of(image.bids), pairs_of(image.asks)
         flags = _IMAGE[self._market]
-        instrument = self._symbols[symbol]
         out.add_book_update(
-            instrument,
+            self._symbols[symbol],
             time,
             ts_recv,
-            bids,
-            asks,
+            pairs_of(image.bids),
+            pairs_of(image.asks),
             first=number,
             last=number,
             flags=flags,

@@ -43,6 +43,7 @@ from ingestor.adapter import (
     Continuity,
     Control,
     DecimalLevels,
+    DecodeError,
     Endpoint,
     FeedAdapter,
     Filtered,
@@ -349,8 +350,13 @@ class Okx:
         """An image is renewed each 50 ms, the channel each 100 ms: its number may lie between two
         updates, and then nothing is compared. Before 2026 images had none.
         """
-        [image] = orjson.loads(body)["data"]
-        bids, asks = ([(level[0], level[1]) for level in image[side]] for side in ("bids", "asks"))
+        answer = orjson.loads(body)
+        if answer["code"] != "0":
+            raise DecodeError(self.venue, f"{symbol}: code {answer['code']!r:.40}")
+        [image] = answer["data"]
+        bids, asks = (
+            [(price, size) for price, size, _, _ in image[side]] for side in ("bids", "asks")
+        )
         return RestSnapshot(image.get("seqId", 0), bids, asks)
 
 

@@ -54,11 +54,13 @@ class _History(msgspec.Struct, gc=False):
     data: list[_Trade]
 
 
-class _Level(msgspec.Struct, array_like=True, gc=False):
-    """Its other members are not read."""
+class _Level(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """It has four members: the third means nothing any more, the fourth counts the orders."""
 
     price: Any
     size: Any
+    nothing: Any
+    orders: Any
 
 
 class _Quote(msgspec.Struct, gc=False):
@@ -95,6 +97,7 @@ class _Image(_Quote, gc=False):
 class _Images(msgspec.Struct, gc=False):
     """The answer to a request for a book."""
 
+    code: Literal["0"]
     data: list[_Image]
 
 
@@ -103,7 +106,7 @@ _parse_trades: Final = msgspec.json.Decoder(_Trades, float_hook=str).decode
 _parse_history: Final = msgspec.json.Decoder(_History, float_hook=str).decode
 parse_quotes: Final = msgspec.json.Decoder(_Quotes, float_hook=str).decode
 _parse_book: Final = msgspec.json.Decoder(_Book, float_hook=str).decode
-_NONE: Final = [_Level("0", "0")]
+_NONE: Final = [_Level("0", "0", "0", "0")]
 
 
 def append_trades(

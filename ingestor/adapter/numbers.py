@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from ingestor.model.decimals import INT64_MAX, format_decimal
+from ingestor.model.decimals import INT64_MAX, format_decimal, parse_decimal
 from ingestor.model.timestamps import MICROSECOND, MILLISECOND, SECOND, TIME_MAX, TIME_MIN
 
 Sequential = Annotated[int, Meta(ge=0, le=INT64_MAX)]  # a number of a trade or an update; 0 = none
@@ -107,3 +107,22 @@ def unsigned(text: object) -> tuple[str, bool]:
     if type(text) is not str or not text:
         raise ValueError(f"{text!r:.40} is no number")
     return (text[1:], True) if text[0] == "-" else (text, False)
+
+
+def plain_number(number: object, exponent: int | None) -> str:
+    """Return a price or size as plain decimal text, as it is kept for quotes to come.
+
+    Args:
+        number: Decimal text, or an integer.
+        exponent: The decimals that the instrument has room for; None = as many as there are.
+
+    Raises:
+        ValueError: It would be refused when the columns are sealed.
+    """
+    text = number if isinstance(number, str) else str(number)
+    decimals = len(text.partition(".")[2]) if exponent is None else exponent
+    if parse_decimal(number, decimals) < 0:
+        raise ValueError(f"{text[:40]!r} is negative")
+    if text.replace(".", "", 1).isdecimal():
+        return text
+    return format_decimal(parse_decimal(number, decimals), decimals)

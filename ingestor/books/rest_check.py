@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from itertools import pairwise
 from typing import Final
 
 from ingestor.adapter import Continuity, RestSnapshot
@@ -50,8 +51,11 @@ def read(
         depth: levels a side that the book has, at most AUDIT_DEPTH.
 
     Raises:
-        ValueError: for a bad number.
+        ValueError: for a bad number, and for what can be no book: a side without levels, or levels
+            that are not ordered. A book that has but one side can't be compared.
     """
+    if type(image.number) is not int or image.number < 0:
+        raise ValueError(f"{image.number!r:.40} is no number of an update")
     bids, asks = (
         [
             (sign * parse_decimal(price, price_exponent), parse_decimal(size, size_exponent))
@@ -59,6 +63,15 @@ def read(
         ]
         for sign, side in ((1, image.bids), (-1, image.asks))
     )
+    for side in (bids, asks):
+        if not side:
+            raise ValueError("an image with an empty side")
+        if not all(better[0] > worse[0] for better, worse in pairwise(side)):
+            raise ValueError("levels of an image that are not ordered")
+        if min(size for _, size in side) <= 0:
+            raise ValueError("a level of an image without a size")
+    if bids[-1][0] <= 0 or asks[0][0] >= 0:
+        raise ValueError("a level of an image without a price")
     return image.number, bids, asks
 
 

@@ -137,6 +137,6 @@ def test_images_are_asked_for_as_the_venue_documents() -> None:
         {"instId": SYMBOL, "sz": "400"},
     )
     image = feed.decode_audit(
-        SYMBOL, orjson.dumps({"data": [{"bids": [], "asks": [], "seqId": 7}]})
+        SYMBOL, orjson.dumps({"code": "0", "data": [{"bids": [], "asks": [], "seqId": 7}]})
     )
     assert image.number == 7
