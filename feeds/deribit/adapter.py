@@ -226,7 +226,6 @@ def _endpoint(kind: str) -> Endpoint:
 _MARKET: Final = Market(
     endpoints=(_endpoint("future"),),
     rest_url="https://www.deribit.com",
-    other_hosts=("drb.coinbase.com",),
     limits=Limits(
         streams_per_connection=500,
         streams_per_subscribe=50,  # 500 are allowed

@@ -94,7 +94,9 @@ class WorkerLife:
         self._claims = ClaimsLog(
             self._kafka, self._kafka.topic(CLAIMS), self._read, self._commanded
         )
-        self._lists = ListKeeper(config, lambda: self.machine.phases.get(0) is Phase.LIVE)
+        self._lists = ListKeeper(
+            config, ingestor.changes.source, lambda: self.machine.phases.get(0) is Phase.LIVE
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()  # of the group's events
         self._started_ms = int(time.time() * 1e3)

@@ -18,15 +18,13 @@ import structlog
 
 from ingestor.adapter.instrument_list import carry
 from ingestor.app import settings
-from ingestor.app.planning import ListSource, Planned, Planner, check_size
+from ingestor.app.planning import InstrumentSource, ListSource, Planned, Planner, check_size
 from ingestor.cluster.proposal import Proposal, feeds_digest, propose
 from ingestor.cluster.store import Cluster, read_cluster, write_plan
 from ingestor.config.model import Config
 from ingestor.model.errors import DecodeError, IngestError, TransportError
 from ingestor.sources.live.plan import Plan, make_plan
 from ingestor.sources.live.replan import together
-from ingestor.sources.rest.catalog import Catalog
-from ingestor.sources.rest.pool import RestPools
 from ingestor.telemetry.bulkheads import bulkheads
 
 UNIT: Final = "instrument list"  # as in docs/bulkheads.md
@@ -71,13 +69,17 @@ def streams_of(plan: Plan) -> set[Stream]:
 class ListKeeper:
     """Reads lists each `catalogue.ttl_s`, and sooner where one can't be had or is doubted."""
 
-    def __init__(self, config: Config, is_asked: Callable[[], bool]) -> None:
+    def __init__(
+        self, config: Config, source: InstrumentSource, is_asked: Callable[[], bool]
+    ) -> None:
         """Create the list keeper.
 
         Args:
             config: of the worker.
+            source: gives lists, within what the venues allow this process.
             is_asked: returns whether this worker has shard 0.
         """
+        self._source = source
         self._config = config
         self._kafka = settings.kafka_settings(config.kafka)
         self._is_asked = is_asked
@@ -90,17 +92,12 @@ class ListKeeper:
         """Keep the plan until cancelled."""
         if self._planner is None:
             return
-        pools = RestPools(weight_per_s=self._config.limits.rest_weight_per_s)
-        try:
-            catalog = Catalog(settings.catalogue_settings(self._config.catalogue), pools)
-            while True:
-                while not self._is_asked():  # noqa: ASYNC110
-                    await asyncio.sleep(WATCH_S)
-                await asyncio.sleep(self._pause_s())
-                if self._is_asked():
-                    await self._round(catalog, self._planner)
-        finally:
-            await pools.aclose()
+        while True:
+            while not self._is_asked():  # noqa: ASYNC110
+                await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(self._pause_s())
+            if self._is_asked():
+                await self._round(self._planner)
 
     def _pause_s(self) -> float:
         ttl_s = max(self._config.catalogue.ttl_s, WATCH_S)
@@ -108,10 +105,10 @@ class ListKeeper:
             ttl_s = min(ttl_s, INTERVAL_S)
         return ttl_s * random.uniform(0.9, 1.1)
 
-    async def _round(self, catalog: Catalog, planner: Planner) -> None:
+    async def _round(self, planner: Planner) -> None:
         """Read all lists, and write what they change."""
         self._unread.clear()
-        read = partial(self._read, catalog, planner)
+        read = partial(self._read, planner)
         await asyncio.gather(*(read(source) for source in planner.sources))
         try:
             cluster = await read_cluster(self._kafka, self._config.cluster.name)
@@ -132,10 +129,10 @@ class ListKeeper:
         except IngestError as failure:
             log.warning("cluster.lists.failed", reason=str(failure))
 
-    async def _read(self, catalog: Catalog, planner: Planner, one: ListSource) -> None:
+    async def _read(self, planner: Planner, one: ListSource) -> None:
         """Read one list; a failure costs this market alone."""
         try:
-            fresh = await catalog.refresh(one.adapter, one.market, one.rest_url)
+            fresh = await self._source.refresh(one.adapter, one.market, one.rest_url)
         except (TransportError, DecodeError) as failure:
             log.warning("cluster.list.failed", market=one.market, reason=str(failure))
             fresh = None
