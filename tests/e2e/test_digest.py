@@ -170,7 +170,7 @@ async def test_a_run_with_faults_and_repairs(name: str, captures: Path, tmp_path
     times_ns = [frame.ts_ns for frame in frames]
     books = [place for place, frame in enumerate(frames) if frame.changes]
     breaks = books[len(books) // 2 :: len(books) // 12]  # a client may be resubscribing at one
-    faults = Faults(
+    wanted = Faults(
         seed=5,
         drop=0.02,
         duplicate=0.02,
@@ -180,7 +180,7 @@ async def test_a_run_with_faults_and_repairs(name: str, captures: Path, tmp_path
     )
     speed = (times_ns[-1] - times_ns[0]) / SECOND / PLAYED_S
     async with VenueEmulator(
-        recording, speed=speed, start_when="manual", faults=faults
+        recording, speed=speed, start_when="manual", faults=wanted
     ) as emulator:
         config = recorded_config(
             emulator,
@@ -195,8 +195,9 @@ async def test_a_run_with_faults_and_repairs(name: str, captures: Path, tmp_path
             emulator.start()
             await run.until(emulator.finished.is_set)
             status = (await run.stop()).status
-    assert emulator.statistics.faults[Fault.DROP]
-    assert emulator.statistics.faults[Fault.DISCONNECT] == status.reconnects > 0
+    faults = emulator.statistics.faults
+    assert faults.total() > faults[Fault.DISCONNECT]  # frames too, whoever heard them
+    assert 0 < status.reconnects <= faults[Fault.DISCONNECT]  # the last one may come at the end
     assert status.rejected > 0
     assert status.unaccounted == 0
     kinds = live.kinds()
