@@ -29,7 +29,9 @@ LEVELS_PER_UPDATE: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one message, connection and book take. Times are CPU of the process, from the socket to
+    """State what one message, connection and book take.
+
+    Times are CPU of the process, from the socket to
     the acknowledgment; bytes of Kafka are compressed (LZ4), of recordings too (zstd).
 
     read_ns: of a message that comes alone, beside what its rows take. base_cores: of a process
@@ -91,7 +93,10 @@ def measured(encoding: str, headline: Mapping[str, Any]) -> Figures:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a configuration takes, in all. streams: by channel. Rates are of an average second."""
+    """State what a configuration takes.
+
+    streams: by channel. Rates are of an average second.
+    """
 
     connections: int
     streams: dict[str, int]

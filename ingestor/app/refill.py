@@ -44,7 +44,7 @@ Ranges = Mapping[Stream, Sequence[ShedRange]]
 
 @dataclass(slots=True)
 class RefillReport:
-    """What a refill found and did.
+    """Report what a refill found and did.
 
     ranges: GAPs of cause `shed` that were open. filled: those that it closed. rows: published, by
     kind, marks of the recording among them and closing marks not. sessions: by the number of GAPs
@@ -186,11 +186,11 @@ async def _fill(
     problems: Problems,
 ) -> None:
     """Publish the missing rows of one session, then the marks of what is complete."""
-    every = [one for ranges in streams.values() for one in ranges]
+    every = [shed_range for ranges in streams.values() for shed_range in ranges]
     options = ReplayOptions(
         tuple(path for chain in chains for path in chain.files),
-        start_ns=min(one.start_ns for one in every),
-        end_ns=max(one.end_ns or 0 for one in every) + 1,
+        start_ns=min(shed_range.start_ns for shed_range in every),
+        end_ns=max(shed_range.end_ns or 0 for shed_range in every) + 1,
         channels=frozenset(row_class.channel for row_class, _ in streams),
     )
     replay = Replay(options, settings=book_settings(config.books), problems=problems)

@@ -99,7 +99,7 @@ class _Line:
 
 @dataclass(slots=True)
 class _Stream:
-    """What came of one stream on both lines.
+    """Hold what came of one stream on both lines.
 
     number, time_ns: of the last update of its book. is_numbered: both lines number alike. leader:
     the line of a book for which that is not known. is_lost: the book is invalid.
@@ -251,8 +251,8 @@ class LineArbiter:
             return
         if stream.lines[1 - line].updates.get(number) == mark:
             stream.is_numbered = True
-            for one in stream.lines:
-                one.updates.clear()
+            for each_line in stream.lines:
+                each_line.updates.clear()
             return
         updates = stream.lines[line].updates
         updates[number] = mark

@@ -36,7 +36,7 @@ def is_shed_mark(rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 @dataclass(slots=True)
 class ShedRange:
-    """What one GAP stands for: recorded rows with start_ns <= ts_recv <= end_ns, without `known`.
+    """Describe what one GAP stands for: recorded rows from start_ns to end_ns, without `known`.
 
     mark: the GAP, one row. known: rows of that time that the topic has, as bytes. is_ended: False
     where no later row of the instrument says when it ended. is_filled: a refill was completed.
@@ -156,7 +156,7 @@ class PublishedRows:
                     ranges[-1].end_ns = self._newest[place] - _DISORDER_NS
                 for rows in self._refilled.get(stream, ()):
                     _take_refilled(ranges, rows)
-                if missing := [one for one in ranges if not one.is_filled]:
+                if missing := [shed_range for shed_range in ranges if not shed_range.is_filled]:
                     found.setdefault(session, {})[stream] = missing
         return found
 
@@ -167,13 +167,13 @@ def _take_refilled(ranges: list[ShedRange], rows: Rows) -> None:
         row = rows[at : at + 1]
         ts_recv = int(row["ts_recv"][0])
         if is_shed_mark(row)[0]:
-            for one in ranges:
-                if one.mark.tobytes()[:16] == row.tobytes()[:16]:  # both times
-                    one.is_filled = True
+            for shed_range in ranges:
+                if shed_range.mark.tobytes()[:16] == row.tobytes()[:16]:  # both times
+                    shed_range.is_filled = True
             continue
-        for one in ranges:
-            if one.holds(ts_recv):
-                one.known.update(contents(row))
+        for shed_range in ranges:
+            if shed_range.holds(ts_recv):
+                shed_range.known.update(contents(row))
 
 
 def contents(rows: Rows) -> Iterator[bytes]:
@@ -188,16 +188,16 @@ class MissingRows:
     """Chooses the rows of one stream to publish from those that a recording gives, in order."""
 
     def __init__(self, ranges: list[ShedRange]) -> None:
-        self._ranges = sorted(ranges, key=lambda one: one.start_ns)
-        self._starts = [one.start_ns for one in self._ranges]
-        self._known = [Counter(one.known) for one in self._ranges]
+        self._ranges = sorted(ranges, key=lambda shed_range: shed_range.start_ns)
+        self._starts = [shed_range.start_ns for shed_range in self._ranges]
+        self._known = [Counter(shed_range.known) for shed_range in self._ranges]
         self._is_partial = [False] * len(self._ranges)
         self.rows = 0
 
     def choose(self, rows: Rows) -> Rows:
         """Return what is to be published of the next recorded rows, flagged BACKFILL."""
         places = np.searchsorted(self._starts, rows["ts_recv"], "right") - 1
-        ends = np.array([one.end_ns or 0 for one in self._ranges])
+        ends = np.array([shed_range.end_ns or 0 for shed_range in self._ranges])
         candidates = (places >= 0) & (rows["ts_recv"] <= ends[places])
         for at in np.flatnonzero(candidates & is_shed_mark(rows)).tolist():
             self._is_partial[places[at]] = True  # the recording lost lines here
@@ -222,10 +222,10 @@ class MissingRows:
             last_ns: Time of its last line that was read.
         """
         marks = []
-        for one, is_partial in zip(self._ranges, self._is_partial, strict=True):
-            is_covered = first_ns <= one.start_ns and last_ns >= (one.end_ns or 0)
-            if one.is_ended and is_covered and not is_partial:
-                mark = one.mark.copy()
+        for shed_range, is_partial in zip(self._ranges, self._is_partial, strict=True):
+            is_covered = first_ns <= shed_range.start_ns and last_ns >= (shed_range.end_ns or 0)
+            if shed_range.is_ended and is_covered and not is_partial:
+                mark = shed_range.mark.copy()
                 mark["flags"] |= _BACKFILL
                 marks.append(mark)
         return marks
