@@ -270,6 +270,8 @@ class World:
             if worker.frozen:
                 worker.frozen = False
                 self.expel(name)
+        if all(worker.leaving for worker in self.workers.values()):
+            self.join()  # whom those who leave wait for
         for _ in range(400):
             for name in list(self.workers):
                 for choice in (0, 1, 1, 2, 2, 3, 4, 5, 6):
@@ -284,17 +286,20 @@ class World:
         raise AssertionError(self.describe())
 
     def is_settled(self) -> bool:
-        return all(
-            worker.idle()
-            and not worker.leaving
-            and worker.read == len(self.log)
-            and all(
-                worker.machine.phases.get(shard) is Phase.LIVE
-                for shard, owner in self.given.items()
-                if owner == name
+        return (
+            all(
+                worker.idle()
+                and not worker.leaving
+                and worker.read == len(self.log)
+                and all(
+                    worker.machine.phases.get(shard) is Phase.LIVE
+                    for shard, owner in self.given.items()
+                    if owner == name
+                )
+                for name, worker in self.workers.items()
             )
-            for name, worker in self.workers.items()
-        ) and (not self.workers or len(self.given) == SHARDS)
+            and len(self.given) == SHARDS
+        )
 
     def describe(self) -> str:
         return "\n".join(
