@@ -179,18 +179,13 @@ class WorkerLife:
             self._do(self.machine.assigned(shards))
 
     async def revoked(self, shards: Sequence[int]) -> None:
-        """Offer what is live; the group gives it away once the offers are acknowledged."""
+        """Offer what is live or about to be; the group gives it away once that is acknowledged."""
         with suppress(TimeoutError):
             async with asyncio.timeout(OFFER_S), self._turn:
                 log.info("cluster.revoked", shards=len(shards))
                 self._do(self.machine.revoked(shards))
-                while any(self._is_unoffered(shard) for shard in shards):  # noqa: ASYNC110
+                while any(map(self.machine.is_giving_back, shards)):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-
-    def _is_unoffered(self, shard: int) -> bool:
-        entry = self.machine.table[shard]
-        is_offered = self.machine.phases.get(shard) is Phase.OFFERED
-        return is_offered and entry.owner == self.me and not entry.offered
 
     async def lost(self, shards: Sequence[int]) -> None:
         """Go on: whoever has these shards now fences this life first."""

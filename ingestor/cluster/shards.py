@@ -9,10 +9,15 @@ workers from publishing one shard:
   sent is acknowledged and it has written that it released the shard.
 - Another life is replaced without its release only after it was fenced: Kafka refuses what it
   sends from then on, its claims too (`ingestor.cluster.fencing`).
+
+Where nobody dies, a fourth one leaves no hole: whoever asked an owner to release a shard takes it,
+even if the group wants it back meanwhile, and offers it then. The group gives it to the next worker
+after that (`is_giving_back`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -93,8 +98,9 @@ DOUBT_S: Final = 3.0  # how long an owner may take to offer, where it may not ha
 class _Holding:
     """A shard that this worker has to do with. since_s: when its phase began.
 
-    gap, takeover: as for `Publish`. rival: whom it takes the shard from. assigned: whether the
-    group gives it to this worker. patience_s: how long the phase WAITING may take.
+    gap, takeover: as for `Publish`. rival: whom it takes the shard from. asked: whether it asked
+    that one to release it. assigned: whether the group gives it to this worker. patience_s: how
+    long the phase WAITING may take.
     """
 
     phase: Phase
@@ -104,6 +110,7 @@ class _Holding:
     gap: bool = False
     takeover: bool = False
     rival: Life | None = None
+    asked: bool = False
 
 
 @dataclass(slots=True)
@@ -162,6 +169,7 @@ class ShardMachine:
         self._parallel = handover_parallel
         self._held: dict[int, _Holding] = {}
         self._asked_s: dict[int, float] = {}
+        self._unread: Counter[int] = Counter()  # claims by this life that did not come back yet
         self._fencing: set[Life] = set()
         self._fenced: set[Life] = set()
         self._revisions: dict[int, int] = {}
@@ -219,10 +227,27 @@ class ShardMachine:
             if held.phase is Phase.LIVE:
                 self._set(held, Phase.OFFERED)
                 actions.append(self._claim(shard, ClaimState.OFFERED))
-            elif held.phase in _NOT_YET:
-                del self._held[shard]
-                actions.append(Drop(shard))
+            elif held.phase in _NOT_YET and not self._is_awaited(held):
+                actions.append(self._drop(shard))
         return actions
+
+    def is_giving_back(self, shard: int) -> bool:
+        """Say whether the group has to wait before it gives a revoked shard to somebody else."""
+        held, entry = self._held.get(shard), self.table[shard]
+        if held is None or held.assigned:
+            return False
+        is_told = entry.offered and not self._unread[shard]
+        is_unoffered = held.phase is Phase.OFFERED and entry.owner == self.me and not is_told
+        return is_unoffered or held.phase is Phase.CLAIMING or self._is_awaited(held)
+
+    @staticmethod
+    def _is_awaited(held: _Holding) -> bool:
+        """Say whether the owner is about to release the shard to this life, and to nobody else."""
+        return held.phase is Phase.WAITING and held.asked
+
+    def _drop(self, shard: int) -> Drop:
+        del self._held[shard]
+        return Drop(shard)
 
     def lost(self, shards: Iterable[int]) -> list[Action]:
         """Kafka may have given shards away already: what is live goes on until it is fenced."""
@@ -233,8 +258,7 @@ class ShardMachine:
             if held is not None:
                 held.assigned = False
                 if held.phase in _NOT_YET:
-                    del self._held[shard]
-                    actions.append(Drop(shard))
+                    actions.append(self._drop(shard))
         return actions
 
     # ------------------------------------------------------------------ claims
@@ -245,6 +269,8 @@ class ShardMachine:
         shard = claim.shard
         held = self._held.get(shard)
         if claim.life == self.me:
+            if claim.state is not ClaimState.REFUSED:
+                self._unread[shard] = max(self._unread[shard] - 1, 0)
             return [] if held is None else self._own(shard, held, claim, counts=counts)
         entry = self.table[shard]
         if not counts:
@@ -260,8 +286,7 @@ class ShardMachine:
             return [Release(shard)]
         if self.publishes(shard) and entry.owner != self.me:
             self.is_fenced = True  # nobody takes a shard from a life that can still publish
-            del self._held[shard]
-            return [Drop(shard)]
+            return [self._drop(shard)]
         if held.phase in _NOT_YET:
             return self._proceed(shard, held)
         return []
@@ -273,8 +298,7 @@ class ShardMachine:
         if not counts:  # somebody else was first
             if held.assigned:
                 return self._wait_for_offer(shard, held)
-            del self._held[shard]
-            return [Drop(shard)]
+            return [self._drop(shard)]
         self._note(shard, held)
         actions: list[Action] = [Publish(shard, held.gap, held.takeover)]
         if held.assigned:
@@ -354,8 +378,7 @@ class ShardMachine:
                 self._set(held, Phase.RELEASING)
                 actions.append(Release(shard))
             elif held.phase is not Phase.RELEASING:
-                del self._held[shard]
-                actions.append(Drop(shard))
+                actions.append(self._drop(shard))
         return actions
 
     def tick(self) -> list[Action]:
@@ -370,7 +393,10 @@ class ShardMachine:
                 actions += self._ready(shard, held)
             elif held.phase is Phase.WAITING and waited_s >= held.patience_s:
                 self.counts.timeouts += 1
-                actions += self._take_over(shard, held)
+                if held.assigned:
+                    actions += self._take_over(shard, held)
+                else:
+                    actions.append(self._drop(shard))  # whoever has it now deals with its owner
         return actions
 
     # ------------------------------------------------------------------ steps
@@ -402,8 +428,11 @@ class ShardMachine:
                 if self._asks_first
                 else self._take_over(shard, held)
             )
-        if entry.offered and entry.ready is None:
-            return self._ready(shard, held)  # it was waited for
+        is_other = entry.owner != held.rival
+        if not held.assigned and (is_other or not entry.offered):
+            return [self._drop(shard)]
+        if entry.offered and (is_other or not held.asked):  # it was waited for
+            self._set(held, Phase.OPENING)
         return []
 
     def _handovers(self) -> int:
@@ -426,7 +455,7 @@ class ShardMachine:
         if entry.owner is None or entry.owner == self.me or not entry.offered:
             return self._proceed(shard, held)
         held.gap, held.rival = False, entry.owner  # a release leaves no hole
-        held.patience_s = self._handover_s
+        held.patience_s, held.asked = self._handover_s, True
         self._set(held, Phase.WAITING)
         return [self._claim(shard, ClaimState.READY, over=entry.owner)]
 
@@ -435,7 +464,7 @@ class ShardMachine:
         this worker did.
         """
         held.gap, held.rival = True, self.table[shard].owner
-        held.patience_s = DOUBT_S
+        held.patience_s, held.asked = DOUBT_S, False
         self._set(held, Phase.WAITING)
         return self._proceed(shard, held)
 
@@ -455,6 +484,7 @@ class ShardMachine:
         return [Fence(life)]
 
     def _claim(self, shard: int, state: ClaimState, over: Life | None = None) -> Write:
+        self._unread[shard] += 1
         return Write(Claim(shard, self.me, state, self._revisions.get(shard, 0), over))
 
     def _set(self, held: _Holding, phase: Phase) -> None:

@@ -46,6 +46,17 @@ def owner_of(clock: Clock, life: Life, *shards: int) -> ShardMachine:
     return machine
 
 
+def asking(clock: Clock) -> ShardMachine:
+    """B, whose connections of shard 1 stand, and which asked A for it."""
+    machine = ShardMachine(B, clock)
+    machine.read(live(1, A))
+    machine.read(Claim(1, A, ClaimState.OFFERED))
+    machine.assigned([1])
+    machine.opened(1)
+    machine.read(Claim(1, B, ClaimState.READY, over=A))
+    return machine
+
+
 def test_a_free_shard_is_claimed_and_published_once_the_claim_is_read(clock: Clock) -> None:
     machine = ShardMachine(A, clock)
     assert machine.assigned([3]) == [Open(3), Write(live(3, A))]
@@ -156,8 +167,59 @@ def test_where_members_may_be_called_lost_an_owner_may_still_offer(clock: Clock)
     machine = ShardMachine(B, clock, asks_first=True)
     machine.read(live(1, A))
     assert machine.assigned([1]) == [Open(1)]
-    ready = Write(Claim(1, B, ClaimState.READY, over=A))
-    assert machine.read(Claim(1, A, ClaimState.OFFERED)) == [ready]
+    assert machine.tick() == []
+    assert machine.read(Claim(1, A, ClaimState.OFFERED)) == []  # it goes on until these stand
+    assert machine.opened(1) == [Write(Claim(1, B, ClaimState.READY, over=A))]
+
+
+def test_a_shard_that_was_asked_for_is_taken_and_offered_when_the_group_wants_it_back(
+    clock: Clock,
+) -> None:
+    """Its owner will release it to this worker, whomever the group thinks of next."""
+    machine = asking(clock)
+    assert machine.revoked([1]) == []
+    assert machine.is_giving_back(1)
+    assert machine.read(Claim(1, A, ClaimState.RELEASED)) == [Write(live(1, B))]
+    assert machine.is_giving_back(1)
+    offered = Claim(1, B, ClaimState.OFFERED)
+    assert machine.read(live(1, B)) == [Publish(1, gap=False, takeover=False), Write(offered)]
+    assert machine.is_giving_back(1)
+    machine.read(offered)
+    assert not machine.is_giving_back(1)
+    assert machine.publishes(1)
+
+
+def test_a_shard_that_the_group_wants_back_is_given_up_if_its_owner_does_not_answer(
+    clock: Clock,
+) -> None:
+    machine = asking(clock)
+    machine.revoked([1])
+    clock.now_s += HANDOVER_S
+    assert machine.tick() == [Drop(1)]
+    assert not machine.is_giving_back(1)
+    assert not machine.counts.fences
+
+
+def test_a_shard_that_the_group_wants_back_is_given_up_if_another_took_it(clock: Clock) -> None:
+    machine = asking(clock)
+    machine.revoked([1])
+    assert machine.read(live(1, C, over=A)) == [Drop(1)]
+
+
+def test_an_offer_before_the_shard_came_back_is_no_offer(clock: Clock) -> None:
+    """The next worker would find the claim to own between the two, and fence this life."""
+    machine = owner_of(clock, A, 1)
+    offered = Claim(1, A, ClaimState.OFFERED)
+    machine.revoked([1])
+    machine.read(offered)
+    assert not machine.is_giving_back(1)
+    machine.assigned([1])
+    assert machine.revoked([1]) == [Write(offered)]
+    assert machine.is_giving_back(1)
+    machine.read(live(1, A, over=A))
+    assert machine.is_giving_back(1)
+    machine.read(offered)
+    assert not machine.is_giving_back(1)
 
 
 def test_a_drain_releases_what_nobody_asks_for(clock: Clock) -> None:
