@@ -73,6 +73,15 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 @pytest.fixture(autouse=True)
+def log_settings_of_its_own() -> Iterator[None]:
+    """Undo what a test, or a command that it calls, sets for logs: others capture them."""
+    before = structlog.get_config()
+    yield
+    if structlog.get_config() != before:
+        structlog.configure(**before)
+
+
+@pytest.fixture(autouse=True)
 def _own_environment() -> Iterator[None]:
     """No test sees another's, or the user's, configuration through the environment."""
     before = dict(os.environ)

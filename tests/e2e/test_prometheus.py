@@ -103,9 +103,8 @@ async def test_every_family_has_a_value_from_the_start(tmp_path: Path) -> None:
     empty = {family.name for family in families if not family.samples}
     assert {name for name in empty if not OF_MESSAGES.fullmatch(name)} == set()
     [bugs] = [family for family in families if family.name == "ingestor_bugs"]
-    assert {sample.labels["unit"]: sample.value for sample in bugs.samples} == dict.fromkeys(
-        UNITS, 0
-    )
+    # (The count is of the process: tests before this one may have had bugs.)
+    assert {sample.labels["unit"] for sample in bugs.samples} == set(UNITS)
 
 
 def test_dashboard_and_alerts_work_with_a_real_prometheus(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ async def test_a_topic_that_is_denied_delays_its_own_rows(
         await until(lambda: bool(sink.statistics().held))
         assert all(text.startswith(topic) for text in sink.statistics().held)
         assert "TopicAuthorizationFailed" in sink.statistics().held[0]
-        assert list(sink.statistics().held_partitions) == [topic]
+        held = sink.statistics().held_partitions
+        assert [name for name, count in held.items() if count] == [topic]
         await others_go_on(sink, ledger, 101)
         assert sink.is_up
         await allow(broker, topic, operation)
@@ -167,7 +168,7 @@ async def test_rows_of_a_refused_topic_are_shed_beyond_their_share(
     guarded_kafka: KafkaBroker,
 ) -> None:
     broker, ledger = guarded_kafka, Ledger()
-    sink = sink_of(broker, ledger, Budget(bytes_max=400_000))
+    sink = sink_of(broker, ledger, Budget(bytes_max=800_000))
     paused: list[str] = []
     sink.backpressure.add_reader(lambda: paused.append("pause"), lambda: None)
     topic = sink.settings.tick_topic(RowClass.TRADE)
@@ -186,7 +187,7 @@ async def test_rows_of_a_refused_topic_are_shed_beyond_their_share(
             await asyncio.sleep(0.02)
         assert sink.statistics().held == (f"{topic}[0,1]: TopicAuthorizationFailed",)
         assert ledger.counts["shed"] > 0
-        assert sink.queue.bytes < 200_000
+        assert sink.queue.bytes < 400_000
         await allow(broker, topic, AclOperation.WRITE)
         assert await sink.drain(60) == 0
     assert not paused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+import numpy as np
 import pytest
 from aiokafka import errors
 
@@ -26,7 +27,7 @@ from tests.kafka.lives import (
     until,
 )
 from tests.kafka.test_flights import by_key_of
-from tests.kafka.test_sink import feed, read, running
+from tests.kafka.test_sink import TABLE, feed, read, running
 
 
 async def test_partitions_begin_anew_without_leaving_the_fence_behind(
@@ -64,7 +65,11 @@ async def test_partitions_begin_anew_without_leaving_the_fence_behind(
     for row_class in MAKERS:
         read_rows = by_key(await read(sink, row_class))
         kept = [rows for kept_class, rows in ledger.kept if kept_class is row_class]
-        assert sum(map(len, read_rows.values())) == sum(map(len, kept))
+        if row_class.is_compacted:  # the last row of each instrument is left, or more
+            numbers = np.concatenate(kept)["instrument"].tolist()
+            assert read_rows.keys() == {TABLE[number].key for number in numbers}
+        else:
+            assert sum(map(len, read_rows.values())) == sum(map(len, kept))
 
 
 async def test_a_producer_that_is_replaced_goes_on_with_its_life(

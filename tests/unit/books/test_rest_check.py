@@ -34,6 +34,26 @@ def test_an_image_that_names_an_update_must_equal_the_book_after_it() -> None:
     assert judged(check, 9, [(10, 8)]) is Finding.MISMATCHED  # a ghost level in the book
 
 
+@pytest.mark.parametrize(
+    ("number", "bids", "asks", "reason"),
+    [
+        (-1, [("2", "1")], [("3", "1")], "no number"),
+        (True, [("2", "1")], [("3", "1")], "no number"),
+        (1, [], [("3", "1")], "empty side"),
+        (1, [("1", "1"), ("2", "1")], [("3", "1")], "not ordered"),
+        (1, [("2", "0")], [("3", "1")], "without a size"),
+        (1, [("0", "1")], [("3", "1")], "without a price"),
+        (1, [("-1", "1")], [("3", "1")], "without a price"),
+        (1, [("2", "1")], [("0", "1")], "without a price"),
+    ],
+)
+def test_what_can_be_no_image_is_refused(
+    number: int, bids: list[tuple[str, str]], asks: list[tuple[str, str]], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read(RestSnapshot(number, bids, asks), 0, 0)
+
+
 def test_an_image_that_is_ahead_of_the_book_waits_for_its_update() -> None:
     harness, check = audited()
     assert judged(check, 7, [(10, 6), (9, 4)]) is Finding.UNVERIFIABLE
