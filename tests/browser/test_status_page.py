@@ -289,7 +289,8 @@ async def test_only_so_many_pages_are_served_at_once(monkeypatch: pytest.MonkeyP
                 with suppress(NoAnswer):
                     answer = await first.request.get(f"{url}events", timeout=2_000)
                     break
-            assert answer is not None and answer.status == 503
+            assert answer is not None
+            assert answer.status == 503
 
 
 async def test_the_page_of_a_real_run_turns_red_when_its_broker_is_killed(tmp_path: Path) -> None:
