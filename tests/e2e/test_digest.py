@@ -258,8 +258,9 @@ async def test_a_run_that_paused_and_shed(name: str, captures: Path, tmp_path: P
     replayed(tmp_path / "recording", again)
     assert again.digest.by_stream() == live.digest.by_stream()
     actions = decisions(tmp_path / "recording")
-    assert {"pause", "resume", "repair"} <= actions.keys()
-    assert actions["invalidate"] > 0
+    assert {"pause", "resume", "invalidate"} <= actions.keys()
+    # A snapshot that came before a repair was due makes it needless.
+    assert actions["repair"] or run.ingestor.supervisor.statistics().repairs["needless"]
 
 
 def decisions(folder: Path) -> Counter[str]:
